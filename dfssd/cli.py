@@ -1,0 +1,86 @@
+"""The command line: ``key=value`` in, one line of error or a finished run out.
+
+Exit codes: 0 finished, 1 a defect of this program, 2 bad input or a check that failed, 130 interrupted (resumable).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dfssd.config import TERM_OPTIONS, Config, help_lines, parse_arguments, resolve
+from dfssd.errors import UserError
+
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # requirements.txt is the only thing that installs packages
+
+
+def configure(given: dict[str, Any]) -> Config:
+    """Resolve parsed arguments against all three name spaces of :mod:`dfssd.config`, and check every value.
+
+    Raises:
+        UserError: An unknown key, or a value that Ultralytics or a term would refuse later, in the middle of a run.
+    """
+    from ultralytics.cfg import get_cfg
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    from dfssd.distillation.schedules import SCHEDULES
+    from dfssd.distillation.terms import TERMS, PairShape, term_options
+
+    config = resolve(given, ultralytics_keys=set(DEFAULT_CFG_DICT), term_options=term_options())
+    try:
+        get_cfg(overrides={k: v for k, v in config.train.items() if k != "amp"})  # amp: dfssd.hardware
+        for name, options in config.terms.items():
+            if options["schedule"] not in SCHEDULES:
+                raise ValueError(f"{name}.schedule={options['schedule']} must be one of: {', '.join(SCHEDULES)}")
+            TERMS[name](PairShape((4,), (4,), 16, 2), **{k: v for k, v in options.items() if k not in TERM_OPTIONS})
+    except (TypeError, ValueError, SyntaxError) as e:
+        raise UserError(" ".join(str(e).split())) from e
+    return config
+
+
+def print_help() -> None:
+    """Show usage, our keys with defaults and meaning, and the terms with their options."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dfssd.distillation.terms import term_meanings, term_options
+
+    console = Console()
+    console.print("usage: python train.py key=value ...   (or --key value; every Ultralytics training key works too)\n")
+    console.print("  python train.py data=demo teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False)
+    console.print("  python train.py data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1\n", markup=False)
+    keys = Table("key", "default", "meaning", box=None, pad_edge=False)
+    for row in help_lines():
+        keys.add_row(*row)
+    console.print(keys, markup=False)
+    terms = Table("term", "option", "default", "meaning", box=None, pad_edge=False)
+    meanings = term_meanings()
+    for name, options in term_options().items():
+        terms.add_row(name, "weight, schedule", "0, constant", meanings[name])
+        for option, default in options.items():
+            terms.add_row("", f"{name}.{option}", str(default), "")
+    console.print("\n", terms)
+    console.print(f"\nOptions of every term: {', '.join(TERM_OPTIONS)}. Results are documented in docs/results.md.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or {"-h", "--help", "help"} & set(words):
+            print_help()
+            return 0
+        given = parse_arguments(words)
+        config = configure(given)
+        from dfssd.pipeline import run
+
+        return 0 if run(config, command="python train.py " + shlex.join(words)) else 2
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same line with resume=<run folder> goes on from here", file=sys.stderr)
+        return 130

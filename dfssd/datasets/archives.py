@@ -1,0 +1,60 @@
+"""Unpacking of .zip files that may come from anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from rich.progress import track
+
+from dfssd.errors import UserError
+
+
+def zip_fingerprint(path: Path) -> str:
+    """Hash of the names, sizes and checksums of all members: the content, without reading all of it.
+
+    Raises:
+        UserError: ``path`` is no zip file.
+    """
+    with _open(path) as archive:
+        listing = sorted((i.filename, i.file_size, i.CRC) for i in archive.infolist())
+    return hashlib.sha256(repr(listing).encode()).hexdigest()
+
+
+def unpack(path: Path, target: Path) -> None:
+    """Unpack the zip file ``path`` into the folder ``target``.
+
+    Nothing is written if a member would land outside ``target`` (absolute path, drive, ``..``) or is a link.
+
+    Raises:
+        UserError: ``path`` is no zip file, is damaged or encrypted, or has a member that escapes.
+    """
+    with _open(path) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+        for member in members:
+            name = member.filename.replace("\\", "/")
+            parts = PurePosixPath(name).parts
+            is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
+            if name.startswith("/") or PureWindowsPath(name).drive or ".." in parts or is_link:
+                raise UserError(
+                    f"{path}: member '{member.filename}' would be written outside the target folder; "
+                    "nothing was unpacked, get the file from a source you trust"
+                )
+            if member.flag_bits & 0x1:
+                raise UserError(f"{path} is encrypted; unpack it with its password and pass the folder instead")
+        try:
+            for member in track(members, f"Unpacking {path.name}", transient=True, disable=len(members) < 500):
+                archive.extract(member, target)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
+            raise UserError(f"{path} is damaged at '{member.filename}' ({e}); get it again") from e
+
+
+def _open(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, EOFError) as e:
+        raise UserError(f"{path} is not a zip file, or an incomplete one; get it again or pass the folder") from e
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e

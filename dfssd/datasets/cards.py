@@ -1,0 +1,71 @@
+"""Data set cards (``data/*.yaml``): what is known about a public data set, without its images."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dfssd.datasets.records import check_names
+from dfssd.errors import UserError
+
+CARDS = Path(__file__).resolve().parents[2] / "data"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One card.
+
+    Attributes:
+        name: Name for ``data=``.
+        file: File name of the release.
+        names: Class names in id order.
+        homepage: Where a person finds the data set.
+        license: Short name of the licence, or "none stated".
+        download: None, or the keys ``record`` (URL of a JSON listing with the release's files) and ``urls`` (direct
+            addresses, tried when there is no listing), and optionally ``size`` [bytes] and ``md5``.
+    """
+
+    name: str
+    file: str
+    names: tuple[str, ...]
+    homepage: str
+    license: str
+    download: dict[str, Any] | None
+
+
+def is_card(content: Any) -> bool:
+    """Whether a parsed YAML file is a card and not a data set description of Ultralytics."""
+    return isinstance(content, dict) and "homepage" in content and "train" not in content
+
+
+def read_card(path: Path) -> Card:
+    """The card at ``path``."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Card(
+        name=path.stem,
+        file=content["file"],
+        names=check_names(content["names"], path),
+        homepage=content["homepage"],
+        license=content["license"],
+        download=content.get("download"),
+    )
+
+
+def find_card(name: str) -> Card | None:
+    """The card called ``name``, or whose release file is called so (letter case and suffix ignored)."""
+    for path in sorted(CARDS.glob("*.yaml")):
+        card = read_card(path)
+        if Path(name).name.casefold() in {card.name.casefold(), card.file.casefold(), f"{card.name}.zip".casefold()}:
+            return card
+    return None
+
+
+def nearest_card(name: str) -> str | None:
+    """The card name most like ``name``, for a suggestion."""
+    known = {path.stem.casefold(): path.stem for path in CARDS.glob("*.yaml")}
+    close = difflib.get_close_matches(name.casefold(), known, n=1)
+    return known[close[0]] if close else None

@@ -1,0 +1,79 @@
+"""Finding and checking image files, many at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+from rich.progress import track
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""Image types that Ultralytics, ``supervision`` and Pillow all read."""
+
+_SMALLEST = 10
+"""[px] Ultralytics silently drops images with a side below this."""
+
+T = TypeVar("T")
+
+
+def map_files(function: Callable[[Path], T], files: Sequence[Path], what: str) -> list[T]:
+    """``function`` of each file, in order, by a pool of threads and with a progress bar named ``what``.
+
+    Threads, since decoding releases the interpreter lock and needs no pickling.
+    """
+    with ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) + 1)) as pool:
+        results = pool.map(function, files)
+        return list(track(results, description=what, total=len(files), transient=True, disable=len(files) < 500))
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All image files below ``folder`` in path order; hidden files and macOS resource forks are left out."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(d for d in folders if not d.startswith((".", "__MACOSX")))
+        found += [Path(parent, f) for f in files if Path(f).suffix.lower() in SUFFIXES and not f.startswith(".")]
+    return sorted(found)
+
+
+def image_size(path: Path) -> tuple[int, int] | str:
+    """(width, height) [px] as a viewer shows the image, or the reason why it cannot be used.
+
+    The file is decoded to its end, at an eighth of the resolution where the format allows it, so that a truncated
+    file is found.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112) in {5, 6, 7, 8}:
+                width, height = height, width
+            image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))
+            image.load()
+    except FileNotFoundError:
+        return "no such file"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        return f"cannot be decoded ({str(e).splitlines()[0] if str(e) else e.__class__.__name__})"
+    if min(width, height) < _SMALLEST:
+        return f"{width}x{height} px is too small, each side needs at least {_SMALLEST} px"
+    return width, height
+
+
+def safe_names(files: Iterable[Path]) -> list[str]:
+    """A file name for each of ``files``, unique in one folder (letter case ignored) together with its label file.
+
+    Names are kept where they can be: letters, digits, spaces and ``._-()`` stay. A name that occurs twice, even with
+    another suffix, gets a short hash of its path.
+    """
+    names, taken = [], set()
+    for file in files:
+        stem = re.sub(r"[^\w .()\-]", "_", file.stem).strip(" .") or "image"
+        if stem.casefold() in taken:
+            stem = f"{stem}-{hashlib.sha1(file.as_posix().encode()).hexdigest()[:8]}"
+        taken.add(stem.casefold())
+        names.append(stem + file.suffix.lower())
+    return names

@@ -1,0 +1,222 @@
+"""Checks of a teacher and student before anything is trained, and the class map between them.
+
+A mismatched pair trains silently in Ultralytics 8.4.190 (a teacher with other classes, another family, a segmentation
+teacher), and the damage shows only in the result. Here every mismatch is an error that says what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from ultralytics.nn.modules.head import Detect
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.utils import YAML
+from ultralytics.utils.checks import check_yaml
+from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS, attempt_download_asset
+from ultralytics.utils.patches import torch_load
+
+from dfssd.errors import UserError
+from dfssd.files import whole_file
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What must match between two detectors.
+
+    Attributes:
+        source: The file or architecture name, as given.
+        family: Model family, for example ``yolov8``; ``""`` when the model does not tell.
+        strides: Strides of the detection levels [px], for example (8, 16, 32).
+        reg_max: Bins of the box distribution per side (16 in YOLOv8, 1 means no distribution).
+        names: Class names in id order.
+        trained: Whether it has weights from a checkpoint.
+    """
+
+    source: str
+    family: str
+    strides: tuple[int, ...]
+    reg_max: int
+    names: tuple[str, ...]
+    trained: bool
+
+
+def resolve_weights(value: str, role: str) -> str:
+    """Path of a model given by the user: an existing file, a known architecture, or a release that can be fetched.
+
+    Args:
+        value: ``.pt`` or ``.yaml`` name or path.
+        role: ``teacher`` or ``student``, for the message.
+
+    Raises:
+        UserError: Not a model file, not there and not to be had; the message names the alternative.
+    """
+    path = Path(value)
+    if path.suffix in {".yaml", ".yml"}:
+        try:
+            check_yaml(value)
+        except FileNotFoundError as e:
+            raise UserError(f"{role}={value}: no such architecture; use yolov8n.yaml, yolov8s.yaml or your own file") from e
+        return value
+    if path.suffix != ".pt":
+        raise UserError(f"{role}={value} is not a model: give a .pt file or an architecture such as yolov8n.yaml")
+    if path.is_file():
+        return str(path.resolve())
+    alternative = f"{path.stem}.yaml" if path.stem in GITHUB_ASSETS_STEMS else f"yolov8{'s' if role == 'teacher' else 'n'}.yaml"
+    if len(path.parts) == 1 and path.stem in GITHUB_ASSETS_STEMS:
+        try:
+            fetched = Path(attempt_download_asset(value))
+        except Exception as e:  # noqa: BLE001 - whatever the download library raises, the answer is the same
+            reason = " ".join(str(e).split())[:120]
+            raise UserError(
+                f"{role}={value} is not here and could not be downloaded ({reason}): put the file into the current "
+                f"folder, or start from random weights with {role}={alternative}"
+            ) from e
+        if fetched.is_file():
+            return str(fetched.resolve())
+    raise UserError(
+        f"{role}={value}: no such file; give the path of a .pt, or start from random weights with {role}={alternative}"
+    )
+
+
+def describe(source: str, role: str) -> ModelFacts:
+    """Read the facts of a model from its checkpoint or architecture file.
+
+    Raises:
+        UserError: The file is no Ultralytics checkpoint, or the model is not a plain detector.
+    """
+    trained = source.endswith(".pt")
+    try:
+        model: nn.Module = load_checkpoint(source)[0] if trained else DetectionModel(source, verbose=False)
+    except UserError:
+        raise
+    except Exception as e:  # noqa: BLE001 - unpickling foreign files raises anything
+        reason = " ".join(str(e).split())[:160]
+        raise UserError(f"{role}={source} cannot be read as an Ultralytics model: {reason}") from e
+    head = model.model[-1] if hasattr(model, "model") else None
+    if type(head) is not Detect:  # its subclasses segment, estimate poses, read prompts or lack the one-to-many head
+        kind = type(head).__name__ if head is not None else type(model).__name__
+        raise UserError(f"{role}={source} is not a detector (its head is {kind}); give a detection model")
+    names = model.names if isinstance(model.names, Mapping) else dict(enumerate(model.names))
+    return ModelFacts(
+        source=source,
+        family=_family(model, source),
+        strides=tuple(int(s) for s in torch.as_tensor(model.stride).flatten()),
+        reg_max=int(head.reg_max),
+        names=tuple(str(names[k]) for k in sorted(names)),
+        trained=trained,
+    )
+
+
+def _family(model: nn.Module, source: str) -> str:
+    """``yolov8`` from the architecture's file name (kept in checkpoints), else from the file name."""
+    yaml = getattr(model, "yaml", {}) or {}
+    for text in (str(yaml.get("yaml_file", "")), str(source)):
+        if match := re.search(r"(yolov?\d+)", Path(text).name.lower()):
+            return match.group(1)
+    return ""
+
+
+def normalised(name: str) -> str:
+    """Class name without case, underscores and hyphens: ``Oil_Spots`` and ``oil spots`` are the same class."""
+    return " ".join(re.split(r"[\s_\-]+", name.strip().lower()))
+
+
+def map_classes(teacher_names: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """Position of each data class among the teacher's classes, matched by name; None if one is missing."""
+    where = {normalised(n): i for i, n in enumerate(teacher_names)}
+    found = [where.get(normalised(n)) for n in names]
+    return None if any(i is None for i in found) else [i for i in found if i is not None]
+
+
+def align_teacher(source: str, names: Sequence[str], target: Path) -> None:
+    """Write the teacher to ``target`` with exactly the classes ``names`` in that order, as a plain YOLO file.
+
+    The rows of the last classification layers are picked by class name, so every later stage can rely on one class
+    order, and the file in the run folder predicts the classes of the data set.
+
+    Raises:
+        UserError: The teacher does not know one of the classes.
+    """
+    checkpoint = torch_load(source, map_location="cpu")
+    model = (checkpoint.get("ema") or checkpoint["model"]).float()
+    known = [str(model.names[k]) for k in sorted(model.names)]
+    rows = map_classes(known, names)
+    if rows is None:
+        raise UserError(f"teacher={source} does not know all of: {', '.join(names)}")
+    if rows != list(range(len(known))):
+        head = model.model[-1]
+        for branch in ("cv3", "one2one_cv3"):
+            for level in getattr(head, branch, None) or ():
+                level[-1].weight = nn.Parameter(level[-1].weight.detach()[rows].clone(), requires_grad=False)
+                level[-1].bias = nn.Parameter(level[-1].bias.detach()[rows].clone(), requires_grad=False)
+                level[-1].out_channels = len(rows)
+        head.nc, head.no = len(rows), len(rows) + 4 * head.reg_max
+        model.nc, model.yaml = len(rows), {**model.yaml, "nc": len(rows)}
+    model.names = dict(enumerate(names))
+    with whole_file(target) as temporary:
+        torch.save({**checkpoint, "ema": None, "model": model.half()}, temporary)
+
+
+def is_coco(names: Iterable[str]) -> bool:
+    """Whether these are the 80 classes of the public pretrained models."""
+    coco = YAML.load(check_yaml("coco.yaml"))["names"]
+    return [normalised(n) for n in names] == [normalised(n) for n in coco.values()]
+
+
+def teacher_needs_training(teacher: ModelFacts, names: Sequence[str], setting: str | bool) -> bool:
+    """Decide ``teacher_train=auto`` and check the classes of a teacher that is to be used as is.
+
+    Raises:
+        UserError: The teacher was trained on other classes, or ``teacher_train=false`` without a trained teacher.
+    """
+    mapped = teacher.trained and map_classes(teacher.names, names) is not None
+    if setting is True:
+        return True
+    if mapped:
+        return False
+    if setting is False or (teacher.trained and not is_coco(teacher.names)):
+        missing = sorted(set(map(normalised, names)) - set(map(normalised, teacher.names)))
+        what = f"does not know {', '.join(missing)}" if teacher.trained else "has no trained weights"
+        raise UserError(
+            f"teacher={teacher.source} {what} (its classes: {', '.join(teacher.names[:12])}); "
+            "give a teacher trained on these classes, or let it be trained with teacher_train=true"
+        )
+    return True
+
+
+def check_pair(teacher: ModelFacts, student: ModelFacts, *, needs_dfl: bool) -> None:
+    """Check that the outputs of both models can be compared anchor by anchor.
+
+    Args:
+        teacher: Facts of the teacher.
+        student: Facts of the student.
+        needs_dfl: A term compares box distributions.
+
+    Raises:
+        UserError: Different family, strides, number of levels or bins, or no distribution where a term needs one.
+    """
+    pair = f"teacher={teacher.source} and student={student.source}"
+    if teacher.strides != student.strides:
+        raise UserError(
+            f"{pair} have different detection levels (strides {teacher.strides} and {student.strides}); "
+            "use two models of the same kind, for example yolov8s and yolov8n"
+        )
+    if teacher.family and student.family and teacher.family != student.family:
+        raise UserError(
+            f"{pair} are of different families ({teacher.family}, {student.family}); use a teacher of the student's family"
+        )
+    if teacher.reg_max != student.reg_max:
+        raise UserError(
+            f"{pair} describe boxes differently (reg_max {teacher.reg_max} and {student.reg_max}); "
+            "use two models of the same family"
+        )
+    if needs_dfl and student.reg_max < 2:
+        raise UserError(
+            f"student={student.source} has no box distribution (reg_max 1), which response_dfl needs; "
+            "switch it off with response_dfl.weight=0"
+        )

@@ -1,0 +1,164 @@
+"""Response terms: the student's class scores and box distributions against the teacher's, anchor by anchor.
+
+Both weigh anchors by what the teacher says, so they need no labels and act on unlabelled images alike. Both divide by
+the teacher's total confidence, but by at least one per image::
+
+    value = sum over anchors of all images / max(N, sum of w_a over all images),     w_a = max_c sigmoid(z_t[c, a])
+
+Sums over the whole batch let every confident anchor count the same, whichever image it lies in; with the floor at N, not
+1, numerator and denominator grow alike with the batch, so the value of a batch repeated twice is exactly the same.
+Where the teacher sees nothing the floor keeps the quotient small instead of dividing noise by noise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfssd.distillation.outputs import Outputs
+from dfssd.distillation.terms.base import PairShape, Term, check_positive, check_same_shape, exact, no_autocast
+
+
+def confidence(teacher_scores: Tensor) -> Tensor:
+    """Confidence w_a of the teacher in each anchor: its highest class score, (N, nc, A) logits -> (N, A) in (0, 1)."""
+    return teacher_scores.sigmoid().amax(1)
+
+
+def _per_confidence(total: Tensor, weight: Tensor) -> Tensor:
+    return total / weight.sum().clamp(min=max(1, weight.shape[0]))
+
+
+def cls_response(student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
+    """Quality-focal distance between class scores (spec of CrossKD's classification term, arXiv:2306.11369).
+
+    With p = sigmoid(z_s) and t = sigmoid(z_t)::
+
+        sum_{n,c,a} |p - t| * BCE(z_s, t) / max(N, sum_{n,a} w_a)     >= 0, and 0 only for p = t
+
+    Args:
+        student_scores: Class logits of the student, (N, nc, A).
+        teacher_scores: Class logits of the teacher, same shape.
+
+    Returns:
+        Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
+
+    Raises:
+        ValueError: Shapes differ or are not (N, nc, A).
+    """
+    check_same_shape("class scores", student_scores, teacher_scores, "N, nc, A")
+    with no_autocast(student_scores):
+        z, zt = exact(student_scores, teacher_scores)
+        target = zt.sigmoid()
+        bce = F.binary_cross_entropy_with_logits(z, target, reduction="none")
+        return _per_confidence(((z.sigmoid() - target).abs() * bce).sum(), confidence(zt))
+
+
+def dfl_response(
+    student_boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, reg_max: int, temperature: float = 1.0
+) -> Tensor:
+    """Confidence-weighted KL divergence between box distributions (localisation distillation, arXiv:2102.12252).
+
+    With P_t, P_s = softmax over the bins of logits / T::
+
+        T^2 * sum_{n,a} w_a * 1/4 sum_side KL(P_t || P_s) / max(N, sum_{n,a} w_a)     >= 0
+
+    Args:
+        student_boxes: Box logits of the student, (N, 4 * reg_max, A), channel = side * reg_max + bin.
+        teacher_boxes: Box logits of the teacher, same shape.
+        teacher_scores: Class logits of the teacher, (N, nc, A), for the weights.
+        reg_max: Bins per side.
+        temperature: T.
+
+    Returns:
+        Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
+
+    Raises:
+        ValueError: Shapes differ, or do not fit ``reg_max`` or the scores.
+    """
+    check_same_shape("box logits", student_boxes, teacher_boxes, "N, 4*reg_max, A")
+    n, channels, anchors = student_boxes.shape
+    if channels != 4 * reg_max:
+        raise ValueError(f"box logits must have 4 * reg_max = {4 * reg_max} channels, not {channels}")
+    if teacher_scores.dim() != 3 or (teacher_scores.shape[0], teacher_scores.shape[2]) != (n, anchors):
+        raise ValueError(
+            f"class scores must be (N, nc, A) with N={n} and A={anchors} as the box logits, "
+            f"not {tuple(teacher_scores.shape)}"
+        )
+    with no_autocast(student_boxes):
+        zs, zt, scores = exact(student_boxes, teacher_boxes, teacher_scores)
+        log_s = F.log_softmax(zs.view(n, 4, reg_max, anchors) / temperature, dim=2)
+        log_t = F.log_softmax(zt.view(n, 4, reg_max, anchors) / temperature, dim=2)
+        kl = (log_t.exp() * (log_t - log_s)).sum(2).mean(1)
+        weight = confidence(scores)
+        return _per_confidence(temperature**2 * (weight * kl).sum(), weight)
+
+
+def logit_mse(student: Outputs, teacher: Outputs) -> Tensor:
+    """Squared distance between all raw head outputs, 1/4 * sum over levels of the mean (the published code of DFSSD).
+
+    Box and class logits of one level form one map of 4 * reg_max + nc channels; the mean runs over images, channels
+    and anchors.
+
+    Args:
+        student: Outputs of the student; ``boxes``, ``scores`` and ``level_sizes`` are read.
+        teacher: Outputs of the teacher.
+
+    Returns:
+        Scalar >= 0, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
+
+    Raises:
+        ValueError: Shapes differ, or the level sizes do not add up to the anchors.
+    """
+    check_same_shape("box logits", student.boxes, teacher.boxes, "N, 4*reg_max, A")
+    check_same_shape("class scores", student.scores, teacher.scores, "N, nc, A")
+    if sum(student.level_sizes) != student.boxes.shape[2]:
+        raise ValueError(
+            f"level sizes {student.level_sizes} must add up to the {student.boxes.shape[2]} anchors of the outputs"
+        )
+    with no_autocast(student.boxes):
+        zs, zt = (torch.cat(exact(out.boxes, out.scores), 1) for out in (student, teacher))
+        levels = (zs - zt).square().split(student.level_sizes, dim=2)
+        return 0.25 * torch.stack([level.sum() / max(1, level.numel()) for level in levels]).sum()
+
+
+class ClsResponse(Term):
+    """Response term for classes: the student's score of each class at each anchor against the teacher's."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """:func:`cls_response` of the class scores."""
+        return cls_response(student.scores, teacher.scores.detach())
+
+
+class DflResponse(Term):
+    """Response term for boxes: the student's distribution of each box side against the teacher's (DFL bins)."""
+
+    def __init__(self, shape: PairShape, *, temperature: float = 1.0):
+        """Set the temperature of the softmax over the bins.
+
+        Raises:
+            ValueError: ``temperature`` is not a number above 0, or the head has no box distribution.
+        """
+        super().__init__(shape)
+        self.temperature = check_positive("temperature", temperature)
+        if shape.reg_max < 2:
+            raise ValueError(
+                f"a detection head with box distributions is needed, but reg_max is {shape.reg_max}; switch the term off "
+                "with weight=0"
+            )
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """:func:`dfl_response` of the box logits, weighted by the teacher's class scores."""
+        boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
+        return dfl_response(student.boxes, boxes, scores, self.shape.reg_max, self.temperature)
+
+
+class LogitMSE(Term):
+    """Response term of the published DFSSD code: mean squared distance of all raw head outputs."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """:func:`logit_mse` of both networks."""
+        detached = Outputs(teacher.feats, teacher.boxes.detach(), teacher.scores.detach(), teacher.level_sizes)
+        return logit_mse(student, detached)

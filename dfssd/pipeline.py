@@ -1,0 +1,339 @@
+"""The recipe, read top to bottom: prepare, teacher, pseudo-label, baseline, student, test, export, report.
+
+Each stage hands on files in the run folder and a section of ``results.json``; none reaches back. A stage that is
+listed in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed goes on from its
+last epoch.
+
+What an epoch is: one pass over the labelled images. Every batch of the student holds labelled and pseudo-labelled
+images in the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabelled images), and
+the baseline is given the same number of batches of the same size, all labelled, with the same schedule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dfssd.config import Config
+from dfssd.datasets.duplicates import duplicate_groups
+from dfssd.datasets.formats import load_dataset
+from dfssd.datasets.splits import make_split, read_split, write_split
+from dfssd.distillation.compatibility import (
+    align_teacher,
+    check_pair,
+    describe,
+    resolve_weights,
+    teacher_needs_training,
+)
+from dfssd.errors import UserError
+from dfssd.hardware import check_device, check_room, resolve_amp
+from dfssd.runfolder import RunFolder
+from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
+from dfssd.trainers.student import StudentTrainer
+
+
+def run(config: Config, command: str) -> bool:
+    """Run or resume the whole recipe.
+
+    Args:
+        config: Resolved configuration.
+        command: The command line, for the record.
+
+    Returns:
+        Whether every check passed; False when the exported model is outside its tolerance.
+
+    Raises:
+        UserError: Bad input; what was finished before stays in the run folder.
+    """
+    resuming = config["resume"] not in {False, None}
+    if resuming:
+        folder, config = RunFolder.resume(config)
+    else:
+        _check_before_start(config)
+        folder = RunFolder.create(config, command)
+    print(f"[dfssd] run folder {folder.path}")
+    with _told_plainly(folder):
+        return Pipeline(folder, config).run()
+
+
+def _check_before_start(config: Config) -> None:
+    """Everything that can be refused before a folder is made: data, models, device, batch."""
+    if config["data"] is None:
+        raise UserError("data is missing: data=demo, a dataset YAML, a folder, a .zip, or a name such as CR7-DET")
+    device = check_device(config.train.get("device"))
+    check_room(device)
+    resolve_amp(config.train.get("amp"), device)
+    for role in ("teacher", "student"):
+        describe(resolve_weights(config[role], role), role)
+    batch = config.train.get("batch", 16)
+    if not isinstance(batch, int) or batch < 2:
+        raise UserError(f"batch={batch}: give a whole number of at least 2; budgets are matched in batches of equal size")
+
+
+class Pipeline:
+    """One run: the folder, its configuration, and a method per stage."""
+
+    def __init__(self, folder: RunFolder, config: Config):
+        """Bind folder and configuration; nothing runs yet."""
+        self.folder, self.config, self.results = folder, config, folder.results
+        self.device = check_device(config.train.get("device"))
+        self.amp, self.cpu_bf16 = resolve_amp(config.train.get("amp"), self.device)
+        self.splits = folder.path / "splits"
+        self.data_yaml = self.splits / "data.yaml"
+        self.pseudo = folder.path / "pseudo"
+        self.weights = folder.path / "weights"
+        self.imgsz = config.train.get("imgsz", 640)
+        self.batch = config.train.get("batch", 16)
+        self.epochs = config.train.get("epochs", 100)
+
+    def run(self) -> bool:
+        """All stages in order; a finished one is kept."""
+        do = self.folder.do
+        do("prepare", self.prepare)
+        do("teacher", self.teacher)
+        do("pseudo-label", self.pseudo_label)
+        do("baseline", self.baseline)
+        do("student", self.student)
+        do("test", self.test)
+        do("export", self.export)
+        do("report", self.report)
+        from dfssd.report import closing_table
+
+        closing_table(self.results)
+        return bool(self.results["export"]["passed"])
+
+    def prepare(self) -> str:
+        """Read the data, find duplicates, split, and write the lists that all other stages use."""
+        from data.preprocessing import Preprocess
+
+        c = self.config
+        unlabeled, names = c["unlabeled"], c["names"]
+        dataset = load_dataset(
+            c["data"],
+            Path(c["data_dir"]),
+            unlabeled=[unlabeled] if isinstance(unlabeled, str) else unlabeled,
+            names=[names] if isinstance(names, str) else names,
+            skip_bad=c["skip_bad"],
+            missing_label=c["missing_label"],
+            preprocess=Preprocess(**c.section("preprocess")),
+        )
+        seed = c.train.get("seed", 0)
+        groups = duplicate_groups([item.image for item in dataset.items])
+        if c["split"]:
+            split = read_split(Path(c["split"]), dataset)
+        else:
+            split = make_split(
+                dataset,
+                labeled=c["labeled"],
+                limit=c["limit"],
+                ratios=tuple(c["split_ratio"]),
+                seed=seed,
+                groups=groups,
+            )
+        write_split(split, dataset, self.splits)
+        chosen = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
+        self.results["data"] = {
+            "name": dataset.name,
+            "classes": list(dataset.names),
+            "images": len(dataset.items),
+            **chosen,
+            "duplicates": len(groups) - len(set(groups)),
+            "skipped": [[str(path), reason] for path, reason in dataset.skipped],
+        }
+        if not chosen["train_unlabeled"]:
+            print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
+        self._check_models()
+        return "done"
+
+    def _check_models(self) -> bool:
+        """Check teacher and student against the classes and each other; returns whether the teacher is to be trained."""
+        c = self.config
+        teacher = describe(resolve_weights(c["teacher"], "teacher"), "teacher")
+        student = describe(resolve_weights(c["student"], "student"), "student")
+        check_pair(teacher, student, needs_dfl="response_dfl" in c.terms)
+        return teacher_needs_training(teacher, self.results["data"]["classes"], c["teacher_train"])
+
+    def _unlabeled_share(self) -> float:
+        """Share of unlabelled images in a student batch: the asked ratio, at most that of the two sets."""
+        data = self.results["data"]
+        ratio = min(self.config["unlabeled_ratio"], data["train_unlabeled"] / data["train_labeled"])
+        return ratio / (1 + ratio)
+
+    def _batches_per_epoch(self) -> int:
+        """Batches in which the student passes the labelled images once."""
+        from dfssd.datasets.semi import batch_composition
+
+        labeled, _ = batch_composition(self.batch, self._unlabeled_share())
+        return math.ceil(self.results["data"]["train_labeled"] / labeled)
+
+    def _train(self, name: str, trainer: type[StageTrainer], settings: StageSettings, **overrides: Any) -> None:
+        """Train one stage, or go on with it, and leave its plain checkpoint in ``weights/``."""
+        stage = self.folder.path / "train" / name
+        settings.write(stage)
+        last = stage / "weights" / "last.pt"
+        done = checkpoint_epoch(last)
+        arguments = {
+            **self.config.train,
+            "task": "detect",
+            "mode": "train",
+            "data": str(self.data_yaml),
+            "device": self.device,
+            "amp": self.amp,
+            "save_dir": str(stage),
+            "project": str(stage.parent),
+            "name": name,
+            "exist_ok": True,
+            "batch": self.batch,
+            "epochs": self.epochs,
+            "patience": self.config.train.get("patience", self.epochs),
+            **overrides,
+        }
+        if done is None or 0 <= done < arguments["epochs"] - 1:
+            if done is not None:
+                print(f"[dfssd] {name}: going on after epoch {done + 1}")
+                arguments["resume"] = str(last)
+            trainer(overrides=arguments).train()
+        finish_checkpoint(stage, self.weights / f"{name}.pt")
+        summary = json.loads(stage.with_name(f"{name}.json").read_text(encoding="utf-8"))
+        if distill := summary.pop("distill", None):
+            self.results["distill"] = distill
+        self.results.setdefault("training", {})[name] = summary
+
+    def teacher(self) -> str:
+        """Use the teacher as it is, in the class order of the data, or train it on the labelled images."""
+        source = resolve_weights(self.config["teacher"], "teacher")
+        if not self._check_models():
+            align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
+            return "reused"
+        passes = self.config["teacher_epochs"]
+        per_epoch = math.ceil(self.results["data"]["train_labeled"] / self.batch)
+        patience = passes
+        if passes == "auto":
+            # To the plateau on val: at least the student's budget and teacher_min_steps are planned, so that the
+            # learning rate has time to fall, and a quarter of that without a better val mAP ends it early.
+            per_epoch = max(per_epoch, self._batches_per_epoch())
+            passes = math.ceil(max(self.config["teacher_min_steps"], per_epoch * self.epochs) / per_epoch)
+            patience = max(10, round(passes / 4))
+        settings = StageSettings(batches_per_epoch=per_epoch, cpu_bf16=self.cpu_bf16)
+        self._train("teacher", StageTrainer, settings, model=source, epochs=passes, patience=patience)
+        return "done"
+
+    def pseudo_label(self) -> str:
+        """Let the teacher label the unlabelled images, in three zones by class thresholds."""
+        from dfssd.pseudo_labels.labeling import label_images
+
+        images = [Path(p) for p in (self.splits / "train_unlabeled.txt").read_text(encoding="utf-8").splitlines() if p]
+        if not images:
+            self.results["pseudo_labels"] = None
+            return "skipped"
+        self.results["pseudo_labels"] = label_images(
+            self.weights / "teacher.pt",
+            images,
+            self.pseudo,
+            names=self.results["data"]["classes"],
+            imgsz=self.imgsz,
+            batch=self.batch,
+            device=self.device,
+            **self.config.section("pseudo"),
+        )
+        return "done"
+
+    def baseline(self) -> str:
+        """Train the same student on the labelled images only, with as many batches as the student gets."""
+        if not self.config["baseline"]:
+            return "skipped"
+        settings = StageSettings(batches_per_epoch=self._batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+        self._train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
+        return "done"
+
+    def student(self) -> str:
+        """Train the student on labelled and pseudo-labelled images with the distillation terms."""
+        unlabeled = self.results["data"]["train_unlabeled"] > 0
+        layers = self.config["layers"]
+        settings = StageSettings(
+            batches_per_epoch=self._batches_per_epoch(),
+            unlabeled_share=self._unlabeled_share(),
+            cpu_bf16=self.cpu_bf16,
+            unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
+            pseudo=str(self.pseudo) if unlabeled else "",
+            teacher=str(self.weights / "teacher.pt"),
+            layers=() if layers == "auto" else tuple(layers),
+            terms={k: dict(v) for k, v in self.config.terms.items()},
+            unsup_weight=self.config["unsup_weight"],
+            selftest_steps=self.config["selftest_steps"],
+        )
+        self._train("student", StudentTrainer, settings, model=resolve_weights(self.config["student"], "student"))
+        return "done"
+
+    def test(self) -> str:
+        """Measure teacher, baseline and student on the test part, which nothing else has looked at."""
+        from dfssd.evaluation import evaluate
+
+        self.results["test"] = {
+            name: evaluate(
+                self.weights / f"{name}.pt",
+                self.data_yaml,
+                split="test",
+                imgsz=self.imgsz,
+                batch=self.batch,
+                device=self.device,
+                save_dir=self.folder.path / "test" / name,
+            )
+            for name in ("teacher", "baseline", "student")
+            if (self.weights / f"{name}.pt").exists()
+        }
+        return "done"
+
+    def export(self) -> str:
+        """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
+        from dfssd.export import export_and_check
+
+        c = self.config
+        self.results["export"] = export_and_check(
+            self.weights / "student.pt",
+            self.data_yaml,
+            out=self.weights / "student.onnx",
+            imgsz=self.imgsz,
+            device=self.device,
+            batch=self.batch,
+            formats=[f.strip() for f in c["format"].split(",") if f.strip()],
+            box_tolerance_px=c["parity.box_px"],
+            score_tolerance=c["parity.score"],
+            map_tolerance=c["parity.map"],
+            save_dir=self.folder.path / "test" / "export",
+        )
+        return "done" if self.results["export"]["passed"] else "failed"
+
+    def report(self) -> str:
+        """Write the report and its pictures from the recorded results."""
+        from dfssd.report import write_report
+
+        self.folder.save()
+        write_report(self.folder.path)
+        return "done"
+
+
+@contextlib.contextmanager
+def _told_plainly(folder: RunFolder) -> Iterator[None]:
+    """Turn what the machine ran out of into one line that says what to do and that nothing is lost."""
+    again = f"then repeat the line with resume={folder.path}"
+    try:
+        yield
+    except OSError as e:
+        if e.errno in {errno.ENOSPC, errno.EDQUOT}:
+            free = shutil.disk_usage(folder.path).free / 2**20
+            raise UserError(f"the disk of {folder.path} is full ({free:.0f} MiB free): make room, {again}") from e
+        raise
+    except RuntimeError as e:
+        text = str(e).lower()
+        if "out of memory" in text:
+            raise UserError(f"the GPU ran out of memory: lower batch or imgsz in a new run, or free the GPU, {again}") from e
+        if "pytorchstreamwriter" in text or "no space left" in text:
+            raise UserError(f"the disk of {folder.path} is full: make room, {again}") from e
+        raise

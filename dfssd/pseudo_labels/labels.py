@@ -1,0 +1,241 @@
+"""The files of the pseudo-label stage: plain YOLO labels for people and tools, scored JSON for this program.
+
+``labels/*.txt`` hold the accepted boxes only, five columns, since Ultralytics rejects a sixth. An image without an
+accepted box has no file there: an empty file would declare it free of defects. ``predictions.json`` holds every box
+with score and zone. The folder appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfssd.errors import UserError
+from dfssd.files import whole_file
+from dfssd.pseudo_labels.quality import pseudo_label_quality
+from dfssd.pseudo_labels.thresholds import ACCEPT, BACKGROUND, IGNORE, ClassThresholds
+
+PREDICTIONS = "predictions.json"
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What the teacher sees in one image, after non-maximum suppression.
+
+    Attributes:
+        image: Path of the image.
+        width: Its width [px].
+        height: Its height [px].
+        classes: Class ids, (n,) int64.
+        scores: Confidences, (n,) in [0, 1].
+        boxes_xywhn: Boxes, (n, 4), xywh centre format, normalised to 0-1.
+    """
+
+    image: Path
+    width: int
+    height: int
+    classes: np.ndarray
+    scores: np.ndarray
+    boxes_xywhn: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_boxes(self)
+
+
+@dataclass(frozen=True)
+class PseudoImage:
+    """One pseudo-labelled image as read back.
+
+    Attributes:
+        image: Path of the image.
+        width: Its width [px].
+        height: Its height [px].
+        label: Label file, or None if no box was accepted.
+        classes: Class ids, (n,) int64.
+        scores: Confidences, (n,) float32.
+        boxes_xywhn: Boxes, (n, 4) float32, xywh centre format, normalised to 0-1.
+        zones: "accept", "ignore" or "background", (n,) strings.
+    """
+
+    image: Path
+    width: int
+    height: int
+    label: Path | None
+    classes: np.ndarray
+    scores: np.ndarray
+    boxes_xywhn: np.ndarray
+    zones: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_boxes(self)
+
+
+def _check_boxes(image: ImagePrediction | PseudoImage) -> None:
+    n = len(image.classes)
+    shapes = (image.classes.shape, image.scores.shape, image.boxes_xywhn.shape)
+    if shapes != ((n,), (n,), (n, 4)):
+        raise ValueError(f"{image.image}: classes (n,), scores (n,) and boxes (n, 4) must fit, but they are {shapes}")
+    if n and not ((image.boxes_xywhn >= 0) & (image.boxes_xywhn <= 1)).all():
+        raise ValueError(f"{image.image}: boxes must be normalised to 0-1")
+
+
+def label_stems(images: Sequence[Path]) -> list[str]:
+    """A unique file name (without suffix) for the labels of each image.
+
+    It is the stem of the image; where several images share it, in other folders, with other suffixes or in other letter
+    case, each gets a short hash of its path appended.
+
+    Raises:
+        ValueError: An image is listed twice.
+    """
+    if repeated := [path for path, count in Counter(images).items() if count > 1]:
+        raise ValueError(f"{repeated[0]} is listed {Counter(images)[repeated[0]]} times")
+    shared = Counter(path.stem.casefold() for path in images)
+    return [
+        path.stem
+        if shared[path.stem.casefold()] == 1
+        else f"{path.stem}-{hashlib.sha256(path.as_posix().encode()).hexdigest()[:12]}"
+        for path in images
+    ]
+
+
+def write_pseudo_labels(
+    folder: Path,
+    predictions: Sequence[ImagePrediction],
+    thresholds: ClassThresholds,
+    names: Sequence[str],
+    truth: Mapping[Path, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Zone all predictions by the thresholds as they stand and write the folder.
+
+    Args:
+        folder: Folder to write; one that is there is replaced.
+        predictions: Predictions of all unlabelled images, each image once.
+        thresholds: Thresholds after all updates.
+        names: Class names in id order.
+        truth: True boxes of some images for the report of the quality, see :func:`pseudo_label_quality`.
+
+    Returns:
+        The section ``pseudo_labels`` of ``results.json``: ``images``, ``boxes`` and how many of them are ``accepted``,
+        ``ignored`` and ``background``, ``thresholds`` {name: value}, ``per_class`` {name: {accepted, ignored}},
+        ``images_without_accepted``, and ``quality`` (None without ``truth``).
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written to.
+        ValueError: An image is listed twice, or the names do not fit the thresholds.
+    """
+    if len(names) != thresholds.nc:
+        raise ValueError(f"{len(names)} class names do not fit thresholds for {thresholds.nc} classes")
+    folder = Path(folder)
+    stems = label_stems([p.image for p in predictions])
+    zones = [thresholds.zone(p.classes, p.scores) for p in predictions]
+    by_name = dict(zip(names, thresholds.thresholds().tolist(), strict=True))
+
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)  # left behind by a killed process
+    # the JSON file is renamed into place last, and its writer turns "disk full" into a UserError for all of them
+    with whole_file(building / PREDICTIONS) as temporary:
+        (building / "labels").mkdir()
+        entries = []
+        for prediction, stem, zone in zip(predictions, stems, zones, strict=True):
+            label = _write_label(building, stem, prediction, zone)
+            entries.append(json.dumps(_entry(prediction, label, zone), ensure_ascii=False, allow_nan=False))
+        head = {"names": list(names), "thresholds": by_name, "rule": thresholds.rule}
+        text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+        listing = "[\n  " + ",\n  ".join(entries) + "\n ]" if entries else "[]"
+        temporary.write_text(f'{text},\n "images": {listing}\n}}\n', encoding="utf-8", newline="\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(building, folder)
+
+    written = read_pseudo_labels(folder)
+    quality = pseudo_label_quality(written, truth, names) if truth else None
+    return {**_count(written, names), "thresholds": by_name, "quality": quality}
+
+
+def _write_label(folder: Path, stem: str, prediction: ImagePrediction, zones: np.ndarray) -> str | None:
+    """Write the accepted boxes of one image; its path below ``folder``, or None if there are none."""
+    accepted = zones == ACCEPT
+    if not accepted.any():
+        return None
+    rows = [
+        f"{cls} " + " ".join(f"{v:.6f}" for v in box) + "\n"
+        for cls, box in zip(prediction.classes[accepted], prediction.boxes_xywhn[accepted], strict=True)
+    ]
+    label = f"labels/{stem}.txt"
+    (folder / label).write_text("".join(rows), encoding="utf-8", newline="\n")
+    return label
+
+
+def _entry(prediction: ImagePrediction, label: str | None, zones: np.ndarray) -> dict[str, Any]:
+    boxes = zip(prediction.classes, prediction.scores, prediction.boxes_xywhn, zones, strict=True)
+    return {
+        "image": str(prediction.image),
+        "width": int(prediction.width),
+        "height": int(prediction.height),
+        "label": label,
+        "boxes": [
+            {
+                "cls": int(cls),
+                "score": round(float(score), 6),
+                "xywhn": [round(float(v), 6) for v in xywhn],
+                "zone": str(zone),
+            }
+            for cls, score, xywhn, zone in boxes
+        ],
+    }
+
+
+def _count(images: Sequence[PseudoImage], names: Sequence[str]) -> dict[str, Any]:
+    per_class = {name: {"accepted": 0, "ignored": 0} for name in names}
+    total = Counter({ACCEPT: 0, IGNORE: 0, BACKGROUND: 0})
+    for image in images:
+        total.update(image.zones.tolist())
+        for cls, zone in zip(image.classes, image.zones, strict=True):
+            if zone != BACKGROUND:
+                per_class[names[cls]]["accepted" if zone == ACCEPT else "ignored"] += 1
+    return {
+        "images": len(images),
+        "boxes": sum(total.values()),
+        "accepted": total[ACCEPT],
+        "ignored": total[IGNORE],
+        "background": total[BACKGROUND],
+        "per_class": per_class,
+        "images_without_accepted": sum(image.label is None for image in images),
+    }
+
+
+def read_pseudo_labels(folder: Path) -> list[PseudoImage]:
+    """Read a folder of :func:`write_pseudo_labels`; images in the order in which they were written.
+
+    Raises:
+        UserError: The folder holds no complete pseudo-labels.
+    """
+    path = Path(folder) / PREDICTIONS
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        return [
+            PseudoImage(
+                image=Path(entry["image"]),
+                width=entry["width"],
+                height=entry["height"],
+                label=None if entry["label"] is None else path.parent / entry["label"],
+                classes=np.array([b["cls"] for b in entry["boxes"]], dtype=np.int64),
+                scores=np.array([b["score"] for b in entry["boxes"]], dtype=np.float32),
+                boxes_xywhn=np.array([b["xywhn"] for b in entry["boxes"]], dtype=np.float32).reshape(-1, 4),
+                zones=np.array([b["zone"] for b in entry["boxes"]], dtype=np.str_),
+            )
+            for entry in entries
+        ]
+    except FileNotFoundError as e:
+        raise UserError(f"{path} is missing: the pseudo-label stage has not finished; resume the run") from e
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path} cannot be read ({e}): delete {path.parent} and resume the run") from e

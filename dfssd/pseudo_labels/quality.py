@@ -1,0 +1,105 @@
+"""How good pseudo-labels are where the truth happens to be known: reported, never used in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dfssd.pseudo_labels.thresholds import ACCEPT
+
+if TYPE_CHECKING:
+    from dfssd.pseudo_labels.labels import PseudoImage
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of every pair.
+
+    Args:
+        a: Boxes (n, 4), xywh centre format.
+        b: Boxes (m, 4), same units.
+
+    Returns:
+        (n, m) in [0, 1].
+    """
+    low = np.maximum(a[:, None, :2] - a[:, None, 2:] / 2, b[None, :, :2] - b[None, :, 2:] / 2)
+    high = np.minimum(a[:, None, :2] + a[:, None, 2:] / 2, b[None, :, :2] + b[None, :, 2:] / 2)
+    inter = np.clip(high - low, 0, None).prod(2)
+    union = a[:, None, 2:].prod(2) + b[None, :, 2:].prod(2) - inter
+    return inter / np.maximum(union, np.finfo(np.float64).tiny)
+
+
+def count_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float) -> int:
+    """Number of boxes that find a true box of their own: greedy by falling score, each taking the best one left.
+
+    Args:
+        boxes: Predicted boxes of one class in one image, (n, 4) xywh.
+        scores: Their scores, (n,).
+        truth: True boxes of that class and image, (m, 4) xywh, same units.
+        iou: Least overlap of a match.
+    """
+    if not len(boxes) or not len(truth):
+        return 0
+    overlap = box_iou(np.asarray(boxes, np.float64), np.asarray(truth, np.float64))
+    matches = 0
+    for i in np.argsort(-scores, kind="stable"):
+        j = int(overlap[i].argmax())
+        if overlap[i, j] >= iou:
+            overlap[:, j] = -1
+            matches += 1
+    return matches
+
+
+def pseudo_label_quality(
+    images: Iterable[PseudoImage],
+    truth: Mapping[Path, np.ndarray],
+    names: Sequence[str],
+    iou: float = 0.5,
+) -> dict[str, Any]:
+    """Precision and recall of the accepted boxes against true ones.
+
+    Args:
+        images: Pseudo-labelled images, as :func:`dfssd.pseudo_labels.labels.read_pseudo_labels` returns them.
+        truth: True boxes by image: (n, 5) rows [class id, x, y, w, h], xywh centre format normalised to 0-1. Images
+            that are not in it are left out.
+        names: Class names in id order.
+        iou: Least overlap of a match.
+
+    Returns:
+        ``{"iou", "images", "precision", "recall", "per_class": {name: {"precision", "recall", "tp", "fp", "fn"}}}``;
+        a ratio without any box to count is None.
+    """
+    counts = np.zeros((len(names), 3), dtype=np.int64)  # matched, accepted, true
+    compared = 0
+    for image in images:
+        if image.image not in truth:
+            continue
+        compared += 1
+        true = np.asarray(truth[image.image], dtype=np.float64).reshape(-1, 5)
+        accepted = image.zones == ACCEPT
+        for c in {*image.classes[accepted].tolist(), *true[:, 0].astype(int).tolist()}:
+            mine = accepted & (image.classes == c)
+            real = true[true[:, 0] == c, 1:]
+            matched = count_matches(image.boxes_xywhn[mine], image.scores[mine], real, iou)
+            counts[c] += (matched, mine.sum(), len(real))
+    per_class = {name: _ratios(*map(int, row)) for name, row in zip(names, counts, strict=True)}
+    whole = _ratios(*map(int, counts.sum(0)))
+    return {
+        "iou": iou,
+        "images": compared,
+        "precision": whole["precision"],
+        "recall": whole["recall"],
+        "per_class": per_class,
+    }
+
+
+def _ratios(matched: int, accepted: int, true: int) -> dict[str, Any]:
+    return {
+        "precision": matched / accepted if accepted else None,
+        "recall": matched / true if true else None,
+        "tp": matched,
+        "fp": accepted - matched,
+        "fn": true - matched,
+    }

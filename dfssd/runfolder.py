@@ -1,0 +1,163 @@
+"""A run folder: its paths, its record (``results.json``) and what may change when it is resumed."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dfssd import __version__
+from dfssd.config import ROOT, Config, read_yaml
+from dfssd.errors import UserError
+from dfssd.files import write_json, write_yaml
+
+STAGES = ("prepare", "teacher", "pseudo-label", "baseline", "student", "test", "export", "report")
+CHANGEABLE = {"resume", "device", "workers", "project", "name", "exist_ok", "verbose", "cache"}
+"""Keys that may differ between a run and its resumption: they do not change what is computed."""
+
+
+class RunFolder:
+    """The folder of one run.
+
+    ``results.json`` is the record and the state in one: a stage is finished when it is listed there with a status,
+    and each stage's section is written in the same whole-file write.
+
+    Attributes:
+        path: The folder, absolute.
+        results: The content of ``results.json`` (docs/results.md).
+    """
+
+    def __init__(self, path: Path):
+        """Open the folder; its record is read if there is one."""
+        self.path = path.resolve()
+        record = self.path / "results.json"
+        self.results: dict[str, Any] = {"run": {}, "stages": []}
+        if record.exists():
+            try:
+                self.results = json.loads(record.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as e:
+                raise UserError(f"{record} cannot be read ({e}); remove it to start the run's stages anew") from e
+
+    @classmethod
+    def create(cls, config: Config, command: str) -> RunFolder:
+        """Make a new folder ``project/name``, counting up as Ultralytics does unless ``exist_ok``."""
+        base = Path(config["project"]) / (config["name"] or Path(config["recipe"]).stem)
+        path = base
+        if config["exist_ok"]:
+            for part in ("train", "pseudo", "splits", "weights", "plots"):
+                shutil.rmtree(path / part, ignore_errors=True)
+            (path / "results.json").unlink(missing_ok=True)
+        else:
+            number = 2
+            while path.exists():
+                path = base.with_name(f"{base.name}{number}")
+                number += 1
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"cannot make the run folder {path}: {e.strerror}; choose another place with project=") from e
+        run = cls(path)
+        run.results["run"] = run.facts(command, config)
+        write_yaml(
+            run.path / "run.yaml",
+            {
+                "command": command,
+                "config": dict(config.own),
+                "terms": {k: dict(v) for k, v in config.terms.items()},
+                "train": dict(config.train),
+                "given": dict(config.given),
+                "versions": {k: run.results["run"][k] for k in ("dfssd", "ultralytics", "torch", "python")},
+                "git": run.results["run"]["git"],
+            },
+        )
+        run.save()
+        return run
+
+    @classmethod
+    def resume(cls, config: Config) -> tuple[RunFolder, Config]:
+        """Open the folder named by ``resume=`` and give the configuration it was started with.
+
+        Raises:
+            UserError: No run there, or the line asks for something else than the run was started with.
+        """
+        where = config["resume"]
+        if where is True:
+            where = Path(config["project"]) / (config["name"] or Path(config["recipe"]).stem)
+        path = Path(where)
+        if not (path / "run.yaml").is_file():
+            raise UserError(f"resume={where}: no run.yaml there; give the folder of a run (project/name)")
+        tree = read_yaml(path / "run.yaml")
+        for key in sorted(set(config.given) - CHANGEABLE):
+            asked = _value(config.own, config.terms, config.train, key)
+            before = _value(tree["config"], tree["terms"], tree["train"], key)
+            if asked != before:
+                raise UserError(
+                    f"resume={where}: {key}={asked}, but the run was started with {key}={before}; "
+                    "repeat the same line, or start a new run"
+                )
+        own = {**tree["config"], **{k: v for k, v in config.own.items() if k in CHANGEABLE}}
+        train = {**tree["train"], **{k: v for k, v in config.train.items() if k in CHANGEABLE}}
+        return cls(path), Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
+
+    def save(self) -> None:
+        """Write ``results.json``, whole."""
+        write_json(self.path / "results.json", self.results)
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        """The record of a finished stage, or None."""
+        return next((s for s in self.results["stages"] if s["name"] == name and s["status"] != "failed"), None)
+
+    def do(self, name: str, work: Callable[[], str]) -> None:
+        """Run a stage unless it is finished; ``work`` fills :attr:`results` and returns the status."""
+        if done := self.stage(name):
+            print(f"[dfssd] {name}: {done['status']} before, kept")
+            return
+        print(f"[dfssd] {name}")
+        self.results["stages"] = [s for s in self.results["stages"] if s["name"] != name]
+        start = time.monotonic()
+        status = work()
+        seconds = round(time.monotonic() - start, 1)
+        self.results["stages"].append({"name": name, "seconds": seconds, "status": status})
+        self.save()
+        print(f"[dfssd] {name}: {status} in {seconds:.0f} s")
+
+    def facts(self, command: str, config: Config) -> dict[str, Any]:
+        """What is needed to repeat the run: command, versions, machine, seed, commit."""
+        return {
+            "command": command,
+            "dfssd": __version__,
+            "ultralytics": version("ultralytics"),
+            "torch": version("torch"),
+            "python": sys.version.split()[0],
+            "machine": f"{platform.system()} {platform.machine()}",
+            "device": str(config.train.get("device", "auto")),
+            "seed": config.train.get("seed", 0),
+            "recipe": config["recipe"],
+            "git": git_commit(),
+        }
+
+
+def _value(own: Mapping, terms: Mapping, train: Mapping, key: str) -> Any:
+    """Resolved value of a key of any of the three kinds; a term that is switched off has weight 0."""
+    if key in own:
+        return own[key]
+    term, _, option = key.partition(".")
+    return terms.get(term, {}).get(option, 0 if option == "weight" else None) if option else train.get(key)
+
+
+def git_commit() -> str | None:
+    """Commit of this checkout, with ``+changes`` if files differ from it; None outside a checkout."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10).stdout
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.strip() + ("+changes" if dirty.strip() else "")

@@ -1,0 +1,253 @@
+"""The trainer of one stage: Ultralytics' detection trainer with a fixed number of batches per epoch.
+
+It differs from ``DetectionTrainer`` in four things only:
+
+* an epoch is a number of batches from :class:`MixedSampler`, so that stages can be given equal budgets;
+* ``last.pt`` and ``best.pt`` appear whole or not at all, and ``results.csv`` holds no epoch twice after a resume;
+* bf16 mixed precision works on CPUs as well;
+* it says how many batches and optimizer steps it really made.
+
+Its settings lie beside its folder (``train/student.yaml`` for ``train/student/``): Ultralytics rebuilds trainers from
+their class and its own arguments alone, on resume and in every process of a multi-GPU run, so ours travel by a file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
+from ultralytics.utils.patches import torch_load
+from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first
+
+from dfssd.config import read_yaml
+from dfssd.datasets.semi import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
+from dfssd.files import whole_file, write_json, write_text, write_yaml
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What a stage's training needs beyond Ultralytics' own arguments.
+
+    Attributes:
+        batches_per_epoch: Length of an epoch [batches].
+        unlabeled_share: Share of unlabelled images in each batch, [0, 1).
+        cpu_bf16: Run the forward passes under bf16 autocast on the CPU.
+        unlabeled: List file of the unlabelled images; empty without any.
+        pseudo: Folder of the pseudo-labels.
+        teacher: Checkpoint of the frozen teacher.
+        layers: Layers whose outputs the feature terms compare; empty: the inputs of the detection head.
+        terms: Active terms with their options.
+        unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
+        selftest_steps: Batches in which every term is checked for signal.
+    """
+
+    batches_per_epoch: int
+    unlabeled_share: float = 0.0
+    cpu_bf16: bool = False
+    unlabeled: str = ""
+    pseudo: str = ""
+    teacher: str = ""
+    layers: tuple[int, ...] = ()
+    terms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unsup_weight: float = 1.0
+    selftest_steps: int = 3
+
+    @staticmethod
+    def path(stage_dir: str | Path) -> Path:
+        """Where the settings of the stage in ``stage_dir`` lie."""
+        stage_dir = Path(stage_dir)
+        return stage_dir.with_name(f"{stage_dir.name}.yaml")
+
+    def write(self, stage_dir: str | Path) -> None:
+        """Write the settings beside ``stage_dir``."""
+        tree = asdict(self)
+        write_yaml(self.path(stage_dir), {k: list(v) if isinstance(v, tuple) else v for k, v in tree.items()})
+
+    @classmethod
+    def read(cls, stage_dir: str | Path) -> StageSettings:
+        """Read the settings of the stage in ``stage_dir``."""
+        tree = read_yaml(cls.path(stage_dir))
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()})
+
+
+class StageTrainer(DetectionTrainer):
+    """Trains on the labelled images only: the teacher and the baseline. The student's trainer extends it."""
+
+    def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
+        """Build the Ultralytics trainer, then read the stage settings beside its folder."""
+        super().__init__(cfg, overrides, _callbacks)
+        self.settings = StageSettings.read(self.save_dir)
+        self.batches_done = 0
+        self.add_callback("on_train_start", StageTrainer._align_sampler)
+        self.add_callback("on_train_start", StageTrainer._trim_csv)
+        self.add_callback("on_train_batch_end", StageTrainer._count_batch)
+        self.add_callback("on_model_save", StageTrainer.write_summary)
+
+    def build_train_dataset(self, labeled: Any) -> MixedDataset:
+        """The training data of this stage; ``labeled`` is the dataset Ultralytics built from the labelled list."""
+        return MixedDataset(labeled)
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' loader for validation; for training one with fixed batch composition and epoch length."""
+        if mode != "train":
+            return super().get_dataloader(dataset_path, batch_size, rank, mode)
+        with torch_distributed_zero_first(rank):  # only one process scans the labels
+            dataset = self.build_train_dataset(self.build_dataset(dataset_path, mode, batch_size))
+        labeled, unlabeled = batch_composition(batch_size, self.settings.unlabeled_share)
+        sampler = MixedSampler(
+            dataset.n_labeled,
+            len(dataset) - dataset.n_labeled,
+            labeled_per_batch=labeled,
+            unlabeled_per_batch=unlabeled,
+            batches=self.settings.batches_per_epoch,
+            seed=self.args.seed,
+            rank=max(LOCAL_RANK, 0),
+            world=max(self.world_size, 1),
+        )
+        on_gpu = self.device.type not in {"cpu", "mps"}
+        workers = min(self.args.workers, os.cpu_count() or 1)
+        return build_mixed_loader(dataset, sampler, batch=batch_size, workers=workers, pin_memory=on_gpu)
+
+    def build_optimizer(self, model: Any, name: str = "auto", *args: Any, iterations: float = 1e5, **kwargs: Any):
+        """Ultralytics' optimizer, with ``auto`` decided by the true number of optimizer steps of the stage.
+
+        Ultralytics estimates that number from the size of the data set, which would let stages of equal budget end
+        up with different optimizers.
+        """
+        steps = self.settings.batches_per_epoch * self.epochs / max(1, round(self.args.nbs / self.batch_size))
+        return super().build_optimizer(model, name, *args, iterations=steps, **kwargs)
+
+    def preprocess_batch(self, batch: dict) -> dict:
+        """Ultralytics' preprocessing; on the CPU it also switches bf16 autocast on for the step.
+
+        Ultralytics refuses ``amp=bf16`` without CUDA, but calls this inside its (disabled) autocast block, whose exit
+        restores the previous state: switching it on here covers exactly the forward pass and the loss.
+        """
+        if self.settings.cpu_bf16:
+            torch.set_autocast_dtype("cpu", torch.bfloat16)
+            torch.set_autocast_enabled("cpu", True)
+        return super().preprocess_batch(batch)
+
+    def validate(self) -> tuple:
+        """Ultralytics' validation, in the precision of the training as on CUDA."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.cpu_bf16):
+            return super().validate()
+
+    def save_model(self) -> Any:
+        """Ultralytics' checkpoints, written under other names first and renamed when complete."""
+        with self._checkpoints_aside():
+            return super().save_model()
+
+    def final_eval(self) -> None:
+        """Ultralytics' final evaluation, which strips both checkpoints in place: done on copies, then renamed."""
+        with self._checkpoints_aside(copy_first=True):
+            super().final_eval()
+
+    @contextmanager
+    def _checkpoints_aside(self, copy_first: bool = False) -> Iterator[None]:
+        last, best = self.last, self.best
+        aside = {path: path.with_name(f"writing_{path.name}") for path in (last, best)}
+        if copy_first and RANK in {-1, 0}:
+            for path, temporary in aside.items():
+                if path.exists():
+                    shutil.copyfile(path, temporary)
+        self.last, self.best = aside[last], aside[best]
+        try:
+            yield
+        finally:
+            self.last, self.best = last, best
+        if RANK in {-1, 0}:
+            # best first: if the process dies in between, the older last.pt only repeats one epoch
+            for path in (best, last):
+                if aside[path].exists():
+                    with open(aside[path], "rb+") as f:
+                        os.fsync(f.fileno())
+                    os.replace(aside[path], path)
+
+    @property
+    def summary_file(self) -> Path:
+        """Where :meth:`write_summary` writes: beside the folder of the stage, like its settings."""
+        return self.save_dir.with_name(f"{self.save_dir.name}.json")
+
+    def write_summary(self) -> None:
+        """Write :meth:`summary`; done with every checkpoint, since the process may not live to the end."""
+        if RANK in {-1, 0}:
+            write_json(self.summary_file, self.summary())
+
+    def summary(self) -> dict[str, Any]:
+        """What this training really did, for ``results.json`` (see docs/results.md)."""
+        rows = read_results_csv(self.csv)
+        scores = [float(row.get("metrics/mAP50-95(B)") or 0) for row in rows]
+        best = max(range(len(scores)), key=scores.__getitem__, default=None)
+        return {
+            "epochs": self.epochs,
+            "epochs_done": len(rows),
+            "batches": len(rows) * self.settings.batches_per_epoch,
+            "optimizer_steps": self.ema.updates if self.ema else None,
+            "batch": self.batch_size,
+            "optimizer": type(self.optimizer).__name__,
+            "lr0": self.args.lr0,
+            "best_epoch": None if best is None else best + 1,
+            "val_map50_95": None if best is None else scores[best],
+            "val_map50_95_by_epoch": scores,
+        }
+
+    @staticmethod
+    def _align_sampler(trainer: StageTrainer) -> None:
+        trainer.train_loader.sampler.epoch = trainer.start_epoch
+
+    @staticmethod
+    def _count_batch(trainer: StageTrainer) -> None:
+        trainer.batches_done += 1
+
+    @staticmethod
+    def _trim_csv(trainer: StageTrainer) -> None:
+        """Drop rows of epochs that the checkpoint does not hold: the process died between the row and the file."""
+        if RANK not in {-1, 0} or not trainer.csv.exists():
+            return
+        rows = [row for row in read_results_csv(trainer.csv) if int(row["epoch"]) <= trainer.start_epoch]
+        if not rows:
+            trainer.csv.unlink()
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(trainer.csv, text.getvalue())
+
+
+def read_results_csv(path: Path) -> list[dict[str, str]]:
+    """Complete rows of an Ultralytics ``results.csv``, column name -> text; half-written rows are left out."""
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", newline="") as f:
+        rows = [{(k or "").strip(): v for k, v in row.items()} for row in csv.DictReader(f)]
+    return [row for row in rows if row.get("epoch") and "" not in row and None not in row.values()]
+
+
+def checkpoint_epoch(last: Path) -> int | None:
+    """Last finished epoch of a checkpoint, from 0; -1 if its training has ended; None without a checkpoint."""
+    return torch_load(last, map_location="cpu")["epoch"] if last.exists() else None
+
+
+def finish_checkpoint(stage_dir: Path, target: Path) -> None:
+    """Write the best checkpoint of a stage to ``target``: a plain, stripped Ultralytics file.
+
+    Works on a checkpoint that the trainer has stripped already and on one that a killed process left behind, whose
+    distillation wrapper is taken off here.
+    """
+    best, last = (stage_dir / "weights" / name for name in ("best.pt", "last.pt"))
+    with whole_file(target) as temporary:
+        strip_optimizer(best if best.exists() else last, s=str(temporary))
+
+

@@ -1,0 +1,200 @@
+"""The student's trainer: mixed batches in, a :class:`DistillationPair` as the model, and a check that it learns.
+
+The signal self-test exists because every published reference of this method trained without one of its terms and
+nobody noticed: each term must be finite, non-zero and move the student, the teacher must not move, the adapters must.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import torch
+from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils import DEFAULT_CFG, RANK
+from ultralytics.utils.torch_utils import unwrap_model
+
+from dfssd.datasets.semi import MixedDataset, PseudoLabelDataset
+from dfssd.distillation.pair import DistillationPair, state_hash
+from dfssd.errors import UserError
+from dfssd.trainers.stage import StageTrainer
+
+
+class StudentTrainer(StageTrainer):
+    """Trains the student on labelled and pseudo-labelled images under the guidance of a frozen teacher."""
+
+    def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
+        """Build the stage trainer and hook the self-test into it."""
+        super().__init__(cfg, overrides, _callbacks)
+        self.records: dict[str, dict[str, list[float]]] = {}
+        self.selftest: dict[str, Any] = {}
+        self._batch_in_epoch = 0
+        self._alive: dict[str, bool] = {}
+        self.add_callback("on_train_start", StudentTrainer._start_selftest)
+        self.add_callback("on_train_epoch_start", StudentTrainer._start_epoch)
+        self.add_callback("on_train_batch_end", StudentTrainer._check_signal)
+        self.add_callback("on_train_epoch_end", StudentTrainer._end_epoch)
+        self.add_callback("on_train_end", StudentTrainer._end_selftest)
+
+    def setup_model(self) -> Any:
+        """The pair, fresh or from the checkpoint to resume; returns that checkpoint, as Ultralytics expects.
+
+        Ultralytics would wrap the student in its own ``DistillationModel`` later on, but leaves a model that is one
+        already alone; its freezing, EMA and saving rules then hold for ours.
+        """
+        if isinstance(self.model, torch.nn.Module):
+            return None
+        weights = ckpt = None
+        if self.resume:
+            weights, ckpt = load_checkpoint(self.model)
+            student = self.get_model(cfg=weights.yaml, weights=weights.student_model, verbose=RANK in {-1, 0})
+        else:
+            super().setup_model()
+            student = self.model
+        student.args = self.args
+        teacher, _ = load_checkpoint(self.settings.teacher)
+        s = self.settings
+        self.model = DistillationPair(
+            teacher,
+            student.to(self.device),
+            terms=s.terms,
+            layers=s.layers,
+            unsup_weight=s.unsup_weight,
+        )
+        if weights is not None:
+            self.model.projector.load_state_dict(weights.projector.state_dict())
+        return ckpt
+
+    def set_model_attributes(self) -> None:
+        """Class count, names and arguments, on the pair and on the student, whose loss reads them."""
+        super().set_model_attributes()
+        student = unwrap_model(self.model).student_model
+        student.nc, student.names, student.args = self.model.nc, self.model.names, self.model.args
+
+    def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """The optimizer over student and adapters; the teacher is taken out of sight, so it can never be in it."""
+        pair = unwrap_model(model)
+        teacher, pair.teacher_model = pair.teacher_model, None
+        try:
+            return super().build_optimizer(model, *args, **kwargs)
+        finally:
+            pair.teacher_model = teacher
+
+    def build_train_dataset(self, labeled: Any) -> MixedDataset:
+        """Labelled images plus, if there are any, the unlabelled ones with their pseudo-labels."""
+        if not self.settings.unlabeled:
+            return MixedDataset(labeled)
+        unlabeled = PseudoLabelDataset(
+            img_path=self.settings.unlabeled,
+            imgsz=self.args.imgsz,
+            batch_size=labeled.batch_size,
+            augment=True,
+            hyp=self.args,
+            cache=self.args.cache or None,
+            stride=labeled.stride,
+            data={**self.data, "pseudo": self.settings.pseudo},
+            task=self.args.task,
+            prefix="unlabeled: ",
+        )
+        return MixedDataset(labeled, unlabeled)
+
+    def preprocess_batch(self, batch: dict) -> dict:
+        """Ultralytics' preprocessing; then take the ignore boxes (class id ``nc``) out of the labels."""
+        batch["labeled"] = torch.tensor(batch["labeled"])
+        batch = super().preprocess_batch(batch)
+        ignore = batch["cls"].view(-1) >= self.data["nc"]
+        for name in ("batch_idx", "bboxes"):
+            batch[f"ignore_{name}"] = batch[name][ignore]
+        for name in ("batch_idx", "bboxes", "cls"):
+            batch[name] = batch[name][~ignore]
+        pair = unwrap_model(self.model)
+        per_epoch = self.settings.batches_per_epoch
+        pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
+        pair.probe = self._batch_in_epoch == 0 or self.batches_done < self.settings.selftest_steps
+        self._batch_in_epoch += 1
+        return batch
+
+    def summary(self) -> dict[str, Any]:
+        """The stage's summary, with the record of the distillation terms and the self-test under ``distill``."""
+        terms = {}
+        for name, (weight, schedule) in unwrap_model(self.model).weights.items():
+            record = self.records[name]
+            values, shares = record["by_epoch"], record["grad_share_by_probe"]
+            terms[name] = {
+                "weight": weight,
+                "schedule": schedule,
+                "first": values[0] if values else None,
+                "last": values[-1] if values else None,
+                "grad_share": sum(shares) / len(shares) if shares else None,
+                **record,
+            }
+        return {**super().summary(), "distill": {"terms": terms, "selftest": self.selftest}}
+
+    @staticmethod
+    def _start_selftest(trainer: StudentTrainer) -> None:
+        """Note the state that must not change (teacher) and the one that must (adapters)."""
+        pair = unwrap_model(trainer.model)
+        trainer.records = {name: {"by_epoch": [], "grad_share_by_probe": []} for name in pair.weights}
+        if trainer.start_epoch and trainer.summary_file.exists():
+            before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))["distill"]["terms"]
+            for name, record in trainer.records.items():
+                for key in record:
+                    record[key] = before.get(name, {}).get(key, [])[: None if "probe" in key else trainer.start_epoch]
+        optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+        adapters = dict(pair.projector.named_parameters())
+        trainer.selftest = {
+            "adapters_in_optimizer": all(id(p) in optimized for p in adapters.values()),
+            "teacher_in_optimizer": any(id(p) in optimized for p in pair.teacher_model.parameters()),
+        }
+        if not trainer.selftest["adapters_in_optimizer"] or trainer.selftest["teacher_in_optimizer"]:
+            raise UserError("self-test: the optimizer must hold every adapter and nothing of the teacher; it does not")
+        trainer._adapters = {name: p.detach().clone() for name, p in adapters.items()}
+        trainer._teacher_hash = state_hash(pair.teacher_model)
+
+    @staticmethod
+    def _start_epoch(trainer: StudentTrainer) -> None:
+        trainer._batch_in_epoch = 0
+
+    @staticmethod
+    def _check_signal(trainer: StudentTrainer) -> None:
+        """Record the gradient shares where they were measured; stop if a term is not finite or moves nothing."""
+        pair = unwrap_model(trainer.model)
+        if not pair.probe:
+            return
+        total = sum(pair.gradients.values())
+        for name, value in pair.values.items():
+            norm = pair.gradients[name]
+            step = f"batch {trainer.batches_done} of this session"
+            if not torch.isfinite(value) or not math.isfinite(norm):
+                raise UserError(f"self-test: term {name} is not finite ({float(value)}) in {step}; lower {name}.weight or lr0")
+            if trainer.batches_done <= trainer.settings.selftest_steps:
+                trainer._alive[name] = trainer._alive.get(name, False) or (float(value) != 0 and norm > 0)
+            trainer.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
+        if trainer.batches_done == trainer.settings.selftest_steps:
+            dead = [name for name, alive in trainer._alive.items() if not alive]
+            if dead:
+                raise UserError(
+                    f"self-test: {', '.join(dead)} gave the student no gradient in the first {trainer.batches_done} "
+                    "batches; check that the teacher is trained, or switch the term off with weight=0"
+                )
+            trainer.selftest["checked_batches"] = trainer.batches_done
+            trainer.selftest["terms_alive"] = sorted(trainer._alive)
+
+    @staticmethod
+    def _end_epoch(trainer: StudentTrainer) -> None:
+        for name, record in trainer.records.items():
+            record["by_epoch"].append(float(trainer.tloss[name]))
+
+    @staticmethod
+    def _end_selftest(trainer: StudentTrainer) -> None:
+        """After the last epoch: the teacher is the same bit for bit, and the adapters have learnt."""
+        pair = unwrap_model(trainer.model)
+        trainer.selftest["teacher_unchanged"] = state_hash(pair.teacher_model) == trainer._teacher_hash
+        frozen = [n for n, p in pair.projector.named_parameters() if torch.equal(p.detach(), trainer._adapters[n])]
+        trainer.selftest["adapters_changed"] = not frozen
+        trainer.write_summary()
+        if not trainer.selftest["teacher_unchanged"]:
+            raise UserError("self-test: the teacher's weights changed during training; its result cannot be trusted")
+        if frozen:
+            raise UserError(f"self-test: adapters {', '.join(frozen)} did not change during training")

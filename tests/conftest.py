@@ -1,0 +1,73 @@
+"""Shared test material: tiny synthetic data sets and models, made once; no network, no pretrained weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+os.environ.setdefault("YOLO_OFFLINE", "true")
+
+NAMES = ["dark", "bright"]
+
+
+def write_images(folder: Path, n: int, *, seed: int, labels: bool = True, size: int = 64) -> list[Path]:
+    """``n`` grey images with one dark and one bright square each, in ``folder/images`` and ``folder/labels``."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "labels").mkdir(parents=True, exist_ok=True)
+    paths = []
+    for k in range(n):
+        image = rng.normal(128, 12, (size, size, 3)).clip(0, 255)
+        rows = []
+        for cls, grey in ((0, 20), (1, 235)):
+            side = int(rng.integers(size // 5, size // 3))
+            x, y = rng.integers(0, size - side, 2)
+            image[y : y + side, x : x + side] = grey
+            rows.append(f"{cls} {(x + side / 2) / size:.6f} {(y + side / 2) / size:.6f} {side / size:.6f} {side / size:.6f}")
+        path = folder / "images" / f"im {seed}_{k}.png"
+        Image.fromarray(image.astype(np.uint8)).save(path)
+        if labels:
+            (folder / "labels" / f"{path.stem}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory) -> Path:
+    """Ultralytics dataset YAML with 8 labelled, 4 val, 4 test and 8 unlabelled images of two easy classes."""
+    root = tmp_path_factory.mktemp("squares")
+    for part, n, seed in (("train", 8, 1), ("val", 4, 2), ("test", 4, 3)):
+        write_images(root / part, n, seed=seed)
+    write_images(root / "plain", 8, seed=4, labels=False)
+    tree = {
+        "path": str(root),
+        "train": "train/images",
+        "val": "val/images",
+        "test": "test/images",
+        "unlabeled": "plain/images",
+        "names": dict(enumerate(NAMES)),
+    }
+    (root / "data.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return root / "data.yaml"
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory) -> Path:
+    """An untrained yolov8n with the classes of :func:`squares`, as a checkpoint that counts as trained."""
+    from ultralytics import YOLO
+
+    model = YOLO("yolov8n.yaml")
+    model.model.nc = model.model.yaml["nc"] = 2
+    from ultralytics.nn.tasks import DetectionModel
+
+    model.model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    model.model.names = dict(enumerate(NAMES))
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    model.save(path)
+    return path

@@ -1,0 +1,174 @@
+"""The pair: what the loss is made of, where gradients go, what is ignored, what a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import ModelEMA
+
+from dfssd.distillation.pair import DistillationPair, IgnoringBCE, ignored_anchors, state_hash, take_boxes
+
+TERMS = {
+    "hwjs": {"weight": 2.0, "schedule": "constant"},
+    "response_cls": {"weight": 1.0, "schedule": "constant"},
+    "response_dfl": {"weight": 1.0, "schedule": "constant"},
+    "logit_mse": {"weight": 0.5, "schedule": "constant"},
+}
+
+
+def model(name: str, nc: int = 3) -> DetectionModel:
+    torch.manual_seed(len(name))
+    made = DetectionModel(name, nc=nc, verbose=False)
+    made.args = get_cfg()
+    return made
+
+
+def make_pair(**changes) -> DistillationPair:
+    pair = DistillationPair(model("yolov8s.yaml"), model("yolov8n.yaml"), **{"terms": TERMS, **changes})
+    return pair.train()
+
+
+def make_batch(labeled: list[bool], *, ignore: list[tuple[int, list[float]]] = ()) -> dict:
+    n = len(labeled)
+    torch.manual_seed(0)
+    return {
+        "img": torch.rand(n, 3, 64, 64),
+        "cls": torch.zeros(n, 1),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]] * n),
+        "batch_idx": torch.arange(n).float(),
+        "labeled": torch.tensor(labeled),
+        "ignore_bboxes": torch.tensor([b for _, b in ignore]).reshape(-1, 4),
+        "ignore_batch_idx": torch.tensor([float(i) for i, _ in ignore]),
+    }
+
+
+def test_every_term_has_its_column_value_and_gradient() -> None:
+    pair = make_pair()
+    pair.probe = True
+    vector, items = pair(make_batch([True, True, False, False]))
+    detection = ["box_loss", "cls_loss", "dfl_loss"]
+    assert list(items) == [*detection, *(f"u_{k}" for k in detection), *TERMS]
+    assert vector.shape == (10,) and torch.isfinite(vector).all()
+    for name in TERMS:
+        assert items[name] > 0 and pair.gradients[name] > 0, name
+    expected = [2 * items[k] for k in list(items)[:6]] + [4 * items[k] for k in TERMS]
+    assert torch.allclose(vector, torch.stack(expected), rtol=1e-4)
+
+
+def test_gradient_reaches_student_and_adapters_and_never_the_teacher() -> None:
+    pair = make_pair()
+    before = state_hash(pair.teacher_model)
+    pair(make_batch([True, False]))[0].sum().backward()
+    assert all(p.grad is None for p in pair.teacher_model.parameters())
+    assert state_hash(pair.teacher_model) == before
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in pair.projector.parameters())
+    trainable = [p for p in pair.student_model.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in trainable)
+
+
+def test_columns_do_not_change_between_batches_nor_in_validation() -> None:
+    pair = make_pair()
+    names = [list(pair(make_batch(flags))[1]) for flags in ([True, True], [False, False], [True, False])]
+    ema = ModelEMA(pair).ema
+    assert ema.teacher_model is None
+    batch = {k: v for k, v in make_batch([True, True]).items() if not k.startswith("ignore") and k != "labeled"}
+    with torch.no_grad():
+        vector, items = ema.loss(batch, ema(batch["img"]))
+    names.append(list(items))
+    assert all(n == names[0] for n in names)
+    assert vector.shape == (10,) and all(items[k] == 0 for k in names[0][3:])
+
+
+def test_weight_scales_a_term_and_the_schedule_follows_the_progress() -> None:
+    batch = make_batch([True, False])
+    terms = {"logit_mse": {"weight": 1.0, "schedule": "cosine"}}
+    pair = make_pair(terms=terms)
+    values = []
+    for step in (0, 50, 100):
+        pair.set_progress(step, 100, 10)
+        values.append(float(pair(batch)[1]["logit_mse"]))
+    assert values[1] / values[0] == pytest.approx(0.55, rel=0.05)  # BatchNorm statistics move a little between calls
+    assert values[2] / values[0] == pytest.approx(0.1, rel=0.05)
+
+
+def test_unsup_weight_zero_silences_pseudo_boxes_only() -> None:
+    pair = make_pair(unsup_weight=0.0, terms={})
+    vector, items = pair(make_batch([True, False]))
+    assert (vector[:3] > 0).all() and (vector[3:] == 0).all()
+    assert items["box_loss"] > 0 and items["u_box_loss"] == 0
+
+
+def test_labelled_part_equals_the_plain_yolo_loss() -> None:
+    pair = make_pair(terms={})
+    batch = make_batch([True, True])
+    plain = copy.deepcopy(pair.student_model).train()
+    expected, _ = plain.loss({k: batch[k] for k in ("img", "cls", "bboxes", "batch_idx")})
+    vector, _ = pair(batch)
+    assert torch.allclose(vector[:3], expected, rtol=1e-5)
+
+
+def test_fully_ignored_unlabelled_image_is_not_trained_as_background() -> None:
+    pair = make_pair(terms={})
+    batch = make_batch([True, False], ignore=[(1, [0.5, 0.5, 1.0, 1.0])])
+    kept = batch["batch_idx"] == 0
+    batch.update({k: batch[k][kept] for k in ("cls", "bboxes", "batch_idx")})
+    _, items = pair(batch)
+    assert items["u_cls_loss"] == 0 and items["u_box_loss"] == 0
+    batch.update(ignore_bboxes=torch.zeros(0, 4), ignore_batch_idx=torch.zeros(0))
+    _, items = pair(batch)
+    assert items["u_cls_loss"] > 0, "without the ignore zone the same image would be background"
+
+
+def test_ignored_anchors_by_hand() -> None:
+    points = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
+    boxes = torch.tensor([[0.25, 0.25, 0.3, 0.3], [0.5, 0.75, 1.0, 0.2], [0.25, 0.25, 0.1, 0.1]])
+    mask = ignored_anchors(boxes, torch.tensor([0.0, 1.0, 1.0]), 3, points)
+    assert mask.tolist() == [[True, False, False, False], [True, False, True, True], [False] * 4]
+
+
+def test_bce_keeps_positives_inside_ignore_zones() -> None:
+    bce = IgnoringBCE()
+    logits = torch.zeros(1, 3, 2)
+    targets = torch.tensor([[[0.0, 0.0], [0.7, 0.0], [0.0, 0.0]]])
+    assert torch.equal(bce(logits, targets), torch.nn.BCEWithLogitsLoss(reduction="none")(logits, targets))
+    bce.ignored = torch.tensor([[True, True, False]])
+    loss = bce(logits, targets)
+    assert (loss[0, 0] == 0).all() and (loss[0, 1:] > 0).all()
+
+
+def test_take_boxes_renumbers_images() -> None:
+    batch = {
+        "batch_idx": torch.tensor([0.0, 2.0, 2.0, 3.0]),
+        "bboxes": torch.arange(16.0).reshape(4, 4),
+        "cls": torch.arange(4.0)[:, None],
+    }
+    taken = take_boxes(batch, torch.tensor([2, 3]), 4)
+    assert taken["batch_idx"].tolist() == [0, 0, 1]
+    assert taken["cls"].flatten().tolist() == [1, 2, 3]
+
+
+def test_bf16_autocast_keeps_the_terms_in_full_precision() -> None:
+    pair = make_pair()
+    with torch.autocast("cpu", torch.bfloat16):
+        vector, items = pair(make_batch([True, False]))
+    assert torch.isfinite(vector).all()
+    assert all(items[name].dtype == torch.float32 for name in TERMS)
+
+
+def test_chosen_layers_and_bad_options() -> None:
+    pair = make_pair(layers=(4, 6, 9), terms={"hwjs": TERMS["hwjs"]})
+    assert pair(make_batch([True]))[1]["hwjs"] > 0
+    with pytest.raises(ValueError, match=r"hwjs.tau=0 must be a number > 0"):
+        make_pair(terms={"hwjs": {**TERMS["hwjs"], "tau": 0}})
+
+
+def test_pickled_pair_comes_back_with_working_hooks(tmp_path) -> None:
+    pair = make_pair()
+    pair(make_batch([True]))
+    torch.save(ModelEMA(pair).ema, tmp_path / "ema.pt")
+    again = torch.load(tmp_path / "ema.pt", weights_only=False)
+    assert again.projector.state_dict().keys() == pair.projector.state_dict().keys()

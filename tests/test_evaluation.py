@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.tiny_detection import NAMES, save_detector, write_images
+from ultralytics.utils import LOGGER
+from ultralytics.utils.metrics import DetMetrics
+
+from dfssd.errors import UserError
+from dfssd.evaluation import _plain, evaluate, quiet
+
+METRICS = {"map50", "map50_95", "precision", "recall"}
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_detector(tmp_path_factory.mktemp("weights") / "n.pt")
+
+
+def measure(detector: Path, data: Path, save_dir: Path, **options) -> dict:
+    return evaluate(detector, data, imgsz=64, batch=2, device="cpu", save_dir=save_dir, **options)
+
+
+def test_all_keys_are_there_with_the_counts_of_the_split(detector, tmp_path):
+    data = write_images(tmp_path / "data", count=3, classes=(0, 2))
+    result = measure(detector, data, tmp_path / "out")
+    assert set(result) == METRICS | {"per_class", "pr_curve", "images", "instances"}
+    assert (result["images"], result["instances"]) == (3, 6)
+    assert list(result["per_class"]) == list(NAMES)
+    assert [result["per_class"][name]["instances"] for name in NAMES] == [3, 0, 3]
+    assert all(0 <= result[key] <= 1 for key in METRICS)
+
+
+def test_class_absent_from_the_split_has_no_values(detector, tmp_path):
+    data = write_images(tmp_path / "data", classes=(0,))
+    absent = measure(detector, data, tmp_path / "out")["per_class"]["pit"]
+    assert absent == {"ap50": None, "ap50_95": None, "precision": None, "recall": None, "instances": 0}
+
+
+def test_split_without_boxes_has_no_metrics(detector, tmp_path):
+    data = write_images(tmp_path / "data", classes=())
+    result = measure(detector, data, tmp_path / "out")
+    assert [result[key] for key in sorted(METRICS)] == [None] * 4
+    assert (result["images"], result["instances"]) == (4, 0)
+
+
+def test_other_split(detector, tmp_path):
+    data = write_images(tmp_path / "data")
+    assert measure(detector, data, tmp_path / "out", split="val")["images"] == 1
+
+
+def test_nothing_is_left_behind(detector, tmp_path):
+    data = write_images(tmp_path / "data")
+    measure(detector, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert [p.name for p in detector.parent.iterdir()] == ["n.pt"]
+
+
+def test_values_are_those_of_ultralytics_per_class():
+    """Class 0: one object found. Class 2: two objects, one found at IoU 0.5 only, then a false alarm. Class 1: absent."""
+    metrics = DetMetrics(names=dict(enumerate(NAMES)))
+    hit, near, miss = np.ones(10, bool), np.arange(10) < 1, np.zeros(10, bool)
+    metrics.update_stats(
+        {
+            "tp": np.stack([hit, near, miss]),
+            "conf": np.array([0.9, 0.8, 0.7]),
+            "pred_cls": np.array([0.0, 2.0, 2.0]),
+            "target_cls": np.array([0.0, 2.0, 2.0]),
+            "target_img": np.array([0.0, 2.0]),
+            "im_name": "a.png",
+        }
+    )
+    metrics.process()
+    result = _plain(metrics, images=1)
+    scratch, pit, stain = (result["per_class"][name] for name in NAMES)
+    assert scratch["ap50"] == pytest.approx(0.995) == scratch["ap50_95"]
+    assert stain["ap50"] == pytest.approx(0.5, abs=0.01)
+    assert stain["ap50_95"] == pytest.approx(stain["ap50"] / 10)
+    assert pit["ap50"] is None and stain["instances"] == 2
+    assert result["map50"] == pytest.approx((scratch["ap50"] + stain["ap50"]) / 2)
+    curve = result["pr_curve"]
+    assert len(curve["recall"]) == len(curve["precision"]) == 101
+    assert (curve["recall"][0], curve["recall"][50], curve["recall"][-1]) == (0.0, 0.5, 1.0)
+    assert curve["precision"][25] == pytest.approx(1.0)  # both classes are right up to recall 0.5
+    assert curve["precision"][75] < 0.9  # class 2 finds no more there
+
+
+def test_missing_split_is_named(detector, tmp_path):
+    data = write_images(tmp_path / "data")
+    with pytest.raises(UserError, match="no 'holdout:' entry"):
+        measure(detector, data, tmp_path / "out", split="holdout")
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.pt does not exist"):
+        measure(tmp_path / "gone.pt", tmp_path / "data.yaml", tmp_path / "out")
+
+
+def test_quiet_keeps_warnings_and_is_undone_after_an_error():
+    kept: list[int] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: kept.append(record.levelno)  # type: ignore[method-assign]
+    LOGGER.addHandler(handler)
+    before = list(LOGGER.filters)
+    try:
+        with pytest.raises(RuntimeError), quiet():
+            LOGGER.info("info")
+            LOGGER.warning("warning")
+            raise RuntimeError
+        assert LOGGER.filters == before
+        LOGGER.info("info again")
+    finally:
+        LOGGER.removeHandler(handler)
+    assert kept == [logging.WARNING, logging.INFO]

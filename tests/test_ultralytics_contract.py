@@ -1,0 +1,133 @@
+"""Facts about Ultralytics that the design rests on, one test each, so that an upgrade fails by name."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+import ultralytics
+from ultralytics.cfg import get_cfg
+from ultralytics.engine import trainer as engine
+from ultralytics.nn.distill_model import DistillationModel, FeatureHook
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils.torch_utils import ModelEMA, autocast
+
+from dfssd.config import ALIASES, FOREIGN, defaults
+
+
+def model(name: str = "yolov8n.yaml", nc: int = 3) -> DetectionModel:
+    made = DetectionModel(name, nc=nc, verbose=False)
+    made.args = get_cfg()
+    return made
+
+
+def test_version_is_the_tested_one() -> None:
+    assert ultralytics.__version__ == "8.4.190"
+
+
+def test_our_keys_do_not_shadow_training_keys_by_accident() -> None:
+    shared = set(defaults()) & set(DEFAULT_CFG_DICT)
+    assert shared == {"data", "split", "format", "project", "name", "exist_ok", "resume"}
+    assert set(FOREIGN) <= set(DEFAULT_CFG_DICT) | {"save_dir"}
+    assert not set(ALIASES) & set(DEFAULT_CFG_DICT)
+
+
+def test_train_output_is_a_dict_of_raw_maps() -> None:
+    out = model().train()(torch.zeros(2, 3, 64, 64))
+    assert out["boxes"].shape == (2, 64, 84) and out["scores"].shape == (2, 3, 84)
+    assert [tuple(f.shape[1:]) for f in out["feats"]] == [(64, 8, 8), (128, 4, 4), (256, 2, 2)]
+
+
+def test_eval_output_is_decoded_plus_the_same_dict() -> None:
+    with torch.no_grad():
+        decoded, raw = model().eval()(torch.zeros(1, 3, 64, 64))
+    assert decoded.shape == (1, 7, 84)
+    assert torch.allclose(decoded[:, 4:], raw["scores"].sigmoid())
+
+
+def test_detection_loss_is_scaled_by_the_batch_and_named() -> None:
+    net = model().train()
+    batch = {
+        "img": torch.rand(2, 3, 64, 64),
+        "cls": torch.zeros(2, 1),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]] * 2),
+        "batch_idx": torch.tensor([0.0, 1.0]),
+    }
+    vector, items = net.loss(batch)
+    assert list(items) == ["box_loss", "cls_loss", "dfl_loss"]
+    assert torch.allclose(vector, 2 * torch.stack(list(items.values())))
+
+
+def test_classification_loss_goes_through_a_replaceable_bce() -> None:
+    net = model().train()
+    criterion = net.init_criterion()
+    calls = []
+
+    def bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append((logits.shape, targets.shape))
+        return logits * 0
+
+    criterion.bce = bce
+    empty = {"cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4), "batch_idx": torch.zeros(0)}
+    _, items = criterion(net(torch.zeros(2, 3, 64, 64)), empty)
+    assert calls == [((2, 84, 3), (2, 84, 3))]
+    assert items["cls_loss"] == 0
+
+
+def test_distillation_model_is_kept_by_the_trainer_and_stripped_by_the_ema() -> None:
+    setup = inspect.getsource(engine.BaseTrainer._setup_train)
+    assert "not isinstance(unwrap_model(self.model), DistillationModel)" in setup
+    pair = DistillationModel(model("yolov8s.yaml"), model())
+    ema = ModelEMA(pair)
+    assert ema.ema.teacher_model is None
+    assert pair.teacher_model is not None
+    assert isinstance(next(iter(pair.student_model.model[15]._forward_hooks.values())), FeatureHook)
+
+
+def test_recovery_and_stripping_know_only_student_and_projector() -> None:
+    recovery = inspect.getsource(engine.BaseTrainer._handle_nan_recovery)
+    assert "model.student_model.load_state_dict" in recovery and "model.projector.load_state_dict" in recovery
+
+
+def test_preprocess_batch_runs_inside_autocast_which_restores_the_state() -> None:
+    loop = inspect.getsource(engine.BaseTrainer._do_train)
+    start = loop.index("with autocast(")
+    assert 0 < loop.index("batch = self.preprocess_batch(batch)", start) - start < 300
+    assert not torch.is_autocast_enabled("cpu")
+    with autocast(False, device="cpu"):
+        torch.set_autocast_enabled("cpu", True)
+        assert torch.is_autocast_enabled("cpu")
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_bf16_is_still_refused_without_cuda() -> None:
+    with pytest.raises(RuntimeError, match="bfloat16 autocast requires CUDA"):
+        autocast(torch.bfloat16, device="cpu")
+
+
+def test_image_without_label_file_would_be_background(tmp_path) -> None:
+    from PIL import Image
+    from ultralytics.data.utils import verify_image_label
+
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    result = verify_image_label((str(tmp_path / "a.png"), str(tmp_path / "a.txt"), "", False, 3, 0, 0, False))
+    assert result[5] == 1 and len(result[1]) == 0, "a missing label is counted as missing, yet the image is kept, empty"
+
+
+def test_pseudo_label_files_with_scores_would_be_rejected(tmp_path) -> None:
+    from PIL import Image
+    from ultralytics.data.utils import verify_image_label
+
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.2 0.9\n", encoding="utf-8")
+    result = verify_image_label((str(tmp_path / "a.png"), str(tmp_path / "a.txt"), "", False, 3, 0, 0, False))
+    assert result[8] == 1 and "5 columns" in result[9]
+
+
+def test_checkpoints_are_written_to_last_and_best_by_path() -> None:
+    save = inspect.getsource(engine.BaseTrainer.save_model)
+    assert "self.last.write_bytes" in save and "self.best.write_bytes" in save
+    final = inspect.getsource(engine.BaseTrainer.final_eval)
+    assert "strip_optimizer(self.last)" in final and "strip_optimizer(self.best" in final
