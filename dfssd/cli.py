@@ -35,7 +35,11 @@ def configure(given: dict[str, Any]) -> Config:
         for name, options in config.terms.items():
             if options["schedule"] not in SCHEDULES:
                 raise ValueError(f"{name}.schedule={options['schedule']} must be one of: {', '.join(SCHEDULES)}")
-            TERMS[name](PairShape((4,), (4,), 16, 2), **{k: v for k, v in options.items() if k not in TERM_OPTIONS})
+            own = {k: v for k, v in options.items() if k not in TERM_OPTIONS}
+            try:
+                TERMS[name](PairShape((4,), (4,), 16, 2), **own)
+            except ValueError as e:
+                raise ValueError(f"{name}.{e}") from e
     except (TypeError, ValueError, SyntaxError) as e:
         raise UserError(" ".join(str(e).split())) from e
     return config

@@ -58,8 +58,8 @@ def evaluate(
 
     Returns:
         ``map50``, ``map50_95``: mean over the classes present of the average precision at IoU 0.5, and of its mean
-        over IoU 0.50, 0.55, ..., 0.95. ``precision``, ``recall``: means over the classes at the one confidence where
-        the mean F1 is highest. ``per_class``: name -> ``ap50``, ``ap50_95``, ``precision``, ``recall`` (None for a
+        over IoU 0.50, 0.55, ..., 0.95. ``precision``, ``recall``: means over the classes at ``confidence``, the one score
+        threshold at which the mean F1 is highest. ``per_class``: name -> ``ap50``, ``ap50_95``, ``precision``, ``recall`` (None for a
         class without boxes in the split) and ``instances``. ``pr_curve``: ``recall`` and ``precision``, 101 points
         each, precision at IoU 0.5 as mean over the classes present. ``images``, ``instances``: counts. All values are
         in [0, 1]; the means are None if the split has no boxes at all.
@@ -98,6 +98,8 @@ def evaluate(
 
 def _plain(metrics: Any, images: int) -> dict[str, Any]:
     """Ultralytics' metrics object -> the dictionary that :func:`evaluate` documents."""
+    from ultralytics.utils.metrics import smooth
+
     box, counts = metrics.box, metrics.nt_per_class
     rows = {int(class_id): row for row, class_id in enumerate(box.ap_class_index)}
     per_class = {}
@@ -110,6 +112,8 @@ def _plain(metrics: Any, images: int) -> dict[str, Any]:
             "recall": None if row is None else float(box.r[row]),
             "instances": int(counts[class_id]),
         }
+    # where Ultralytics reads precision and recall off their curves over the score threshold
+    best = smooth(box.f1_curve.mean(0), 0.1).argmax() if rows else 0
     recall = np.linspace(0.0, 1.0, CURVE_POINTS)
     curve = np.interp(recall, box.px, np.asarray(box.prec_values).mean(0))
     return {
@@ -117,6 +121,7 @@ def _plain(metrics: Any, images: int) -> dict[str, Any]:
         "map50_95": float(box.map) if rows else None,
         "precision": float(box.mp) if rows else None,
         "recall": float(box.mr) if rows else None,
+        "confidence": float(box.px[best]) if rows else None,
         "per_class": per_class,
         "pr_curve": {"recall": recall.round(2).tolist(), "precision": curve.tolist()},
         "images": images,

@@ -173,7 +173,8 @@ def parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> Parity:
     import torch
     from ultralytics import YOLO
 
-    network = YOLO(weights, task="detect").model.float().cpu().eval()
+    network: Any = YOLO(weights, task="detect").model
+    network = network.float().cpu().eval()
     session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
     size = tuple(source.shape[2:])
@@ -199,14 +200,14 @@ def parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> Parity:
 
 
 def letterbox(path: Path, size: tuple[int, int]) -> np.ndarray | None:
-    """Read an image as the network sees it: (1, 3, *size), RGB float32 in [0, 1], padded with grey; None if unreadable."""
+    """Read an image as the network sees it: (1, 3, *size), RGB float32 in [0, 1], padded with grey, or None."""
     from ultralytics.data.augment import LetterBox
     from ultralytics.utils.patches import imread
 
     image = imread(path)
     if image is None:
         return None
-    boxed = LetterBox(new_shape=size, auto=False)(image=image)
+    boxed: Any = LetterBox(new_shape=size, auto=False)(image=image)
     return np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1)[None], dtype=np.float32) / 255
 
 
@@ -241,7 +242,7 @@ def _export(copy: Path, name: str, **options: Any) -> Path:
     device = options.pop("device", "cpu")
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own plans, nothing the user could act on
+            warnings.simplefilter("ignore")  # of tracing and of torch's own plans: nothing the user could act on
             return Path(YOLO(copy, task="detect").export(format=name, device=device, **options))
     # A format is written by its vendor's package, which may raise anything, even SystemExit.
     except (Exception, SystemExit) as e:

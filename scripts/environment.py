@@ -43,11 +43,11 @@ def python_of(env: Path) -> Path:
     return env / "Scripts" / "python.exe" if os.name == "nt" else env / "bin" / "python"
 
 
-def _output(command: list[str], **options: object) -> tuple[int, str]:
+def _output(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run ``command`` quietly; return its exit code and what it said, stripped."""
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", **options
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", env=env
         )
     except OSError as e:
         return 127, str(e)
@@ -104,9 +104,8 @@ def install(env: Path) -> None:
     if _output([python, "-c", "import cv2"])[0]:
         # Ultralytics asks for opencv-python, albumentations for its headless twin; both fill the folder cv2/ and the
         # first one needs libGL and X11, which servers and containers lack. Let the twin win there.
-        version = _output(
-            [python, "-c", "import importlib.metadata as m; print(m.version('opencv-python-headless'))"]
-        )[1]
+        ask = "import importlib.metadata as m; print(m.version('opencv-python-headless'))"
+        _, version = _output([python, "-c", ask])
         subprocess.run([*pip, "--quiet", "--force-reinstall", "--no-deps", f"opencv-python-headless=={version}"])
     code, said = _output([python, "-c", "import cv2, torch, torchvision, onnxruntime, ultralytics"])
     if code:

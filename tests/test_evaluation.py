@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.tiny_detection import NAMES, save_detector, write_images
 from ultralytics.utils import LOGGER
 from ultralytics.utils.metrics import DetMetrics
 
 from dfssd.errors import UserError
 from dfssd.evaluation import _plain, evaluate, quiet
+from tests.tiny_detection import NAMES, save_detector, write_images
 
-METRICS = {"map50", "map50_95", "precision", "recall"}
+METRICS = {"map50", "map50_95", "precision", "recall", "confidence"}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_class_absent_from_the_split_has_no_values(detector, tmp_path):
 def test_split_without_boxes_has_no_metrics(detector, tmp_path):
     data = write_images(tmp_path / "data", classes=())
     result = measure(detector, data, tmp_path / "out")
-    assert [result[key] for key in sorted(METRICS)] == [None] * 4
+    assert [result[key] for key in sorted(METRICS)] == [None] * len(METRICS)
     assert (result["images"], result["instances"]) == (4, 0)
 
 
@@ -60,7 +60,7 @@ def test_nothing_is_left_behind(detector, tmp_path):
 
 
 def test_values_are_those_of_ultralytics_per_class():
-    """Class 0: one object found. Class 2: two objects, one found at IoU 0.5 only, then a false alarm. Class 1: absent."""
+    """Class 0: one object found. Class 1: absent. Class 2: one of two found, at IoU 0.5 only, then a false alarm."""
     metrics = DetMetrics(names=dict(enumerate(NAMES)))
     hit, near, miss = np.ones(10, bool), np.arange(10) < 1, np.zeros(10, bool)
     metrics.update_stats(
@@ -81,6 +81,9 @@ def test_values_are_those_of_ultralytics_per_class():
     assert stain["ap50_95"] == pytest.approx(stain["ap50"] / 10)
     assert pit["ap50"] is None and stain["instances"] == 2
     assert result["map50"] == pytest.approx((scratch["ap50"] + stain["ap50"]) / 2)
+    threshold = np.searchsorted(metrics.box.px, result["confidence"])
+    assert result["precision"] == pytest.approx(metrics.box.p_curve[:, threshold].mean())
+    assert result["recall"] == pytest.approx(metrics.box.r_curve[:, threshold].mean())
     curve = result["pr_curve"]
     assert len(curve["recall"]) == len(curve["precision"]) == 101
     assert (curve["recall"][0], curve["recall"][50], curve["recall"][-1]) == (0.0, 0.5, 1.0)

@@ -12,7 +12,9 @@ from PIL import Image
 NAMES = ("scratch", "pit", "stain")
 
 
-def write_images(folder: Path, count: int = 4, classes: tuple[int, ...] = (0, 2), size: tuple[int, int] = (80, 60)) -> Path:
+def write_images(
+    folder: Path, count: int = 4, classes: tuple[int, ...] = (0, 2), size: tuple[int, int] = (80, 60)
+) -> Path:
     """Write ``count`` images of ``size`` (width, height) with one dark box of each class; return the data.yaml.
 
     ``val`` is the first image, ``test`` are all of them.
@@ -57,6 +59,12 @@ def save_detector(path: Path, seed: int = 0) -> Path:
         # a fresh head says "nothing here" with scores of 1e-5, far below any tolerance
         torch.nn.init.normal_(level[-1].weight, std=0.5)
         torch.nn.init.zeros_(level[-1].bias)
+    # batch statistics of noise, so that the signal does not fade on its way through 22 layers
+    for module in yolo.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        yolo.model.train()(torch.rand(8, 3, 64, 64))
     path.parent.mkdir(parents=True, exist_ok=True)
     yolo.save(path)
     return path

@@ -25,8 +25,7 @@ class Card:
         names: Class names in id order.
         homepage: Where a person finds the data set.
         license: Short name of the licence, or "none stated".
-        download: None, or the keys ``record`` (URL of a JSON listing with the release's files) and ``urls`` (direct
-            addresses, tried when there is no listing), and optionally ``size`` [bytes] and ``md5``.
+        record: URL of the Zenodo record (JSON) that lists the files of the release, or None.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Card:
     names: tuple[str, ...]
     homepage: str
     license: str
-    download: dict[str, Any] | None
+    record: str | None
 
 
 def is_card(content: Any) -> bool:
@@ -51,7 +50,7 @@ def read_card(path: Path) -> Card:
         names=check_names(content["names"], path),
         homepage=content["homepage"],
         license=content["license"],
-        download=content.get("download"),
+        record=(content["download"] or {}).get("record"),
     )
 
 

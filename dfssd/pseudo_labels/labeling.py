@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from ultralytics.data.utils import img2label_paths
 
-from dfssd.pseudo_labels.labels import read_pseudo_labels, write_pseudo_labels
-from dfssd.pseudo_labels.quality import pseudo_label_quality
+from dfssd.pseudo_labels.labels import write_pseudo_labels
 from dfssd.pseudo_labels.teacher_inference import predict
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 
@@ -60,12 +59,7 @@ def label_images(
         thresholds.update(
             np.concatenate([p.classes for p in part]).astype(int), np.concatenate([p.scores for p in part])
         )
-    section = write_pseudo_labels(folder, predictions, thresholds, names)
-    truth = true_boxes(images)
-    if truth:
-        labelled = [image for image in read_pseudo_labels(folder) if image.image in truth]
-        section["quality"] = pseudo_label_quality(labelled, truth, names)
-    return section
+    return write_pseudo_labels(folder, predictions, thresholds, names, truth=true_boxes(images) or None)
 
 
 def true_boxes(images: Sequence[Path]) -> dict[Path, np.ndarray]:

@@ -140,8 +140,9 @@ def write_pseudo_labels(
     zones = [thresholds.zone(p.classes, p.scores) for p in predictions]
     by_name = dict(zip(names, thresholds.thresholds().tolist(), strict=True))
 
-    building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)  # left behind by a killed process
+    building, old = (folder.with_name(f".{folder.name}.{state}") for state in ("building", "old"))
+    for leftover in (building, old):  # of a killed process
+        shutil.rmtree(leftover, ignore_errors=True)
     # the JSON file is renamed into place last, and its writer turns "disk full" into a UserError for all of them
     with whole_file(building / PREDICTIONS) as temporary:
         (building / "labels").mkdir()
@@ -153,8 +154,10 @@ def write_pseudo_labels(
         text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
         listing = "[\n  " + ",\n  ".join(entries) + "\n ]" if entries else "[]"
         temporary.write_text(f'{text},\n "images": {listing}\n}}\n', encoding="utf-8", newline="\n")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(building, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
     written = read_pseudo_labels(folder)
     quality = pseudo_label_quality(written, truth, names) if truth else None

@@ -1,0 +1,262 @@
+"""From whatever ``data=`` names to a :class:`DetectionSet`.
+
+Folders and zip files are converted once into ``data_dir/<name>-<hash>/{images,labels}``, the layout Ultralytics reads;
+the hash covers content and settings, so a later run finds the conversion again and a changed source makes a new one.
+A data set YAML of Ultralytics is used in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import yaml
+
+from dfssd.datasets.archives import unpack, zip_fingerprint
+from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card
+from dfssd.datasets.demo import make_demo
+from dfssd.datasets.download import fetch_card
+from dfssd.datasets.image_files import map_files, safe_names
+from dfssd.datasets.label_files import format_labels, read_label_file
+from dfssd.datasets.layouts import Source, read_folder
+from dfssd.datasets.records import DetectionSet, Item, check_names
+from dfssd.datasets.yaml_files import read_dataset_yaml, read_unlabeled
+from dfssd.errors import UserError
+from dfssd.files import write_json
+
+if TYPE_CHECKING:
+    from data.preprocessing import Preprocess
+
+_CONVERSION = 1
+"""Raised when the conversion changes, so that older converted folders are not taken for current ones."""
+
+
+def load_dataset(
+    source: str,
+    data_dir: Path,
+    *,
+    unlabeled: str | Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    missing_label: str = "unlabeled",
+    preprocess: Preprocess | None = None,
+) -> DetectionSet:
+    """Load the data set that ``source`` names.
+
+    Args:
+        source: ``demo``; a data set YAML of Ultralytics; a folder or .zip in the layout of CR7-DET, Pascal VOC, COCO
+            or YOLO; or the name of a card in ``data/*.yaml``.
+        data_dir: Folder for converted and downloaded data sets.
+        unlabeled: More unlabelled images: folders or .txt lists.
+        names: Class names in id order, where the source does not carry them.
+        skip_bad: Leave out unusable images and list them in ``skipped`` instead of failing.
+        missing_label: An image without label file is "unlabeled" or "background" (free of defects).
+        preprocess: Changes to the pixels, made once on import.
+
+    Returns:
+        The data set; images are absolute paths.
+
+    Raises:
+        UserError: The source does not exist, is no data set, or has unusable images or labels.
+    """
+    data_dir = Path(data_dir).resolve()
+    if names is not None:
+        names = check_names(names, "names=")
+    missing = np.zeros((0, 5), dtype=np.float32) if missing_label == "background" else None
+    settings = [_CONVERSION, names, missing_label, skip_bad, repr(preprocess)]
+    changes_pixels = preprocess is not None and preprocess.changes_pixels
+
+    path = _resolve(source, data_dir)
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        dataset = _finish(read_dataset_yaml(path, names, missing), path.stem, path, skip_bad)
+        if changes_pixels:
+            dataset = _convert_items(dataset, data_dir, preprocess)
+    else:
+        dataset = _import(path, data_dir, names, missing, skip_bad, preprocess, settings)
+    if unlabeled:
+        more = [unlabeled] if isinstance(unlabeled, str) else list(unlabeled)
+        extra = _finish(Source(*read_unlabeled(more)), f"{dataset.name}-unlabeled", ", ".join(more), skip_bad)
+        if changes_pixels:
+            extra = _convert_items(extra, data_dir, preprocess)
+        known = {item.image for item in dataset.items}
+        items = [*dataset.items, *(item for item in extra.items if item.image not in known)]
+        dataset = replace(dataset, items=tuple(items), skipped=dataset.skipped + extra.skipped)
+    return dataset
+
+
+def _resolve(source: str, data_dir: Path) -> Path:
+    """The file or folder behind ``source``; demo and downloads are made on the way."""
+    if source == "demo":
+        return make_demo(data_dir)
+    path = Path(source).expanduser()
+    if path.exists():
+        path = path.resolve()
+        if path.suffix.lower() in {".yaml", ".yml"} and is_card(_load_yaml(path)):
+            return fetch_card(read_card(path), data_dir)
+        if path.is_file() and path.suffix.lower() not in {".zip", ".yaml", ".yml"}:
+            raise UserError(f"data={source} is neither a folder nor a .zip nor a .yaml file; pass one of these")
+        return path
+    if path.parent == Path() and not path.suffix and (card := find_card(source)):
+        return fetch_card(card, data_dir)
+    hint = f"; did you mean data={near}?" if (near := nearest_card(path.stem)) and not path.suffix else ""
+    raise UserError(f"data={source} does not exist{hint or '; pass demo, a .yaml, a folder, a .zip or a card name'}")
+
+
+def _load_yaml(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        where = getattr(e, "problem_mark", None)
+        raise UserError(f"{path}{f':{where.line + 1}' if where else ''}: is not valid YAML; correct it") from e
+
+
+def _import(
+    path: Path,
+    data_dir: Path,
+    names: Sequence[str] | None,
+    missing: np.ndarray | None,
+    skip_bad: bool,
+    preprocess: Preprocess | None,
+    settings: list[object],
+) -> DetectionSet:
+    """The converted form of a folder or zip file, made now or found from an earlier run."""
+    is_zip = path.is_file()
+    content = zip_fingerprint(path) if is_zip else _folder_fingerprint(path)
+    name = path.stem if is_zip else path.name
+    target = data_dir / f"{safe_names([Path(name)])[0]}-{_hash(content, settings)}"
+    if not (target / "dataset.json").exists():
+        unpacked = data_dir / f".{target.name}.{os.getpid()}.unpacked"
+        try:
+            root = path
+            if is_zip:
+                unpack(path, unpacked)
+                root = unpacked
+            found = _finish(_read_any(root, path, names, missing), name, path, skip_bad, root)
+            _write_converted(found, target, preprocess)
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
+    return _read_converted(target)
+
+
+def _read_any(root: Path, path: Path, names: Sequence[str] | None, missing: np.ndarray | None) -> Source:
+    """Read a folder: by its data set YAML if it has one, else by its layout and the card that fits its name."""
+    for file in sorted([*root.glob("*.y*ml"), *root.glob("*/*.y*ml")], key=lambda p: len(p.parts)):
+        content = _load_yaml(file)
+        if isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content):
+            return read_dataset_yaml(file, names, missing, inside=root)
+    card = find_card(path.name)
+    try:
+        return read_folder(root, names or (card.names if card else None), missing)
+    except UserError as e:
+        raise UserError(str(e).replace(str(root), str(path))) from e
+
+
+def _finish(
+    source: Source, name: str, where: Path | str, skip_bad: bool, root: Path | None = None
+) -> DetectionSet:
+    """Turn what a reader found into a data set, or into one message about everything that is wrong."""
+    problems = source.problems
+    if root is not None and root != where:  # a zip file: name the file inside it, not its temporary copy
+        problems = [(Path(where) / f.relative_to(root), r.replace(str(root), str(where))) for f, r in problems]
+    if problems and not skip_bad:
+        shown = "; ".join(reason for _, reason in problems[:3])
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"{len(problems)} unusable of {len(source.items) + len(problems)} images: {shown}{more}; "
+            "repair or remove them, or pass skip_bad=true to leave them out"
+        )
+    if not source.items:
+        raise UserError(f"no usable image in {where}: {problems[0][1] if problems else 'it is empty'}")
+    return DetectionSet(name, source.names, tuple(source.items), tuple(problems))
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
+
+
+def _folder_fingerprint(folder: Path) -> str:
+    """Hash of names, sizes and times of change of all files: a changed file is seen without reading all of them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".cache")
+    return _hash([(p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files])
+
+
+def _convert_items(dataset: DetectionSet, data_dir: Path, preprocess: Preprocess) -> DetectionSet:
+    """The same data set with preprocessed pixels, in a folder of its own."""
+    files = [(str(i.image), i.image.stat().st_size, i.image.stat().st_mtime_ns, i.split) for i in dataset.items]
+    boxes = [None if i.boxes is None else i.boxes.tolist() for i in dataset.items]
+    digest = _hash(_CONVERSION, files, boxes, dataset.names, dataset.skipped, repr(preprocess))
+    target = data_dir / f"{safe_names([Path(dataset.name)])[0]}-{digest}"
+    if not (target / "dataset.json").exists():
+        _write_converted(dataset, target, preprocess)
+    return _read_converted(target)
+
+
+def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess | None) -> None:
+    """Write ``target/{images,labels,dataset.json}``, whole or not at all."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    change = preprocess.apply if preprocess is not None and preprocess.changes_pixels else None
+    root = Path(os.path.commonpath([item.image.parent for item in dataset.items]))
+    names = safe_names([item.image.relative_to(root) for item in dataset.items])
+    try:
+        for folder in ("images", "labels"):
+            (partial / folder).mkdir(parents=True)
+
+        def write(job: tuple[Item, str]) -> None:
+            item, name = job
+            boxes = item.boxes
+            image = partial / "images" / name
+            if change is None:
+                _link_or_copy(item.image, image)
+            else:
+                pixels = cv2.imdecode(np.fromfile(item.image, dtype=np.uint8), cv2.IMREAD_COLOR)
+                pixels, boxes = change(pixels, boxes)
+                cv2.imencode(image.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(image)
+            if boxes is not None:
+                label = partial / "labels" / f"{Path(name).stem}.txt"
+                label.write_text(format_labels(boxes), encoding="utf-8", newline="\n")
+
+        map_files(write, list(zip(dataset.items, names, strict=True)), f"Importing {dataset.name}")
+        listing = {
+            "name": dataset.name,
+            "names": dataset.names,
+            "items": [[name, item.split] for item, name in zip(dataset.items, names, strict=True)],
+            "skipped": [[str(file), reason] for file, reason in dataset.skipped],
+        }
+        write_json(partial / "dataset.json", listing)
+        if target.exists():  # left by something else than a finished conversion
+            shutil.rmtree(target)
+        os.replace(partial, target)
+    except OSError as e:
+        raise UserError(f"cannot write {target}: {e.strerror}; free some space or choose another data_dir=") from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A second name for the same file where the file system can, a copy where it cannot."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _read_converted(folder: Path) -> DetectionSet:
+    listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    n_classes = len(listing["names"])
+
+    def read(entry: tuple[str, str | None]) -> Item:
+        name, split = entry
+        label = folder / "labels" / f"{Path(name).stem}.txt"
+        return Item(folder / "images" / name, read_label_file(label, n_classes) if label.exists() else None, split)
+
+    items = map_files(read, listing["items"], f"Loading {listing['name']}")
+    skipped = tuple((Path(file), reason) for file, reason in listing["skipped"])
+    return DetectionSet(listing["name"], tuple(listing["names"]), tuple(items), skipped)

@@ -1,0 +1,331 @@
+"""Train (labelled and unlabelled), val and test: stratified by class, with copies of an image on one side."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dfssd.datasets.records import DetectionSet, Item
+from dfssd.errors import UserError
+from dfssd.files import write_json, write_text, write_yaml
+
+LISTS = ("train_labeled", "train_unlabeled", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Image paths of the four lists.
+
+    Attributes:
+        train_labeled: Images whose boxes are trained on.
+        train_unlabeled: Images whose boxes, if known, are only used to judge pseudo-labels.
+        val: Images for choosing the best epoch.
+        test: Images for the final numbers.
+        seed: Seed of the draw; None if the lists were given.
+        duplicates: Groups of copies among the images, each of two or more.
+        left_out: Unlabelled images not used, since a copy of them is in val or test.
+    """
+
+    train_labeled: tuple[Path, ...]
+    train_unlabeled: tuple[Path, ...]
+    val: tuple[Path, ...]
+    test: tuple[Path, ...]
+    seed: int | None = None
+    duplicates: tuple[tuple[Path, ...], ...] = ()
+    left_out: tuple[Path, ...] = ()
+
+
+def make_split(
+    dataset: DetectionSet,
+    *,
+    labeled: float | int,
+    limit: int | None,
+    ratios: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int,
+    groups: Sequence[int],
+) -> Split:
+    """Draw a split.
+
+    Splits that the source gives are kept; a missing val or test part is carved out of train. Images without known
+    boxes and those marked "unlabeled" are unlabelled training images.
+
+    Args:
+        dataset: The data set.
+        labeled: Share of the train images that keep their labels, a float in (0, 1], or their number, an int.
+        limit: Use a stratified subset of so many images; None = all.
+        ratios: Shares of train, val and test where the source gives none.
+        seed: Seed of the draw.
+        groups: Group number of each item (:func:`dfssd.datasets.duplicates.duplicate_groups`); a group is never torn
+            apart, except by splits that the source gives.
+
+    Raises:
+        UserError: Too few images, or a class without an image in the labelled part.
+    """
+    rng = np.random.default_rng(seed)
+    units = _units(dataset.items, groups)
+    if limit is not None and limit < len(dataset.items):
+        keep, _ = _stratify(units, [limit, len(dataset.items) - limit], _features(dataset, splits=True), rng)
+        units = keep
+    items = [i for unit in units for i in unit]
+    held = {name: {i for i in items if _is_labeled(dataset.items[i]) and dataset.items[i].split == name}
+            for name in ("val", "test")}  # fmt: skip
+    pool = [
+        [i for i in unit if _is_labeled(dataset.items[i]) and i not in held["val"] and i not in held["test"]]
+        for unit in units
+    ]
+    pool = [unit for unit in pool if unit]
+    n = sum(map(len, pool))
+    features = _features(dataset)
+    shares = [ratios[0], 0.0 if held["val"] else ratios[1], 0.0 if held["test"] else ratios[2]]
+    sizes = [0, *(max(1, round(n * share / sum(shares))) if share else 0 for share in shares[1:])]
+    sizes[0] = n - sum(sizes)
+    if sizes[0] < 1:
+        raise UserError(
+            f"only {n} labelled images for train, val and test in {dataset.name}; label more or raise limit="
+        )
+    train, val, test = _stratify(pool, sizes, features, rng)
+    held["val"].update(i for unit in val for i in unit)
+    held["test"].update(i for unit in test for i in unit)
+
+    n_train = sizes[0] if not train else sum(map(len, train))
+    wanted = _labeled_count(labeled, n_train)
+    with_labels, without = _stratify(train, [wanted, n_train - wanted], features, rng, every_class=True)
+    evaluated = {groups[i] for i in held["val"] | held["test"]}
+    unlabeled = {i for unit in without for i in unit}
+    left_out = set()
+    for i in items:
+        if not _is_labeled(dataset.items[i]):
+            (left_out if groups[i] in evaluated else unlabeled).add(i)
+
+    def paths(indices: Iterable[int]) -> tuple[Path, ...]:
+        return tuple(dataset.items[i].image for i in sorted(indices))
+
+    split = Split(
+        train_labeled=paths(i for unit in with_labels for i in unit),
+        train_unlabeled=paths(unlabeled),
+        val=paths(held["val"]),
+        test=paths(held["test"]),
+        seed=seed,
+        duplicates=tuple(paths(unit) for unit in units if len(unit) > 1),
+        left_out=paths(left_out),
+    )
+    _check_classes(split, dataset)
+    return split
+
+
+def write_split(split: Split, dataset: DetectionSet, folder: Path) -> Path:
+    """Write the four lists, ``split.json`` and ``data.yaml`` to ``folder``.
+
+    ``data.yaml`` describes the labelled part alone, ready for plain ``yolo train data=``. ``split.json`` is written
+    last: where it is, the rest is complete.
+
+    Returns:
+        Path of ``data.yaml``.
+    """
+    for name in LISTS:
+        write_text(folder / f"{name}.txt", "".join(f"{path}\n" for path in getattr(split, name)))
+    data_yaml = folder / "data.yaml"
+    write_yaml(
+        data_yaml,
+        {"train": "train_labeled.txt", "val": "val.txt", "test": "test.txt", "names": dict(enumerate(dataset.names))},
+    )
+    by_path = {item.image: item for item in dataset.items}
+    counts = {}
+    for name in LISTS:
+        items = [by_path[path] for path in getattr(split, name)]
+        images = Counter(c for item in items for c in item.classes)
+        boxes = sum((item.classes for item in items), Counter())
+        counts[name] = {
+            "images": len(items),
+            "boxes": boxes.total(),
+            "images_per_class": {label: images[i] for i, label in enumerate(dataset.names)},
+            "boxes_per_class": {label: boxes[i] for i, label in enumerate(dataset.names)},
+        }
+    write_json(
+        folder / "split.json",
+        {
+            "dataset": dataset.name,
+            "names": list(dataset.names),
+            "seed": split.seed,
+            "counts": counts,
+            "duplicates": [[str(path) for path in group] for group in split.duplicates],
+            "left_out": [str(path) for path in split.left_out],
+            "skipped": [[str(path), reason] for path, reason in dataset.skipped],
+        },
+    )
+    return data_yaml
+
+
+def read_split(source: Path, dataset: DetectionSet) -> Split:
+    """Read the lists that :func:`write_split` wrote, perhaps on another machine.
+
+    Args:
+        source: The folder, or a file in it such as ``data.yaml``.
+        dataset: The data set; listed images are found in it by path, else by file name where that is unique.
+
+    Raises:
+        UserError: A list is missing, names an unknown image, an image without boxes, or one of another list.
+    """
+    source = Path(source)
+    folder = source if source.is_dir() else source.parent
+    by_path = {str(item.image): item for item in dataset.items}
+    by_name: dict[str, list[Item]] = defaultdict(list)
+    for item in dataset.items:
+        by_name[item.image.name].append(item)
+    lists, seen = {}, {}
+    for name in LISTS:
+        file = folder / f"{name}.txt"
+        if not file.is_file():
+            raise UserError(f"split={source}: {file} does not exist; pass the splits/ folder of an earlier run")
+        found = []
+        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+            if not (line := line.strip()):
+                continue
+            same_name = by_name[line.replace("\\", "/").rpartition("/")[2]]
+            item = by_path.get(line) or (same_name[0] if len(same_name) == 1 else None)
+            if item is None:
+                raise UserError(f"{file}:{number}: {line} is not in data set {dataset.name}; pass the same data= again")
+            if item.image in seen:
+                raise UserError(f"{file}:{number}: {line} is also in {seen[item.image]}; keep it in one list")
+            if item.boxes is None and name != "train_unlabeled":
+                raise UserError(f"{file}:{number}: {line} has no labels; move it to train_unlabeled.txt")
+            seen[item.image] = f"{name}.txt"
+            found.append(item.image)
+        lists[name] = tuple(found)
+        if not found and name != "train_unlabeled":
+            raise UserError(f"{file} is empty; pass the splits/ folder of an earlier run")
+    split = Split(**lists, duplicates=_known_duplicates(folder, seen))
+    _check_classes(split, dataset)
+    return split
+
+
+def _known_duplicates(folder: Path, known: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
+    try:
+        groups = json.loads((folder / "split.json").read_text(encoding="utf-8"))["duplicates"]
+    except (OSError, ValueError, KeyError):
+        return ()
+    by_name = {path.name: path for path in known}
+    names = [[group.replace("\\", "/").rpartition("/")[2] for group in paths] for paths in groups]
+    return tuple(tuple(by_name[name] for name in group if name in by_name) for group in names)
+
+
+def _is_labeled(item: Item) -> bool:
+    return item.boxes is not None and item.split != "unlabeled"
+
+
+def _units(items: Sequence[Item], groups: Sequence[int]) -> list[list[int]]:
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, group in zip(range(len(items)), groups, strict=True):
+        members[group].append(i)
+    return list(members.values())
+
+
+def _features(dataset: DetectionSet, *, splits: bool = False) -> Callable[[Sequence[int]], np.ndarray]:
+    """Function from item indices to the number of their images per class, then defect-free and (if asked) per split."""
+    nc = len(dataset.names)
+    extra = ("train", "val", "test", "unlabeled", None)
+
+    def features(unit: Sequence[int]) -> np.ndarray:
+        counts = np.zeros(nc + 1 + (len(extra) + 1 if splits else 0))
+        for i in unit:
+            item = dataset.items[i]
+            if item.boxes is not None:
+                counts[list(item.classes) or [nc]] += 1
+            if splits:
+                counts[nc + 1 + (len(extra) if item.boxes is None else extra.index(item.split))] += 1
+        return counts
+
+    return features
+
+
+def _labeled_count(labeled: float | int, n_train: int) -> int:
+    if isinstance(labeled, int) and not isinstance(labeled, bool):
+        if not 1 <= labeled <= n_train:
+            raise UserError(f"labeled={labeled} images, but train has {n_train}; pass 1 to {n_train}, or a share (0-1]")
+        return labeled
+    if not 0 < labeled <= 1:
+        raise UserError(f"labeled={labeled} is neither a share in (0, 1] nor a whole number of images; correct it")
+    return max(1, round(labeled * n_train))
+
+
+def _stratify(
+    units: Sequence[list[int]],
+    sizes: Sequence[int],
+    features: Callable[[Sequence[int]], np.ndarray],
+    rng: np.random.Generator,
+    *,
+    every_class: bool = False,
+) -> list[list[list[int]]]:
+    """Distribute units over parts of the given sizes [images], keeping the share of every feature.
+
+    Greedy iterative stratification (Sechidis et al., "On the stratification of multi-label data", 2011): the rarest
+    open feature is served first, each of its units going to the part that misses that feature most. A part that is
+    full takes no more, so that the sizes are met exactly as long as units are single images.
+
+    Args:
+        units: Groups of item indices that stay together.
+        sizes: Images per part; they add up to all images.
+        features: Number of images per feature of a unit.
+        rng: Source of the order and of tie breaks.
+        every_class: Give the first part an image of every feature, even if its share of a rare one is below that.
+    """
+    parts: list[list[list[int]]] = [[] for _ in sizes]
+    if not units:
+        return parts
+    order = sorted(rng.permutation(len(units)).tolist(), key=lambda u: -len(units[u]))
+    table = np.stack([features(unit) for unit in units])
+    weight = np.array([len(unit) for unit in units])
+    total = table.sum(0)
+    room = np.array(sizes, dtype=float)
+    wanted = room[:, None] / room.sum() * total[None]
+    # From three images on a feature is shown to every part; below that, val and test would take it from train.
+    floor = np.where(total >= len(sizes), 1.0, 0.0)
+    wanted = np.where((room > 0)[:, None], np.maximum(wanted, floor), 0.0)
+    if every_class:
+        wanted[0] = np.maximum(wanted[0], np.minimum(total, 1.0))
+    is_open = np.ones(len(units), dtype=bool)
+
+    def place(u: int, need: np.ndarray) -> None:
+        fits = room >= weight[u]
+        candidates = np.flatnonzero(fits if fits.any() else room == room.max())
+        best = max(candidates.tolist(), key=lambda p: (need[p], room[p]))
+        parts[best].append(units[u])
+        room[best] -= weight[u]
+        wanted[best] -= table[u]
+        is_open[u] = False
+
+    while True:
+        left = (table * is_open[:, None]).sum(0)
+        if not (left > 0).any():
+            break
+        rarest = int(np.argmin(np.where(left > 0, left, np.inf)))
+        for u in order:
+            if is_open[u] and table[u, rarest] > 0:
+                place(u, wanted[:, rarest])
+    for u in order:
+        if is_open[u]:
+            place(u, room)
+    return parts
+
+
+def _check_classes(split: Split, dataset: DetectionSet) -> None:
+    by_path = {item.image: item for item in dataset.items}
+    present = {c for path in split.train_labeled for c in by_path[path].classes}
+    missing = [name for i, name in enumerate(dataset.names) if i not in present]
+    if missing:
+        anywhere = {dataset.names[c] for item in dataset.items for c in item.classes}
+        unknown = [name for name in missing if name not in anywhere]
+        remedy = (
+            f"label some images of it or take it out of the names ({dataset.name} has no box of it at all)"
+            if unknown
+            else "raise labeled= or limit=, or label more images of it"
+        )
+        raise UserError(
+            f"no labelled training image of class {', '.join(repr(name) for name in unknown or missing)} among "
+            f"{len(split.train_labeled)}; {remedy}"
+        )

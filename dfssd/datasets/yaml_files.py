@@ -1,0 +1,143 @@
+"""Data set YAMLs of Ultralytics, and the entry ``unlabeled:`` that we add to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+from ultralytics.data.utils import img2label_paths
+from ultralytics.utils import DATASETS_DIR
+
+from dfssd.datasets.image_files import SUFFIXES, find_images, image_size, map_files
+from dfssd.datasets.layouts import Source, read_yolo
+from dfssd.datasets.records import Item, check_names
+from dfssd.errors import UserError
+
+
+def read_dataset_yaml(
+    file: Path, names: Sequence[str] | None, missing: np.ndarray | None, inside: Path | None = None
+) -> Source:
+    """Read the images and labels that a data set YAML lists, resolving paths as Ultralytics does.
+
+    Args:
+        file: The YAML: ``path``, ``train``, ``val``, ``test``, ``unlabeled`` (folder, list of folders, .txt list) and
+            ``names`` or ``nc``.
+        names: Class names in id order, instead of those in the file.
+        missing: Boxes of an image without label file: None (unlabelled) or a (0, 5) array (defect-free).
+        inside: The folder of an unpacked or imported data set: paths that do not exist as written are looked for
+            here, since such files often carry the paths of another machine.
+
+    Raises:
+        UserError: The file is no data set YAML, an entry does not exist, or an image is in two splits.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{file} is not valid YAML; correct it") from e
+    if not isinstance(content, dict) or not content.get("train"):
+        raise UserError(f"{file} has no entry train:; a data set YAML needs train:, names: and usually val:")
+    if "validation" in content and "val" not in content:
+        content["val"] = content.pop("validation")
+    names = names or _names(content, file)
+    root = _root(content, file, inside)
+    entries: dict[Path, tuple[Path, Path | None, str]] = {}
+    for split in ("train", "val", "test", "unlabeled"):
+        for image in _images(content.get(split), root, file, split, inside):
+            label = Path(img2label_paths([str(image)])[0])
+            entry = (image, label if label.exists() else None, split)
+            if entries.setdefault(image, entry)[2] != split:
+                raise UserError(f"{file}: {image} is in both {entries[image][2]}: and {split}:; keep it in one of them")
+    source = read_yolo(file.parent, list(entries.values()), names, missing)
+    if not source.items and not source.problems:
+        raise UserError(f"{file}: no images behind its entries; correct path:, train: and val:")
+    return source
+
+
+def read_unlabeled(entries: Sequence[str]) -> tuple[list[Item], tuple[str, ...], list[tuple[Path, str]]]:
+    """Unlabelled images from folders and .txt lists: items, no names, and (file, reason) of unusable ones.
+
+    Raises:
+        UserError: An entry does not exist or holds no image.
+    """
+    images = []
+    for entry in entries:
+        found = _listed(Path(os.path.abspath(Path(entry).expanduser())), f"unlabeled={entry}")
+        if not found:
+            raise UserError(f"unlabeled={entry} holds no image; expected {', '.join(sorted(SUFFIXES))}")
+        images += found
+    images = list(dict.fromkeys(images))
+    items, problems = [], []
+    for image, size in zip(images, map_files(image_size, images, "Checking images"), strict=True):
+        if isinstance(size, str):
+            problems.append((image, f"{image}: {size}"))
+        else:
+            items.append(Item(image, None, "unlabeled"))
+    return items, (), problems
+
+
+def _names(content: dict, file: Path) -> tuple[str, ...]:
+    names = content.get("names")
+    if names is None:
+        if not isinstance(content.get("nc"), int) or content["nc"] < 1:
+            raise UserError(f"{file} has neither names: nor a valid nc:; list the class names in id order")
+        return tuple(f"class_{i}" for i in range(content["nc"]))
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise UserError(f"{file}: the ids in names: must be 0 to {len(names) - 1} without gaps")
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list):
+        raise UserError(f"{file}: names: must be a list, or a mapping from id to name")
+    if content.get("nc") not in (None, len(names)):
+        raise UserError(f"{file}: nc: {content['nc']} but {len(names)} names; make them agree")
+    return check_names(names, file)
+
+
+def _root(content: dict, file: Path, inside: Path | None) -> Path:
+    root = Path(content.get("path") or file.parent).expanduser()
+    if inside is not None:
+        return root if root.is_absolute() and inside in root.parents else file.parent
+    if not root.is_absolute():
+        # Ultralytics takes it from the working directory, then from its own folder of data sets; ours tries the
+        # folder of the YAML first, which is what people mean and does not depend on where the program is started.
+        options = [file.parent / root, root, Path(DATASETS_DIR) / root]
+        root = next((option for option in options if option.exists()), options[0])
+    return Path(os.path.abspath(root))
+
+
+def _images(value: object, root: Path, file: Path, split: str, inside: Path | None) -> list[Path]:
+    if not value:
+        return []
+    images = []
+    for entry in value if isinstance(value, list) else [value]:
+        path = Path(os.path.abspath(root / str(entry)))
+        if not path.exists() and str(entry).startswith("../"):  # as in exports of Roboflow
+            path = Path(os.path.abspath(root / str(entry)[3:]))
+        if inside is not None and inside not in [path, *path.parents]:
+            raise UserError(f"{file}: {split}: {entry} points outside of the data set; correct the path")
+        images += _listed(path, f"{file}: {split}: {entry}")
+    return list(dict.fromkeys(images))
+
+
+def _listed(path: Path, what: str) -> list[Path]:
+    """Images of a folder, a .txt list (a path per line, ``./`` = beside the list), or a single image."""
+    if path.is_dir():
+        return find_images(path)
+    if not path.is_file():
+        raise UserError(f"{what} does not exist ({path}); correct the path")
+    if path.suffix.lower() in SUFFIXES:
+        return [path]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as e:
+        raise UserError(f"{what} is neither a folder, an image nor a text list; correct the path") from e
+    images = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            image = path.parent / line.strip()
+            if not image.exists():
+                raise UserError(f"{path}:{number}: image {line.strip()} does not exist; correct the list")
+            images.append(Path(os.path.abspath(image)))  # links are kept: labels lie beside the link
+    return images

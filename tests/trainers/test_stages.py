@@ -1,0 +1,274 @@
+"""The stage trainers on a tiny real training: budget, self-test, resume after a kill, plain checkpoints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+
+from dfssd.distillation.pair import DistillationPair
+from dfssd.errors import UserError
+from dfssd.pseudo_labels.labels import ImagePrediction, write_pseudo_labels
+from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint, read_results_csv
+from dfssd.trainers.student import StudentTrainer
+from tests.conftest import NAMES
+
+ROOT = Path(__file__).resolve().parents[2]
+TERMS = {
+    "hwjs": {"weight": 2.0, "schedule": "constant"},
+    "response_cls": {"weight": 1.0, "schedule": "constant"},
+    "response_dfl": {"weight": 1.0, "schedule": "constant"},
+}
+
+
+@pytest.fixture
+def pseudo(squares: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """List of unlabelled images and a folder with pseudo-labels: accepted, ignored and nothing in turn."""
+    images = sorted((squares.parent / "plain" / "images").glob("*.png"))
+    rows = []
+    for k, image in enumerate(images):
+        score = (0.9, 0.3, 0.05)[k % 3]
+        rows.append(
+            ImagePrediction(
+                image, 64, 64, np.array([k % 2]), np.array([score], np.float32), np.array([[0.5, 0.5, 0.3, 0.3]], np.float32)
+            )
+        )
+    thresholds = ClassThresholds(2, tau_low=0.1, tau0=0.5, tau_max=0.9, decay=0.9)
+    write_pseudo_labels(tmp_path / "pseudo", rows, thresholds, NAMES)
+    listed = tmp_path / "train_unlabeled.txt"
+    listed.write_text("\n".join(map(str, images)) + "\n", encoding="utf-8")
+    return listed, tmp_path / "pseudo"
+
+
+def overrides(squares: Path, stage: Path, **changes) -> dict:
+    return {
+        "model": "yolov8n.yaml",
+        "data": str(squares),
+        "task": "detect",
+        "mode": "train",
+        "project": str(stage.parent),
+        "name": stage.name,
+        "save_dir": str(stage),
+        "exist_ok": True,
+        "epochs": 2,
+        "batch": 4,
+        "imgsz": 64,
+        "device": "cpu",
+        "workers": 0,
+        "plots": False,
+        "amp": False,
+        "optimizer": "AdamW",
+        "nbs": 4,
+        "warmup_epochs": 0,
+        **changes,
+    }
+
+
+def student_settings(pseudo: tuple[Path, Path], teacher: Path, **changes) -> StageSettings:
+    values = {
+        "batches_per_epoch": 3,
+        "unlabeled_share": 0.5,
+        "unlabeled": str(pseudo[0]),
+        "pseudo": str(pseudo[1]),
+        "teacher": str(teacher),
+        "terms": TERMS,
+        "selftest_steps": 2,
+    }
+    return StageSettings(**{**values, **changes})
+
+
+def test_settings_survive_the_file(tmp_path: Path, pseudo, teacher_file: Path) -> None:
+    settings = student_settings(pseudo, teacher_file, layers=(15, 18))
+    settings.write(tmp_path / "train" / "student")
+    assert StageSettings.read(tmp_path / "train" / "student") == settings
+
+
+def test_labelled_stage_has_the_asked_budget_and_a_plain_checkpoint(squares: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "train" / "baseline"
+    StageSettings(batches_per_epoch=5).write(stage)
+    trainer = StageTrainer(overrides=overrides(squares, stage))
+    trainer.train()
+    summary = json.loads(stage.with_name("baseline.json").read_text(encoding="utf-8"))
+    assert summary["epochs_done"] == 2 and summary["batches"] == trainer.batches_done == 10
+    assert summary["optimizer_steps"] == 10
+    assert checkpoint_epoch(stage / "weights" / "last.pt") == -1
+    assert not list(stage.glob("weights/writing_*"))
+    finish_checkpoint(stage, tmp_path / "weights" / "baseline.pt")
+    assert YOLO(tmp_path / "weights" / "baseline.pt").names == dict(enumerate(NAMES))
+
+
+def test_student_stage_learns_from_both_lists_and_proves_its_signal(squares, pseudo, teacher_file, tmp_path) -> None:
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file).write(stage)
+    StudentTrainer(overrides=overrides(squares, stage)).train()
+    summary = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))
+    assert summary["batches"] == 6 and summary["optimizer_steps"] == 6
+    distill = summary["distill"]
+    assert distill["selftest"] == {
+        "adapters_in_optimizer": True,
+        "teacher_in_optimizer": False,
+        "checked_batches": 2,
+        "terms_alive": sorted(TERMS),
+        "teacher_unchanged": True,
+        "adapters_changed": True,
+    }
+    for name in TERMS:
+        term = distill["terms"][name]
+        assert len(term["by_epoch"]) == 2 and 0 < term["grad_share"] < 1
+    columns = read_results_csv(stage / "results.csv")[0]
+    detection = [f"train/{u}{k}_loss" for u in ("", "u_") for k in ("box", "cls", "dfl")]
+    assert {*detection, *(f"train/{t}" for t in TERMS)} <= set(columns)
+
+    finish_checkpoint(stage, tmp_path / "student.pt")
+    code = (
+        "import sys; sys.modules['dfssd'] = None\n"
+        "from ultralytics import YOLO\n"
+        "import numpy as np\n"
+        f"m = YOLO({str(tmp_path / 'student.pt')!r})\n"
+        "m.predict(np.zeros((64, 64, 3), 'uint8'), imgsz=64, verbose=False)\n"
+        "print('kind', type(m.model).__name__, type(m.model).__module__)\n"
+        "m.export(format='torchscript', imgsz=64, verbose=False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "kind DetectionModel ultralytics.nn.tasks" in done.stdout
+
+
+KILLED = """
+import os, sys
+from dfssd.trainers.student import StudentTrainer
+import tests.trainers.test_stages as t
+from pathlib import Path
+squares, stage = Path(sys.argv[1]), Path(sys.argv[2])
+def die(trainer):
+    if trainer.epoch == 2 and trainer.batches_done == 8:
+        os.kill(os.getpid(), 9)
+trainer = StudentTrainer(overrides=t.overrides(squares, stage, epochs=4))
+trainer.add_callback("on_train_batch_end", die)
+trainer.train()
+"""
+
+
+def test_resume_after_kill_restores_everything_and_counts_no_epoch_twice(squares, pseudo, teacher_file, tmp_path) -> None:
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file).write(stage)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(squares), str(stage)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert killed.returncode == -9, killed.stderr[-2000:]
+    last = stage / "weights" / "last.pt"
+    assert checkpoint_epoch(last) == 1
+    with open(stage / "results.csv", "a", encoding="utf-8") as f:
+        f.write(read_line(stage / "results.csv", 2).replace("2,", "3,", 1) + "\n4,half-writ")
+
+    saved = torch.load(last, weights_only=False)
+    trainer = StudentTrainer(overrides=overrides(squares, stage, epochs=4, resume=str(last)))
+    seen = {}
+
+    def look(trainer: StudentTrainer) -> None:
+        pair = trainer.model
+        assert isinstance(pair, DistillationPair)
+        seen["epoch"] = trainer.start_epoch
+        seen["sampler"] = trainer.train_loader.sampler.epoch
+        seen["updates"] = trainer.ema.updates
+        for name, value in saved["ema"].projector.state_dict().items():
+            assert torch.equal(pair.projector.state_dict()[name].half(), value), name
+        for name, value in saved["ema"].student_model.state_dict().items():
+            assert torch.equal(trainer.ema.ema.student_model.state_dict()[name].to(value.dtype), value), name
+        moments = trainer.optimizer.state_dict()["state"]
+        assert len(moments) == len(saved["optimizer"]["state"]) > 0
+        seen["rows"] = [int(r["epoch"]) for r in read_results_csv(trainer.csv)]
+
+    def progress(trainer: StudentTrainer) -> None:
+        seen.setdefault("first_step", trainer.model.progress[0])
+
+    trainer.add_callback("on_train_start", look)
+    trainer.add_callback("on_train_batch_end", progress)
+    trainer.train()
+    assert seen["epoch"] == 2 and seen["sampler"] == 2 and seen["updates"] == 6
+    assert seen["rows"] == [1, 2] and seen["first_step"] == 6
+    assert [int(r["epoch"]) for r in read_results_csv(stage / "results.csv")] == [1, 2, 3, 4]
+    summary = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))
+    assert summary["optimizer_steps"] == 12
+    assert all(len(t["by_epoch"]) == 4 for t in summary["distill"]["terms"].values())
+
+
+def read_line(path: Path, number: int) -> str:
+    return path.read_text(encoding="utf-8").splitlines()[number]
+
+
+def test_checkpoint_that_fails_while_written_leaves_the_old_one(squares, tmp_path, monkeypatch) -> None:
+    stage = tmp_path / "train" / "baseline"
+    StageSettings(batches_per_epoch=1).write(stage)
+    trainer = StageTrainer(overrides=overrides(squares, stage, epochs=2))
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "writing_last.pt" and trainer.epoch == 1:
+            write(path, content[: len(content) // 2])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.train()
+    assert checkpoint_epoch(stage / "weights" / "last.pt") == 0
+
+
+def test_bf16_on_the_cpu_reaches_the_forward_pass_and_ends_with_the_step(squares, tmp_path) -> None:
+    stage = tmp_path / "train" / "baseline"
+    StageSettings(batches_per_epoch=1, cpu_bf16=True).write(stage)
+    trainer = StageTrainer(overrides=overrides(squares, stage, epochs=1))
+    seen = []
+
+    def hook(trainer: StageTrainer) -> None:
+        trainer.model.model[0].register_forward_hook(
+            lambda m, i, o: seen.append((m.training, o.dtype)), always_call=True
+        )
+
+    trainer.add_callback("on_train_start", hook)
+    trainer.train()
+    assert (True, torch.bfloat16) in seen
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_term_without_gradient_stops_the_training(squares, pseudo, teacher_file, tmp_path, monkeypatch) -> None:
+    from dfssd.distillation.terms import TERMS as REGISTERED
+    from dfssd.distillation.terms.base import Term
+
+    class Dead(Term):
+        """Looks like a loss, is a constant: what the published code did."""
+
+        def forward(self, student, teacher, batch):
+            with torch.no_grad():
+                return student.scores.float().pow(2).mean()
+
+    monkeypatch.setitem(REGISTERED, "dead", Dead)
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file, terms={"dead": {"weight": 1.0, "schedule": "constant"}}).write(stage)
+    with pytest.raises(UserError, match=r"self-test: dead gave the student no gradient in the first 2 batches"):
+        StudentTrainer(overrides=overrides(squares, stage)).train()
+
+
+def test_term_that_is_not_finite_stops_the_training(squares, pseudo, teacher_file, tmp_path, monkeypatch) -> None:
+    from dfssd.distillation.terms import TERMS as REGISTERED
+    from dfssd.distillation.terms.base import Term
+
+    class Broken(Term):
+        """Divides by nothing."""
+
+        def forward(self, student, teacher, batch):
+            return student.scores.float().sum() / 0.0
+
+    monkeypatch.setitem(REGISTERED, "broken", Broken)
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file, terms={"broken": {"weight": 1.0, "schedule": "constant"}}).write(stage)
+    with pytest.raises(UserError, match=r"self-test: term broken is not finite"):
+        StudentTrainer(overrides=overrides(squares, stage)).train()
