@@ -19,8 +19,8 @@ resolution, a change of brightness and small shifts; mirrored, rotated or heavil
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -59,28 +59,27 @@ def duplicate_groups(images: Sequence[Path]) -> list[int]:
     if len(unique) < 2:
         return groups
     looks = map_files(_look, [images[i] for i in unique], "Comparing images")
-    grains = [grain for _, grain in looks]
-    spectra: dict[int, np.ndarray] = {}
+    candidates = _candidates(np.stack([bits for bits, _ in looks]))
 
+    @lru_cache(maxsize=1024)
     def spectrum(i: int) -> np.ndarray:
-        if i not in spectra:
-            spectra[i] = np.fft.rfft2(grains[i].astype(np.float32))
-        return spectra[i]
+        return np.fft.rfft2(_grain(looks[i][1]))
+
+    def copies(job: tuple[int, list[int]]) -> list[int]:
+        i, others = job
+        return [j for j in others if _correlation(spectrum(i), spectrum(j)) >= GRAIN_CORRELATION]
 
     parent = list(range(len(unique)))
 
     def leader(i: int) -> int:
         while parent[i] != i:
-            parent[i] = parent[parent[i]]
             i = parent[i]
         return i
 
-    for i, j in _candidates(np.stack([bits for bits, _ in looks])):
-        a, b = leader(i), leader(j)
-        if a != b:
-            correlation = np.fft.irfft2(spectrum(i) * spectrum(j).conj(), s=(_SIDE, _SIDE))
-            if correlation.max() >= GRAIN_CORRELATION:
-                parent[max(a, b)] = min(a, b)
+    for (i, _), found in zip(candidates, map_files(copies, candidates, "Verifying copies"), strict=True):
+        for j in found:
+            a, b = leader(i), leader(j)
+            parent[max(a, b)] = min(a, b)
     position = {image: i for i, image in enumerate(unique)}
     return [unique[leader(position[group])] for group in groups]
 
@@ -90,27 +89,39 @@ def _digest(path: Path) -> str:
 
 
 def _look(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """pHash as (64,) bool, and the grain as (side, side) float16 of unit norm."""
+    """pHash as (64,) bool, and the image as (side, side) uint8."""
     with Image.open(path) as image:
         image.draft("L", (2 * _SIDE, 2 * _SIDE))
         grey = image.convert("L")
-    bits = imagehash.phash(grey).hash.ravel()
-    small = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float32)
-    detail = small - cv2.GaussianBlur(small, (0, 0), 2)
+    return imagehash.phash(grey).hash.ravel(), np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+
+
+def _grain(image: np.ndarray) -> np.ndarray:
+    """Texture of a (side, side) uint8 image without shading and contrast: float32, mean 0, norm 1 (0 if flat)."""
+    detail = image.astype(np.float32)
+    detail -= cv2.GaussianBlur(detail, (0, 0), 2)
     # One grey level is added to the local contrast, so that the rounding noise of a flat region counts for nothing.
     detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 4)) + 1
     detail -= detail.mean()
-    return bits, (detail / (np.linalg.norm(detail) + 1e-6)).astype(np.float16)
+    return detail / (np.linalg.norm(detail) + 1e-6)
 
 
-def _candidates(bits: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (i < j) of hashes (n, 64) within ``HASH_BITS``, nearest first for each i."""
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Highest cross-correlation over all cyclic shifts, given the spectra of two grains; at most 1."""
+    return float(np.fft.irfft2(a * b.conj(), s=(_SIDE, _SIDE)).max())
+
+
+def _candidates(bits: np.ndarray) -> list[tuple[int, list[int]]]:
+    """(i, [j > i whose hash is within ``HASH_BITS``, at most ``_MAX_CANDIDATES`` nearest ones]) for hashes (n, 64)."""
     signs = np.where(bits, 1.0, -1.0).astype(np.float32)
     n, width = signs.shape
-    near: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    found = []
     for start in range(0, n, _CHUNK):
-        distance = (width - signs[start : start + _CHUNK] @ signs[start:].T) / 2
-        for i, j in np.argwhere(distance <= HASH_BITS).tolist():
-            if j > i:
-                near[start + i].append((int(distance[i, j]), start + j))
-    return [(i, j) for i, found in near.items() for _, j in sorted(found)[:_MAX_CANDIDATES]]
+        distance = (width - signs[start : start + _CHUNK] @ signs.T) / 2
+        for row, i in enumerate(range(start, min(start + _CHUNK, n))):
+            later = distance[row, i + 1 :]
+            near = np.flatnonzero(later <= HASH_BITS)
+            nearest = near[np.argsort(later[near], kind="stable")[:_MAX_CANDIDATES]]
+            if len(nearest):
+                found.append((i, (nearest + i + 1).tolist()))
+    return found

@@ -92,7 +92,7 @@ def make_split(
     held["val"].update(i for unit in val for i in unit)
     held["test"].update(i for unit in test for i in unit)
 
-    n_train = sizes[0] if not train else sum(map(len, train))
+    n_train = sum(map(len, train))
     wanted = _labeled_count(labeled, n_train)
     with_labels, without = _stratify(train, [wanted, n_train - wanted], features, rng, every_class=True)
     evaluated = {groups[i] for i in held["val"] | held["test"]}

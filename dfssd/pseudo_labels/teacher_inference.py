@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ultralytics import YOLO
-from ultralytics.engine.results import Results
 from ultralytics.utils import TQDM
 from ultralytics.utils.patches import imread
 
@@ -34,11 +34,11 @@ def normalize_boxes(boxes_xyxy: np.ndarray, width: int, height: int) -> tuple[np
     size = np.array([width, height], dtype=np.float64)
     corners = np.clip(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 2, 2) / size, 0, 1)
     side = corners[:, 1] - corners[:, 0]
-    kept = (side >= 1e-6).all(1)  # the precision of label files; also drops NaN
+    kept = np.all(side >= 1e-6, axis=1)  # the precision of label files; also drops NaN
     return np.concatenate([corners.mean(1), side], axis=1)[kept], kept
 
 
-def _prediction(image: Path, result: Results) -> ImagePrediction:
+def _prediction(image: Path, result: Any) -> ImagePrediction:
     height, width = result.orig_shape
     boxes = result.boxes.cpu().numpy()
     boxes_xywhn, kept = normalize_boxes(boxes.xyxy, width, height)

@@ -7,18 +7,24 @@ nobody noticed: each term must be finite, non-zero and move the student, the tea
 from __future__ import annotations
 
 import json
+import logging
 import math
 from typing import Any
 
 import torch
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import DEFAULT_CFG, RANK
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.datasets.semi import MixedDataset, PseudoLabelDataset
 from dfssd.distillation.pair import DistillationPair, state_hash
 from dfssd.errors import UserError
 from dfssd.trainers.stage import StageTrainer
+
+
+def _not_about_teacher(record: logging.LogRecord) -> bool:
+    """Log filter: Ultralytics says of each of the teacher's 180 tensors that it is frozen, as it should be."""
+    return "Freezing layer 'teacher_model." not in str(record.msg)
 
 
 class StudentTrainer(StageTrainer):
@@ -45,6 +51,7 @@ class StudentTrainer(StageTrainer):
         """
         if isinstance(self.model, torch.nn.Module):
             return None
+        LOGGER.addFilter(_not_about_teacher)
         weights = ckpt = None
         if self.resume:
             weights, ckpt = load_checkpoint(self.model)
@@ -134,6 +141,7 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _start_selftest(trainer: StudentTrainer) -> None:
         """Note the state that must not change (teacher) and the one that must (adapters)."""
+        LOGGER.removeFilter(_not_about_teacher)
         pair = unwrap_model(trainer.model)
         trainer.records = {name: {"by_epoch": [], "grad_share_by_probe": []} for name in pair.weights}
         if trainer.start_epoch and trainer.summary_file.exists():

@@ -133,7 +133,9 @@ def test_value_does_not_depend_on_batch_size(term):
     once = term(student, teacher, {})
     twice = term(
         *(
-            Outputs([f.repeat(2, 1, 1, 1) for f in o.feats], o.boxes.repeat(2, 1, 1), o.scores.repeat(2, 1, 1), [64, 16])
+            Outputs(
+                [f.repeat(2, 1, 1, 1) for f in o.feats], o.boxes.repeat(2, 1, 1), o.scores.repeat(2, 1, 1), [64, 16]
+            )
             for o in (student, teacher)
         ),
         {},

@@ -93,9 +93,7 @@ class HierarchicalJS(Term):
     standardisation would take out again.
     """
 
-    def __init__(
-        self, shape: PairShape, *, tau: float = 1.0, layer_temperature: float = 0.1, weights: str = "softmax"
-    ):
+    def __init__(self, shape: PairShape, *, tau: float = 1.0, layer_temperature: float = 0.1, weights: str = "softmax"):
         """Build the adapters.
 
         Args:
@@ -116,13 +114,12 @@ class HierarchicalJS(Term):
         self.tau = check_positive("tau", tau)
         self.layer_temperature = check_positive("layer_temperature", layer_temperature)
         self.weights = check_choice("weights", weights, ("softmax", "uniform"))
-        self.align = nn.ModuleList(
-            nn.Conv2d(cs, ct, 1, bias=False)
-            for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True)
-        )
-        for conv in self.align:
-            if conv.in_channels == conv.out_channels:  # networks of equal width start with nothing in between
+        self.align = nn.ModuleList()
+        for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True):
+            conv = nn.Conv2d(cs, ct, 1, bias=False)
+            if cs == ct:  # networks of equal width start with nothing in between
                 nn.init.dirac_(conv.weight)
+            self.align.append(conv)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
         """Weighted mean of the divergences of all levels, in [0, tau^2 ln 2].

@@ -5,8 +5,8 @@ the teacher's total confidence, but by at least one per image::
 
     value = sum over anchors of all images / max(N, sum of w_a over all images),     w_a = max_c sigmoid(z_t[c, a])
 
-Sums over the whole batch let every confident anchor count the same, whichever image it lies in; with the floor at N, not
-1, numerator and denominator grow alike with the batch, so the value of a batch repeated twice is exactly the same.
+Sums over the whole batch let every confident anchor count the same, whichever image it lies in; with the floor at N,
+not 1, numerator and denominator grow alike with the batch, so the value of a batch repeated twice is exactly the same.
 Where the teacher sees nothing the floor keeps the quotient small instead of dividing noise by noise.
 """
 
@@ -32,7 +32,7 @@ def _per_confidence(total: Tensor, weight: Tensor) -> Tensor:
 
 
 def cls_response(student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
-    """Quality-focal distance between class scores (spec of CrossKD's classification term, arXiv:2306.11369).
+    """Quality-focal distance between class scores (as in CrossKD, arXiv:2306.11369).
 
     With p = sigmoid(z_s) and t = sigmoid(z_t)::
 
@@ -145,8 +145,8 @@ class DflResponse(Term):
         self.temperature = check_positive("temperature", temperature)
         if shape.reg_max < 2:
             raise ValueError(
-                f"a detection head with box distributions is needed, but reg_max is {shape.reg_max}; switch the term off "
-                "with weight=0"
+                f"a detection head with box distributions is needed, but reg_max is {shape.reg_max}; "
+                "switch the term off with weight=0"
             )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:

@@ -1,0 +1,80 @@
+"""The result of a run in one sentence, one line and one terminal table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dfssd.tables import number
+
+ROLES = ("teacher", "baseline", "student")
+CHANCE = 0.01
+"""Difference in mAP50-95 that another seed alone can make; smaller ones are called no clear difference."""
+
+
+def closing_table(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the test metrics of all networks and :func:`closing_line`."""
+    console = console or Console()
+    test = results.get("test") or {}
+    table = Table("", "mAP50-95", "mAP50", "precision", "recall", title="test images", title_justify="left")
+    for role in ROLES:
+        if test.get(role):
+            table.add_row(role, *(number(test[role].get(k)) for k in ("map50_95", "map50", "precision", "recall")))
+    if table.row_count:
+        console.print(table)
+    for failure in (results.get("export") or {}).get("failures") or ():
+        console.print(f"export FAILED: {failure}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    console.print(closing_line(results), style="bold", markup=False, highlight=False, soft_wrap=True)
+
+
+def closing_line(results: Mapping[str, Any]) -> str:
+    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mAP50-95, with what there is."""
+    student, baseline, teacher = (_map(results, role) for role in ("student", "baseline", "teacher"))
+    if student is None:
+        return "student: no test result"
+    line = f"student {student:.3f}"
+    line += " (no baseline)" if baseline is None else f" vs baseline {baseline:.3f} ({student - baseline:+.3f})"
+    return line + ("" if teacher is None else f", teacher {teacher:.3f}")
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """One sentence: did the unlabelled images and the teacher help, by how much, against what."""
+    student, baseline, teacher = (_map(results, role) for role in ("student", "baseline", "teacher"))
+    if student is None:
+        return "The student has no result on test images, so this run says nothing about whether the method helped."
+    if baseline is None:
+        beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
+        return (
+            f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether the unlabelled images and "
+            "the teacher helped cannot be told, because no baseline was trained (baseline=off)."
+        )
+    gain = student - baseline
+    if gain > CHANCE:
+        verdict = "The student finds defects better than the same network trained on the labelled images alone"
+    elif gain > 0:
+        verdict = "The student is about as good as the same network trained on the labelled images alone"
+    elif gain >= -CHANCE:
+        verdict = "The method did not help: the student is about as good as the same network trained on labels alone"
+    else:
+        verdict = "The method did harm: the student is worse than the same network trained on the labelled images alone"
+    return f"{verdict}: mAP50-95 {student:.3f} against {baseline:.3f} ({gain:+.3f}), {_budget(results)}."
+
+
+def _budget(results: Mapping[str, Any]) -> str:
+    """Whether both were trained equally long, in words."""
+    training = results.get("training") or {}
+    steps = [(training.get(role) or {}).get("optimizer_steps") for role in ("student", "baseline")]
+    if None in steps:
+        return "with a training length that was not recorded"
+    if steps[0] == steps[1]:
+        return f"after the same number of optimizer steps ({steps[0]:,})"
+    return (
+        f"but after different numbers of optimizer steps ({steps[0]:,} against {steps[1]:,}), so not a fair comparison"
+    )
+
+
+def _map(results: Mapping[str, Any], role: str) -> float | None:
+    return ((results.get("test") or {}).get(role) or {}).get("map50_95")
