@@ -191,7 +191,9 @@ def gallery(predictions: Mapping[str, Any], path: Path) -> int:
     for entry in _varied(predictions):
         try:
             with Image.open(entry["image"]) as image:
-                shown.append((entry, np.asarray(image.convert("RGB"))))
+                small = image.convert("RGB")
+                small.thumbnail((640, 640))  # boxes are relative to the image
+                shown.append((entry, np.asarray(small)))
         except (OSError, ValueError):  # moved or unreadable since: the picture is an illustration, not a result
             continue
         if len(shown) == GALLERY_IMAGES:
@@ -200,7 +202,8 @@ def gallery(predictions: Mapping[str, Any], path: Path) -> int:
         return 0
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(3.4 * columns, 3.5 * rows + 0.5), layout="constrained")
+    tallest = max(pixels.shape[0] / pixels.shape[1] for _, pixels in shown)
+    figure = Figure(figsize=(3.4 * columns, (3.3 * min(tallest, 1.5) + 0.3) * rows + 0.5), layout="constrained")
     for place, (entry, pixels) in enumerate(shown):
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.imshow(pixels)

@@ -15,7 +15,7 @@ from dfssd.config import read_yaml
 from dfssd.errors import UserError
 from dfssd.files import write_text
 from dfssd.tables import markdown_table, minutes, number, percent, picture, read_csv, read_json, small
-from dfssd.verdict import CHANCE, ROLES, closing_table, headline
+from dfssd.verdict import CHANCE, METRICS, ROLES, closing_table, headline
 
 __all__ = ["closing_table", "write_report"]
 
@@ -71,9 +71,7 @@ def _test_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
         if measured := test.get(role):
             weights = run_dir / "weights" / f"{role}.pt"
             size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else None
-            rows.append(
-                [role, *(number(measured.get(k)) for k in ("map50_95", "map50", "precision", "recall")), number(size)]
-            )
+            rows.append([role, *(number(measured.get(key)) for key in METRICS), number(size)])
         else:
             rows.append([role, *["not trained" if role == "baseline" else "no result"], *["-"] * 4])
     lines += markdown_table(["network", "mAP50-95", "mAP50", "precision", "recall", "file"], rows)
@@ -190,8 +188,7 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
             [
                 name,
                 number(t.get("weight")),
-                number(t.get("first"), 4),
-                number(t.get("last"), 4),
+                *(number(t.get(k), 4) for k in ("first", "last")),
                 percent(t.get("grad_share")),
             ]
             for name, t in terms.items()
@@ -255,7 +252,7 @@ def _usage_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
         "```",
         "",
         "`conf` is the score from which a box is reported: lower finds more defects and raises more false alarms. The "
-        "value above balances both on the test images. Commercial use: Ultralytics' networks are under AGPL-3.0.",
+        "value above balances both on the test images. Ultralytics and what is trained with it are under AGPL-3.0.",
     ]
 
 

@@ -43,14 +43,17 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def small(value: float | None) -> str:
+    """A difference with two digits; None stands for one that is not finite (JSON has no word for it)."""
     return "not a finite number" if value is None else f"{value:.2g}"
 
 
 def percent(share: float | None) -> str:
+    """A share in [0, 1] as whole percent."""
     return "-" if share is None else f"{share:.0%}"
 
 
 def minutes(seconds: float | None) -> str:
+    """A duration in seconds or minutes, whichever reads better."""
     if seconds is None:
         return "-"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
@@ -63,4 +66,5 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list
 
 
 def picture(drawn: bool, name: str, caption: str) -> list[str]:
+    """Lines that show ``plots/<name>.png``, if it was drawn."""
     return ["", f"![{caption}](plots/{name}.png)"] if drawn else []

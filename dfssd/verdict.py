@@ -11,6 +11,7 @@ from rich.table import Table
 from dfssd.tables import number
 
 ROLES = ("teacher", "baseline", "student")
+METRICS = ("map50_95", "map50", "precision", "recall")
 CHANCE = 0.01
 """Difference in mAP50-95 that another seed alone can make; smaller ones are called no clear difference."""
 
@@ -22,7 +23,7 @@ def closing_table(results: Mapping[str, Any], console: Console | None = None) ->
     table = Table("", "mAP50-95", "mAP50", "precision", "recall", title="test images", title_justify="left")
     for role in ROLES:
         if test.get(role):
-            table.add_row(role, *(number(test[role].get(k)) for k in ("map50_95", "map50", "precision", "recall")))
+            table.add_row(role, *(number(test[role].get(key)) for key in METRICS))
     if table.row_count:
         console.print(table)
     for failure in (results.get("export") or {}).get("failures") or ():

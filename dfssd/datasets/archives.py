@@ -7,8 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from rich.progress import track
-
+from dfssd.datasets.image_files import progress
 from dfssd.errors import UserError
 
 
@@ -45,7 +44,7 @@ def unpack(path: Path, target: Path) -> None:
             if member.flag_bits & 0x1:
                 raise UserError(f"{path} is encrypted; unpack it with its password and pass the folder instead")
         try:
-            for member in track(members, f"Unpacking {path.name}", transient=True, disable=len(members) < 500):
+            for member in progress(members, f"Unpacking {path.name}", len(members)):
                 archive.extract(member, target)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
             raise UserError(f"{path} is damaged at '{member.filename}' ({e}); get it again") from e

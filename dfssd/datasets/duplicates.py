@@ -30,13 +30,13 @@ from PIL import Image
 
 from dfssd.datasets.image_files import map_files
 
-HASH_BITS = 12
+HASH_BITS = 16
 GRAIN_CORRELATION = 0.7
 
 _SIDE = 128
 """[px] side of the compared images."""
 
-_MAX_CANDIDATES = 50
+_MAX_CANDIDATES = 30
 """Candidates per image, nearest first: thousands of flat images share one hash, comparing all of them would not end."""
 
 _CHUNK = 512

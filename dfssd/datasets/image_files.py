@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -19,17 +20,23 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _SMALLEST = 10
 """[px] Ultralytics silently drops images with a side below this."""
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
-def map_files(function: Callable[[Path], T], files: Sequence[Path], what: str) -> list[T]:
+def map_files(function: Callable[[S], T], files: Sequence[S], what: str) -> list[T]:
     """``function`` of each file, in order, by a pool of threads and with a progress bar named ``what``.
 
     Threads, since decoding releases the interpreter lock and needs no pickling.
     """
     with ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) + 1)) as pool:
-        results = pool.map(function, files)
-        return list(track(results, description=what, total=len(files), transient=True, disable=len(files) < 500))
+        return list(progress(pool.map(function, files), what, len(files)))
+
+
+def progress(steps: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """``steps``, with a progress bar on the terminal if there are many of them."""
+    console = Console(stderr=True)
+    return track(steps, what, total, console=console, transient=True, disable=total < 500 or not console.is_terminal)
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from ultralytics.nn.modules.head import Detect
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint, yaml_model_load
 from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS, attempt_download_asset
@@ -58,7 +58,7 @@ def resolve_weights(value: str, role: str) -> str:
     path = Path(value)
     if path.suffix in {".yaml", ".yml"}:
         try:
-            check_yaml(value)
+            yaml_model_load(value)
         except FileNotFoundError as e:
             raise UserError(f"{role}={value}: no such architecture; use yolov8n.yaml, yolov8s.yaml or your own file") from e
         return value

@@ -83,6 +83,7 @@ def test_missing_weights_name_the_alternative(monkeypatch, tmp_path: Path) -> No
         c.resolve_weights("yolov8n", "student")
     with pytest.raises(UserError, match="no such architecture"):
         c.resolve_weights("yolov99.yaml", "student")
+    assert c.resolve_weights("yolov8s.yaml", "teacher") == "yolov8s.yaml"
 
 
 def test_download_is_real_when_there_is_a_network(monkeypatch, tmp_path: Path) -> None:
