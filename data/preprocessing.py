@@ -1,12 +1,114 @@
-"""placeholder while the module is being written"""
+"""Preparation of the pixels, made once when a data set is imported; everything is off by default.
+
+Steps in this order: crop, resize, normalize (contrast stretch), clahe, pad. Boxes move along. Random augmentation is no
+matter of this module: it happens during training, by Ultralytics' own keys (mosaic, hsv_v, fliplr, ...).
+"""
+
+from __future__ import annotations
+
+import os
 from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dfssd.errors import UserError
+
+PAD_GREY = 114
+"""Grey value of padding, the same that Ultralytics letterboxes with."""
+
+_MIN_VISIBLE = 0.1
+"""Least share of a box that cropping must leave of it; what is left of less is no longer that defect."""
+
+
 @dataclass(frozen=True)
 class Preprocess:
+    """Which changes to make.
+
+    Attributes:
+        resize: Longer side of the stored image [px], or None.
+        normalize: Stretch the grey values of each image to 0-255.
+        clahe: Contrast-limited adaptive histogram equalisation (clip limit 2, 8x8 tiles) of the lightness.
+        crop: (x1, y1, x2, y2) [px] of the region to keep, or None.
+        pad: Pad to a square, the image in the middle.
+    """
+
     resize: int | None = None
     normalize: bool = False
     clahe: bool = False
-    crop: list | None = None
+    crop: tuple[int, int, int, int] | list[int] | None = None
     pad: bool = False
+
     @property
-    def changes_pixels(self): return False
-    def apply(self, *a): raise RuntimeError
+    def changes_pixels(self) -> bool:
+        """Whether any step is on."""
+        return self._moves_boxes or self.normalize or self.clahe
+
+    @property
+    def _moves_boxes(self) -> bool:
+        return self.resize is not None or self.crop is not None or self.pad
+
+    def apply(self, image: np.ndarray, boxes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Prepare one image.
+
+        Args:
+            image: (h, w, 3) uint8.
+            boxes: (n, 5) rows [class id, x, y, w, h], xywh centre format, 0-1; None = unlabelled.
+
+        Returns:
+            The new image, and the new boxes of which at least a tenth is left (None stays None).
+
+        Raises:
+            UserError: ``crop`` does not lie inside the image.
+        """
+        height, width = image.shape[:2]
+        if self.crop is not None:
+            x1, y1, x2, y2 = self.crop
+            if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+                raise UserError(
+                    f"preprocess.crop={list(self.crop)} does not lie inside an image of {width}x{height} px; "
+                    "choose x1, y1, x2, y2 inside all images"
+                )
+        steps = self._steps(width, height)
+        if not self._moves_boxes:
+            return steps(image=image)["image"], boxes
+        rows = np.zeros((0, 5), dtype=np.float32) if boxes is None else boxes
+        done = steps(image=image, bboxes=rows[:, 1:], class_ids=rows[:, 0])
+        if boxes is None:
+            return done["image"], None
+        moved = np.asarray(done["bboxes"], dtype=np.float32).reshape(-1, 4)
+        ids = np.asarray(done["class_ids"], dtype=np.float32).reshape(-1, 1)
+        return done["image"], np.hstack([ids, moved])
+
+    def _steps(self, width: int, height: int) -> Any:
+        """The pipeline for an image of that size; one per call, since threads must not share its state."""
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for news on import
+        import albumentations as A  # takes a second to import, and most runs change no pixels
+
+        steps: list[Any] = []
+        if self.crop is not None:
+            x1, y1, x2, y2 = self.crop
+            width, height = x2 - x1, y2 - y1
+            steps.append(A.Crop(x1, y1, x2, y2))
+        if self.resize is not None:
+            steps.append(A.LongestMaxSize(max_size=self.resize, interpolation=cv2.INTER_AREA))
+        if self.normalize:
+            steps.append(A.Lambda(image=_stretch, name="normalize", p=1))
+        if self.clahe:
+            steps.append(A.CLAHE(clip_limit=(2, 2), tile_grid_size=(8, 8), p=1))
+        if self.pad:
+            side = self.resize or max(width, height)
+            steps.append(A.PadIfNeeded(min_height=side, min_width=side, border_mode=cv2.BORDER_CONSTANT, fill=PAD_GREY))
+        if not self._moves_boxes:
+            return A.Compose(steps)
+        boxes = A.BboxParams(format="yolo", label_fields=["class_ids"], min_visibility=_MIN_VISIBLE, clip=True)
+        return A.Compose(steps, bbox_params=boxes)
+
+
+def _stretch(image: np.ndarray, **_: Any) -> np.ndarray:
+    """``image`` with its darkest value at 0 and its brightest at 255; a flat image stays as it is."""
+    low, high = int(image.min()), int(image.max())
+    if low == high:
+        return image
+    return np.round((image.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8)

@@ -5,7 +5,6 @@ Exit codes: 0 finished, 1 a defect of this program, 2 bad input or a check that 
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,8 +12,6 @@ from typing import Any
 
 from dfssd.config import TERM_OPTIONS, Config, help_lines, parse_arguments, resolve
 from dfssd.errors import UserError
-
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # requirements.txt is the only thing that installs packages
 
 
 def configure(given: dict[str, Any]) -> Config:
@@ -54,8 +51,12 @@ def print_help() -> None:
 
     console = Console()
     console.print("usage: python train.py key=value ...   (or --key value; every Ultralytics training key works too)\n")
-    console.print("  python train.py data=demo teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False)
-    console.print("  python train.py data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1\n", markup=False)
+    console.print(
+        "  python train.py data=demo teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False
+    )
+    console.print(
+        "  python train.py data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1\n", markup=False
+    )
     keys = Table("key", "default", "meaning", box=None, pad_edge=False)
     for row in help_lines():
         keys.add_row(*row)

@@ -57,12 +57,12 @@ def evaluate(
         rect: Pad each batch to its own smallest rectangle (``yolo val``'s default) instead of to squares.
 
     Returns:
-        ``map50``, ``map50_95``: mean over the classes present of the average precision at IoU 0.5, and of its mean
-        over IoU 0.50, 0.55, ..., 0.95. ``precision``, ``recall``: means over the classes at ``confidence``, the one score
-        threshold at which the mean F1 is highest. ``per_class``: name -> ``ap50``, ``ap50_95``, ``precision``, ``recall`` (None for a
-        class without boxes in the split) and ``instances``. ``pr_curve``: ``recall`` and ``precision``, 101 points
-        each, precision at IoU 0.5 as mean over the classes present. ``images``, ``instances``: counts. All values are
-        in [0, 1]; the means are None if the split has no boxes at all.
+        ``map50``, ``map50_95``: mean over the classes present of the average precision at IoU 0.5, and of its mean over
+        IoU 0.50, 0.55, ..., 0.95. ``precision``, ``recall``: means over the classes at ``confidence``, the one score
+        threshold at which the mean F1 is highest. ``per_class``: name -> ``ap50``, ``ap50_95``, ``precision``,
+        ``recall`` (None for a class without boxes in the split) and ``instances``. ``pr_curve``: ``recall`` and
+        ``precision``, 101 points each, precision at IoU 0.5 as mean over the classes present. ``images``,
+        ``instances``: counts. All values are in [0, 1]; the means are None if the split has no boxes at all.
 
     Raises:
         UserError: The weights are missing or ``data_yaml`` has no such split.
@@ -77,6 +77,7 @@ def evaluate(
     seen: list[int] = []
     model.add_callback("on_val_end", lambda validator: seen.append(validator.seen))
     save_dir = save_dir.absolute()
+    made = [folder for folder in (save_dir, *save_dir.parents) if not folder.exists()]
     with quiet():
         metrics = model.val(
             data=str(data_yaml),
@@ -91,8 +92,9 @@ def evaluate(
             name=save_dir.name,
             exist_ok=True,
         )
-    with contextlib.suppress(OSError):
-        save_dir.rmdir()
+    with contextlib.suppress(OSError):  # something was written after all
+        for folder in made:
+            folder.rmdir()
     return _plain(metrics, images=seen[0])
 
 

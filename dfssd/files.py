@@ -54,7 +54,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with ``\\n`` line ends to ``path``, whole or not at all."""
+    """Write ``text`` as UTF-8, its line ends unchanged, to ``path``, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
 
 

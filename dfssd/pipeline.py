@@ -11,12 +11,8 @@ the baseline is given the same number of batches of the same size, all labelled,
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import math
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +20,9 @@ from dfssd.config import Config
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.splits import make_split, read_split, write_split
-from dfssd.distillation.compatibility import (
-    align_teacher,
-    check_pair,
-    describe,
-    resolve_weights,
-    teacher_needs_training,
-)
-from dfssd.errors import UserError
-from dfssd.hardware import check_device, check_room, resolve_amp
+from dfssd.distillation.compatibility import align_teacher, resolve_weights
+from dfssd.hardware import check_device, resolve_amp, told_plainly
+from dfssd.preflight import check_before_start, teacher_is_to_be_trained
 from dfssd.runfolder import RunFolder
 from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.student import StudentTrainer
@@ -55,25 +45,11 @@ def run(config: Config, command: str) -> bool:
     if resuming:
         folder, config = RunFolder.resume(config)
     else:
-        _check_before_start(config)
+        check_before_start(config)
         folder = RunFolder.create(config, command)
     print(f"[dfssd] run folder {folder.path}")
-    with _told_plainly(folder):
+    with told_plainly(folder.path):
         return Pipeline(folder, config).run()
-
-
-def _check_before_start(config: Config) -> None:
-    """Everything that can be refused before a folder is made: data, models, device, batch."""
-    if config["data"] is None:
-        raise UserError("data is missing: data=demo, a dataset YAML, a folder, a .zip, or a name such as CR7-DET")
-    device = check_device(config.train.get("device"))
-    check_room(device)
-    resolve_amp(config.train.get("amp"), device)
-    for role in ("teacher", "student"):
-        describe(resolve_weights(config[role], role), role)
-    batch = config.train.get("batch", 16)
-    if not isinstance(batch, int) or batch < 2:
-        raise UserError(f"batch={batch}: give a whole number of at least 2; budgets are matched in batches of equal size")
 
 
 class Pipeline:
@@ -148,16 +124,8 @@ class Pipeline:
         }
         if not chosen["train_unlabeled"]:
             print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
-        self._check_models()
+        teacher_is_to_be_trained(c, dataset.names)
         return "done"
-
-    def _check_models(self) -> bool:
-        """Check teacher and student against the classes and each other; returns whether the teacher is to be trained."""
-        c = self.config
-        teacher = describe(resolve_weights(c["teacher"], "teacher"), "teacher")
-        student = describe(resolve_weights(c["student"], "student"), "student")
-        check_pair(teacher, student, needs_dfl="response_dfl" in c.terms)
-        return teacher_needs_training(teacher, self.results["data"]["classes"], c["teacher_train"])
 
     def _unlabeled_share(self) -> float:
         """Share of unlabelled images in a student batch: the asked ratio, at most that of the two sets."""
@@ -208,7 +176,7 @@ class Pipeline:
     def teacher(self) -> str:
         """Use the teacher as it is, in the class order of the data, or train it on the labelled images."""
         source = resolve_weights(self.config["teacher"], "teacher")
-        if not self._check_models():
+        if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
             align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
             return "reused"
         passes = self.config["teacher_epochs"]
@@ -302,7 +270,7 @@ class Pipeline:
             imgsz=self.imgsz,
             device=self.device,
             batch=self.batch,
-            formats=[f.strip() for f in c["format"].split(",") if f.strip()],
+            formats=c["format"].split(","),
             box_tolerance_px=c["parity.box_px"],
             score_tolerance=c["parity.score"],
             map_tolerance=c["parity.map"],
@@ -317,23 +285,3 @@ class Pipeline:
         self.folder.save()
         write_report(self.folder.path)
         return "done"
-
-
-@contextlib.contextmanager
-def _told_plainly(folder: RunFolder) -> Iterator[None]:
-    """Turn what the machine ran out of into one line that says what to do and that nothing is lost."""
-    again = f"then repeat the line with resume={folder.path}"
-    try:
-        yield
-    except OSError as e:
-        if e.errno in {errno.ENOSPC, errno.EDQUOT}:
-            free = shutil.disk_usage(folder.path).free / 2**20
-            raise UserError(f"the disk of {folder.path} is full ({free:.0f} MiB free): make room, {again}") from e
-        raise
-    except RuntimeError as e:
-        text = str(e).lower()
-        if "out of memory" in text:
-            raise UserError(f"the GPU ran out of memory: lower batch or imgsz in a new run, or free the GPU, {again}") from e
-        if "pytorchstreamwriter" in text or "no space left" in text:
-            raise UserError(f"the disk of {folder.path} is full: make room, {again}") from e
-        raise

@@ -245,12 +245,14 @@ def _draw(axes: Axes, box: Mapping[str, Any], names: Sequence[str], width: int, 
     )
     # inside the picture at its upper edge, above the box elsewhere
     inside = top < 0.08 * height
+    at_right = left > 0.65 * width
     axes.text(
-        min(max(left, 0), 0.6 * width),
+        min(left + w * width, width) if at_right else max(left, 0),
         max(top, 0),
         f"{names[box['cls']]} {box['score']:.2f}",
         fontsize=6.5,
         color="white",
+        ha="right" if at_right else "left",
         va="top" if inside else "bottom",
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 1, "alpha": 0.85},
         clip_on=True,

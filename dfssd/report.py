@@ -134,13 +134,15 @@ def _pseudo_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
             row += [number(known.get("precision")), number(known.get("recall"))]
         rows.append(row)
     lines += markdown_table(header, rows)
-    if quality:
+    if quality and section["accepted"]:
         lines += [
             "",
             f"True labels of unlabelled images were at hand and were used for this check only: of the accepted boxes, "
             f"{percent(quality.get('precision'))} are right, and they cover {percent(quality.get('recall'))} of the "
             f"true defects (overlap at least {quality.get('iou')}).",
         ]
+    elif not section["accepted"]:
+        lines += ["", "The student has learnt from no pseudo-label: a better teacher would find more."]
     else:
         lines += ["", "How many of them are right is not known, because these images have no true labels."]
     drawn = plots.pseudo_label_counts(section, run_dir / "plots" / "pseudo_labels.png")
@@ -237,7 +239,7 @@ def _usage_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
     run = read_yaml(run_dir / "run.yaml") if (run_dir / "run.yaml").is_file() else {}
     shape = (results.get("export") or {}).get("input")
     imgsz = shape[-1] if shape else (run.get("train") or {}).get("imgsz", 640)
-    confidence = ((results.get("test") or {}).get("student") or {}).get("confidence") or 0.25
+    confidence = max(0.01, ((results.get("test") or {}).get("student") or {}).get("confidence") or 0.25)
     return [
         "## How to use the files",
         "",

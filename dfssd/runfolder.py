@@ -62,7 +62,9 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise UserError(f"cannot make the run folder {path}: {e.strerror}; choose another place with project=") from e
+            raise UserError(
+                f"cannot make the run folder {path}: {e.strerror}; choose another place with project="
+            ) from e
         run = cls(path)
         run.results["run"] = run.facts(command, config)
         write_yaml(
@@ -156,8 +158,12 @@ def git_commit() -> str | None:
     """Commit of this checkout, with ``+changes`` if files differ from it; None outside a checkout."""
     try:
         git = ["git", "-C", str(ROOT)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10).stdout
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10).stdout
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     return commit.strip() + ("+changes" if dirty.strip() else "")

@@ -53,7 +53,9 @@ def headline(results: Mapping[str, Any]) -> str:
             "the teacher helped cannot be told, because no baseline was trained (baseline=off)."
         )
     gain = student - baseline
-    if gain > CHANCE:
+    if max(student, baseline) < CHANCE:
+        verdict = "Neither the student nor the baseline finds defects yet; train longer or with more labels"
+    elif gain > CHANCE:
         verdict = "The student finds defects better than the same network trained on the labelled images alone"
     elif gain > 0:
         verdict = "The student is about as good as the same network trained on the labelled images alone"

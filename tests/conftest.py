@@ -29,7 +29,9 @@ def write_images(folder: Path, n: int, *, seed: int, labels: bool = True, size: 
             side = int(rng.integers(size // 5, size // 3))
             x, y = rng.integers(0, size - side, 2)
             image[y : y + side, x : x + side] = grey
-            rows.append(f"{cls} {(x + side / 2) / size:.6f} {(y + side / 2) / size:.6f} {side / size:.6f} {side / size:.6f}")
+            rows.append(
+                f"{cls} {(x + side / 2) / size:.6f} {(y + side / 2) / size:.6f} {side / size:.6f} {side / size:.6f}"
+            )
         path = folder / "images" / f"im {seed}_{k}.png"
         Image.fromarray(image.astype(np.uint8)).save(path)
         if labels:

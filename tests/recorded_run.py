@@ -123,7 +123,7 @@ def results(student: float = 0.412, baseline: float = 0.380, teacher: float = 0.
     }
 
 
-def write_run(folder: Path, record: dict[str, Any], images: int = 14) -> Path:
+def write_run(folder: Path, record: dict[str, Any], images: int = 2) -> Path:
     """Write a run folder around ``record``, with training curves and pseudo-labelled images; return ``folder``."""
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(record))

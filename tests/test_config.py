@@ -11,9 +11,7 @@ TERMS = {"hwjs": {"tau": 1.0}, "response_cls": {}, "response_dfl": {}, "logit_ms
 
 
 def resolve(*words: str) -> config.Config:
-    return config.resolve(
-        config.parse_arguments(list(words)), ultralytics_keys=ULTRALYTICS, term_options=TERMS
-    )
+    return config.resolve(config.parse_arguments(list(words)), ultralytics_keys=ULTRALYTICS, term_options=TERMS)
 
 
 def test_every_key_has_default_check_and_meaning() -> None:

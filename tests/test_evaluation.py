@@ -54,8 +54,11 @@ def test_other_split(detector, tmp_path):
 
 def test_nothing_is_left_behind(detector, tmp_path):
     data = write_images(tmp_path / "data")
+    measure(detector, data, tmp_path / "test" / "student")
+    assert not (tmp_path / "test").exists()
+    (tmp_path / "out").mkdir()
     measure(detector, data, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out").exists()  # was there before
     assert [p.name for p in detector.parent.iterdir()] == ["n.pt"]
 
 

@@ -70,6 +70,7 @@ def test_report_can_be_written_again(tmp_path):
         (0.380, 0.380, "did not help"),
         (0.375, 0.380, "did not help"),
         (0.300, 0.380, "did harm"),
+        (0.002, 0.001, "Neither the student nor the baseline finds defects yet"),
     ],
 )
 def test_headline_is_honest(student, baseline, words):
@@ -117,6 +118,12 @@ def test_unknown_quality_is_not_invented(tmp_path):
     text = report_of(tmp_path / "run", record)
     assert "How many of them are right is not known" in text
     assert "| class | threshold | accepted | ignored |\n" in text
+
+
+def test_teacher_that_sees_nothing(tmp_path):
+    record = results()
+    record["pseudo_labels"] |= {"accepted": 0, "quality": {"precision": None, "recall": 0.0, "per_class": {}}}
+    assert "learnt from no pseudo-label" in report_of(tmp_path / "run", record)
 
 
 def test_failed_export_is_told_at_the_top_and_in_its_place(tmp_path):

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from dfssd.datasets.records import check_names
-from dfssd.errors import UserError
 
 CARDS = Path(__file__).resolve().parents[2] / "data"
 

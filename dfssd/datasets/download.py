@@ -45,23 +45,23 @@ def fetch_card(card: Card, data_dir: Path) -> Path:
     if card.record is None:
         raise UserError(f"data={card.name}: no address to download it from is known; {by_hand}")
     try:
-        remote = _release(card)
+        remote = _release(card.record, card.file)
     except (*_NETWORK_ERRORS, ValueError, KeyError) as e:
         raise UserError(f"data={card.name}: cannot reach {card.record} ({_reason(e)}); {by_hand}") from e
     return download(remote, target, by_hand=by_hand)
 
 
-def _release(card: Card) -> RemoteFile:
-    """The release in a Zenodo record: the file called like the card says, else its largest .zip."""
-    _check_scheme(card.record)
-    with urllib.request.urlopen(card.record, timeout=_TIMEOUT_S) as response:
+def _release(record: str, name: str) -> RemoteFile:
+    """The release that a Zenodo record (its URL) lists: the file called ``name``, else the largest .zip."""
+    _check_scheme(record)
+    with urllib.request.urlopen(record, timeout=_TIMEOUT_S) as response:
         files = json.load(response)["files"]
     zips = [f for f in files if f["key"].lower().endswith(".zip")]
-    best = max(zips, key=lambda f: (f["key"] == card.file, f["size"]), default=None)
+    best = max(zips, key=lambda f: (f["key"] == name, f["size"]), default=None)
     if best is None:
         raise KeyError("no .zip in the record")
     kind, _, checksum = best.get("checksum", "").partition(":")
-    url = urllib.parse.urljoin(card.record, best["links"]["self"])
+    url = urllib.parse.urljoin(record, best["links"]["self"])
     return RemoteFile(url, int(best["size"]), checksum if kind == "md5" else None)
 
 

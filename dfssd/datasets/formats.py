@@ -26,8 +26,9 @@ from dfssd.datasets.demo import make_demo
 from dfssd.datasets.download import fetch_card
 from dfssd.datasets.image_files import map_files, safe_names
 from dfssd.datasets.label_files import format_labels, read_label_file
-from dfssd.datasets.layouts import Source, read_folder
+from dfssd.datasets.layouts import read_folder
 from dfssd.datasets.records import DetectionSet, Item, check_names
+from dfssd.datasets.sources import Source
 from dfssd.datasets.yaml_files import read_dataset_yaml, read_unlabeled
 from dfssd.errors import UserError
 from dfssd.files import write_json
@@ -71,20 +72,19 @@ def load_dataset(
     if names is not None:
         names = check_names(names, "names=")
     missing = np.zeros((0, 5), dtype=np.float32) if missing_label == "background" else None
-    settings = [_CONVERSION, names, missing_label, skip_bad, repr(preprocess)]
-    changes_pixels = preprocess is not None and preprocess.changes_pixels
-
+    if preprocess is not None and not preprocess.changes_pixels:
+        preprocess = None
     path = _resolve(source, data_dir)
     if path.suffix.lower() in {".yaml", ".yml"}:
         dataset = _finish(read_dataset_yaml(path, names, missing), path.stem, path, skip_bad)
-        if changes_pixels:
+        if preprocess is not None:
             dataset = _convert_items(dataset, data_dir, preprocess)
     else:
-        dataset = _import(path, data_dir, names, missing, skip_bad, preprocess, settings)
+        dataset = _import(path, data_dir, names, missing, skip_bad, preprocess)
     if unlabeled:
         more = [unlabeled] if isinstance(unlabeled, str) else list(unlabeled)
         extra = _finish(Source(*read_unlabeled(more)), f"{dataset.name}-unlabeled", ", ".join(more), skip_bad)
-        if changes_pixels:
+        if preprocess is not None:
             extra = _convert_items(extra, data_dir, preprocess)
         known = {item.image for item in dataset.items}
         items = [*dataset.items, *(item for item in extra.items if item.image not in known)]
@@ -125,11 +125,13 @@ def _import(
     missing: np.ndarray | None,
     skip_bad: bool,
     preprocess: Preprocess | None,
-    settings: list[object],
 ) -> DetectionSet:
     """The converted form of a folder or zip file, made now or found from an earlier run."""
     is_zip = path.is_file()
     content = zip_fingerprint(path) if is_zip else _folder_fingerprint(path)
+    card = find_card(path.name)
+    usual = card.names if card and names is None else None
+    settings = (_CONVERSION, names, usual, missing is None, skip_bad, preprocess)
     name = path.stem if is_zip else path.name
     target = data_dir / f"{safe_names([Path(name)])[0]}-{_hash(content, settings)}"
     if not (target / "dataset.json").exists():
@@ -139,29 +141,30 @@ def _import(
             if is_zip:
                 unpack(path, unpacked)
                 root = unpacked
-            found = _finish(_read_any(root, path, names, missing), name, path, skip_bad, root)
+            found = _finish(_read_any(root, path, names, usual, missing), name, path, skip_bad, root)
             _write_converted(found, target, preprocess)
+        except OSError as e:
+            raise UserError(_cannot_write(target, e)) from e
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
     return _read_converted(target)
 
 
-def _read_any(root: Path, path: Path, names: Sequence[str] | None, missing: np.ndarray | None) -> Source:
-    """Read a folder: by its data set YAML if it has one, else by its layout and the card that fits its name."""
+def _read_any(
+    root: Path, path: Path, names: Sequence[str] | None, usual: Sequence[str] | None, missing: np.ndarray | None
+) -> Source:
+    """Read a folder: by its data set YAML if it has one, else by its layout and the usual names of its card."""
     for file in sorted([*root.glob("*.y*ml"), *root.glob("*/*.y*ml")], key=lambda p: len(p.parts)):
         content = _load_yaml(file)
         if isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content):
             return read_dataset_yaml(file, names, missing, inside=root)
-    card = find_card(path.name)
     try:
-        return read_folder(root, names or (card.names if card else None), missing)
+        return read_folder(root, names or usual, missing)
     except UserError as e:
         raise UserError(str(e).replace(str(root), str(path))) from e
 
 
-def _finish(
-    source: Source, name: str, where: Path | str, skip_bad: bool, root: Path | None = None
-) -> DetectionSet:
+def _finish(source: Source, name: str, where: Path | str, skip_bad: bool, root: Path | None = None) -> DetectionSet:
     """Turn what a reader found into a data set, or into one message about everything that is wrong."""
     problems = source.problems
     if root is not None and root != where:  # a zip file: name the file inside it, not its temporary copy
@@ -202,7 +205,6 @@ def _convert_items(dataset: DetectionSet, data_dir: Path, preprocess: Preprocess
 def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess | None) -> None:
     """Write ``target/{images,labels,dataset.json}``, whole or not at all."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    change = preprocess.apply if preprocess is not None and preprocess.changes_pixels else None
     root = Path(os.path.commonpath([item.image.parent for item in dataset.items]))
     names = safe_names([item.image.relative_to(root) for item in dataset.items])
     try:
@@ -213,12 +215,10 @@ def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess
             item, name = job
             boxes = item.boxes
             image = partial / "images" / name
-            if change is None:
+            if preprocess is None:
                 _link_or_copy(item.image, image)
             else:
-                pixels = cv2.imdecode(np.fromfile(item.image, dtype=np.uint8), cv2.IMREAD_COLOR)
-                pixels, boxes = change(pixels, boxes)
-                cv2.imencode(image.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(image)
+                boxes = _write_preprocessed(item, image, preprocess)
             if boxes is not None:
                 label = partial / "labels" / f"{Path(name).stem}.txt"
                 label.write_text(format_labels(boxes), encoding="utf-8", newline="\n")
@@ -235,9 +235,27 @@ def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess
             shutil.rmtree(target)
         os.replace(partial, target)
     except OSError as e:
-        raise UserError(f"cannot write {target}: {e.strerror}; free some space or choose another data_dir=") from e
+        raise UserError(_cannot_write(target, e)) from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_preprocessed(item: Item, target: Path, preprocess: Preprocess) -> np.ndarray | None:
+    """Write the changed pixels of ``item`` to ``target``; return its changed boxes."""
+    pixels = cv2.imdecode(np.fromfile(item.image, dtype=np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise UserError(f"{item.image}: OpenCV cannot decode it; convert it to .png or .jpg")
+    try:
+        pixels, boxes = preprocess.apply(pixels, item.boxes)
+    except UserError as e:
+        raise UserError(f"{item.image}: {e}") from e
+    # An encoder takes no path here, since OpenCV cannot write to all paths on Windows.
+    cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(target)
+    return boxes
+
+
+def _cannot_write(target: Path, error: OSError) -> str:
+    return f"cannot write {target}: {error.strerror or error}; free some space or choose another data_dir="
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -11,11 +11,27 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 from rich.console import Console
 from rich.progress import track
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """Image types that Ultralytics, ``supervision`` and Pillow all read."""
+
+_READERS: dict[bytes, type[ImageFile]] = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG": PngImageFile,
+    b"BM": BmpImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+    b"RIFF": WebPImageFile,
+}
+"""Reader by the first bytes of a file."""
 
 _SMALLEST = 10
 """[px] Ultralytics silently drops images with a side below this."""
@@ -48,6 +64,23 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def open_image(path: Path) -> ImageFile:
+    """Open an image by its content, whatever its suffix says; only the header is read.
+
+    ``PIL.Image.open`` is not used: Ultralytics replaces it, for the whole process, by one that answers a damaged file
+    with an attempt to install a package.
+
+    Raises:
+        OSError or SyntaxError: The file cannot be read, or is of no known type.
+    """
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for signature, reader in _READERS.items():
+        if start.startswith(signature):
+            return reader(path)
+    raise OSError("it is not an image")
+
+
 def image_size(path: Path) -> tuple[int, int] | str:
     """(width, height) [px] as a viewer shows the image, or the reason why it cannot be used.
 
@@ -55,7 +88,7 @@ def image_size(path: Path) -> tuple[int, int] | str:
     file is found.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
             if image.getexif().get(0x0112) in {5, 6, 7, 8}:
                 width, height = height, width
@@ -63,7 +96,7 @@ def image_size(path: Path) -> tuple[int, int] | str:
             image.load()
     except FileNotFoundError:
         return "no such file"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
         return f"cannot be decoded ({str(e).splitlines()[0] if str(e) else e.__class__.__name__})"
     if min(width, height) < _SMALLEST:
         return f"{width}x{height} px is too small, each side needs at least {_SMALLEST} px"

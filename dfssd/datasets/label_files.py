@@ -1,7 +1,7 @@
 """YOLO label files: reading with a message that names file and line, and writing.
 
 ``supervision`` reads these files too, but it accepts a sixth column, ids beyond the list of names and coordinates
-outside the image, and its messages name no file. A wrong label that trains silently costs far more than these few lines.
+outside the image, and its messages name no file. A wrong label that trains silently costs more than these few lines.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ def _parse_row(columns: list[str], n_classes: int | None) -> list[float]:
     if class_id != int(class_id) or class_id < 0:
         raise ValueError(f"class id {columns[0]} is not a whole number from 0 on")
     if n_classes is not None and class_id >= n_classes:
-        raise ValueError(f"class id {int(class_id)} is out of range, the data set has {n_classes} classes (0 to "
-                         f"{n_classes - 1}); correct the id or the list of names")  # fmt: skip
+        raise ValueError(
+            f"class id {int(class_id)} is out of range, the data set has {n_classes} classes (0 to {n_classes - 1}); "
+            "correct the id or the list of names"
+        )
     if n == 5:
         return [class_id, *clip_box(*coordinates)]
     if min(coordinates) < -TOLERANCE or max(coordinates) > 1 + TOLERANCE:
@@ -104,5 +106,6 @@ def clip_box(x: float, y: float, w: float, h: float) -> tuple[float, float, floa
 
 
 def format_labels(boxes: np.ndarray) -> str:
-    """(n, 5) rows [class id, x, y, w, h] (0-1) as the text of a YOLO label file."""
-    return "".join(f"{int(row[0])} " + " ".join(f"{v:.7g}" for v in row[1:]) + "\n" for row in boxes)
+    """(n, 5) rows [class id, x, y, w, h] (0-1) as the text of a YOLO label file, exact to the last bit of a float32."""
+    rows = np.asarray(boxes, dtype=np.float32)
+    return "".join(f"{int(row[0])} {' '.join(map(str, row[1:]))}\n" for row in rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dfssd.datasets.records import DetectionSet, Item
+from dfssd.datasets.stratification import stratify
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_text, write_yaml
 
@@ -69,11 +70,13 @@ def make_split(
     rng = np.random.default_rng(seed)
     units = _units(dataset.items, groups)
     if limit is not None and limit < len(dataset.items):
-        keep, _ = _stratify(units, [limit, len(dataset.items) - limit], _features(dataset, splits=True), rng)
+        keep, _ = _distribute(units, [limit, len(dataset.items) - limit], _features(dataset, splits=True), rng)
         units = keep
     items = [i for unit in units for i in unit]
-    held = {name: {i for i in items if _is_labeled(dataset.items[i]) and dataset.items[i].split == name}
-            for name in ("val", "test")}  # fmt: skip
+    held = {
+        name: {i for i in items if _is_labeled(dataset.items[i]) and dataset.items[i].split == name}
+        for name in ("val", "test")
+    }
     pool = [
         [i for i in unit if _is_labeled(dataset.items[i]) and i not in held["val"] and i not in held["test"]]
         for unit in units
@@ -88,16 +91,16 @@ def make_split(
         raise UserError(
             f"only {n} labelled images for train, val and test in {dataset.name}; label more or raise limit="
         )
-    train, val, test = _stratify(pool, sizes, features, rng)
+    train, val, test = _distribute(pool, sizes, features, rng)
     held["val"].update(i for unit in val for i in unit)
     held["test"].update(i for unit in test for i in unit)
 
     n_train = sum(map(len, train))
     wanted = _labeled_count(labeled, n_train)
-    with_labels, without = _stratify(train, [wanted, n_train - wanted], features, rng, every_class=True)
+    with_labels, without = _distribute(train, [wanted, n_train - wanted], features, rng, every_class=True)
     evaluated = {groups[i] for i in held["val"] | held["test"]}
     unlabeled = {i for unit in without for i in unit}
-    left_out = set()
+    left_out: set[int] = set()
     for i in items:
         if not _is_labeled(dataset.items[i]):
             (left_out if groups[i] in evaluated else unlabeled).add(i)
@@ -175,9 +178,10 @@ def read_split(source: Path, dataset: DetectionSet) -> Split:
     folder = source if source.is_dir() else source.parent
     by_path = {str(item.image): item for item in dataset.items}
     by_name: dict[str, list[Item]] = defaultdict(list)
-    for item in dataset.items:
-        by_name[item.image.name].append(item)
-    lists, seen = {}, {}
+    for known in dataset.items:
+        by_name[known.image.name].append(known)
+    lists: dict[str, tuple[Path, ...]] = {}
+    seen: dict[Path, str] = {}
     for name in LISTS:
         file = folder / f"{name}.txt"
         if not file.is_file():
@@ -199,7 +203,13 @@ def read_split(source: Path, dataset: DetectionSet) -> Split:
         lists[name] = tuple(found)
         if not found and name != "train_unlabeled":
             raise UserError(f"{file} is empty; pass the splits/ folder of an earlier run")
-    split = Split(**lists, duplicates=_known_duplicates(folder, seen))
+    split = Split(
+        lists["train_labeled"],
+        lists["train_unlabeled"],
+        lists["val"],
+        lists["test"],
+        duplicates=_known_duplicates(folder, seen),
+    )
     _check_classes(split, dataset)
     return split
 
@@ -253,7 +263,7 @@ def _labeled_count(labeled: float | int, n_train: int) -> int:
     return max(1, round(labeled * n_train))
 
 
-def _stratify(
+def _distribute(
     units: Sequence[list[int]],
     sizes: Sequence[int],
     features: Callable[[Sequence[int]], np.ndarray],
@@ -261,56 +271,12 @@ def _stratify(
     *,
     every_class: bool = False,
 ) -> list[list[list[int]]]:
-    """Distribute units over parts of the given sizes [images], keeping the share of every feature.
-
-    Greedy iterative stratification (Sechidis et al., "On the stratification of multi-label data", 2011): the rarest
-    open feature is served first, each of its units going to the part that misses that feature most. A part that is
-    full takes no more, so that the sizes are met exactly as long as units are single images.
-
-    Args:
-        units: Groups of item indices that stay together.
-        sizes: Images per part; they add up to all images.
-        features: Number of images per feature of a unit.
-        rng: Source of the order and of tie breaks.
-        every_class: Give the first part an image of every feature, even if its share of a rare one is below that.
-    """
-    parts: list[list[list[int]]] = [[] for _ in sizes]
+    """Units (groups of item indices) of each part, stratified; sizes in images."""
     if not units:
-        return parts
-    order = sorted(rng.permutation(len(units)).tolist(), key=lambda u: -len(units[u]))
+        return [[] for _ in sizes]
     table = np.stack([features(unit) for unit in units])
-    weight = np.array([len(unit) for unit in units])
-    total = table.sum(0)
-    room = np.array(sizes, dtype=float)
-    wanted = room[:, None] / room.sum() * total[None]
-    # From three images on a feature is shown to every part; below that, val and test would take it from train.
-    floor = np.where(total >= len(sizes), 1.0, 0.0)
-    wanted = np.where((room > 0)[:, None], np.maximum(wanted, floor), 0.0)
-    if every_class:
-        wanted[0] = np.maximum(wanted[0], np.minimum(total, 1.0))
-    is_open = np.ones(len(units), dtype=bool)
-
-    def place(u: int, need: np.ndarray) -> None:
-        fits = room >= weight[u]
-        candidates = np.flatnonzero(fits if fits.any() else room == room.max())
-        best = max(candidates.tolist(), key=lambda p: (need[p], room[p]))
-        parts[best].append(units[u])
-        room[best] -= weight[u]
-        wanted[best] -= table[u]
-        is_open[u] = False
-
-    while True:
-        left = (table * is_open[:, None]).sum(0)
-        if not (left > 0).any():
-            break
-        rarest = int(np.argmin(np.where(left > 0, left, np.inf)))
-        for u in order:
-            if is_open[u] and table[u, rarest] > 0:
-                place(u, wanted[:, rarest])
-    for u in order:
-        if is_open[u]:
-            place(u, room)
-    return parts
+    home = stratify(table, np.array([len(unit) for unit in units]), sizes, rng, every_feature=every_class)
+    return [[units[u] for u in np.flatnonzero(home == part).tolist()] for part in range(len(sizes))]
 
 
 def _check_classes(split: Split, dataset: DetectionSet) -> None:

@@ -12,8 +12,9 @@ from ultralytics.data.utils import img2label_paths
 from ultralytics.utils import DATASETS_DIR
 
 from dfssd.datasets.image_files import SUFFIXES, find_images, image_size, map_files
-from dfssd.datasets.layouts import Source, read_yolo
+from dfssd.datasets.layouts import read_yolo
 from dfssd.datasets.records import Item, check_names
+from dfssd.datasets.sources import Source
 from dfssd.errors import UserError
 
 

@@ -60,17 +60,21 @@ def resolve_weights(value: str, role: str) -> str:
         try:
             yaml_model_load(value)
         except FileNotFoundError as e:
-            raise UserError(f"{role}={value}: no such architecture; use yolov8n.yaml, yolov8s.yaml or your own file") from e
+            raise UserError(
+                f"{role}={value}: no such architecture; use yolov8n.yaml, yolov8s.yaml or your own file"
+            ) from e
         return value
     if path.suffix != ".pt":
         raise UserError(f"{role}={value} is not a model: give a .pt file or an architecture such as yolov8n.yaml")
     if path.is_file():
         return str(path.resolve())
-    alternative = f"{path.stem}.yaml" if path.stem in GITHUB_ASSETS_STEMS else f"yolov8{'s' if role == 'teacher' else 'n'}.yaml"
+    alternative = (
+        f"{path.stem}.yaml" if path.stem in GITHUB_ASSETS_STEMS else f"yolov8{'s' if role == 'teacher' else 'n'}.yaml"
+    )
     if len(path.parts) == 1 and path.stem in GITHUB_ASSETS_STEMS:
         try:
             fetched = Path(attempt_download_asset(value))
-        except Exception as e:  # noqa: BLE001 - whatever the download library raises, the answer is the same
+        except Exception as e:
             reason = " ".join(str(e).split())[:120]
             raise UserError(
                 f"{role}={value} is not here and could not be downloaded ({reason}): put the file into the current "
@@ -94,7 +98,7 @@ def describe(source: str, role: str) -> ModelFacts:
         model: nn.Module = load_checkpoint(source)[0] if trained else DetectionModel(source, verbose=False)
     except UserError:
         raise
-    except Exception as e:  # noqa: BLE001 - unpickling foreign files raises anything
+    except Exception as e:
         reason = " ".join(str(e).split())[:160]
         raise UserError(f"{role}={source} cannot be read as an Ultralytics model: {reason}") from e
     head = model.model[-1] if hasattr(model, "model") else None
@@ -208,7 +212,8 @@ def check_pair(teacher: ModelFacts, student: ModelFacts, *, needs_dfl: bool) -> 
         )
     if teacher.family and student.family and teacher.family != student.family:
         raise UserError(
-            f"{pair} are of different families ({teacher.family}, {student.family}); use a teacher of the student's family"
+            f"{pair} are of different families ({teacher.family}, {student.family}); "
+            "use a teacher of the student's family"
         )
     if teacher.reg_max != student.reg_max:
         raise UserError(

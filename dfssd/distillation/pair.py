@@ -129,7 +129,7 @@ class DistillationPair(DistillationModel):
         """Wrap a pair that :mod:`dfssd.distillation.compatibility` has found to match.
 
         Args:
-            teacher: Trained detection model with the student's classes in the same order; frozen and put into eval mode.
+            teacher: Trained detection model with the classes of the student in its order; frozen, in eval mode.
             student: Detection model to train.
             terms: Active terms: name -> options with ``weight`` and ``schedule``.
             layers: Layers to compare, the same numbers in both models; empty: the inputs of the heads.
@@ -206,7 +206,7 @@ class DistillationPair(DistillationModel):
             vector, items = self.student_model.loss(batch, preds)
             zero = torch.zeros(1, device=vector.device)
             silent = [f"u_{k}" for k in items] + list(self.weights)
-            return torch.cat([vector, zero.expand(len(silent))]), {**items, **{k: zero[0] for k in silent}}
+            return torch.cat([vector, zero.expand(len(silent))]), {**items, **dict.fromkeys(silent, zero[0])}
         self._clear_features()
         with torch.no_grad():
             self.teacher_model(batch["img"])
@@ -229,12 +229,12 @@ class DistillationPair(DistillationModel):
         return torch.cat(vectors), items
 
     def _detection_loss(self, preds: Any, batch: dict[str, Any]) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The YOLO loss of the labelled and, weighted, of the pseudo-labelled images, each with its own normaliser."""
+        """YOLO loss of the labelled and, weighted, of the pseudo-labelled images, each with its own normaliser."""
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         criterion = self.student_model.criterion
-        branches = [c for c in (criterion, *(getattr(criterion, b, None) for b in ("one2many", "one2one")))]
-        branches = [c for c in branches if hasattr(c, "bce")]
+        parts = (criterion, getattr(criterion, "one2many", None), getattr(criterion, "one2one", None))
+        branches = [part for part in parts if hasattr(part, "bce")]
         for branch in branches:
             if not isinstance(branch.bce, IgnoringBCE):
                 branch.bce = IgnoringBCE()

@@ -32,6 +32,7 @@ from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zer
 from dfssd.config import read_yaml
 from dfssd.datasets.semi import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
 from dfssd.files import whole_file, write_json, write_text, write_yaml
+from dfssd.hardware import use_all_cores
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class StageTrainer(DetectionTrainer):
         super().__init__(cfg, overrides, _callbacks)
         self.settings = StageSettings.read(self.save_dir)
         self.batches_done = 0
+        self.add_callback("on_train_start", StageTrainer._use_cores)
         self.add_callback("on_train_start", StageTrainer._align_sampler)
         self.add_callback("on_train_start", StageTrainer._trim_csv)
         self.add_callback("on_train_batch_end", StageTrainer._count_batch)
@@ -118,7 +120,9 @@ class StageTrainer(DetectionTrainer):
         workers = min(self.args.workers, os.cpu_count() or 1)
         return build_mixed_loader(dataset, sampler, batch=batch_size, workers=workers, pin_memory=on_gpu)
 
-    def build_optimizer(self, model: Any, name: str = "auto", *args: Any, iterations: float = 1e5, **kwargs: Any):
+    def build_optimizer(
+        self, model: Any, name: str = "auto", *args: Any, iterations: float = 1e5, **kwargs: Any
+    ) -> torch.optim.Optimizer:
         """Ultralytics' optimizer, with ``auto`` decided by the true number of optimizer steps of the stage.
 
         Ultralytics estimates that number from the size of the data set, which would let stages of equal budget end
@@ -203,6 +207,11 @@ class StageTrainer(DetectionTrainer):
         }
 
     @staticmethod
+    def _use_cores(trainer: StageTrainer) -> None:
+        if trainer.device.type == "cpu":
+            use_all_cores()
+
+    @staticmethod
     def _align_sampler(trainer: StageTrainer) -> None:
         trainer.train_loader.sampler.epoch = trainer.start_epoch
 
@@ -249,5 +258,3 @@ def finish_checkpoint(stage_dir: Path, target: Path) -> None:
     best, last = (stage_dir / "weights" / name for name in ("best.pt", "last.pt"))
     with whole_file(target) as temporary:
         strip_optimizer(best if best.exists() else last, s=str(temporary))
-
-

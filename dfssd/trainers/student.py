@@ -175,7 +175,9 @@ class StudentTrainer(StageTrainer):
             norm = pair.gradients[name]
             step = f"batch {trainer.batches_done} of this session"
             if not torch.isfinite(value) or not math.isfinite(norm):
-                raise UserError(f"self-test: term {name} is not finite ({float(value)}) in {step}; lower {name}.weight or lr0")
+                raise UserError(
+                    f"self-test: term {name} is not finite ({float(value)}) in {step}; lower {name}.weight or lr0"
+                )
             if trainer.batches_done <= trainer.settings.selftest_steps:
                 trainer._alive[name] = trainer._alive.get(name, False) or (float(value) != 0 and norm > 0)
             trainer.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
@@ -204,5 +206,7 @@ class StudentTrainer(StageTrainer):
         trainer.write_summary()
         if not trainer.selftest["teacher_unchanged"]:
             raise UserError("self-test: the teacher's weights changed during training; its result cannot be trusted")
-        if frozen:
+        if trainer.ema.updates < 2:  # Ultralytics' first step has learning rate 0
+            LOGGER.warning(f"only {trainer.ema.updates} optimizer step(s): nothing was learnt; raise epochs or lower nbs")
+        elif frozen:
             raise UserError(f"self-test: adapters {', '.join(frozen)} did not change during training")

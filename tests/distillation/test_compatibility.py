@@ -23,7 +23,14 @@ def save(path: Path, architecture: str, names: list[str]) -> Path:
 
 
 def facts(**changes) -> c.ModelFacts:
-    values = {"source": "a.pt", "family": "yolov8", "strides": (8, 16, 32), "reg_max": 16, "names": ("a",), "trained": True}
+    values = {
+        "source": "a.pt",
+        "family": "yolov8",
+        "strides": (8, 16, 32),
+        "reg_max": 16,
+        "names": ("a",),
+        "trained": True,
+    }
     return c.ModelFacts(**{**values, **changes})
 
 

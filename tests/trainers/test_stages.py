@@ -37,7 +37,12 @@ def pseudo(squares: Path, tmp_path: Path) -> tuple[Path, Path]:
         score = (0.9, 0.3, 0.05)[k % 3]
         rows.append(
             ImagePrediction(
-                image, 64, 64, np.array([k % 2]), np.array([score], np.float32), np.array([[0.5, 0.5, 0.3, 0.3]], np.float32)
+                image,
+                64,
+                64,
+                np.array([k % 2]),
+                np.array([score], np.float32),
+                np.array([[0.5, 0.5, 0.3, 0.3]], np.float32),
             )
         )
     thresholds = ClassThresholds(2, tau_low=0.1, tau0=0.5, tau_max=0.9, decay=0.9)
@@ -156,7 +161,9 @@ trainer.train()
 """
 
 
-def test_resume_after_kill_restores_everything_and_counts_no_epoch_twice(squares, pseudo, teacher_file, tmp_path) -> None:
+def test_resume_after_kill_restores_everything_and_counts_no_epoch_twice(
+    squares, pseudo, teacher_file, tmp_path
+) -> None:
     stage = tmp_path / "train" / "student"
     student_settings(pseudo, teacher_file).write(stage)
     killed = subprocess.run(

@@ -1,0 +1,132 @@
+"""COCO: one .json file for many images, read by ``supervision`` image by image, so that a message can name the image.
+
+Its whole-file reader is not used, since it draws the mask of every segmented object in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from supervision.dataset.formats.coco import (
+    build_coco_class_index_mapping,
+    coco_annotations_to_detections,
+    coco_categories_to_classes,
+    group_coco_annotations_by_image_id,
+)
+
+from dfssd.datasets.records import Item, check_names
+from dfssd.datasets.sources import Source, pixel_boxes, split_named, split_of, usable_sizes
+from dfssd.errors import UserError
+
+
+def is_coco(path: Path) -> bool:
+    """Whether a .json file is a COCO annotation file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and all(
+        isinstance(content.get(k), list) for k in ("images", "annotations", "categories")
+    )
+
+
+def read_coco(
+    root: Path, files: list[Path], images: list[Path], names: Sequence[str] | None, missing: np.ndarray | None
+) -> Source:
+    """Read COCO labels.
+
+    An image that a file lists without annotations is free of defects; one that no file lists has no label.
+
+    Args:
+        root: Folder of the data set; folders and file names below it may name splits.
+        files: The .json files, all with the same categories.
+        images: All images.
+        names: Class names in id order; None: the categories of the first file by id.
+        missing: Boxes of an image without label.
+
+    Raises:
+        UserError: A file is damaged, or the categories do not fit.
+    """
+    source = Source([], ())
+    sizes = usable_sizes(images, source)
+    broken = {image for image, _ in source.problems}
+    known: dict[Path, Item] = {}
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for image in images:
+        by_name[image.name].append(image)
+    for path in files:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            classes, target = _coco_classes(content)
+            order = list(names or source.names or classes)
+            if unknown := [name for name in classes if name not in order]:
+                raise UserError(
+                    f"{path}: category '{unknown[0]}' is not among the names ({', '.join(order)}); "
+                    "all files need the same categories"
+                )
+            source.names = check_names(order, path)
+            by_image = group_coco_annotations_by_image_id(content["annotations"])
+            entries = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
+        except (KeyError, TypeError) as e:
+            raise UserError(f"{path}: not valid COCO, missing or wrong {e}; export it again") from e
+        if orphans := by_image.keys() - entries.keys():
+            raise UserError(f"{path}: annotations for image_id {min(orphans)}, which is not among the images")
+        split = split_of(path, root) or split_named(re.split(r"[^a-z0-9]+", path.stem.lower()))
+        for image_id, file_name in entries.items():
+            found = _locate(file_name, by_name, path, split, root)
+            if found is None:
+                source.problems.append((path.parent / file_name, f"{path}: image '{file_name}' is not in {root}"))
+            elif found not in broken:
+                try:
+                    boxes = _coco_boxes(by_image.get(image_id, []), target, classes, source.names, sizes[found])
+                    known[found] = Item(found, boxes, split or split_of(found, root))
+                except (ValueError, KeyError, TypeError, IndexError) as e:
+                    broken.add(found)
+                    reason = f"missing {e}" if isinstance(e, KeyError) else e
+                    source.problems.append((found, f"{path}: image '{file_name}': {reason}"))
+    for image in images:
+        if image in known:
+            source.items.append(known[image])
+        elif image not in broken:
+            split = split_of(image, root)
+            source.items.append(Item(image, None if split == "unlabeled" else missing, split))
+    return source
+
+
+def _coco_classes(content: dict) -> tuple[list[str], dict[int, int]]:
+    """Class names by category id, and category id -> index; a parent category without boxes is no class."""
+    used = {annotation["category_id"] for annotation in content["annotations"]}
+    parents = {category.get("supercategory") for category in content["categories"]}
+    categories = [c for c in content["categories"] if c["id"] in used or c["name"] not in parents]
+    classes = coco_categories_to_classes(categories)
+    check_names(classes, "the COCO categories")
+    return classes, build_coco_class_index_mapping(categories, classes)
+
+
+def _coco_boxes(
+    annotations: list[dict], target: dict[int, int], classes: list[str], names: tuple[str, ...], size: tuple[int, int]
+) -> np.ndarray:
+    detections = coco_annotations_to_detections(annotations, size, with_masks=False)
+    if len(detections) == 0:
+        return np.zeros((0, 5), dtype=np.float32)
+    categories = np.asarray(detections.class_id).tolist()
+    if unknown := [category for category in categories if category not in target]:
+        raise ValueError(f"category_id {unknown[0]} is not among the categories")
+    return pixel_boxes(detections.xyxy, [names.index(classes[target[category]]) for category in categories], size)
+
+
+def _locate(
+    file_name: str, by_name: dict[str, list[Path]], json_file: Path, split: str | None, root: Path
+) -> Path | None:
+    """The image a COCO entry means: the one whose path ends like it, next to the JSON or in its split if several do."""
+    parts = Path(file_name.replace("\\", "/")).parts
+    found = [p for p in by_name.get(parts[-1], []) if p.parts[-len(parts) :] == parts] if parts else []
+    if len(found) > 1:
+        near = [p for p in found if json_file.parent in p.parents and json_file.parent != root]
+        found = near or [p for p in found if split_of(p, root) == split] or found
+    return found[0] if found else None

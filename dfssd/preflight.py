@@ -1,0 +1,41 @@
+"""What can be refused before anything is computed: arguments, models, devices and formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dfssd.config import Config
+from dfssd.distillation.compatibility import check_pair, describe, resolve_weights, teacher_needs_training
+from dfssd.errors import UserError
+from dfssd.export import check_formats
+from dfssd.hardware import check_device, check_room, resolve_amp
+
+
+def check_before_start(config: Config) -> None:
+    """Check everything that does not need the data, before a run folder is made.
+
+    Raises:
+        UserError: Data not named, model missing or no detector, pair that does not match, device, precision, format
+            or batch that cannot be used.
+    """
+    if config["data"] is None:
+        raise UserError("data is missing: data=demo, a dataset YAML, a folder, a .zip, or a name such as CR7-DET")
+    device = check_device(config.train.get("device"))
+    check_room(device)
+    resolve_amp(config.train.get("amp"), device)
+    check_formats(config["format"].split(","))
+    batch = config.train.get("batch", 16)
+    if not isinstance(batch, int) or batch < 2:
+        raise UserError(f"batch={batch}: give a whole number of at least 2; budgets are matched in batches of one size")
+    facts = [describe(resolve_weights(config[role], role), role) for role in ("teacher", "student")]
+    check_pair(*facts, needs_dfl="response_dfl" in config.terms)
+
+
+def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
+    """Check the teacher against the classes of the data; whether it has to be trained on them first.
+
+    Raises:
+        UserError: It was trained on other classes.
+    """
+    teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
+    return teacher_needs_training(teacher, classes, config["teacher_train"])

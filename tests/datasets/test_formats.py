@@ -1,0 +1,219 @@
+import errno
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from ultralytics.data.utils import img2label_paths
+
+from data.preprocessing import Preprocess
+from dfssd.datasets.formats import load_dataset
+from dfssd.errors import UserError
+from tests.datasets.material import CR7_NAMES, coco_json, cr7, neu, write_label, write_picture, zipped
+
+
+@pytest.fixture
+def cr7_zip(tmp_path):
+    return zipped(cr7(tmp_path / "cr7"), tmp_path / "CR7-DET.zip")
+
+
+def leftovers(folder):
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_cr7_zip_is_converted_to_what_ultralytics_reads(cr7_zip, tmp_path):
+    dataset = load_dataset(str(cr7_zip), tmp_path / "sets")
+    assert (dataset.name, dataset.names, len(dataset.items)) == ("CR7-DET", CR7_NAMES, 14)
+    for item in dataset.items:
+        assert item.image.is_absolute() and item.image.parent.name == "images"
+        with open(img2label_paths([str(item.image)])[0]) as label:
+            assert label.read().split()[0] == str(int(item.boxes[0, 0]))
+    assert "oil spots1.jpg" in {item.image.name for item in dataset.items}
+    assert not leftovers(tmp_path / "sets")
+
+
+def test_a_conversion_is_made_once_and_again_after_a_change(cr7_zip, tmp_path):
+    sets = tmp_path / "sets"
+    first = load_dataset(str(cr7_zip), sets)
+    stamp = first.items[0].image.stat().st_mtime_ns
+    again = load_dataset(str(cr7_zip), sets)
+    assert again.items[0].image == first.items[0].image
+    assert again.items[0].image.stat().st_mtime_ns == stamp
+    np.testing.assert_array_equal(again.items[3].boxes, first.items[3].boxes)
+    write_label(tmp_path / "cr7" / "lengzha" / "label" / "pits1.txt", "3 0.4 0.4 0.2 0.2")
+    changed = load_dataset(str(zipped(tmp_path / "cr7", cr7_zip)), sets)
+    assert changed.items[0].image.parent != first.items[0].image.parent
+
+
+def test_an_interrupted_conversion_is_not_taken_for_whole(cr7_zip, tmp_path):
+    sets = tmp_path / "sets"
+    folder = load_dataset(str(cr7_zip), sets).items[0].image.parents[1]
+    (folder / "dataset.json").unlink()
+    (folder / "images" / "pits1.jpg").unlink()
+    assert len(load_dataset(str(cr7_zip), sets).items) == 14
+
+
+def test_a_folder_is_left_as_it_was(tmp_path):
+    root = neu(tmp_path / "my plates")
+    before = sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*"))
+    dataset = load_dataset(str(root), tmp_path / "sets")
+    assert dataset.names == ("crazing", "patches", "scratches") and dataset.name == "my plates"
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*"))
+
+
+def test_the_card_gives_the_class_order_of_neu(tmp_path):
+    dataset = load_dataset(str(zipped(neu(tmp_path / "x"), tmp_path / "NEU-DET.zip")), tmp_path / "sets")
+    assert dataset.names[0] == "crazing" and dataset.names[-1] == "scratches" and len(dataset.names) == 6
+
+
+def test_coco_folder(tmp_path):
+    write_picture(tmp_path / "c" / "a.png", 0)
+    (tmp_path / "c" / "a.json").write_text(coco_json({"a.png": [(7, [0, 0, 32, 24])]}))
+    item = load_dataset(str(tmp_path / "c"), tmp_path / "sets").items[0]
+    np.testing.assert_allclose(item.boxes, [[1, 0.25, 0.25, 0.5, 0.5]])
+
+
+def test_a_zip_with_its_own_data_yaml(tmp_path):
+    for split in ("train", "valid"):
+        write_picture(tmp_path / "r" / split / "images" / f"{split}.png", len(split))
+        write_label(tmp_path / "r" / split / "labels" / f"{split}.txt", "0 0.5 0.5 0.1 0.1")
+    content = {"train": "../train/images", "val": "../valid/images", "names": ["rust"], "nc": 1}
+    (tmp_path / "r" / "data.yaml").write_text(yaml.safe_dump(content))
+    dataset = load_dataset(str(zipped(tmp_path / "r", tmp_path / "r.zip")), tmp_path / "sets")
+    assert dataset.names == ("rust",) and [i.split for i in dataset.items] == ["train", "val"]
+
+
+def test_a_dataset_yaml_is_used_in_place_and_takes_more_unlabelled_images(squares, tmp_path):
+    write_picture(tmp_path / "more" / "x.png", 0)
+    dataset = load_dataset(str(squares), tmp_path / "sets", unlabeled=str(tmp_path / "more"))
+    assert {item.split for item in dataset.items} == {"train", "val", "test", "unlabeled"}
+    assert dataset.items[-1].image == tmp_path / "more" / "x.png" and dataset.items[-1].boxes is None
+    assert not (tmp_path / "sets").exists()
+
+
+def test_missing_labels_may_mean_background(tmp_path):
+    root = cr7(tmp_path / "cr7")
+    (root / "lengzha" / "label" / "pits1.txt").unlink()
+    found = [
+        load_dataset(str(root), tmp_path / "sets", names=CR7_NAMES, missing_label=m)
+        for m in ("unlabeled", "background")
+    ]
+    boxes = [{i.image.name: i.boxes for i in dataset.items}["pits1.jpg"] for dataset in found]
+    assert boxes[0] is None and boxes[1].shape == (0, 5)
+
+
+def test_preprocessing_changes_pixels_and_boxes_once(tmp_path):
+    write_picture(tmp_path / "y" / "images" / "a.png", 0)
+    write_picture(tmp_path / "y" / "images" / "b.png", 1)
+    write_label(tmp_path / "y" / "labels" / "a.txt", "0 0.5 0.5 0.25 0.5")
+    dataset = load_dataset(str(tmp_path / "y"), tmp_path / "sets", preprocess=Preprocess(resize=32, pad=True))
+    a, b = dataset.items
+    with Image.open(a.image) as image:
+        assert image.size == (32, 32)
+    np.testing.assert_allclose(a.boxes, [[0, 0.5, 0.5, 0.25, 0.375]], atol=1e-6)
+    assert b.boxes is None
+
+
+def test_preprocessing_of_a_yaml_in_place_makes_a_copy(squares, tmp_path):
+    before = squares.read_bytes()
+    dataset = load_dataset(str(squares), tmp_path / "sets", preprocess=Preprocess(resize=32))
+    assert all(tmp_path / "sets" in item.image.parents for item in dataset.items)
+    assert {item.split for item in dataset.items} == {"train", "val", "test", "unlabeled"}
+    assert squares.read_bytes() == before
+
+
+def test_a_crop_that_does_not_fit_names_the_image(tmp_path):
+    with pytest.raises(UserError, match=r"\.jpg: preprocess\.crop=\[0, 0, 99, 48\]"):
+        load_dataset(str(cr7(tmp_path / "cr7")), tmp_path / "sets", preprocess=Preprocess(crop=[0, 0, 99, 48]))
+
+
+def spoil(root):
+    (root / "lengzha" / "image" / "dents1.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    write_label(root / "lengzha" / "label" / "pits2.txt", "3 0.5 0.5 0.1 nan")
+
+
+def test_unusable_files_are_all_told_in_one_line(tmp_path):
+    root = cr7(tmp_path / "cr7")
+    spoil(root)
+    file = zipped(root, tmp_path / "CR7-DET.zip")
+    with pytest.raises(UserError) as error:
+        load_dataset(str(file), tmp_path / "sets")
+    message = str(error.value)
+    assert message.startswith("2 unusable of 14 images: ") and "\n" not in message
+    assert f"{file / 'lengzha' / 'image' / 'dents1.jpg'}: cannot be decoded" in message
+    assert f"{file / 'lengzha' / 'label' / 'pits2.txt'}:1: contains NaN" in message
+    assert "skip_bad=true" in message
+    assert not leftovers(tmp_path / "sets")
+
+
+def test_skip_bad_lists_them_and_goes_on(tmp_path):
+    root = cr7(tmp_path / "CR7-DET")
+    spoil(root)
+    for _ in range(2):  # the second time from the finished conversion
+        dataset = load_dataset(str(root), tmp_path / "sets", skip_bad=True)
+        assert len(dataset.items) == 12
+        assert [file.name for file, _ in dataset.skipped] == ["dents1.jpg", "pits2.jpg"]
+    with pytest.raises(UserError, match="2 unusable"):  # a conversion without them is no licence to skip
+        load_dataset(str(root), tmp_path / "sets")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.zip", r"data=nowhere\.zip does not exist"),
+        ("nowhere.yaml", r"data=nowhere\.yaml does not exist"),
+        ("CR7-DTE", "did you mean data=CR7-DET"),
+    ],
+)
+def test_a_missing_source_is_told(tmp_path, source, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset(source, tmp_path / "sets")
+
+
+def test_sources_that_are_no_data_set_are_told(tmp_path):
+    (tmp_path / "a.zip").write_text("no zip")
+    with pytest.raises(UserError, match=r"a\.zip is not a zip file"):
+        load_dataset(str(tmp_path / "a.zip"), tmp_path / "sets")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no images in .*empty"):
+        load_dataset(str(tmp_path / "empty"), tmp_path / "sets")
+    (tmp_path / "b.txt").write_text("x")
+    with pytest.raises(UserError, match=r"neither a folder nor a \.zip nor a \.yaml"):
+        load_dataset(str(tmp_path / "b.txt"), tmp_path / "sets")
+    (tmp_path / "c.yaml").write_text("a: [1\nb: 2\n")
+    with pytest.raises(UserError, match=r"c\.yaml:2: is not valid YAML"):
+        load_dataset(str(tmp_path / "c.yaml"), tmp_path / "sets")
+    with pytest.raises(UserError, match="duplicate class name 'pit'"):
+        load_dataset("demo", tmp_path / "sets", names=["pit", "pit"])
+
+
+def test_a_message_about_a_zip_names_the_zip_not_its_temporary_copy(tmp_path):
+    write_label(tmp_path / "x" / "readme.txt", "nothing here")
+    file = zipped(tmp_path / "x", tmp_path / "x.zip")
+    with pytest.raises(UserError, match=f"no images in {file}"):
+        load_dataset(str(file), tmp_path / "sets")
+
+
+def test_a_data_dir_that_cannot_be_written_to_is_told(cr7_zip, squares, tmp_path):
+    (tmp_path / "sets").write_text("a file where a folder should be")
+    for source in (str(cr7_zip), str(tmp_path / "cr7"), "demo"):
+        with pytest.raises(UserError, match=r"cannot write .*sets.* data_dir="):
+            load_dataset(source, tmp_path / "sets")
+
+
+def test_a_full_disk_leaves_nothing_behind(cr7_zip, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dfssd.datasets.formats._link_or_copy", full)
+    with pytest.raises(UserError, match="No space left on device; free some space"):
+        load_dataset(str(cr7_zip), tmp_path / "sets")
+    assert list((tmp_path / "sets").iterdir()) == []
+
+
+def test_names_of_the_user_make_a_conversion_of_their_own(cr7_zip, tmp_path):
+    usual = load_dataset(str(cr7_zip), tmp_path / "sets")
+    renamed = load_dataset(str(cr7_zip), tmp_path / "sets", names=list("abcdefg"))
+    assert usual.names == CR7_NAMES and renamed.names == tuple("abcdefg")
+    with pytest.raises(UserError, match="class id 6 is out of range, the data set has 6 classes"):
+        load_dataset(str(cr7_zip), tmp_path / "sets", names=list("abcdef"))

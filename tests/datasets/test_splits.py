@@ -1,0 +1,208 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ultralytics.data.utils import check_det_dataset
+
+from dfssd.datasets.records import DetectionSet, Item
+from dfssd.datasets.splits import LISTS, Split, make_split, read_split, write_split
+from dfssd.errors import UserError
+
+NAMES = ("a", "b", "c", "d")
+
+
+def item(i, classes, split=None, folder="images"):
+    boxes = None if classes is None else np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in classes], np.float32).reshape(-1, 5)
+    return Item(Path(f"/set/{folder}/im {i}.png"), boxes, split)
+
+
+def dataset(*items, names=NAMES):
+    return DetectionSet("set", names, tuple(items))
+
+
+@pytest.fixture
+def skewed():
+    """1,000 images, classes at about 60, 30, 12 and 3 %, some images with several, some free of defects."""
+    rng = np.random.default_rng(0)
+    shares = (0.6, 0.3, 0.12, 0.03)
+    return dataset(*(item(i, [c for c, share in enumerate(shares) if rng.random() < share]) for i in range(1000)))
+
+
+def split_of(data, groups=None, **options):
+    options = {"labeled": 0.1, "limit": None, "seed": 0, **options}
+    return make_split(data, groups=groups or range(len(data.items)), **options)
+
+
+def per_class(data, paths):
+    by_path = {i.image: i for i in data.items}
+    return Counter(c for path in paths for c in by_path[path].classes)
+
+
+def test_sizes_are_exact_and_nothing_is_lost_or_twice(skewed):
+    split = split_of(skewed)
+    assert [len(getattr(split, name)) for name in LISTS] == [80, 720, 100, 100]
+    everything = [path for name in LISTS for path in getattr(split, name)]
+    assert sorted(everything) == sorted(i.image for i in skewed.items)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_part_has_its_share_of_every_class(skewed, seed):
+    split = split_of(skewed, seed=seed)
+    total = per_class(skewed, [i.image for i in skewed.items])
+    for name, share in zip(LISTS, (0.08, 0.72, 0.1, 0.1)):
+        found = per_class(skewed, getattr(split, name))
+        for class_id in range(4):
+            assert abs(found[class_id] - share * total[class_id]) <= max(1.0, 0.05 * share * total[class_id]), name
+
+
+def test_the_seed_decides(skewed):
+    assert split_of(skewed) == split_of(skewed)
+    assert split_of(skewed).test != split_of(skewed, seed=1).test
+
+
+def test_copies_stay_on_one_side(skewed):
+    rng = np.random.default_rng(1)
+    groups = [int(g) for g in rng.integers(0, 500, 1000)]
+    split = split_of(skewed, groups)
+    part = {path: name for name in LISTS for path in getattr(split, name)}
+    homes = {}
+    for i, group in zip(skewed.items, groups):
+        homes.setdefault(group, set()).add(part[i.image])
+    assert all(len(home) == 1 for home in homes.values())
+    assert sum(map(len, split.duplicates)) == sum(n for n in Counter(groups).values() if n > 1)
+    assert abs(len(split.train_labeled) - 80) <= 3
+
+
+def test_limit_is_a_stratified_subset(skewed):
+    split = split_of(skewed, limit=200)
+    used = [path for name in LISTS for path in getattr(split, name)]
+    assert len(used) == 200
+    total = per_class(skewed, [i.image for i in skewed.items])
+    for class_id, n in per_class(skewed, used).items():
+        assert abs(n - 0.2 * total[class_id]) <= max(2, 0.1 * 0.2 * total[class_id])
+
+
+def test_labeled_is_a_share_or_a_number(skewed):
+    assert len(split_of(skewed, labeled=1.0).train_labeled) == 800
+    assert split_of(skewed, labeled=1.0).train_unlabeled == ()
+    assert len(split_of(skewed, labeled=123).train_labeled) == 123
+    single = dataset(*(item(i, [0]) for i in range(10)), names=("a",))
+    assert len(split_of(single, labeled=1).train_labeled) == 1
+
+
+def test_a_rare_class_keeps_an_image_in_the_labelled_part():
+    data = dataset(*(item(i, [i % 3]) for i in range(300)), *(item(300 + i, [3]) for i in range(4)))
+    for seed in range(10):
+        split = split_of(data, labeled=0.05, seed=seed)
+        assert per_class(data, split.train_labeled)[3] >= 1
+
+
+def test_given_splits_are_kept_and_missing_ones_carved_out_of_train():
+    items = [item(i, [i % 4], "train") for i in range(90)] + [item(i, [i % 4], "val") for i in range(90, 120)]
+    split = split_of(dataset(*items), labeled=0.5)
+    assert {path.name for path in split.val} == {f"im {i}.png" for i in range(90, 120)}
+    assert len(split.test) == 10 and len(split.train_labeled) == 40
+    assert not set(split.test) & set(split.val)
+
+
+def test_images_without_labels_are_unlabelled_whatever_the_split_says():
+    items = [item(i, [i % 4]) for i in range(100)]
+    items += [item(100, None), item(101, None, "val"), item(102, [0], "unlabeled")]
+    split = split_of(dataset(*items), labeled=1.0)
+    assert [path.name for path in split.train_unlabeled] == ["im 100.png", "im 101.png", "im 102.png"]
+
+
+def test_an_unlabelled_copy_of_a_test_image_is_left_out():
+    items = [item(i, [i % 4], "train") for i in range(20)] + [item(i, [i % 4], "val") for i in range(20, 24)]
+    items += [item(i, [i % 4], "test") for i in range(24, 28)] + [item(28, None), item(29, None)]
+    groups = [*range(28), 25, 0]
+    split = split_of(dataset(*items), groups, labeled=1.0)
+    assert [path.name for path in split.left_out] == ["im 28.png"]
+    assert [path.name for path in split.train_unlabeled] == ["im 29.png"]
+
+
+def test_a_class_without_labelled_images_is_told():
+    data = dataset(*(item(i, [i % 3]) for i in range(60)))
+    with pytest.raises(UserError, match=r"no labelled training image of class 'd'.*has no box of it at all"):
+        split_of(data, labeled=1.0)
+    data = dataset(*(item(i, [i % 4]) for i in range(60)))
+    with pytest.raises(UserError, match=r"no labelled training image of class .* among 2; raise labeled="):
+        split_of(data, labeled=2)
+
+
+@pytest.mark.parametrize(("labeled", "message"), [(801, "train has 800"), (0, "train has"), (1.5, "neither a share")])
+def test_an_impossible_number_of_labels_is_told(skewed, labeled, message):
+    with pytest.raises(UserError, match=message):
+        split_of(skewed, labeled=labeled)
+
+
+def test_too_few_images_are_told():
+    with pytest.raises(UserError, match="only 2 labelled images"):
+        split_of(dataset(item(0, [0]), item(1, [0]), names=("a",)))
+
+
+def test_the_lists_serve_plain_ultralytics(squares, tmp_path):
+    from dfssd.datasets.formats import load_dataset
+
+    data = load_dataset(str(squares), tmp_path / "sets")
+    split = split_of(data, labeled=0.5)
+    data_yaml = write_split(split, data, tmp_path / "run" / "splits")
+    theirs = check_det_dataset(str(data_yaml))
+    assert theirs["names"] == dict(enumerate(data.names))
+    assert Path(theirs["train"]).read_text().splitlines() == [str(path) for path in split.train_labeled]
+    assert set(yaml.safe_load(data_yaml.read_text())) == {"train", "val", "test", "names"}
+
+
+def test_the_summary_counts_images_and_boxes(tmp_path):
+    data = dataset(*(item(i, [0, 0, 1]) for i in range(30)), names=("a", "b"))
+    split = split_of(data, labeled=0.5, groups=[0, 0, *range(2, 30)])
+    write_split(split, data, tmp_path)
+    summary = json.loads((tmp_path / "split.json").read_text())
+    assert summary["counts"]["train_labeled"] == {
+        "images": 12,
+        "boxes": 36,
+        "images_per_class": {"a": 12, "b": 12},
+        "boxes_per_class": {"a": 24, "b": 12},
+    }
+    assert summary["seed"] == 0 and summary["duplicates"] == [["/set/images/im 0.png", "/set/images/im 1.png"]]
+
+
+def test_a_split_can_be_given_back_even_from_another_machine(skewed, tmp_path):
+    split = split_of(skewed, [0, 0, *range(2, 1000)])
+    data_yaml = write_split(split, skewed, tmp_path)
+    for source in (tmp_path, data_yaml):
+        again = read_split(source, skewed)
+        assert [getattr(again, name) for name in LISTS] == [getattr(split, name) for name in LISTS]
+        assert again.duplicates == split.duplicates
+    moved = dataset(*(Item(Path("/other/images") / i.image.name, i.boxes, i.split) for i in skewed.items))
+    assert [path.name for path in read_split(tmp_path, moved).test] == [path.name for path in split.test]
+
+
+def test_wrong_lists_are_told_with_their_line(tmp_path):
+    data = dataset(*(item(i, [i % 4]) for i in range(40)), item(40, None))
+    paths = [i.image for i in data.items]
+    parts = {"train_labeled": paths[:20], "train_unlabeled": paths[20:30], "val": paths[30:35], "test": paths[35:40]}
+
+    def read(**changed):
+        write_split(Split(**{k: tuple(v) for k, v in parts.items()}), data, tmp_path)
+        for name, lines in changed.items():
+            (tmp_path / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+        return read_split(tmp_path, data)
+
+    assert len(read().train_labeled) == 20
+    with pytest.raises(UserError, match=r"test\.txt:1: /x/unknown\.png is not in data set set"):
+        read(test=["/x/unknown.png"])
+    with pytest.raises(UserError, match=r"test\.txt:2: .* is also in train_labeled\.txt"):
+        read(test=[paths[36], paths[0]])
+    with pytest.raises(UserError, match=r"val\.txt:1: .* has no labels"):
+        read(val=[paths[40]])
+    with pytest.raises(UserError, match=r"val\.txt is empty"):
+        read(val=[])
+    with pytest.raises(UserError, match="no labelled training image of class 'a'"):
+        read(train_labeled=[paths[i] for i in range(20) if i % 4])
+    (tmp_path / "test.txt").unlink()
+    with pytest.raises(UserError, match=r"test\.txt does not exist"):
+        read_split(tmp_path, data)

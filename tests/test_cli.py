@@ -1,0 +1,159 @@
+"""The command line: exit codes and one-line errors of the whole program, without training anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dfssd.cli import main
+from tests.conftest import write_images
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    """A folder in YOLO layout with six labelled images, and the current directory outside the checkout."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "set", 6, seed=1)
+    (tmp_path / "set" / "classes.txt").write_text("dark\nbright\n", encoding="utf-8")
+    return tmp_path / "set"
+
+
+def fails(capsys, *words: str) -> str:
+    """Run the command line, check that it ends as bad input must, and return its message."""
+    base = {"teacher": "yolov8n.yaml", "student": "yolov8n.yaml", "device": "cpu", "data_dir": "data sets"}
+    given = [*words, *(f"{k}={v}" for k, v in base.items() if not any(w.startswith(f"{k}=") for w in words))]
+    assert main(given) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    return message
+
+
+def test_help_lists_keys_terms_and_defaults(capsys) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("unlabeled_ratio", "hwjs.tau", "response_cls", "pseudo.tau0", "0.5"):
+        assert expected in shown
+
+
+def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "data=demo", "epoch=3"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: unknown key 'epoch'; did you mean 'epochs'?"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "data is missing"),
+        (["data=nowhere"], "nowhere"),
+        (["data=set", "student=set"], "is not a model"),
+        (["data=set", "teacher=gone.pt"], "teacher=gone.pt: no such file"),
+        (["data=set", "batch=-1"], "whole number of at least 2"),
+        (["data=set", "batch=0.5"], "whole number of at least 2"),
+        (["data=set", "format=onnx,engin"], "engin"),
+        (["data=set", "amp=fp8"], "amp=fp8: must be"),
+        (["data=set", "epochs=many"], "epochs"),
+        (["data=set", "hwjs.tau=-1"], "hwjs.tau=-1 must be"),
+        (["data=set", "resume=nowhere"], "no run.yaml there"),
+    ],
+)
+def test_bad_arguments(folder: Path, capsys, words: list[str], message: str) -> None:
+    assert message in fails(capsys, *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_no_free_gpu(folder: Path, capsys) -> None:
+    assert "say device=cpu" in fails(capsys, "data=set", "device=0")
+    assert "say device=cpu" in fails(capsys, "data=set", "device=0,1")
+
+
+def test_gpu_that_is_full_or_not_there(monkeypatch) -> None:
+    from dfssd import hardware
+    from dfssd.errors import UserError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (1 << 28, 80 << 30))
+    assert hardware.check_device(0) == "0"
+    with pytest.raises(UserError, match=r"has 1 GPU"):
+        hardware.check_device("0,1")
+    with pytest.raises(UserError, match=r"only 0\.2 of 80 GiB are free"):
+        hardware.check_room("0")
+
+
+@pytest.mark.parametrize(
+    ("amp", "units", "expected"),
+    [
+        (None, True, (False, True)),
+        (None, False, (False, False)),
+        ("bf16", False, (False, True)),
+        (False, True, (False, False)),
+        ("fp32", True, (False, False)),
+    ],
+)
+def test_mixed_precision_on_the_cpu(monkeypatch, amp, units: bool, expected: tuple) -> None:
+    from dfssd import hardware
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: units)
+    assert hardware.resolve_amp(amp, "cpu") == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0 0.5 0.5 0.2 0.2 0.9", "columns"),
+        ("7 0.5 0.5 0.2 0.2", "class"),
+        ("0 1.5 0.5 0.2 0.2", "1.5"),
+        ("0 nan 0.5 0.2 0.2", "nan"),
+    ],
+)
+def test_bad_label_names_file_and_line(folder: Path, capsys, row: str, message: str) -> None:
+    label = sorted((folder / "labels").glob("*.txt"))[2]
+    label.write_text("0 0.5 0.5 0.2 0.2\n" + row + "\n", encoding="utf-8")
+    error = fails(capsys, "data=set")
+    assert f"{label.name}:2" in error and message in error.lower()
+
+
+def test_corrupt_image_is_named_and_skipped_on_demand(folder: Path, capsys) -> None:
+    image = sorted((folder / "images").glob("*.png"))[1]
+    image.write_bytes(image.read_bytes()[:100])
+    assert image.name in fails(capsys, "data=set")
+
+
+def test_segmentation_student(folder: Path, capsys) -> None:
+    assert "is not a detector" in fails(capsys, "data=set", "student=yolov8n-seg.yaml")
+
+
+def test_pair_of_two_families(folder: Path, capsys) -> None:
+    assert "different families" in fails(capsys, "data=set", "teacher=yolo11n.yaml")
+
+
+def test_duplicate_class_names(folder: Path, capsys) -> None:
+    tree = {"path": str(folder), "train": "images", "val": "images", "names": ["dark", "dark"]}
+    Path("data.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert "dark" in fails(capsys, "data=data.yaml")
+
+
+def test_full_disk_is_told_with_the_way_to_go_on(tmp_path: Path) -> None:
+    from dfssd.errors import UserError
+    from dfssd.hardware import told_plainly
+
+    for problem in (OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")):
+        with pytest.raises(UserError, match=r"full.*resume="), told_plainly(tmp_path):
+            raise problem
+    with pytest.raises(RuntimeError, match="something else"), told_plainly(tmp_path):
+        raise RuntimeError("something else")

@@ -1,0 +1,157 @@
+"""The whole recipe on tiny data: every file, a reusable split, a kill at any place, a teacher in another class order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from ultralytics import YOLO
+
+from dfssd.cli import main
+from tests.conftest import NAMES
+
+ROOT = Path(__file__).resolve().parents[1]
+ARGUMENTS = [
+    "teacher=yolov8n.yaml",
+    "student=yolov8n.yaml",
+    "teacher_epochs=1",
+    "epochs=2",
+    "imgsz=64",
+    "batch=4",
+    "device=cpu",
+    "workers=0",
+    "plots=false",
+    "selftest_steps=1",
+    "nbs=4",
+]
+
+
+def arguments(squares: Path, tmp_path: Path, *more: str) -> list[str]:
+    replaced = {word.partition("=")[0] for word in more}
+    kept = [word for word in ARGUMENTS if word.partition("=")[0] not in replaced]
+    return [f"data={squares}", f"project={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}", *kept, *more]
+
+
+def test_every_file_and_section_is_there(squares: Path, tmp_path: Path, capsys) -> None:
+    assert main(arguments(squares, tmp_path, "name=all")) == 0
+    assert "student " in capsys.readouterr().out.splitlines()[-1]
+    run = tmp_path / "runs" / "all"
+    for name in (
+        "run.yaml",
+        "results.json",
+        "report.md",
+        "splits/train_labeled.txt",
+        "splits/data.yaml",
+        "pseudo/predictions.json",
+        "weights/teacher.pt",
+        "weights/baseline.pt",
+        "weights/student.pt",
+        "weights/student.onnx",
+    ):
+        assert (run / name).is_file(), name
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [s["name"] for s in results["stages"]] == [
+        "prepare", "teacher", "pseudo-label", "baseline", "student", "test", "export", "report"
+    ]  # fmt: skip
+    assert all(s["status"] == "done" and s["seconds"] >= 0 for s in results["stages"])
+    for network in ("teacher", "baseline", "student"):
+        assert set(results["test"][network]["per_class"]) == set(NAMES)
+        assert 0 <= results["test"][network]["map50_95"] <= 1
+    assert results["training"]["baseline"]["batches"] == results["training"]["student"]["batches"] == 8
+    assert results["training"]["baseline"]["optimizer_steps"] == results["training"]["student"]["optimizer_steps"] > 0
+    assert results["export"]["passed"] and results["export"]["max_box_diff_px"] < 0.5
+    for term in ("hwjs", "response_cls", "response_dfl"):
+        assert {"first", "last", "grad_share"} <= set(results["distill"]["terms"][term])
+    assert results["distill"]["selftest"]["teacher_unchanged"]
+    assert results["pseudo_labels"]["images"] == 8
+    recorded = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+    assert recorded["config"]["teacher_epochs"] == 1 and recorded["train"]["epochs"] == 2
+    assert not list(run.rglob("*.part*")) and not list(run.rglob("writing_*"))
+    plain = YOLO(run / "weights" / "student.pt")
+    assert plain.names == dict(enumerate(NAMES))
+
+
+def test_second_run_takes_split_and_teacher_of_the_first(squares: Path, tmp_path: Path, teacher_file: Path) -> None:
+    swapped = YOLO(teacher_file)
+    swapped.model.names = dict(enumerate(reversed(NAMES)))
+    swapped.save(tmp_path / "swapped.pt")
+    first = arguments(squares, tmp_path, "name=a", f"teacher={tmp_path / 'swapped.pt'}", "epochs=1", "baseline=off")
+    assert main(first) == 0
+    run = tmp_path / "runs" / "a"
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert {s["name"]: s["status"] for s in results["stages"]}["teacher"] == "reused"
+    assert {s["name"]: s["status"] for s in results["stages"]}["baseline"] == "skipped"
+    assert YOLO(run / "weights" / "teacher.pt").names == dict(enumerate(NAMES))
+    again = [w for w in first if not w.startswith("name=")]
+    assert main([*again, "name=b", f"split={run / 'splits'}"]) == 0
+    for part in ("train_labeled", "train_unlabeled", "val", "test"):
+        lists = [(tmp_path / "runs" / name / "splits" / f"{part}.txt").read_text(encoding="utf-8") for name in "ab"]
+        assert lists[0] == lists[1]
+
+
+def test_no_unlabelled_images_works_and_says_so(squares: Path, tmp_path: Path, capsys) -> None:
+    tree = yaml.safe_load(squares.read_text(encoding="utf-8"))
+    tree.pop("unlabeled")
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert main(arguments(alone, tmp_path, "name=alone", "epochs=1", "baseline=off")) == 0
+    assert "no unlabelled images" in capsys.readouterr().out
+    results = json.loads((tmp_path / "runs" / "alone" / "results.json").read_text(encoding="utf-8"))
+    assert results["pseudo_labels"] is None
+    assert results["distill"]["terms"]["hwjs"]["last"] > 0
+
+
+def test_run_killed_twice_finishes_with_the_same_budget(squares: Path, tmp_path: Path) -> None:
+    words = arguments(squares, tmp_path, "name=killed", "epochs=3")
+    run = tmp_path / "runs" / "killed"
+    student = run / "train" / "student" / "weights" / "last.pt"
+    teacher = run / "train" / "teacher" / "weights" / "last.pt"
+    for marker in (teacher, student):
+        again = [f"resume={run}"] if run.exists() else []
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *words, *again],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 300
+        while not marker.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert marker.exists() and process.poll() is None, "the run ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert main([*words, f"resume={run}"]) == 0
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [s["name"] for s in results["stages"]].count("teacher") == 1
+    training = results["training"]
+    assert training["student"]["batches"] == training["baseline"]["batches"] == 12
+    assert training["student"]["optimizer_steps"] == training["baseline"]["optimizer_steps"]
+    assert training["student"]["epochs_done"] == 3
+
+
+def test_resume_refuses_another_line(squares: Path, tmp_path: Path, capsys) -> None:
+    run = tmp_path / "runs" / "other"
+    words = arguments(squares, tmp_path, "name=other", "epochs=1", "baseline=off", "teacher_epochs=1")
+    assert main(words) == 0
+    changed = [w for w in words if not w.startswith("epochs=")]
+    assert main([*changed, "epochs=5", f"resume={run}"]) == 2
+    assert "epochs=5, but the run was started with epochs=1" in capsys.readouterr().err
+    assert main([f"resume={run}"]) == 0
+    assert capsys.readouterr().out.count("before, kept") == 8
+
+
+@pytest.mark.parametrize("content", ["{half", ""])
+def test_damaged_record_is_told(tmp_path: Path, capsys, content: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.yaml").write_text("config: {}\nterms: {}\ntrain: {}\ngiven: {}\n", encoding="utf-8")
+    (run / "results.json").write_text(content, encoding="utf-8")
+    assert main([f"resume={run}"]) == 2
+    assert "results.json cannot be read" in capsys.readouterr().err
