@@ -93,7 +93,6 @@ class StageTrainer(DetectionTrainer):
         self.add_callback("on_train_start", StageTrainer._align_sampler)
         self.add_callback("on_train_start", StageTrainer._trim_csv)
         self.add_callback("on_train_batch_end", StageTrainer._count_batch)
-        self.add_callback("on_model_save", StageTrainer.write_summary)
 
     def build_train_dataset(self, labeled: Any) -> MixedDataset:
         """The training data of this stage; ``labeled`` is the dataset Ultralytics built from the labelled list."""
@@ -148,9 +147,14 @@ class StageTrainer(DetectionTrainer):
             return super().validate()
 
     def save_model(self) -> Any:
-        """Ultralytics' checkpoints, written under other names first and renamed when complete."""
+        """Ultralytics' checkpoints, written under other names first and renamed when complete.
+
+        The summary is written before the renaming, so whoever finds a checkpoint finds its summary, too.
+        """
         with self._checkpoints_aside():
-            return super().save_model()
+            saved = super().save_model()
+            self.write_summary()
+            return saved
 
     def final_eval(self) -> None:
         """Ultralytics' final evaluation, which strips both checkpoints in place: done on copies, then renamed."""
@@ -184,7 +188,7 @@ class StageTrainer(DetectionTrainer):
         return self.save_dir.with_name(f"{self.save_dir.name}.json")
 
     def write_summary(self) -> None:
-        """Write :meth:`summary`; done with every checkpoint, since the process may not live to the end."""
+        """Write :meth:`summary`; done with every checkpoint, since the process may not live to the last one."""
         if RANK in {-1, 0}:
             write_json(self.summary_file, self.summary())
 
