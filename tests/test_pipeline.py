@@ -1,4 +1,4 @@
-"""The whole recipe on tiny data: every file, a reusable split, a kill at any place, a teacher in another class order."""
+"""The whole recipe on tiny data: every file, reused splits, kills at any place, a teacher of another class order."""
 
 from __future__ import annotations
 

@@ -82,6 +82,7 @@ class MixedDataset(ConcatDataset):
     Each sample gets ``labeled`` (bool); :attr:`labels` shows only true and accepted boxes.
     """
 
+    datasets: list[YOLODataset]
     collate_fn = staticmethod(YOLODataset.collate_fn)
 
     def __init__(self, labeled: YOLODataset, unlabeled: PseudoLabelDataset | None = None):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -95,13 +96,13 @@ def describe(source: str, role: str) -> ModelFacts:
     """
     trained = source.endswith(".pt")
     try:
-        model: nn.Module = load_checkpoint(source)[0] if trained else DetectionModel(source, verbose=False)
+        model: Any = load_checkpoint(source)[0] if trained else DetectionModel(source, verbose=False)
     except UserError:
         raise
     except Exception as e:
         reason = " ".join(str(e).split())[:160]
         raise UserError(f"{role}={source} cannot be read as an Ultralytics model: {reason}") from e
-    head = model.model[-1] if hasattr(model, "model") else None
+    head: Any = model.model[-1] if hasattr(model, "model") else None
     if type(head) is not Detect:  # its subclasses segment, estimate poses, read prompts or lack the one-to-many head
         kind = type(head).__name__ if head is not None else type(model).__name__
         raise UserError(f"{role}={source} is not a detector (its head is {kind}); give a detection model")

@@ -117,6 +117,10 @@ class DistillationPair(DistillationModel):
         gradients (dict): The last measured gradient norms: term name or ``det`` -> L2 norm over student parameters.
     """
 
+    teacher_model: Any
+    student_model: Any
+    projector: nn.ModuleDict
+
     def __init__(
         self,
         teacher: nn.Module,
@@ -176,7 +180,7 @@ class DistillationPair(DistillationModel):
             nc=head.nc,
         )
         self._clear_features()
-        built = {}
+        built: dict[str, nn.Module] = {}
         for name, options in terms.items():
             own = {k: v for k, v in options.items() if k not in {"weight", "schedule"}}
             built[name] = TERMS[name](shape, **own)
@@ -233,8 +237,8 @@ class DistillationPair(DistillationModel):
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         criterion = self.student_model.criterion
-        parts = (criterion, getattr(criterion, "one2many", None), getattr(criterion, "one2one", None))
-        branches = [part for part in parts if hasattr(part, "bce")]
+        heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
+        branches: list[Any] = [part for part in (criterion, *heads) if hasattr(part, "bce")]
         for branch in branches:
             if not isinstance(branch.bce, IgnoringBCE):
                 branch.bce = IgnoringBCE()

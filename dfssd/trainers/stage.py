@@ -72,17 +72,20 @@ class StageSettings:
     def write(self, stage_dir: str | Path) -> None:
         """Write the settings beside ``stage_dir``."""
         tree = asdict(self)
-        write_yaml(self.path(stage_dir), {k: list(v) if isinstance(v, tuple) else v for k, v in tree.items()})
+        write_yaml(self.path(stage_dir), {**tree, "layers": list(self.layers)})
 
     @classmethod
     def read(cls, stage_dir: str | Path) -> StageSettings:
         """Read the settings of the stage in ``stage_dir``."""
-        tree = read_yaml(cls.path(stage_dir))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()})
+        tree: dict[str, Any] = read_yaml(cls.path(stage_dir))
+        return cls(**{**tree, "layers": tuple(tree["layers"])})
 
 
 class StageTrainer(DetectionTrainer):
     """Trains on the labelled images only: the teacher and the baseline. The student's trainer extends it."""
+
+    last: Path
+    best: Path
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ultralytics.nn.tasks import load_checkpoint
@@ -30,6 +30,8 @@ def _not_about_teacher(record: logging.LogRecord) -> bool:
 class StudentTrainer(StageTrainer):
     """Trains the student on labelled and pseudo-labelled images under the guidance of a frozen teacher."""
 
+    model: Any
+
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the stage trainer and hook the self-test into it."""
         super().__init__(cfg, overrides, _callbacks)
@@ -37,11 +39,18 @@ class StudentTrainer(StageTrainer):
         self.selftest: dict[str, Any] = {}
         self._batch_in_epoch = 0
         self._alive: dict[str, bool] = {}
+        self._adapters: dict[str, torch.Tensor] = {}
+        self._teacher_hash = ""
         self.add_callback("on_train_start", StudentTrainer._start_selftest)
         self.add_callback("on_train_epoch_start", StudentTrainer._start_epoch)
         self.add_callback("on_train_batch_end", StudentTrainer._check_signal)
         self.add_callback("on_train_epoch_end", StudentTrainer._end_epoch)
         self.add_callback("on_train_end", StudentTrainer._end_selftest)
+
+    @property
+    def pair(self) -> DistillationPair:
+        """The model, without the wrapper of a multi-GPU training."""
+        return cast(DistillationPair, unwrap_model(self.model))
 
     def setup_model(self) -> Any:
         """The pair, fresh or from the checkpoint to resume; returns that checkpoint, as Ultralytics expects.
@@ -76,12 +85,12 @@ class StudentTrainer(StageTrainer):
     def set_model_attributes(self) -> None:
         """Class count, names and arguments, on the pair and on the student, whose loss reads them."""
         super().set_model_attributes()
-        student = unwrap_model(self.model).student_model
+        student = self.pair.student_model
         student.nc, student.names, student.args = self.model.nc, self.model.names, self.model.args
 
     def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """The optimizer over student and adapters; the teacher is taken out of sight, so it can never be in it."""
-        pair = unwrap_model(model)
+        pair = self.pair
         teacher, pair.teacher_model = pair.teacher_model, None
         try:
             return super().build_optimizer(model, *args, **kwargs)
@@ -115,7 +124,7 @@ class StudentTrainer(StageTrainer):
             batch[f"ignore_{name}"] = batch[name][ignore]
         for name in ("batch_idx", "bboxes", "cls"):
             batch[name] = batch[name][~ignore]
-        pair = unwrap_model(self.model)
+        pair = self.pair
         per_epoch = self.settings.batches_per_epoch
         pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
         pair.probe = self._batch_in_epoch == 0 or self.batches_done < self.settings.selftest_steps
@@ -125,7 +134,7 @@ class StudentTrainer(StageTrainer):
     def summary(self) -> dict[str, Any]:
         """The stage's summary, with the record of the distillation terms and the self-test under ``distill``."""
         terms = {}
-        for name, (weight, schedule) in unwrap_model(self.model).weights.items():
+        for name, (weight, schedule) in self.pair.weights.items():
             record = self.records[name]
             values, shares = record["by_epoch"], record["grad_share_by_probe"]
             terms[name] = {
@@ -142,7 +151,7 @@ class StudentTrainer(StageTrainer):
     def _start_selftest(trainer: StudentTrainer) -> None:
         """Note the state that must not change (teacher) and the one that must (adapters)."""
         LOGGER.removeFilter(_not_about_teacher)
-        pair = unwrap_model(trainer.model)
+        pair = trainer.pair
         trainer.records = {name: {"by_epoch": [], "grad_share_by_probe": []} for name in pair.weights}
         if trainer.start_epoch and trainer.summary_file.exists():
             before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))["distill"]["terms"]
@@ -167,7 +176,7 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _check_signal(trainer: StudentTrainer) -> None:
         """Record the gradient shares where they were measured; stop if a term is not finite or moves nothing."""
-        pair = unwrap_model(trainer.model)
+        pair = trainer.pair
         if not pair.probe:
             return
         total = sum(pair.gradients.values())
@@ -199,7 +208,7 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _end_selftest(trainer: StudentTrainer) -> None:
         """After the last epoch: the teacher is the same bit for bit, and the adapters have learnt."""
-        pair = unwrap_model(trainer.model)
+        pair = trainer.pair
         trainer.selftest["teacher_unchanged"] = state_hash(pair.teacher_model) == trainer._teacher_hash
         frozen = [n for n, p in pair.projector.named_parameters() if torch.equal(p.detach(), trainer._adapters[n])]
         trainer.selftest["adapters_changed"] = not frozen
@@ -207,6 +216,8 @@ class StudentTrainer(StageTrainer):
         if not trainer.selftest["teacher_unchanged"]:
             raise UserError("self-test: the teacher's weights changed during training; its result cannot be trusted")
         if trainer.ema.updates < 2:  # Ultralytics' first step has learning rate 0
-            LOGGER.warning(f"only {trainer.ema.updates} optimizer step(s): nothing was learnt; raise epochs or lower nbs")
+            LOGGER.warning(
+                f"only {trainer.ema.updates} optimizer step(s): nothing was learnt; raise epochs or lower nbs"
+            )
         elif frozen:
             raise UserError(f"self-test: adapters {', '.join(frozen)} did not change during training")
