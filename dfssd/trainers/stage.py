@@ -92,10 +92,14 @@ class StageTrainer(DetectionTrainer):
         super().__init__(cfg, overrides, _callbacks)
         self.settings = StageSettings.read(self.save_dir)
         self.batches_done = 0
-        self.add_callback("on_train_start", StageTrainer._use_cores)
-        self.add_callback("on_train_start", StageTrainer._align_sampler)
-        self.add_callback("on_train_start", StageTrainer._trim_csv)
+        for callback in (StageTrainer._use_cores, StageTrainer._align_sampler, StageTrainer._trim_csv):
+            self.add_callback("on_train_start", callback)
         self.add_callback("on_train_batch_end", StageTrainer._count_batch)
+
+    def add_callback(self, event: str, callback: Any) -> None:
+        """Add a callback once: in a multi-GPU run every process gets those of the first and then adds its own."""
+        if callback not in self.callbacks[event]:
+            super().add_callback(event, callback)
 
     def build_train_dataset(self, labeled: Any) -> MixedDataset:
         """The training data of this stage; ``labeled`` is the dataset Ultralytics built from the labelled list."""

@@ -279,3 +279,18 @@ def test_term_that_is_not_finite_stops_the_training(squares, pseudo, teacher_fil
     student_settings(pseudo, teacher_file, terms={"broken": {"weight": 1.0, "schedule": "constant"}}).write(stage)
     with pytest.raises(UserError, match=r"self-test: term broken is not finite"):
         StudentTrainer(overrides=overrides(squares, stage)).train()
+
+
+def test_worker_of_a_multi_gpu_run_rebuilds_the_same_trainer(squares, pseudo, teacher_file, tmp_path) -> None:
+    """Ultralytics' workers get the class, the arguments and the callbacks, nothing else (``generate_ddp_file``)."""
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    stage = tmp_path / "train" / "student"
+    settings = student_settings(pseudo, teacher_file)
+    settings.write(stage)
+    first = StudentTrainer(overrides=overrides(squares, stage))
+    cfg = {**DEFAULT_CFG_DICT, "save_dir": ""}
+    worker = type(first)(cfg=cfg, overrides=vars(first.args), _callbacks=first.callbacks)
+    assert worker.settings == settings and worker.save_dir == first.save_dir
+    counts = [{event: len(found) for event, found in t.callbacks.items()} for t in (first, worker)]
+    assert counts[0] == counts[1]

@@ -1,0 +1,55 @@
+"""Two processes (gloo): each sees its own images, and both end up with the same student and adapters."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from dfssd.datasets.semi import MixedSampler
+from dfssd.distillation.pair import state_hash
+from tests.distillation.test_pair import make_batch, make_pair
+
+
+def work(rank: int, folder: str) -> None:
+    """One training step of one process; leaves gradients, weights and seen images in ``folder``."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+    )
+    pair = make_pair()
+    model = DistributedDataParallel(pair, find_unused_parameters=True)  # as Ultralytics wraps a distillation model
+    optimizer = torch.optim.SGD([p for p in pair.parameters() if p.requires_grad], lr=0.01)
+    teacher = state_hash(pair.teacher_model)
+    batch = make_batch([True, False])
+    torch.manual_seed(rank)
+    batch["img"] = torch.rand(2, 3, 64, 64)
+    pair.probe = True  # measured inside the forward pass, it must not disturb the gradient exchange
+    model(batch)[0].sum().backward()
+    optimizer.step()
+    sampler = MixedSampler(8, 8, labeled_per_batch=1, unlabeled_per_batch=1, batches=4, seed=0, rank=rank, world=2)
+    state = {
+        "seen": list(sampler),
+        "image": batch["img"],
+        "teacher": state_hash(pair.teacher_model) == teacher,
+        "student": {n: p.detach() for n, p in pair.student_model.named_parameters()},
+        "adapters": {n: p.detach() for n, p in pair.projector.named_parameters()},
+    }
+    torch.save(state, os.path.join(folder, f"{rank}.pt"))
+    dist.destroy_process_group()
+
+
+def test_two_processes_stay_the_same_and_share_the_images(tmp_path: Path) -> None:
+    multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    assert not torch.equal(first["image"], second["image"])
+    assert not set(first["seen"]) & set(second["seen"])
+    for part in ("student", "adapters"):
+        for name, value in first[part].items():
+            assert torch.allclose(value, second[part][name], atol=1e-7), name
+    assert first["teacher"] and second["teacher"]
