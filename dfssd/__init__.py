@@ -13,4 +13,5 @@ __version__ = "0.1.0"
 # (requirements.txt is the only thing that installs here), and it limits torch to one thread unless a number is given,
 # which on a CPU halves the speed of a training even on two cores.
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-os.environ.setdefault("OMP_NUM_THREADS", str(psutil.cpu_count(logical=False) or os.cpu_count() or 1))
+_allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+os.environ.setdefault("OMP_NUM_THREADS", str(min(psutil.cpu_count(logical=False) or _allowed, _allowed)))

@@ -7,7 +7,7 @@ Three kinds of keys share one flat, dotted name space:
 * **Ultralytics keys** (``epochs``, ``imgsz``) are checked by Ultralytics and passed on.
 
 Anything else is an error that names the nearest key. Nothing here imports Ultralytics or torch: the two foreign name
-spaces are handed in, so that a typo is answered in a fraction of a second.
+spaces are handed in.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "preprocess.pad": _boolean,
     "teacher_train": _one_of("auto", True, False),
     "teacher_epochs": lambda v: None if v == "auto" else _number(1, math.inf, whole=True)(v),
-    "teacher_min_steps": _number(1, math.inf, whole=True),
+    "teacher_min_batches": _number(1, math.inf, whole=True),
     "pseudo.tau_low": _unit,
     "pseudo.tau0": _unit,
     "pseudo.tau_max": _unit,
@@ -308,9 +308,11 @@ def resolve(
         raise UserError(f"{recipe}: terms must be a mapping of term to its options, for example hwjs: {{weight: 1.0}}")
     known = {*own, *ultralytics_keys, *(f"{t}.{o}" for t, os in term_options.items() for o in {*os, *TERM_OPTIONS})}
 
+    if "terms" in given:
+        raise UserError("terms is a section of a recipe; on the command line set one option, such as hwjs.weight=2")
     layers = (
         (f"in {recipe.name}: ", {**flatten(recipe_tree), **flatten(recipe_terms)}),
-        ("", {k: v for k, v in given.items() if k != "terms"}),
+        ("", given),
     )
     for where, values in layers:
         for key, value in values.items():

@@ -29,12 +29,13 @@ def check_device(device: Any) -> str:
             raise UserError("device=mps: this machine has no Apple GPU that torch can use; say device=cpu")
         return name
     wanted = name.split(",")
-    if all(w.lstrip("-").isdigit() for w in wanted):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not count:
-            raise UserError(f"device={device}: no GPU that torch {torch.__version__} can use; say device=cpu")
-        if any(int(w) >= count for w in wanted):
-            raise UserError(f"device={device}: this machine has {count} GPU(s), numbered from 0")
+    if not all(w.lstrip("-").isdigit() for w in wanted):
+        raise UserError(f"device={device}: must be cpu, mps, or the numbers of GPUs such as 0 or 0,1")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise UserError(f"device={device}: no GPU that torch {torch.__version__} can use; say device=cpu")
+    if any(int(w) >= count for w in wanted):
+        raise UserError(f"device={device}: this machine has {count} GPU(s), numbered from 0")
     return name
 
 
@@ -54,6 +55,8 @@ def resolve_amp(amp: Any, device: str) -> tuple[Any, bool]:
     if choice not in {"auto", "true", "fp32", "bf16", "fp16"}:
         raise UserError(f"amp={amp}: must be auto, true, false, bf16, fp16 or fp32")
     if device == "cpu":
+        if choice == "fp16":
+            raise UserError("amp=fp16 needs a GPU; on a CPU say amp=bf16 or amp=false")
         units = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         return False, choice == "bf16" or (choice in {"auto", "true"} and units)
     if device == "mps":
@@ -85,7 +88,7 @@ def use_all_cores() -> None:
     Ultralytics leaves one core free whenever it selects the CPU, for loader workers that it does not start there: on
     two cores that halves the speed of a training.
     """
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"].partition(",")[0]))
 
 
 @contextlib.contextmanager
@@ -101,6 +104,8 @@ def told_plainly(folder: Path) -> Iterator[None]:
         raise
     except RuntimeError as e:
         text = str(e).lower()
+        if "nan persisted" in text:
+            raise UserError(f"the training does not converge ({e}): lower lr0 or the weights of the terms") from e
         if "out of memory" in text:
             raise UserError(
                 f"the GPU ran out of memory: lower batch or imgsz in a new run, or free the GPU, {again}"

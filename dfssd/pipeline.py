@@ -21,6 +21,7 @@ from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.splits import make_split, read_split, write_split
 from dfssd.distillation.compatibility import align_teacher, resolve_weights
+from dfssd.errors import UserError
 from dfssd.hardware import check_device, resolve_amp, told_plainly
 from dfssd.preflight import check_before_start, teacher_is_to_be_trained
 from dfssd.runfolder import RunFolder
@@ -102,6 +103,8 @@ class Pipeline:
         seed = c.train.get("seed", 0)
         groups = duplicate_groups([item.image for item in dataset.items])
         if c["split"]:
+            if clash := {"labeled", "limit"} & set(c.given):
+                raise UserError(f"split={c['split']} says which images are used; leave out {', '.join(sorted(clash))}")
             split = read_split(Path(c["split"]), dataset)
         else:
             split = make_split(
@@ -183,11 +186,11 @@ class Pipeline:
         per_epoch = math.ceil(self.results["data"]["train_labeled"] / self.batch)
         patience = passes
         if passes == "auto":
-            # To the plateau on val: at least the student's budget and teacher_min_steps are planned, so that the
+            # To the plateau on val: at least the student's budget and teacher_min_batches are planned, so that the
             # learning rate has time to fall, and a quarter of that without a better val mAP ends it early.
             per_epoch = max(per_epoch, self._batches_per_epoch())
-            passes = math.ceil(max(self.config["teacher_min_steps"], per_epoch * self.epochs) / per_epoch)
-            patience = max(10, round(passes / 4))
+            passes = math.ceil(max(self.config["teacher_min_batches"], per_epoch * self.epochs) / per_epoch)
+            patience = self.config.train.get("patience", max(10, round(passes / 4)))
         settings = StageSettings(batches_per_epoch=per_epoch, cpu_bf16=self.cpu_bf16)
         self._train("teacher", StageTrainer, settings, model=source, epochs=passes, patience=patience)
         return "done"

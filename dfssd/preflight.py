@@ -24,11 +24,36 @@ def check_before_start(config: Config) -> None:
     check_room(device)
     resolve_amp(config.train.get("amp"), device)
     check_formats(config["format"].split(","))
+    _check_training(config)
     batch = config.train.get("batch", 16)
     if not isinstance(batch, int) or batch < 2:
         raise UserError(f"batch={batch}: give a whole number of at least 2; budgets are matched in batches of one size")
     facts = [describe(resolve_weights(config[role], role), role) for role in ("teacher", "student")]
-    check_pair(*facts, needs_dfl="response_dfl" in config.terms)
+    teacher, student = facts
+    check_pair(teacher, student, needs_dfl="response_dfl" in config.terms)
+    if config["layers"] != "auto" and max(config["layers"]) >= min(teacher.head, student.head):
+        last = min(teacher.head, student.head) - 1
+        raise UserError(f"layers={config['layers']}: these models have layers 0 to {last} before the head")
+    print(
+        f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
+        f"strides {student.strides}, {student.reg_max} bins per box side"
+    )
+
+
+OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
+"""What Ultralytics 8.4.190 builds (tested)."""
+
+
+def _check_training(config: Config) -> None:
+    """Values that Ultralytics accepts here and stumbles over in the middle of a run."""
+    train = config.train
+    for key, low in (("epochs", 1), ("imgsz", 32)):
+        value = train.get(key, low)
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise UserError(f"{key}={value}: must be a whole number >= {low}")
+    optimizer = str(train.get("optimizer", "auto"))
+    if optimizer.lower() not in {o.lower() for o in OPTIMIZERS}:
+        raise UserError(f"optimizer={optimizer}: must be one of {', '.join(OPTIMIZERS)}")
 
 
 def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
@@ -38,4 +63,6 @@ def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
         UserError: It was trained on other classes.
     """
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
-    return teacher_needs_training(teacher, classes, config["teacher_train"])
+    train = teacher_needs_training(teacher, classes, config["teacher_train"])
+    print("[dfssd] the teacher " + ("is trained on the labelled images" if train else "knows all classes by name"))
+    return train

@@ -49,18 +49,18 @@ class RunFolder:
     def create(cls, config: Config, command: str) -> RunFolder:
         """Make a new folder ``project/name``, counting up as Ultralytics does unless ``exist_ok``."""
         base = Path(config["project"]) / (config["name"] or Path(config["recipe"]).stem)
-        path = base
-        if config["exist_ok"]:
-            for part in ("train", "pseudo", "splits", "weights", "plots"):
-                shutil.rmtree(path / part, ignore_errors=True)
-            (path / "results.json").unlink(missing_ok=True)
-        else:
-            number = 2
-            while path.exists():
-                path = base.with_name(f"{base.name}{number}")
-                number += 1
+        path, number = base, 1
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            base.parent.mkdir(parents=True, exist_ok=True)
+            if config["exist_ok"]:
+                base.mkdir(exist_ok=True)
+                (base / "results.json").unlink(missing_ok=True)  # first: it says which of the others can be relied on
+                for part in ("train", "pseudo", "splits", "weights", "plots", "test"):
+                    shutil.rmtree(base / part, ignore_errors=True)
+            else:
+                while not _made(path):
+                    number += 1
+                    path = base.with_name(f"{base.name}{number}")
         except OSError as e:
             raise UserError(
                 f"cannot make the run folder {path}: {e.strerror}; choose another place with project="
@@ -106,7 +106,11 @@ class RunFolder:
                 )
         own = {**tree["config"], **{k: v for k, v in config.own.items() if k in CHANGEABLE}}
         train = {**tree["train"], **{k: v for k, v in config.train.items() if k in CHANGEABLE}}
-        return cls(path), Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
+        run = cls(path)
+        facts = run.facts("resume", config)
+        session = {key: facts[key] for key in ("dfssd", "ultralytics", "torch", "python", "machine", "device", "git")}
+        run.results["run"].setdefault("resumed", []).append(session)
+        return run, Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
 
     def save(self) -> None:
         """Write ``results.json``, whole."""
@@ -122,7 +126,9 @@ class RunFolder:
             print(f"[dfssd] {name}: {done['status']} before, kept")
             return
         print(f"[dfssd] {name}")
-        self.results["stages"] = [s for s in self.results["stages"] if s["name"] != name]
+        # what a stage wrote is the input of the later ones: they are done anew
+        earlier = STAGES[: STAGES.index(name)]
+        self.results["stages"] = [s for s in self.results["stages"] if s["name"] in earlier]
         start = time.monotonic()
         status = work()
         seconds = round(time.monotonic() - start, 1)
@@ -144,6 +150,15 @@ class RunFolder:
             "recipe": config["recipe"],
             "git": git_commit(),
         }
+
+
+def _made(path: Path) -> bool:
+    """Make the folder; False if it is there already. Two runs started at once never get the same one."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _value(own: Mapping, terms: Mapping, train: Mapping, key: str) -> Any:

@@ -69,9 +69,14 @@ def headline(results: Mapping[str, Any]) -> str:
 def _budget(results: Mapping[str, Any]) -> str:
     """Whether both were trained equally long, in words."""
     training = results.get("training") or {}
-    steps = [(training.get(role) or {}).get("optimizer_steps") for role in ("student", "baseline")]
+    steps, batches = (
+        [(training.get(role) or {}).get(key) for role in ("student", "baseline")]
+        for key in ("optimizer_steps", "batch")
+    )
     if None in steps:
         return "with a training length that was not recorded"
+    if batches[0] != batches[1]:
+        return f"but with batches of {batches[0]} and {batches[1]} images, so not a fair comparison"
     if steps[0] == steps[1]:
         return f"after the same number of optimizer steps ({steps[0]:,})"
     return (

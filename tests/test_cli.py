@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from ultralytics import YOLO
 
 from dfssd.cli import main
 from tests.conftest import write_images
@@ -22,6 +24,19 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "set", 6, seed=1)
     (tmp_path / "set" / "classes.txt").write_text("dark\nbright\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("backbone: [1, {\n", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no.zip").write_bytes(b"no zip at all")
+    with zipfile.ZipFile(tmp_path / "escape.zip", "w") as archive:
+        archive.writestr("../outside.txt", "x")
+    other = YOLO("yolov8n.yaml")
+    other.model.names = {k: f"class {k}" for k in range(80)}
+    other.save(tmp_path / "other.pt")
+    write_images(tmp_path / "rare", 6, seed=2)
+    (tmp_path / "rare" / "classes.txt").write_text("dark\nbright\n", encoding="utf-8")
+    for label in (tmp_path / "rare" / "labels").glob("*.txt"):
+        rows = label.read_text(encoding="utf-8").splitlines()
+        label.write_text("\n".join(row for row in rows if row.startswith("1")) + "\n", encoding="utf-8")
     return tmp_path / "set"
 
 
@@ -66,6 +81,20 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
         (["data=set", "batch=0.5"], "whole number of at least 2"),
         (["data=set", "format=onnx,engin"], "engin"),
         (["data=set", "amp=fp8"], "amp=fp8: must be"),
+        (["data=set", "amp=fp16"], "needs a GPU"),
+        (["data=set", "terms=[]"], "section of a recipe"),
+        (["data=set", "layers=[99]"], "layers 0 to 21"),
+        (["data=set", "layers=[22]"], "layers 0 to 21"),
+        (["data=set", "device=gpu"], "device=gpu: must be cpu"),
+        (["data=set", "optimizer=foo"], "optimizer=foo: must be one of"),
+        (["data=set", "imgsz=0"], "imgsz=0: must be"),
+        (["data=set", "epochs=true"], "epochs=True: must be"),
+        (["data=set", "student=broken.yaml"], "broken.yaml is not a model description"),
+        (["data=empty"], "empty"),
+        (["data=no.zip"], "no.zip"),
+        (["data=escape.zip"], "escape.zip"),
+        (["data=set", "teacher=other.pt"], "does not know"),
+        (["data=rare"], "dark"),
         (["data=set", "epochs=many"], "epochs"),
         (["data=set", "hwjs.tau=-1"], "hwjs.tau=-1 must be"),
         (["data=set", "resume=nowhere"], "no run.yaml there"),
@@ -132,6 +161,11 @@ def test_corrupt_image_is_named_and_skipped_on_demand(folder: Path, capsys) -> N
     image = sorted((folder / "images").glob("*.png"))[1]
     image.write_bytes(image.read_bytes()[:100])
     assert image.name in fails(capsys, "data=set")
+    assert "teacher=gone" in fails(capsys, "data=set", "skip_bad=true", "teacher=gone.pt")
+    from dfssd.datasets.formats import load_dataset
+
+    skipped = load_dataset("set", Path("data sets"), skip_bad=True).skipped
+    assert [path.name for path, _ in skipped] == [image.name]
 
 
 def test_segmentation_student(folder: Path, capsys) -> None:

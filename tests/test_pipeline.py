@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -108,24 +106,27 @@ def test_no_unlabelled_images_works_and_says_so(squares: Path, tmp_path: Path, c
     assert results["distill"]["terms"]["hwjs"]["last"] > 0
 
 
-def test_run_killed_twice_finishes_with_the_same_budget(squares: Path, tmp_path: Path) -> None:
+def test_run_killed_in_five_places_finishes_with_the_same_budget(squares: Path, tmp_path: Path) -> None:
     words = arguments(squares, tmp_path, "name=killed", "epochs=3")
     run = tmp_path / "runs" / "killed"
-    student = run / "train" / "student" / "weights" / "last.pt"
-    teacher = run / "train" / "teacher" / "weights" / "last.pt"
-    for marker in (teacher, student):
+    for marker in (
+        run / "splits" / "train_unlabeled.txt",  # prepare not finished
+        run / "train" / "teacher" / "weights" / "last.pt",
+        run / "pseudo" / "predictions.json",  # written, not recorded
+        run / "train" / "student" / "weights" / "last.pt",
+        run / "weights" / "student.pt",  # test or export not finished
+    ):
         again = [f"resume={run}"] if run.exists() else []
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "train.py"), *words, *again],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
         )
         deadline = time.monotonic() + 300
         while not marker.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         assert marker.exists() and process.poll() is None, "the run ended before it could be killed"
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
     assert main([*words, f"resume={run}"]) == 0
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
@@ -134,6 +135,35 @@ def test_run_killed_twice_finishes_with_the_same_budget(squares: Path, tmp_path:
     assert training["student"]["batches"] == training["baseline"]["batches"] == 12
     assert training["student"]["optimizer_steps"] == training["baseline"]["optimizer_steps"]
     assert training["student"]["epochs_done"] == 3
+    assert len(results["run"]["resumed"]) == 5
+
+
+def test_stage_done_again_takes_the_later_ones_with_it(squares: Path, tmp_path: Path) -> None:
+    words = arguments(squares, tmp_path, "name=again", "epochs=1", "baseline=off")
+    assert main([*words, "parity.box_px=0"]) == 2, "no two programs agree to the last bit"
+    run = tmp_path / "runs" / "again"
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert {s["name"]: s["status"] for s in results["stages"]}["export"] == "failed"
+    (run / "report.md").write_text("old", encoding="utf-8")
+    assert main([f"resume={run}"]) == 2
+    assert (run / "report.md").read_text(encoding="utf-8") != "old"
+
+
+def test_split_and_label_share_contradict(squares: Path, tmp_path: Path, capsys) -> None:
+    assert main(arguments(squares, tmp_path, f"split={tmp_path}", "labeled=0.5")) == 2
+    assert "leave out labeled" in capsys.readouterr().err
+
+
+def test_existing_name_counts_up_and_exist_ok_starts_clean(tmp_path: Path) -> None:
+    from dfssd.cli import configure
+    from dfssd.runfolder import RunFolder
+
+    given = {"project": str(tmp_path / "runs"), "name": "x"}
+    names = [RunFolder.create(configure(given), "line").path.name for _ in range(3)]
+    assert names == ["x", "x2", "x3"]
+    (tmp_path / "runs" / "x" / "weights").mkdir()
+    again = RunFolder.create(configure({**given, "exist_ok": True}), "line")
+    assert again.path.name == "x" and not (again.path / "weights").exists()
 
 
 def test_resume_refuses_another_line(squares: Path, tmp_path: Path, capsys) -> None:

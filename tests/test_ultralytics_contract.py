@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 import ultralytics
@@ -131,3 +132,34 @@ def test_checkpoints_are_written_to_last_and_best_by_path() -> None:
     assert "self.last.write_bytes" in save and "self.best.write_bytes" in save
     final = inspect.getsource(engine.BaseTrainer.final_eval)
     assert "strip_optimizer(self.last)" in final and "strip_optimizer(self.best" in final
+
+
+def test_resume_ignores_a_new_precision() -> None:
+    allowed = inspect.getsource(engine.BaseTrainer.check_resume)
+    assert '"batch"' in allowed and '"amp"' not in allowed
+
+
+def test_augmentation_drops_boxes_of_which_less_than_a_tenth_is_visible() -> None:
+    from ultralytics.data.augment import RandomPerspective
+
+    before = np.array([[0, 0, 100, 100]] * 2, dtype=np.float32).T
+    after = np.array([[0, 0, 9, 100], [0, 0, 11, 100]], dtype=np.float32).T
+    assert RandomPerspective.box_candidates(before, after, area_thr=0.1).tolist() == [False, True]
+    assert "area_thr=0.01 if" in inspect.getsource(RandomPerspective)
+
+
+def test_processes_of_several_gpus_get_class_arguments_and_callbacks_by_cloudpickle() -> None:
+    import cloudpickle
+    from ultralytics.utils.dist import generate_ddp_file
+
+    source = inspect.getsource(generate_ddp_file)
+    assert "cloudpickle" in source and cloudpickle.__version__ >= "3.1"
+    for part in ('"trainer": type(trainer)', '"args": vars(trainer.args)', '"callbacks": trainer.callbacks'):
+        assert part in source
+
+
+def test_optimizers_are_those_we_let_through() -> None:
+    from dfssd.preflight import OPTIMIZERS
+
+    source = inspect.getsource(engine.BaseTrainer.build_optimizer)
+    assert all(f'"{name}"' in source for name in OPTIMIZERS)

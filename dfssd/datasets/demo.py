@@ -70,6 +70,8 @@ def make_demo(data_dir: Path, counts: dict[str, int] | None = None, seed: int = 
                 label.write_text(format_labels(boxes), encoding="utf-8", newline="\n")
         entries = {split: f"images/{split}" for split in COUNTS if counts.get(split, 0)}
         write_yaml(partial / "demo.yaml", {**entries, "names": dict(enumerate(NAMES))})
+        if description.exists():  # another run was faster; it may train from there already
+            return description
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
     except OSError as e:

@@ -231,8 +231,9 @@ def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess
             "skipped": [[str(file), reason] for file, reason in dataset.skipped],
         }
         write_json(partial / "dataset.json", listing)
-        if target.exists():  # left by something else than a finished conversion
-            shutil.rmtree(target)
+        if (target / "dataset.json").exists():  # another run was faster; it may train from there already
+            return
+        shutil.rmtree(target, ignore_errors=True)  # left by something else than a finished conversion
         os.replace(partial, target)
     except OSError as e:
         raise UserError(_cannot_write(target, e)) from e

@@ -23,9 +23,21 @@ from ultralytics.utils import RANK
 
 from dfssd.pseudo_labels.labels import read_pseudo_labels
 
-_TILES = 4
-"""An image with nothing accepted is ignored as a whole, by 4 x 4 ignore boxes instead of one: the geometric
-augmentations drop a box of which less than a tenth stays visible, and a dropped tile is a small loss."""
+IGNORED_BOX, IGNORED_TILE = 0, 1
+"""What an ignore box is: its class id is ``nc`` plus one of these."""
+
+_TILES = 8
+"""An image with nothing accepted is ignored as a whole, by 8 x 8 tiles instead of one box: the geometric augmentations
+drop a box of which less than a tenth stays visible, and with it the rest of the image would become background."""
+
+_WIDER = 1.5
+"""Each tile is widened by that factor after the augmentation, to cover the tenth of a dropped neighbour."""
+
+
+def widen_tiles(boxes: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
+    """Ignore boxes (M, 4), xywh centre format 0-1, with the tiles among them (``kind`` (M,)) widened."""
+    factor = torch.where(kind == IGNORED_TILE, _WIDER, 1.0)[:, None].to(boxes.dtype)
+    return torch.cat([boxes[:, :2], boxes[:, 2:] * factor], dim=1)
 
 
 def whole_image_tiles(n: int = _TILES) -> np.ndarray:
@@ -39,9 +51,10 @@ def whole_image_tiles(n: int = _TILES) -> np.ndarray:
 class PseudoLabelDataset(YOLODataset):
     """Unlabelled images with the pseudo boxes of a folder written by :func:`write_pseudo_labels`.
 
-    Accepted boxes carry their class id. Ignored ones carry the id ``nc``, one past the last class, so that they pass
-    through every geometric augmentation with the image; the trainer takes them out of the batch again
-    (:class:`dfssd.trainers.student.StudentTrainer`). ``data["pseudo"]`` names the folder.
+    Accepted boxes carry their class id. Ignored ones carry ``nc`` (a box) or ``nc + 1`` (a tile of an image without
+    accepted box), past the last class, so that they pass through every geometric augmentation with the image; the
+    trainer takes them out of the batch again (:class:`dfssd.trainers.student.StudentTrainer`). ``data["pseudo"]``
+    names the folder.
     """
 
     def get_labels(self) -> list[dict[str, Any]]:
@@ -56,10 +69,10 @@ class PseudoLabelDataset(YOLODataset):
         for im_file in self.im_files:
             image = known[im_file]
             accepted = image.zones == "accept"
-            ignored = image.boxes_xywhn[image.zones == "ignore"]
+            ignored, kind = image.boxes_xywhn[image.zones == "ignore"], IGNORED_BOX
             if not accepted.any():
-                ignored = whole_image_tiles()
-            cls = np.concatenate([image.classes[accepted], np.full(len(ignored), nc)]).astype(np.float32)
+                ignored, kind = whole_image_tiles(), IGNORED_TILE
+            cls = np.concatenate([image.classes[accepted], np.full(len(ignored), nc + kind)]).astype(np.float32)
             boxes = np.concatenate([image.boxes_xywhn[accepted], ignored]).astype(np.float32).reshape(-1, 4)
             labels.append(
                 {

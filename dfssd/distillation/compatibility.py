@@ -33,6 +33,7 @@ class ModelFacts:
         source: The file or architecture name, as given.
         family: Model family, for example ``yolov8``; ``""`` when the model does not tell.
         strides: Strides of the detection levels [px], for example (8, 16, 32).
+        head: Number of the head layer.
         reg_max: Bins of the box distribution per side (16 in YOLOv8, 1 means no distribution).
         names: Class names in id order.
         trained: Whether it has weights from a checkpoint.
@@ -41,6 +42,7 @@ class ModelFacts:
     source: str
     family: str
     strides: tuple[int, ...]
+    head: int
     reg_max: int
     names: tuple[str, ...]
     trained: bool
@@ -64,6 +66,9 @@ def resolve_weights(value: str, role: str) -> str:
             raise UserError(
                 f"{role}={value}: no such architecture; use yolov8n.yaml, yolov8s.yaml or your own file"
             ) from e
+        except Exception as e:  # a broken file: whatever the parser stumbles over
+            reason = " ".join(str(e).split())[:160]
+            raise UserError(f"{role}={value} is not a model description: {reason}") from e
         return value
     if path.suffix != ".pt":
         raise UserError(f"{role}={value} is not a model: give a .pt file or an architecture such as yolov8n.yaml")
@@ -111,6 +116,7 @@ def describe(source: str, role: str) -> ModelFacts:
         source=source,
         family=_family(model, source),
         strides=tuple(int(s) for s in torch.as_tensor(model.stride).flatten()),
+        head=int(head.i),
         reg_max=int(head.reg_max),
         names=tuple(str(names[k]) for k in sorted(names)),
         trained=trained,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from ultralytics.data.utils import img2label_paths
 
+from dfssd.datasets.label_files import read_label_file
+from dfssd.errors import UserError
 from dfssd.pseudo_labels.labels import write_pseudo_labels
 from dfssd.pseudo_labels.teacher_inference import predict
 from dfssd.pseudo_labels.thresholds import ClassThresholds
@@ -59,14 +62,17 @@ def label_images(
         thresholds.update(
             np.concatenate([p.classes for p in part]).astype(int), np.concatenate([p.scores for p in part])
         )
-    return write_pseudo_labels(folder, predictions, thresholds, names, truth=true_boxes(images) or None)
+    return write_pseudo_labels(folder, predictions, thresholds, names, truth=true_boxes(images, len(names)) or None)
 
 
-def true_boxes(images: Sequence[Path]) -> dict[Path, np.ndarray]:
-    """True boxes of those images that have a label file: image -> (n, 5) [class, x, y, w, h], xywh centre, 0-1."""
+def true_boxes(images: Sequence[Path], n_classes: int) -> dict[Path, np.ndarray]:
+    """True boxes of those images that have a readable label file: image -> (n, 5) [class, x, y, w, h], xywh, 0-1.
+
+    Labels beside unlabelled images are nobody's promise: one that is wrong counts as not known.
+    """
     truth = {}
     for image, label in zip(images, img2label_paths([str(i) for i in images])):
         if Path(label).is_file():
-            rows = [line.split() for line in Path(label).read_text(encoding="utf-8").splitlines() if line.strip()]
-            truth[Path(image)] = np.array(rows, dtype=np.float32).reshape(-1, 5)
+            with contextlib.suppress(UserError):
+                truth[Path(image)] = read_label_file(Path(label), n_classes)
     return truth

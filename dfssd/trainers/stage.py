@@ -17,6 +17,7 @@ import csv
 import io
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed as dist
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
 from ultralytics.utils.patches import torch_load
@@ -31,6 +33,7 @@ from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zer
 
 from dfssd.config import read_yaml
 from dfssd.datasets.semi import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
+from dfssd.errors import UserError
 from dfssd.files import whole_file, write_json, write_text, write_yaml
 from dfssd.hardware import use_all_cores
 
@@ -90,6 +93,8 @@ class StageTrainer(DetectionTrainer):
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""
         super().__init__(cfg, overrides, _callbacks)
+        if "amp" in (overrides or {}):  # a resume keeps the checkpoint's value, which another device may refuse
+            self.args.amp = overrides["amp"]
         self.settings = StageSettings.read(self.save_dir)
         self.batches_done = 0
         for callback in (StageTrainer._use_cores, StageTrainer._align_sampler, StageTrainer._trim_csv):
@@ -122,6 +127,7 @@ class StageTrainer(DetectionTrainer):
             rank=max(LOCAL_RANK, 0),
             world=max(self.world_size, 1),
         )
+        sampler.epoch = self.start_epoch  # for a loader that is rebuilt with a smaller batch
         on_gpu = self.device.type not in {"cpu", "mps"}
         workers = min(self.args.workers, os.cpu_count() or 1)
         return build_mixed_loader(dataset, sampler, batch=batch_size, workers=workers, pin_memory=on_gpu)
@@ -170,17 +176,24 @@ class StageTrainer(DetectionTrainer):
 
     @contextmanager
     def _checkpoints_aside(self, copy_first: bool = False) -> Iterator[None]:
+        """Give :attr:`last` and :attr:`best` other names in the block and rename what it wrote afterwards.
+
+        With ``copy_first`` every process of a multi-GPU run must enter, without it only the first.
+        """
         last, best = self.last, self.best
         aside = {path: path.with_name(f"writing_{path.name}") for path in (last, best)}
-        if copy_first and RANK in {-1, 0}:
+        if RANK in {-1, 0}:
             for path, temporary in aside.items():
-                if path.exists():
+                temporary.unlink(missing_ok=True)  # of a process that died while writing it
+                if copy_first and path.exists():
                     shutil.copyfile(path, temporary)
+        self._wait_for_all(copy_first)
         self.last, self.best = aside[last], aside[best]
         try:
             yield
         finally:
             self.last, self.best = last, best
+        self._wait_for_all(copy_first)
         if RANK in {-1, 0}:
             # best first: if the process dies in between, the older last.pt only repeats one epoch
             for path in (best, last):
@@ -188,6 +201,31 @@ class StageTrainer(DetectionTrainer):
                     with open(aside[path], "rb+") as f:
                         os.fsync(f.fileno())
                     os.replace(aside[path], path)
+
+    @staticmethod
+    def _wait_for_all(together: bool) -> None:
+        if together and dist.is_initialized():
+            dist.barrier()
+
+    def _close_dataloader_mosaic(self) -> None:
+        """Close the mosaic; the loader is then started anew, and its workers may have been an epoch ahead."""
+        super()._close_dataloader_mosaic()
+        self.train_loader.sampler.epoch = self.epoch
+
+    def train(self) -> None:
+        """Train; a :class:`UserError` raised in a process of a multi-GPU run is raised again in the first one."""
+        message = self.save_dir.with_name(f"{self.save_dir.name}.error")
+        message.unlink(missing_ok=True)
+        try:
+            super().train()
+        except UserError as e:
+            if RANK != -1:
+                write_text(message, str(e))
+            raise
+        except subprocess.CalledProcessError as e:
+            if message.exists():
+                raise UserError(message.read_text(encoding="utf-8")) from e
+            raise
 
     @property
     def summary_file(self) -> Path:

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from dfssd.datasets.semi import MixedDataset, PseudoLabelDataset
+from dfssd.datasets.semi import MixedDataset, PseudoLabelDataset, widen_tiles
 from dfssd.distillation.pair import DistillationPair, state_hash
 from dfssd.errors import UserError
 from dfssd.trainers.stage import StageTrainer
@@ -45,7 +45,6 @@ class StudentTrainer(StageTrainer):
         self.add_callback("on_train_epoch_start", StudentTrainer._start_epoch)
         self.add_callback("on_train_batch_end", StudentTrainer._check_signal)
         self.add_callback("on_train_epoch_end", StudentTrainer._end_epoch)
-        self.add_callback("on_train_end", StudentTrainer._end_selftest)
 
     @property
     def pair(self) -> DistillationPair:
@@ -116,12 +115,13 @@ class StudentTrainer(StageTrainer):
         return MixedDataset(labeled, unlabeled)
 
     def preprocess_batch(self, batch: dict) -> dict:
-        """Ultralytics' preprocessing; then take the ignore boxes (class id ``nc``) out of the labels."""
+        """Ultralytics' preprocessing; then take the ignore boxes (class ids from ``nc``) out of the labels."""
         batch["labeled"] = torch.tensor(batch["labeled"])
         batch = super().preprocess_batch(batch)
-        ignore = batch["cls"].view(-1) >= self.data["nc"]
-        for name in ("batch_idx", "bboxes"):
-            batch[f"ignore_{name}"] = batch[name][ignore]
+        kind = batch["cls"].view(-1) - self.data["nc"]
+        ignore = kind >= 0
+        batch["ignore_batch_idx"] = batch["batch_idx"][ignore]
+        batch["ignore_bboxes"] = widen_tiles(batch["bboxes"][ignore], kind[ignore])
         for name in ("batch_idx", "bboxes", "cls"):
             batch[name] = batch[name][~ignore]
         pair = self.pair
@@ -175,49 +175,59 @@ class StudentTrainer(StageTrainer):
 
     @staticmethod
     def _check_signal(trainer: StudentTrainer) -> None:
-        """Record the gradient shares where they were measured; stop if a term is not finite or moves nothing."""
+        """Record the gradient shares where they were measured; stop if a loss is not finite or a term moves nothing."""
         pair = trainer.pair
         if not pair.probe:
             return
+        for name, norm in pair.gradients.items():
+            value = pair.values.get(name)
+            if not math.isfinite(norm) or (value is not None and not torch.isfinite(value)):
+                what = "the YOLO loss" if value is None else f"term {name}"
+                cure = "lr0" if value is None else f"{name}.weight or lr0"
+                raise UserError(f"self-test: {what} is not finite in epoch {trainer.epoch + 1}; lower {cure}")
         total = sum(pair.gradients.values())
         for name, value in pair.values.items():
             norm = pair.gradients[name]
-            step = f"batch {trainer.batches_done} of this session"
-            if not torch.isfinite(value) or not math.isfinite(norm):
-                raise UserError(
-                    f"self-test: term {name} is not finite ({float(value)}) in {step}; lower {name}.weight or lr0"
-                )
-            if trainer.batches_done <= trainer.settings.selftest_steps:
-                trainer._alive[name] = trainer._alive.get(name, False) or (float(value) != 0 and norm > 0)
             trainer.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
+            trainer._alive[name] = trainer._alive.get(name, False) or (float(value) != 0 and norm > 0)
         if trainer.batches_done == trainer.settings.selftest_steps:
-            dead = [name for name, alive in trainer._alive.items() if not alive]
-            if dead:
-                raise UserError(
-                    f"self-test: {', '.join(dead)} gave the student no gradient in the first {trainer.batches_done} "
-                    "batches; check that the teacher is trained, or switch the term off with weight=0"
-                )
-            trainer.selftest["checked_batches"] = trainer.batches_done
-            trainer.selftest["terms_alive"] = sorted(trainer._alive)
+            trainer._judge_signal()
+
+    def _judge_signal(self) -> None:
+        """Stop if a term has not given the student any gradient so far."""
+        dead = [name for name, alive in self._alive.items() if not alive]
+        if dead:
+            raise UserError(
+                f"self-test: {', '.join(dead)} gave the student no gradient in the first {self.batches_done} "
+                "batches; check that the teacher is trained, or switch the term off with weight=0"
+            )
+        self.selftest["checked_batches"] = self.batches_done
+        self.selftest["terms_alive"] = sorted(self._alive)
 
     @staticmethod
     def _end_epoch(trainer: StudentTrainer) -> None:
+        if "checked_batches" not in trainer.selftest:  # an epoch shorter than selftest_steps
+            trainer._judge_signal()
         for name, record in trainer.records.items():
-            record["by_epoch"].append(float(trainer.tloss[name]))
+            value = float(trainer.tloss[name])
+            # by position, since Ultralytics repeats an epoch after a loss that was not finite
+            record["by_epoch"][trainer.epoch :] = [value if math.isfinite(value) else None]
 
-    @staticmethod
-    def _end_selftest(trainer: StudentTrainer) -> None:
-        """After the last epoch: the teacher is the same bit for bit, and the adapters have learnt."""
-        pair = trainer.pair
-        trainer.selftest["teacher_unchanged"] = state_hash(pair.teacher_model) == trainer._teacher_hash
-        frozen = [n for n, p in pair.projector.named_parameters() if torch.equal(p.detach(), trainer._adapters[n])]
-        trainer.selftest["adapters_changed"] = not frozen
-        trainer.write_summary()
-        if not trainer.selftest["teacher_unchanged"]:
+    def save_model(self) -> Any:
+        """The stage's checkpoint, written only while the teacher is the same bit for bit and the adapters learn.
+
+        Checked before each checkpoint, so that no checkpoint exists, and none can be resumed or finished, that the
+        check has not passed.
+        """
+        self.selftest["teacher_unchanged"] = state_hash(self.pair.teacher_model) == self._teacher_hash
+        parameters = self.pair.projector.named_parameters()
+        frozen = [name for name, p in parameters if torch.equal(p.detach(), self._adapters[name])]
+        self.selftest["adapters_changed"] = not frozen
+        if not self.selftest["teacher_unchanged"]:
             raise UserError("self-test: the teacher's weights changed during training; its result cannot be trusted")
-        if trainer.ema.updates < 2:  # Ultralytics' first step has learning rate 0
-            LOGGER.warning(
-                f"only {trainer.ema.updates} optimizer step(s): nothing was learnt; raise epochs or lower nbs"
-            )
-        elif frozen:
-            raise UserError(f"self-test: adapters {', '.join(frozen)} did not change during training")
+        if frozen and self.epoch + 1 >= self.epochs:
+            if self.ema.updates >= 2:
+                raise UserError(f"self-test: adapters {', '.join(frozen)} did not change during training")
+            # Ultralytics' first step has learning rate 0
+            LOGGER.warning(f"only {self.ema.updates} optimizer step(s): nothing is learnt; raise epochs or lower nbs")
+        return super().save_model()

@@ -73,3 +73,51 @@ def test_tiles_cover_the_image_once() -> None:
     assert low.min() == 0 and high.max() == 1
     point = np.array([0.3, 0.8])
     assert ((low < point) & (point < high)).all(1).sum() == 1
+
+
+def test_image_without_accepted_box_is_never_background_whatever_the_augmentation(tmp_path) -> None:
+    """The anchors on an ignored image lie in ignore boxes after mosaic, scale, shift and flip.
+
+    What remains are slivers narrower than a tenth of a tile, 1 % of an image, at the edge of a mosaic.
+    """
+    import torch
+    from PIL import Image
+    from ultralytics.cfg import get_cfg
+
+    from dfssd.datasets.semi import PseudoLabelDataset, widen_tiles
+    from dfssd.distillation.pair import ignored_anchors
+    from dfssd.pseudo_labels.labels import ImagePrediction, write_pseudo_labels
+    from dfssd.pseudo_labels.thresholds import ClassThresholds
+
+    size, paths = 256, []
+    for k in range(12):
+        paths.append(tmp_path / "images" / f"{k}.png")
+        paths[-1].parent.mkdir(exist_ok=True)
+        Image.new("RGB", (200, 150 + 10 * k), (255, 255, 255)).save(paths[-1])
+    nothing = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+    rows = [ImagePrediction(p, 200, 150 + 10 * k, *nothing) for k, p in enumerate(paths)]
+    write_pseudo_labels(tmp_path / "pseudo", rows, ClassThresholds(3), ["a", "b", "c"])
+    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)), encoding="utf-8")
+    dataset = PseudoLabelDataset(
+        img_path=str(tmp_path / "list.txt"),
+        imgsz=size,
+        batch_size=4,
+        augment=True,
+        hyp=get_cfg(overrides={"hsv_v": 0.0, "hsv_s": 0.0, "hsv_h": 0.0}),
+        data={"names": {0: "a", 1: "b", 2: "c"}, "channels": 3, "pseudo": str(tmp_path / "pseudo")},
+        task="detect",
+    )
+    centres = (torch.arange(size // 8) + 0.5) / (size // 8)
+    points = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).reshape(-1, 2)
+    lost = total = 0
+    for k in range(60):
+        sample = dataset[k % len(dataset)]
+        assert (sample["cls"] == 4).all()
+        boxes = widen_tiles(sample["bboxes"], sample["cls"].view(-1) - 3)
+        mask = ignored_anchors(boxes, torch.zeros(len(boxes)), 1, points)[0]
+        pixels = (points * size).long()
+        content = sample["img"][:, pixels[:, 1], pixels[:, 0]].float().mean(0) > 200  # the padding is grey 114
+        total += int(content.sum())
+        lost += int((content & ~mask).sum())
+    assert total > 10_000
+    assert lost <= total / 10_000

@@ -27,6 +27,7 @@ def facts(**changes) -> c.ModelFacts:
         "source": "a.pt",
         "family": "yolov8",
         "strides": (8, 16, 32),
+        "head": 22,
         "reg_max": 16,
         "names": ("a",),
         "trained": True,

@@ -172,3 +172,12 @@ def test_pickled_pair_comes_back_with_working_hooks(tmp_path) -> None:
     torch.save(ModelEMA(pair).ema, tmp_path / "ema.pt")
     again = torch.load(tmp_path / "ema.pt", weights_only=False)
     assert again.projector.state_dict().keys() == pair.projector.state_dict().keys()
+
+
+def test_one_forward_pass_of_each_network_per_step() -> None:
+    pair = make_pair()
+    calls = []
+    for name in ("teacher_model", "student_model"):
+        getattr(pair, name).model[0].register_forward_hook(lambda m, i, o, name=name: calls.append(name))
+    pair(make_batch([True, False]))
+    assert calls == ["teacher_model", "student_model"]

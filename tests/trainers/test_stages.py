@@ -154,7 +154,7 @@ from pathlib import Path
 squares, stage = Path(sys.argv[1]), Path(sys.argv[2])
 def die(trainer):
     if trainer.epoch == 2 and trainer.batches_done == 8:
-        os.kill(os.getpid(), 9)
+        os._exit(9)
 trainer = StudentTrainer(overrides=t.overrides(squares, stage, epochs=4))
 trainer.add_callback("on_train_batch_end", die)
 trainer.train()
@@ -169,9 +169,10 @@ def test_resume_after_kill_restores_everything_and_counts_no_epoch_twice(
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(squares), str(stage)], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert killed.returncode == -9, killed.stderr[-2000:]
+    assert killed.returncode == 9, killed.stderr[-2000:]
     last = stage / "weights" / "last.pt"
     assert checkpoint_epoch(last) == 1
+    (stage / "weights" / "writing_best.pt").write_bytes(b"half")  # left by a process that died while writing
     with open(stage / "results.csv", "a", encoding="utf-8") as f:
         f.write(read_line(stage / "results.csv", 2).replace("2,", "3,", 1) + "\n4,half-writ")
 
@@ -204,6 +205,7 @@ def test_resume_after_kill_restores_everything_and_counts_no_epoch_twice(
     assert [int(r["epoch"]) for r in read_results_csv(stage / "results.csv")] == [1, 2, 3, 4]
     summary = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))
     assert summary["optimizer_steps"] == 12
+    assert checkpoint_epoch(stage / "weights" / "best.pt") == -1
     assert all(len(t["by_epoch"]) == 4 for t in summary["distill"]["terms"].values())
 
 
@@ -262,6 +264,56 @@ def test_term_without_gradient_stops_the_training(squares, pseudo, teacher_file,
     student_settings(pseudo, teacher_file, terms={"dead": {"weight": 1.0, "schedule": "constant"}}).write(stage)
     with pytest.raises(UserError, match=r"self-test: dead gave the student no gradient in the first 2 batches"):
         StudentTrainer(overrides=overrides(squares, stage)).train()
+
+
+def test_training_shorter_than_the_selftest_is_judged_all_the_same(
+    squares, pseudo, teacher_file, tmp_path, monkeypatch
+) -> None:
+    from dfssd.distillation.terms import TERMS as REGISTERED
+    from dfssd.distillation.terms.base import Term
+
+    class Dead(Term):
+        """A constant."""
+
+        def forward(self, student, teacher, batch):
+            return student.scores.detach().float().pow(2).mean()
+
+    monkeypatch.setitem(REGISTERED, "dead", Dead)
+    stage = tmp_path / "train" / "student"
+    terms = {"dead": {"weight": 1.0, "schedule": "constant"}}
+    student_settings(pseudo, teacher_file, terms=terms, batches_per_epoch=2, selftest_steps=9).write(stage)
+    with pytest.raises(UserError, match=r"dead gave the student no gradient in the first 2 batches"):
+        StudentTrainer(overrides=overrides(squares, stage)).train()
+
+
+def test_teacher_that_moves_is_found_before_a_checkpoint_exists(squares, pseudo, teacher_file, tmp_path) -> None:
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file).write(stage)
+    trainer = StudentTrainer(overrides=overrides(squares, stage))
+
+    def push(trainer: StudentTrainer) -> None:
+        next(trainer.pair.teacher_model.buffers()).add_(1e-6)
+
+    trainer.add_callback("on_train_epoch_end", push)
+    with pytest.raises(UserError, match="the teacher's weights changed"):
+        trainer.train()
+    assert not (stage / "weights" / "last.pt").exists()
+
+
+def test_resume_takes_the_precision_of_the_new_device(squares, tmp_path) -> None:
+    stage = tmp_path / "train" / "baseline"
+    StageSettings(batches_per_epoch=1).write(stage)
+    first = StageTrainer(overrides=overrides(squares, stage, epochs=2))
+    first.args.amp = "bf16"  # what a checkpoint from a GPU holds
+    first.add_callback("on_model_save", lambda trainer: setattr(trainer, "stop", True))
+    first.args.amp = False
+    first.train()
+    last = stage / "weights" / "last.pt"
+    checkpoint = torch.load(last, weights_only=False)
+    checkpoint["train_args"]["amp"] = "bf16"
+    torch.save({**checkpoint, "epoch": 0}, last)
+    resumed = StageTrainer(overrides=overrides(squares, stage, epochs=2, resume=str(last)))
+    assert resumed.args.amp is False
 
 
 def test_term_that_is_not_finite_stops_the_training(squares, pseudo, teacher_file, tmp_path, monkeypatch) -> None:
