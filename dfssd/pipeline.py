@@ -19,7 +19,7 @@ from typing import Any
 from dfssd.config import Config
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.formats import load_dataset
-from dfssd.datasets.splits import make_split, read_split, write_split
+from dfssd.datasets.splits import make_split, read_split, torn_groups, write_split
 from dfssd.distillation.compatibility import align_teacher, resolve_weights
 from dfssd.errors import UserError
 from dfssd.hardware import check_device, resolve_amp, told_plainly
@@ -101,7 +101,8 @@ class Pipeline:
             preprocess=Preprocess(**c.section("preprocess")),
         )
         seed = c.train.get("seed", 0)
-        groups = duplicate_groups([item.image for item in dataset.items])
+        images = [item.image for item in dataset.items]
+        groups = duplicate_groups(images)
         if c["split"]:
             if clash := {"labeled", "limit"} & set(c.given):
                 raise UserError(f"split={c['split']} says which images are used; leave out {', '.join(sorted(clash))}")
@@ -123,8 +124,16 @@ class Pipeline:
             "images": len(dataset.items),
             **chosen,
             "duplicates": len(groups) - len(set(groups)),
+            "torn_duplicates": torn_groups(split, images, groups),
+            "left_out": len(split.left_out),
             "skipped": [[str(path), reason] for path, reason in dataset.skipped],
         }
+        if torn := torn_groups(split, images, groups):
+            print(
+                f"[dfssd] warning: {torn} images of the given val or test part have a copy in train; the test flatters"
+            )
+        if split.left_out:
+            print(f"[dfssd] {len(split.left_out)} images without labels left out: they or copies belong to val or test")
         if not chosen["train_unlabeled"]:
             print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
         teacher_is_to_be_trained(c, dataset.names)

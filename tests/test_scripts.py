@@ -261,7 +261,9 @@ def test_ci_runs_what_the_readme_gives():
     script = (ROOT / ".ci" / "run").read_text()
     assert script.startswith("#!/usr/bin/env bash\n")
     assert "set -euo pipefail" in script
-    assert script.rstrip().endswith("python3 scripts/run_tests.py")
+    command = script.rstrip().splitlines()[-1]
+    assert command == "python scripts/run_tests.py"
+    assert f"    {command}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
     if os.name == "posix":
         assert os.access(ROOT / ".ci" / "run", os.X_OK)
 

@@ -29,7 +29,7 @@ class Split:
         test: Images for the final numbers.
         seed: Seed of the draw; None if the lists were given.
         duplicates: Groups of copies among the images, each of two or more.
-        left_out: Unlabelled images not used, since a copy of them is in val or test.
+        left_out: Unlabelled images not used, since they or a copy of them belong to val or test.
     """
 
     train_labeled: tuple[Path, ...]
@@ -53,7 +53,8 @@ def make_split(
     """Draw a split.
 
     Splits that the source gives are kept; a missing val or test part is carved out of train. Images without known
-    boxes and those marked "unlabeled" are unlabelled training images.
+    boxes and those marked "unlabeled" are unlabelled training images, unless they belong to a given val or test part:
+    those can neither be judged nor be trained on.
 
     Args:
         dataset: The data set.
@@ -103,7 +104,8 @@ def make_split(
     left_out: set[int] = set()
     for i in items:
         if not _is_labeled(dataset.items[i]):
-            (left_out if groups[i] in evaluated else unlabeled).add(i)
+            held_out = groups[i] in evaluated or dataset.items[i].split in held
+            (left_out if held_out else unlabeled).add(i)
 
     def paths(indices: Iterable[int]) -> tuple[Path, ...]:
         return tuple(dataset.items[i].image for i in sorted(indices))
@@ -222,6 +224,19 @@ def _known_duplicates(folder: Path, known: Iterable[Path]) -> tuple[tuple[Path, 
     by_name = {path.name: path for path in known}
     names = [[group.replace("\\", "/").rpartition("/")[2] for group in paths] for paths in groups]
     return tuple(tuple(by_name[name] for name in group if name in by_name) for group in names)
+
+
+def torn_groups(split: Split, images: Sequence[Path], groups: Sequence[int]) -> int:
+    """Number of groups of copies of which one part is trained on and another one is in val or test.
+
+    Splits of this module never tear a group apart; those that a source or a user gives can.
+    """
+    trained, held = {*split.train_labeled, *split.train_unlabeled}, {*split.val, *split.test}
+    sides: dict[int, set[bool]] = defaultdict(set)
+    for image, group in zip(images, groups, strict=True):
+        if image in trained or image in held:
+            sides[group].add(image in held)
+    return sum(len(found) > 1 for found in sides.values())
 
 
 def _is_labeled(item: Item) -> bool:

@@ -8,7 +8,7 @@ import yaml
 from ultralytics.data.utils import check_det_dataset
 
 from dfssd.datasets.records import DetectionSet, Item
-from dfssd.datasets.splits import LISTS, Split, make_split, read_split, write_split
+from dfssd.datasets.splits import LISTS, Split, make_split, read_split, torn_groups, write_split
 from dfssd.errors import UserError
 
 NAMES = ("a", "b", "c", "d")
@@ -108,11 +108,22 @@ def test_given_splits_are_kept_and_missing_ones_carved_out_of_train():
     assert not set(split.test) & set(split.val)
 
 
-def test_images_without_labels_are_unlabelled_whatever_the_split_says():
+def test_images_without_labels_are_unlabelled_training_images_unless_held_out():
     items = [item(i, [i % 4]) for i in range(100)]
     items += [item(100, None), item(101, None, "val"), item(102, [0], "unlabeled")]
     split = split_of(dataset(*items), labeled=1.0)
-    assert [path.name for path in split.train_unlabeled] == ["im 100.png", "im 101.png", "im 102.png"]
+    assert [path.name for path in split.train_unlabeled] == ["im 100.png", "im 102.png"]
+    assert [path.name for path in split.left_out] == ["im 101.png"], "an image of val is never trained on"
+
+
+def test_copies_across_given_splits_are_counted():
+    items = [item(i, [i % 4], "train") for i in range(10)] + [item(i, [i % 4], "val") for i in range(10, 14)]
+    items += [item(i, [i % 4], "test") for i in range(14, 18)]
+    groups = [*range(10), 0, 1, 12, 13, 12, 15, 16, 17]
+    split = split_of(dataset(*items), groups, labeled=1.0)
+    images = [i.image for i in items]
+    assert torn_groups(split, images, groups) == 2, "copies within val and test are no leak into training"
+    assert torn_groups(split, images, list(range(18))) == 0
 
 
 def test_an_unlabelled_copy_of_a_test_image_is_left_out():
