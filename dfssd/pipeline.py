@@ -49,8 +49,12 @@ def run(config: Config, command: str) -> bool:
         check_before_start(config)
         folder = RunFolder.create(config, command)
     print(f"[dfssd] run folder {folder.path}")
-    with told_plainly(folder.path):
-        return Pipeline(folder, config).run()
+    try:
+        with told_plainly(folder.path):
+            return Pipeline(folder, config).run()
+    except UserError:
+        folder.discard_if_empty()
+        raise
 
 
 class Pipeline:
@@ -82,6 +86,7 @@ class Pipeline:
         do("report", self.report)
         from dfssd.report import closing_table
 
+        print(f"[dfssd] report: {self.folder.path / 'report.md'}")
         closing_table(self.results)
         return bool(self.results["export"]["passed"])
 
@@ -136,7 +141,8 @@ class Pipeline:
             print(f"[dfssd] {len(split.left_out)} images without labels left out: they or copies belong to val or test")
         if not chosen["train_unlabeled"]:
             print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
-        teacher_is_to_be_trained(c, dataset.names)
+        train = teacher_is_to_be_trained(c, dataset.names)
+        print("[dfssd] the teacher " + ("is trained on the labelled images" if train else "knows all classes by name"))
         return "done"
 
     def _unlabeled_share(self) -> float:

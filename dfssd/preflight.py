@@ -63,6 +63,4 @@ def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
         UserError: It was trained on other classes.
     """
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
-    train = teacher_needs_training(teacher, classes, config["teacher_train"])
-    print("[dfssd] the teacher " + ("is trained on the labelled images" if train else "knows all classes by name"))
-    return train
+    return teacher_needs_training(teacher, classes, config["teacher_train"])

@@ -15,7 +15,7 @@ from dfssd.config import read_yaml
 from dfssd.errors import UserError
 from dfssd.files import write_text
 from dfssd.tables import markdown_table, minutes, number, percent, picture, read_csv, read_json, small
-from dfssd.verdict import CHANCE, METRICS, ROLES, closing_table, headline
+from dfssd.verdict import METRICS, ROLES, closing_table, headline, noise
 
 __all__ = ["closing_table", "write_report"]
 
@@ -47,7 +47,7 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
     seed = (results.get("run") or {}).get("seed")
     lines = [
         f"- This is one run with one random seed ({'unknown' if seed is None else seed}). Differences up to about "
-        f"{CHANCE:g} can be chance; repeat the run with seed=1 and seed=2 before you rely on a small one."
+        f"{noise(results):.3f} can be chance; repeat the run with seed=1 and seed=2 before you rely on a small one."
     ]
     if student:
         lines.append(
@@ -121,7 +121,8 @@ def _pseudo_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
         "trained on it like on a label.",
         f"- **ignored** ({section['ignored']:,}): score between {low_text} and that threshold. It may be a defect, so "
         "the student is taught neither that it is one nor that it is not.",
-        f"- **background**: everything else, scores below {low_text}. The student is taught that nothing is there.",
+        f"- **background**: everything else, scores below {low_text}. The student is taught that nothing is there, "
+        "except in images without any accepted box.",
         "",
     ]
     quality = section.get("quality")

@@ -112,6 +112,11 @@ class RunFolder:
         run.results["run"].setdefault("resumed", []).append(session)
         return run, Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
 
+    def discard_if_empty(self) -> None:
+        """Remove the folder if no stage has finished and nothing but its record is in it: the name stays free."""
+        if not self.results["stages"] and {p.name for p in self.path.iterdir()} <= {"run.yaml", "results.json"}:
+            shutil.rmtree(self.path)
+
     def save(self) -> None:
         """Write ``results.json``, whole."""
         write_json(self.path / "results.json", self.results)

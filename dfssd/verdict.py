@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,17 @@ from dfssd.tables import number
 ROLES = ("teacher", "baseline", "student")
 METRICS = ("map50_95", "map50", "precision", "recall")
 CHANCE = 0.01
-"""Difference in mAP50-95 that another seed alone can make; smaller ones are called no clear difference."""
+"""Difference in mAP50-95 that another seed alone can make, however many test images there are."""
+
+
+def noise(results: Mapping[str, Any]) -> float:
+    """Difference in mAP50-95 that is not called a difference: max(0.01, 0.5 / sqrt(n)) for n test defects.
+
+    The second one is the standard error of a share near one half counted on n independent cases: 0.016 for 1,000
+    defects, 0.05 for 100.
+    """
+    instances = ((results.get("test") or {}).get("student") or {}).get("instances")
+    return max(CHANCE, 0.5 / math.sqrt(instances)) if instances else CHANCE
 
 
 def closing_table(results: Mapping[str, Any], console: Console | None = None) -> None:
@@ -52,14 +63,14 @@ def headline(results: Mapping[str, Any]) -> str:
             f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether the unlabelled images and "
             "the teacher helped cannot be told, because no baseline was trained (baseline=off)."
         )
-    gain = student - baseline
+    gain, margin = student - baseline, noise(results)
     if max(student, baseline) < CHANCE:
         verdict = "Neither the student nor the baseline finds defects yet; train longer or with more labels"
-    elif gain > CHANCE:
+    elif gain > margin:
         verdict = "The student finds defects better than the same network trained on the labelled images alone"
     elif gain > 0:
         verdict = "The student is about as good as the same network trained on the labelled images alone"
-    elif gain >= -CHANCE:
+    elif gain >= -margin:
         verdict = "The method did not help: the student is about as good as the same network trained on labels alone"
     else:
         verdict = "The method did harm: the student is worse than the same network trained on the labelled images alone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -38,6 +39,20 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
         rows = label.read_text(encoding="utf-8").splitlines()
         label.write_text("\n".join(row for row in rows if row.startswith("1")) + "\n", encoding="utf-8")
     return tmp_path / "set"
+
+
+def test_plain_python_without_the_packages_is_told_where_to_find_them(tmp_path: Path) -> None:
+    code = f"import sys, runpy; sys.modules['psutil'] = None; runpy.run_path({str(ROOT / 'train.py')!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ}
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: psutil is not installed in this Python") and done.stderr.count("\n") == 1
+
+
+def test_refused_run_leaves_no_folder_behind(folder: Path, capsys) -> None:
+    assert "nowhere" in fails(capsys, "data=nowhere", "project=runs")
+    assert not list((folder.parent / "runs").iterdir())
 
 
 def fails(capsys, *words: str) -> str:

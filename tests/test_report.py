@@ -16,7 +16,7 @@ from rich.console import Console
 from dfssd import plots
 from dfssd.errors import UserError
 from dfssd.report import write_report
-from dfssd.verdict import closing_line, closing_table, headline
+from dfssd.verdict import closing_line, closing_table, headline, noise
 from tests.recorded_run import measured, results, write_curves, write_run
 
 PICTURES = {"loss_terms", "validation", "pr_curves", "per_class_ap", "pseudo_labels", "gallery"}
@@ -62,10 +62,18 @@ def test_report_can_be_written_again(tmp_path):
     assert not list((tmp_path / "run").rglob("*.part*"))
 
 
+def test_few_test_defects_make_small_differences_chance():
+    record = results(0.412, 0.380)
+    record["test"]["student"]["instances"] = 2_500
+    assert noise(record) == 0.01 and "finds defects better" in headline(record)
+    record["test"]["student"]["instances"] = 100
+    assert noise(record) == 0.05 and "is about as good as" in headline(record)
+
+
 @pytest.mark.parametrize(
     ("student", "baseline", "words"),
     [
-        (0.412, 0.380, "finds defects better"),
+        (0.480, 0.380, "finds defects better"),
         (0.385, 0.380, "is about as good as"),
         (0.380, 0.380, "did not help"),
         (0.375, 0.380, "did not help"),
