@@ -42,7 +42,7 @@ def without(*keys: str) -> dict:
 
 def test_complete_run(tmp_path):
     text = report_of(tmp_path / "cr7", results())
-    assert text.startswith("# cr7: what the run found\n\n**The student finds defects better than the same network")
+    assert text.startswith("# cr7: what the run found\n\n**The student is about as good as the same network")
     assert {p.stem for p in (tmp_path / "cr7" / "plots").iterdir()} == PICTURES
     assert "| student | 0.412 | 0.659 | 0.800 | 0.700 | 1.5 MB |" in text
     assert "| inclusions | 24 | 0.380 | 0.305 | 0.337 | +0.032 |" in text
