@@ -29,15 +29,21 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PATH = ROOT / "cfg" / "default.yaml"
 RECIPES = ROOT / "cfg" / "recipes"
 
-ALIASES = {"teacher_model": "teacher", "student_model": "student", "dataset": "data", "threshold": "pseudo.tau0"}
-"""The spellings of the original project, mapped to ours."""
+ALIASES = {
+    "teacher_model": "teacher",
+    "student_model": "student",
+    "dataset": "data",
+    "threshold": "pseudo.tau0",
+    "pseudo": "pseudo.mode",
+}
+"""The spellings of the original project and a short form, mapped to ours."""
 
 TERM_OPTIONS = {"weight": 0.0, "schedule": "constant"}
 """Options that every term has besides those in its own signature."""
 
 FOREIGN = {
     "model": "use student= (and teacher=)",
-    "distill_model": "use teacher=; the method is chosen by recipe=",
+    "distill_model": "use teacher=; the method is chosen by recipe= (recipe=ultralytics is Ultralytics' own)",
     "dis": "set the weight of a term instead, for example hwjs.weight=2",
     "fraction": "use labeled= (share of labels) or limit= (share of images)",
     "time": "use epochs=; budgets are matched in optimizer steps, not in hours",
@@ -45,6 +51,7 @@ FOREIGN = {
     "task": "the task follows from the recipe",
     "single_cls": "all stages must agree on the classes; merge them in the data set instead",
     "classes": "all stages must agree on the classes; drop them in the data set instead",
+    "cutmix": "it chooses its patches by boxes, which unlabelled images have not; use mixup= or mosaic=",
     "compile": "compiled training is not available together with distillation",
     "rect": "batches mix images of two lists and need one shape",
     "val": "the best checkpoint is chosen on the validation images",
@@ -118,7 +125,7 @@ _unit = _number(0, 1)
 CHECKS: dict[str, Callable[[Any], str | None]] = {
     "recipe": _text,
     "data": _optional(_text),
-    "teacher": _text,
+    "teacher": _optional(_text),
     "student": _text,
     "unlabeled": _optional(_texts),
     "labeled": _labeled,
@@ -142,9 +149,21 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "pseudo.tau_max": _unit,
     "pseudo.ema_decay": _number(0, 0.999999),
     "pseudo.iou": _unit,
-    "baseline": _boolean,
+    "pseudo.mode": _one_of("offline", "online", "both"),
+    "pseudo.weigh": _boolean,
+    "pseudo.precision": _optional(_number(0, 1, open_low=True)),
+    "pseudo.tta": _boolean,
+    "pseudo.teachers": _optional(_texts),
+    "teacher_kind": _one_of("frozen", "ema"),
+    "teacher_rounds": _number(0, 10, whole=True),
+    "student_training": _one_of("distilled", "ultralytics", "skip"),
+    "baseline": lambda v: None if isinstance(v, bool) else _text(v),
+    "guard": _boolean,
+    "guard_patience": lambda v: None if v == "auto" else _number(1, math.inf, whole=True)(v),
     "unlabeled_ratio": _number(0, math.inf, open_low=True),
+    "strong_view": _unit,
     "unsup_weight": _number(0, math.inf),
+    "unsup_schedule": _text,
     "layers": _layers,
     "selftest_steps": _number(1, math.inf, whole=True),
     "format": _text,
@@ -315,7 +334,10 @@ def resolve(
         ("", given),
     )
     for where, values in layers:
-        for key, value in values.items():
+        for name, value in values.items():
+            key = ALIASES.get(name, name)
+            if key == "teacher" and value == "none":  # YAML reads it as a text, the command line as nothing
+                value = None
             if key in own:
                 if problem := CHECKS[key](value):
                     raise UserError(f"{where}{key}={value} {problem}")
@@ -341,6 +363,32 @@ def resolve(
 
 
 def _check_together(own: Mapping[str, Any]) -> None:
+    if own["teacher_kind"] == "ema":
+        for key, needed, why in (
+            ("pseudo.mode", "online", "the moving average of the student exists only while it is trained"),
+            ("teacher_rounds", 0, "there is no frozen teacher to refine"),
+            ("pseudo.precision", None, "the teacher changes all the time"),
+            ("pseudo.tta", False, "boxes are found in the training's own forward pass"),
+            ("pseudo.teachers", None, "boxes are found in the training's own forward pass"),
+        ):
+            if own[key] != needed:
+                shown = str(needed).lower() if isinstance(needed, bool) else needed
+                raise UserError(f"teacher_kind=ema needs {key}={shown}, not {own[key]}: {why}")
+    if own["pseudo.mode"] == "online":
+        for key, off in (("pseudo.tta", False), ("pseudo.teachers", None)):
+            if own[key] != off:
+                raise UserError(f"{key}={own[key]} makes better offline labels, which pseudo=online does not use")
+    if own["student_training"] == "ultralytics" and own["teacher_kind"] == "ema":
+        raise UserError("recipe=ultralytics needs a teacher of its own: leave teacher_kind=ema out")
+    if own["teacher"] is None and own["teacher_rounds"]:
+        raise UserError("teacher_rounds needs a teacher, and teacher=none says that there is none")
+    if own["student_training"] == "skip" and own["baseline"] is False:
+        raise UserError("student_training=skip with baseline=off leaves nothing to train; switch one of them on")
+    if own["teacher"] is None and own["student_training"] != "skip" and own["teacher_kind"] != "ema":
+        raise UserError(
+            "teacher=none works only with recipe=baseline; without a teacher of your own give teacher=yolov8s.pt, or "
+            "let the student teach itself with teacher_kind=ema pseudo=online"
+        )
     if not own["pseudo.tau_low"] <= own["pseudo.tau0"] <= own["pseudo.tau_max"]:
         raise UserError(
             f"pseudo.tau_low={own['pseudo.tau_low']} <= pseudo.tau0={own['pseudo.tau0']} <= "

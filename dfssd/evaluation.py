@@ -1,4 +1,4 @@
-"""Detection metrics of one weight file on one split, as plain numbers."""
+"""Detection metrics of one weight file on one split, as plain numbers, and the detections they were computed from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dfssd.bootstrap import Detections
 from dfssd.config import read_yaml
 from dfssd.errors import UserError
 
@@ -43,6 +44,7 @@ def evaluate(
     device: str | None,
     save_dir: Path,
     rect: bool = True,
+    keep_detections: bool = False,
 ) -> dict[str, Any]:
     """Measure a detector with Ultralytics' validator, so that ``yolo val`` gives the same numbers.
 
@@ -53,8 +55,10 @@ def evaluate(
         imgsz: Longer side of the network input [px].
         batch: Images per forward pass.
         device: Ultralytics device; None lets Ultralytics choose.
-        save_dir: Folder that Ultralytics may write to; removed again if nothing was written.
+        save_dir: Folder for what Ultralytics writes and for the detections.
         rect: Pad each batch to its own smallest rectangle (``yolo val``'s default) instead of to squares.
+        keep_detections: Write ``detections.npz`` (:class:`dfssd.bootstrap.Detections`) into ``save_dir``, from which
+            differences between detectors get their confidence intervals.
 
     Returns:
         ``map50``, ``map50_95``: mean over the classes present of the average precision at IoU 0.5, and of its mean over
@@ -74,8 +78,9 @@ def evaluate(
     if not read_yaml(data_yaml).get(split):
         raise UserError(f"{data_yaml} has no '{split}:' entry: add a list of images, or choose another split")
     model = YOLO(weights, task="detect")
-    seen: list[int] = []
-    model.add_callback("on_val_end", lambda validator: seen.append(validator.seen))
+    record = _Record()
+    model.add_callback("on_val_batch_end", record.add)
+    model.add_callback("on_val_end", record.close)
     save_dir = save_dir.absolute()
     made = [folder for folder in (save_dir, *save_dir.parents) if not folder.exists()]
     with quiet():
@@ -92,10 +97,41 @@ def evaluate(
             name=save_dir.name,
             exist_ok=True,
         )
-    with contextlib.suppress(OSError):  # something was written after all
+    if keep_detections:
+        record.detections().write(save_dir / "detections.npz")
+    else:
         for folder in made:
-            folder.rmdir()
-    return _plain(metrics, images=seen[0])
+            with contextlib.suppress(OSError):  # something was written after all
+                folder.rmdir()
+    return _plain(metrics, images=len(record.images))
+
+
+class _Record:
+    """Callbacks of a validator that keep what it found in each image; it forgets that before its metrics are ready."""
+
+    def __init__(self) -> None:
+        self.stats: dict[str, list[np.ndarray]] = {"tp": [], "conf": [], "pred_cls": [], "target_cls": []}
+        self.images: tuple[str, ...] = ()
+
+    def add(self, validator: Any) -> None:
+        """Take over the images of the last batch."""
+        for name, kept in self.stats.items():
+            kept += validator.metrics.stats[name][len(kept) :]
+
+    def close(self, validator: Any) -> None:
+        """Note the names of the images, in the order in which they were measured."""
+        self.images = tuple(Path(file).name for file in validator.dataloader.dataset.im_files)
+
+    def detections(self) -> Detections:
+        """Everything that was kept, with the number of its image."""
+        joined = {name: np.concatenate(kept) for name, kept in self.stats.items()}
+        found, true = (np.array([len(x) for x in self.stats[name]], int) for name in ("conf", "target_cls"))
+        return Detections(
+            **joined,
+            image=np.repeat(np.arange(len(found)), found),
+            target_image=np.repeat(np.arange(len(true)), true),
+            images=self.images,
+        )
 
 
 def _plain(metrics: Any, images: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,9 @@ def write_json(path: str | Path, value: Any) -> None:
 def write_yaml(path: str | Path, value: Any) -> None:
     """Write ``value`` as YAML in its own key order to ``path``, whole or not at all."""
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def copy_whole(source: str | Path, target: str | Path) -> None:
+    """Copy a file, whole or not at all."""
+    with whole_file(target) as temporary:
+        shutil.copyfile(source, temporary)

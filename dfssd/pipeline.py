@@ -1,4 +1,4 @@
-"""The recipe, read top to bottom: prepare, teacher, pseudo-label, baseline, student, test, export, report.
+"""The recipe, read top to bottom: prepare, teacher, self-train, pseudo-label, baseline, student, test, export, report.
 
 Each stage hands on files in the run folder and a section of ``results.json``; none reaches back. A stage that is
 listed in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed goes on from its
@@ -22,11 +22,17 @@ from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.splits import make_split, read_split, torn_groups, write_split
 from dfssd.distillation.compatibility import align_teacher, resolve_weights
 from dfssd.errors import UserError
+from dfssd.handover import hand_over_baseline, hand_over_better, silent_teacher, take_baseline
 from dfssd.hardware import check_device, resolve_amp, told_plainly
-from dfssd.preflight import check_before_start, teacher_is_to_be_trained
+from dfssd.preflight import check_before_start, extra_teachers, has_teacher, teacher_is_to_be_trained
+from dfssd.pseudo_labels.labels import PREDICTIONS
 from dfssd.runfolder import RunFolder
+from dfssd.self_training import self_train
 from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.student import StudentTrainer
+
+FEW_BATCHES = 1000
+"""Below this length a training from few labels has hardly begun; the user is told."""
 
 
 def run(config: Config, command: str) -> bool:
@@ -78,6 +84,7 @@ class Pipeline:
         do = self.folder.do
         do("prepare", self.prepare)
         do("teacher", self.teacher)
+        do("self-train", self.self_train)
         do("pseudo-label", self.pseudo_label)
         do("baseline", self.baseline)
         do("student", self.student)
@@ -88,7 +95,7 @@ class Pipeline:
 
         print(f"[dfssd] report: {self.folder.path / 'report.md'}")
         closing_table(self.results)
-        return bool(self.results["export"]["passed"])
+        return self.results["export"] is None or bool(self.results["export"]["passed"])
 
     def prepare(self) -> str:
         """Read the data, find duplicates, split, and write the lists that all other stages use."""
@@ -142,7 +149,16 @@ class Pipeline:
         if not chosen["train_unlabeled"]:
             print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
         train = teacher_is_to_be_trained(c, dataset.names)
-        print("[dfssd] the teacher " + ("is trained on the labelled images" if train else "knows all classes by name"))
+        if has_teacher(c):
+            print(
+                f"[dfssd] the teacher {'is trained on the labelled images' if train else 'knows all classes by name'}"
+            )
+        batches = self._batches_per_epoch() * self.epochs
+        if batches < FEW_BATCHES:
+            print(
+                f"[dfssd] {self.epochs} epochs are {batches} batches in all, few for a network to settle: "
+                f"consider epochs={math.ceil(FEW_BATCHES / self._batches_per_epoch())}"
+            )
         return "done"
 
     def _unlabeled_share(self) -> float:
@@ -187,12 +203,15 @@ class Pipeline:
             trainer(overrides=arguments).train()
         finish_checkpoint(stage, self.weights / f"{name}.pt")
         summary = json.loads(stage.with_name(f"{name}.json").read_text(encoding="utf-8"))
-        if distill := summary.pop("distill", None):
+        distill = summary.pop("distill", None)
+        if name == "student" and distill:
             self.results["distill"] = distill
         self.results.setdefault("training", {})[name] = summary
 
     def teacher(self) -> str:
         """Use the teacher as it is, in the class order of the data, or train it on the labelled images."""
+        if not has_teacher(self.config):
+            return "skipped"
         source = resolve_weights(self.config["teacher"], "teacher")
         if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
             align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
@@ -210,51 +229,139 @@ class Pipeline:
         self._train("teacher", StageTrainer, settings, model=source, epochs=passes, patience=patience)
         return "done"
 
-    def pseudo_label(self) -> str:
-        """Let the teacher label the unlabelled images, in three zones by class thresholds."""
+    def self_train(self) -> str:
+        """Train the teacher again on the labels and its own pseudo-labels; keep whichever is best on val."""
+        rounds = self.config["teacher_rounds"]
+        if not rounds or not self._unlabeled_images():
+            return "skipped"
+
+        def train(number: int, source: Path) -> Path:
+            folder = self.folder.path / f"pseudo_round{number}"
+            if not (folder / PREDICTIONS).exists():
+                self._label(source, folder)
+            settings = self._student_settings(pseudo=folder, teacher=source, terms={}, guard=())
+            self._train(f"teacher_round{number}", StudentTrainer, settings, model=str(source))
+            return self.weights / f"teacher_round{number}.pt"
+
+        self.results["self_training"] = self_train(self.weights, rounds, train=train, value=self._val_map)
+        return "done"
+
+    def _val_map(self, weights: Path) -> float:
+        from dfssd.evaluation import evaluate
+
+        where = self.folder.path / "train" / f"val_{weights.stem}"
+        options = {"imgsz": self.imgsz, "batch": self.batch, "device": self.device}
+        return evaluate(weights, self.data_yaml, split="val", save_dir=where, **options)["map50_95"] or 0.0
+
+    def _listed(self, part: str) -> list[Path]:
+        return [Path(p) for p in (self.splits / f"{part}.txt").read_text(encoding="utf-8").splitlines() if p]
+
+    def _unlabeled_images(self) -> list[Path]:
+        return self._listed("train_unlabeled")
+
+    def _label(self, teacher: Path, folder: Path) -> dict[str, Any]:
+        """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
         from dfssd.pseudo_labels.labeling import label_images
 
-        images = [Path(p) for p in (self.splits / "train_unlabeled.txt").read_text(encoding="utf-8").splitlines() if p]
-        if not images:
-            self.results["pseudo_labels"] = None
-            return "skipped"
-        self.results["pseudo_labels"] = label_images(
-            self.weights / "teacher.pt",
-            images,
-            self.pseudo,
-            names=self.results["data"]["classes"],
+        names = self.results["data"]["classes"]
+        weights = [teacher]
+        for number, extra in enumerate(extra_teachers(self.config), 1):
+            weights.append(self.weights / f"extra_teacher{number}.pt")
+            align_teacher(resolve_weights(extra, "pseudo.teachers"), names, weights[-1])
+        rule = self.config.section("pseudo")
+        options = ("tau_low", "tau0", "tau_max", "ema_decay", "iou", "tta", "precision")
+        return label_images(
+            weights,
+            self._unlabeled_images(),
+            folder,
+            names=names,
             imgsz=self.imgsz,
             batch=self.batch,
             device=self.device,
-            **self.config.section("pseudo"),
+            val=self._listed("val"),
+            **{k: rule[k] for k in options},
         )
+
+    def pseudo_label(self) -> str:
+        """Let the teacher label the unlabelled images, in three zones by class thresholds.
+
+        Done for ``pseudo=online`` as well: the thresholds found here are where the online ones start, and a teacher
+        that sees nothing is found out before a student is trained.
+        """
+        self.results["pseudo_labels"] = None
+        c = self.config
+        if c["student_training"] != "distilled" or not has_teacher(c) or not self._unlabeled_images():
+            return "skipped"
+        section = self.results["pseudo_labels"] = self._label(self.weights / "teacher.pt", self.pseudo)
+        if section["accepted"] and section["starved"]:
+            print(f"[dfssd] warning: no box was accepted of: {', '.join(section['starved'])}")
         return "done"
 
     def baseline(self) -> str:
         """Train the same student on the labelled images only, with as many batches as the student gets."""
-        if not self.config["baseline"]:
+        asked = self.config["baseline"]
+        if asked is False:
             return "skipped"
         settings = StageSettings(batches_per_epoch=self._batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+        if asked is not True:
+            self.results.setdefault("training", {})["baseline"] = take_baseline(
+                Path(asked), self.folder.path, settings.batches_per_epoch, self.config
+            )
+            return "taken over"
         self._train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
         return "done"
 
-    def student(self) -> str:
-        """Train the student on labelled and pseudo-labelled images with the distillation terms."""
+    def _student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StageSettings:
+        """Settings of a training on labelled and unlabelled images."""
+        c = self.config
         unlabeled = self.results["data"]["train_unlabeled"] > 0
-        layers = self.config["layers"]
-        settings = StageSettings(
+        frozen = has_teacher(c)
+        patience = c["guard_patience"]
+        return StageSettings(
             batches_per_epoch=self._batches_per_epoch(),
             unlabeled_share=self._unlabeled_share(),
             cpu_bf16=self.cpu_bf16,
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
-            pseudo=str(self.pseudo) if unlabeled else "",
-            teacher=str(self.weights / "teacher.pt"),
-            layers=() if layers == "auto" else tuple(layers),
-            terms={k: dict(v) for k, v in self.config.terms.items()},
-            unsup_weight=self.config["unsup_weight"],
-            selftest_steps=self.config["selftest_steps"],
+            pseudo=str(pseudo) if unlabeled and frozen else "",
+            pseudo_mode=c["pseudo.mode"],
+            thresholds={k: c[f"pseudo.{k}"] for k in ("tau_low", "tau0", "tau_max", "ema_decay")},
+            # scores of fused boxes are lower than those of the single look that the training takes
+            keep_thresholds=not c["pseudo.tta"] and not extra_teachers(c),
+            iou=c["pseudo.iou"],
+            weigh_boxes=c["pseudo.weigh"],
+            strong_view=float(c["strong_view"]),
+            teacher=str(teacher) if frozen else "",
+            layers=() if c["layers"] == "auto" else tuple(c["layers"]),
+            terms={k: dict(v) for k, v in terms.items()},
+            unsup_weight=c["unsup_weight"],
+            unsup_schedule=c["unsup_schedule"],
+            selftest_steps=c["selftest_steps"],
+            guard=tuple(guard),
+            guard_patience=max(3, math.ceil(self.epochs / 10)) if patience == "auto" else patience,
         )
-        self._train("student", StudentTrainer, settings, model=resolve_weights(self.config["student"], "student"))
+
+    def student(self) -> str:
+        """Train the student with what the teacher and the unlabelled images give, and hand over the better network."""
+        method = self.config["student_training"]
+        self.results["guard"] = None
+        if method == "skip":
+            return "skipped"
+        if method == "distilled" and (silence := silent_teacher(self.results["pseudo_labels"])):
+            hand_over_baseline(self.weights, self.results, silence)
+            return "skipped"
+        source = resolve_weights(self.config["student"], "student")
+        baseline = (self.results.get("training") or {}).get("baseline")
+        if method == "ultralytics":
+            settings = StageSettings(batches_per_epoch=self._batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+            teacher = str(self.weights / "teacher.pt")
+            self._train("student", StageTrainer, settings, model=source, distill_model=teacher)
+            return "done"
+        floor = baseline["val_map50_95_by_epoch"] if baseline and self.config["guard"] else ()
+        settings = self._student_settings(
+            pseudo=self.pseudo, teacher=self.weights / "teacher.pt", terms=self.config.terms, guard=floor
+        )
+        self._train("student", StudentTrainer, settings, model=source)
+        hand_over_better(self.weights, self.results, guarded=self.config["guard"])
         return "done"
 
     def test(self) -> str:
@@ -270,8 +377,9 @@ class Pipeline:
                 batch=self.batch,
                 device=self.device,
                 save_dir=self.folder.path / "test" / name,
+                keep_detections=True,
             )
-            for name in ("teacher", "baseline", "student")
+            for name in ("teacher", "baseline", "student", "student_trained")
             if (self.weights / f"{name}.pt").exists()
         }
         return "done"
@@ -281,6 +389,9 @@ class Pipeline:
         from dfssd.export import export_and_check
 
         c = self.config
+        self.results["export"] = None
+        if not (self.weights / "student.pt").exists():
+            return "skipped"
         self.results["export"] = export_and_check(
             self.weights / "student.pt",
             self.data_yaml,

@@ -177,6 +177,44 @@ def pseudo_label_counts(section: Mapping[str, Any], path: Path) -> bool:
     return True
 
 
+def health(epochs: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """Accepted boxes per class and image, and the shares of the health meter, over the epochs; False without data.
+
+    Args:
+        epochs: Records of :meth:`dfssd.pseudo_labels.meter.HealthMeter.record`, epoch by epoch.
+        path: File to write.
+    """
+    if not epochs:
+        return False
+    place = np.arange(1, len(epochs) + 1)
+
+    def values(key: str) -> np.ndarray:
+        return np.array([np.nan if epoch.get(key) is None else epoch[key] for epoch in epochs], dtype=float)
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    counts, shares = figure.subplots(1, 2)
+    classes = sorted((k for k in epochs[0] if k.startswith("class/")), key=lambda k: -np.nansum(values(k)))
+    for key in classes[:MOST_CLASSES]:
+        counts.plot(place, values(key), label=_short(key.removeprefix("class/"), 20))
+    counts.set(xlabel="epoch", ylabel="accepted boxes per unlabelled image")
+    counts.set_ylim(bottom=0)
+    counts.legend(frameon=False, fontsize=7)
+    for key, label in (
+        ("score", "mean score"),
+        ("agreement", "student agrees"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+    ):
+        if not np.isnan(values(key)).all():
+            shares.plot(place, values(key), label=label)
+    shares.set(xlabel="epoch", ylim=(0, 1.02))
+    shares.legend(frameon=False, fontsize=8)
+    for axes in (counts, shares):
+        _clean(axes)
+    _save(figure, path)
+    return True
+
+
 def gallery(predictions: Mapping[str, Any], path: Path) -> int:
     """Pseudo-labelled images with accepted (solid) and ignored (dashed) boxes.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dfssd.config import Config
 from dfssd.distillation.compatibility import check_pair, describe, resolve_weights, teacher_needs_training
+from dfssd.distillation.schedules import SCHEDULES
 from dfssd.errors import UserError
 from dfssd.export import check_formats
+from dfssd.handover import check_baseline
 from dfssd.hardware import check_device, check_room, resolve_amp
 
 
@@ -28,16 +31,48 @@ def check_before_start(config: Config) -> None:
     batch = config.train.get("batch", 16)
     if not isinstance(batch, int) or batch < 2:
         raise UserError(f"batch={batch}: give a whole number of at least 2; budgets are matched in batches of one size")
-    facts = [describe(resolve_weights(config[role], role), role) for role in ("teacher", "student")]
-    teacher, student = facts
+    check_schedule(config["unsup_schedule"])
+    if config["guard"] and config["baseline"] is False:
+        print(
+            "[dfssd] baseline=off: there is no floor for the guard, the student is handed over whatever it has become"
+        )
+    student = describe(resolve_weights(config["student"], "student"), "student")
+    if isinstance(config["baseline"], str):
+        check_baseline(Path(config["baseline"]), config)
+    if not has_teacher(config):
+        _check_layers(config, student.head)
+        return
+    teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
+    for extra in extra_teachers(config):
+        describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
     check_pair(teacher, student, needs_dfl="response_dfl" in config.terms)
-    if config["layers"] != "auto" and max(config["layers"]) >= min(teacher.head, student.head):
-        last = min(teacher.head, student.head) - 1
-        raise UserError(f"layers={config['layers']}: these models have layers 0 to {last} before the head")
+    _check_layers(config, min(teacher.head, student.head))
     print(
         f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
         f"strides {student.strides}, {student.reg_max} bins per box side"
     )
+
+
+def has_teacher(config: Config) -> bool:
+    """Whether a network of its own is the teacher; else there is none, or the student's moving average is it."""
+    return config["teacher"] is not None and config["teacher_kind"] == "frozen"
+
+
+def extra_teachers(config: Config) -> list[str]:
+    """The further teachers whose boxes are fused with those of the teacher."""
+    given = config["pseudo.teachers"] or []
+    return [given] if isinstance(given, str) else list(given)
+
+
+def check_schedule(name: str) -> None:
+    """Raise :class:`UserError` if there is no such schedule."""
+    if name not in SCHEDULES:
+        raise UserError(f"unsup_schedule={name} must be one of: {', '.join(SCHEDULES)}")
+
+
+def _check_layers(config: Config, head: int) -> None:
+    if config["layers"] != "auto" and max(config["layers"]) >= head:
+        raise UserError(f"layers={config['layers']}: these models have layers 0 to {head - 1} before the head")
 
 
 OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
@@ -57,10 +92,14 @@ def _check_training(config: Config) -> None:
 
 
 def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
-    """Check the teacher against the classes of the data; whether it has to be trained on them first.
+    """Check the teachers against the classes of the data; whether the main one has to be trained on them first.
 
     Raises:
         UserError: It was trained on other classes.
     """
+    for extra in extra_teachers(config):
+        teacher_needs_training(describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers"), classes, False)
+    if not has_teacher(config):
+        return False
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     return teacher_needs_training(teacher, classes, config["teacher_train"])

@@ -56,6 +56,19 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
         )
     if not (results.get("data") or {}).get("train_unlabeled", 1):
         lines.append("- There were no unlabelled images: the student learnt from the labels and from the teacher only.")
+    guard = results.get("guard") or {}
+    for event in guard.get("events") or ():
+        done = f"cut back to {event['factor']:g}" if event["factor"] else "switched off"
+        lines.append(
+            f"- **After epoch {event['epoch']} the weight of pseudo-labels and distillation was {done}**, because "
+            f"{event['why']}."
+        )
+    shown = (results.get("distill") or {}).get("starved")
+    if starved := (results.get("pseudo_labels") or {}).get("starved") if shown is None else shown:
+        lines.append(
+            f"- No pseudo-label was accepted of: {', '.join(starved)}. The unlabelled images teach nothing about "
+            + ("them." if len(starved) > 1 else "it.")
+        )
     for failure in export.get("failures") or ():
         lines.append(f"- **The export check failed: {failure}.**")
     return lines
@@ -109,16 +122,23 @@ def _pseudo_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
     section = results.get("pseudo_labels")
     lines = ["## Pseudo-labels: what the teacher saw in the unlabelled images", ""]
     if not section:
-        return [*lines, "There are none: the run had no unlabelled images, or this stage has not run."]
+        health = _health_lines(results, run_dir)
+        if not health:
+            return [*lines, "There are none: the run had no unlabelled images, or trained no student on them."]
+        return [
+            *lines,
+            "None were made before the training; the student's own moving average was its teacher.",
+            *health,
+        ]
     predictions = read_json(run_dir / "pseudo" / "predictions.json")
     low = (predictions.get("rule") or {}).get("tau_low")
     low_text = "the lower limit" if low is None else f"{low:g}"
     lines += [
         f"The teacher marked {section['boxes']:,} boxes in {section['images']:,} images; "
-        f"{section['images_without_accepted']:,} images got no accepted box.",
+        f"{section['images_without_accepted']:,} images got no accepted box." + _settings(section),
         "",
         f"- **accepted** ({section['accepted']:,}): score at or above the threshold of its class. The student is "
-        "trained on it like on a label.",
+        "trained on it; by default a box counts by its score.",
         f"- **ignored** ({section['ignored']:,}): score between {low_text} and that threshold. It may be a defect, so "
         "the student is taught neither that it is one nor that it is not.",
         f"- **background**: everything else, scores below {low_text}. The student is taught that nothing is there, "
@@ -150,7 +170,44 @@ def _pseudo_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
     lines += picture(drawn, "pseudo_labels", "Pseudo-labels per class")
     shown = plots.gallery(predictions, run_dir / "plots" / "gallery.png") if predictions.get("images") else 0
     lines += picture(bool(shown), "gallery", f"{shown} unlabelled images as the teacher sees them")
-    return lines if shown else [*lines, "", "No picture of them: there is no box to show, or the images have moved."]
+    if not shown:
+        lines += ["", "No picture of them: there is no box to show, or the images have moved."]
+    return lines + _health_lines(results, run_dir)
+
+
+def _settings(section: Mapping[str, Any]) -> str:
+    """How the labels were made, where it differs from one teacher with one look."""
+    settings = section.get("settings") or {}
+    parts = []
+    if settings.get("teachers", 1) > 1:
+        parts.append(f"{settings['teachers']} teachers")
+    if settings.get("tta"):
+        parts.append("flipped and resized copies")
+    text = f" Boxes of {' and '.join(parts)} were fused." if parts else ""
+    if (aim := settings.get("precision")) is not None:
+        text += f" Thresholds aim for a precision of {aim:g} on the validation images."
+    return text
+
+
+def _health_lines(results: Mapping[str, Any], run_dir: Path) -> list[str]:
+    """What the student was shown of the unlabelled images, epoch by epoch."""
+    health = (results.get("distill") or {}).get("health")
+    if not health:
+        return []
+    keys = (
+        ("accepted", "accepted boxes per image"),
+        ("ignored", "ignored boxes per image"),
+        ("score", "mean score of the accepted"),
+        ("agreement", "student agrees with the teacher"),
+        ("precision", "precision (truth known)"),
+        ("recall", "recall (truth known)"),
+    )
+    shown = [epoch for epoch in health if epoch.get("accepted") is not None] or health  # fewer if the guard said so
+    rows = [[label, *(number(epoch.get(key)) for epoch in (shown[0], shown[-1]))] for key, label in keys]
+    lines = ["", "What the student was shown in training, over all unlabelled images of an epoch:", ""]
+    lines += markdown_table(["", "first epoch", "last epoch"], rows)
+    drawn = plots.health(health, run_dir / "plots" / "health.png")
+    return lines + picture(drawn, "health", "Pseudo-labels over the epochs")
 
 
 def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
@@ -168,6 +225,7 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
             continue
         epochs, steps = done.get("epochs_done") or 0, done.get("optimizer_steps")
         values = curves[role].get("metrics/mAP50-95(B)") or []
+        values = values or done.get("val_map50_95_by_epoch") or []  # a baseline of another run has no curve here
         if values and epochs and steps:
             progress[role] = ([steps * (i + 1) / epochs for i in range(len(values))], values)
         rows.append(
@@ -184,6 +242,15 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
         )
     header = ["network", "epochs", "optimizer steps", "batch", "optimizer", "best epoch", "its val mAP50-95", "time"]
     lines += markdown_table(header, rows)
+    if guard := results.get("guard"):
+        lines += ["", f"Handed over as `weights/student.pt`: the **{guard['chosen']}** ({guard['why']})."]
+    if rounds := results.get("self_training"):
+        reached = ", ".join(f"{value:.3f}" for value in rounds["val_map50_95"])
+        lines += [
+            "",
+            f"The teacher learnt from its own pseudo-labels; val mAP50-95 before and after each round: {reached}; "
+            f"taken: {'the first' if not rounds['taken'] else 'round ' + str(rounds['taken'])}.",
+        ]
     lines += picture(plots.validation(progress, run_dir / "plots" / "validation.png"), "validation", "Progress")
     terms = (results.get("distill") or {}).get("terms") or {}
     if terms:

@@ -18,7 +18,7 @@ from dfssd.config import ROOT, Config, read_yaml
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_yaml
 
-STAGES = ("prepare", "teacher", "pseudo-label", "baseline", "student", "test", "export", "report")
+STAGES = ("prepare", "teacher", "self-train", "pseudo-label", "baseline", "student", "test", "export", "report")
 CHANGEABLE = {"resume", "device", "workers", "project", "name", "exist_ok", "verbose", "cache"}
 """Keys that may differ between a run and its resumption: they do not change what is computed."""
 
@@ -55,8 +55,9 @@ class RunFolder:
             if config["exist_ok"]:
                 base.mkdir(exist_ok=True)
                 (base / "results.json").unlink(missing_ok=True)  # first: it says which of the others can be relied on
-                for part in ("train", "pseudo", "splits", "weights", "plots", "test"):
-                    shutil.rmtree(base / part, ignore_errors=True)
+                for part in ("train", "pseudo", "pseudo_round*", ".pseudo*", "splits", "weights", "plots", "test"):
+                    for old in base.glob(part):
+                        shutil.rmtree(old, ignore_errors=True)
             else:
                 while not _made(path):
                     number += 1
@@ -110,6 +111,7 @@ class RunFolder:
         facts = run.facts("resume", config)
         session = {key: facts[key] for key in ("dfssd", "ultralytics", "torch", "python", "machine", "device", "git")}
         run.results["run"].setdefault("resumed", []).append(session)
+        run.save()  # a session that is killed before a stage ends was a session, too
         return run, Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
 
     def discard_if_empty(self) -> None:
@@ -175,14 +177,21 @@ def _value(own: Mapping, terms: Mapping, train: Mapping, key: str) -> Any:
 
 
 def git_commit() -> str | None:
-    """Commit of this checkout, with ``+changes`` if files differ from it; None outside a checkout."""
+    """Commit of this checkout, with ``+changes`` if files differ from it; None outside a checkout.
+
+    Tables in ``benchmarks/`` do not count: a grid writes them while it runs.
+    """
     try:
         git = ["git", "-C", str(ROOT)]
         commit = subprocess.run(
             [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
         ).stdout
         dirty = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
+            [*git, "status", "--porcelain", "--", ".", ":!benchmarks"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None

@@ -17,14 +17,18 @@ CHANCE = 0.01
 """Difference in mAP50-95 that another seed alone can make, however many test images there are."""
 
 
-def noise(results: Mapping[str, Any]) -> float:
-    """Difference in mAP50-95 that is not called a difference: max(0.01, 0.5 / sqrt(n)) for n test defects.
+def noise_of(instances: int | None) -> float:
+    """Difference in mAP50-95 that is not called a difference: max(0.01, 0.5 / sqrt(n)) for n defects.
 
     The second one is the standard error of a share near one half counted on n independent cases: 0.016 for 1,000
     defects, 0.05 for 100.
     """
-    instances = ((results.get("test") or {}).get("student") or {}).get("instances")
     return max(CHANCE, 0.5 / math.sqrt(instances)) if instances else CHANCE
+
+
+def noise(results: Mapping[str, Any]) -> float:
+    """:func:`noise_of` the defects of the test part."""
+    return noise_of(((results.get("test") or {}).get("student") or {}).get("instances"))
 
 
 def closing_table(results: Mapping[str, Any], console: Console | None = None) -> None:
@@ -46,7 +50,9 @@ def closing_line(results: Mapping[str, Any]) -> str:
     """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mAP50-95, with what there is."""
     student, baseline, teacher = (_map(results, role) for role in ("student", "baseline", "teacher"))
     if student is None:
-        return "student: no test result"
+        return "student: no test result" if baseline is None else f"baseline {baseline:.3f} (no student)"
+    if _is_baseline(results):
+        return f"student = baseline {student:.3f}" + ("" if teacher is None else f", teacher {teacher:.3f}")
     line = f"student {student:.3f}"
     line += " (no baseline)" if baseline is None else f" vs baseline {baseline:.3f} ({student - baseline:+.3f})"
     return line + ("" if teacher is None else f", teacher {teacher:.3f}")
@@ -55,8 +61,15 @@ def closing_line(results: Mapping[str, Any]) -> str:
 def headline(results: Mapping[str, Any]) -> str:
     """One sentence: did the unlabelled images and the teacher help, by how much, against what."""
     student, baseline, teacher = (_map(results, role) for role in ("student", "baseline", "teacher"))
+    if student is None and baseline is not None:
+        return f"No student was trained; the network trained on the labels alone reaches mAP50-95 {baseline:.3f}."
     if student is None:
         return "The student has no result on test images, so this run says nothing about whether the method helped."
+    if _is_baseline(results):
+        return (
+            "The teacher and the unlabelled images did not help, so the network handed over as the student is the "
+            f"baseline, trained on the labels alone: mAP50-95 {student:.3f}. Why: {results['guard']['why']}."
+        )
     if baseline is None:
         beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
         return (
@@ -93,6 +106,11 @@ def _budget(results: Mapping[str, Any]) -> str:
     return (
         f"but after different numbers of optimizer steps ({steps[0]:,} against {steps[1]:,}), so not a fair comparison"
     )
+
+
+def _is_baseline(results: Mapping[str, Any]) -> bool:
+    """Whether the guard has handed over the baseline as the student."""
+    return (results.get("guard") or {}).get("chosen") == "baseline"
 
 
 def _map(results: Mapping[str, Any], role: str) -> float | None:

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.tiny_detection import save_detector
+
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
@@ -40,13 +42,11 @@ def write_images(folder: Path, n: int, *, seed: int, labels: bool = True, size: 
     return paths
 
 
-@pytest.fixture(scope="session")
-def squares(tmp_path_factory) -> Path:
-    """Ultralytics dataset YAML with 8 labelled, 4 val, 4 test and 8 unlabelled images of two easy classes."""
-    root = tmp_path_factory.mktemp("squares")
-    for part, n, seed in (("train", 8, 1), ("val", 4, 2), ("test", 4, 3)):
+def write_squares(root: Path, *, train: int, val: int, test: int, plain: int) -> Path:
+    """Ultralytics dataset YAML in ``root`` with so many images in each part; those of ``plain`` have no labels."""
+    for seed, (part, n) in enumerate((("train", train), ("val", val), ("test", test)), 1):
         write_images(root / part, n, seed=seed)
-    write_images(root / "plain", 8, seed=4, labels=False)
+    write_images(root / "plain", plain, seed=4, labels=False)
     tree = {
         "path": str(root),
         "train": "train/images",
@@ -60,16 +60,12 @@ def squares(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def squares(tmp_path_factory) -> Path:
+    """Ultralytics dataset YAML with 8 labelled, 4 val, 4 test and 8 unlabelled images of two easy classes."""
+    return write_squares(tmp_path_factory.mktemp("squares"), train=8, val=4, test=4, plain=8)
+
+
+@pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory) -> Path:
-    """An untrained yolov8n with the classes of :func:`squares`, as a checkpoint that counts as trained."""
-    from ultralytics import YOLO
-
-    model = YOLO("yolov8n.yaml")
-    model.model.nc = model.model.yaml["nc"] = 2
-    from ultralytics.nn.tasks import DetectionModel
-
-    model.model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
-    model.model.names = dict(enumerate(NAMES))
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    model.save(path)
-    return path
+    """A yolov8n with random weights that is sure of something in every image; it counts as trained."""
+    return save_detector(tmp_path_factory.mktemp("teacher") / "teacher.pt", names=NAMES)

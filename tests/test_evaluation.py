@@ -8,6 +8,7 @@ import pytest
 from ultralytics.utils import LOGGER
 from ultralytics.utils.metrics import DetMetrics
 
+from dfssd.bootstrap import Detections, mean_average_precision
 from dfssd.errors import UserError
 from dfssd.evaluation import _plain, evaluate, quiet
 from tests.tiny_detection import NAMES, save_detector, write_images
@@ -52,14 +53,34 @@ def test_other_split(detector, tmp_path):
     assert measure(detector, data, tmp_path / "out", split="val")["images"] == 1
 
 
-def test_nothing_is_left_behind(detector, tmp_path):
+def test_nothing_is_left_behind_unless_asked_for(detector, tmp_path):
     data = write_images(tmp_path / "data")
     measure(detector, data, tmp_path / "test" / "student")
     assert not (tmp_path / "test").exists()
-    (tmp_path / "out").mkdir()
-    measure(detector, data, tmp_path / "out")
-    assert (tmp_path / "out").exists()  # was there before
+    measure(detector, data, tmp_path / "test" / "student", keep_detections=True)
+    assert [p.name for p in (tmp_path / "test" / "student").iterdir()] == ["detections.npz"]
     assert [p.name for p in detector.parent.iterdir()] == ["n.pt"]
+
+
+def test_recorded_detections_give_the_same_map(detector, tmp_path):
+    data = write_images(tmp_path / "data", count=5)
+    for file in sorted((tmp_path / "data" / "labels").glob("*.txt"))[1:]:  # big boxes, as this detector gives them
+        file.write_text("0 0.5 0.5 0.9 0.9\n1 0.5 0.5 0.7 0.9\n2 0.6 0.5 0.8 1")
+    result = evaluate(detector, data, imgsz=256, batch=2, device="cpu", save_dir=tmp_path / "out", keep_detections=True)
+    found = Detections.read(tmp_path / "out" / "detections.npz")
+    assert len(found.conf) > 0 and len(found.images) == result["images"] == 5
+    assert result["map50_95"] > 0  # else equality would say nothing
+    assert mean_average_precision(found)[0] == pytest.approx(result["map50_95"], abs=1e-9)
+    assert sorted(found.images) == [f"plate {k}.png" for k in range(5)]  # names only: no path of this machine
+    assert np.bincount(found.target_image, minlength=5).sum() == result["instances"]
+    assert set(np.bincount(found.target_image)) == {2, 3}
+
+
+def test_recorded_detections_of_a_split_without_boxes(detector, tmp_path):
+    data = write_images(tmp_path / "data", classes=())
+    measure(detector, data, tmp_path / "out", keep_detections=True)
+    found = Detections.read(tmp_path / "out" / "detections.npz")
+    assert len(found.target_cls) == 0 and np.isnan(mean_average_precision(found)[0])
 
 
 def test_values_are_those_of_ultralytics_per_class():

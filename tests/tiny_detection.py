@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +46,15 @@ def write_images(
     return data
 
 
-def save_detector(path: Path, seed: int = 0) -> Path:
+def save_detector(path: Path, seed: int = 0, names: Sequence[str] = NAMES) -> Path:
     """Save a yolov8n with random weights whose boxes and scores differ from image to image; return ``path``."""
     from ultralytics import YOLO
     from ultralytics.nn.tasks import DetectionModel
 
     torch.manual_seed(seed)
     yolo = YOLO("yolov8n.yaml")
-    yolo.model = DetectionModel("yolov8n.yaml", nc=len(NAMES), verbose=False)
-    yolo.model.names = dict(enumerate(NAMES))
+    yolo.model = DetectionModel("yolov8n.yaml", nc=len(names), verbose=False)
+    yolo.model.names = dict(enumerate(names))
     yolo.model.args = {"imgsz": 64}
     for level in yolo.model.model[-1].cv3:
         # a fresh head says "nothing here" with scores of 1e-5, far below any tolerance

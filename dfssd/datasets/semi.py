@@ -16,15 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import ConcatDataset, Sampler
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
 from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import exif_size
 from ultralytics.utils import RANK
 
-from dfssd.pseudo_labels.labels import read_pseudo_labels
+from dfssd.datasets.views import StrongView
+from dfssd.errors import UserError
+from dfssd.pseudo_labels.labeling import true_boxes
+from dfssd.pseudo_labels.labels import PseudoImage, read_pseudo_labels
 
-IGNORED_BOX, IGNORED_TILE = 0, 1
-"""What an ignore box is: its class id is ``nc`` plus one of these."""
+IGNORED_BOX, IGNORED_TILE, TRUTH = 0, 1, 2
+"""What a box past the last class is: its id is ``nc`` plus one of these (for a true box, plus its class)."""
 
 _TILES = 8
 """An image with nothing accepted is ignored as a whole, by 8 x 8 tiles instead of one box: the geometric augmentations
@@ -49,12 +54,17 @@ def whole_image_tiles(n: int = _TILES) -> np.ndarray:
 
 
 class PseudoLabelDataset(YOLODataset):
-    """Unlabelled images with the pseudo boxes of a folder written by :func:`write_pseudo_labels`.
+    """Unlabelled images, with the pseudo boxes that are known before the training, if any.
 
-    Accepted boxes carry their class id. Ignored ones carry ``nc`` (a box) or ``nc + 1`` (a tile of an image without
-    accepted box), past the last class, so that they pass through every geometric augmentation with the image; the
-    trainer takes them out of the batch again (:class:`dfssd.trainers.student.StudentTrainer`). ``data["pseudo"]``
-    names the folder.
+    Rows of ``cls`` are (class id, score; for a tile the number of its photo instead). Ids past the last class travel
+    through every geometric augmentation with the image and are taken out of the batch again by the trainer
+    (:class:`dfssd.trainers.student.StudentTrainer`): ``nc`` is an ignored box, ``nc + 1`` a tile of a photo without
+    accepted box, and ``nc + TRUTH + c`` a true box of class ``c``, which benchmarks have and only the health meter
+    looks at.
+
+    ``data["pseudo"]`` names a folder written by :func:`write_pseudo_labels`; empty, the boxes are found during the
+    training and an image starts without any. ``data["strong_view"]`` is the strength of :class:`StrongView`, 0 for
+    none.
     """
 
     def get_labels(self) -> list[dict[str, Any]]:
@@ -64,22 +74,26 @@ class PseudoLabelDataset(YOLODataset):
             KeyError: The list names an image without pseudo-label entry (a defect of the caller, not of the user).
         """
         nc = len(self.data["names"])
-        known = {str(image.image): image for image in read_pseudo_labels(Path(self.data["pseudo"]))}
+        strength = self.data.get("strong_view", 0.0)
+        self.strong = StrongView(strength) if strength else None
+        folder = self.data.get("pseudo")
+        known = {str(image.image): image for image in read_pseudo_labels(Path(folder))} if folder else {}
+        truth = true_boxes([Path(im_file) for im_file in self.im_files], nc)
         labels = []
-        for im_file in self.im_files:
-            image = known[im_file]
-            accepted = image.zones == "accept"
-            ignored, kind = image.boxes_xywhn[image.zones == "ignore"], IGNORED_BOX
-            if not accepted.any():
-                ignored, kind = whole_image_tiles(), IGNORED_TILE
-            cls = np.concatenate([image.classes[accepted], np.full(len(ignored), nc + kind)]).astype(np.float32)
-            boxes = np.concatenate([image.boxes_xywhn[accepted], ignored]).astype(np.float32).reshape(-1, 4)
+        for number, im_file in enumerate(self.im_files):
+            if folder:
+                rows, shape = _offline_rows(known[im_file], nc, number)
+            else:
+                rows, shape = _tile_rows(nc, number), _image_shape(im_file)
+            real = truth.get(Path(im_file), np.zeros((0, 5)))
+            real = np.concatenate([real[:, :1] + nc + TRUTH, np.ones((len(real), 1)), real[:, 1:]], axis=1)
+            rows = np.concatenate([rows, real]).astype(np.float32)
             labels.append(
                 {
                     "im_file": im_file,
-                    "shape": (image.height, image.width),
-                    "cls": cls[:, None],
-                    "bboxes": boxes,
+                    "shape": shape,
+                    "cls": rows[:, :2],
+                    "bboxes": rows[:, 2:],
                     "segments": [],
                     "keypoints": None,
                     "normalized": True,
@@ -88,15 +102,51 @@ class PseudoLabelDataset(YOLODataset):
             )
         return labels
 
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Augmented sample: ``img`` is the student's view; with a strong view ``weak_img`` is the teacher's."""
+        sample = super().__getitem__(index)
+        if self.strong is not None:
+            sample["weak_img"] = sample["img"]
+            sample["img"] = self.strong(sample["img"])
+        rows = sample["cls"].reshape(-1, 2) if len(sample["cls"]) else torch.zeros(0, 2)
+        return {**sample, "cls": rows[:, :1], "score": rows[:, 1]}
+
+
+def _offline_rows(image: PseudoImage, nc: int, number: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Accepted boxes and what is ignored, rows of (id, score, x, y, w, h), and the (height, width) of the image."""
+    accepted = image.zones == "accept"
+    found = np.concatenate([image.classes[:, None], image.scores[:, None], image.boxes_xywhn], axis=1)
+    ignored = found[image.zones == "ignore"]
+    ignored[:, 0] = nc + IGNORED_BOX
+    return np.concatenate([found[accepted], ignored if accepted.any() else _tile_rows(nc, number)]), (
+        image.height,
+        image.width,
+    )
+
+
+def _tile_rows(nc: int, number: int) -> np.ndarray:
+    """Rows that cover photo ``number`` as a whole, since nothing is accepted in it so far."""
+    tiles = whole_image_tiles()
+    return np.concatenate([np.tile([nc + IGNORED_TILE, number], (len(tiles), 1)), tiles], axis=1)
+
+
+def _image_shape(path: str) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            width, height = exif_size(image)
+    except OSError as e:
+        raise UserError(f"cannot read {path}: restore the file, or prepare the data anew with skip_bad=true") from e
+    return height, width
+
 
 class MixedDataset(ConcatDataset):
-    """Labelled images, then (optionally) pseudo-labelled ones, with the face of a ``YOLODataset``.
+    """Labelled images, then (optionally) unlabelled ones, with the face of a ``YOLODataset``.
 
-    Each sample gets ``labeled`` (bool); :attr:`labels` shows only true and accepted boxes.
+    Each sample gets ``labeled`` (bool) and ``score`` (n,), the weight of its boxes; :attr:`labels` shows only true and
+    accepted boxes.
     """
 
     datasets: list[YOLODataset]
-    collate_fn = staticmethod(YOLODataset.collate_fn)
 
     def __init__(self, labeled: YOLODataset, unlabeled: PseudoLabelDataset | None = None):
         """Put the two datasets side by side; indices below ``len(labeled)`` are labelled."""
@@ -105,17 +155,32 @@ class MixedDataset(ConcatDataset):
         self.nc = len(labeled.data["names"])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Augmented sample with the flag ``labeled``."""
-        return {**super().__getitem__(index), "labeled": index < self.n_labeled}
+        """Augmented sample with the flag ``labeled`` and the scores of its boxes (1 for true ones)."""
+        sample = super().__getitem__(index)
+        return {"score": torch.ones(len(sample["cls"])), **sample, "labeled": index < self.n_labeled}
+
+    @staticmethod
+    def collate_fn(samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch as Ultralytics makes it, plus ``score`` (M,), ``labeled`` (N,) and, if any, ``weak_img``.
+
+        ``weak_img`` (U, 3, H, W) holds the teacher's views of the unlabelled images only, in their order.
+        """
+        own = ("weak_img", "score", "labeled")
+        batch = YOLODataset.collate_fn([{k: v for k, v in s.items() if k not in own} for s in samples])
+        batch["score"] = torch.cat([s["score"] for s in samples])
+        batch["labeled"] = torch.tensor([s["labeled"] for s in samples])
+        if weak := [s["weak_img"] for s in samples if "weak_img" in s]:
+            batch["weak_img"] = torch.stack(weak)
+        return batch
 
     @property
     def labels(self) -> list[dict[str, Any]]:
-        """Labels as Ultralytics' plots and class weights read them, without the ignore boxes."""
+        """Labels as Ultralytics' plots and class weights read them, without what is no label to learn."""
         shown = []
         for dataset in self.datasets:
             for label in dataset.labels:
                 real = label["cls"][:, 0] < self.nc
-                shown.append({**label, "cls": label["cls"][real], "bboxes": label["bboxes"][real]})
+                shown.append({**label, "cls": label["cls"][real, :1], "bboxes": label["bboxes"][real]})
         return shown
 
     def close_mosaic(self, hyp: Any) -> None:
@@ -153,6 +218,11 @@ class MixedSampler(Sampler[int]):
     def __len__(self) -> int:
         """Images per epoch and process."""
         return self.batches * sum(per_batch for _, _, per_batch in self.parts)
+
+    def labeled_only(self) -> None:
+        """From the next epoch on fill the batches with labelled images alone."""
+        (offset, n, labeled), (after, others, unlabeled) = self.parts
+        self.parts = ((offset, n, labeled + unlabeled), (after, others, 0))
 
     def set_epoch(self, epoch: int) -> None:
         """Ignored: Ultralytics calls it once per epoch, when loader workers may already be an epoch ahead.

@@ -18,80 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.distill_model import DistillationModel
-from ultralytics.utils.tal import make_anchors
+from ultralytics.utils.tal import dist2bbox, make_anchors
 from ultralytics.utils.torch_utils import copy_attr
 
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.schedules import factor
+from dfssd.distillation.semi_loss import SemiDetectionLoss, take_images
 from dfssd.distillation.terms import TERMS, PairShape
+from dfssd.distillation.terms.base import no_autocast
+from dfssd.pseudo_labels.meter import HealthMeter
+from dfssd.pseudo_labels.online import BatchLabels, OnlineLabeler
 
 PROBE_SCALE = 1024.0
 """Loss factor while gradients are measured, so that small ones survive half precision."""
-
-
-class IgnoringBCE(nn.Module):
-    """Binary cross-entropy on logits that is zero at ignored anchors, except where a box is assigned to them.
-
-    A drop-in for the ``bce`` of Ultralytics' detection loss: logits and targets (N, A, nc) -> losses (N, A, nc).
-    :attr:`ignored` is None or a (N, A) bool mask, set before each call of the loss.
-    """
-
-    def __init__(self) -> None:
-        """Nothing is ignored at first."""
-        super().__init__()
-        self.bce = nn.BCEWithLogitsLoss(reduction="none")
-        self.ignored: Tensor | None = None
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Elementwise loss with the ignored, unassigned anchors set to zero."""
-        loss = self.bce(logits, targets)
-        if self.ignored is None:
-            return loss
-        silent = self.ignored & (targets.sum(-1) <= 0)
-        return loss.masked_fill(silent[..., None], 0.0)
-
-
-def ignored_anchors(boxes: Tensor, batch_idx: Tensor, n: int, points: Tensor) -> Tensor:
-    """Which anchor points lie inside an ignore box of their image.
-
-    Args:
-        boxes: (M, 4) ignore boxes, xywh centre format, normalised 0-1.
-        batch_idx: (M,) image of each box.
-        n: Number of images.
-        points: (A, 2) anchor points x, y, normalised 0-1.
-
-    Returns:
-        (n, A) bool mask.
-    """
-    inside = (points[None] - boxes[:, None, :2]).abs() <= boxes[:, None, 2:] / 2  # (M, A, 2)
-    mask = torch.zeros(n, len(points), dtype=torch.int32, device=points.device)
-    return mask.index_add_(0, batch_idx.long(), inside.all(-1).int()) > 0
-
-
-def take_images(preds: Any, index: Tensor) -> Any:
-    """The images ``index`` of a nested prediction structure (dicts, lists and tensors with the image axis first)."""
-    if isinstance(preds, Mapping):
-        return {k: take_images(v, index) for k, v in preds.items()}
-    if isinstance(preds, (list, tuple)):
-        return [take_images(v, index) for v in preds]
-    return preds[index]
-
-
-def take_boxes(batch: Mapping[str, Any], index: Tensor, n: int, prefix: str = "") -> dict[str, Tensor]:
-    """The boxes of the images ``index``, with image numbers counted anew.
-
-    Args:
-        batch: Batch with ``<prefix>batch_idx``, ``<prefix>bboxes`` and, for an empty prefix, ``cls``.
-        index: (K,) image numbers to keep.
-        n: Images in the batch.
-        prefix: ``""`` for boxes to learn, ``"ignore_"`` for ignore boxes.
-    """
-    renumber = torch.full((n,), -1, dtype=torch.long, device=index.device)
-    renumber[index] = torch.arange(len(index), device=index.device)
-    new = renumber[batch[f"{prefix}batch_idx"].long()]
-    keep = new >= 0
-    names = ("bboxes",) if prefix else ("bboxes", "cls")
-    return {"batch_idx": new[keep].float(), **{k: batch[f"{prefix}{k}"][keep] for k in names}}
 
 
 def state_hash(module: nn.Module) -> str:
@@ -104,15 +43,21 @@ def state_hash(module: nn.Module) -> str:
 
 
 class DistillationPair(DistillationModel):
-    """A student with a frozen teacher, trained by the YOLO loss plus weighted distillation terms.
+    """A student with a teacher that it does not train, trained by the YOLO loss plus weighted distillation terms.
 
-    total = L_det(labelled) * N_l + unsup_weight * L_det(accepted pseudo boxes) * N_u
-            + N * sum_t weight_t * schedule_t(step) * L_t(all images)
+    total = L_det(labelled) * N_l + trust * unsup_weight * ramp(step) * L_det(accepted pseudo boxes) * N_u
+            + trust * N * sum_t weight_t * schedule_t(step) * L_t(all images)
 
-    Ultralytics sums detection losses over the images of a batch (a mean times N), hence the factors N.
+    Ultralytics sums detection losses over the images of a batch (a mean times N), hence the factors N. The one forward
+    pass of the teacher serves the terms and, with a ``labeler``, the pseudo boxes; it sees the weak view of unlabelled
+    images, if the batch has one.
 
     Attributes:
         projector (nn.ModuleDict): The terms with their trainable adapters, by name.
+        trust (float): Factor in [0, 1] on everything that comes from the teacher; at 0 its forward pass is left out.
+        labels (BatchLabels | None): The boxes of the unlabelled images in the last batch, for the health meter.
+        agreement (tuple): In the last batch: anchors at which the student's best class was that of a sure teacher, and
+            anchors at which the teacher was sure.
         probe (bool): Measure the gradient of each term on the student in the next loss.
         gradients (dict): The last measured gradient norms: term name or ``det`` -> L2 norm over student parameters.
     """
@@ -129,6 +74,9 @@ class DistillationPair(DistillationModel):
         terms: Mapping[str, Mapping[str, Any]],
         layers: Sequence[int] = (),
         unsup_weight: float = 1.0,
+        unsup_schedule: str = "constant",
+        labeler: OnlineLabeler | None = None,
+        weigh_boxes: bool = False,
     ):
         """Wrap a pair that :mod:`dfssd.distillation.compatibility` has found to match.
 
@@ -138,6 +86,9 @@ class DistillationPair(DistillationModel):
             terms: Active terms: name -> options with ``weight`` and ``schedule``.
             layers: Layers to compare, the same numbers in both models; empty: the inputs of the heads.
             unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
+            unsup_schedule: Schedule of that weight.
+            labeler: Makes pseudo boxes from the teacher's forward pass; None: the batch brings them.
+            weigh_boxes: Weigh each pseudo box by its score in the YOLO loss; else all count as true boxes.
         """
         nn.Module.__init__(self)
         device = next(student.parameters()).device
@@ -153,7 +104,12 @@ class DistillationPair(DistillationModel):
         self._student_hooks: list[Any] = []
         self._register_feature_hooks()
         copy_attr(self, student)
-        self.unsup_weight = unsup_weight
+        self.unsup_weight, self.unsup_schedule = unsup_weight, unsup_schedule
+        self.labeler, self.weigh_boxes = labeler, weigh_boxes
+        self.trust = 1.0
+        self.labels: BatchLabels | None = None
+        self.agreement = (0.0, 0.0)
+        self.semi_loss: SemiDetectionLoss | None = None
         self.weights = {name: (float(o["weight"]), str(o["schedule"])) for name, o in terms.items()}
         self.progress = (0, 1, 1)
         self.probe = False
@@ -199,7 +155,9 @@ class DistillationPair(DistillationModel):
 
         Args:
             batch: ``img`` (N, 3, H, W) in 0-1, ``cls`` (M, 1), ``bboxes`` (M, 4) xywh 0-1, ``batch_idx`` (M,); in
-                training also ``labeled`` (N,) bool and the ignore boxes ``ignore_bboxes``, ``ignore_batch_idx``.
+                training also ``labeled`` (N,) bool, ``score`` (M,), the ignore boxes ``ignore_bboxes``,
+                ``ignore_batch_idx`` and ``ignore_source``, and optionally ``weak_img`` (U, 3, H, W), the teacher's
+                views of the unlabelled images.
             preds: Predictions of the student, given by the validator.
 
         Returns:
@@ -212,62 +170,84 @@ class DistillationPair(DistillationModel):
             silent = [f"u_{k}" for k in items] + list(self.weights)
             return torch.cat([vector, zero.expand(len(silent))]), {**items, **dict.fromkeys(silent, zero[0])}
         self._clear_features()
-        with torch.no_grad():
-            self.teacher_model(batch["img"])
-        preds = self.student_model(batch["img"])
-        vectors, items = self._detection_loss(preds, batch)
-        student = self._outputs(self._student_feats)
-        teacher = self._outputs(self._teacher_feats)
-        n = batch["img"].shape[0]
-        self.values = {}
+        images = batch["img"]
+        guided = self.trust > 0 and (len(self.projector) > 0 or self.labeler is not None)
+        if guided:
+            self._teach(batch)
+        preds = self.student_model(images)
+        boxes = self._pseudo_boxes(batch, guided)
+        ramp = factor(self.unsup_schedule, *self.progress)
+        vectors, items = self._detection_loss()(preds, boxes, self.trust * self.unsup_weight * ramp)
+        count = len(vectors)
+        n = images.shape[0]
+        self.values, self.agreement = {}, (0.0, 0.0)
+        if guided:
+            student, teacher = self._outputs(self._student_feats), self._outputs(self._teacher_feats)
+            self.agreement = _agreement(student.scores, teacher.scores, ~batch["labeled"])
         for name, term in self.projector.items():
             weight, schedule = self.weights[name]
-            value = term(student, teacher, batch)
-            self.values[name] = value.detach()
-            weighted = weight * factor(schedule, *self.progress) * value
+            if guided:
+                value = term(student, teacher, boxes)
+                self.values[name] = value.detach()
+                weighted = self.trust * weight * factor(schedule, *self.progress) * value
+            else:  # adapters stay in the graph, so that several processes agree on what is used
+                weighted = images.new_zeros(()) + 0.0 * sum(p.sum() for p in term.parameters())
             items[name] = weighted.detach()
             vectors.append((n * weighted).reshape(1))
-        if self.probe:
-            self._measure_gradients(vectors)
+        if self.probe and guided:
+            self._measure_gradients(vectors[:count], dict(zip(self.projector, vectors[count:])))
         self._clear_features()
         return torch.cat(vectors), items
 
-    def _detection_loss(self, preds: Any, batch: dict[str, Any]) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """YOLO loss of the labelled and, weighted, of the pseudo-labelled images, each with its own normaliser."""
-        if getattr(self.student_model, "criterion", None) is None:
-            self.student_model.criterion = self.student_model.init_criterion()
-        criterion = self.student_model.criterion
-        heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
-        branches: list[Any] = [part for part in (criterion, *heads) if hasattr(part, "bce")]
-        for branch in branches:
-            if not isinstance(branch.bce, IgnoringBCE):
-                branch.bce = IgnoringBCE()
-        n = batch["img"].shape[0]
-        many = preds.get("one2many", preds)
-        points, _ = make_anchors(many["feats"], self.student_model.stride, 0.5)
-        sizes = torch.cat([points.new_tensor(f.shape[:1:-1]).expand(f[0, 0].numel(), 2) for f in many["feats"]])
-        vectors: list[Tensor] = []
-        items: dict[str, Tensor] = {}
-        for prefix, chosen, weight in (("", batch["labeled"], 1.0), ("u_", ~batch["labeled"], self.unsup_weight)):
-            index = chosen.nonzero().flatten()
-            if len(index):
-                ignore = take_boxes(batch, index, n, "ignore_")
-                mask = ignored_anchors(ignore["bboxes"], ignore["batch_idx"], len(index), points / sizes)
-                for branch in branches:
-                    branch.bce.ignored = mask
-                vector, part = criterion(take_images(preds, index), take_boxes(batch, index, n))
-                vectors.append(weight * vector)
-            else:
-                names = [k.removeprefix("u_") for k in items] or list(branches[0].loss_names)
-                part = dict.fromkeys(names, points.new_zeros(()))
-            items.update({f"{prefix}{k}": v * weight for k, v in part.items()})
-        return vectors, items
+    def _teach(self, batch: Mapping[str, Any]) -> None:
+        """The teacher's forward pass, on the weak views where there are any; the hooks keep what it says."""
+        views = batch["img"]
+        if "weak_img" in batch and len(batch["weak_img"]):
+            views = views.clone()
+            views[~batch["labeled"]] = batch["weak_img"].to(views.dtype)
+        with torch.no_grad():
+            self.teacher_model(views)
+
+    def _pseudo_boxes(self, batch: dict[str, Any], guided: bool) -> dict[str, Any]:
+        """The batch with the boxes of this step: true ones, and for unlabelled images those of the teacher."""
+        on_unlabeled = ~batch["labeled"][batch["batch_idx"].long()]
+        boxes = {**batch, "score": batch["score"].float()}
+        known = BatchLabels(
+            **{k: boxes[k][on_unlabeled].float() for k in ("batch_idx", "cls", "bboxes", "score")},
+            ignore_batch_idx=batch["ignore_batch_idx"].float(),
+            ignore_bboxes=batch["ignore_bboxes"].float(),
+            ignore_source=batch["ignore_source"],
+        )
+        unlabeled = (~batch["labeled"]).nonzero().flatten()
+        if self.labeler is not None and guided and len(unlabeled):
+            size = (batch["img"].shape[2], batch["img"].shape[3])
+            said = take_images(self._raw(self._teacher_feats), unlabeled)
+            known = self.labeler(decode(said, self.teacher_model.stride), unlabeled, size, known)
+            kept = {k: boxes[k][~on_unlabeled].float() for k in ("batch_idx", "cls", "bboxes", "score")}
+            boxes.update({k: torch.cat([kept[k], getattr(known, k)]) for k in kept})
+            boxes.update(ignore_batch_idx=known.ignore_batch_idx, ignore_bboxes=known.ignore_bboxes)
+        self.labels = known
+        if not self.weigh_boxes:
+            boxes["score"] = torch.ones_like(boxes["score"])
+        return boxes
+
+    def _detection_loss(self) -> SemiDetectionLoss:
+        """The YOLO loss, made when the first batch comes: by then the trainer has set the class weights."""
+        if self.semi_loss is None:
+            if getattr(self.student_model, "criterion", None) is None:
+                self.student_model.criterion = self.student_model.init_criterion()
+            self.semi_loss = SemiDetectionLoss(self.student_model.criterion)
+        return self.semi_loss
+
+    def _raw(self, captured: dict[int, Any]) -> dict[str, Any]:
+        """Raw head outputs among the captured ones."""
+        head = captured[len(self.feats_idx) - 1]
+        raw = head[1] if isinstance(head, tuple) else head
+        return raw.get("one2many", raw)
 
     def _outputs(self, captured: dict[int, Any]) -> Outputs:
         """Captured layer outputs as the value object that the terms read."""
-        head = captured[len(self.feats_idx) - 1]
-        raw = head[1] if isinstance(head, tuple) else head
-        raw = raw.get("one2many", raw)
+        raw = self._raw(captured)
         return Outputs(
             feats=[captured[i] for i in range(len(self.feats_idx) - 1)],
             boxes=raw["boxes"],
@@ -275,17 +255,52 @@ class DistillationPair(DistillationModel):
             level_sizes=[f.shape[2] * f.shape[3] for f in raw["feats"]],
         )
 
-    def _measure_gradients(self, vectors: list[Tensor]) -> None:
+    def _measure_gradients(self, detection: list[Tensor], terms: Mapping[str, Tensor]) -> None:
         """Norm of the gradient that the detection loss and each term put on the student's parameters."""
         parameters = [p for p in self.student_model.parameters() if p.requires_grad]
-        terms = list(self.projector)
-        detection = torch.cat(vectors[: len(vectors) - len(terms)]).sum()
-        losses = {"det": detection, **dict(zip(terms, vectors[len(vectors) - len(terms) :]))}
         self.gradients = {}
-        for name, loss in losses.items():
+        for name, loss in {"det": torch.cat(detection), **terms}.items():
             if not loss.requires_grad:
                 self.gradients[name] = 0.0
                 continue
             grads = torch.autograd.grad(loss.sum() * PROBE_SCALE, parameters, retain_graph=True, allow_unused=True)
             norms = [g.float().norm() for g in grads if g is not None] or [loss.new_zeros(())]
             self.gradients[name] = float(torch.stack(norms).norm() / PROBE_SCALE)
+
+
+def decode(raw: Mapping[str, Any], stride: Tensor) -> Tensor:
+    """Raw head outputs -> boxes and scores as the head itself decodes them, but in fp32 throughout.
+
+    Under half precision the head rounds coordinates to as much as 4 px in an image of 640 px.
+
+    Args:
+        raw: ``boxes`` (N, 4 * bins, A) logits (distances themselves with one bin), ``scores`` (N, nc, A) logits, and
+            ``feats``, the maps of the levels.
+        stride: Strides of the levels [px].
+
+    Returns:
+        (N, 4 + nc, A) fp32: boxes xywh [px], class scores in (0, 1).
+    """
+    boxes, scores = (raw[k].detach().float() for k in ("boxes", "scores"))
+    with no_autocast(boxes):
+        n, channels, anchors = boxes.shape
+        points, strides = make_anchors([f.float() for f in raw["feats"]], stride, 0.5)
+        if channels > 4:
+            bins = torch.arange(channels // 4, dtype=torch.float32, device=boxes.device)
+            boxes = torch.einsum("nsba,b->nsa", boxes.view(n, 4, -1, anchors).softmax(2), bins)
+        xywh = dist2bbox(boxes, points.T[None], xywh=True, dim=1) * strides.T
+        return torch.cat([xywh, scores.sigmoid()], 1)
+
+
+def _agreement(student: Tensor, teacher: Tensor, chosen: Tensor) -> tuple[float, float]:
+    """Sure anchors of the teacher with the student's best class equal to its own, and sure anchors.
+
+    Args:
+        student: Class logits of the student, (N, nc, A).
+        teacher: Class logits of the teacher, (N, nc, A).
+        chosen: (N,) bool, the images that count.
+    """
+    score, best = teacher.detach()[chosen].sigmoid().max(1)
+    sure = score >= HealthMeter.SURE
+    same = student.detach()[chosen].argmax(1) == best
+    return float((same & sure).sum()), float(sure.sum())

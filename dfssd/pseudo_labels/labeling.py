@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ from ultralytics.data.utils import img2label_paths
 
 from dfssd.datasets.label_files import read_label_file
 from dfssd.errors import UserError
-from dfssd.pseudo_labels.labels import write_pseudo_labels
-from dfssd.pseudo_labels.teacher_inference import predict
-from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.pseudo_labels.fusion import fuse
+from dfssd.pseudo_labels.labels import ImagePrediction, write_pseudo_labels
+from dfssd.pseudo_labels.quality import find_matches
+from dfssd.pseudo_labels.teacher_inference import View, augmented_views, predict_views
+from dfssd.pseudo_labels.thresholds import ClassThresholds, precision_thresholds
+
+MATCH_IOU = 0.5
+"""Least overlap with a true box at which a box counts as right."""
 
 
 def label_images(
-    weights: Path,
+    weights: Path | Sequence[Path],
     images: Sequence[Path],
     folder: Path,
     *,
@@ -31,14 +37,25 @@ def label_images(
     tau_max: float,
     ema_decay: float,
     iou: float,
+    tta: bool = False,
+    precision: float | None = None,
+    val: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Label ``images`` with the teacher and write ``folder`` as a whole.
 
     The thresholds follow the confidences of all images first (batch by batch, in list order); the final thresholds
     then zone every detection, so the zone of a box does not depend on when its image was seen.
 
+    Several teachers, or several views of test-time augmentation, or both, are fused once, all with the same weight, by
+    :func:`dfssd.pseudo_labels.fusion.fuse`, which says what a score means then.
+
+    With ``precision`` the threshold of a class is the lowest score at which the teacher, looking at the ``val`` images
+    in just the same way, is right often enough (:func:`dfssd.pseudo_labels.thresholds.precision_thresholds`). Classes
+    of which ``val`` shows too little follow the average as they do without it. The teacher's best epoch was chosen on
+    ``val``, too, so the target is met there a little more easily than elsewhere.
+
     Args:
-        weights: The teacher, with the classes ``names`` in that order.
+        weights: The teacher, or several, each with the classes ``names`` in that order.
         images: Unlabelled images.
         folder: Where ``labels/`` and ``predictions.json`` go.
         names: Class names in id order.
@@ -46,23 +63,80 @@ def label_images(
         batch: Images per forward pass and per threshold update.
         device: Ultralytics device.
         tau_low: Scores below are background.
-        tau0: Lowest class threshold.
+        tau0: Lowest threshold of a class that follows the average.
         tau_max: Highest class threshold.
         ema_decay: Decay of the class confidence average.
         iou: IoU of the non-maximum suppression.
+        tta: Test-time augmentation: look at each image in the views of
+            :func:`dfssd.pseudo_labels.teacher_inference.augmented_views`, too.
+        precision: Target precision of the accepted boxes of each class at IoU 0.5, in (0, 1]; None: all thresholds
+            follow the average.
+        val: Labelled images, read with ``precision`` only. One without label file is free of defects, as it is in
+            Ultralytics' validation.
 
     Returns:
-        The section ``pseudo_labels`` of ``results.json``. ``quality`` compares the accepted boxes with true labels
+        The section ``pseudo_labels`` of ``results.json``: that of :func:`write_pseudo_labels`, and ``settings``, with
+        the number of ``teachers``, ``tta`` and ``precision``. ``quality`` compares the accepted boxes with true labels
         where a data set has them (benchmark splits); they are read here for the report and used for nothing else.
+
+    Raises:
+        UserError: An image or a label file of ``val`` cannot be read, or the folder cannot be written to.
+        ValueError: There is no teacher, or a setting is outside its range.
     """
-    thresholds = ClassThresholds(len(names), tau_low=tau_low, tau0=tau0, tau_max=tau_max, decay=ema_decay)
-    predictions = list(predict(weights, images, imgsz=imgsz, batch=batch, device=device, conf=tau_low, iou=iou))
+    teachers = [weights] if isinstance(weights, (str, Path)) else list(weights)
+    if not teachers:
+        raise ValueError("at least one teacher must be given")
+    if precision is not None and not 0 < precision <= 1:  # told before the teacher works for hours
+        raise ValueError(f"precision={precision} must be above 0 and at most 1")
+    rule = partial(ClassThresholds, len(names), tau_low=tau_low, tau0=tau0, tau_max=tau_max, decay=ema_decay)
+    thresholds = rule()
+
+    def look(at: Sequence[Path], what: str) -> list[ImagePrediction]:
+        views = augmented_views(imgsz) if tta else (View(imgsz),)
+        seen = predict_views(teachers, at, views, batch=batch, device=device, conf=tau_low, iou=iou, what=what)
+        return [fuse(looks, score_floor=tau_low) for looks in seen]
+
+    if precision is not None:
+        found = judge(look(val, "val images"), _labels_of(val, len(names)))
+        fixed = precision_thresholds(*found, len(names), precision=precision, tau_low=tau_low, tau_max=tau_max)
+        thresholds = rule(fixed=fixed)
+    predictions = look(images, "unlabelled images")
     for start in range(0, len(predictions), batch):
         part = predictions[start : start + batch]
         thresholds.update(
             np.concatenate([p.classes for p in part]).astype(int), np.concatenate([p.scores for p in part])
         )
-    return write_pseudo_labels(folder, predictions, thresholds, names, truth=true_boxes(images, len(names)) or None)
+    section = write_pseudo_labels(folder, predictions, thresholds, names, truth=true_boxes(images, len(names)) or None)
+    return {**section, "settings": {"teachers": len(teachers), "tta": tta, "precision": precision}}
+
+
+def judge(
+    predictions: Sequence[ImagePrediction], truth: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which detections are right: matched class by class at IoU 0.5, greedily by falling score.
+
+    Args:
+        predictions: Predictions of images whose truth is known.
+        truth: Their true boxes, each (m, 5) rows [class id, x, y, w, h], xywh centre format normalised to 0-1.
+
+    Returns:
+        Class ids (n,) int64, scores (n,) and whether each found a true box of its own (n,) bool, over all images.
+    """
+    classes, scores, correct = [np.zeros(0, dtype=np.int64)], [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    for prediction, true in zip(predictions, truth, strict=True):
+        for c in np.unique(prediction.classes):
+            mine = prediction.classes == c
+            real = true[true[:, 0] == c, 1:]
+            classes.append(prediction.classes[mine])
+            scores.append(prediction.scores[mine])
+            correct.append(find_matches(prediction.boxes_xywhn[mine], prediction.scores[mine], real, MATCH_IOU))
+    return np.concatenate(classes), np.concatenate(scores), np.concatenate(correct)
+
+
+def _labels_of(images: Sequence[Path], n_classes: int) -> list[np.ndarray]:
+    """True boxes of labelled images, (m, 5) each; here, unlike in :func:`true_boxes`, a wrong file is an error."""
+    labels = [Path(label) for label in img2label_paths([str(i) for i in images])]
+    return [read_label_file(p, n_classes) if p.is_file() else np.zeros((0, 5), dtype=np.float32) for p in labels]
 
 
 def true_boxes(images: Sequence[Path], n_classes: int) -> dict[Path, np.ndarray]:

@@ -7,12 +7,13 @@ with score and zone. The folder appears complete or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,8 @@ def write_pseudo_labels(
     Returns:
         The section ``pseudo_labels`` of ``results.json``: ``images``, ``boxes`` and how many of them are ``accepted``,
         ``ignored`` and ``background``, ``thresholds`` {name: value}, ``per_class`` {name: {accepted, ignored}},
-        ``images_without_accepted``, and ``quality`` (None without ``truth``).
+        ``starved`` (names of the classes without an accepted box), ``mean_score`` (of the accepted boxes; None without
+        any), ``images_without_accepted``, and ``quality`` (None without ``truth``).
 
     Raises:
         UserError: The disk is full or the folder cannot be written to.
@@ -150,7 +152,12 @@ def write_pseudo_labels(
         for prediction, stem, zone in zip(predictions, stems, zones, strict=True):
             label = _write_label(building, stem, prediction, zone)
             entries.append(json.dumps(_entry(prediction, label, zone), ensure_ascii=False, allow_nan=False))
-        head = {"names": list(names), "thresholds": by_name, "rule": thresholds.rule}
+        head = {
+            "names": list(names),
+            "thresholds": by_name,
+            "rule": thresholds.rule,
+            "state": thresholds.state_dict(),
+        }
         text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
         listing = "[\n  " + ",\n  ".join(entries) + "\n ]" if entries else "[]"
         temporary.write_text(f'{text},\n "images": {listing}\n}}\n', encoding="utf-8", newline="\n")
@@ -200,8 +207,10 @@ def _entry(prediction: ImagePrediction, label: str | None, zones: np.ndarray) ->
 def _count(images: Sequence[PseudoImage], names: Sequence[str]) -> dict[str, Any]:
     per_class = {name: {"accepted": 0, "ignored": 0} for name in names}
     total = Counter({ACCEPT: 0, IGNORE: 0, BACKGROUND: 0})
+    score_sum = 0.0
     for image in images:
         total.update(image.zones.tolist())
+        score_sum += float(image.scores[image.zones == ACCEPT].sum(dtype=np.float64))
         for cls, zone in zip(image.classes, image.zones, strict=True):
             if zone != BACKGROUND:
                 per_class[names[cls]]["accepted" if zone == ACCEPT else "ignored"] += 1
@@ -212,6 +221,8 @@ def _count(images: Sequence[PseudoImage], names: Sequence[str]) -> dict[str, Any
         "ignored": total[IGNORE],
         "background": total[BACKGROUND],
         "per_class": per_class,
+        "starved": [name for name in names if not per_class[name]["accepted"]],
+        "mean_score": round(score_sum / total[ACCEPT], 6) if total[ACCEPT] else None,
         "images_without_accepted": sum(image.label is None for image in images),
     }
 
@@ -222,9 +233,7 @@ def read_pseudo_labels(folder: Path) -> list[PseudoImage]:
     Raises:
         UserError: The folder holds no complete pseudo-labels.
     """
-    path = Path(folder) / PREDICTIONS
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+    with _predictions(folder) as (path, tree):
         return [
             PseudoImage(
                 image=Path(entry["image"]),
@@ -236,8 +245,26 @@ def read_pseudo_labels(folder: Path) -> list[PseudoImage]:
                 boxes_xywhn=np.array([b["xywhn"] for b in entry["boxes"]], dtype=np.float32).reshape(-1, 4),
                 zones=np.array([b["zone"] for b in entry["boxes"]], dtype=np.str_),
             )
-            for entry in entries
+            for entry in tree["images"]
         ]
+
+
+def read_thresholds(folder: Path) -> ClassThresholds:
+    """The class thresholds with which a folder of :func:`write_pseudo_labels` was zoned, ready to go on.
+
+    Raises:
+        UserError: The folder holds no complete pseudo-labels.
+    """
+    with _predictions(folder) as (_, tree):
+        return ClassThresholds.from_state(tree["state"])
+
+
+@contextlib.contextmanager
+def _predictions(folder: Path) -> Iterator[tuple[Path, Any]]:
+    """Path and content of ``predictions.json``; what is wrong in it, also found by the caller, is a UserError."""
+    path = Path(folder) / PREDICTIONS
+    try:
+        yield path, json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise UserError(f"{path} is missing: the pseudo-label stage has not finished; resume the run") from e
     except (OSError, ValueError, KeyError, TypeError) as e:

@@ -31,25 +31,35 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return inter / np.maximum(union, np.finfo(np.float64).tiny)
 
 
-def count_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float) -> int:
-    """Number of boxes that find a true box of their own: greedy by falling score, each taking the best one left.
+def find_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float) -> np.ndarray:
+    """Which boxes find a true box of their own: greedy by falling score, each taking the best one left.
+
+    Boxes of lower score have no say, so leaving out those below a threshold changes nothing for the others.
 
     Args:
         boxes: Predicted boxes of one class in one image, (n, 4) xywh.
         scores: Their scores, (n,).
         truth: True boxes of that class and image, (m, 4) xywh, same units.
         iou: Least overlap of a match.
+
+    Returns:
+        (n,) bool.
     """
+    matched = np.zeros(len(boxes), dtype=bool)
     if not len(boxes) or not len(truth):
-        return 0
+        return matched
     overlap = box_iou(np.asarray(boxes, np.float64), np.asarray(truth, np.float64))
-    matches = 0
     for i in np.argsort(-scores, kind="stable"):
         j = int(overlap[i].argmax())
         if overlap[i, j] >= iou:
             overlap[:, j] = -1
-            matches += 1
-    return matches
+            matched[i] = True
+    return matched
+
+
+def count_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float) -> int:
+    """Number of boxes that find a true box of their own; arguments as in :func:`find_matches`."""
+    return int(find_matches(boxes, scores, truth, iou).sum())
 
 
 def pseudo_label_quality(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,40 @@ from dfssd.pseudo_labels.labels import ImagePrediction
 
 READERS = 4
 """Threads that decode the images of a batch."""
+
+SCALES = (0.83, 1.25)
+"""Sizes of test-time augmentation beside 1: one step down and one up, well inside what a teacher saw in training."""
+
+STRIDE = 32
+"""The side of a letterbox is a multiple of this [px]."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at an image.
+
+    Attributes:
+        imgsz: Side of the letterbox [px].
+        mirrored: The image is mirrored left to right; boxes are given for the image as it is.
+    """
+
+    imgsz: int
+    mirrored: bool = False
+
+
+def augmented_views(imgsz: int) -> tuple[View, ...]:
+    """Views of test-time augmentation: as it is, mirrored left to right, and at 0.83 and 1.25 times the size.
+
+    Together they cost about 4.2 times the plain view. Upside down is left out, although many surface defects have no
+    upper side: Ultralytics trains without that flip unless told (``flipud=0``), and a view in which the teacher is
+    weak lowers the score of every right box (see :func:`dfssd.pseudo_labels.fusion.fuse`).
+
+    Args:
+        imgsz: Size of the plain view [px]; the others are rounded to a multiple of 32, those that are then the same
+            are left out.
+    """
+    sizes = {max(STRIDE, round(imgsz * scale / STRIDE) * STRIDE): None for scale in SCALES}
+    return (View(imgsz), View(imgsz, mirrored=True), *(View(size) for size in sizes if size != imgsz))
 
 
 def normalize_boxes(boxes_xyxy: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +87,13 @@ def _prediction(image: Path, result: Any) -> ImagePrediction:
     )
 
 
+def _mirror(prediction: ImagePrediction) -> ImagePrediction:
+    """The boxes of a mirrored image in the image as it is: x -> 1 - x of the centres."""
+    boxes = prediction.boxes_xywhn.copy()
+    boxes[:, 0] = 1 - boxes[:, 0]
+    return replace(prediction, boxes_xywhn=boxes)
+
+
 def _read(image: Path) -> np.ndarray:
     pixels = imread(image)
     if pixels is None:
@@ -59,57 +101,67 @@ def _read(image: Path) -> np.ndarray:
     return pixels
 
 
-def predict(
-    weights: Path,
+def predict_views(
+    weights: Sequence[Path],
     images: Sequence[Path],
+    views: Sequence[View],
     *,
-    imgsz: int,
     batch: int,
     device: str,
     conf: float = 0.1,
     iou: float = 0.6,
     max_det: int = 300,
-) -> Iterator[ImagePrediction]:
-    """Detections of a model in many images, one prediction per image in the order given, under a progress bar.
+    what: str = "unlabelled images",
+) -> Iterator[list[ImagePrediction]]:
+    """Detections of several models in several views of many images, in the order given, under one progress bar.
 
-    Images are read as in training (by Ultralytics' own reader) and batch by batch, so memory does not grow with their
-    number. All go through the same square letterbox: a batch of mixed shapes would otherwise be padded differently
-    depending on its neighbours.
+    Images are read once each, as in training (by Ultralytics' own reader), and batch by batch, so memory does not grow
+    with their number; all models stay loaded meanwhile. All images go through the same square letterbox: a batch of
+    mixed shapes would otherwise be padded differently depending on its neighbours.
 
     Args:
-        weights: Detection checkpoint whose class ids are those of the data set.
+        weights: Detection checkpoints whose class ids are those of the data set.
         images: Image files; none are fine.
-        imgsz: Side of the letterbox [px].
+        views: Ways in which each model looks at each image.
         batch: Images per forward pass.
         device: Ultralytics device, such as ``"cpu"`` or ``"0"``.
         conf: Lowest score that is returned.
-        iou: IoU of the non-maximum suppression.
-        max_det: Most detections per image.
+        iou: IoU of the non-maximum suppression within one view.
+        max_det: Most detections per image, model and view.
+        what: What is looked at, for the progress bar.
+
+    Yields:
+        For each image its predictions, models times views of them, all views of the first model first; boxes are those
+        of the image as it is.
 
     Raises:
         UserError: An image cannot be read.
     """
     if not images:
         return
-    model = YOLO(weights, task="detect")
+    models = [YOLO(path, task="detect") for path in weights]
     queue = iter(images)
     with (
         ThreadPoolExecutor(READERS) as readers,
-        TQDM(total=len(images), desc="teacher looks at unlabelled images", unit="image") as bar,
+        TQDM(total=len(images), desc=f"teacher looks at {what}", unit="image") as bar,
     ):
         while chunk := list(itertools.islice(queue, batch)):
-            results = model.predict(
-                list(readers.map(_read, chunk)),
-                imgsz=imgsz,
-                rect=False,
-                batch=batch,
-                device=device,
-                conf=conf,
-                iou=iou,
-                max_det=max_det,
-                verbose=False,
-                save=False,
-            )
-            for image, result in zip(chunk, results, strict=True):
-                yield _prediction(image, result)
+            pixels = list(readers.map(_read, chunk))
+            looks = []
+            for model, view in itertools.product(models, views):
+                results = model.predict(
+                    [np.ascontiguousarray(p[:, ::-1]) for p in pixels] if view.mirrored else pixels,
+                    imgsz=view.imgsz,
+                    rect=False,
+                    batch=batch,
+                    device=device,
+                    conf=conf,
+                    iou=iou,
+                    max_det=max_det,
+                    verbose=False,
+                    save=False,
+                )
+                seen = [_prediction(image, result) for image, result in zip(chunk, results, strict=True)]
+                looks.append([_mirror(p) for p in seen] if view.mirrored else seen)
+            yield from map(list, zip(*looks, strict=True))
             bar.update(len(chunk))

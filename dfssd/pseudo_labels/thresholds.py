@@ -9,6 +9,73 @@ import numpy as np
 ACCEPT, IGNORE, BACKGROUND = "accept", "ignore", "background"
 """Zones of a predicted box: trained as a true box; neither box nor background; no box at all."""
 
+EVIDENCE = 5
+"""Detections of a class without which nothing is said about its precision."""
+
+
+def precision_thresholds(
+    class_ids: np.ndarray,
+    scores: np.ndarray,
+    correct: np.ndarray,
+    nc: int,
+    *,
+    precision: float,
+    tau_low: float,
+    tau_max: float,
+) -> np.ndarray:
+    """Threshold of each class for a target precision, read off detections whose truth is known.
+
+    With n(t) detections of the class at score >= t, tp(t) of them correct, it is the lowest score t of a detection with
+    ``tau_low`` <= t <= ``tau_max`` for which ::
+
+        n(t) >= 5    and    (tp(t) + 1/2) / (n(t) + 1) >= precision
+
+    The left side is the posterior mean of the precision under Jeffreys' prior: tp / n drawn towards 1/2 by as much as
+    one more detection, so that a lucky few do not open the gate (5 of 5 count as 0.917, 45 of 50 as 0.892). It takes
+    (precision - 1/2) / (1 - precision) detections without an error to reach the target: 4 for 0.9, 9 for 0.95, more
+    than there can be for 1. The threshold never falls when ``precision`` rises.
+
+    A lower bound of the precision would be safer still, but with the handful of boxes that a rare class has in a
+    validation part no threshold would reach it, and the class would starve.
+
+    Args:
+        class_ids: Class of each detection, (n,) integers in [0, nc).
+        scores: Their confidences, (n,) in [0, 1].
+        correct: Whether each found a true box of its own, (n,) bool.
+        nc: Number of classes.
+        precision: Target, in (0, 1].
+        tau_low: Lowest threshold; detections below take no part.
+        tau_max: Highest threshold, also that of a class that reaches the target nowhere in the range.
+
+    Returns:
+        (nc,) float64 in [tau_low, tau_max]; NaN for a class with fewer than 5 detections from ``tau_low`` up: too few
+        to tell.
+
+    Raises:
+        ValueError: A value is outside its range, or the arrays do not fit each other.
+    """
+    if not 0 < precision <= 1:
+        raise ValueError(f"precision={precision} must be above 0 and at most 1")
+    if not 0 <= tau_low <= tau_max <= 1:
+        raise ValueError(f"0 <= tau_low={tau_low} <= tau_max={tau_max} <= 1 must hold")
+    class_ids, scores = _checked(class_ids, scores, nc)
+    correct = np.asarray(correct, dtype=bool)
+    if correct.shape != scores.shape:
+        raise ValueError(f"correct must be (n,) like scores, not {correct.shape} beside {scores.shape}")
+    thresholds = np.full(nc, np.nan)
+    for c in range(nc):
+        mine = (class_ids == c) & (scores >= tau_low)
+        if mine.sum() < EVIDENCE:
+            continue
+        order = np.argsort(-scores[mine], kind="stable")
+        falling = scores[mine][order]
+        n = np.arange(1, len(falling) + 1)
+        estimate = (correct[mine][order].cumsum() + 0.5) / (n + 1)
+        last_of_its_score = np.append(falling[1:] < falling[:-1], True)  # equal scores are accepted together
+        fits = last_of_its_score & (n >= EVIDENCE) & (estimate >= precision) & (falling <= tau_max)
+        thresholds[c] = falling[fits].min(initial=tau_max)
+    return thresholds
+
 
 class ClassThresholds:
     """Dynamic confidence thresholds per class: the corrected moving-average rule of DFSSD.
@@ -21,8 +88,12 @@ class ClassThresholds:
     The published rule starts at 0 and moves once per detection without the division, so a class needs about a
     thousand detections before its threshold moves at all; dividing by ``1 - beta^n`` removes that bias.
 
+    A class with a fixed threshold (as :func:`precision_thresholds` finds it) keeps that instead, and it may lie below
+    ``tau0``: a class whose scores are low but right must not starve.
+
     The rule moves over batches; :meth:`zone` uses the thresholds as they stand. To give every prediction the same
-    treatment, first :meth:`update` with all batches, then :meth:`zone` all of them.
+    treatment, first :meth:`update` with all batches, then :meth:`zone` all of them. Both are fit for every batch of a
+    training: some tens of microseconds each.
     """
 
     def __init__(
@@ -33,15 +104,18 @@ class ClassThresholds:
         tau0: float = 0.5,
         tau_max: float = 0.9,
         decay: float = 0.99,
+        fixed: np.ndarray | None = None,
     ):
         """Start without any detection seen.
 
         Args:
             nc: Number of classes, >= 1.
             tau_low: Lowest score that is more than background, and that takes part in the average.
-            tau0: Lowest threshold.
+            tau0: Lowest threshold of a class that follows the average.
             tau_max: Highest threshold.
             decay: beta, in [0, 1).
+            fixed: Thresholds that do not move, (nc,) in [tau_low, tau_max]; NaN for a class that follows the average.
+                None: all classes do.
 
         Raises:
             ValueError: A value is outside its range.
@@ -55,6 +129,22 @@ class ClassThresholds:
         self.nc, self.tau_low, self.tau0, self.tau_max, self.decay = nc, tau_low, tau0, tau_max, decay
         self._ema = np.zeros(nc)
         self._batches = np.zeros(nc, dtype=np.int64)
+        self._fixed = self._checked_fixed(np.full(nc, np.nan) if fixed is None else fixed)
+        self._thresholds: np.ndarray | None = None  # as they stand; None once something has changed
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ClassThresholds:
+        """Thresholds as they stood when :meth:`state_dict` was called.
+
+        Raises:
+            KeyError: A part of the state is missing.
+            TypeError: A part is of a wrong type.
+            ValueError: A value is outside its range, or the parts do not fit each other.
+        """
+        rule = dict(state["rule"])
+        thresholds = cls(len(state["ema"]), decay=rule.pop("ema_decay"), **rule)
+        thresholds.load_state_dict(state)
+        return thresholds
 
     @property
     def rule(self) -> dict[str, float]:
@@ -71,22 +161,30 @@ class ClassThresholds:
         Raises:
             ValueError: The arrays do not fit each other, or hold values out of range.
         """
-        class_ids, scores = self._checked(class_ids, scores)
+        class_ids, scores = _checked(class_ids, scores, self.nc)
         seen = scores >= self.tau_low
+        if not seen.any():
+            return
         count = np.bincount(class_ids[seen], minlength=self.nc)
         total = np.bincount(class_ids[seen], weights=scores[seen], minlength=self.nc)
         present = count > 0
         mean = total[present] / count[present]
         self._ema[present] = self.decay * self._ema[present] + (1 - self.decay) * mean
         self._batches[present] += 1
+        self._thresholds = None
 
     def thresholds(self) -> np.ndarray:
-        """Threshold of each class as it stands: (nc,) float64 in [tau0, tau_max]."""
-        seen = self._batches > 0
-        thresholds = np.full(self.nc, float(self.tau0))
-        corrected = self._ema[seen] / (1 - self.decay ** self._batches[seen])
-        thresholds[seen] = np.clip(corrected, self.tau0, self.tau_max)
-        return thresholds
+        """Threshold of each class as it stands: (nc,) float64 in [tau0, tau_max], in [tau_low, tau_max] if fixed."""
+        return self._as_they_stand().copy()
+
+    def _as_they_stand(self) -> np.ndarray:
+        if self._thresholds is None:
+            seen = self._batches > 0
+            thresholds = np.full(self.nc, float(self.tau0))
+            corrected = self._ema[seen] / (1 - self.decay ** self._batches[seen])
+            thresholds[seen] = np.clip(corrected, self.tau0, self.tau_max)
+            self._thresholds = np.where(np.isnan(self._fixed), thresholds, self._fixed)
+        return self._thresholds
 
     def zone(self, class_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Zone of each detection.
@@ -102,36 +200,54 @@ class ClassThresholds:
         Raises:
             ValueError: As in :meth:`update`.
         """
-        class_ids, scores = self._checked(class_ids, scores)
+        class_ids, scores = _checked(class_ids, scores, self.nc)
         below = np.where(scores < self.tau_low, BACKGROUND, IGNORE)
-        return np.where(scores >= self.thresholds()[class_ids], ACCEPT, below)
+        return np.where(scores >= self._as_they_stand()[class_ids], ACCEPT, below)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything :meth:`load_state_dict` needs to go on, as plain numbers and lists (fit for JSON)."""
-        return {"rule": self.rule, "ema": self._ema.tolist(), "batches": self._batches.tolist()}
+        return {
+            "rule": self.rule,
+            "ema": self._ema.tolist(),
+            "batches": self._batches.tolist(),
+            "fixed": [None if np.isnan(t) else t for t in self._fixed.tolist()],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
+        """Go on from a saved state, its fixed thresholds included.
 
         Raises:
             ValueError: The state was made with another rule or number of classes.
         """
-        if state["rule"] != self.rule or len(state["ema"]) != self.nc or len(state["batches"]) != self.nc:
+        lengths = {len(state[part]) for part in ("ema", "batches", "fixed")}
+        if state["rule"] != self.rule or lengths != {self.nc}:
             raise ValueError(
                 f"the saved thresholds were made with {state['rule']} and {len(state['ema'])} classes, "
                 f"not with {self.rule} and {self.nc} classes"
             )
-        self._ema = np.asarray(state["ema"], dtype=np.float64)
-        self._batches = np.asarray(state["batches"], dtype=np.int64)
+        fixed = self._checked_fixed([np.nan if t is None else t for t in state["fixed"]])
+        # copies, since update() writes into them
+        self._ema = np.array(state["ema"], dtype=np.float64)
+        self._batches = np.array(state["batches"], dtype=np.int64)
+        self._fixed, self._thresholds = fixed, None
 
-    def _checked(self, class_ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        class_ids, scores = np.asarray(class_ids), np.asarray(scores, dtype=np.float64)
-        if class_ids.ndim != 1 or class_ids.shape != scores.shape:
-            raise ValueError(f"class_ids and scores must be (n,) both, not {class_ids.shape} and {scores.shape}")
-        if not class_ids.size:
-            return np.zeros(0, dtype=np.int64), scores
-        if not np.issubdtype(class_ids.dtype, np.integer) or class_ids.min() < 0 or class_ids.max() >= self.nc:
-            raise ValueError(f"class_ids must be integers from 0 to {self.nc - 1}")
-        if not ((scores >= 0) & (scores <= 1)).all():
-            raise ValueError("scores must be numbers from 0 to 1")
-        return class_ids, scores
+    def _checked_fixed(self, fixed: np.ndarray | list[float]) -> np.ndarray:
+        fixed = np.array(fixed, dtype=np.float64)
+        if fixed.shape != (self.nc,):
+            raise ValueError(f"fixed must be ({self.nc},), not {fixed.shape}")
+        if not (np.isnan(fixed) | ((fixed >= self.tau_low) & (fixed <= self.tau_max))).all():
+            raise ValueError(f"fixed={fixed} must be from tau_low={self.tau_low} to tau_max={self.tau_max}, or NaN")
+        return fixed
+
+
+def _checked(class_ids: np.ndarray, scores: np.ndarray, nc: int) -> tuple[np.ndarray, np.ndarray]:
+    class_ids, scores = np.asarray(class_ids), np.asarray(scores, dtype=np.float64)
+    if class_ids.ndim != 1 or class_ids.shape != scores.shape:
+        raise ValueError(f"class_ids and scores must be (n,) both, not {class_ids.shape} and {scores.shape}")
+    if not class_ids.size:
+        return np.zeros(0, dtype=np.int64), scores
+    if not np.issubdtype(class_ids.dtype, np.integer) or class_ids.min() < 0 or class_ids.max() >= nc:
+        raise ValueError(f"class_ids must be integers from 0 to {nc - 1}")
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("scores must be numbers from 0 to 1")
+    return class_ids, scores

@@ -47,12 +47,21 @@ class StageSettings:
         unlabeled_share: Share of unlabelled images in each batch, [0, 1).
         cpu_bf16: Run the forward passes under bf16 autocast on the CPU.
         unlabeled: List file of the unlabelled images; empty without any.
-        pseudo: Folder of the pseudo-labels.
-        teacher: Checkpoint of the frozen teacher.
+        pseudo: Folder of the pseudo-labels made before the training; empty without any.
+        pseudo_mode: ``offline`` (boxes of that folder), ``online`` (boxes of the teacher's forward pass) or ``both``.
+        thresholds: Rule of the class thresholds for online boxes.
+        keep_thresholds: Start them from those of ``pseudo``.
+        iou: IoU of the non-maximum suppression of online boxes.
+        weigh_boxes: Weigh pseudo boxes by their score.
+        strong_view: Strength of the student's view of unlabelled images, [0, 1].
+        teacher: Checkpoint of the frozen teacher; empty: the teacher is the moving average of the student.
         layers: Layers whose outputs the feature terms compare; empty: the inputs of the detection head.
         terms: Active terms with their options.
         unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
+        unsup_schedule: Schedule of that weight.
         selftest_steps: Batches in which every term is checked for signal.
+        guard: Validation mAP50-95 of the baseline by epoch; empty without guard.
+        guard_patience: Epochs below the baseline before the guard acts.
     """
 
     batches_per_epoch: int
@@ -60,11 +69,20 @@ class StageSettings:
     cpu_bf16: bool = False
     unlabeled: str = ""
     pseudo: str = ""
+    pseudo_mode: str = "offline"
+    thresholds: dict[str, float] = field(default_factory=dict)
+    keep_thresholds: bool = True
+    iou: float = 0.6
+    weigh_boxes: bool = False
+    strong_view: float = 0.0
     teacher: str = ""
     layers: tuple[int, ...] = ()
     terms: dict[str, dict[str, Any]] = field(default_factory=dict)
     unsup_weight: float = 1.0
+    unsup_schedule: str = "constant"
     selftest_steps: int = 3
+    guard: tuple[float, ...] = ()
+    guard_patience: int = 5
 
     @staticmethod
     def path(stage_dir: str | Path) -> Path:
@@ -75,13 +93,13 @@ class StageSettings:
     def write(self, stage_dir: str | Path) -> None:
         """Write the settings beside ``stage_dir``."""
         tree = asdict(self)
-        write_yaml(self.path(stage_dir), {**tree, "layers": list(self.layers)})
+        write_yaml(self.path(stage_dir), {**tree, "layers": list(self.layers), "guard": list(self.guard)})
 
     @classmethod
     def read(cls, stage_dir: str | Path) -> StageSettings:
         """Read the settings of the stage in ``stage_dir``."""
         tree: dict[str, Any] = read_yaml(cls.path(stage_dir))
-        return cls(**{**tree, "layers": tuple(tree["layers"])})
+        return cls(**{**tree, "layers": tuple(tree["layers"]), "guard": tuple(tree["guard"])})
 
 
 class StageTrainer(DetectionTrainer):
@@ -93,7 +111,7 @@ class StageTrainer(DetectionTrainer):
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""
         super().__init__(cfg, overrides, _callbacks)
-        if "amp" in (overrides or {}):  # a resume keeps the checkpoint's value, which another device may refuse
+        if overrides and "amp" in overrides:  # a resume keeps the checkpoint's value, which another device may refuse
             self.args.amp = overrides["amp"]
         self.settings = StageSettings.read(self.save_dir)
         self.batches_done = 0
@@ -152,7 +170,10 @@ class StageTrainer(DetectionTrainer):
         if self.settings.cpu_bf16:
             torch.set_autocast_dtype("cpu", torch.bfloat16)
             torch.set_autocast_enabled("cpu", True)
-        return super().preprocess_batch(batch)
+        batch = super().preprocess_batch(batch)
+        if self.device.type == "cpu":  # a step takes about a tenth less with the channels innermost
+            batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        return batch
 
     def validate(self) -> tuple:
         """Ultralytics' validation, in the precision of the training as on CUDA."""

@@ -1,25 +1,34 @@
-"""The student's trainer: mixed batches in, a :class:`DistillationPair` as the model, and a check that it learns.
+"""The student's trainer: mixed batches in, a :class:`DistillationPair` as the model, and watch kept over it.
 
-The signal self-test exists because every published reference of this method trained without one of its terms and
-nobody noticed: each term must be finite, non-zero and move the student, the teacher must not move, the adapters must.
+Three things are watched. The signal self-test: does every term teach, does the teacher stand still. The health meter:
+what pseudo-labels there are, epoch by epoch. The guard: is the student worse than the baseline was at the same epoch.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
-import math
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
+from torch import distributed as dist
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from dfssd.datasets.semi import MixedDataset, PseudoLabelDataset, widen_tiles
-from dfssd.distillation.pair import DistillationPair, state_hash
-from dfssd.errors import UserError
+from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
+from dfssd.distillation.pair import DistillationPair
+from dfssd.pseudo_labels.labels import read_thresholds
+from dfssd.pseudo_labels.meter import HealthMeter
+from dfssd.pseudo_labels.online import OnlineLabeler
+from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.trainers.guard import Guard
+from dfssd.trainers.selftest import SignalSelfTest
 from dfssd.trainers.stage import StageTrainer
+from dfssd.verdict import noise_of
 
 
 def _not_about_teacher(record: logging.LogRecord) -> bool:
@@ -28,22 +37,26 @@ def _not_about_teacher(record: logging.LogRecord) -> bool:
 
 
 class StudentTrainer(StageTrainer):
-    """Trains the student on labelled and pseudo-labelled images under the guidance of a frozen teacher."""
+    """Trains the student on labelled and pseudo-labelled images under the guidance of a teacher.
+
+    The teacher is a frozen network, or (``settings.teacher`` empty) the moving average of the student itself, which
+    Ultralytics keeps anyway for validation: the mean teacher (arXiv:1703.01780).
+    """
 
     model: Any
+    selftest: SignalSelfTest  # from the start of the training on
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
-        """Build the stage trainer and hook the self-test into it."""
+        """Build the stage trainer and hook self-test, health meter and guard into it."""
         super().__init__(cfg, overrides, _callbacks)
-        self.records: dict[str, dict[str, list[float]]] = {}
-        self.selftest: dict[str, Any] = {}
-        self._batch_in_epoch = 0
-        self._alive: dict[str, bool] = {}
-        self._adapters: dict[str, torch.Tensor] = {}
-        self._teacher_hash = ""
-        self.add_callback("on_train_start", StudentTrainer._start_selftest)
+        self.guard = Guard(self.settings.guard, noise=0.0, patience=self.settings.guard_patience)
+        self.meter = HealthMeter(list(self.data["names"].values()))
+        self.health: list[dict[str, Any]] = []
+        self._truth = torch.zeros(0, 7)
+        self._batch_in_epoch = self._unlabeled_in_batch = 0
+        self.add_callback("on_train_start", StudentTrainer._start_watch)
         self.add_callback("on_train_epoch_start", StudentTrainer._start_epoch)
-        self.add_callback("on_train_batch_end", StudentTrainer._check_signal)
+        self.add_callback("on_train_batch_end", StudentTrainer._end_batch)
         self.add_callback("on_train_epoch_end", StudentTrainer._end_epoch)
 
     @property
@@ -68,18 +81,47 @@ class StudentTrainer(StageTrainer):
             super().setup_model()
             student = self.model
         student.args = self.args
-        teacher, _ = load_checkpoint(self.settings.teacher)
         s = self.settings
+        student = student.to(self.device)
+        teacher = load_checkpoint(s.teacher)[0] if s.teacher else copy.deepcopy(student)
         self.model = DistillationPair(
             teacher,
-            student.to(self.device),
+            student,
             terms=s.terms,
             layers=s.layers,
             unsup_weight=s.unsup_weight,
+            unsup_schedule=s.unsup_schedule,
+            labeler=self._labeler(),
+            weigh_boxes=s.weigh_boxes,
         )
         if weights is not None:
             self.model.projector.load_state_dict(weights.projector.state_dict())
         return ckpt
+
+    def _labeler(self) -> OnlineLabeler | None:
+        """Where boxes of unlabelled images come from during the training; None if they are all known before."""
+        s = self.settings
+        if not s.unlabeled or s.pseudo_mode == "offline":
+            return None
+        if s.pseudo and s.keep_thresholds:
+            thresholds = read_thresholds(Path(s.pseudo))
+        else:
+            rule = s.thresholds
+            thresholds = ClassThresholds(
+                self.data["nc"],
+                tau_low=rule["tau_low"],
+                tau0=rule["tau0"],
+                tau_max=rule["tau_max"],
+                decay=rule["ema_decay"],
+            )
+        return OnlineLabeler(thresholds, iou=s.iou)
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """The stage's loader; labelled images alone once the guard has switched the rest off."""
+        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        if mode == "train" and self.guard.factor == 0:
+            loader.sampler.labeled_only()
+        return loader
 
     def set_model_attributes(self) -> None:
         """Class count, names and arguments, on the pair and on the student, whose loss reads them."""
@@ -108,126 +150,127 @@ class StudentTrainer(StageTrainer):
             hyp=self.args,
             cache=self.args.cache or None,
             stride=labeled.stride,
-            data={**self.data, "pseudo": self.settings.pseudo},
+            data={
+                **self.data,
+                "pseudo": "" if self.settings.pseudo_mode == "online" else self.settings.pseudo,
+                "strong_view": self.settings.strong_view,
+            },
             task=self.args.task,
             prefix="unlabeled: ",
         )
         return MixedDataset(labeled, unlabeled)
 
     def preprocess_batch(self, batch: dict) -> dict:
-        """Ultralytics' preprocessing; then take the ignore boxes (class ids from ``nc``) out of the labels."""
-        batch["labeled"] = torch.tensor(batch["labeled"])
+        """Ultralytics' preprocessing; then take what is no label to learn (class ids from ``nc``) out of the labels."""
         batch = super().preprocess_batch(batch)
+        if "weak_img" in batch:
+            weak = batch["weak_img"].float() / 255
+            if weak.shape[2:] != batch["img"].shape[2:]:  # multi_scale has resized the student's views
+                weak = F.interpolate(weak, size=batch["img"].shape[2:], mode="bilinear", align_corners=False)
+            batch["weak_img"] = weak
         kind = batch["cls"].view(-1) - self.data["nc"]
-        ignore = kind >= 0
+        learn, ignore, truth = kind < 0, (kind >= 0) & (kind < TRUTH), kind >= TRUTH
         batch["ignore_batch_idx"] = batch["batch_idx"][ignore]
         batch["ignore_bboxes"] = widen_tiles(batch["bboxes"][ignore], kind[ignore])
-        for name in ("batch_idx", "bboxes", "cls"):
-            batch[name] = batch[name][~ignore]
+        tile = kind[ignore] == IGNORED_TILE
+        batch["ignore_source"] = torch.where(tile, batch["score"][ignore], -torch.ones_like(kind[ignore]))
+        columns = batch["bboxes"], batch["score"][:, None], kind[:, None] - TRUTH, batch["batch_idx"][:, None]
+        self._truth = torch.cat(columns, 1)[truth]
+        for name in ("batch_idx", "bboxes", "cls", "score"):
+            batch[name] = batch[name][learn]
         pair = self.pair
         per_epoch = self.settings.batches_per_epoch
         pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
         pair.probe = self._batch_in_epoch == 0 or self.batches_done < self.settings.selftest_steps
         self._batch_in_epoch += 1
+        self._unlabeled_in_batch = int((~batch["labeled"]).sum())
         return batch
 
     def summary(self) -> dict[str, Any]:
         """The stage's summary, with the record of the distillation terms and the self-test under ``distill``."""
-        terms = {}
-        for name, (weight, schedule) in self.pair.weights.items():
-            record = self.records[name]
-            values, shares = record["by_epoch"], record["grad_share_by_probe"]
-            terms[name] = {
-                "weight": weight,
-                "schedule": schedule,
-                "first": values[0] if values else None,
-                "last": values[-1] if values else None,
-                "grad_share": sum(shares) / len(shares) if shares else None,
-                **record,
-            }
-        return {**super().summary(), "distill": {"terms": terms, "selftest": self.selftest}}
+        labeler = self.pair.labeler
+        distill = {
+            "terms": self.selftest.terms(),
+            "selftest": self.selftest.result,
+            "guard": {**self.guard.state_dict(), "noise": self.guard.noise, "patience": self.guard.patience},
+            "health": self.health,
+            "starved": [n for n in self.meter.names if self.health and not any(h[f"class/{n}"] for h in self.health)],
+            "thresholds": labeler.thresholds.state_dict() if labeler else None,
+        }
+        return {**super().summary(), "distill": distill}
 
     @staticmethod
-    def _start_selftest(trainer: StudentTrainer) -> None:
-        """Note the state that must not change (teacher) and the one that must (adapters)."""
+    def _start_watch(trainer: StudentTrainer) -> None:
+        """Start self-test and guard; go on where a resumed training stopped."""
         LOGGER.removeFilter(_not_about_teacher)
         pair = trainer.pair
-        trainer.records = {name: {"by_epoch": [], "grad_share_by_probe": []} for name in pair.weights}
+        trainer._follow_student()
+        trainer.selftest = SignalSelfTest(
+            pair, trainer.optimizer, steps=trainer.settings.selftest_steps, frozen=bool(trainer.settings.teacher)
+        )
+        instances = sum(len(label["cls"]) for label in trainer.test_loader.dataset.labels) if RANK in {-1, 0} else 0
+        trainer.guard.noise = noise_of(instances)
         if trainer.start_epoch and trainer.summary_file.exists():
-            before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))["distill"]["terms"]
-            for name, record in trainer.records.items():
-                for key in record:
-                    record[key] = before.get(name, {}).get(key, [])[: None if "probe" in key else trainer.start_epoch]
-        optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
-        adapters = dict(pair.projector.named_parameters())
-        trainer.selftest = {
-            "adapters_in_optimizer": all(id(p) in optimized for p in adapters.values()),
-            "teacher_in_optimizer": any(id(p) in optimized for p in pair.teacher_model.parameters()),
-        }
-        if not trainer.selftest["adapters_in_optimizer"] or trainer.selftest["teacher_in_optimizer"]:
-            raise UserError("self-test: the optimizer must hold every adapter and nothing of the teacher; it does not")
-        trainer._adapters = {name: p.detach().clone() for name, p in adapters.items()}
-        trainer._teacher_hash = state_hash(pair.teacher_model)
+            before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))["distill"]
+            trainer.selftest.load(before["terms"], trainer.start_epoch)
+            trainer.health = before["health"][: trainer.start_epoch]
+            trainer.guard.load_state_dict(before["guard"], trainer.start_epoch)
+            if pair.labeler and before["thresholds"]:
+                pair.labeler.thresholds.load_state_dict(before["thresholds"])
+
+    def _follow_student(self) -> None:
+        """Make the teacher the moving average of the student, if it is one."""
+        if not self.settings.teacher and self.ema is not None:
+            own = self.ema.ema.student_model.state_dict()
+            with torch.no_grad():
+                for name, value in self.pair.teacher_model.state_dict().items():
+                    value.copy_(own[name])
 
     @staticmethod
     def _start_epoch(trainer: StudentTrainer) -> None:
+        """Act on what the guard has decided after the last epoch, in all processes alike."""
+        trainer._follow_student()  # Ultralytics may have gone back to an earlier epoch after a loss that was no number
         trainer._batch_in_epoch = 0
+        trainer.meter.reset()
+        level = torch.tensor(trainer.guard.level, device=trainer.device)
+        if dist.is_initialized():
+            dist.broadcast(level, src=0)
+        trainer.guard.level = int(level)
+        pair, before = trainer.pair, trainer.pair.trust
+        pair.trust = trainer.guard.factor
+        if before > 0 and pair.trust == 0:  # a loader that is built anew later on starts as this one ends
+            sampler = trainer.train_loader.sampler
+            sampler.labeled_only()
+            sampler.epoch = trainer.epoch
+            trainer.train_loader.reset()
 
     @staticmethod
-    def _check_signal(trainer: StudentTrainer) -> None:
-        """Record the gradient shares where they were measured; stop if a loss is not finite or a term moves nothing."""
-        pair = trainer.pair
-        if not pair.probe:
-            return
-        for name, norm in pair.gradients.items():
-            value = pair.values.get(name)
-            if not math.isfinite(norm) or (value is not None and not torch.isfinite(value)):
-                what = "the YOLO loss" if value is None else f"term {name}"
-                cure = "lr0" if value is None else f"{name}.weight or lr0"
-                raise UserError(f"self-test: {what} is not finite in epoch {trainer.epoch + 1}; lower {cure}")
-        total = sum(pair.gradients.values())
-        for name, value in pair.values.items():
-            norm = pair.gradients[name]
-            trainer.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
-            trainer._alive[name] = trainer._alive.get(name, False) or (float(value) != 0 and norm > 0)
-        if trainer.batches_done == trainer.settings.selftest_steps:
-            trainer._judge_signal()
+    def _end_batch(trainer: StudentTrainer) -> None:
+        """Check the signal, let a moving-average teacher follow, and count the batch's pseudo boxes."""
+        trainer.selftest.check_batch(trainer.epoch, trainer.batches_done)
+        trainer._follow_student()
+        pair, images = trainer.pair, trainer._unlabeled_in_batch
+        if images and pair.labels is not None:
+            trainer.meter.take(pair.labels, images, pair.agreement, trainer._truth)
 
-    def _judge_signal(self) -> None:
-        """Stop if a term has not given the student any gradient so far."""
-        dead = [name for name, alive in self._alive.items() if not alive]
-        if dead:
-            raise UserError(
-                f"self-test: {', '.join(dead)} gave the student no gradient in the first {self.batches_done} "
-                "batches; check that the teacher is trained, or switch the term off with weight=0"
-            )
-        self.selftest["checked_batches"] = self.batches_done
-        self.selftest["terms_alive"] = sorted(self._alive)
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Ultralytics' row of ``results.csv`` with the health of the pseudo-labels; then the guard judges the epoch."""
+        health = self.meter.record() if self.settings.unlabeled else {}
+        if health:
+            LOGGER.info(self.meter.line())
+            if not health["accepted"] and self.pair.trust:
+                LOGGER.warning("no pseudo box was accepted in this epoch: the unlabelled images have taught no box")
+            self.health[self.epoch :] = [health]
+        columns = {f"pseudo/{k}".replace(",", " "): float("nan") if v is None else v for k, v in health.items()}
+        super().save_metrics(metrics={**metrics, **columns})
+        if line := self.guard.step(self.epoch, float(self.metrics.get("metrics/mAP50-95(B)", 0.0))):
+            LOGGER.warning(line)
 
     @staticmethod
     def _end_epoch(trainer: StudentTrainer) -> None:
-        if "checked_batches" not in trainer.selftest:  # an epoch shorter than selftest_steps
-            trainer._judge_signal()
-        for name, record in trainer.records.items():
-            value = float(trainer.tloss[name])
-            # by position, since Ultralytics repeats an epoch after a loss that was not finite
-            record["by_epoch"][trainer.epoch :] = [value if math.isfinite(value) else None]
+        trainer.selftest.end_epoch(trainer.epoch, trainer.tloss, trainer.batches_done)
 
     def save_model(self) -> Any:
-        """The stage's checkpoint, written only while the teacher is the same bit for bit and the adapters learn.
-
-        Checked before each checkpoint, so that no checkpoint exists, and none can be resumed or finished, that the
-        check has not passed.
-        """
-        self.selftest["teacher_unchanged"] = state_hash(self.pair.teacher_model) == self._teacher_hash
-        parameters = self.pair.projector.named_parameters()
-        frozen = [name for name, p in parameters if torch.equal(p.detach(), self._adapters[name])]
-        self.selftest["adapters_changed"] = not frozen
-        if not self.selftest["teacher_unchanged"]:
-            raise UserError("self-test: the teacher's weights changed during training; its result cannot be trusted")
-        if frozen and self.epoch + 1 >= self.epochs:
-            if self.ema.updates >= 2:
-                raise UserError(f"self-test: adapters {', '.join(frozen)} did not change during training")
-            # Ultralytics' first step has learning rate 0
-            LOGGER.warning(f"only {self.ema.updates} optimizer step(s): nothing is learnt; raise epochs or lower nbs")
+        """The stage's checkpoint, written only if the self-test passes."""
+        self.selftest.check_before_checkpoint(last=self.epoch + 1 >= self.epochs, updates=self.ema.updates)
         return super().save_model()

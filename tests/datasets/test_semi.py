@@ -85,7 +85,7 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
     from ultralytics.cfg import get_cfg
 
     from dfssd.datasets.semi import PseudoLabelDataset, widen_tiles
-    from dfssd.distillation.pair import ignored_anchors
+    from dfssd.distillation.semi_loss import ignored_anchors
     from dfssd.pseudo_labels.labels import ImagePrediction, write_pseudo_labels
     from dfssd.pseudo_labels.thresholds import ClassThresholds
 
@@ -112,12 +112,43 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
     lost = total = 0
     for k in range(60):
         sample = dataset[k % len(dataset)]
-        assert (sample["cls"] == 4).all()
+        assert (sample["cls"] == 4).all() and sample["score"].shape == (len(sample["cls"]),)
         boxes = widen_tiles(sample["bboxes"], sample["cls"].view(-1) - 3)
-        mask = ignored_anchors(boxes, torch.zeros(len(boxes)), 1, points)[0]
+        mask = ignored_anchors(boxes, torch.zeros(len(boxes)), 1, [(size // 8, size // 8)])[0]
         pixels = (points * size).long()
         content = sample["img"][:, pixels[:, 1], pixels[:, 0]].float().mean(0) > 200  # the padding is grey 114
         total += int(content.sum())
         lost += int((content & ~mask).sum())
     assert total > 10_000
     assert lost <= total / 10_000
+
+
+def test_labelled_only_fills_the_batches_with_labelled_images_once_and_for_all() -> None:
+    sampler = MixedSampler(10, 20, labeled_per_batch=2, unlabeled_per_batch=6, batches=5)
+    list(sampler)
+    for _ in range(2):  # said twice, it changes nothing more
+        sampler.labeled_only()
+    indices = list(sampler)
+    assert len(indices) == len(sampler) == 40 and max(indices) < 10
+
+
+def test_tiles_of_online_photos_carry_their_number(squares, tmp_path) -> None:
+    from ultralytics.cfg import get_cfg
+
+    from dfssd.datasets.semi import PseudoLabelDataset
+
+    images = sorted((squares.parent / "plain" / "images").glob("*.png"))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, images)), encoding="utf-8")
+    dataset = PseudoLabelDataset(
+        img_path=str(tmp_path / "list.txt"),
+        imgsz=64,
+        batch_size=4,
+        augment=True,
+        hyp=get_cfg(),
+        data={"names": {0: "dark", 1: "bright"}, "channels": 3, "pseudo": ""},
+        task="detect",
+    )
+    samples = [dataset[k % len(images)] for k in range(16)]  # a mosaic takes its other photos from the latest ones
+    assert all((sample["cls"] == 2 + 1).all() for sample in samples)
+    photos = [set(sample["score"].tolist()) for sample in samples]
+    assert max(map(len, photos)) > 1 and set.union(*photos) == set(range(len(images)))

@@ -13,6 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dfssd.datasets.semi import MixedSampler
 from dfssd.distillation.pair import state_hash
+from dfssd.pseudo_labels.online import OnlineLabeler
+from dfssd.pseudo_labels.thresholds import ClassThresholds
 from tests.distillation.test_pair import make_batch, make_pair
 
 
@@ -22,7 +24,9 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
-    pair = make_pair()
+    # every anchor of a random teacher has a score of about 1e-5: all are accepted
+    labeler = OnlineLabeler(ClassThresholds(3, tau_low=1e-6, tau0=1e-6, tau_max=1e-6), iou=0.6)
+    pair = make_pair(labeler=labeler, weigh_boxes=True)
     model = DistributedDataParallel(pair, find_unused_parameters=True)  # as Ultralytics wraps a distillation model
     optimizer = torch.optim.SGD([p for p in pair.parameters() if p.requires_grad], lr=0.01)
     teacher = state_hash(pair.teacher_model)
@@ -32,10 +36,16 @@ def work(rank: int, folder: str) -> None:
     pair.probe = True  # measured inside the forward pass, it must not disturb the gradient exchange
     model(batch)[0].sum().backward()
     optimizer.step()
+    found = len(pair.labels.bboxes)
+    pair.trust = 0.0  # the guard has switched the teacher off: its adapters must not be waited for
+    optimizer.zero_grad()
+    model(batch)[0].sum().backward()
+    optimizer.step()
     sampler = MixedSampler(8, 8, labeled_per_batch=1, unlabeled_per_batch=1, batches=4, seed=0, rank=rank, world=2)
     state = {
         "seen": list(sampler),
         "image": batch["img"],
+        "found": found,
         "teacher": state_hash(pair.teacher_model) == teacher,
         "student": {n: p.detach() for n, p in pair.student_model.named_parameters()},
         "adapters": {n: p.detach() for n, p in pair.projector.named_parameters()},
@@ -52,4 +62,5 @@ def test_two_processes_stay_the_same_and_share_the_images(tmp_path: Path) -> Non
     for part in ("student", "adapters"):
         for name, value in first[part].items():
             assert torch.allclose(value, second[part][name], atol=1e-7), name
+    assert first["found"] > 0 and second["found"] > 0
     assert first["teacher"] and second["teacher"]

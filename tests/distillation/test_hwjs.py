@@ -152,3 +152,23 @@ def test_wrong_number_of_maps_is_told():
     term = HierarchicalJS(PairShape((2,), (3,), reg_max=4, nc=3))
     with pytest.raises(ValueError, match="built for 1 layers but got 2 maps"):
         term(outputs([maps(1, 1, 2, 2, 2)] * 2), outputs([maps(1, 1, 3, 2, 2)]), {})
+
+
+def test_share_of_the_images_estimates_the_whole():
+    """Over many draws the mean of a quarter of the images is that of all; a draw touches a quarter only."""
+    feats, others = [maps(0, 16, 4, 8, 8).requires_grad_()], [maps(1, 16, 4, 8, 8)]
+    shape = PairShape((4,), (4,), reg_max=4, nc=3)
+    torch.manual_seed(0)
+    whole, part = HierarchicalJS(shape), HierarchicalJS(shape, images=0.25)
+    draws = torch.stack([part(outputs(feats), outputs(others), {}) for _ in range(60)])
+    assert draws.std() > 0 and draws.mean().item() == pytest.approx(
+        whole(outputs(feats), outputs(others), {}).item(), rel=0.05
+    )
+    draws[0].backward()
+    assert int((feats[0].grad.flatten(1).abs().sum(1) > 0).sum()) == 4
+
+
+@pytest.mark.parametrize("images", [0, 1.5, True])
+def test_share_of_the_images_out_of_range(images):
+    with pytest.raises(ValueError, match="images"):
+        HierarchicalJS(PairShape((4,), (4,), reg_max=4, nc=3), images=images)

@@ -10,7 +10,9 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
-from dfssd.distillation.pair import DistillationPair, IgnoringBCE, ignored_anchors, state_hash, take_boxes
+from dfssd.distillation.pair import DistillationPair, state_hash
+from dfssd.pseudo_labels.online import OnlineLabeler
+from dfssd.pseudo_labels.thresholds import ClassThresholds
 
 TERMS = {
     "hwjs": {"weight": 2.0, "schedule": "constant"},
@@ -41,6 +43,8 @@ def make_batch(labeled: list[bool], *, ignore: list[tuple[int, list[float]]] = (
         "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]] * n),
         "batch_idx": torch.arange(n).float(),
         "labeled": torch.tensor(labeled),
+        "score": torch.ones(n),
+        "ignore_source": torch.full((len(ignore),), -1.0),
         "ignore_bboxes": torch.tensor([b for _, b in ignore]).reshape(-1, 4),
         "ignore_batch_idx": torch.tensor([float(i) for i, _ in ignore]),
     }
@@ -115,40 +119,12 @@ def test_fully_ignored_unlabelled_image_is_not_trained_as_background() -> None:
     pair = make_pair(terms={})
     batch = make_batch([True, False], ignore=[(1, [0.5, 0.5, 1.0, 1.0])])
     kept = batch["batch_idx"] == 0
-    batch.update({k: batch[k][kept] for k in ("cls", "bboxes", "batch_idx")})
+    batch.update({k: batch[k][kept] for k in ("cls", "bboxes", "batch_idx", "score")})
     _, items = pair(batch)
     assert items["u_cls_loss"] == 0 and items["u_box_loss"] == 0
-    batch.update(ignore_bboxes=torch.zeros(0, 4), ignore_batch_idx=torch.zeros(0))
+    batch.update(ignore_bboxes=torch.zeros(0, 4), ignore_batch_idx=torch.zeros(0), ignore_source=torch.zeros(0))
     _, items = pair(batch)
     assert items["u_cls_loss"] > 0, "without the ignore zone the same image would be background"
-
-
-def test_ignored_anchors_by_hand() -> None:
-    points = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
-    boxes = torch.tensor([[0.25, 0.25, 0.3, 0.3], [0.5, 0.75, 1.0, 0.2], [0.25, 0.25, 0.1, 0.1]])
-    mask = ignored_anchors(boxes, torch.tensor([0.0, 1.0, 1.0]), 3, points)
-    assert mask.tolist() == [[True, False, False, False], [True, False, True, True], [False] * 4]
-
-
-def test_bce_keeps_positives_inside_ignore_zones() -> None:
-    bce = IgnoringBCE()
-    logits = torch.zeros(1, 3, 2)
-    targets = torch.tensor([[[0.0, 0.0], [0.7, 0.0], [0.0, 0.0]]])
-    assert torch.equal(bce(logits, targets), torch.nn.BCEWithLogitsLoss(reduction="none")(logits, targets))
-    bce.ignored = torch.tensor([[True, True, False]])
-    loss = bce(logits, targets)
-    assert (loss[0, 0] == 0).all() and (loss[0, 1:] > 0).all()
-
-
-def test_take_boxes_renumbers_images() -> None:
-    batch = {
-        "batch_idx": torch.tensor([0.0, 2.0, 2.0, 3.0]),
-        "bboxes": torch.arange(16.0).reshape(4, 4),
-        "cls": torch.arange(4.0)[:, None],
-    }
-    taken = take_boxes(batch, torch.tensor([2, 3]), 4)
-    assert taken["batch_idx"].tolist() == [0, 0, 1]
-    assert taken["cls"].flatten().tolist() == [1, 2, 3]
 
 
 def test_bf16_autocast_keeps_the_terms_in_full_precision() -> None:
@@ -181,3 +157,72 @@ def test_one_forward_pass_of_each_network_per_step() -> None:
         getattr(pair, name).model[0].register_forward_hook(lambda m, i, o, name=name: calls.append(name))
     pair(make_batch([True, False]))
     assert calls == ["teacher_model", "student_model"]
+
+
+def labeler(**rule) -> OnlineLabeler:
+    return OnlineLabeler(ClassThresholds(3, **{"tau_low": 1e-6, "tau0": 1e-6, "tau_max": 1e-6, **rule}), iou=0.6)
+
+
+def without_boxes(batch: dict, images: list[int]) -> dict:
+    kept = torch.tensor([int(i) not in images for i in batch["batch_idx"]])
+    return {**batch, **{k: batch[k][kept] for k in ("cls", "bboxes", "batch_idx", "score")}}
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("yolov8s.yaml", "yolov8n.yaml"), ("yolo26s.yaml", "yolo26n.yaml")])
+def test_one_forward_pass_of_the_teacher_gives_terms_and_boxes(teacher: str, student: str) -> None:
+    terms = {"response_cls": TERMS["response_cls"]}
+    pair = DistillationPair(model(teacher), model(student), terms=terms, labeler=labeler(), weigh_boxes=True).train()
+    calls = []
+    pair.teacher_model.register_forward_hook(lambda *_: calls.append(1))
+    vector, items = pair(without_boxes(make_batch([True, False]), [1]))
+    assert len(calls) == 1 and len(pair.labels.bboxes) > 0 and (pair.labels.batch_idx == 1).all()
+    assert items["u_cls_loss"] > 0 and items["response_cls"] > 0
+    vector.sum().backward()
+    assert all(p.grad is None for p in pair.teacher_model.parameters())
+
+
+def test_teacher_sees_the_weak_view_and_the_student_the_strong_one() -> None:
+    pair = make_pair(terms={"response_cls": TERMS["response_cls"]})
+    batch = make_batch([True, False, False])
+    batch["weak_img"] = torch.rand(2, 3, 64, 64)
+    seen = {}
+    for name in ("teacher", "student"):
+        network = getattr(pair, f"{name}_model")
+        network.model[0].register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0].clone()}))
+    pair(batch)
+    assert torch.equal(seen["student"], batch["img"])
+    assert torch.equal(seen["teacher"][0], batch["img"][0]) and torch.equal(seen["teacher"][1:], batch["weak_img"])
+
+
+def test_without_trust_the_teacher_rests_and_the_columns_stay() -> None:
+    pair = make_pair(labeler=labeler())
+    names = list(pair(make_batch([True, False]))[1])
+    calls = []
+    pair.teacher_model.register_forward_hook(lambda *_: calls.append(1))
+    pair.trust = 0.0
+    vector, items = pair(make_batch([True, False]))
+    assert list(items) == names and not calls
+    assert all(items[k] == 0 for k in items if k.startswith("u_") or k in TERMS)
+    vector.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in pair.projector.parameters())
+
+
+def test_agreement_counts_sure_anchors_of_unlabelled_images() -> None:
+    pair = make_pair(terms={"response_cls": TERMS["response_cls"]})
+    with torch.no_grad():
+        for network, best in ((pair.teacher_model, 1), (pair.student_model, 2)):
+            for level in network.model[-1].cv3:
+                level[-1].bias[best] = 50.0
+    pair(make_batch([True, False]))
+    assert pair.agreement == (0.0, 84.0), "64 px have 84 anchors, and all disagree"
+
+
+def test_nothing_but_the_pseudo_boxes_ramps_up() -> None:
+    pair = make_pair(terms={}, unsup_schedule="linear_ramp")
+    batch = make_batch([True, False])
+    values = []
+    for step in (0, 99):
+        pair.set_progress(step, 100, 10)
+        values.append(pair(batch)[1])
+    assert values[0]["u_box_loss"] / values[1]["u_box_loss"] == pytest.approx(0.1, rel=0.05)
+    assert values[0]["box_loss"] / values[1]["box_loss"] == pytest.approx(1.0, rel=0.05)

@@ -47,7 +47,12 @@ def test_registered_names():
 
 
 def test_options_can_be_read_from_the_signature():
-    assert term_options()["hwjs"] == {"tau": 1.0, "layer_temperature": 0.1, "weights": "softmax"}
+    assert term_options()["hwjs"] == {
+        "tau": 1.0,
+        "layer_temperature": 0.1,
+        "weights": "softmax",
+        "images": 1.0,
+    }
     for term in TERMS.values():
         first, *options = inspect.signature(term).parameters.values()
         assert first.name == "shape"

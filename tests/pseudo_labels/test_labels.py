@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from dfssd.errors import UserError
-from dfssd.pseudo_labels.labels import ImagePrediction, label_stems, read_pseudo_labels, write_pseudo_labels
+from dfssd.pseudo_labels.labels import (
+    ImagePrediction,
+    label_stems,
+    read_pseudo_labels,
+    read_thresholds,
+    write_pseudo_labels,
+)
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 
 NAMES = ["oil spots", "pits"]
@@ -48,6 +54,8 @@ def test_files_and_section(tmp_path, predictions):
         "ignored": 2,
         "background": 1,
         "per_class": {"oil spots": {"accepted": 1, "ignored": 1}, "pits": {"accepted": 1, "ignored": 1}},
+        "starved": [],
+        "mean_score": 0.7,
         "images_without_accepted": 2,
         "thresholds": {"oil spots": 0.5, "pits": 0.5},
         "quality": None,
@@ -61,7 +69,7 @@ def test_files_and_section(tmp_path, predictions):
 def test_json_layout(tmp_path, predictions):
     write_pseudo_labels(tmp_path / "pseudo", predictions, ClassThresholds(2), NAMES)
     tree = json.loads((tmp_path / "pseudo" / "predictions.json").read_text(encoding="utf-8"))
-    assert list(tree) == ["names", "thresholds", "rule", "images"]
+    assert list(tree) == ["names", "thresholds", "rule", "state", "images"]
     assert tree["names"] == NAMES
     assert tree["rule"] == {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.99}
     first, _, no_accepted, empty = tree["images"]
@@ -90,6 +98,7 @@ def test_round_trip(tmp_path, predictions):
 def test_no_images_at_all(tmp_path):
     section = write_pseudo_labels(tmp_path / "pseudo", [], ClassThresholds(2), NAMES)
     assert section["images"] == section["boxes"] == 0
+    assert section["mean_score"] is None and section["starved"] == NAMES
     assert read_pseudo_labels(tmp_path / "pseudo") == []
 
 
@@ -111,6 +120,36 @@ def test_final_thresholds_zone_all_predictions(tmp_path):
     section = write_pseudo_labels(tmp_path / "pseudo", parts, thresholds, ["pits"])
     assert section["thresholds"] == {"pits": pytest.approx(0.8)}
     assert [i.zones.tolist() for i in read_pseudo_labels(tmp_path / "pseudo")] == [["ignore"], ["accept"]]
+
+
+def test_classes_without_accepted_boxes_are_named(tmp_path, predictions):
+    section = write_pseudo_labels(tmp_path / "pseudo", predictions[2:], ClassThresholds(2), NAMES)
+    assert section["starved"] == ["oil spots", "pits"] and section["mean_score"] is None
+    low = ClassThresholds(2, fixed=np.array([0.3, np.nan]))
+    section = write_pseudo_labels(tmp_path / "pseudo", predictions[2:], low, NAMES)
+    assert section["starved"] == ["pits"] and section["mean_score"] == 0.4
+
+
+def test_thresholds_are_read_back_and_go_on(tmp_path, predictions):
+    thresholds = ClassThresholds(2, decay=0.9, fixed=np.array([0.25, np.nan]))
+    thresholds.update(np.array([0, 1]), np.array([0.7, 0.6]))
+    write_pseudo_labels(tmp_path / "pseudo", predictions, thresholds, NAMES)
+    again = read_thresholds(tmp_path / "pseudo")
+    assert again.state_dict() == thresholds.state_dict()
+    assert again.thresholds().tolist() == thresholds.thresholds().tolist()
+
+
+def test_thresholds_that_cannot_be_read_are_told(tmp_path, predictions):
+    folder = tmp_path / "pseudo"
+    with pytest.raises(UserError, match="has not finished; resume the run"):
+        read_thresholds(folder)
+    write_pseudo_labels(folder, predictions, ClassThresholds(2), NAMES)
+    path = folder / "predictions.json"
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    for state in (None, {}, {**tree["state"], "rule": {}}, {**tree["state"], "ema": [0.0]}):
+        path.write_text(json.dumps({**tree, "state": state}), encoding="utf-8")
+        with pytest.raises(UserError, match=r"predictions\.json cannot be read"):
+            read_thresholds(folder)
 
 
 def test_quality_is_reported_where_the_truth_is_given(tmp_path, predictions):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dfssd.pseudo_labels.labels import PseudoImage
-from dfssd.pseudo_labels.quality import box_iou, count_matches, pseudo_label_quality
+from dfssd.pseudo_labels.quality import box_iou, count_matches, find_matches, pseudo_label_quality
 
 NAMES = ["dents", "pits", "punching"]
 LEFT, RIGHT, FAR = [0.2, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2], [0.85, 0.85, 0.2, 0.2]
@@ -76,6 +76,14 @@ def test_a_true_box_is_found_once_and_the_higher_score_chooses_first():
     assert count_matches(np.array([LEFT, LEFT]), np.array([0.9, 0.8]), np.array([LEFT]), 0.5) == 1
     # the first box takes its best partner, so the second one finds the other
     assert count_matches(np.array([LEFT, shifted]), np.array([0.8, 0.9]), np.array([LEFT, shifted]), 0.5) == 2
+
+
+def test_which_boxes_match():
+    boxes, scores = np.array([LEFT, FAR, LEFT, RIGHT]), np.array([0.5, 0.9, 0.8, 0.1])
+    matched = find_matches(boxes, scores, np.array([RIGHT, LEFT]), 0.5)
+    assert matched.tolist() == [False, False, True, True]
+    assert find_matches(boxes, scores, np.zeros((0, 4)), 0.5).tolist() == [False] * 4
+    assert find_matches(np.zeros((0, 4)), np.zeros(0), boxes, 0.5).shape == (0,)
 
 
 def test_overlap_at_the_limit_matches():

@@ -13,7 +13,13 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 from dfssd.errors import UserError
-from dfssd.pseudo_labels.teacher_inference import normalize_boxes, predict
+from dfssd.pseudo_labels.teacher_inference import View, augmented_views, normalize_boxes, predict_views
+
+
+def predict(weights, images, *, imgsz, **options):
+    """One look of one model at each image."""
+    for (prediction,) in predict_views([weights], images, [View(imgsz)], **options):
+        yield prediction
 
 
 def test_normalize_boxes_hand_worked():
@@ -105,3 +111,32 @@ def test_unreadable_image_is_told(weights, images, tmp_path):
     for bad in (tmp_path / "broken.jpg", tmp_path / "missing.jpg"):
         with pytest.raises(UserError, match=f"cannot read .*{bad.name}: restore the file"):
             list(predict(weights, [images[0], bad], imgsz=64, batch=2, device="cpu"))
+
+
+def test_augmented_views():
+    assert augmented_views(416) == (View(416), View(416, mirrored=True), View(352), View(512))
+    assert augmented_views(640) == (View(640), View(640, mirrored=True), View(544), View(800))
+    assert augmented_views(64) == (View(64), View(64, mirrored=True))  # 53 and 80 px are 64 again
+
+
+def test_several_teachers_and_views_in_order(weights, images):
+    """Models times views per image, each the same as a pass of its own; in a mirrored view, of a mirrored image."""
+    views = [View(64), View(96)]
+    looks = list(predict_views([weights, weights], images, views, batch=3, device="cpu", max_det=20))
+    assert [len(seen) for seen in looks] == [4] * len(images)
+    for k, view in enumerate(views):
+        alone = list(predict(weights, images, imgsz=view.imgsz, batch=3, device="cpu", max_det=20))
+        for seen, expected in zip(looks, alone, strict=True):
+            for one in (seen[k], seen[2 + k]):
+                assert one.image == expected.image and one.boxes_xywhn.tolist() == expected.boxes_xywhn.tolist()
+                assert one.scores.tolist() == expected.scores.tolist()
+
+
+def test_mirrored_view_is_that_of_the_mirrored_image(weights, images, tmp_path):
+    """Exactly the boxes of a mirrored file, mirrored back."""
+    cv2.imwrite(str(tmp_path / "mirrored.png"), cv2.imread(str(images[1]))[:, ::-1])
+    [[ours]] = predict_views([weights], [images[1]], [View(64, mirrored=True)], batch=1, device="cpu", max_det=20)
+    [theirs] = predict(weights, [tmp_path / "mirrored.png"], imgsz=64, batch=1, device="cpu", max_det=20)
+    assert len(ours.classes) and ours.image == images[1]
+    assert ours.scores.tolist() == theirs.scores.tolist() and ours.classes.tolist() == theirs.classes.tolist()
+    assert ours.boxes_xywhn == pytest.approx(theirs.boxes_xywhn * [-1, 1, 1, 1] + [1, 0, 0, 0])

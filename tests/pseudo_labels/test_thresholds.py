@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.pseudo_labels.thresholds import ClassThresholds, precision_thresholds
 
 
 def update(thresholds: ClassThresholds, *detections: tuple[int, float]) -> None:
@@ -139,3 +139,139 @@ def test_wrong_detections_are_told(classes, scores, message):
     for method in (ClassThresholds(2).update, ClassThresholds(2).zone):
         with pytest.raises(ValueError, match=message):
             method(np.array(classes), np.array(scores))
+
+
+def chosen(scores, correct, precision=0.9, *, classes=None, nc=1, tau_low=0.1, tau_max=0.9) -> list[float]:
+    classes = np.zeros(len(scores), dtype=np.int64) if classes is None else np.array(classes)
+    return precision_thresholds(
+        classes, np.array(scores), np.array(correct, bool), nc, precision=precision, tau_low=tau_low, tau_max=tau_max
+    ).tolist()
+
+
+FALLING = [0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+
+
+def test_precision_threshold_hand_worked():
+    """Estimates after 5, 6, 7 detections: 5.5 / 6 = 0.917, 6.5 / 7 = 0.929, 6.5 / 8 = 0.8125."""
+    correct = [1, 1, 1, 1, 1, 1, 0]
+    assert chosen(FALLING, correct, 0.9) == [0.3]
+    assert chosen(FALLING, correct, 0.92) == [0.3]
+    assert chosen(FALLING, correct, 0.8) == [0.2]
+    assert chosen(FALLING, correct, 0.93) == [0.9]  # 0.929 falls short: unreachable
+    assert chosen(FALLING[:6], correct[:6], 0.925) == [0.3]
+
+
+def test_precision_threshold_looks_past_a_dip():
+    """5.5 / 7 = 0.79 after 6, but 7.5 / 9 = 0.83 after 8: all eight together are right often enough."""
+    assert chosen([*FALLING, 0.15], [1, 1, 1, 1, 1, 0, 1, 1], 0.83) == [0.15]
+
+
+def test_precision_threshold_does_not_depend_on_the_order():
+    order = [3, 0, 6, 2, 5, 1, 4]
+    correct = np.array([1, 1, 1, 1, 1, 1, 0])
+    assert chosen(np.array(FALLING)[order], correct[order]) == [0.3]
+
+
+def test_equal_scores_are_accepted_together():
+    """0.4 is held by a right and a wrong detection; letting in the right one alone would reach 0.9."""
+    scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.4]
+    for pair in ((1, 0), (0, 1)):
+        assert chosen(scores, [1, 1, 1, 1, 1, *pair]) == [0.5]
+
+
+def test_few_detections_are_no_evidence():
+    assert np.isnan(chosen(FALLING[:4], [1] * 4)[0])
+    assert np.isnan(chosen([], [])[0])
+    assert np.isnan(chosen([0.8, 0.7, 0.6, 0.5, 0.0999], [1] * 5)[0])  # the last is background
+    assert chosen(FALLING[:5], [1] * 5) == [0.4]
+
+
+def test_unreachable_precision_gives_the_highest_threshold():
+    assert chosen(FALLING, [0] * 7) == [0.9]
+    assert chosen(FALLING, [1] * 7, 1.0) == [0.9]
+
+
+def test_reached_above_the_highest_threshold_only():
+    assert chosen([0.99, 0.98, 0.97, 0.96, 0.95, 0.3, 0.2], [1] * 5 + [0] * 2) == [0.9]
+
+
+def test_classes_are_judged_apart():
+    scores, correct, classes = FALLING * 2, [1] * 7 + [0] * 7, [0] * 7 + [2] * 7
+    low, none, high = chosen(scores, correct, classes=classes, nc=3)
+    assert (low, high) == (0.2, 0.9) and np.isnan(none)
+
+
+def test_threshold_never_falls_when_the_target_rises():
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0, 1, 400)
+    classes, correct = rng.integers(0, 4, 400), rng.uniform(0, 1, 400) < scores
+    found = [chosen(scores, correct, p, classes=classes, nc=4) for p in np.linspace(0.01, 1, 100)]
+    assert (np.diff(found, axis=0) >= 0).all()
+    assert len({row[0] for row in found}) > 5
+    for row, p in zip(found, np.linspace(0.01, 1, 100)):
+        for c, t in enumerate(row):
+            taken = correct[(classes == c) & (scores >= t)]
+            assert t == 0.9 or (taken.sum() + 0.5) / (len(taken) + 1) >= p
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": 0.0}, "precision=0.0"),
+        ({"precision": 1.1}, "precision=1.1"),
+        ({"tau_low": 0.95}, "must hold"),
+        ({"classes": [0, 0, 1]}, "from 0 to 0"),
+        ({"correct": [1]}, "correct must be"),
+    ],
+)
+def test_wrong_evidence_is_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        chosen(**{"scores": [0.5, 0.6, 0.7], "correct": [1, 1, 1], **options})
+
+
+def test_fixed_thresholds_do_not_move_and_may_lie_below_tau0():
+    thresholds = ClassThresholds(3, fixed=np.array([0.2, np.nan, 0.9]))
+    assert thresholds.thresholds().tolist() == [0.2, 0.5, 0.9]
+    update(thresholds, (0, 0.8), (1, 0.8), (2, 0.8))
+    assert thresholds.thresholds() == pytest.approx([0.2, 0.8, 0.9])
+    zones = thresholds.zone(np.array([0, 0, 1, 2]), np.array([0.2, 0.19, 0.75, 0.85]))
+    assert zones.tolist() == ["accept", "ignore", "ignore", "ignore"]
+
+
+@pytest.mark.parametrize("fixed", [[0.05], [0.95], [0.5, 0.5], 0.5])
+def test_wrong_fixed_thresholds_are_told(fixed):
+    with pytest.raises(ValueError, match="fixed"):
+        ClassThresholds(1, fixed=np.array(fixed))
+
+
+def test_thresholds_are_handed_out_as_a_copy():
+    thresholds = ClassThresholds(2)
+    thresholds.thresholds()[:] = 0.0
+    assert thresholds.thresholds().tolist() == [0.5, 0.5]
+
+
+def test_state_alone_makes_the_thresholds_anew():
+    first = ClassThresholds(2, tau_low=0.05, tau0=0.4, tau_max=0.8, decay=0.9, fixed=np.array([np.nan, 0.1]))
+    update(first, (0, 0.7), (1, 0.6))
+    state = first.state_dict()
+    second = ClassThresholds.from_state(json.loads(json.dumps(state, allow_nan=False)))
+    assert state["fixed"] == [None, 0.1] and second.rule == first.rule
+    for t in (first, second):
+        update(t, (0, 0.75))
+    assert second.thresholds().tolist() == first.thresholds().tolist()
+    assert second.state_dict() == first.state_dict() != state
+
+
+def test_fixed_thresholds_are_loaded_too():
+    thresholds = ClassThresholds(2)
+    update(thresholds, (0, 0.7))
+    thresholds.thresholds()
+    thresholds.load_state_dict(ClassThresholds(2, fixed=np.array([0.3, np.nan])).state_dict())
+    assert thresholds.thresholds().tolist() == [0.3, 0.5]
+
+
+def test_broken_state_is_refused():
+    state = ClassThresholds(2).state_dict()
+    for broken in ({**state, "fixed": [None]}, {**state, "batches": [0]}, {**state, "fixed": [None, 0.01]}):
+        with pytest.raises(ValueError, match=r"saved thresholds|fixed="):
+            ClassThresholds.from_state(broken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -346,3 +347,61 @@ def test_worker_of_a_multi_gpu_run_rebuilds_the_same_trainer(squares, pseudo, te
     assert worker.settings == settings and worker.save_dir == first.save_dir
     counts = [{event: len(found) for event, found in t.callbacks.items()} for t in (first, worker)]
     assert counts[0] == counts[1]
+
+
+class Watched(StudentTrainer):
+    """Notes the composition of every batch; dies in epoch ``dies`` (from 0)."""
+
+    dies = 99
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.labelled: list[list[bool]] = []
+
+    def preprocess_batch(self, batch: dict) -> dict:
+        if self.epoch == self.dies:
+            raise KeyboardInterrupt
+        batch = super().preprocess_batch(batch)
+        self.labelled.append(batch["labeled"].tolist())
+        return batch
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_guard_switches_the_teacher_off_and_stays_off_after_a_resume(
+    squares, pseudo, teacher_file, tmp_path, workers, monkeypatch
+) -> None:
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file, guard=(0.9,) * 5, guard_patience=1, pseudo_mode="online").write(stage)
+    words = overrides(squares, stage, epochs=5, workers=workers)
+    monkeypatch.setattr(Watched, "dies", 3)
+    first = Watched(overrides=words)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    assert [sum(flags) for flags in first.labelled] == [2] * 6 + [4] * 3, "mixed until the second verdict"
+    assert [e["factor"] for e in first.guard.events] == [0.25, 0.0]
+    monkeypatch.setattr(Watched, "dies", 99)
+    second = Watched(overrides={**words, "resume": str(stage / "weights" / "last.pt")})
+    second.train()
+    assert [sum(flags) for flags in second.labelled] == [4] * 6
+    distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]
+    assert [e["epoch"] for e in distill["guard"]["events"]] == [1, 2]
+    assert [h["accepted"] is None for h in distill["health"]] == [False, False, True, True, True]
+    assert distill["terms"]["hwjs"]["by_epoch"][2:] == [0.0] * 3
+
+
+def test_mean_teacher_is_the_moving_average_of_the_student(squares, pseudo, tmp_path) -> None:
+    stage = tmp_path / "train" / "student"
+    rule = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.9}
+    settings = student_settings(pseudo, Path(""), pseudo_mode="online", thresholds=rule)
+    replace(settings, pseudo="", teacher="").write(stage)
+    trainer = StudentTrainer(overrides=overrides(squares, stage, epochs=1))
+    compared = []
+
+    def compare(trainer: StudentTrainer) -> None:
+        own, average = trainer.pair.teacher_model.state_dict(), trainer.ema.ema.student_model.state_dict()
+        compared.append(all(torch.equal(own[k], average[k]) for k in own))
+        assert not any(p.requires_grad for p in trainer.pair.teacher_model.parameters())
+
+    trainer.add_callback("on_train_batch_end", compare)
+    trainer.train()
+    assert compared == [True] * 3

@@ -8,7 +8,6 @@ is formed in log space, since mixing probabilities with log-probabilities gives 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -37,10 +36,44 @@ def standardize(x: Tensor) -> Tensor:
     Args:
         x: Maps, (N, C, H, W).
     """
-    (x,) = exact(x)
+    (x,) = exact(x.contiguous())  # the softmax over the places runs over neighbours in memory then
     if x.numel() <= x.shape[1]:  # one place in all, or no image: the variance is not defined, the divergence is 0
         return x - x.detach()
     return F.batch_norm(x, None, None, training=True)
+
+
+class _JensenShannon(torch.autograd.Function):
+    """Sum of the Jensen-Shannon divergences between the rows of two tables of logits, with its gradient in closed form.
+
+    For P = softmax(z), M = (P + Q) / 2 and a = log(P / M)::
+
+        dJS/dz = 1/2 P (a - sum P a)
+
+    and the same for Q. Automatic differentiation gives the same numbers but keeps a dozen maps of the size of the
+    features alive and passes over each of them, which made this the most expensive term of the recipe by far.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        """Logits (..., L) of both distributions -> scalar sum over all rows."""
+        shares = [z.softmax(-1) for z in (first, second)]
+        tiny = torch.finfo(first.dtype).tiny  # a share of 0 has a logarithm that is multiplied by 0
+        mixture = (shares[0] + shares[1]).mul_(0.5).clamp_(min=tiny)
+        total = first.new_zeros(())
+        saved = []
+        for needed, share in zip(ctx.needs_input_grad, shares):
+            gap = (share / mixture).clamp_(min=tiny).log_()
+            row = (share * gap).sum(-1, keepdim=True)
+            total = total + 0.5 * row.sum()
+            saved.append(gap.sub_(row).mul_(share).mul_(0.5) if needed else None)
+        ctx.save_for_backward(*saved)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients for both tables of logits, as far as they are asked for."""
+        first, second = (None if g is None else g * outer[0] for g in ctx.saved_tensors)
+        return first, second
 
 
 def spatial_js(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
@@ -64,11 +97,9 @@ def spatial_js(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     check_same_shape("feature maps", student, teacher, "N, C, H, W")
     with no_autocast(student):
         student, teacher = exact(student, teacher)
-        log_p = F.log_softmax(student.flatten(2) / tau, dim=-1)
-        log_q = F.log_softmax(teacher.flatten(2) / tau, dim=-1)
-        log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-        divergence = 0.5 * (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m))
-        return tau**2 * divergence.sum() / max(1, student.shape[0] * student.shape[1])
+        logits = [x.flatten(2) if tau == 1 else x.flatten(2) / tau for x in (student, teacher)]
+        total = _JensenShannon.apply(*logits)
+        return tau**2 * total / max(1, student.shape[0] * student.shape[1])
 
 
 def level_weights(divergences: Tensor, temperature: float = 0.1) -> Tensor:
@@ -93,7 +124,15 @@ class HierarchicalJS(Term):
     standardisation would take out again.
     """
 
-    def __init__(self, shape: PairShape, *, tau: float = 1.0, layer_temperature: float = 0.1, weights: str = "softmax"):
+    def __init__(
+        self,
+        shape: PairShape,
+        *,
+        tau: float = 1.0,
+        layer_temperature: float = 0.1,
+        weights: str = "softmax",
+        images: float = 1.0,
+    ):
         """Build the adapters.
 
         Args:
@@ -101,6 +140,8 @@ class HierarchicalJS(Term):
             tau: Temperature of the spatial softmax.
             layer_temperature: Temperature of the level weights.
             weights: "softmax" (levels weighted by their divergence) or "uniform" (all alike).
+            images: Share of the images of a batch that are compared, in (0, 1], drawn anew for every batch. The term
+                is a mean over images, so a part of them estimates it; the maps of a whole batch are large.
 
         Raises:
             ValueError: An option has a wrong value, or the networks do not have the same number of layers.
@@ -114,6 +155,9 @@ class HierarchicalJS(Term):
         self.tau = check_positive("tau", tau)
         self.layer_temperature = check_positive("layer_temperature", layer_temperature)
         self.weights = check_choice("weights", weights, ("softmax", "uniform"))
+        self.images = check_positive("images", images)
+        if self.images > 1:
+            raise ValueError(f"images={images} must be a share in (0, 1]")
         self.align = nn.ModuleList()
         for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True):
             conv = nn.Conv2d(cs, ct, 1, bias=False)
@@ -132,8 +176,13 @@ class HierarchicalJS(Term):
                 f"the term was built for {len(self.align)} layers but got {len(student.feats)} maps of the student and "
                 f"{len(teacher.feats)} of the teacher"
             )
+        pairs = list(zip(student.feats, teacher.feats, strict=True))
+        n = len(student.feats[0])
+        if (some := max(1, round(self.images * n))) < n:
+            chosen = torch.randperm(n)[:some].to(student.feats[0].device)
+            pairs = [(fs[chosen], ft[chosen]) for fs, ft in pairs]
         values = []
-        for align, fs, ft in zip(self.align, student.feats, teacher.feats, strict=True):
+        for align, (fs, ft) in zip(self.align, pairs, strict=True):
             aligned = align(fs)
             with no_autocast(fs):
                 values.append(spatial_js(standardize(aligned), standardize(ft.detach()), self.tau))

@@ -1,0 +1,1 @@
+"""A grid of runs and one table of what came out: ``python scripts/benchmark.py``."""

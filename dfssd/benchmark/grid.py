@@ -1,0 +1,164 @@
+"""A grid YAML, read and checked: which runs it means, in which order, and with which arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dfssd.config import nearest, read_yaml
+from dfssd.errors import UserError
+
+BASE, TEACHER, ORACLE = "baseline", "teacher", "oracle"
+KEYS = ("common", "labeled", "seeds", "cells", ORACLE)
+FIXED = {"labeled", "seed", "split", "baseline", "project", "name", "exist_ok", "resume"}
+"""What the grid sets in each run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the grid.
+
+    Attributes:
+        cell: Name in the YAML, or ``oracle``.
+        labeled: Share or number of labelled images.
+        seed: Seed of split and training.
+        values: Arguments for ``train.py``, except those that the grid sets.
+        base: The run whose split, teacher and baseline are taken over; None for that run itself and for the oracle.
+    """
+
+    cell: str
+    labeled: float
+    seed: int
+    values: Mapping[str, Any] = field(compare=False)
+    base: Run | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder and of the log."""
+        return f"{self.cell}-labeled{self.labeled}-seed{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.cell}, labeled {self.labeled}, seed {self.seed}"
+
+    def words(self, runs: Path) -> list[str]:
+        """The arguments for ``train.py``, with the run folders in ``runs``."""
+        values = dict(self.values)
+        if self.base is None:
+            values["labeled"] = self.labeled
+        else:
+            base = (runs / self.base.name).as_posix()
+            values.pop("limit", None)  # the split of the base run has it in it
+            values |= {"teacher": f"{base}/weights/teacher.pt", "baseline": base, "split": f"{base}/splits"}
+        values |= {"seed": self.seed, "project": runs.as_posix(), "name": self.name}
+        return [f"{key}={text_of(value)}" for key, value in values.items()]
+
+
+def text_of(value: Any) -> str:
+    """A value of the YAML as it is typed on a command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return "[" + ",".join(text_of(v) for v in value) + "]" if isinstance(value, list) else str(value)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid YAML, checked, with what the command line replaced in it: the runs in their order.
+
+    All shares of the first seed come first, so that an unfinished grid has one complete comparison early.
+    """
+
+    path: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the tables and of the folder of the runs."""
+        return self.path.stem
+
+    @property
+    def cells(self) -> list[str]:
+        """Names of the cells in the order of the YAML."""
+        return list(dict.fromkeys(run.cell for run in self.runs))
+
+    @classmethod
+    def read(cls, path: Path, given: Mapping[str, Any] | None = None) -> Grid:
+        """Read a grid; ``given`` are arguments of the command line for all runs.
+
+        Raises:
+            UserError: Unknown key, wrong value, no baseline to compare with.
+        """
+        tree = read_yaml(path)
+        for key in tree:
+            if key not in KEYS:
+                raise UserError(f"{path.name}: unknown key '{key}'{_near(key, KEYS)}")
+        cells = _mapping(tree.get("cells"), path, "cells")
+        if BASE not in cells:
+            raise UserError(f"{path.name}: cells must hold '{BASE}', the run that gives teacher and baseline")
+        if clash := [name for name in (TEACHER, ORACLE) if name in cells]:
+            raise UserError(f"{path.name}: a cell cannot be called '{clash[0]}': that is another row of the table")
+        given = {**_mapping(tree.get("common") or {}, path, "common"), **(given or {})}
+        values = {name: {**given, **_mapping(cell or {}, path, f"cells.{name}")} for name, cell in cells.items()}
+        for where, keys in (("common or on the command line", given), *((f"cells.{n}", v) for n, v in values.items())):
+            if clash := sorted(FIXED & set(keys)):
+                raise UserError(f"{path.name}: {clash[0]} cannot be set in {where}: the grid sets it in each run")
+        for name in set(cells) - {BASE}:
+            if "teacher" in (cells[name] or ()):
+                raise UserError(f"{path.name}: teacher cannot be set in cells.{name}: it takes over that of {BASE}")
+        points = _points(tree, path)
+        oracle = None
+        if tree.get(ORACLE):
+            oracle = {**given, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
+            if clash := sorted((FIXED - {"labeled"}) & set(oracle)):
+                raise UserError(f"{path.name}: {clash[0]} cannot be set in {ORACLE}: the grid sets it in each run")
+        runs: list[Run] = []
+        for seed in dict.fromkeys(seed for _, seeds in points for seed in seeds):
+            for labeled in (labeled for labeled, seeds in points if seed in seeds):
+                base = Run(BASE, labeled, seed, values[BASE])
+                runs += [base, *(Run(n, labeled, seed, v, base) for n, v in values.items() if n != BASE)]
+            if oracle:
+                runs.append(Run(ORACLE, oracle["labeled"], seed, {k: v for k, v in oracle.items() if k != "labeled"}))
+        return cls(path, tuple(runs))
+
+    def select(self, only: str | None) -> list[Run]:
+        """The runs of the cells named in ``only``, separated by commas, with the base runs that they need."""
+        if only is None:
+            return list(self.runs)
+        names = [name.strip() for name in str(only).split(",") if name.strip()]
+        for name in names:
+            if name not in self.cells:
+                raise UserError(f"only={name}: no such cell{_near(name, self.cells)}")
+        needed = {run.base for run in self.runs if run.cell in names}
+        return [run for run in self.runs if run.cell in names or run in needed]
+
+
+def _near(key: object, known: Sequence[str]) -> str:
+    """The nearest known word, or all of them."""
+    hint = nearest(str(key), known)
+    return hint if "mean" in hint else f"; known: {', '.join(known)}"
+
+
+def _mapping(value: Any, path: Path, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{path.name}: {where} must hold 'key: value' lines")
+    return dict(value)
+
+
+def _points(tree: Mapping[str, Any], path: Path) -> list[tuple[float, list[int]]]:
+    """The shares of labels with their seeds."""
+    labeled, seeds = tree.get("labeled"), tree.get("seeds", [0])
+    points = labeled if isinstance(labeled, dict) else dict.fromkeys(labeled or (), seeds) if _list(labeled) else {}
+    good = bool(points) and not (isinstance(labeled, dict) and "seeds" in tree)
+    good = good and all(isinstance(x, (int, float)) and not isinstance(x, bool) and x > 0 for x in points)
+    good = good and all(_list(s) and s and all(type(seed) is int and seed >= 0 for seed in s) for s in points.values())
+    if not good:
+        raise UserError(
+            f"{path.name}: give labeled: [0.05, 0.1] with seeds: [0, 1], or each share with its own seeds, "
+            "labeled: {0.05: [0], 0.1: [0, 1, 2]}"
+        )
+    return list(points.items())
+
+
+def _list(value: Any) -> bool:
+    return isinstance(value, list)

@@ -1,0 +1,191 @@
+"""The rows of a benchmark, read from the records of finished runs, and their statistics."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+from dfssd.bootstrap import Detections, paired_bootstrap
+from dfssd.tables import read_csv, read_json
+
+COLUMNS = (
+    "recipe", "labeled", "seed", "map50", "map50_95", "steps", "seconds", "device", "command",
+    "optimizer_steps", "val_map50_95", "chosen", "machine", "dfssd", "ultralytics", "torch", "git",
+)  # fmt: skip
+"""Columns of the CSV; one per class follows, ``ap50_95 <class>``."""
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Row:
+    """One detector of a finished run.
+
+    Attributes:
+        recipe: Name of the cell, or ``teacher``, ``baseline``, ``oracle``.
+        labeled: Share or number of labelled images.
+        seed: Seed of the run.
+        values: The other :data:`COLUMNS`; None for what is not known.
+        per_class: Class name -> AP50-95 on the test images.
+        detections: Where the detections are that the numbers were computed from.
+        images: Number of test images.
+    """
+
+    recipe: str
+    labeled: float
+    seed: int
+    values: Mapping[str, Any]
+    per_class: Mapping[str, float | None] = field(default_factory=dict)
+    detections: Path | None = None
+    images: int | None = None
+
+    @property
+    def map50_95(self) -> float:
+        """mAP50-95 on the test images."""
+        return self.values["map50_95"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference in mAP50-95 with its 95 % interval; the ends are None where nothing is known about it."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    kind: Literal["seeds", "images", ""] = ""
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:+.3f}"
+        mark = "*" if self.kind == "images" else ""
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{mark}"
+
+
+def rows_of_run(
+    folder: Path, named: Mapping[str, str], *, labeled: float, seed: int, machine: str | None = None
+) -> list[Row]:
+    """The rows of a finished run.
+
+    Args:
+        folder: The run folder.
+        named: Name of the row -> role in the run (``teacher``, ``baseline``, ``student``).
+        labeled: Share or number of labelled images.
+        seed: Seed of the run.
+        machine: Model of the processor or GPU; None: what the run itself has recorded.
+    """
+    results = read_json(folder / "results.json")
+    run, rows = results.get("run") or {}, []
+    for name, role in named.items():
+        measured = (results.get("test") or {}).get(role) or {}
+        if measured.get("map50_95") is None:
+            continue
+        training = (results.get("training") or {}).get(role) or {}
+        values = {
+            "map50": measured["map50"],
+            "map50_95": measured["map50_95"],
+            "steps": training.get("batches"),
+            "optimizer_steps": training.get("optimizer_steps"),
+            "seconds": _seconds(folder, results, role) if training else None,
+            "val_map50_95": training.get("val_map50_95"),
+            "chosen": (results.get("guard") or {}).get("chosen") if role == "student" else None,
+            "machine": machine or run.get("machine"),
+            "command": shown_command(shlex.split(run.get("command", "")), folder.parent.parent.parent),
+            **{key: run.get(key) for key in ("device", "dfssd", "ultralytics", "torch", "git")},
+        }
+        per_class = {k: v.get("ap50_95") for k, v in (measured.get("per_class") or {}).items()}
+        detections = folder / "test" / role / "detections.npz"
+        rows.append(Row(name, labeled, seed, values, per_class, detections, measured.get("images")))
+    return rows
+
+
+def _seconds(folder: Path, results: Mapping[str, Any], role: str) -> float | None:
+    """Duration of a training; of one in several sessions the sum of its epochs, since a stage records its last one."""
+    if not (results.get("run") or {}).get("resumed"):
+        return next((s["seconds"] for s in results.get("stages") or () if s["name"] == role), None)
+    times = read_csv(folder / "train" / role / "results.csv").get("time") or []
+    if not times or not all(math.isfinite(t) for t in times):
+        return None
+    # the clock of results.csv starts anew in each session
+    return round(sum(t - before if t > before else t for before, t in zip([0.0, *times], times)), 1)
+
+
+def shown_command(words: Sequence[str], below: Path | None = None) -> str:
+    """A command line as it may be shown: data by its file name, nothing of the paths of a machine.
+
+    Args:
+        words: The command line.
+        below: Absolute paths below this folder are shown from there on; of others only the name is left.
+    """
+    return shlex.join(_shown(word, below) for word in words)
+
+
+def _shown(word: str, below: Path | None) -> str:
+    key, sign, value = word.partition("=")
+    if not sign:
+        key, value = "", word
+    if key.lstrip("-") in {"data", "dataset"}:
+        value = _last_name(value)
+    elif PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith("~"):
+        inside = below is not None and Path(value).is_relative_to(below)
+        value = Path(value).relative_to(below).as_posix() if below and inside else _last_name(value)
+    return f"{key}{sign}{value}"
+
+
+def _last_name(path: str) -> str:
+    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+
+
+def of(rows: Sequence[Row], recipe: str, labeled: float | None = None) -> dict[int, Row]:
+    """The rows of a cell by seed; for every share of labels if ``labeled`` is None."""
+    return {r.seed: r for r in rows if r.recipe == recipe and labeled in {None, r.labeled}}
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation, the latter None for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def student_t(differences: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
+    """Confidence interval of the mean of at least two paired differences, by Student's t distribution."""
+    from scipy.special import stdtrit
+
+    n = len(differences)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * statistics.stdev(differences) / math.sqrt(n)
+    return statistics.fmean(differences) - half, statistics.fmean(differences) + half
+
+
+def difference(cell: Mapping[int, Row], reference: Mapping[int, Row]) -> Difference | None:
+    """Mean difference over the seeds that both have; with one seed the interval comes from the test images."""
+    seeds = sorted(set(cell) & set(reference))
+    if not seeds:
+        return None
+    differences = [cell[seed].map50_95 - reference[seed].map50_95 for seed in seeds]
+    if len(seeds) > 1:
+        return Difference(statistics.fmean(differences), *student_t(differences), "seeds")
+    files = [row.detections for row in (cell[seeds[0]], reference[seeds[0]])]
+    if all(file is not None and file.is_file() for file in files):
+        try:
+            _, low, high = _bootstrap(*((file, file.stat().st_mtime_ns) for file in files if file))
+        except ValueError:  # other test images
+            return Difference(differences[0])
+        return Difference(differences[0], low, high, "images")
+    return Difference(differences[0])
+
+
+@lru_cache(maxsize=256)
+def _bootstrap(a: tuple[Path, int], b: tuple[Path, int]) -> tuple[float, float, float]:
+    """Kept from table to table of one grid, as long as the files (with their times) are the same."""
+    return paired_bootstrap(Detections.read(a[0]), Detections.read(b[0]), level=LEVEL)
+
+
+def recovered(cell: Mapping[int, Row], baseline: Mapping[int, Row], oracle: Mapping[int, Row]) -> float | None:
+    """Share of the distance from baseline to oracle that a cell covers, over the seeds that all three have."""
+    seeds = set(cell) & set(baseline) & set(oracle)
+    distance = sum(oracle[s].map50_95 - baseline[s].map50_95 for s in seeds)
+    return sum(cell[s].map50_95 - baseline[s].map50_95 for s in seeds) / distance if distance > 0 else None

@@ -1,0 +1,284 @@
+"""A grid of runs: cells x shares of labels x seeds, each a normal ``python train.py``, and one table of what came out.
+
+For each share and seed the cell ``baseline`` runs first and trains teacher and baseline; every other cell takes over
+its split, teacher and baseline, so that all differ in the student alone and nothing is trained twice. A grid that was
+killed is continued by the same line: finished runs are kept, an unfinished one is resumed. The table
+(:mod:`dfssd.benchmark.table`) is written anew after every run and holds finished runs only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
+from dfssd.benchmark.rows import Row, rows_of_run, shown_command
+from dfssd.benchmark.table import write_tables
+from dfssd.config import ROOT, parse_arguments, read_yaml
+from dfssd.errors import UserError
+from dfssd.files import write_json
+from dfssd.runfolder import CHANGEABLE
+from dfssd.tables import minutes, read_json
+
+OWN = {"out": None, "only": None, "table": None, "project": "runs"}
+"""Arguments of the command itself; all others are passed on to every run."""
+USAGE = """usage: python scripts/benchmark.py GRID.yaml [data=...] [key=value ...]
+
+  out=folder      where GRID.csv, .md and .png are written; default: beside the YAML
+  only=a,b        run these cells only (and the baseline that they need)
+  table=only      run nothing: rebuild the table from the finished runs (also --table-only)
+  project=runs    the runs and their logs are in project/GRID
+
+Other arguments are those of train.py; they replace values of common:, not those of a cell. The same line again goes on
+with a grid that was stopped. See benchmarks/README.md."""
+
+Train = Callable[[Sequence[str], Path], int]
+"""Runs train.py with arguments, its output going to a log file; returns the exit code."""
+
+
+def run_train(words: Sequence[str], log: Path) -> int:
+    """Run ``train.py`` in a process of its own, which is ended when this one is; its output goes to ``log``."""
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            write_json(log.with_suffix(".json"), {"pid": process.pid, "created": _created(process.pid)})
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(20)
+                process.kill()
+                process.wait()
+
+
+def _created(pid: int) -> float | None:
+    """When a process began, which tells it from a later one of the same number; None if it is not there."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def machine_name(device: str) -> str:
+    """Model of the GPU or of the processor that ``device`` (as in ``results.json``) means on this machine."""
+    if device not in {"cpu", "mps"}:
+        import torch
+
+        first = device.split(",")[0]
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name(int(first) if first.isdigit() else 0)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {psutil.cpu_count(logical=False) or '?'} cores"
+    return platform.processor() or platform.machine()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in ``folder`` has come to its last stage."""
+    return any(stage.get("name") == "report" for stage in read_json(folder / "results.json").get("stages", ()))
+
+
+def check_same(run: Run, runs: Path) -> None:
+    """Refuse a run folder that was made by another grid of that name, or before the YAML was changed.
+
+    Raises:
+        UserError: An argument of the run differs from the one planned now.
+    """
+    record = runs / run.name / "run.yaml"
+    if not record.is_file():
+        return
+    before = read_yaml(record).get("given", {})
+    handed_on = {"teacher", "baseline", "split"} if run.base else set()
+    for key, value in parse_arguments(run.words(runs)).items():
+        if key in CHANGEABLE | handed_on:
+            continue
+        old = before.get(key)
+        if key == "data":
+            value, old = Path(str(value)).name, Path(str(old)).name
+        if value != old:
+            raise UserError(
+                f"{run.name} was run with {key}={old}, the grid now says {key}={value}: use another project= or name "
+                f"of the grid, or remove {runs / run.name}"
+            )
+
+
+def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, after: Callable[[], None]) -> list[str]:
+    """Run what is not finished yet, in order.
+
+    Args:
+        grid: The grid.
+        selected: The runs to make.
+        runs: Folder of the run folders and logs.
+        train: Makes one run; :func:`run_train`, or a stand-in for tests.
+        after: Called after each run that finished.
+
+    Returns:
+        One line for each run that did not finish.
+    """
+    for run in selected:
+        check_same(run, runs)
+    runs.mkdir(parents=True, exist_ok=True)
+    start, troubles, missing = time.monotonic(), [], set()
+    for number, run in enumerate(selected, 1):
+        folder, log = runs / run.name, runs / f"{run.name}.log"
+        head = f"[benchmark] {number} of {len(selected)}: {run}"
+        if is_finished(folder):
+            print(f"{head}: finished before, kept", flush=True)
+            continue
+        if run.base in missing:
+            missing.add(run)
+            troubles.append(f"{run}: not run, since its baseline did not finish")
+            print(f"{head}: not run, since its baseline did not finish", flush=True)
+            continue
+        words = run.words(runs)
+        if (folder / "run.yaml").is_file():
+            words.append(f"resume={folder.as_posix()}")
+        elif folder.exists():
+            words.append("exist_ok=true")  # killed before it began
+        state = read_json(log.with_suffix(".json"))
+        if "pid" in state and _created(state["pid"]) == state["created"] is not None:
+            raise UserError(f"{run} is still being run by process {state['pid']}: wait for it, or stop it")
+        print(f"{head}: {'resumed' if folder.exists() else 'started'}, output in {log}", flush=True)
+        begun = time.monotonic()
+        code = train(words, log)
+        took, elapsed = minutes(time.monotonic() - begun), minutes(time.monotonic() - start)
+        if is_finished(folder):
+            device = read_json(folder / "results.json")["run"]["device"]
+            write_json(log.with_suffix(".json"), {"machine": machine_name(device)})
+            print(f"{head}: done in {took}; {elapsed} since the start", flush=True)
+            after()
+        else:
+            missing.add(run)
+            troubles.append(f"{run}: exit code {code}: {_last_words(log)}")
+            print(f"{head}: FAILED after {took} with exit code {code}: {_last_words(log)}", flush=True)
+    return troubles
+
+
+def _last_words(log: Path) -> str:
+    """The last error, or else the last line, of a log."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
+
+
+def finished_rows(grid: Grid, runs: Path) -> list[Row]:
+    """The rows of all finished runs of the grid, in its order."""
+    rows: list[Row] = []
+    for run in grid.runs:
+        if is_finished(runs / run.name):
+            check_same(run, runs)
+            machine = read_json(runs / f"{run.name}.json").get("machine")
+            roles = {ORACLE: {ORACLE: BASE}, BASE: {TEACHER: TEACHER, BASE: BASE}}
+            named = roles.get(run.cell, {run.cell: "student"})
+            rows += rows_of_run(runs / run.name, named, labeled=run.labeled, seed=run.seed, machine=machine)
+    return rows
+
+
+def main(argv: Sequence[str], *, train: Train = run_train, check: Callable[[dict[str, Any]], Any] | None = None) -> int:
+    """The command ``scripts/benchmark.py``; returns its exit code.
+
+    Args:
+        argv: Its arguments.
+        train: Makes one run.
+        check: Raises :class:`UserError` for arguments that ``train.py`` would refuse; None: its own check.
+    """
+    try:
+        return _main(list(argv), train, check)
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same line goes on from here", file=sys.stderr)
+        return 130
+
+
+def _main(argv: list[str], train: Train, check: Callable[[dict[str, Any]], Any] | None) -> int:
+    if not argv or {"-h", "--help", "help"} & set(argv):
+        print(USAGE)
+        return 0
+    words = ["table=only" if word == "--table-only" else word for word in argv]
+    words.sort(key=lambda word: word == "table=only")  # stable: the grid stays first
+    if not words[0].endswith((".yaml", ".yml")) or "=" in words[0]:
+        raise UserError("give the grid first: python scripts/benchmark.py benchmarks/cr7-det.yaml data=...")
+    path = Path(words[0])
+    given = parse_arguments(words[1:])
+    own = {key: given.pop(key, default) for key, default in OWN.items()}
+    if own["table"] not in {None, "only"}:
+        raise UserError(f"table={own['table']}: the one choice is table=only")
+    runs = Path(own["project"]) / path.stem
+    note = runs / "benchmark.json"
+    if own["table"]:
+        given = {**read_json(note).get("given", {}), **given}
+    grid = Grid.read(path, given)
+    selected = grid.select(own["only"])
+    words = [path.name if path.is_absolute() else path.as_posix(), *(f"{k}={text_of(v)}" for k, v in given.items())]
+    command = shown_command(["python", "scripts/benchmark.py", *words])
+
+    def write() -> None:
+        out = Path(own["out"]) if own["out"] else path.parent
+        write_tables(finished_rows(grid, runs), grid.name, out, cells=grid.cells, command=command)
+
+    if own["table"]:
+        write()
+        return 0
+    _check_runs(selected, runs, check)
+    write_json(note, {"given": given})
+    with _ended_like_an_interrupt():
+        troubles = run_grid(grid, selected, runs, train=train, after=write)
+    write()
+    for trouble in troubles:
+        print(f"error: {trouble}", file=sys.stderr)
+    return 2 if troubles else 0
+
+
+def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, Any]], Any] | None) -> None:
+    """Refuse before the first training what ``train.py`` would refuse hours later."""
+    if check is None:
+        from dfssd.cli import configure
+
+        check = configure
+    for run in {run.cell: run for run in selected}.values():
+        arguments = parse_arguments(run.words(runs))
+        data = arguments.get("data")
+        if data is None:
+            raise UserError("data is missing: data=CR7-DET.zip, a dataset YAML, a folder, a card of data/, or demo")
+        if (Path(str(data)).suffix or len(Path(str(data)).parts) > 1) and not Path(str(data)).expanduser().exists():
+            raise UserError(f"data={data} does not exist")
+        try:
+            check(arguments)
+        except UserError as e:
+            raise UserError(f"cell {run.cell}: {e}") from e
+
+
+@contextlib.contextmanager
+def _ended_like_an_interrupt() -> Iterator[None]:
+    """Let ``kill`` end the running training, too, as Ctrl-C does."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: whoever started that one ends it
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

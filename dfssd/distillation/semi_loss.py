@@ -1,0 +1,240 @@
+"""The YOLO loss on labelled and pseudo-labelled images: ignore zones, box weights, a normaliser for each kind.
+
+Ultralytics' detection criterion is used as it is. Its two exchangeable parts are replaced by drop-ins: the binary
+cross-entropy (silent at ignored anchors, weighted at assigned ones) and the assigner (which tells which box, and so
+which weight, each anchor got).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LEAST_WEIGHT = 1e-3
+"""Weight of a box whose score is lower still: the loss divides by it."""
+
+
+class WeightedAssigner(nn.Module):
+    """A drop-in for Ultralytics' assigner that gives every box a weight in the loss.
+
+    With the weight w_i in (0, 1] of the box that anchor i is assigned to (1 where there is none), and Ultralytics'
+    target score t_i, each part of the detection loss becomes::
+
+        sum_i w_i l_i(t_i) / max(1, sum_i t_i)
+
+    so a doubtful box counts less, is not taught as a low score, and leaves the background as it was. The box parts read
+    their weights from the target scores, which are returned as w_i t_i; :class:`WeightedBCE` divides w_i out of the
+    targets of the class part again and multiplies its loss by it. Ultralytics divides by the sum of the scores that it
+    is given, w_i t_i: :attr:`correction` puts sum_i t_i in its place. With the smaller sum a uniform weight would
+    cancel for the boxes and only the push of the background would grow.
+
+    Attributes:
+        weights: (N, M) weight of each box as Ultralytics pads them (:func:`padded`), or None for 1 throughout.
+        anchor_weights: (N, A) weight of each anchor after the last call; 1 where no box is assigned; None as above.
+        correction: max(1, sum w t) / max(1, sum t) of the last call, scalar; None as above.
+    """
+
+    def __init__(self, assigner: nn.Module):
+        """Wrap ``assigner``."""
+        super().__init__()
+        self.assigner = assigner
+        self.weights: Tensor | None = None
+        self.anchor_weights: Tensor | None = None
+        self.correction: Tensor | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Ultralytics' assignment with the target scores times the weights of their boxes."""
+        labels, boxes, scores, foreground, index = self.assigner(*args, **kwargs)
+        self.anchor_weights = self.correction = None
+        if self.weights is not None and self.weights.shape[1]:
+            chosen = self.weights.to(scores.dtype).gather(1, index.long())
+            self.anchor_weights = torch.where(foreground.bool(), chosen, torch.ones_like(chosen))
+            weighted = scores * self.anchor_weights[..., None]
+            self.correction = weighted.sum().clamp(min=1) / scores.sum().clamp(min=1)
+            scores = weighted
+        return labels, boxes, scores, foreground, index
+
+
+class WeightedBCE(nn.Module):
+    """Binary cross-entropy on logits, zero at ignored anchors and weighted at assigned ones.
+
+    A drop-in for the ``bce`` of Ultralytics' detection loss: logits and targets (N, A, nc) -> losses (N, A, nc).
+    :attr:`ignored` is None or a (N, A) bool mask, set before each call of the loss; an anchor that a box is assigned to
+    is never ignored. The weights are those of ``assigner``.
+    """
+
+    def __init__(self, assigner: WeightedAssigner) -> None:
+        """Nothing is ignored at first."""
+        super().__init__()
+        self.bce = nn.BCEWithLogitsLoss(reduction="none")
+        self.assigner = assigner
+        self.ignored: Tensor | None = None
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Elementwise loss."""
+        weight = self.assigner.anchor_weights
+        if weight is None:
+            loss = self.bce(logits, targets)
+        else:
+            weight = weight[..., None].to(targets.dtype)
+            loss = self.bce(logits, targets / weight) * weight * self.assigner.correction
+        if self.ignored is None:
+            return loss
+        silent = self.ignored & (targets.sum(-1) <= 0)
+        return loss.masked_fill(silent[..., None], 0.0)
+
+
+class CorrectedBoxLoss(nn.Module):
+    """A drop-in for Ultralytics' ``bbox_loss``: its losses times the correction of ``assigner``."""
+
+    def __init__(self, loss: nn.Module, assigner: WeightedAssigner) -> None:
+        """Wrap ``loss``."""
+        super().__init__()
+        self.loss, self.assigner = loss, assigner
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Box and distribution loss."""
+        parts = self.loss(*args, **kwargs)
+        correction = self.assigner.correction
+        return parts if correction is None else tuple(part * correction for part in parts)
+
+
+def padded(values: Tensor, batch_idx: Tensor, n: int) -> Tensor:
+    """Values of boxes in the layout in which Ultralytics pads the boxes of a batch.
+
+    Args:
+        values: (M,) one value per box.
+        batch_idx: (M,) image of each box, not falling.
+        n: Number of images.
+
+    Returns:
+        (n, largest number of boxes in an image); places without box hold 1.
+    """
+    index = batch_idx.long()
+    counts = torch.bincount(index, minlength=n)
+    out = values.new_ones(n, int(counts.max()) if len(values) else 0)
+    first = counts.cumsum(0) - counts
+    out[index, torch.arange(len(values), device=values.device) - first[index]] = values
+    return out
+
+
+def ignored_anchors(boxes: Tensor, batch_idx: Tensor, n: int, levels: Sequence[tuple[int, int]]) -> Tensor:
+    """Which anchor points lie inside an ignore box of their image.
+
+    The anchors of a level form a grid, so "inside" is the product of "inside the columns" and "inside the rows": no
+    table of boxes times anchors is ever built, which would take gigabytes for large images.
+
+    Args:
+        boxes: (M, 4) ignore boxes, xywh centre format, normalised 0-1.
+        batch_idx: (M,) image of each box.
+        n: Number of images.
+        levels: (height, width) of each level [cells].
+
+    Returns:
+        (n, A) bool mask, level after level, row after row.
+    """
+    order = batch_idx.argsort(stable=True)
+    index, boxes = batch_idx[order], boxes[order].float()
+    low = torch.stack([padded(c, index, n) for c in (boxes[:, :2] - boxes[:, 2:] / 2).unbind(1)], -1)
+    high = torch.stack([padded(c, index, n) for c in (boxes[:, :2] + boxes[:, 2:] / 2).unbind(1)], -1)
+    there = padded(torch.zeros_like(index, dtype=boxes.dtype), index, n) == 0  # places without box hold 1
+    masks = []
+    for sizes in levels:
+        inside = []
+        for axis, cells in ((1, sizes[0]), (0, sizes[1])):
+            points = (torch.arange(cells, device=boxes.device) + 0.5) / cells
+            hit = (points >= low[..., axis, None]) & (points <= high[..., axis, None]) & there[..., None]
+            inside.append(hit.float())  # (n, most boxes, cells)
+        masks.append((torch.bmm(inside[0].transpose(1, 2), inside[1]) > 0).flatten(1))
+    return torch.cat(masks, 1)
+
+
+def take_images(preds: Any, index: Tensor) -> Any:
+    """The images ``index`` of a nested prediction structure (dicts, lists and tensors with the image axis first)."""
+    if isinstance(preds, Mapping):
+        return {k: take_images(v, index) for k, v in preds.items()}
+    if isinstance(preds, (list, tuple)):
+        return [take_images(v, index) for v in preds]
+    return preds[index]
+
+
+def take_boxes(batch: Mapping[str, Any], index: Tensor, n: int, prefix: str = "") -> dict[str, Tensor]:
+    """The boxes of the images ``index``, with image numbers counted anew, ordered by image.
+
+    Args:
+        batch: Batch with ``<prefix>batch_idx``, ``<prefix>bboxes`` and, for an empty prefix, ``cls`` and ``score``.
+        index: (K,) image numbers to keep.
+        n: Images in the batch.
+        prefix: ``""`` for boxes to learn, ``"ignore_"`` for ignore boxes.
+    """
+    renumber = torch.full((n,), -1, dtype=torch.long, device=index.device)
+    renumber[index] = torch.arange(len(index), device=index.device)
+    new = renumber[batch[f"{prefix}batch_idx"].long()]
+    keep = (new >= 0).nonzero().flatten()
+    keep = keep[new[keep].argsort(stable=True)]  # Ultralytics counts on rising image numbers
+    names = ("bboxes",) if prefix else ("bboxes", "cls", "score")
+    return {"batch_idx": new[keep].float(), **{k: batch[f"{prefix}{k}"][keep] for k in names}}
+
+
+class SemiDetectionLoss:
+    """Ultralytics' criterion of one model, applied to labelled and to pseudo-labelled images separately.
+
+    Each kind has its own normaliser, so that neither the number nor the doubtfulness of pseudo-boxes changes what a
+    true box is worth.
+    """
+
+    def __init__(self, criterion: Any):
+        """Prepare ``criterion`` (also the two branches of an end-to-end one) in place.
+
+        Args:
+            criterion: What ``model.init_criterion()`` returned.
+        """
+        self.criterion = criterion
+        heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
+        self.branches: list[Any] = [part for part in (criterion, *heads) if hasattr(part, "bce")]
+        for branch in self.branches:
+            branch.assigner = WeightedAssigner(branch.assigner)
+            branch.bce = WeightedBCE(branch.assigner)
+            branch.bbox_loss = CorrectedBoxLoss(branch.bbox_loss, branch.assigner)
+
+    def __call__(
+        self, preds: Any, batch: Mapping[str, Any], unsup_weight: float
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Loss vectors (a mean over the images times their number) and detached items of both kinds.
+
+        Args:
+            preds: Predictions of the model in training mode.
+            batch: ``labeled`` (N,) bool; ``batch_idx``, ``cls``, ``bboxes``, ``score`` of the boxes to learn;
+                ``ignore_batch_idx`` and ``ignore_bboxes``.
+            unsup_weight: Factor on the loss of the unlabelled images; 0 leaves them out altogether.
+
+        Returns:
+            Vectors to sum, at most one per kind; and the items by column name, those of pseudo-labels with ``u_``.
+        """
+        n = len(batch["labeled"])
+        many = preds.get("one2many", preds)
+        levels = [(f.shape[2], f.shape[3]) for f in many["feats"]]
+        vectors: list[Tensor] = []
+        items: dict[str, Tensor] = {}
+        for prefix, chosen, weight in (("", batch["labeled"], 1.0), ("u_", ~batch["labeled"], unsup_weight)):
+            index = chosen.nonzero().flatten()
+            if len(index) and weight > 0:
+                boxes = take_boxes(batch, index, n)
+                ignore = take_boxes(batch, index, n, "ignore_")
+                mask = ignored_anchors(ignore["bboxes"], ignore["batch_idx"], len(index), levels)
+                score = boxes.pop("score").clamp(min=LEAST_WEIGHT)
+                weights = padded(score, boxes["batch_idx"], len(index)) if prefix else None
+                for branch in self.branches:
+                    branch.bce.ignored, branch.assigner.weights = mask, weights
+                vector, part = self.criterion(take_images(preds, index), boxes)
+                for branch in self.branches:  # the validation uses the same criterion
+                    branch.bce.ignored, branch.assigner.weights = None, None
+                vectors.append(weight * vector)
+            else:
+                names = [k.removeprefix("u_") for k in items] or list(self.branches[0].loss_names)
+                part = dict.fromkeys(names, many["boxes"].new_zeros(()))
+            items.update({f"{prefix}{k}": v * weight for k, v in part.items()})
+        return vectors, items

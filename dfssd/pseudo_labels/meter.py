@@ -1,0 +1,147 @@
+"""The health of pseudo-labels, epoch by epoch: are there any, of which classes, how sure, does the student follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dfssd.pseudo_labels.quality import count_matches
+
+if TYPE_CHECKING:
+    from dfssd.pseudo_labels.online import BatchLabels
+
+TRUE_IOU = 0.5
+"""IoU from which an accepted box counts as right, where the truth is known."""
+
+
+class HealthMeter:
+    """Counts over the unlabelled images of an epoch.
+
+    The numbers of :meth:`summary`, always the same keys; NaN where there is nothing to divide by:
+
+    * ``accepted``, ``ignored``: boxes per unlabelled image (an image that is ignored as a whole counts as one),
+    * ``score``: mean score of the accepted boxes, in [0, 1],
+    * ``agreement``: share of the anchors at which the teacher is sure (its highest score is at least 0.25) where the
+      student's best class is the teacher's, in [0, 1],
+    * ``precision``, ``recall``: of the accepted boxes at IoU 0.5, where true boxes are known (benchmarks), in [0, 1],
+    * ``class/<name>``: accepted boxes of a class per unlabelled image.
+    """
+
+    SURE = 0.25
+    """Least score of an anchor that takes part in the agreement."""
+
+    def __init__(self, names: Sequence[str]):
+        """Start with nothing counted for the classes ``names``."""
+        self.names = list(names)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.images = self.ignored = self.matched = self.true = self.judged = 0
+        self.accepted = np.zeros(len(self.names), dtype=np.int64)
+        self.score = self.agreed = self.sure = 0.0
+
+    def update(
+        self,
+        *,
+        images: int,
+        classes: np.ndarray,
+        scores: np.ndarray,
+        ignored: int,
+        agreed: float,
+        sure: float,
+    ) -> None:
+        """Take in one batch.
+
+        Args:
+            images: Unlabelled images in it.
+            classes: (M,) classes of the accepted boxes.
+            scores: (M,) their scores.
+            ignored: Ignored boxes.
+            agreed: Sure anchors at which the student's best class is the teacher's.
+            sure: Sure anchors of the teacher.
+        """
+        self.images += images
+        self.accepted += np.bincount(classes.astype(int), minlength=len(self.names))
+        self.score += float(scores.sum())
+        self.ignored += ignored
+        self.agreed += agreed
+        self.sure += sure
+
+    def compare(self, boxes: np.ndarray, truth: np.ndarray) -> None:
+        """Compare the accepted boxes of images with known truth.
+
+        Args:
+            boxes: (n, 7) accepted: x, y, w, h, score, class, image.
+            truth: (m, 7) true: x, y, w, h, anything, class, image, of the same images.
+        """
+        for image in np.unique(truth[:, 6]):
+            mine, real = boxes[boxes[:, 6] == image], truth[truth[:, 6] == image]
+            self.judged += len(mine)
+            self.true += len(real)
+            for c in np.unique(mine[:, 5]):
+                a, b = mine[mine[:, 5] == c], real[real[:, 5] == c]
+                self.matched += count_matches(a[:, :4], a[:, 4], b[:, :4], TRUE_IOU)
+
+    def take(self, labels: BatchLabels, images: int, agreement: tuple[float, float], truth: Any) -> None:
+        """Take in one batch as the trainer has it.
+
+        Args:
+            labels: Boxes of its unlabelled images.
+            images: Number of these images.
+            agreement: Sure anchors at which student and teacher agree, and sure anchors.
+            truth: (m, 7) tensor of true boxes, as in :meth:`compare`.
+        """
+        boxes = labels.table()
+        agreed, sure = agreement
+        ignored = len(labels.ignore_bboxes)
+        self.update(images=images, classes=boxes[:, 5], scores=boxes[:, 4], ignored=ignored, agreed=agreed, sure=sure)
+        self.compare(boxes, truth.cpu().numpy())
+
+    def summary(self) -> dict[str, float]:
+        """The numbers of the epoch so far, by name."""
+        total = int(self.accepted.sum())
+
+        def ratio(a: float, b: float) -> float:
+            return a / b if b else float("nan")
+
+        return {
+            "accepted": ratio(total, self.images),
+            "ignored": ratio(self.ignored, self.images),
+            "score": ratio(self.score, total),
+            "agreement": ratio(self.agreed, self.sure),
+            "precision": ratio(self.matched, self.judged),
+            "recall": ratio(self.matched, self.true),
+            **{f"class/{name}": ratio(n, self.images) for name, n in zip(self.names, self.accepted.tolist())},
+        }
+
+    def line(self) -> str:
+        """One line about the epoch for the progress output."""
+        if not self.images:
+            return "pseudo-labels: no unlabelled image in this epoch"
+        numbers = self.summary()
+        parts = [f"{numbers['accepted']:.2f} accepted and {numbers['ignored']:.2f} ignored boxes per image"]
+        parts += [
+            f"{name} {numbers[key]:.2f}"
+            for name, key in (
+                ("mean score", "score"),
+                ("student agrees", "agreement"),
+                ("precision", "precision"),
+                ("recall", "recall"),
+            )
+            if not np.isnan(numbers[key])
+        ]
+        if self.starved and len(self.starved) < len(self.names):
+            parts.append(f"none of: {', '.join(self.starved)}")
+        return "pseudo-labels: " + ", ".join(parts)
+
+    @property
+    def starved(self) -> list[str]:
+        """Classes without any accepted box so far."""
+        return [name for name, n in zip(self.names, self.accepted) if not n]
+
+    def record(self) -> dict[str, Any]:
+        """:meth:`summary` fit for JSON: None where there is nothing to divide by."""
+        return {k: None if np.isnan(v) else v for k, v in self.summary().items()}

@@ -1,0 +1,145 @@
+"""Pseudo-labels of a training batch, made from the forward pass of the teacher that the distillation needs anyway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from ultralytics.utils.nms import non_max_suppression
+
+from dfssd.pseudo_labels.quality import box_iou
+from dfssd.pseudo_labels.teacher_inference import normalize_boxes
+from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE, ClassThresholds
+
+SAME_BOX = 0.5
+"""IoU from which a box of the teacher and a box that is known already are the same."""
+
+
+@dataclass
+class BatchLabels:
+    """Boxes of the unlabelled images of a batch; all boxes xywh centre format, normalised 0-1.
+
+    Attributes:
+        batch_idx: (M,) image of each accepted box.
+        cls: (M, 1) its class.
+        bboxes: (M, 4).
+        score: (M,) its score in [0, 1].
+        ignore_batch_idx: (K,) image of each box that is neither learnt nor background.
+        ignore_bboxes: (K, 4); an image without any accepted box is ignored as a whole.
+        ignore_source: (K,) the photo that the box is a tile of, or -1 for a box that is no tile.
+    """
+
+    batch_idx: Tensor
+    cls: Tensor
+    bboxes: Tensor
+    score: Tensor
+    ignore_batch_idx: Tensor
+    ignore_bboxes: Tensor
+    ignore_source: Tensor
+
+    def table(self) -> np.ndarray:
+        """The accepted boxes as (M, 7) float64: x, y, w, h, score, class, image."""
+        columns = (self.bboxes, self.score[:, None], self.cls.view(-1, 1), self.batch_idx[:, None])
+        return torch.cat(columns, 1).cpu().numpy().astype(np.float64)
+
+
+class OnlineLabeler:
+    """Turns the teacher's predictions for unlabelled images into accepted and ignored boxes.
+
+    The class thresholds follow the teacher batch by batch (:class:`ClassThresholds`) and are applied as they stand.
+
+    Attributes:
+        thresholds: The thresholds; their state is part of a training's state.
+    """
+
+    def __init__(self, thresholds: ClassThresholds, *, iou: float, max_det: int = 300):
+        """Set the rule.
+
+        Args:
+            thresholds: Thresholds to start from.
+            iou: IoU of the non-maximum suppression.
+            max_det: Most boxes per image.
+        """
+        self.thresholds, self.iou, self.max_det = thresholds, iou, max_det
+
+    def __call__(self, decoded: Tensor, images: Tensor, size: tuple[int, int], known: BatchLabels) -> BatchLabels:
+        """Label the unlabelled images of one batch.
+
+        Args:
+            decoded: Decoded predictions of the teacher for them, as Ultralytics' head returns them in eval mode:
+                (U, 4 + nc, A), xywh [px] and class scores.
+            images: (U,) number of each image in the batch.
+            size: Height and width of the images [px].
+            known: Boxes that these images have already; a box of the teacher that is one of them (same class, IoU >=
+                0.5) is not added again, and their ignore boxes are kept. A training image may be a mosaic of several
+                photos, each covered by tiles: those of a photo in which a box is accepted now are taken away.
+
+        Returns:
+            :class:`BatchLabels`, sorted by image, with the known boxes included.
+        """
+        device = decoded.device
+        found = non_max_suppression(
+            decoded.float(), conf_thres=self.thresholds.tau_low, iou_thres=self.iou, max_det=self.max_det
+        )
+        rows = torch.cat(
+            [torch.cat([b[:, :6], b.new_full((len(b), 1), float(i))], 1) for b, i in zip(found, images.tolist())]
+        )
+        raw = rows.cpu().numpy().astype(np.float64)
+        boxes, kept = normalize_boxes(raw[:, :4], width=size[1], height=size[0])
+        table = np.concatenate([boxes, raw[kept, 4:]], 1)  # x y w h score class image
+        classes = table[:, 5].astype(int)
+        self.thresholds.update(classes, table[:, 4])
+        zones = self.thresholds.zone(classes, table[:, 4])
+        accepted, ignored = table[zones == ACCEPT], table[zones == IGNORE]
+        old = known.table()
+        accepted = np.concatenate([old, accepted[~_among(accepted, old)]])
+        tiles, tile_images = known.ignore_bboxes.cpu().numpy(), known.ignore_batch_idx.cpu().numpy()
+        silent = _of_silent_photos(tiles, tile_images, known.ignore_source.cpu().numpy(), accepted)
+        accepted = accepted[np.argsort(accepted[:, 6], kind="stable")]
+        empty = np.setdiff1d(images.cpu().numpy(), accepted[:, 6])
+        whole = np.tile([0.5, 0.5, 1.0, 1.0], (len(empty), 1))
+        ignore = np.concatenate([ignored[:, :4], tiles[silent], whole])
+        ignore_images = np.concatenate([ignored[:, 6], tile_images[silent], empty])
+        no_tiles = np.full(len(ignore), -1.0)
+
+        def tensor(values: np.ndarray) -> Tensor:
+            return torch.as_tensor(values, dtype=torch.float32, device=device)
+
+        return BatchLabels(
+            batch_idx=tensor(accepted[:, 6]),
+            cls=tensor(accepted[:, 5:6]),
+            bboxes=tensor(accepted[:, :4]),
+            score=tensor(accepted[:, 4]),
+            ignore_batch_idx=tensor(ignore_images),
+            ignore_bboxes=tensor(ignore),
+            ignore_source=tensor(no_tiles),  # what is ignored from here on is decided
+        )
+
+
+def _among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which of ``rows`` (n, 7) [x y w h score class image] are among ``known`` (m, 7): (n,) bool."""
+    if not len(rows) or not len(known):
+        return np.zeros(len(rows), dtype=bool)
+    same = (rows[:, None, 5:] == known[None, :, 5:]).all(2)
+    return (same & (box_iou(rows[:, :4], known[:, :4]) >= SAME_BOX)).any(1)
+
+
+def _of_silent_photos(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray, accepted: np.ndarray) -> np.ndarray:
+    """Which ignore boxes are no tiles, or tiles of photos without an accepted box.
+
+    Args:
+        tiles: (K, 4) ignore boxes.
+        images: (K,) training image of each.
+        sources: (K,) its photo, -1 for a box that is no tile.
+        accepted: (M, 7) accepted boxes [x y w h score class image].
+
+    Returns:
+        (K,) bool.
+    """
+    inside = (np.abs(accepted[None, :, :2] - tiles[:, None, :2]) <= tiles[:, None, 2:] / 2).all(2)
+    hit = (inside & (accepted[None, :, 6] == images[:, None])).any(1) & (sources >= 0)
+    place = np.stack([images, sources], 1)
+    spoken = {tuple(row) for row in place[hit].tolist()}
+    return np.array([source < 0 or (image, source) not in spoken for image, source in place.tolist()], dtype=bool)

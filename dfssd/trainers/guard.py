@@ -1,0 +1,99 @@
+"""The never-worse guard: what the unlabelled images and the teacher may cost, judged on the validation part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+FACTORS = (1.0, 0.25, 0.0)
+"""What is left of everything that comes from the teacher: at first, cut back, switched off."""
+
+
+class Guard:
+    """Compares the student with the baseline at the same epoch and cuts back the teacher's part when it falls behind.
+
+    An epoch is bad when the student's validation mAP50-95 is lower than the baseline's by more than ``noise``. After
+    ``patience`` bad epochs in a row the factor falls from 1 to 0.25, after as many more to 0: from then on the student
+    is trained like the baseline.
+
+    Attributes:
+        level: Position in :data:`FACTORS`.
+        events: What was done: dictionaries with ``epoch`` (from 1), ``factor`` and ``why``.
+    """
+
+    def __init__(self, baseline: Sequence[float], *, noise: float, patience: int):
+        """Start with full trust.
+
+        Args:
+            baseline: Validation mAP50-95 of the baseline after each of its epochs; its last value stands for later
+                epochs. Empty: nothing is compared.
+            noise: Difference that is not called a difference, >= 0.
+            patience: Bad epochs in a row before anything is done, >= 1.
+
+        Raises:
+            ValueError: ``patience`` or ``noise`` is out of range.
+        """
+        if patience < 1 or noise < 0:
+            raise ValueError(f"patience={patience} must be at least 1 and noise={noise} at least 0")
+        self.baseline, self.noise, self.patience = list(baseline), noise, patience
+        self.level = 0
+        self.bad = 0
+        self.events: list[dict[str, Any]] = []
+
+    @property
+    def factor(self) -> float:
+        """Factor on the loss of pseudo-boxes and on all distillation terms."""
+        return FACTORS[self.level]
+
+    def step(self, epoch: int, value: float) -> str | None:
+        """Judge an epoch.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            value: Validation mAP50-95 of the student after it; NaN counts as 0.
+
+        Returns:
+            One line on what was done and why, or None.
+        """
+        if not self.baseline or self.level == len(FACTORS) - 1:
+            return None
+        value = 0.0 if math.isnan(value) else value
+        floor = self.baseline[min(epoch, len(self.baseline) - 1)]
+        self.bad = self.bad + 1 if value < floor - self.noise else 0
+        if self.bad < self.patience:
+            return None
+        self.bad = 0
+        self.level += 1
+        why = (
+            f"validation mAP50-95 {value:.3f} was below the baseline's {floor:.3f} at the same epoch by more than "
+            f"{self.noise:.3f} for {self.patience} epochs in a row"
+        )
+        self.events.append({"epoch": epoch + 1, "factor": self.factor, "why": why})
+        done = f"cut back to {self.factor:g}" if self.factor else "switched off"
+        return f"guard: the weight of pseudo-labels and distillation is {done}: {why}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs, fit for JSON."""
+        return {"level": self.level, "bad": self.bad, "events": [dict(e) for e in self.events]}
+
+    def load_state_dict(self, state: dict[str, Any], epochs: int) -> None:
+        """Go on after ``epochs`` finished epochs; what was done in later ones is forgotten."""
+        self.events = [e for e in state["events"] if e["epoch"] <= epochs]
+        self.level = len(self.events)
+        self.bad = state["bad"] if len(self.events) == len(state["events"]) else 0
+
+
+def better_of(student: float | None, baseline: float | None) -> tuple[str, str]:
+    """Which network a run hands over, by the best validation mAP50-95 of each, and why in one sentence.
+
+    Args:
+        student: Best value of the student; None if it was not trained.
+        baseline: Best value of the baseline; None without a baseline.
+    """
+    if baseline is None:
+        return "student", "there is no baseline to compare with"
+    if student is None:
+        return "baseline", "the student was not trained"
+    said = f"validation mAP50-95 {student:.3f} against {baseline:.3f} of the baseline"
+    return ("student", said) if student >= baseline else ("baseline", said)

@@ -1,0 +1,155 @@
+"""The signal self-test of a distillation: does every term teach, does the teacher stand still, do the adapters learn.
+
+It exists because every published reference of this method trained without one of its terms and nobody noticed: each
+term must be finite, non-zero and move the student, the teacher must not move, the adapters must.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ultralytics.utils import LOGGER
+
+from dfssd.distillation.pair import DistillationPair, state_hash
+from dfssd.errors import UserError
+
+
+class SignalSelfTest:
+    """Watches one training of a :class:`DistillationPair`.
+
+    Attributes:
+        result: The outcome so far, for ``results.json``.
+        records: Term -> ``by_epoch`` (mean value of each epoch) and ``grad_share_by_probe``.
+    """
+
+    def __init__(self, pair: DistillationPair, optimizer: torch.optim.Optimizer, *, steps: int, frozen: bool):
+        """Note the state that must not change (teacher) and the one that must (adapters).
+
+        Args:
+            pair: The model in training.
+            optimizer: Its optimizer.
+            steps: Batches after which every term must have given the student a gradient.
+            frozen: The teacher must not change.
+
+        Raises:
+            UserError: The optimizer misses an adapter, or holds something of the teacher.
+        """
+        self.pair, self.steps, self.frozen = pair, steps, frozen
+        self.records: dict[str, dict[str, list[float | None]]] = {
+            name: {"by_epoch": [], "grad_share_by_probe": []} for name in pair.weights
+        }
+        optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        adapters = dict(pair.projector.named_parameters())
+        self.result: dict[str, Any] = {
+            "adapters_in_optimizer": all(id(p) in optimized for p in adapters.values()),
+            "teacher_in_optimizer": any(id(p) in optimized for p in pair.teacher_model.parameters()),
+        }
+        if not self.result["adapters_in_optimizer"] or self.result["teacher_in_optimizer"]:
+            raise UserError("self-test: the optimizer must hold every adapter and nothing of the teacher; it does not")
+        self._alive: dict[str, bool] = {}
+        self._adapters = {name: p.detach().clone() for name, p in adapters.items()}
+        self._teacher_hash = state_hash(pair.teacher_model) if frozen else ""
+
+    def load(self, terms: Mapping[str, Mapping[str, Any]], epochs: int) -> None:
+        """Go on with the records of a training that was stopped after ``epochs`` epochs."""
+        for name, record in self.records.items():
+            for key in record:
+                values = terms.get(name, {}).get(key, [])
+                record[key] = values[: None if "probe" in key else epochs]
+
+    def check_batch(self, epoch: int, batches: int) -> None:
+        """Record the gradient shares if they were measured in the last batch.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            batches: Batches done in this process.
+
+        Raises:
+            UserError: A loss is not finite, or a term has moved nothing in the first :attr:`steps` batches.
+        """
+        pair = self.pair
+        if not pair.probe or not pair.trust:
+            return
+        for name, norm in pair.gradients.items():
+            value = pair.values.get(name)
+            if not math.isfinite(norm) or (value is not None and not torch.isfinite(value)):
+                what = "the YOLO loss" if value is None else f"term {name}"
+                cure = "lr0" if value is None else f"{name}.weight or lr0"
+                raise UserError(f"self-test: {what} is not finite in epoch {epoch + 1}; lower {cure}")
+        total = sum(pair.gradients.values())
+        for name, value in pair.values.items():
+            norm = pair.gradients[name]
+            self.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
+            self._alive[name] = self._alive.get(name, False) or (float(value) != 0 and norm > 0)
+        if batches == self.steps:
+            self._judge(batches)
+
+    def _judge(self, batches: int) -> None:
+        dead = [name for name, alive in self._alive.items() if not alive]
+        if dead:
+            raise UserError(
+                f"self-test: {', '.join(dead)} gave the student no gradient in the first {batches} "
+                "batches; check that the teacher is trained, or switch the term off with weight=0"
+            )
+        self.result["checked_batches"] = batches
+        self.result["terms_alive"] = sorted(self._alive)
+
+    def end_epoch(self, epoch: int, means: Mapping[str, Any], batches: int) -> None:
+        """Record the mean of each term over an epoch.
+
+        Raises:
+            UserError: The epoch was shorter than :attr:`steps`, and a term has moved nothing so far.
+        """
+        if "checked_batches" not in self.result and self.pair.trust:
+            self._judge(batches)
+        for name, record in self.records.items():
+            value = float(means[name])
+            # by position, since Ultralytics repeats an epoch after a loss that was not finite
+            record["by_epoch"][epoch:] = [value if math.isfinite(value) else None]
+
+    def check_before_checkpoint(self, *, last: bool, updates: int) -> None:
+        """Check that the teacher is the same bit for bit and that the adapters learn.
+
+        Done before each checkpoint, so that no checkpoint exists, and none can be resumed or finished, that the check
+        has not passed.
+
+        Args:
+            last: This is the last epoch.
+            updates: Optimizer steps so far.
+
+        Raises:
+            UserError: The teacher has moved, or an adapter has not.
+        """
+        if self.frozen:
+            self.result["teacher_unchanged"] = state_hash(self.pair.teacher_model) == self._teacher_hash
+            if not self.result["teacher_unchanged"]:
+                raise UserError(
+                    "self-test: the teacher's weights changed during training; its result cannot be trusted"
+                )
+        parameters = self.pair.projector.named_parameters()
+        still = [name for name, p in parameters if torch.equal(p.detach(), self._adapters[name])]
+        self.result["adapters_changed"] = not still
+        if still and last and self.pair.trust:
+            if updates >= 2:
+                raise UserError(f"self-test: adapters {', '.join(still)} did not change during training")
+            # Ultralytics' first step has learning rate 0
+            LOGGER.warning(f"only {updates} optimizer step(s): nothing is learnt; raise epochs or lower nbs")
+
+    def terms(self) -> dict[str, dict[str, Any]]:
+        """The record of each term for ``results.json``."""
+        table = {}
+        for name, (weight, schedule) in self.pair.weights.items():
+            record = self.records[name]
+            values, shares = record["by_epoch"], record["grad_share_by_probe"]
+            table[name] = {
+                "weight": weight,
+                "schedule": schedule,
+                "first": values[0] if values else None,
+                "last": values[-1] if values else None,
+                "grad_share": sum(s or 0.0 for s in shares) / len(shares) if shares else None,
+                **record,
+            }
+        return table

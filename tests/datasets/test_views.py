@@ -1,0 +1,117 @@
+"""Strong views: same geometry, other pixels, repeatable, and the teacher's view beside them in a batch."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from ultralytics.cfg import get_cfg
+
+from dfssd.datasets.semi import MixedDataset, PseudoLabelDataset
+from dfssd.datasets.views import StrongView
+
+
+def picture() -> torch.Tensor:
+    image = torch.full((3, 96, 128), 120, dtype=torch.uint8)
+    image[:, 20:60, 30:90] = 230
+    return image
+
+
+@pytest.mark.parametrize("strength", [0, -1, 1.5])
+def test_strength_out_of_range(strength: float) -> None:
+    with pytest.raises(ValueError, match="must be in"):
+        StrongView(strength)
+
+
+def test_shape_type_and_input_stay() -> None:
+    image = picture()
+    for _ in range(10):
+        out = StrongView(1.0)(image)
+        assert out.shape == image.shape and out.dtype == torch.uint8
+    assert torch.equal(image, picture())
+
+
+def test_nothing_moves() -> None:
+    """The bright block of every strong view lies where it lay: the edges are the strongest at the same rows."""
+    view = StrongView(1.0)
+    random.seed(0)
+    mean = torch.stack([view(picture()).float() for _ in range(60)]).mean(0)[0]
+    rows = mean[:, 40:80].mean(1).diff().abs()
+    columns = mean[30:50].mean(0).diff().abs()
+    assert sorted(rows.topk(2).indices.tolist()) == [19, 59]
+    assert sorted(columns.topk(2).indices.tolist()) == [29, 89]
+
+
+def test_stronger_means_more_change() -> None:
+    def change(strength: float) -> float:
+        random.seed(1)
+        view = StrongView(strength)
+        return float(np.mean([(view(picture()).float() - picture().float()).abs().mean() for _ in range(60)]))
+
+    assert change(1.0) > 2 * change(0.3) > 0
+
+
+def test_repeatable_from_the_seed_and_different_each_time() -> None:
+    view = StrongView(1.0)
+    random.seed(3)
+    first, second = view(picture()), view(picture())
+    random.seed(3)
+    assert torch.equal(view(picture()), first) and not torch.equal(first, second)
+
+
+def unlabelled(squares, tmp_path, strength: float) -> PseudoLabelDataset:
+    images = sorted((squares.parent / "plain" / "images").glob("*.png"))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, images)), encoding="utf-8")
+    return PseudoLabelDataset(
+        img_path=str(tmp_path / "list.txt"),
+        imgsz=64,
+        batch_size=4,
+        augment=True,
+        hyp=get_cfg(),
+        data={"names": {0: "dark", 1: "bright"}, "channels": 3, "pseudo": "", "strong_view": strength},
+        task="detect",
+    )
+
+
+def test_batch_holds_the_weak_views_of_unlabelled_images_only(squares, tmp_path) -> None:
+    from ultralytics.data.dataset import YOLODataset
+
+    labelled = YOLODataset(
+        img_path=str(squares.parent / "train" / "images"),
+        imgsz=64,
+        batch_size=4,
+        augment=True,
+        hyp=get_cfg(),
+        data={"names": {0: "dark", 1: "bright"}, "channels": 3},
+        task="detect",
+    )
+    mixed = MixedDataset(labelled, unlabelled(squares, tmp_path, 1.0))
+    random.seed(0)
+    batch = mixed.collate_fn([mixed[0], mixed[8], mixed[1], mixed[9]])
+    assert batch["labeled"].tolist() == [True, False, True, False]
+    assert batch["img"].shape == (4, 3, 64, 64) and batch["weak_img"].shape == (2, 3, 64, 64)
+    assert not torch.equal(batch["weak_img"][0], batch["img"][1])
+    assert len(batch["score"]) == len(batch["cls"]) == len(batch["batch_idx"])
+
+
+def test_without_strength_there_is_one_view(squares, tmp_path) -> None:
+    sample = unlabelled(squares, tmp_path, 0.0)[0]
+    assert "weak_img" not in sample and sample["cls"].shape == (0, 1)
+
+
+def test_true_boxes_of_unlabelled_images_travel_past_the_classes(squares, tmp_path) -> None:
+    folder = squares.parent / "train" / "images"
+    (tmp_path / "list.txt").write_text("\n".join(map(str, sorted(folder.glob("*.png")))), encoding="utf-8")
+    dataset = PseudoLabelDataset(
+        img_path=str(tmp_path / "list.txt"),
+        imgsz=64,
+        batch_size=4,
+        augment=False,
+        hyp=get_cfg(),
+        data={"names": {0: "dark", 1: "bright"}, "channels": 3, "pseudo": "", "strong_view": 0.0},
+        task="detect",
+    )
+    assert sorted(dataset[0]["cls"].flatten().tolist()) == [4, 5]
+    assert len(MixedDataset(dataset, None).labels[0]["cls"]) == 0, "nobody but the meter sees them"

@@ -1,0 +1,259 @@
+"""The semi-supervised stage on real, small trainings: poisoned, silent and absent teachers, seven labels, resume.
+
+The networks learn two easy classes from random weights within seconds, so "not worse than the baseline" is a statement
+about numbers well above 0.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ultralytics.utils.patches import torch_load
+
+from dfssd.cli import main
+from dfssd.tables import read_csv
+from dfssd.trainers.student import StudentTrainer
+from tests.conftest import write_squares
+
+ROOT = Path(__file__).resolve().parents[1]
+FAST = ["student=yolov8n.yaml", "imgsz=64", "batch=8", "nbs=8", "device=cpu", "workers=0", "plots=false", "amp=false"]
+LEARN = [*FAST, "optimizer=AdamW", "lr0=0.002", "mosaic=0", "warmup_epochs=1", "unlabeled_ratio=3", "epochs=40"]
+SHORT = [word for word in LEARN if word != "epochs=40"]
+
+
+@pytest.fixture(scope="module")
+def plates(tmp_path_factory) -> Path:
+    """Dataset YAML with 12 labelled, 36 unlabelled, 12 val and 12 test images."""
+    return write_squares(tmp_path_factory.mktemp("plates"), train=12, val=12, test=12, plain=36)
+
+
+def run(plates: Path, name: str, *words: str) -> Path:
+    folder = plates.parent
+    where = [f"data={plates}", f"project={folder / 'runs'}", f"data_dir={folder / 'd'}", f"name={name}"]
+    assert main([*where, *words]) == 0
+    return folder / "runs" / name
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def base(plates: Path) -> Path:
+    """A run whose baseline has learnt the two classes, with itself as the teacher of later runs."""
+    folder = run(plates, "base", "recipe=baseline", "teacher=none", *LEARN)
+    assert results(folder)["test"]["baseline"]["map50_95"] > 0.5
+    return folder
+
+
+def test_run_without_student_says_so(base: Path) -> None:
+    record = results(base)
+    assert "student" not in record["test"] and record["export"] is None
+    assert "No student was trained" in (base / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def poisoned(base: Path) -> Path:
+    """The baseline with its two classes swapped: a sure teacher that is always wrong."""
+    checkpoint = torch_load(base / "weights" / "baseline.pt", map_location="cpu")
+    with torch.no_grad():
+        for level in checkpoint["model"].model[-1].cv3:
+            level[-1].weight.copy_(level[-1].weight.flip(0).clone())
+            level[-1].bias.copy_(level[-1].bias.flip(0).clone())
+    path = base.parent / "poisoned.pt"
+    torch.save(checkpoint, path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_poisoned_teacher_cannot_drag_the_student_under_its_baseline(plates, base, poisoned, mode, capsys) -> None:
+    folder = run(
+        plates, f"poisoned-{mode}", f"teacher={poisoned}", f"baseline={base}", f"pseudo={mode}",
+        "guard_patience=2", *LEARN,
+    )  # fmt: skip
+    record = results(folder)
+    assert record["pseudo_labels"]["accepted"] > 0, "the teacher must be sure of what is wrong"
+    events = record["guard"]["events"]
+    assert [e["factor"] for e in events][:1] == [0.25], "the guard must have acted"
+    assert f"After epoch {events[0]['epoch']} the weight" in (folder / "report.md").read_text(encoding="utf-8")
+    val = record["guard"]
+    chosen = max(val["student_val_map50_95"], val["baseline_val_map50_95"])
+    assert val[f"{val['chosen']}_val_map50_95"] == chosen
+    assert record["test"]["student"]["map50_95"] >= record["test"]["baseline"]["map50_95"] - 0.05
+    if val["chosen"] == "baseline":
+        assert record["test"]["student"]["map50_95"] == record["test"]["baseline"]["map50_95"]
+        assert "the baseline is handed over" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_without_guard_the_poison_works(plates, base, poisoned) -> None:
+    """The counterpart: otherwise the test above could not fail."""
+    folder = run(plates, "unguarded", f"teacher={poisoned}", f"baseline={base}", "guard=off", *LEARN)
+    record = results(folder)
+    assert record["test"]["student"]["map50_95"] < record["test"]["baseline"]["map50_95"] - 0.05
+    assert record["guard"]["chosen"] == "student" and record["guard"]["events"] == []
+
+
+def test_silent_teacher_leads_to_the_baseline_and_a_clear_message(plates, base, tmp_path, capsys) -> None:
+    checkpoint = torch_load(base / "weights" / "baseline.pt", map_location="cpu")
+    with torch.no_grad():
+        for level in checkpoint["model"].model[-1].cv3:
+            level[-1].bias.fill_(-50.0)
+    torch.save(checkpoint, tmp_path / "silent.pt")
+    folder = run(plates, "silent", f"teacher={tmp_path / 'silent.pt'}", f"baseline={base}", *LEARN)
+    out = capsys.readouterr().out
+    assert "the teacher accepted no box in 36 unlabelled images" in out and "The student is the baseline" in out
+    record = results(folder)
+    assert record["guard"]["chosen"] == "baseline" and "training" in record and "student" not in record["training"]
+    assert record["test"]["student"]["map50_95"] == record["test"]["baseline"]["map50_95"]
+    assert "is the baseline, trained on the labels alone" in (folder / "report.md").read_text(encoding="utf-8")
+    assert (folder / "weights" / "student.onnx").is_file()
+    words = [
+        f"data={plates}",
+        f"project={tmp_path}",
+        f"teacher={tmp_path / 'silent.pt'}",
+        "baseline=off",
+        *FAST,
+        "epochs=1",
+    ]
+    assert main([*words, f"data_dir={plates.parent / 'd'}"]) == 2
+    assert "no other network to hand over" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_good_teacher_online_is_metered_every_epoch(plates, base) -> None:
+    teacher = base / "weights" / "baseline.pt"
+    folder = run(plates, "online", f"teacher={teacher}", "baseline=off", "pseudo=both", *SHORT, "epochs=3")
+    health = results(folder)["distill"]["health"]
+    assert len(health) == 3 and all(h["accepted"] > 0 and 0 < h["score"] <= 1 for h in health)
+    assert health[-1]["agreement"] is not None and health[0]["precision"] is None, "the truth is not known here"
+    columns = read_csv(folder / "train" / "student" / "results.csv")
+    assert len(columns["pseudo/accepted"]) == 3 and "pseudo/class/dark" in columns
+    assert (folder / "plots" / "health.png").is_file()
+
+
+@pytest.mark.slow
+def test_seven_labelled_images_work(plates, base, capsys) -> None:
+    teacher = base / "weights" / "baseline.pt"
+    folder = run(
+        plates, "seven", "labeled=7", "pseudo=online", f"teacher={teacher}", *SHORT, "epochs=12",
+    )  # fmt: skip
+    record = results(folder)
+    assert record["data"]["train_labeled"] == 7 and record["data"]["train_unlabeled"] == 41
+    assert record["training"]["student"]["batches"] == record["training"]["baseline"]["batches"] == 12 * 4
+    health = record["distill"]["health"]
+    assert all(h["accepted"] > 0 for h in health) and health[0]["precision"] > 0, "hidden labels are known to the meter"
+    assert "are 48 batches in all, few" in capsys.readouterr().out
+    guard = record["guard"]
+    assert guard[f"{guard['chosen']}_val_map50_95"] >= guard["baseline_val_map50_95"]
+
+
+@pytest.mark.slow
+def test_mean_teacher_needs_no_other_network(plates, capsys) -> None:
+    folder = run(plates, "mean", "teacher_kind=ema", "pseudo=online", "baseline=off", *SHORT, "epochs=4")
+    record = results(folder)
+    assert "teacher" not in record["test"] and record["pseudo_labels"] is None
+    assert "teacher_unchanged" not in record["distill"]["selftest"]
+    assert len(record["distill"]["health"]) == 4
+    assert main([f"data={plates}", "teacher_kind=ema", *SHORT]) == 2
+    assert "teacher_kind=ema needs pseudo.mode=online" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe=ultralytics", "teacher_kind=ema", "pseudo=online"], "recipe=ultralytics needs a teacher"),
+        (["recipe=baseline", "teacher=none", "teacher_rounds=1"], "teacher_rounds needs a teacher"),
+        (["pseudo=online", "pseudo.tta=true"], "pseudo=online does not use"),
+        (["teacher_kind=ema", "pseudo=online", "layers=[99]"], "these models have layers 0 to 21"),
+        (["teacher=none"], "teacher=none works only with recipe=baseline"),
+        (["recipe=baseline", "baseline=off"], "nothing to train"),
+        (["unsup_schedule=linear"], "unsup_schedule=linear must be one of"),
+        (["strong_view=2"], "strong_view=2 must be"),
+        (["pseudo=sometimes"], "pseudo.mode=sometimes must be one of: offline, online, both"),
+        (["cutmix=0.5"], "cutmix is not available here"),
+        (["teacher=yolov8n.yaml", "baseline=nowhere"], "no finished baseline there"),
+    ],
+)
+def test_contradictions_are_refused_before_anything_is_computed(plates, tmp_path, words, message, capsys) -> None:
+    assert main([f"data={plates}", f"project={tmp_path}", "name=refused", *FAST, "epochs=1", *words]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.slow
+def test_self_training_keeps_the_better_teacher(plates, base) -> None:
+    folder = run(
+        plates, "rounds", f"teacher={base / 'weights' / 'baseline.pt'}", "teacher_rounds=1", "baseline=off", *SHORT,
+        "epochs=2",
+    )  # fmt: skip
+    record = results(folder)
+    tried, taken = record["self_training"]["val_map50_95"], record["self_training"]["taken"]
+    assert len(tried) == 2 and tried[taken] == max(tried)
+    kept = (folder / "weights" / "teacher.pt").read_bytes()
+    assert kept == (folder / "weights" / f"teacher_round{taken}.pt").read_bytes()
+    assert record["training"]["teacher_round1"]["batches"] == record["training"]["student"]["batches"]
+
+
+@pytest.mark.slow
+def test_ultralytics_own_distillation_gets_the_same_budget(plates, base) -> None:
+    teacher = base / "weights" / "baseline.pt"
+    folder = run(plates, "peer", "recipe=ultralytics", f"teacher={teacher}", *SHORT, "epochs=2")
+    record = results(folder)
+    assert record["training"]["student"]["batches"] == record["training"]["baseline"]["batches"]
+    assert "train/dis_loss" in read_csv(folder / "train" / "student" / "results.csv")
+    assert record["pseudo_labels"] is None and record["export"]["passed"]
+
+
+def test_baseline_of_another_budget_is_refused(plates, base, tmp_path, capsys) -> None:
+    words = [w for w in SHORT if w != "lr0=0.002"]
+    given = [f"data={plates}", f"project={tmp_path}", f"data_dir={plates.parent / 'd'}", f"baseline={base}", *words]
+    teacher = f"teacher={base / 'weights' / 'baseline.pt'}"
+    assert main([*given, teacher, "epochs=5", "lr0=0.002"]) == 2
+    assert "it differs in epochs (40 there)" in capsys.readouterr().err
+    assert main([*given[:3], f"baseline={tmp_path / 'nowhere'}", *words, teacher, "epochs=40", "lr0=0.002"]) == 2
+    assert "no finished baseline there" in capsys.readouterr().err
+
+
+RESUMED = """
+import os, sys
+from dfssd.cli import main
+from dfssd.trainers.student import StudentTrainer
+started = StudentTrainer._end_batch
+def die(trainer):
+    started(trainer)
+    if trainer.epoch == 3:
+        os._exit(9)
+StudentTrainer._end_batch = staticmethod(die)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_meter_and_thresholds_go_on_after_a_kill(plates, base, tmp_path, monkeypatch) -> None:
+    words = [
+        f"data={plates}", f"project={tmp_path}", f"data_dir={plates.parent / 'd'}", "name=killed", "pseudo=online",
+        f"teacher={base / 'weights' / 'baseline.pt'}", "baseline=off", *SHORT, "epochs=6",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", RESUMED, *words], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 9, done.stderr[-2000:]
+    before = json.loads((tmp_path / "killed" / "train" / "student.json").read_text(encoding="utf-8"))["distill"]
+    assert len(before["health"]) == 3 and before["thresholds"]["batches"] != [0, 0]
+    started, seen = StudentTrainer._start_watch, []
+
+    def watch(trainer: StudentTrainer) -> None:
+        started(trainer)
+        seen.append(trainer.pair.labeler.thresholds.state_dict())
+
+    monkeypatch.setattr(StudentTrainer, "_start_watch", staticmethod(watch))
+    assert main([f"resume={tmp_path / 'killed'}"]) == 0
+    assert seen == [before["thresholds"]]
+    record = results(tmp_path / "killed")
+    assert len(record["distill"]["health"]) == 6 and record["distill"]["health"][:3] == before["health"]
