@@ -83,6 +83,7 @@ def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: A
         "labeled": torch.arange(n) < n - unlabeled,
         "ignore_bboxes": boxes(unlabeled * IGNORED),
         "ignore_batch_idx": torch.arange(n - unlabeled, n).repeat_interleave(IGNORED).float(),
+        "ignore_source": torch.full((unlabeled * IGNORED,), -1.0),
     }
     batch["score"][batch["labeled"][batch["batch_idx"].long()]] = 1.0
     if weak and unlabeled:

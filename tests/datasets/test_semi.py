@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dfssd.datasets.semi import MixedSampler, batch_composition, whole_image_tiles
+from tests.tiny_dataset import unlabelled_images
 
 
 def sampler(**changes) -> MixedSampler:
@@ -82,9 +83,8 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
     """
     import torch
     from PIL import Image
-    from ultralytics.cfg import get_cfg
 
-    from dfssd.datasets.semi import PseudoLabelDataset, widen_tiles
+    from dfssd.datasets.semi import widen_tiles
     from dfssd.distillation.semi_loss import ignored_anchors
     from dfssd.pseudo_labels.labels import ImagePrediction, write_pseudo_labels
     from dfssd.pseudo_labels.thresholds import ClassThresholds
@@ -97,15 +97,13 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
     nothing = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
     rows = [ImagePrediction(p, 200, 150 + 10 * k, *nothing) for k, p in enumerate(paths)]
     write_pseudo_labels(tmp_path / "pseudo", rows, ClassThresholds(3), ["a", "b", "c"])
-    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)), encoding="utf-8")
-    dataset = PseudoLabelDataset(
-        img_path=str(tmp_path / "list.txt"),
+    dataset = unlabelled_images(
+        paths,
+        tmp_path / "list.txt",
+        names="abc",
         imgsz=size,
-        batch_size=4,
-        augment=True,
-        hyp=get_cfg(overrides={"hsv_v": 0.0, "hsv_s": 0.0, "hsv_h": 0.0}),
-        data={"names": {0: "a", 1: "b", 2: "c"}, "channels": 3, "pseudo": str(tmp_path / "pseudo")},
-        task="detect",
+        hyp={"hsv_v": 0.0, "hsv_s": 0.0, "hsv_h": 0.0},
+        pseudo=str(tmp_path / "pseudo"),
     )
     centres = (torch.arange(size // 8) + 0.5) / (size // 8)
     points = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).reshape(-1, 2)
@@ -133,21 +131,8 @@ def test_labelled_only_fills_the_batches_with_labelled_images_once_and_for_all()
 
 
 def test_tiles_of_online_photos_carry_their_number(squares, tmp_path) -> None:
-    from ultralytics.cfg import get_cfg
-
-    from dfssd.datasets.semi import PseudoLabelDataset
-
     images = sorted((squares.parent / "plain" / "images").glob("*.png"))
-    (tmp_path / "list.txt").write_text("\n".join(map(str, images)), encoding="utf-8")
-    dataset = PseudoLabelDataset(
-        img_path=str(tmp_path / "list.txt"),
-        imgsz=64,
-        batch_size=4,
-        augment=True,
-        hyp=get_cfg(),
-        data={"names": {0: "dark", 1: "bright"}, "channels": 3, "pseudo": ""},
-        task="detect",
-    )
+    dataset = unlabelled_images(images, tmp_path / "list.txt")
     samples = [dataset[k % len(images)] for k in range(16)]  # a mosaic takes its other photos from the latest ones
     assert all((sample["cls"] == 2 + 1).all() for sample in samples)
     photos = [set(sample["score"].tolist()) for sample in samples]

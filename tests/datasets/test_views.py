@@ -9,8 +9,9 @@ import pytest
 import torch
 from ultralytics.cfg import get_cfg
 
-from dfssd.datasets.semi import MixedDataset, PseudoLabelDataset
+from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset
 from dfssd.datasets.views import StrongView
+from tests.tiny_dataset import unlabelled_images
 
 
 def picture() -> torch.Tensor:
@@ -61,18 +62,9 @@ def test_repeatable_from_the_seed_and_different_each_time() -> None:
     assert torch.equal(view(picture()), first) and not torch.equal(first, second)
 
 
-def unlabelled(squares, tmp_path, strength: float) -> PseudoLabelDataset:
+def plain(squares, listing, strength: float) -> PseudoLabelDataset:
     images = sorted((squares.parent / "plain" / "images").glob("*.png"))
-    (tmp_path / "list.txt").write_text("\n".join(map(str, images)), encoding="utf-8")
-    return PseudoLabelDataset(
-        img_path=str(tmp_path / "list.txt"),
-        imgsz=64,
-        batch_size=4,
-        augment=True,
-        hyp=get_cfg(),
-        data={"names": {0: "dark", 1: "bright"}, "channels": 3, "pseudo": "", "strong_view": strength},
-        task="detect",
-    )
+    return unlabelled_images(images, listing, strong_view=strength)
 
 
 def test_batch_holds_the_weak_views_of_unlabelled_images_only(squares, tmp_path) -> None:
@@ -87,7 +79,7 @@ def test_batch_holds_the_weak_views_of_unlabelled_images_only(squares, tmp_path)
         data={"names": {0: "dark", 1: "bright"}, "channels": 3},
         task="detect",
     )
-    mixed = MixedDataset(labelled, unlabelled(squares, tmp_path, 1.0))
+    mixed = MixedDataset(labelled, plain(squares, tmp_path / "list.txt", 1.0))
     random.seed(0)
     batch = mixed.collate_fn([mixed[0], mixed[8], mixed[1], mixed[9]])
     assert batch["labeled"].tolist() == [True, False, True, False]
@@ -97,21 +89,13 @@ def test_batch_holds_the_weak_views_of_unlabelled_images_only(squares, tmp_path)
 
 
 def test_without_strength_there_is_one_view(squares, tmp_path) -> None:
-    sample = unlabelled(squares, tmp_path, 0.0)[0]
-    assert "weak_img" not in sample and sample["cls"].shape == (0, 1)
+    sample = plain(squares, tmp_path / "list.txt", 0.0)[0]
+    assert "weak_img" not in sample and "img" in sample
 
 
 def test_true_boxes_of_unlabelled_images_travel_past_the_classes(squares, tmp_path) -> None:
-    folder = squares.parent / "train" / "images"
-    (tmp_path / "list.txt").write_text("\n".join(map(str, sorted(folder.glob("*.png")))), encoding="utf-8")
-    dataset = PseudoLabelDataset(
-        img_path=str(tmp_path / "list.txt"),
-        imgsz=64,
-        batch_size=4,
-        augment=False,
-        hyp=get_cfg(),
-        data={"names": {0: "dark", 1: "bright"}, "channels": 3, "pseudo": "", "strong_view": 0.0},
-        task="detect",
-    )
-    assert sorted(dataset[0]["cls"].flatten().tolist()) == [4, 5]
+    images = sorted((squares.parent / "train" / "images").glob("*.png"))
+    dataset = unlabelled_images(images, tmp_path / "list.txt", augment=False)
+    ids = dataset[0]["cls"].flatten()
+    assert sorted(ids[ids != 2 + IGNORED_TILE].tolist()) == [2 + TRUTH, 2 + TRUTH + 1]
     assert len(MixedDataset(dataset, None).labels[0]["cls"]) == 0, "nobody but the meter sees them"

@@ -17,6 +17,7 @@ from dfssd.errors import UserError
 from dfssd.pseudo_labels import labeling, teacher_inference
 from dfssd.pseudo_labels.labeling import judge, label_images
 from dfssd.pseudo_labels.labels import ImagePrediction, read_pseudo_labels, read_thresholds, write_pseudo_labels
+from dfssd.pseudo_labels.teacher_inference import View, predict_views
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 
 NAMES = ["dark", "bright"]
@@ -90,7 +91,8 @@ def zones(folder: Path) -> list[list[str]]:
 def test_one_teacher_and_one_view_are_as_ever(tmp_path, images):
     """The stage spelled out as it is without all options: detections, averages batch by batch, zones, files."""
     section = label_images(Path("one.pt"), images, tmp_path / "ours", **OPTIONS)
-    seen = list(teacher_inference.predict(Path("one.pt"), images, imgsz=416, batch=2, device="cpu", conf=0.1, iou=0.6))
+    looks = predict_views([Path("one.pt")], images, [View(416)], batch=2, device="cpu", conf=0.1, iou=0.6)
+    seen = [look for (look,) in looks]
     thresholds = ClassThresholds(2)
     thresholds.update(np.array([0, 1, 0]), np.concatenate([p.scores for p in seen]))
     expected = write_pseudo_labels(tmp_path / "theirs", seen, thresholds, NAMES)

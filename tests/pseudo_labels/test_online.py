@@ -46,7 +46,7 @@ def test_image_without_accepted_box_is_ignored_as_a_whole() -> None:
 def test_boxes_are_sorted_by_image_whatever_the_order_of_scores() -> None:
     box = (20, 10, 8, 4)
     found = labeler(tau_max=0.5)(
-        decoded([(*box, 0.6, 0)], [(*box, 0.9, 0), (60, 30, 8, 4, 0, 0.7)]), torch.tensor([1, 4]), (40, 80)
+        decoded([(*box, 0.6, 0)], [(*box, 0.9, 0), (60, 30, 8, 4, 0, 0.7)]), torch.tensor([1, 4]), (40, 80), nothing()
     )
     assert found.batch_idx.tolist() == [1, 4, 4]
 
