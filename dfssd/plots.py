@@ -208,7 +208,8 @@ def health(epochs: Sequence[Mapping[str, Any]], path: Path) -> bool:
         if not np.isnan(values(key)).all():
             shares.plot(place, values(key), label=label)
     shares.set(xlabel="epoch", ylim=(0, 1.02))
-    shares.legend(frameon=False, fontsize=8)
+    if shares.lines:  # matplotlib warns of a legend without entries
+        shares.legend(frameon=False, fontsize=8)
     for axes in (counts, shares):
         _clean(axes)
     _save(figure, path)
