@@ -42,6 +42,22 @@ def state_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def for_inference(teacher: Any) -> Any:
+    """A trained teacher that is only asked from now on: its batch normalisation is folded into the convolutions.
+
+    A convolution with weight W followed by a normalisation with scale g, shift b and running mean m and variance v is
+    one convolution with weight g W / sqrt(v + eps) and bias b - g m / sqrt(v + eps): the same function. The weights are
+    stored channels innermost, the layout of the images on a CPU.
+
+    Args:
+        teacher: Detection model; changed in place. One with an end-to-end head is left as it is: Ultralytics' folding
+            would take its one-to-many branch away, whose outputs are distilled.
+    """
+    if getattr(teacher.model[-1], "one2one_cv2", None) is not None:
+        return teacher
+    return teacher.fuse(verbose=False).to(memory_format=torch.channels_last)
+
+
 class DistillationPair(DistillationModel):
     """A student with a teacher that it does not train, trained by the YOLO loss plus weighted distillation terms.
 

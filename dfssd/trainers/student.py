@@ -20,7 +20,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
-from dfssd.distillation.pair import DistillationPair
+from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.pseudo_labels.labels import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
@@ -83,7 +83,7 @@ class StudentTrainer(StageTrainer):
         student.args = self.args
         s = self.settings
         student = student.to(self.device)
-        teacher = load_checkpoint(s.teacher)[0] if s.teacher else copy.deepcopy(student)
+        teacher = for_inference(load_checkpoint(s.teacher)[0]) if s.teacher else copy.deepcopy(student)
         self.model = DistillationPair(
             teacher,
             student,

@@ -10,7 +10,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
-from dfssd.distillation.pair import DistillationPair, state_hash
+from dfssd.distillation.pair import DistillationPair, for_inference, state_hash
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 
@@ -226,3 +226,30 @@ def test_nothing_but_the_pseudo_boxes_ramps_up() -> None:
         values.append(pair(batch)[1])
     assert values[0]["u_box_loss"] / values[1]["u_box_loss"] == pytest.approx(0.1, rel=0.05)
     assert values[0]["box_loss"] / values[1]["box_loss"] == pytest.approx(1.0, rel=0.05)
+
+
+def test_teacher_ready_for_inference_says_the_same_without_normalisation() -> None:
+    teacher = model("yolov8n.yaml").eval()
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # a trained one: not the identity
+            torch.nn.init.uniform_(module.weight, 0.8, 1.2)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before = teacher(image)[1]
+        ready = for_inference(teacher)
+        after = ready(image)[1]
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in ready.modules())
+    for name in ("boxes", "scores"):
+        assert before[name].std() > 1e-3
+        torch.testing.assert_close(after[name], before[name], rtol=1e-3, atol=1e-4)
+    pair = DistillationPair(ready, model("yolov8n.yaml"), terms=TERMS).train()
+    vector, _ = pair(make_batch([True, False]))
+    assert torch.isfinite(vector).all() and vector[-len(TERMS) :].min() > 0
+
+
+def test_end_to_end_teacher_keeps_the_branch_that_is_distilled() -> None:
+    ready = for_inference(model("yolo26n.yaml"))
+    assert ready.model[-1].cv2 is not None and ready.model[-1].one2one_cv2 is not None

@@ -293,7 +293,7 @@ def test_teacher_that_moves_is_found_before_a_checkpoint_exists(squares, pseudo,
     trainer = StudentTrainer(overrides=overrides(squares, stage))
 
     def push(trainer: StudentTrainer) -> None:
-        next(trainer.pair.teacher_model.buffers()).add_(1e-6)
+        next(trainer.pair.teacher_model.parameters()).data.add_(1e-6)
 
     trainer.add_callback("on_train_epoch_end", push)
     with pytest.raises(UserError, match="the teacher's weights changed"):
