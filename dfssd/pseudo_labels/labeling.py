@@ -64,7 +64,7 @@ def label_images(
         device: Ultralytics device.
         tau_low: Scores below are background.
         tau0: Lowest threshold of a class that follows the average.
-        tau_max: Highest class threshold.
+        tau_max: Highest threshold of a class that follows the average.
         ema_decay: Decay of the class confidence average.
         iou: IoU of the non-maximum suppression.
         tta: Test-time augmentation: look at each image in the views of
@@ -98,7 +98,7 @@ def label_images(
 
     if precision is not None:
         found = judge(look(val, "val images"), _labels_of(val, len(names)))
-        fixed = precision_thresholds(*found, len(names), precision=precision, tau_low=tau_low, tau_max=tau_max)
+        fixed = precision_thresholds(*found, len(names), precision=precision, tau_low=tau_low)
         thresholds = rule(fixed=fixed)
     predictions = look(images, "unlabelled images")
     for start in range(0, len(predictions), batch):

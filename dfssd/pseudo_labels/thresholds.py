@@ -12,6 +12,9 @@ ACCEPT, IGNORE, BACKGROUND = "accept", "ignore", "background"
 EVIDENCE = 5
 """Detections of a class without which nothing is said about its precision."""
 
+HIGHEST = 0.9
+"""Highest threshold that a target precision may ask for: few detections are surer, so a class would starve above."""
+
 
 def precision_thresholds(
     class_ids: np.ndarray,
@@ -21,12 +24,11 @@ def precision_thresholds(
     *,
     precision: float,
     tau_low: float,
-    tau_max: float,
 ) -> np.ndarray:
     """Threshold of each class for a target precision, read off detections whose truth is known.
 
     With n(t) detections of the class at score >= t, tp(t) of them correct, it is the lowest score t of a detection with
-    ``tau_low`` <= t <= ``tau_max`` for which ::
+    ``tau_low`` <= t <= 0.9 for which ::
 
         n(t) >= 5    and    (tp(t) + 1/2) / (n(t) + 1) >= precision
 
@@ -45,19 +47,18 @@ def precision_thresholds(
         nc: Number of classes.
         precision: Target, in (0, 1].
         tau_low: Lowest threshold; detections below take no part.
-        tau_max: Highest threshold, also that of a class that reaches the target nowhere in the range.
 
     Returns:
-        (nc,) float64 in [tau_low, tau_max]; NaN for a class with fewer than 5 detections from ``tau_low`` up: too few
-        to tell.
+        (nc,) float64 in [tau_low, 0.9], 0.9 for a class that reaches the target nowhere in that range; NaN for a class
+        with fewer than 5 detections from ``tau_low`` up: too few to tell.
 
     Raises:
         ValueError: A value is outside its range, or the arrays do not fit each other.
     """
     if not 0 < precision <= 1:
         raise ValueError(f"precision={precision} must be above 0 and at most 1")
-    if not 0 <= tau_low <= tau_max <= 1:
-        raise ValueError(f"0 <= tau_low={tau_low} <= tau_max={tau_max} <= 1 must hold")
+    if not 0 <= tau_low <= HIGHEST:
+        raise ValueError(f"tau_low={tau_low} must be in [0, {HIGHEST}]")
     class_ids, scores = _checked(class_ids, scores, nc)
     correct = np.asarray(correct, dtype=bool)
     if correct.shape != scores.shape:
@@ -72,8 +73,8 @@ def precision_thresholds(
         n = np.arange(1, len(falling) + 1)
         estimate = (correct[mine][order].cumsum() + 0.5) / (n + 1)
         last_of_its_score = np.append(falling[1:] < falling[:-1], True)  # equal scores are accepted together
-        fits = last_of_its_score & (n >= EVIDENCE) & (estimate >= precision) & (falling <= tau_max)
-        thresholds[c] = falling[fits].min(initial=tau_max)
+        fits = last_of_its_score & (n >= EVIDENCE) & (estimate >= precision) & (falling <= HIGHEST)
+        thresholds[c] = falling[fits].min(initial=HIGHEST)
     return thresholds
 
 
@@ -89,7 +90,11 @@ class ClassThresholds:
     thousand detections before its threshold moves at all; dividing by ``1 - beta^n`` removes that bias.
 
     A class with a fixed threshold (as :func:`precision_thresholds` finds it) keeps that instead, and it may lie below
-    ``tau0``: a class whose scores are low but right must not starve.
+    ``tau0`` (a class whose scores are low but right must not starve) or above ``tau_max``.
+
+    Half of the detections lie below their mean: where a teacher is sure of a class, a threshold that follows the mean
+    all the way throws half of the right boxes away. The range here is the published one; ``cfg/default.yaml`` ends it
+    at 0.5.
 
     The rule moves over batches; :meth:`zone` uses the thresholds as they stand. To give every prediction the same
     treatment, first :meth:`update` with all batches, then :meth:`zone` all of them. Both are fit for every batch of a
@@ -112,9 +117,9 @@ class ClassThresholds:
             nc: Number of classes, >= 1.
             tau_low: Lowest score that is more than background, and that takes part in the average.
             tau0: Lowest threshold of a class that follows the average.
-            tau_max: Highest threshold.
+            tau_max: Highest threshold of a class that follows the average.
             decay: beta, in [0, 1).
-            fixed: Thresholds that do not move, (nc,) in [tau_low, tau_max]; NaN for a class that follows the average.
+            fixed: Thresholds that do not move, (nc,) in [tau_low, 1]; NaN for a class that follows the average.
                 None: all classes do.
 
         Raises:
@@ -174,7 +179,7 @@ class ClassThresholds:
         self._thresholds = None
 
     def thresholds(self) -> np.ndarray:
-        """Threshold of each class as it stands: (nc,) float64 in [tau0, tau_max], in [tau_low, tau_max] if fixed."""
+        """Threshold of each class as it stands: (nc,) float64 in [tau0, tau_max], in [tau_low, 1] if fixed."""
         return self._as_they_stand().copy()
 
     def _as_they_stand(self) -> np.ndarray:
@@ -235,8 +240,8 @@ class ClassThresholds:
         fixed = np.array(fixed, dtype=np.float64)
         if fixed.shape != (self.nc,):
             raise ValueError(f"fixed must be ({self.nc},), not {fixed.shape}")
-        if not (np.isnan(fixed) | ((fixed >= self.tau_low) & (fixed <= self.tau_max))).all():
-            raise ValueError(f"fixed={fixed} must be from tau_low={self.tau_low} to tau_max={self.tau_max}, or NaN")
+        if not (np.isnan(fixed) | ((fixed >= self.tau_low) & (fixed <= 1))).all():
+            raise ValueError(f"fixed={fixed} must be from tau_low={self.tau_low} to 1, or NaN")
         return fixed
 
 

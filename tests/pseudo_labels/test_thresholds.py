@@ -141,10 +141,10 @@ def test_wrong_detections_are_told(classes, scores, message):
             method(np.array(classes), np.array(scores))
 
 
-def chosen(scores, correct, precision=0.9, *, classes=None, nc=1, tau_low=0.1, tau_max=0.9) -> list[float]:
+def chosen(scores, correct, precision=0.9, *, classes=None, nc=1, tau_low=0.1) -> list[float]:
     classes = np.zeros(len(scores), dtype=np.int64) if classes is None else np.array(classes)
     return precision_thresholds(
-        classes, np.array(scores), np.array(correct, bool), nc, precision=precision, tau_low=tau_low, tau_max=tau_max
+        classes, np.array(scores), np.array(correct, bool), nc, precision=precision, tau_low=tau_low
     ).tolist()
 
 
@@ -219,7 +219,7 @@ def test_threshold_never_falls_when_the_target_rises():
     [
         ({"precision": 0.0}, "precision=0.0"),
         ({"precision": 1.1}, "precision=1.1"),
-        ({"tau_low": 0.95}, "must hold"),
+        ({"tau_low": 0.95}, "tau_low=0.95"),
         ({"classes": [0, 0, 1]}, "from 0 to 0"),
         ({"correct": [1]}, "correct must be"),
     ],
@@ -229,8 +229,8 @@ def test_wrong_evidence_is_told(options, message):
         chosen(**{"scores": [0.5, 0.6, 0.7], "correct": [1, 1, 1], **options})
 
 
-def test_fixed_thresholds_do_not_move_and_may_lie_below_tau0():
-    thresholds = ClassThresholds(3, fixed=np.array([0.2, np.nan, 0.9]))
+def test_fixed_thresholds_do_not_move_and_may_lie_outside_the_range_of_the_rest():
+    thresholds = ClassThresholds(3, tau_max=0.8, fixed=np.array([0.2, np.nan, 0.9]))
     assert thresholds.thresholds().tolist() == [0.2, 0.5, 0.9]
     update(thresholds, (0, 0.8), (1, 0.8), (2, 0.8))
     assert thresholds.thresholds() == pytest.approx([0.2, 0.8, 0.9])
@@ -238,7 +238,7 @@ def test_fixed_thresholds_do_not_move_and_may_lie_below_tau0():
     assert zones.tolist() == ["accept", "ignore", "ignore", "ignore"]
 
 
-@pytest.mark.parametrize("fixed", [[0.05], [0.95], [0.5, 0.5], 0.5])
+@pytest.mark.parametrize("fixed", [[0.05], [1.05], [0.5, 0.5], 0.5])
 def test_wrong_fixed_thresholds_are_told(fixed):
     with pytest.raises(ValueError, match="fixed"):
         ClassThresholds(1, fixed=np.array(fixed))
