@@ -93,8 +93,8 @@ class ClassThresholds:
     ``tau0`` (a class whose scores are low but right must not starve) or above ``tau_max``.
 
     Half of the detections lie below their mean: where a teacher is sure of a class, a threshold that follows the mean
-    all the way throws half of the right boxes away. The range here is the published one; ``cfg/default.yaml`` ends it
-    at 0.5.
+    all the way throws half of the right boxes away. The range here is the published one, that of ``cfg/default.yaml``
+    lies lower.
 
     The rule moves over batches; :meth:`zone` uses the thresholds as they stand. To give every prediction the same
     treatment, first :meth:`update` with all batches, then :meth:`zone` all of them. Both are fit for every batch of a
