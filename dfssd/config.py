@@ -152,7 +152,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "pseudo.mode": _one_of("offline", "online", "both"),
     "pseudo.weigh": _boolean,
     "pseudo.precision": _optional(_number(0, 1, open_low=True)),
-    "pseudo.tta": _one_of("auto", True, False),
+    "pseudo.tta": _boolean,
     "pseudo.teachers": _optional(_texts),
     "teacher_kind": _one_of("frozen", "ema"),
     "teacher_rounds": _number(0, 10, whole=True),
@@ -197,17 +197,6 @@ class Config:
     def __getitem__(self, key: str) -> Any:
         """Value of an own key by its dotted name."""
         return self.own[key]
-
-    @property
-    def tta(self) -> bool:
-        """Whether the offline labels are made with test-time augmentation; ``auto``: where they are all that is learnt.
-
-        With ``pseudo=both`` it stays off, since the online thresholds start from those of the offline labels, and
-        fused scores are on another scale.
-        """
-        if self.own["pseudo.tta"] == "auto":
-            return self.own["pseudo.mode"] == "offline" and self.own["unsup_weight"] > 0
-        return bool(self.own["pseudo.tta"])
 
     def section(self, name: str) -> dict[str, Any]:
         """Own keys below ``name.``, without that prefix."""
@@ -379,13 +368,15 @@ def _check_together(own: Mapping[str, Any]) -> None:
             ("pseudo.mode", "online", "the moving average of the student exists only while it is trained"),
             ("teacher_rounds", 0, "there is no frozen teacher to refine"),
             ("pseudo.precision", None, "the teacher changes all the time"),
+            ("pseudo.tta", False, "boxes are found in the training's own forward pass"),
+            ("pseudo.teachers", None, "boxes are found in the training's own forward pass"),
         ):
             if own[key] != needed:
                 shown = str(needed).lower() if isinstance(needed, bool) else needed
                 raise UserError(f"teacher_kind=ema needs {key}={shown}, not {own[key]}: {why}")
     if own["pseudo.mode"] == "online":
-        for key in ("pseudo.tta", "pseudo.teachers"):
-            if own[key] not in ("auto", False, None):
+        for key, off in (("pseudo.tta", False), ("pseudo.teachers", None)):
+            if own[key] != off:
                 raise UserError(f"{key}={own[key]} makes better offline labels, which pseudo=online does not use")
     if own["student_training"] == "ultralytics" and own["teacher_kind"] == "ema":
         raise UserError("recipe=ultralytics needs a teacher of its own: leave teacher_kind=ema out")

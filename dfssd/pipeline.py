@@ -269,7 +269,7 @@ class Pipeline:
             weights.append(self.weights / f"extra_teacher{number}.pt")
             align_teacher(resolve_weights(extra, "pseudo.teachers"), names, weights[-1])
         rule = self.config.section("pseudo")
-        options = ("tau_low", "tau0", "tau_max", "ema_decay", "iou", "precision")
+        options = ("tau_low", "tau0", "tau_max", "ema_decay", "iou", "tta", "precision")
         return label_images(
             weights,
             self._unlabeled_images(),
@@ -279,7 +279,6 @@ class Pipeline:
             batch=self.batch,
             device=self.device,
             val=self._listed("val"),
-            tta=self.config.tta,
             **{k: rule[k] for k in options},
         )
 
@@ -327,7 +326,7 @@ class Pipeline:
             pseudo_mode=c["pseudo.mode"],
             thresholds={k: c[f"pseudo.{k}"] for k in ("tau_low", "tau0", "tau_max", "ema_decay")},
             # scores of fused boxes are lower than those of the single look that the training takes
-            keep_thresholds=not c.tta and not extra_teachers(c),
+            keep_thresholds=not c["pseudo.tta"] and not extra_teachers(c),
             iou=c["pseudo.iou"],
             weigh_boxes=c["pseudo.weigh"],
             strong_view=float(c["strong_view"]),

@@ -64,22 +64,6 @@ def test_command_line_wins_over_recipe_over_default(tmp_path) -> None:
     assert changed.terms["hwjs"]["tau"] == 4 and changed["unsup_weight"] == 2 and changed.train["epochs"] == 9
 
 
-@pytest.mark.parametrize(
-    ("words", "tta"),
-    [
-        ([], True),
-        (["pseudo.tta=false"], False),
-        (["pseudo=online"], False),
-        (["pseudo=both"], False),
-        (["pseudo=both", "pseudo.tta=true"], True),
-        (["recipe=distill-only"], False),
-        (["recipe=pseudo-only"], True),
-    ],
-)
-def test_labels_are_made_with_augmentation_where_they_are_all_that_is_learnt(words: list[str], tta: bool) -> None:
-    assert resolve(*words).tta is tta
-
-
 def test_terms_switch_on_and_off_by_weight() -> None:
     assert "hwjs" not in resolve("hwjs.weight=0").terms
     assert resolve("logit_mse.weight=0.25").terms["logit_mse"]["weight"] == 0.25
