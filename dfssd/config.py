@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from dfssd.errors import UserError
+from dfssd.pseudo_labels.thresholds import HIGHEST
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PATH = ROOT / "cfg" / "default.yaml"
@@ -378,6 +379,14 @@ def _check_together(own: Mapping[str, Any]) -> None:
         for key, off in (("pseudo.tta", False), ("pseudo.teachers", None)):
             if own[key] != off:
                 raise UserError(f"{key}={own[key]} makes better offline labels, which pseudo=online does not use")
+    if own["pseudo.precision"] is not None:
+        if own["pseudo.tau_low"] > HIGHEST:
+            raise UserError(f"pseudo.tau_low={own['pseudo.tau_low']} with pseudo.precision must be at most {HIGHEST}")
+        if own["pseudo.mode"] == "both" and (own["pseudo.tta"] or own["pseudo.teachers"]):
+            raise UserError(
+                "pseudo.precision with pseudo=both needs pseudo.tta=false and no pseudo.teachers: the thresholds found "
+                "for fused scores do not fit the teacher's own"
+            )
     if own["student_training"] == "ultralytics" and own["teacher_kind"] == "ema":
         raise UserError("recipe=ultralytics needs a teacher of its own: leave teacher_kind=ema out")
     if own["teacher"] is None and own["teacher_rounds"]:

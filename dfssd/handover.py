@@ -22,10 +22,11 @@ def silent_teacher(section: Mapping[str, Any] | None) -> str | None:
     """
     if not section or section["accepted"]:
         return None
+    lower = "pseudo.tau0" if (section.get("settings") or {}).get("precision") is None else "pseudo.precision"
     return (
         f"the teacher accepted no box in {section['images']:,} unlabelled images (it marked {section['boxes']:,}, all "
         "below the threshold of their class), so it has nothing to teach: give it more labels or epochs, or lower "
-        "pseudo.tau0"
+        f"{lower}"
     )
 
 

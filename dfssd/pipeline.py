@@ -346,7 +346,8 @@ class Pipeline:
         self.results["guard"] = None
         if method == "skip":
             return "skipped"
-        if method == "distilled" and (silence := silent_teacher(self.results["pseudo_labels"])):
+        learns = method == "distilled" and self.config["unsup_weight"] > 0
+        if learns and (silence := silent_teacher(self.results["pseudo_labels"])):
             hand_over_baseline(self.weights, self.results, silence)
             return "skipped"
         source = resolve_weights(self.config["student"], "student")

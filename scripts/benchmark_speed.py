@@ -168,6 +168,7 @@ def steps(config: Config) -> dict[str, Callable[[], None]]:
     from ultralytics.nn.distill_model import DistillationModel
 
     from dfssd.datasets.semi import batch_composition
+    from dfssd.distillation.pair import for_inference
     from dfssd.evaluation import quiet
     from dfssd.hardware import check_device, resolve_amp, use_all_cores
 
@@ -205,7 +206,7 @@ def steps(config: Config) -> dict[str, Callable[[], None]]:
     name = "AdamW" if name.lower() == "auto" else name  # what auto means below 10,000 steps
     with quiet():
         todo = {what: training_step(model, batch, autocast, name) for what, model in models.items()}
-    alone = copies()[0].eval()
+    alone = for_inference(copies()[0].eval())
 
     def forward() -> None:
         with torch.no_grad(), autocast():

@@ -23,6 +23,7 @@ from dfssd.benchmark.rows import COLUMNS, Difference, Row, difference, mean_sd, 
 from dfssd.benchmark.running import is_finished, main, run_train
 from dfssd.benchmark.table import csv_text, markdown, write_tables
 from dfssd.bootstrap import paired_bootstrap
+from dfssd.cli import configure
 from dfssd.config import parse_arguments
 from dfssd.errors import UserError
 from tests.test_bootstrap import random_detections
@@ -59,7 +60,9 @@ class FakeTrain:
             return 2
         if "resume" not in given:
             folder.mkdir(parents=True, exist_ok="exist_ok" in given)
-            (folder / "run.yaml").write_text(yaml.safe_dump({"given": given}))
+            config = configure(given)
+            tree = {"given": given, "config": config.own, "terms": config.terms, "train": config.train}
+            (folder / "run.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))
         command = "python train.py " + shlex.join(words)
         run = {"command": command, "device": "cpu", "dfssd": "0.1", "ultralytics": "8", "torch": "2", "git": "abc"}
         results = {"run": {**run, "machine": "Linux x86_64"}, "stages": [{"name": "prepare", "status": "done"}]}
@@ -308,7 +311,36 @@ def test_changed_grid_does_not_pass_old_runs_for_new_ones(bench, fake, capsys):
     bench()
     assert bench("epochs=5") == 2
     assert "was run with epochs=2, the grid now says epochs=5" in capsys.readouterr().err
-    assert bench("device=0") == 0  # does not change what is computed
+    assert bench("device=cpu") == 0  # does not change what is computed
+    assert bench("dropout=0.1", "only=dfssd") == 2  # ... and the other way round: what was given before and is not now
+    assert "was run with dropout=None, the grid now says dropout=0.1" in capsys.readouterr().err
+
+
+def test_changed_default_does_not_pass_old_runs_for_new_ones(bench, fake, tmp_path, capsys):
+    """The distilled run is the one refused, the last of three: the others do not read that setting."""
+    bench()
+    for record in (tmp_path / "runs" / "small").glob("*/run.yaml"):
+        tree = yaml.safe_load(record.read_text())
+        tree["config"]["pseudo.tau0"] = 0.15
+        record.write_text(yaml.safe_dump(tree))
+    assert bench() == 2
+    assert "dfssd-labeled0.1-seed0 was run with pseudo.tau0=0.15, the grid now says" in capsys.readouterr().err
+    record = tmp_path / "runs" / "small" / "baseline-labeled0.1-seed0" / "run.yaml"
+    tree = yaml.safe_load(record.read_text())
+    tree["train"]["dropout"] = 0.1
+    record.write_text(yaml.safe_dump(tree))
+    assert bench("only=ultralytics") == 2
+    assert "was run with dropout=0.1, the grid now says dropout=None" in capsys.readouterr().err
+
+
+def test_only_the_base_run_refines_the_teacher(tmp_path):
+    cells = {"baseline": {"recipe": "baseline"}, "dfssd": None, "again": {"teacher_rounds": 2}}
+    grid = read(tmp_path, given={"teacher_rounds": 1}, cells=cells, oracle=None)
+    assert {run.cell: run.values.get("teacher_rounds") for run in grid.runs} == {
+        "baseline": 1,
+        "dfssd": None,
+        "again": 2,
+    }
 
 
 def test_a_run_in_work_is_not_started_twice(bench, fake, tmp_path, capsys):
@@ -491,7 +523,8 @@ def test_shown_paths(word, shown):
 
 
 def test_seconds_of_a_resumed_run_are_those_of_all_sessions(tmp_path, fake):
-    fake(["project=" + str(tmp_path), "name=dfssd-labeled0.1-seed0", "seed=0"], tmp_path / "log")
+    words = ["project=" + str(tmp_path), "name=dfssd-labeled0.1-seed0", "seed=0"]
+    fake(words, tmp_path / "log")
     folder = tmp_path / "dfssd-labeled0.1-seed0"
     record = json.loads((folder / "results.json").read_text())
     record["run"]["resumed"] = [{}]
@@ -500,7 +533,7 @@ def test_seconds_of_a_resumed_run_are_those_of_all_sessions(tmp_path, fake):
     (folder / "train" / "student" / "results.csv").write_text("epoch,time\n1,10\n2,20\n3,9\n4,19\n")
     rows = running.finished_rows(
         SimpleNamespace(runs=[SimpleNamespace(name=folder.name, cell="dfssd", labeled=0.1, seed=0, base=None,
-                                              words=lambda runs: [])]), tmp_path
+                                              words=lambda runs: words)]), tmp_path
     )  # fmt: skip
     assert rows[0].values["seconds"] == pytest.approx(39.0)
     assert np.isclose(rows[0].map50_95, 0.34)

@@ -81,6 +81,8 @@ def test_terms_switch_on_and_off_by_weight() -> None:
         (["model=yolov8n.pt"], "use student="),
         (["fraction=0.1"], "use labeled="),
         (["pseudo.tau0=0.05"], "pseudo.tau_low=0.1 <= pseudo.tau0=0.05"),
+        (["pseudo.precision=0.9", "pseudo=both", "pseudo.tta=true"], "pseudo.precision with pseudo=both needs"),
+        (["pseudo.precision=0.9", "pseudo.tau_low=0.95", "pseudo.tau0=1", "pseudo.tau_max=1"], "must be at most 0.9"),
         (["recipe=dfsd"], "no such recipe; known: baseline, dfssd"),
         (["epochs"], "'epochs' is not an argument"),
         (["--epochs"], "--epochs has no value"),

@@ -156,13 +156,14 @@ def test_seven_labelled_images_work(plates, base, capsys) -> None:
 
 @pytest.mark.slow
 def test_mean_teacher_needs_no_other_network(plates, capsys) -> None:
-    folder = run(
-        plates, "mean", "teacher_kind=ema", "pseudo=online", "baseline=off", "strong_view=0.5", *SHORT, "epochs=4"
-    )
+    sure = [f"pseudo.{name}=0.000001" for name in ("tau_low", "tau0", "tau_max")]
+    words = ["teacher_kind=ema", "pseudo=online", "baseline=off", "strong_view=0.5", *sure, *SHORT, "epochs=4"]
+    folder = run(plates, "mean", *words)
     record = results(folder)
     assert "teacher" not in record["test"] and record["pseudo_labels"] is None
     assert "teacher_unchanged" not in record["distill"]["selftest"]
-    assert len(record["distill"]["health"]) == 4
+    assert len(record["distill"]["health"]) == 4 and record["distill"]["health"][-1]["accepted"] > 0
+    assert read_csv(folder / "train" / "student" / "results.csv")["train/u_cls_loss"][-1] > 0
     assert main([f"data={plates}", "teacher_kind=ema", *SHORT]) == 2
     assert "teacher_kind=ema needs pseudo.mode=online" in capsys.readouterr().err
 

@@ -99,7 +99,12 @@ class Grid:
         if clash := [name for name in (TEACHER, ORACLE) if name in cells]:
             raise UserError(f"{path.name}: a cell cannot be called '{clash[0]}': that is another row of the table")
         given = {**_mapping(tree.get("common") or {}, path, "common"), **(given or {})}
-        values = {name: {**given, **_mapping(cell or {}, path, f"cells.{name}")} for name, cell in cells.items()}
+        # the other cells take over a teacher that has been refined already, the oracle needs none
+        later = {k: v for k, v in given.items() if k != "teacher_rounds"}
+        values = {
+            name: {**(given if name == BASE else later), **_mapping(cell or {}, path, f"cells.{name}")}
+            for name, cell in cells.items()
+        }
         for where, keys in (("common or on the command line", given), *((f"cells.{n}", v) for n, v in values.items())):
             if clash := sorted(FIXED & set(keys)):
                 raise UserError(f"{path.name}: {clash[0]} cannot be set in {where}: the grid sets it in each run")
@@ -109,7 +114,7 @@ class Grid:
         points = _points(tree, path)
         oracle = None
         if tree.get(ORACLE):
-            oracle = {**given, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
+            oracle = {**later, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
             if clash := sorted((FIXED - {"labeled"}) & set(oracle)):
                 raise UserError(f"{path.name}: {clash[0]} cannot be set in {ORACLE}: the grid sets it in each run")
         runs: list[Run] = []

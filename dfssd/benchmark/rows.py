@@ -85,7 +85,10 @@ def rows_of_run(
         measured = (results.get("test") or {}).get(role) or {}
         if measured.get("map50_95") is None:
             continue
-        training = (results.get("training") or {}).get(role) or {}
+        training = _training(results, role)
+        chosen = results.get("guard") or {} if role == "student" else {}
+        if chosen.get("chosen") == "baseline":  # whose weights were tested
+            training = {**training, "val_map50_95": chosen.get("baseline_val_map50_95")}
         values = {
             "map50": measured["map50"],
             "map50_95": measured["map50_95"],
@@ -93,7 +96,7 @@ def rows_of_run(
             "optimizer_steps": training.get("optimizer_steps"),
             "seconds": _seconds(folder, results, role) if training else None,
             "val_map50_95": training.get("val_map50_95"),
-            "chosen": (results.get("guard") or {}).get("chosen") if role == "student" else None,
+            "chosen": chosen.get("chosen"),
             "machine": machine or run.get("machine"),
             "command": shown_command(shlex.split(run.get("command", "")), folder.parent.parent.parent),
             **{key: run.get(key) for key in ("device", "dfssd", "ultralytics", "torch", "git")},
@@ -102,6 +105,17 @@ def rows_of_run(
         detections = folder / "test" / role / "detections.npz"
         rows.append(Row(name, labeled, seed, values, per_class, detections, measured.get("images")))
     return rows
+
+
+def _training(results: Mapping[str, Any], role: str) -> dict[str, Any]:
+    """Summary of a training; of a refined teacher that of the round in use, with the steps of all rounds up to it."""
+    trainings = results.get("training") or {}
+    first = trainings.get(role) or {}
+    taken = (results.get("self_training") or {}).get("taken") or 0
+    if role != "teacher" or not taken:
+        return first
+    rounds = [first, *(trainings.get(f"teacher_round{n}") or {} for n in range(1, taken + 1))]
+    return {**rounds[-1], **{key: sum(r.get(key) or 0 for r in rounds) for key in ("batches", "optimizer_steps")}}
 
 
 def _seconds(folder: Path, results: Mapping[str, Any], role: str) -> float | None:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from dfssd.errors import UserError
 from dfssd.files import write_json
 from dfssd.runfolder import CHANGEABLE
 from dfssd.tables import minutes, read_json
+
+DISTILLATION = ("pseudo.", "strong_view", "unsup_", "layers", "selftest_steps", "guard")
+"""Settings, besides those of the terms, that only a distillation reads."""
 
 OWN = {"out": None, "only": None, "table": None, "project": "runs"}
 """Arguments of the command itself; all others are passed on to every run."""
@@ -95,20 +98,23 @@ def is_finished(folder: Path) -> bool:
 
 
 def check_same(run: Run, runs: Path) -> None:
-    """Refuse a run folder that was made by another grid of that name, or before the YAML was changed.
+    """Refuse a run folder that was made by another grid of that name, or before the YAML or a default was changed.
 
     Raises:
-        UserError: An argument of the run differs from the one planned now.
+        UserError: A setting of the run differs from the one planned now, and the run reads it.
     """
+    from dfssd.cli import configure
+
     record = runs / run.name / "run.yaml"
     if not record.is_file():
         return
-    before = read_yaml(record).get("given", {})
+    tree = read_yaml(record)
+    config = configure(parse_arguments(run.words(runs)))
+    then = _read_settings(tree.get("config") or {}, tree.get("terms") or {}, tree.get("train") or {})
+    now = _read_settings(config.own, config.terms, config.train)
     handed_on = {"teacher", "baseline", "split"} if run.base else set()
-    for key, value in parse_arguments(run.words(runs)).items():
-        if key in CHANGEABLE | handed_on:
-            continue
-        old = before.get(key)
+    for key in sorted({*then, *now} - CHANGEABLE - handed_on):
+        value, old = now.get(key), then.get(key)
         if key == "data":
             value, old = Path(str(value)).name, Path(str(old)).name
         if value != old:
@@ -116,6 +122,14 @@ def check_same(run: Run, runs: Path) -> None:
                 f"{run.name} was run with {key}={old}, the grid now says {key}={value}: use another project= or name "
                 f"of the grid, or remove {runs / run.name}"
             )
+
+
+def _read_settings(own: Mapping[str, Any], terms: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run reads: those of distillation only where a student is distilled or a teacher refined."""
+    flat = {**own, **train, **{f"{term}.{k}": v for term, options in terms.items() for k, v in options.items()}}
+    if own.get("student_training") == "distilled" or own.get("teacher_rounds"):
+        return flat
+    return {k: v for k, v in flat.items() if not k.startswith(DISTILLATION) and k.partition(".")[0] not in terms}
 
 
 def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, after: Callable[[], None]) -> list[str]:

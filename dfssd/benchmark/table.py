@@ -186,7 +186,7 @@ def draw(rows: Sequence[Row], path: Path, *, cells: Sequence[str]) -> None:
             heights += values
             gap = difference(own, baseline)
             if gap and set(own) == set(baseline) and gap.low is not None and gap.high is not None:
-                bar = [[gap.value - gap.low], [gap.high - gap.value]]
+                bar = [[max(0.0, gap.value - gap.low)], [max(0.0, gap.high - gap.value)]]  # it may lie outside
                 axes.errorbar(place, mean, yerr=bar, color=POINTS, capsize=4, linewidth=1.4, zorder=3)
             [handles["mean"]] = axes.plot(place, mean, "D", color=POINTS, markersize=7, zorder=4, label="mean")
             if len(values) > 1:

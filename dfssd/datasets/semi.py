@@ -27,6 +27,7 @@ from dfssd.datasets.views import StrongView
 from dfssd.errors import UserError
 from dfssd.pseudo_labels.labeling import true_boxes
 from dfssd.pseudo_labels.labels import PseudoImage, read_pseudo_labels
+from dfssd.pseudo_labels.online import TILE_WIDER
 
 IGNORED_BOX, IGNORED_TILE, TRUTH = 0, 1, 2
 """What a box past the last class is: its id is ``nc`` plus one of these (for a true box, plus its class)."""
@@ -35,13 +36,13 @@ _TILES = 8
 """An image with nothing accepted is ignored as a whole, by 8 x 8 tiles instead of one box: the geometric augmentations
 drop a box of which less than a tenth stays visible, and with it the rest of the image would become background."""
 
-_WIDER = 1.5
-"""Each tile is widened by that factor after the augmentation, to cover the tenth of a dropped neighbour."""
-
 
 def widen_tiles(boxes: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
-    """Ignore boxes (M, 4), xywh centre format 0-1, with the tiles among them (``kind`` (M,)) widened."""
-    factor = torch.where(kind == IGNORED_TILE, _WIDER, 1.0)[:, None].to(boxes.dtype)
+    """Ignore boxes (M, 4), xywh centre format 0-1, with the tiles among them (``kind`` (M,)) widened.
+
+    A tile covers the tenth of a neighbour that the augmentation has dropped then.
+    """
+    factor = torch.where(kind == IGNORED_TILE, TILE_WIDER, 1.0)[:, None].to(boxes.dtype)
     return torch.cat([boxes[:, :2], boxes[:, 2:] * factor], dim=1)
 
 

@@ -27,7 +27,7 @@ class StrongView:
 
         Args:
             strength: In (0, 1]: factor on the probability of every operation and on the range of the exposure. At 1
-                an image gets about three operations; one in ten gets none but the exposure.
+                an image gets between two and three operations; one in eight gets none but the exposure.
 
         Raises:
             ValueError: ``strength`` is outside its range.

@@ -21,7 +21,7 @@ class HealthMeter:
 
     The numbers of :meth:`summary`, always the same keys; NaN where there is nothing to divide by:
 
-    * ``accepted``, ``ignored``: boxes per unlabelled image (an image that is ignored as a whole counts as one),
+    * ``accepted``, ``ignored``: boxes per unlabelled image (one ignored as a whole counts as one or as its tiles),
     * ``score``: mean score of the accepted boxes, in [0, 1],
     * ``agreement``: share of the anchors at which the teacher is sure (its highest score is at least 0.25) where the
       student's best class is the teacher's, in [0, 1],

@@ -16,6 +16,9 @@ from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE, ClassThresholds
 SAME_BOX = 0.5
 """IoU from which a box of the teacher and a box that is known already are the same."""
 
+TILE_WIDER = 1.5
+"""The tiles of a silent photo come widened by that factor (:func:`dfssd.datasets.semi.widen_tiles`)."""
+
 
 @dataclass
 class BatchLabels:
@@ -130,7 +133,7 @@ def _of_silent_photos(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray
     """Which ignore boxes are no tiles, or tiles of photos without an accepted box.
 
     Args:
-        tiles: (K, 4) ignore boxes.
+        tiles: (K, 4) ignore boxes; a tile reaches past its photo, which is what is left of it without the widening.
         images: (K,) training image of each.
         sources: (K,) its photo, -1 for a box that is no tile.
         accepted: (M, 7) accepted boxes [x y w h score class image].
@@ -138,7 +141,7 @@ def _of_silent_photos(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray
     Returns:
         (K,) bool.
     """
-    inside = (np.abs(accepted[None, :, :2] - tiles[:, None, :2]) <= tiles[:, None, 2:] / 2).all(2)
+    inside = (np.abs(accepted[None, :, :2] - tiles[:, None, :2]) <= tiles[:, None, 2:] / TILE_WIDER / 2).all(2)
     hit = (inside & (accepted[None, :, 6] == images[:, None])).any(1) & (sources >= 0)
     place = np.stack([images, sources], 1)
     spoken = {tuple(row) for row in place[hit].tolist()}

@@ -39,6 +39,7 @@ class Guard:
         self.baseline, self.noise, self.patience = list(baseline), noise, patience
         self.level = 0
         self.bad = 0
+        self.epochs = 0
         self.events: list[dict[str, Any]] = []
 
     @property
@@ -56,6 +57,7 @@ class Guard:
         Returns:
             One line on what was done and why, or None.
         """
+        self.epochs = epoch + 1
         if not self.baseline or self.level == len(FACTORS) - 1:
             return None
         value = 0.0 if math.isnan(value) else value
@@ -75,13 +77,17 @@ class Guard:
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs, fit for JSON."""
-        return {"level": self.level, "bad": self.bad, "events": [dict(e) for e in self.events]}
+        return {"level": self.level, "bad": self.bad, "epochs": self.epochs, "events": [dict(e) for e in self.events]}
 
     def load_state_dict(self, state: dict[str, Any], epochs: int) -> None:
         """Go on after ``epochs`` finished epochs; what was done in later ones is forgotten."""
         self.events = [e for e in state["events"] if e["epoch"] <= epochs]
         self.level = len(self.events)
-        self.bad = state["bad"] if len(self.events) == len(state["events"]) else 0
+        # the state is an epoch ahead of the checkpoint if the process died between the two: count the bad epochs back
+        undone = state["events"][len(self.events) :]
+        bad, at = (self.patience, undone[0]["epoch"]) if undone else (state["bad"], state["epochs"])
+        self.bad = max(0, bad - max(0, at - epochs))
+        self.epochs = epochs
 
 
 def better_of(student: float | None, baseline: float | None) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dfssd.pseudo_labels.online import BatchLabels, OnlineLabeler
+from dfssd.pseudo_labels.online import TILE_WIDER, BatchLabels, OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 
 
@@ -91,8 +91,8 @@ def test_numbers_that_are_not_finite_are_no_boxes() -> None:
 
 
 def test_silent_photos_of_a_mosaic_stay_ignored_and_the_others_do_not() -> None:
-    """Left half photo 7, right half photo 9: a box is accepted in the left one only."""
-    tiles = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
+    """Left half photo 7, right half photo 9: a box is accepted in the left one only, even right at the seam."""
+    tiles = torch.tensor([[0.25, 0.5, 0.5 * TILE_WIDER, 1.0], [0.75, 0.5, 0.5 * TILE_WIDER, 1.0]])
     known = BatchLabels(
         batch_idx=torch.zeros(0),
         cls=torch.zeros(0, 1),
@@ -102,9 +102,10 @@ def test_silent_photos_of_a_mosaic_stay_ignored_and_the_others_do_not() -> None:
         ignore_bboxes=tiles,
         ignore_source=torch.tensor([7.0, 9.0]),
     )
-    found = labeler()(decoded([(20, 10, 8, 4, 0.8, 0.0)]), torch.tensor([1]), (40, 80), known)
-    assert len(found.bboxes) == 1
-    assert torch.equal(found.ignore_bboxes, tiles[1:])
+    for x in (20, 39):
+        found = labeler()(decoded([(x, 20, 8, 4, 0.8, 0.0)]), torch.tensor([1]), (40, 80), known)
+        assert len(found.bboxes) == 1
+        assert torch.equal(found.ignore_bboxes, tiles[1:])
     found = labeler()(decoded([(20, 10, 8, 4, 0.0, 0.0)]), torch.tensor([1]), (40, 80), known)
     assert len(found.ignore_bboxes) == 3, "both photos, and the image as a whole"
 

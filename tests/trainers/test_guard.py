@@ -59,6 +59,11 @@ def test_goes_on_after_a_resume() -> None:
     earlier = guard([0.3] * 9)
     earlier.load_state_dict(state, epochs=1)  # the checkpoint is older than the deed
     assert earlier.factor == 1 and earlier.events == []
+    assert earlier.step(1, 0.1) is not None, "the first bad epoch still counts"
+    between = guard([0.3] * 9)
+    between.load_state_dict(state, epochs=2)
+    assert between.factor == 0.25
+    assert [between.step(e, 0.1) is not None for e in (2, 3)] == [False, True]
 
 
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"noise": -0.1}])
