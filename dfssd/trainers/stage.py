@@ -37,6 +37,9 @@ from dfssd.errors import UserError
 from dfssd.files import whole_file, write_json, write_text, write_yaml
 from dfssd.hardware import use_all_cores
 
+LEARNT = 0.02
+"""Validation mAP50-95 below which a network has not begun to find anything."""
+
 
 @dataclass(frozen=True)
 class StageSettings:
@@ -118,6 +121,18 @@ class StageTrainer(DetectionTrainer):
         for callback in (StageTrainer._use_cores, StageTrainer._align_sampler, StageTrainer._trim_csv):
             self.add_callback("on_train_start", callback)
         self.add_callback("on_train_batch_end", StageTrainer._count_batch)
+        self.add_callback("on_fit_epoch_end", StageTrainer._wait_for_learning)
+
+    @staticmethod
+    def _wait_for_learning(trainer: StageTrainer) -> None:
+        """Start the patience of early stopping when something has been learnt at all.
+
+        Ultralytics waits while the fitness is exactly 0. From random weights it lies a little above for many epochs, up
+        and down by chance: a lucky 0.007 would be the best for long, and the training would end before it has begun.
+        """
+        stopper = trainer.stopper
+        if stopper.best_fitness < LEARNT:
+            stopper.best_epoch = trainer.epoch + 2  # Ultralytics counts epochs from 1; the next one is not late either
 
     def add_callback(self, event: str, callback: Any) -> None:
         """Add a callback once: in a multi-GPU run every process gets those of the first and then adds its own."""

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.utils.torch_utils import EarlyStopping
 
 from dfssd.distillation.pair import DistillationPair
 from dfssd.errors import UserError
@@ -405,3 +407,14 @@ def test_mean_teacher_is_the_moving_average_of_the_student(squares, pseudo, tmp_
     trainer.add_callback("on_train_batch_end", compare)
     trainer.train()
     assert compared == [True] * 3
+
+
+def test_patience_begins_when_something_is_learnt() -> None:
+    """Chance values around 0.005 for 15 epochs, then a rise, then a plateau of more epochs than the patience."""
+    values = [0.0, 0.007, *[0.003] * 13, 0.08, 0.2, *[0.1] * 9]
+    trainer = SimpleNamespace(stopper=EarlyStopping(patience=5), epoch=0)
+    stops = []
+    for trainer.epoch, value in enumerate(values):
+        stops.append(trainer.stopper(trainer.epoch + 1, value))
+        StageTrainer._wait_for_learning(trainer)
+    assert stops.index(True) == 16 + 5
