@@ -123,17 +123,6 @@ class StageTrainer(DetectionTrainer):
         self.add_callback("on_train_batch_end", StageTrainer._count_batch)
         self.add_callback("on_fit_epoch_end", StageTrainer._wait_for_learning)
 
-    @staticmethod
-    def _wait_for_learning(trainer: StageTrainer) -> None:
-        """Start the patience of early stopping when something has been learnt at all.
-
-        Ultralytics waits while the fitness is exactly 0. From random weights it lies a little above for many epochs, up
-        and down by chance: a lucky 0.007 would be the best for long, and the training would end before it has begun.
-        """
-        stopper = trainer.stopper
-        if stopper.best_fitness < LEARNT:
-            stopper.best_epoch = trainer.epoch + 2  # Ultralytics counts epochs from 1; the next one is not late either
-
     def add_callback(self, event: str, callback: Any) -> None:
         """Add a callback once: in a multi-GPU run every process gets those of the first and then adds its own."""
         if callback not in self.callbacks[event]:
@@ -299,6 +288,17 @@ class StageTrainer(DetectionTrainer):
     @staticmethod
     def _align_sampler(trainer: StageTrainer) -> None:
         trainer.train_loader.sampler.epoch = trainer.start_epoch
+
+    @staticmethod
+    def _wait_for_learning(trainer: StageTrainer) -> None:
+        """Start the patience of early stopping when something has been learnt at all.
+
+        Ultralytics waits while the fitness is exactly 0. From random weights it lies a little above for many epochs, up
+        and down by chance: a lucky 0.007 would be the best for long, and the training would end before it has begun.
+        """
+        stopper = trainer.stopper
+        if stopper.best_fitness < LEARNT:
+            stopper.best_epoch = trainer.epoch + 2  # Ultralytics counts epochs from 1; the next one is not late either
 
     @staticmethod
     def _count_batch(trainer: StageTrainer) -> None:
