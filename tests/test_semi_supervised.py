@@ -100,6 +100,14 @@ def test_without_guard_the_poison_works(plates, base, poisoned) -> None:
     assert record["guard"]["chosen"] == "student" and record["guard"]["events"] == []
 
 
+def test_responses_are_taught_where_no_box_is_accepted(plates, base) -> None:
+    """A student that learns no pseudo boxes anyway needs none."""
+    words = ["recipe=distill-only", f"teacher={base / 'weights' / 'baseline.pt'}", f"baseline={base}", "pseudo.tau0=1"]
+    record = results(run(plates, "responses", *words, "pseudo.tau_max=1", *LEARN))
+    assert record["pseudo_labels"]["accepted"] == 0
+    assert record["training"]["student"]["epochs_done"] == 40 and "response_cls" in record["distill"]["terms"]
+
+
 def test_silent_teacher_leads_to_the_baseline_and_a_clear_message(plates, base, tmp_path, capsys) -> None:
     checkpoint = torch_load(base / "weights" / "baseline.pt", map_location="cpu")
     with torch.no_grad():
