@@ -23,9 +23,11 @@ def configure(given: dict[str, Any]) -> Config:
     from ultralytics.cfg import get_cfg
     from ultralytics.utils import DEFAULT_CFG_DICT
 
+    from dfssd.distillation.heads import TAPS
     from dfssd.distillation.schedules import SCHEDULES
     from dfssd.distillation.terms import TERMS, PairShape, term_options
 
+    taps = dict.fromkeys(TAPS, (4,))
     config = resolve(given, ultralytics_keys=set(DEFAULT_CFG_DICT), term_options=term_options())
     try:
         get_cfg(overrides={k: v for k, v in config.train.items() if k != "amp"})  # amp: dfssd.hardware
@@ -34,7 +36,7 @@ def configure(given: dict[str, Any]) -> Config:
                 raise ValueError(f"{name}.schedule={options['schedule']} must be one of: {', '.join(SCHEDULES)}")
             own = {k: v for k, v in options.items() if k not in TERM_OPTIONS}
             try:
-                TERMS[name](PairShape((4,), (4,), 16, 2), **own)
+                TERMS[name](PairShape((4,), (4,), 16, 2, taps, taps), **own)
             except ValueError as e:
                 raise ValueError(f"{name}.{e}") from e
     except (TypeError, ValueError, SyntaxError) as e:
@@ -64,7 +66,7 @@ def print_help() -> None:
     terms = Table("term", "option", "default", "meaning", box=None, pad_edge=False)
     meanings = term_meanings()
     for name, options in term_options().items():
-        terms.add_row(name, "weight, schedule", "0, constant", meanings[name])
+        terms.add_row(name, ", ".join(TERM_OPTIONS), ", ".join(map(str, TERM_OPTIONS.values())), meanings[name])
         for option, default in options.items():
             terms.add_row("", f"{name}.{option}", str(default), "")
     console.print("\n", terms)

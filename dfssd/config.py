@@ -39,7 +39,7 @@ ALIASES = {
 }
 """The spellings of the original project and a short form, mapped to ours."""
 
-TERM_OPTIONS = {"weight": 0.0, "schedule": "constant"}
+TERM_OPTIONS = {"weight": 0.0, "schedule": "constant", "share": 0.2}
 """Options that every term has besides those in its own signature."""
 
 FOREIGN = {
@@ -166,6 +166,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "unsup_weight": _number(0, math.inf),
     "unsup_schedule": _text,
     "layers": _layers,
+    "balance": _one_of("fixed", "auto"),
     "selftest_steps": _number(1, math.inf, whole=True),
     "format": _text,
     "parity.box_px": _number(0, math.inf),
@@ -355,8 +356,9 @@ def resolve(
     active = {}
     for term, options in terms.items():
         merged = {**TERM_OPTIONS, **options}
-        if problem := _number(0, math.inf)(merged["weight"]):
-            raise UserError(f"{term}.weight={merged['weight']} {problem}")
+        for option, check in (("weight", _number(0, math.inf)), ("share", _number(0, math.inf, open_low=True))):
+            if problem := check(merged[option]):
+                raise UserError(f"{term}.{option}={merged[option]} {problem}")
         if merged["weight"] > 0:
             active[term] = merged
     _check_together(own)

@@ -333,6 +333,7 @@ class Pipeline:
             teacher=str(teacher) if frozen else "",
             layers=() if c["layers"] == "auto" else tuple(c["layers"]),
             terms={k: dict(v) for k, v in terms.items()},
+            balance=c["balance"] == "auto",
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
             selftest_steps=c["selftest_steps"],

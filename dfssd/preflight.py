@@ -8,6 +8,7 @@ from pathlib import Path
 from dfssd.config import Config
 from dfssd.distillation.compatibility import check_pair, describe, resolve_weights, teacher_needs_training
 from dfssd.distillation.schedules import SCHEDULES
+from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.export import check_formats
 from dfssd.handover import check_baseline
@@ -45,7 +46,7 @@ def check_before_start(config: Config) -> None:
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     for extra in extra_teachers(config):
         describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
-    check_pair(teacher, student, needs_dfl="response_dfl" in config.terms)
+    check_pair(teacher, student, needing_bins=[name for name in config.terms if TERMS[name].needs_bins])
     _check_layers(config, min(teacher.head, student.head))
     print(
         f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "

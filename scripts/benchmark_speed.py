@@ -111,6 +111,7 @@ def build_pair(config: Config, teacher: Any, student: Any) -> Any:
         unsup_schedule=config["unsup_schedule"],
         labeler=labeler,
         weigh_boxes=config["pseudo.weigh"],
+        balance=config["balance"] == "auto",
     )
     pair.set_progress(500, 1000, 50)
     return pair

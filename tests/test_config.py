@@ -59,7 +59,7 @@ def test_command_line_wins_over_recipe_over_default(tmp_path) -> None:
     recipe.write_text("unsup_weight: 0.5\nepochs: 7\nterms:\n  hwjs: {weight: 3.0, tau: 2.0}\n", encoding="utf-8")
     plain = resolve(f"recipe={recipe}")
     assert plain["unsup_weight"] == 0.5 and plain.train["epochs"] == 7
-    assert plain.terms == {"hwjs": {"weight": 3.0, "schedule": "constant", "tau": 2.0}}
+    assert plain.terms == {"hwjs": {"weight": 3.0, "schedule": "constant", "share": 0.2, "tau": 2.0}}
     changed = resolve(f"recipe={recipe}", "hwjs.tau=4", "unsup_weight=2", "epochs=9")
     assert changed.terms["hwjs"]["tau"] == 4 and changed["unsup_weight"] == 2 and changed.train["epochs"] == 9
 
@@ -111,6 +111,6 @@ def test_recipes_hold_only_known_terms() -> None:
     assert recipes
     for recipe in recipes:
         config_ = configure({"recipe": str(recipe)})
-        assert config_.terms or recipe.stem in {"baseline", "ultralytics", "pseudo-only"}, recipe
+        assert config_.terms or recipe.stem in {"baseline", "ultralytics", "pseudo-only", "distill"}, recipe
         assert recipe.read_text(encoding="utf-8").startswith("#"), f"{recipe} must open with its command"
         yaml.safe_load(recipe.read_text(encoding="utf-8"))

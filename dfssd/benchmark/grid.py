@@ -11,7 +11,7 @@ from dfssd.config import nearest, read_yaml
 from dfssd.errors import UserError
 
 BASE, TEACHER, ORACLE = "baseline", "teacher", "oracle"
-KEYS = ("common", "labeled", "seeds", "cells", ORACLE)
+KEYS = ("common", "labeled", "seeds", "split", "cells", ORACLE)
 FIXED = {"labeled", "seed", "split", "baseline", "project", "name", "exist_ok", "resume"}
 """What the grid sets in each run."""
 
@@ -26,6 +26,7 @@ class Run:
         seed: Seed of split and training.
         values: Arguments for ``train.py``, except those that the grid sets.
         base: The run whose split, teacher and baseline are taken over; None for that run itself and for the oracle.
+        split: Folder of lists that say which images are labelled, instead of the share; for a run without ``base``.
     """
 
     cell: str
@@ -33,6 +34,7 @@ class Run:
     seed: int
     values: Mapping[str, Any] = field(compare=False)
     base: Run | None = None
+    split: str | None = None
 
     @property
     def name(self) -> str:
@@ -46,7 +48,7 @@ class Run:
         """The arguments for ``train.py``, with the run folders in ``runs``."""
         values = dict(self.values)
         if self.base is None:
-            values["labeled"] = self.labeled
+            values |= {"split": self.split} if self.split else {"labeled": self.labeled}
         else:
             base = (runs / self.base.name).as_posix()
             values.pop("limit", None)  # the split of the base run has it in it
@@ -112,7 +114,9 @@ class Grid:
             if "teacher" in (cells[name] or ()):
                 raise UserError(f"{path.name}: teacher cannot be set in cells.{name}: it takes over that of {BASE}")
         points = _points(tree, path)
-        oracle = None
+        split, oracle = tree.get("split"), None
+        if split is not None and not (isinstance(split, str) and len(points) == 1 and not tree.get(ORACLE)):
+            raise UserError(f"{path.name}: split is one folder of lists: give one share in labeled and no oracle with it")
         if tree.get(ORACLE):
             oracle = {**later, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
             if clash := sorted((FIXED - {"labeled"}) & set(oracle)):
@@ -120,7 +124,7 @@ class Grid:
         runs: list[Run] = []
         for seed in dict.fromkeys(seed for _, seeds in points for seed in seeds):
             for labeled in (labeled for labeled, seeds in points if seed in seeds):
-                base = Run(BASE, labeled, seed, values[BASE])
+                base = Run(BASE, labeled, seed, values[BASE], split=split)
                 runs += [base, *(Run(n, labeled, seed, v, base) for n, v in values.items() if n != BASE)]
             if oracle:
                 runs.append(Run(ORACLE, oracle["labeled"], seed, {k: v for k, v in oracle.items() if k != "labeled"}))

@@ -29,7 +29,7 @@ from dfssd.files import write_json
 from dfssd.runfolder import CHANGEABLE
 from dfssd.tables import minutes, read_json
 
-DISTILLATION = ("pseudo.", "strong_view", "unsup_", "layers", "selftest_steps", "guard")
+DISTILLATION = ("pseudo.", "strong_view", "unsup_", "layers", "selftest_steps", "guard", "balance")
 """Settings, besides those of the terms, that only a distillation reads."""
 
 OWN = {"out": None, "only": None, "table": None, "project": "runs"}

@@ -200,13 +200,13 @@ def teacher_needs_training(teacher: ModelFacts, names: Sequence[str], setting: s
     return True
 
 
-def check_pair(teacher: ModelFacts, student: ModelFacts, *, needs_dfl: bool) -> None:
+def check_pair(teacher: ModelFacts, student: ModelFacts, *, needing_bins: Sequence[str]) -> None:
     """Check that the outputs of both models can be compared anchor by anchor.
 
     Args:
         teacher: Facts of the teacher.
         student: Facts of the student.
-        needs_dfl: A term compares box distributions.
+        needing_bins: The terms that compare box distributions.
 
     Raises:
         UserError: Different family, strides, number of levels or bins, or no distribution where a term needs one.
@@ -227,8 +227,9 @@ def check_pair(teacher: ModelFacts, student: ModelFacts, *, needs_dfl: bool) -> 
             f"{pair} describe boxes differently (reg_max {teacher.reg_max} and {student.reg_max}); "
             "use two models of the same family"
         )
-    if needs_dfl and student.reg_max < 2:
+    if needing_bins and student.reg_max < 2:
+        off = " ".join(f"{name}.weight=0" for name in needing_bins)
         raise UserError(
-            f"student={student.source} has no box distribution (reg_max 1), which response_dfl needs; "
-            "switch it off with response_dfl.weight=0"
+            f"student={student.source} has no box distribution (reg_max 1), which {', '.join(needing_bins)} "
+            f"need{'s' if len(needing_bins) == 1 else ''}; switch off with {off}"
         )

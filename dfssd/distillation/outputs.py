@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
+
+from dfssd.distillation.heads import Tap
 
 
 @dataclass
@@ -17,10 +21,19 @@ class Outputs:
         feats: Feature maps of the compared layers, each (N, C_l, H_l, W_l).
         boxes: Box logits before the softmax over bins, (N, 4 * reg_max, A); channel = side * reg_max + bin.
         scores: Class logits, (N, nc, A).
-        level_sizes: Anchors of each level of the detection head; they add up to A.
+        levels: (height, width) of each level of the detection head [cells]; their products add up to A.
+        hidden: What the terms in use asked to see inside the head: tap -> maps of the levels, each (N, C, H_l, W_l).
+        head: The detection head itself, for terms that run a part of it.
     """
 
     feats: list[Tensor]
     boxes: Tensor
     scores: Tensor
-    level_sizes: list[int]
+    levels: list[tuple[int, int]]
+    hidden: Mapping[Tap, list[Tensor]] = field(default_factory=dict)
+    head: Any = None
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Anchors of each level."""
+        return [height * width for height, width in self.levels]

@@ -5,8 +5,8 @@ about training loops: the frozen teacher, its absence from EMA and checkpoints, 
 ``strip_optimizer``, fusing, resuming and DDP. Construction and loss are ours. Every trainable adapter lives in
 ``projector``, the one place besides ``student_model`` that Ultralytics restores.
 
-Left out on purpose: a second student or teacher forward, hooks of our own (they would be pickled into checkpoints),
-and a criterion attached from outside (the EMA would copy what it holds).
+Left out on purpose: a second student or teacher forward, lasting hooks of our own (they would be pickled into
+checkpoints), and a criterion attached from outside (the EMA would copy what it holds).
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.tal import dist2bbox, make_anchors
 from ultralytics.utils.torch_utils import copy_attr
 
+from dfssd.config import TERM_OPTIONS
+from dfssd.distillation.balance import DETECTION, GradientBalance
+from dfssd.distillation.heads import Tap, tap_channels, tapped
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.schedules import factor
 from dfssd.distillation.semi_loss import SemiDetectionLoss, take_images
@@ -64,7 +68,7 @@ class DistillationPair(DistillationModel):
     total = L_det(labelled) * N_l + trust * unsup_weight * ramp(step) * L_det(accepted pseudo boxes) * N_u
             + trust * N * sum_t weight_t * schedule_t(step) * L_t(all images)
 
-    Ultralytics sums detection losses over the images of a batch (a mean times N), hence the factors N. The one forward
+    The weights are fixed, or follow from the gradients (:mod:`dfssd.distillation.balance`). Ultralytics sums detection losses over the images of a batch (a mean times N), hence the factors N. The one forward
     pass of the teacher serves the terms and, with a ``labeler``, the pseudo boxes; it sees the weak view of unlabelled
     images, if the batch has one.
 
@@ -74,8 +78,10 @@ class DistillationPair(DistillationModel):
         labels (BatchLabels | None): The boxes of the unlabelled images in the last batch, for the health meter.
         agreement (tuple): In the last batch: anchors at which the student's best class was that of a sure teacher, and
             anchors at which the teacher was sure.
+        balance (GradientBalance | None): Sets the weights from the gradients; None: they are fixed.
         probe (bool): Measure the gradient of each term on the student in the next loss.
-        gradients (dict): The last measured gradient norms: term name or ``det`` -> L2 norm over student parameters.
+        gradients (dict): The last measured gradient norms: name of a weighted term, or ``det`` -> L2 norm over the
+            parameters of the student.
     """
 
     teacher_model: Any
@@ -93,18 +99,20 @@ class DistillationPair(DistillationModel):
         unsup_schedule: str = "constant",
         labeler: OnlineLabeler | None = None,
         weigh_boxes: bool = False,
+        balance: bool = False,
     ):
         """Wrap a pair that :mod:`dfssd.distillation.compatibility` has found to match.
 
         Args:
             teacher: Trained detection model with the classes of the student in its order; frozen, in eval mode.
             student: Detection model to train.
-            terms: Active terms: name -> options with ``weight`` and ``schedule``.
+            terms: Active terms: name -> options with ``weight``, ``schedule`` and, for ``balance``, ``share``.
             layers: Layers to compare, the same numbers in both models; empty: the inputs of the heads.
             unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
             unsup_schedule: Schedule of that weight.
             labeler: Makes pseudo boxes from the teacher's forward pass; None: the batch brings them.
             weigh_boxes: Weigh each pseudo box by its score in the YOLO loss; else all count as true boxes.
+            balance: Let the weights follow from the gradients and the shares of the terms.
         """
         nn.Module.__init__(self)
         device = next(student.parameters()).device
@@ -126,7 +134,10 @@ class DistillationPair(DistillationModel):
         self.labels: BatchLabels | None = None
         self.agreement = (0.0, 0.0)
         self.semi_loss: SemiDetectionLoss | None = None
-        self.weights = {name: (float(o["weight"]), str(o["schedule"])) for name, o in terms.items()}
+        self.weights = {name: float(o["weight"]) for name, o in terms.items()}
+        self.schedules = {name: str(o["schedule"]) for name, o in terms.items()}
+        shares = {name: float(o["share"]) for name, o in terms.items()} if balance else {}
+        self.balance = GradientBalance(self.weights, shares) if balance else None
         self.progress = (0, 1, 1)
         self.probe = False
         self.gradients: dict[str, float] = {}
@@ -150,13 +161,20 @@ class DistillationPair(DistillationModel):
             teacher_channels=tuple(self._teacher_feats[i].shape[1] for i in levels),
             reg_max=head.reg_max,
             nc=head.nc,
+            student_taps=tap_channels(head),
+            teacher_taps=tap_channels(self.teacher_model.model[-1]),
         )
         self._clear_features()
         built: dict[str, nn.Module] = {}
         for name, options in terms.items():
-            own = {k: v for k, v in options.items() if k not in {"weight", "schedule"}}
+            own = {k: v for k, v in options.items() if k not in TERM_OPTIONS}
             built[name] = TERMS[name](shape, **own)
         return built
+
+    @property
+    def taps(self) -> frozenset[Tap]:
+        """What the terms must see inside the detection heads."""
+        return frozenset().union(*(term.taps for term in self.projector.children()))  # type: ignore[arg-type]
 
     def _clear_features(self) -> None:
         self._teacher_feats.clear()
@@ -188,32 +206,52 @@ class DistillationPair(DistillationModel):
         self._clear_features()
         images = batch["img"]
         guided = self.trust > 0 and (len(self.projector) > 0 or self.labeler is not None)
-        if guided:
-            self._teach(batch)
-        preds = self.student_model(images)
+        taps = self.taps if guided else ()
+        with tapped(self.teacher_model.model[-1], taps) as theirs:
+            if guided:
+                self._teach(batch)
+        with tapped(self.student_model.model[-1], taps) as own:
+            preds = self.student_model(images)
         boxes = self._pseudo_boxes(batch, guided)
         ramp = factor(self.unsup_schedule, *self.progress)
         vectors, items = self._detection_loss()(preds, boxes, self.trust * self.unsup_weight * ramp)
-        count = len(vectors)
-        n = images.shape[0]
-        self.values, self.agreement = {}, (0.0, 0.0)
+        self.agreement, values = (0.0, 0.0), {}
         if guided:
-            student, teacher = self._outputs(self._student_feats), self._outputs(self._teacher_feats)
+            student = self._outputs(self._student_feats, self.student_model, own)
+            teacher = self._outputs(self._teacher_feats, self.teacher_model, theirs)
             self.agreement = _agreement(student.scores, teacher.scores, ~batch["labeled"])
+            values = {name: term(student, teacher, boxes) for name, term in self.projector.items()}
+        self.values = {name: value.detach() for name, value in values.items()}
+        factors = self._factors(vectors, values, images.shape[0])
         for name, term in self.projector.items():
-            weight, schedule = self.weights[name]
             if guided:
-                value = term(student, teacher, boxes)
-                self.values[name] = value.detach()
-                weighted = self.trust * weight * factor(schedule, *self.progress) * value
+                weighted = factors[name] * values[name]
             else:  # adapters stay in the graph, so that several processes agree on what is used
                 weighted = images.new_zeros(()) + 0.0 * sum(p.sum() for p in term.parameters())
             items[name] = weighted.detach()
-            vectors.append((n * weighted).reshape(1))
-        if self.probe and guided:
-            self._measure_gradients(vectors[:count], dict(zip(self.projector, vectors[count:])))
+            vectors.append((images.shape[0] * weighted).reshape(1))
         self._clear_features()
         return torch.cat(vectors), items
+
+    def weight(self, name: str) -> float:
+        """Weight of a term now, without schedule and trust."""
+        return self.balance.weight(name) if self.balance else self.weights[name]
+
+    def _factors(self, detection: list[Tensor], values: Mapping[str, Tensor], n: int) -> dict[str, float]:
+        """What each term is multiplied by in this batch; measures the gradients first, if this is a probe.
+
+        Args:
+            detection: Vectors of the detection loss.
+            values: Unweighted terms; none without a teacher.
+            n: Images in the batch.
+        """
+        norms = self._gradient_norms({DETECTION: torch.cat(detection), **values}) if self.probe and values else {}
+        if self.balance and norms:
+            self.balance.update({k: v if k == DETECTION else n * v for k, v in norms.items()})
+        factors = {k: self.trust * self.weight(k) * factor(self.schedules[k], *self.progress) for k in values}
+        if norms:
+            self.gradients = {k: v if k == DETECTION else n * factors[k] * v for k, v in norms.items()}
+        return factors
 
     def _teach(self, batch: Mapping[str, Any]) -> None:
         """The teacher's forward pass, on the weak views where there are any; the hooks keep what it says."""
@@ -261,27 +299,34 @@ class DistillationPair(DistillationModel):
         raw = head[1] if isinstance(head, tuple) else head
         return raw.get("one2many", raw)
 
-    def _outputs(self, captured: dict[int, Any]) -> Outputs:
+    def _outputs(self, captured: dict[int, Any], model: Any, hidden: Mapping[Tap, list[Tensor]]) -> Outputs:
         """Captured layer outputs as the value object that the terms read."""
         raw = self._raw(captured)
         return Outputs(
             feats=[captured[i] for i in range(len(self.feats_idx) - 1)],
             boxes=raw["boxes"],
             scores=raw["scores"],
-            level_sizes=[f.shape[2] * f.shape[3] for f in raw["feats"]],
+            levels=[(f.shape[2], f.shape[3]) for f in raw["feats"]],
+            hidden=hidden,
+            head=model.model[-1],
         )
 
-    def _measure_gradients(self, detection: list[Tensor], terms: Mapping[str, Tensor]) -> None:
-        """Norm of the gradient that the detection loss and each term put on the student's parameters."""
+    def _gradient_norms(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """L2 norm of the gradient that each loss puts on the student's parameters, mean over the processes."""
         parameters = [p for p in self.student_model.parameters() if p.requires_grad]
-        self.gradients = {}
-        for name, loss in {"det": torch.cat(detection), **terms}.items():
+        norms = {}
+        for name, loss in losses.items():
             if not loss.requires_grad:
-                self.gradients[name] = 0.0
+                norms[name] = loss.new_zeros(())
                 continue
             grads = torch.autograd.grad(loss.sum() * PROBE_SCALE, parameters, retain_graph=True, allow_unused=True)
-            norms = [g.float().norm() for g in grads if g is not None] or [loss.new_zeros(())]
-            self.gradients[name] = float(torch.stack(norms).norm() / PROBE_SCALE)
+            squares = [g.float().norm() for g in grads if g is not None] or [loss.new_zeros(())]
+            norms[name] = torch.stack(squares).norm() / PROBE_SCALE
+        table = torch.stack([norm.float() for norm in norms.values()])
+        if dist.is_initialized():  # all processes must come to the same weights
+            dist.all_reduce(table)
+            table /= dist.get_world_size()
+        return dict(zip(norms, table.tolist(), strict=True))
 
 
 def decode(raw: Mapping[str, Any], stride: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class SignalSelfTest:
         """
         self.pair, self.steps, self.frozen = pair, steps, frozen
         self.records: dict[str, dict[str, list[float | None]]] = {
-            name: {"by_epoch": [], "grad_share_by_probe": []} for name in pair.weights
+            name: {"by_epoch": [], "weight_by_epoch": [], "grad_share_by_probe": []} for name in pair.weights
         }
         optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
         adapters = dict(pair.projector.named_parameters())
@@ -109,6 +109,7 @@ class SignalSelfTest:
             value = float(means[name])
             # by position, since Ultralytics repeats an epoch after a loss that was not finite
             record["by_epoch"][epoch:] = [value if math.isfinite(value) else None]
+            record["weight_by_epoch"][epoch:] = [self.pair.weight(name)]
 
     def check_before_checkpoint(self, *, last: bool, updates: int) -> None:
         """Check that the teacher is the same bit for bit and that the adapters learn.
@@ -141,11 +142,11 @@ class SignalSelfTest:
     def terms(self) -> dict[str, dict[str, Any]]:
         """The record of each term for ``results.json``."""
         table = {}
-        for name, (weight, schedule) in self.pair.weights.items():
+        for name, schedule in self.pair.schedules.items():
             record = self.records[name]
             values, shares = record["by_epoch"], record["grad_share_by_probe"]
             table[name] = {
-                "weight": weight,
+                "weight": self.pair.weight(name),
                 "schedule": schedule,
                 "first": values[0] if values else None,
                 "last": values[-1] if values else None,

@@ -60,6 +60,7 @@ class StageSettings:
         teacher: Checkpoint of the frozen teacher; empty: the teacher is the moving average of the student.
         layers: Layers whose outputs the feature terms compare; empty: the inputs of the detection head.
         terms: Active terms with their options.
+        balance: The weights of the terms follow from their gradients.
         unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
         unsup_schedule: Schedule of that weight.
         selftest_steps: Batches in which every term is checked for signal.
@@ -81,6 +82,7 @@ class StageSettings:
     teacher: str = ""
     layers: tuple[int, ...] = ()
     terms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    balance: bool = False
     unsup_weight: float = 1.0
     unsup_schedule: str = "constant"
     selftest_steps: int = 3

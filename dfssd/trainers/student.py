@@ -20,6 +20,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
+from dfssd.distillation.balance import EVERY
 from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.pseudo_labels.labels import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
@@ -93,6 +94,7 @@ class StudentTrainer(StageTrainer):
             unsup_schedule=s.unsup_schedule,
             labeler=self._labeler(),
             weigh_boxes=s.weigh_boxes,
+            balance=s.balance,
         )
         if weights is not None:
             self.model.projector.load_state_dict(weights.projector.state_dict())
@@ -181,7 +183,8 @@ class StudentTrainer(StageTrainer):
         pair = self.pair
         per_epoch = self.settings.batches_per_epoch
         pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
-        pair.probe = self._batch_in_epoch == 0 or self.batches_done < self.settings.selftest_steps
+        early = self.batches_done < self.settings.selftest_steps
+        pair.probe = early or self._batch_in_epoch % (EVERY if pair.balance else per_epoch) == 0
         self._batch_in_epoch += 1
         self._unlabeled_in_batch = int((~batch["labeled"]).sum())
         return batch
@@ -196,6 +199,7 @@ class StudentTrainer(StageTrainer):
             "health": self.health,
             "starved": [n for n in self.meter.names if self.health and not any(h[f"class/{n}"] for h in self.health)],
             "thresholds": labeler.thresholds.state_dict() if labeler else None,
+            "balance": self.pair.balance.state_dict() if self.pair.balance else None,
         }
         return {**super().summary(), "distill": distill}
 
@@ -217,6 +221,8 @@ class StudentTrainer(StageTrainer):
             trainer.guard.load_state_dict(before["guard"], trainer.start_epoch)
             if pair.labeler and before["thresholds"]:
                 pair.labeler.thresholds.load_state_dict(before["thresholds"])
+            if pair.balance and before["balance"]:
+                pair.balance.load_state_dict(before["balance"])
 
     def _follow_student(self) -> None:
         """Make the teacher the moving average of the student, if it is one."""
@@ -262,6 +268,8 @@ class StudentTrainer(StageTrainer):
                 LOGGER.warning("no pseudo box was accepted in this epoch: the unlabelled images have taught no box")
             self.health[self.epoch :] = [health]
         columns = {f"pseudo/{k}".replace(",", " "): float("nan") if v is None else v for k, v in health.items()}
+        if self.pair.balance:
+            columns |= {f"weight/{name}": self.pair.weight(name) for name in self.pair.weights}
         super().save_metrics(metrics={**metrics, **columns})
         if line := self.guard.step(self.epoch, float(self.metrics.get("metrics/mAP50-95(B)", 0.0))):
             LOGGER.warning(line)

@@ -9,7 +9,8 @@ import torch
 
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms import PairShape
-from dfssd.distillation.terms.hwjs import HierarchicalJS, level_weights, spatial_js, standardize
+from dfssd.distillation.terms.base import standardize
+from dfssd.distillation.terms.hwjs import HierarchicalJS, level_weights, spatial_js
 
 LN2 = math.log(2)
 
@@ -19,7 +20,7 @@ def maps(seed: int, *shape: int, dtype=torch.float32) -> torch.Tensor:
 
 
 def outputs(feats: list[torch.Tensor]) -> Outputs:
-    return Outputs(feats, torch.zeros(2, 16, 1), torch.zeros(2, 3, 1), [1])
+    return Outputs(feats, torch.zeros(2, 16, 1), torch.zeros(2, 3, 1), [(1, 1)])
 
 
 def test_identity_is_zero():

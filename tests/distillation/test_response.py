@@ -16,7 +16,7 @@ def logits(seed: int, *shape: int, dtype=torch.float64) -> torch.Tensor:
 
 
 def outputs(boxes: torch.Tensor, scores: torch.Tensor, sizes: list[int]) -> Outputs:
-    return Outputs([], boxes, scores, sizes)
+    return Outputs([], boxes, scores, [(size, 1) for size in sizes])
 
 
 # class scores

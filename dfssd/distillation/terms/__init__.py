@@ -6,7 +6,16 @@ import inspect
 from typing import Any
 
 from dfssd.distillation.terms.base import PairShape, Term
+from dfssd.distillation.terms.crd import CrossResponseCls, CrossResponseDfl, CrossResponseGiou
+from dfssd.distillation.terms.cwd import ChannelWise
+from dfssd.distillation.terms.ded import Decoupled, Structure
+from dfssd.distillation.terms.drd import InstanceRelation, PixelRelation
+from dfssd.distillation.terms.fgd import FocalGlobal
 from dfssd.distillation.terms.hwjs import HierarchicalJS
+from dfssd.distillation.terms.ld import Localisation
+from dfssd.distillation.terms.mgd import MaskedGenerative
+from dfssd.distillation.terms.mimic import Mimic
+from dfssd.distillation.terms.pkd import Pearson
 from dfssd.distillation.terms.response import ClsResponse, DflResponse, LogitMSE
 
 __all__ = ["TERMS", "PairShape", "Term", "term_meanings", "term_options"]
@@ -16,6 +25,19 @@ TERMS: dict[str, type[Term]] = {
     "response_cls": ClsResponse,
     "response_dfl": DflResponse,
     "logit_mse": LogitMSE,
+    "crd_cls": CrossResponseCls,
+    "crd_dfl": CrossResponseDfl,
+    "crd_giou": CrossResponseGiou,
+    "ded": Decoupled,
+    "ded_structure": Structure,
+    "drd_pixel": PixelRelation,
+    "drd_instance": InstanceRelation,
+    "cwd": ChannelWise,
+    "fgd": FocalGlobal,
+    "ld": Localisation,
+    "mgd": MaskedGenerative,
+    "mimic": Mimic,
+    "pkd": Pearson,
 }
 
 

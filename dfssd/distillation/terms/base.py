@@ -7,12 +7,14 @@ adapters. Weight, schedule and the factor N of Ultralytics' batch loss are appli
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dfssd.distillation.heads import Tap
 from dfssd.distillation.outputs import Outputs
 
 
@@ -25,12 +27,16 @@ class PairShape:
         teacher_channels: The same for the teacher.
         reg_max: Bins of the box distribution, equal in both.
         nc: Classes, equal in both.
+        student_taps: Channels of each tap inside the student's detection head, level by level.
+        teacher_taps: The same for the teacher.
     """
 
     student_channels: tuple[int, ...]
     teacher_channels: tuple[int, ...]
     reg_max: int
     nc: int
+    student_taps: Mapping[Tap, tuple[int, ...]] = field(default_factory=dict)
+    teacher_taps: Mapping[Tap, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Term(nn.Module):
@@ -39,11 +45,23 @@ class Term(nn.Module):
     A subclass takes its options as keyword arguments with defaults and annotations: the strict configuration and
     ``--help`` read them, and the first line of the class docstring, from there. Option values are checked in the
     constructor, with a ``ValueError`` of one sentence.
+
+    Attributes:
+        needs_bins: The term compares box distributions, which heads with one bin per side (YOLO26) do not have.
+        taps: What the term must see inside the detection heads.
     """
+
+    needs_bins: ClassVar[bool] = False
+    taps: frozenset[Tap] = frozenset()
 
     def __init__(self, shape: PairShape):
         super().__init__()
         self.shape = shape
+        if self.needs_bins and shape.reg_max < 2:
+            raise ValueError(
+                f"a detection head with box distributions is needed, but reg_max is {shape.reg_max}; "
+                "switch the term off with weight=0"
+            )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
         """Value of the term for one batch.
@@ -51,12 +69,102 @@ class Term(nn.Module):
         Args:
             student: Outputs of the student, with gradient.
             teacher: Outputs of the teacher; no gradient is sent back into them.
-            batch: Training batch as Ultralytics builds it, for terms that look at boxes.
+            batch: For terms that look at boxes: ``bboxes`` (M, 4) xywh in 0-1 and ``batch_idx`` (M,), true boxes and
+                accepted pseudo boxes alike, and ``ignore_bboxes``, ``ignore_batch_idx``, where nothing is known.
 
         Returns:
             Scalar in at least fp32, a mean over the images of the batch (not multiplied by N), finite.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement forward")
+
+
+class FeatureTerm(Term):
+    """A term that compares the maps of the chosen layers, level by level.
+
+    A 1x1 convolution per level brings the student's maps to the teacher's channels. Networks of equal width start
+    with the identity there. The value is the mean of :meth:`compare` over the levels.
+    """
+
+    def __init__(self, shape: PairShape, *, bias: bool = False):
+        """Build the adapters.
+
+        Args:
+            shape: Channels of the compared layers.
+            bias: Give them a bias; without sense where the comparison takes a constant out again.
+
+        Raises:
+            ValueError: The networks do not have the same number of layers, at least one.
+        """
+        super().__init__(shape)
+        if len(shape.student_channels) != len(shape.teacher_channels) or not shape.student_channels:
+            raise ValueError(
+                f"student and teacher must have the same number of compared layers, at least one, not "
+                f"{len(shape.student_channels)} and {len(shape.teacher_channels)}"
+            )
+        self.align = nn.ModuleList(
+            adapter(cs, ct, bias) for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True)
+        )
+
+    def pairs(self, student: Outputs, teacher: Outputs, images: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Aligned map of the student and detached map of the teacher, (N, C_t, H, W) both, of each level.
+
+        Args:
+            student: Outputs of the student.
+            teacher: Outputs of the teacher.
+            images: Numbers of the images to compare; None for all.
+
+        Raises:
+            ValueError: The number of maps does not fit.
+        """
+        if not len(self.align) == len(student.feats) == len(teacher.feats):
+            raise ValueError(
+                f"the term was built for {len(self.align)} layers but got {len(student.feats)} maps of the student and "
+                f"{len(teacher.feats)} of the teacher"
+            )
+        for align, fs, ft in zip(self.align, student.feats, teacher.feats, strict=True):
+            if images is not None:
+                fs, ft = fs[images], ft[images]
+            yield align(fs), ft.detach()
+
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+        """Distance between the aligned maps of one level, scalar."""
+        raise NotImplementedError(f"{type(self).__name__} must implement compare")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """Mean of :meth:`compare` over the levels."""
+        pairs = enumerate(self.pairs(student, teacher))
+        return torch.stack([self.compare(level, fs, ft, batch) for level, (fs, ft) in pairs]).mean()
+
+
+def adapter(student: int, teacher: int, bias: bool = False) -> nn.Conv2d:
+    """1x1 convolution from the student's to the teacher's channels; the identity at first if they are as many."""
+    conv = nn.Conv2d(student, teacher, 1, bias=bias)
+    if student == teacher:
+        nn.init.dirac_(conv.weight)
+        if bias:
+            nn.init.zeros_(conv.bias)
+    return conv
+
+
+def mean(values: Tensor) -> Tensor:
+    """Mean of all elements; 0, with a gradient, where there are none."""
+    return values.sum() / max(1, values.numel())
+
+
+def standardize(x: Tensor) -> Tensor:
+    """Each channel to mean 0 and variance 1 over the batch and all places, without learned scale (fp32 or fp64).
+
+    This is a batch normalisation that always uses the statistics of the map at hand. Student and teacher maps differ in
+    scale by nature, so they must not share statistics; and as the terms only ever run in training, running averages
+    would never be read.
+
+    Args:
+        x: Maps, (N, C, H, W).
+    """
+    (x,) = exact(x.contiguous())  # sums over the places run over neighbours in memory then
+    if x.numel() <= x.shape[1]:  # one place in all, or no image: the variance is not defined, the distance is 0
+        return x - x.detach()
+    return nn.functional.batch_norm(x, None, None, training=True)
 
 
 def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -96,6 +204,17 @@ def check_positive(name: str, value: Any) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise ValueError(f"{name}={value} must be a number > 0")
+    return float(value)
+
+
+def check_share(name: str, value: Any, *, least: float = 0.0, below: float = 1.0) -> float:
+    """``value`` as a float.
+
+    Raises:
+        ValueError: It is not a number from ``least`` up to, but not including, ``below``.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < below:
+        raise ValueError(f"{name}={value} must be a number >= {least:g} and < {below:g}")
     return float(value)
 
 

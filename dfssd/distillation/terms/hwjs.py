@@ -11,35 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import (
+    FeatureTerm,
     PairShape,
-    Term,
     check_choice,
     check_positive,
     check_same_shape,
     exact,
     no_autocast,
+    standardize,
 )
-
-
-def standardize(x: Tensor) -> Tensor:
-    """Each channel to mean 0 and variance 1 over the batch and all places, without learned scale (fp32 or fp64).
-
-    This is a batch normalisation that always uses the statistics of the map at hand. Student and teacher maps differ in
-    scale by nature, so they must not share statistics; and as the terms only ever run in training, running averages
-    would never be read.
-
-    Args:
-        x: Maps, (N, C, H, W).
-    """
-    (x,) = exact(x.contiguous())  # the softmax over the places runs over neighbours in memory then
-    if x.numel() <= x.shape[1]:  # one place in all, or no image: the variance is not defined, the divergence is 0
-        return x - x.detach()
-    return F.batch_norm(x, None, None, training=True)
 
 
 class _JensenShannon(torch.autograd.Function):
@@ -117,11 +101,10 @@ def level_weights(divergences: Tensor, temperature: float = 0.1) -> Tensor:
     return torch.softmax(divergences.detach() / temperature, dim=0)
 
 
-class HierarchicalJS(Term):
+class HierarchicalJS(FeatureTerm):
     """Feature term of DFSSD: where each channel looks, compared by Jensen-Shannon divergence (HW-JS).
 
-    A 1x1 convolution per level maps the student's channels to the teacher's. It has no bias, which the
-    standardisation would take out again.
+    The adapters have no bias, which the standardisation would take out again.
     """
 
     def __init__(
@@ -147,23 +130,17 @@ class HierarchicalJS(Term):
             ValueError: An option has a wrong value, or the networks do not have the same number of layers.
         """
         super().__init__(shape)
-        if len(shape.student_channels) != len(shape.teacher_channels) or not shape.student_channels:
-            raise ValueError(
-                f"student and teacher must have the same number of compared layers, at least one, not "
-                f"{len(shape.student_channels)} and {len(shape.teacher_channels)}"
-            )
         self.tau = check_positive("tau", tau)
         self.layer_temperature = check_positive("layer_temperature", layer_temperature)
         self.weights = check_choice("weights", weights, ("softmax", "uniform"))
         self.images = check_positive("images", images)
         if self.images > 1:
             raise ValueError(f"images={images} must be a share in (0, 1]")
-        self.align = nn.ModuleList()
-        for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True):
-            conv = nn.Conv2d(cs, ct, 1, bias=False)
-            if cs == ct:  # networks of equal width start with nothing in between
-                nn.init.dirac_(conv.weight)
-            self.align.append(conv)
+
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+        """:func:`spatial_js` of the standardised maps, in [0, tau^2 ln 2]."""
+        with no_autocast(student):
+            return spatial_js(standardize(student), standardize(teacher), self.tau)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
         """Weighted mean of the divergences of all levels, in [0, tau^2 ln 2].
@@ -171,22 +148,11 @@ class HierarchicalJS(Term):
         Raises:
             ValueError: Number or size of the maps does not fit.
         """
-        if not len(self.align) == len(student.feats) == len(teacher.feats):
-            raise ValueError(
-                f"the term was built for {len(self.align)} layers but got {len(student.feats)} maps of the student and "
-                f"{len(teacher.feats)} of the teacher"
-            )
-        pairs = list(zip(student.feats, teacher.feats, strict=True))
-        n = len(student.feats[0])
+        n, chosen = len(student.feats[0]), None
         if (some := max(1, round(self.images * n))) < n:
             chosen = torch.randperm(n)[:some].to(student.feats[0].device)
-            pairs = [(fs[chosen], ft[chosen]) for fs, ft in pairs]
-        values = []
-        for align, (fs, ft) in zip(self.align, pairs, strict=True):
-            aligned = align(fs)
-            with no_autocast(fs):
-                values.append(spatial_js(standardize(aligned), standardize(ft.detach()), self.tau))
-        divergences = torch.stack(values)
+        pairs = enumerate(self.pairs(student, teacher, chosen))
+        divergences = torch.stack([self.compare(level, fs, ft, batch) for level, (fs, ft) in pairs])
         if self.weights == "uniform":
             return divergences.mean()
         return (level_weights(divergences, self.layer_temperature) * divergences).sum()

@@ -27,7 +27,8 @@ def confidence(teacher_scores: Tensor) -> Tensor:
     return teacher_scores.sigmoid().amax(1)
 
 
-def _per_confidence(total: Tensor, weight: Tensor) -> Tensor:
+def per_confidence(total: Tensor, weight: Tensor) -> Tensor:
+    """``total`` divided by the sum of ``weight`` (N, A), at least by N."""
     return total / weight.sum().clamp(min=max(1, weight.shape[0]))
 
 
@@ -53,7 +54,7 @@ def cls_response(student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
         z, zt = exact(student_scores, teacher_scores)
         target = zt.sigmoid()
         bce = F.binary_cross_entropy_with_logits(z, target, reduction="none")
-        return _per_confidence(((z.sigmoid() - target).abs() * bce).sum(), confidence(zt))
+        return per_confidence(((z.sigmoid() - target).abs() * bce).sum(), confidence(zt))
 
 
 def dfl_response(
@@ -93,7 +94,7 @@ def dfl_response(
         log_t = F.log_softmax(zt.view(n, 4, reg_max, anchors) / temperature, dim=2)
         kl = (log_t.exp() * (log_t - log_s)).sum(2).mean(1)
         weight = confidence(scores)
-        return _per_confidence(temperature**2 * (weight * kl).sum(), weight)
+        return per_confidence(temperature**2 * (weight * kl).sum(), weight)
 
 
 def logit_mse(student: Outputs, teacher: Outputs) -> Tensor:
@@ -135,6 +136,8 @@ class ClsResponse(Term):
 class DflResponse(Term):
     """Response term for boxes: the student's distribution of each box side against the teacher's (DFL bins)."""
 
+    needs_bins = True
+
     def __init__(self, shape: PairShape, *, temperature: float = 1.0):
         """Set the temperature of the softmax over the bins.
 
@@ -143,11 +146,6 @@ class DflResponse(Term):
         """
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
-        if shape.reg_max < 2:
-            raise ValueError(
-                f"a detection head with box distributions is needed, but reg_max is {shape.reg_max}; "
-                "switch the term off with weight=0"
-            )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
         """:func:`dfl_response` of the box logits, weighted by the teacher's class scores."""
@@ -160,5 +158,5 @@ class LogitMSE(Term):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
         """:func:`logit_mse` of both networks."""
-        detached = Outputs(teacher.feats, teacher.boxes.detach(), teacher.scores.detach(), teacher.level_sizes)
+        detached = Outputs(teacher.feats, teacher.boxes.detach(), teacher.scores.detach(), teacher.levels)
         return logit_mse(student, detached)

@@ -1,0 +1,152 @@
+"""CRD: cross-response distillation, the student's features judged by the teacher's own detection head.
+
+The response part of TKD and TSKD, that is CrossKD (arXiv:2306.11369) on YOLO heads. A branch of a detection head has
+three stages. The student's map before stage k (its *tap*) goes through an adapter, is brought to the scale of the
+teacher's map at the same place, and through the rest of the frozen teacher's branch. The result r is compared with what
+the teacher says itself, z_t. So the last layers of the student learn from labels alone, and the two teachings do not
+meet in one layer. Boxes are not needed.
+
+What differs from the published code, which is for other detectors: SiLU in place of ReLU (the teacher's own activation),
+an adapter where the hidden widths differ, and the normaliser of :mod:`dfssd.distillation.terms.response`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
+
+from dfssd.distillation.heads import Tap, finish
+from dfssd.distillation.outputs import Outputs
+from dfssd.distillation.terms.base import PairShape, Term, adapter, check_same_shape, exact, no_autocast
+from dfssd.distillation.terms.response import cls_response, confidence, dfl_response, per_confidence
+
+
+def align_scale(student: Tensor, teacher: Tensor) -> Tensor:
+    """The student's map with mean and standard deviation of the teacher's, channel by channel.
+
+        (x - mean(x)) / (std(x) + 1e-6) * std(t) + mean(t),     over images and places
+
+    Gradient passes through the statistics of the student. fp32, since 1e-6 is nothing in half precision.
+
+    Args:
+        student: Map of the student, (N, C, H, W).
+        teacher: Map of the teacher, same shape; no gradient is sent into it.
+
+    Returns:
+        (N, C, H, W), fp32 (fp64 for fp64 inputs). A map of a single value per channel keeps it.
+
+    Raises:
+        ValueError: Shapes differ or are not (N, C, H, W).
+    """
+    check_same_shape("hidden maps", student, teacher, "N, C, H, W")
+    with no_autocast(student):
+        s, t = exact(student, teacher.detach())
+        if s.numel() <= s.shape[1]:
+            return s
+        over = (0, 2, 3)
+        deviation = (s.var(over, keepdim=True) + 1e-12).sqrt()  # a root has no gradient at 0
+        scaled = (s - s.mean(over, keepdim=True)) / (deviation + 1e-6)
+        return scaled * t.std(over, keepdim=True) + t.mean(over, keepdim=True)
+
+
+def distances(boxes: Tensor, reg_max: int) -> Tensor:
+    """Raw box outputs (N, 4 * reg_max, A) -> distances to the four sides [cells], (N, 4, A): the mean of the bins."""
+    if reg_max < 2:
+        return boxes
+    n, _, anchors = boxes.shape
+    bins = torch.arange(reg_max, dtype=boxes.dtype, device=boxes.device)
+    return torch.einsum("nsba,b->nsa", boxes.view(n, 4, reg_max, anchors).softmax(2), bins)
+
+
+def giou_response(boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, reg_max: int) -> Tensor:
+    """Confidence-weighted distance between decoded boxes at the same anchors, 1 - GIoU (arXiv:1902.09630).
+
+        sum_{n,a} w_a (1 - GIoU(d, d_t)) / max(N, sum_{n,a} w_a)      in [0, 2]
+
+    Args:
+        boxes: Box outputs to judge, (N, 4 * reg_max, A), channel = side * reg_max + bin.
+        teacher_boxes: Box outputs of the teacher, same shape.
+        teacher_scores: Class logits of the teacher, (N, nc, A), for the weights w_a = max_c sigmoid.
+        reg_max: Bins per side; 1: the outputs are the distances.
+
+    Returns:
+        Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
+
+    Raises:
+        ValueError: Shapes differ.
+    """
+    check_same_shape("box logits", boxes, teacher_boxes, "N, 4*reg_max, A")
+    with no_autocast(boxes):
+        sides = [distances(x, reg_max).transpose(1, 2) for x in exact(boxes, teacher_boxes)]
+        own, theirs = (torch.cat([-d[..., :2], d[..., 2:]], -1) for d in sides)  # corners seen from the anchor
+        gap = generalized_box_iou_loss(own, theirs)
+        weight = confidence(*exact(teacher_scores))
+        return per_confidence((weight * gap).sum(), weight)
+
+
+class CrossResponse(Term):
+    """What the three terms share: the student's hidden maps through the rest of one branch of the teacher's head."""
+
+    branch = ""
+
+    def __init__(self, shape: PairShape, *, stage: int = 1):
+        """Build the adapters.
+
+        Args:
+            shape: Widths of the heads.
+            stage: Stages that the student does itself: 0 (the teacher's whole branch judges the maps of the neck), 1 or
+                2 (only its last 1x1 convolution does).
+
+        Raises:
+            ValueError: No such stage.
+        """
+        super().__init__(shape)
+        if stage not in (0, 1, 2) or isinstance(stage, bool):
+            raise ValueError(f"stage={stage} must be one of: 0, 1, 2")
+        self.tap: Tap = (self.branch, stage)
+        self.taps = frozenset({self.tap})
+        widths = zip(shape.student_taps[self.tap], shape.teacher_taps[self.tap], strict=True)
+        self.align = nn.ModuleList(nn.Identity() if s == t else adapter(s, t) for s, t in widths)
+
+    def replay(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """The teacher's verdict r on the student's hidden maps, (N, 4 * reg_max or nc, A)."""
+        own: Sequence[Tensor] = student.hidden[self.tap]
+        theirs: Sequence[Tensor] = teacher.hidden[self.tap]
+        pairs = zip(self.align, own, theirs, strict=True)
+        return finish(teacher.head, self.tap, [align_scale(align(s), t) for align, s, t in pairs])
+
+
+class CrossResponseCls(CrossResponse):
+    """CRD for classes: the teacher's head on the student's hidden maps must give the teacher's class scores."""
+
+    branch = "cls"
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """:func:`~dfssd.distillation.terms.response.cls_response` of the teacher's verdict."""
+        return cls_response(self.replay(student, teacher), teacher.scores.detach())
+
+
+class CrossResponseDfl(CrossResponse):
+    """CRD for boxes: the teacher's head on the student's hidden maps must give the teacher's box distributions."""
+
+    branch, needs_bins = "box", True
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """:func:`~dfssd.distillation.terms.response.dfl_response` of the teacher's verdict."""
+        boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
+        return dfl_response(self.replay(student, teacher), boxes, scores, self.shape.reg_max)
+
+
+class CrossResponseGiou(CrossResponse):
+    """CRD for decoded boxes (GIoU), also for heads without box distributions."""
+
+    branch = "box"
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """:func:`giou_response` of the teacher's verdict."""
+        boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
+        return giou_response(self.replay(student, teacher), boxes, scores, self.shape.reg_max)

@@ -1,0 +1,57 @@
+"""MGD: masked generative distillation (Yang et al., ECCV 2022, arXiv:2205.01529)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfssd.distillation.terms.base import (
+    FeatureTerm,
+    PairShape,
+    check_same_shape,
+    check_share,
+    exact,
+    mean,
+    no_autocast,
+)
+
+
+def mse(generated: Tensor, teacher: Tensor) -> Tensor:
+    """mean((G - F_t)^2) >= 0; maps (N, C, H, W), scalar in fp32; 0 for an empty batch. Published as a sum over N.
+
+    Raises:
+        ValueError: Shapes differ or are not (N, C, H, W).
+    """
+    check_same_shape("feature maps", generated, teacher, "N, C, H, W")
+    with no_autocast(generated):
+        a, b = exact(generated, teacher)
+        return mean((a - b).square())
+
+
+class MaskedGenerative(FeatureTerm):
+    """MGD: the teacher's features made from a part of the student's, by two convolutions."""
+
+    def __init__(self, shape: PairShape, *, masked: float = 0.65):
+        """Build adapters and generators (3x3 convolution, ReLU, 3x3 convolution).
+
+        Args:
+            shape: Channels of the compared layers.
+            masked: Share of the places that are hidden, [0, 1), drawn anew for every image.
+
+        Raises:
+            ValueError: ``masked`` has a wrong value.
+        """
+        super().__init__(shape, bias=True)
+        self.masked = check_share("masked", masked)
+        self.generators = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, c, 3, padding=1))
+            for c in shape.teacher_channels
+        )
+
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+        """:func:`mse` between the teacher's map and the one made from the visible places."""
+        n, _, h, w = student.shape
+        visible = torch.rand(n, 1, h, w, device=student.device) >= self.masked
+        return mse(self.generators[level](student * visible), teacher)

@@ -1,0 +1,48 @@
+"""Mimic: the student's features must equal the teacher's (Li et al., CVPR 2017, "Mimicking very efficient network")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, no_autocast
+
+
+def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance as a share of the teacher's variance.
+
+        mean((F_s - F_t)^2) / (mean((F_t - m_c)^2) + 1e-6)      >= 0
+
+    with the mean m_c of each channel over images and places. 1 is what a student reaches that knows these means only, so
+    the value can be read, and does not depend on the scale of the teacher.
+
+    Args:
+        student: Aligned map of the student, (N, C, H, W).
+        teacher: Map of the teacher, same shape.
+
+    Returns:
+        Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
+
+    Raises:
+        ValueError: Shapes differ or are not (N, C, H, W).
+    """
+    check_same_shape("feature maps", student, teacher, "N, C, H, W")
+    with no_autocast(student):
+        fs, ft = exact(student, teacher)
+        if not fs.numel():
+            return fs.sum()
+        spread = (ft - ft.mean((0, 2, 3), keepdim=True)).square().mean()
+        return (fs - ft).square().mean() / (spread + 1e-6)
+
+
+class Mimic(FeatureTerm):
+    """Mimic: normalised mean squared error between the features."""
+
+    def __init__(self, shape: PairShape):
+        """Build the adapters, with bias: the means of the channels count."""
+        super().__init__(shape, bias=True)
+
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+        """:func:`normalised_mse` of one level."""
+        return normalised_mse(student, teacher)

@@ -1,0 +1,109 @@
+"""DRD: no, one and two defects, the order of defects, images apart, and graphs that stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dfssd.distillation.terms import TERMS
+from dfssd.distillation.terms.drd import (
+    PixelGraph,
+    instance_relation,
+    instances,
+    largest_per_image,
+    pixel_relation,
+    reason,
+)
+from tests.distillation.test_terms import SHAPE, make_outputs, value_of
+
+
+def maps(seed: int, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+BOXES = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.4, 0.3, 0.9, 0.9], [0.2, 0.5, 0.4, 0.8]])
+IMAGE = torch.tensor([0, 0, 1])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_any_number_of_defects(count: int) -> None:
+    student = maps(1).requires_grad_()
+    value = instance_relation(student, maps(2), BOXES[:count], IMAGE[:count])
+    value.backward()
+    assert torch.isfinite(value) and (value > 0) == (count > 0) and torch.isfinite(student.grad).all()
+    assert instance_relation(maps(1), maps(1), BOXES[:count], IMAGE[:count]) == 0
+
+
+def test_order_of_defects_does_not_matter_and_their_image_does() -> None:
+    value = instance_relation(maps(1), maps(2), BOXES, IMAGE)
+    order = torch.tensor([2, 0, 1])
+    assert instance_relation(maps(1), maps(2), BOXES[order], IMAGE[order]).item() == pytest.approx(value.item())
+    assert instance_relation(maps(1), maps(2), BOXES, torch.tensor([0, 1, 1])).item() != pytest.approx(value.item())
+
+
+def test_reasoning_by_hand() -> None:
+    """Two like defects of one image share; a single one of another image only meets itself."""
+    vectors = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]])
+    own, other = torch.softmax(torch.tensor([4 / 2, 0.0]), 0).tolist()
+    expected = torch.tensor([[2 + 2 * own, 2 * other, 0, 0], [2 * other, 2 + 2 * own, 0, 0], [0, 0, 6.0, 0]])
+    torch.testing.assert_close(reason(vectors, IMAGE), expected)
+
+
+def test_instances_come_from_inside_their_box() -> None:
+    x = maps(1, torch.float32).abs()
+    inside, changed = instances(x, BOXES[2:], IMAGE[2:]), x.clone()
+    changed[0] *= 5  # another image
+    torch.testing.assert_close(instances(changed, BOXES[2:], IMAGE[2:]), inside)
+    assert inside.mean().item() == pytest.approx(0, abs=1e-5) and inside.var().item() == pytest.approx(1, abs=0.05)
+
+
+def test_gradient() -> None:
+    student = maps(1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: instance_relation(s, maps(2), BOXES, IMAGE), (student,), atol=1e-4)
+
+
+def test_largest_defects_are_kept_in_each_image() -> None:
+    boxes = torch.tensor([[0, 0, 0.1, 0.1], [0, 0, 0.5, 0.5], [0, 0, 0.3, 0.3], [0, 0, 0.2, 0.2]])
+    image = torch.tensor([1, 1, 1, 0])
+    assert sorted(largest_per_image(boxes, image, 2).tolist()) == [1, 2, 3]
+    assert len(largest_per_image(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))) == 0
+
+
+def test_graphs_are_fixed_by_their_seed_and_are_no_parameters() -> None:
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    graph = PixelGraph(4, 3, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not list(graph.parameters()) and len(list(graph.buffers())) == 5
+    again = PixelGraph(4, 3, torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(graph.buffers(), again.buffers(), strict=True))
+    assert pixel_relation(maps(1), maps(1), graph) == 0
+    assert pixel_relation(7 * maps(1) - 2, maps(1), graph).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_graph_by_hand() -> None:
+    graph = PixelGraph(2, 1, torch.Generator().manual_seed(0))
+    x = maps(3, torch.float32)[:, :2]
+    v, b = graph.values, graph.bases
+    z = torch.einsum("sc,nchw,mk,nkhw->nsm", v, x, b, x) / 64
+    h = torch.einsum("ts,nsm->ntm", graph.over_states, (torch.einsum("nsm,km->nsk", z, graph.over_nodes) + z).relu())
+    y = torch.einsum("ct,ntm,mk,nkhw->nchw", graph.back, h, b, x)
+    y = (y - y.mean((0, 2, 3), keepdim=True)) / (y.var((0, 2, 3), keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(graph(x), x + y, rtol=1e-3, atol=1e-4)
+
+
+def test_resampled_graphs_change_with_every_batch_and_fixed_ones_do_not() -> None:
+    student, teacher = make_outputs(False, 1), make_outputs(True, 2)
+    for graphs, same in (("fixed", True), ("resample", False)):
+        term = TERMS["drd_pixel"](SHAPE, graphs=graphs)
+        torch.manual_seed(0)
+        first, second = (value_of(term, student, teacher).item() for _ in range(2))
+        assert (first == second) is same
+
+
+def test_graphs_are_saved_with_the_adapters() -> None:
+    term, other = TERMS["drd_pixel"](SHAPE, seed=1), TERMS["drd_pixel"](SHAPE, seed=2)
+    student, teacher = make_outputs(False, 1), make_outputs(True, 2)
+    assert value_of(term, student, teacher) != value_of(other, student, teacher)
+    other.load_state_dict(term.state_dict())
+    assert value_of(term, student, teacher) == value_of(other, student, teacher)
