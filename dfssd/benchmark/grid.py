@@ -116,7 +116,7 @@ class Grid:
         points = _points(tree, path)
         split, oracle = tree.get("split"), None
         if split is not None and not (isinstance(split, str) and len(points) == 1 and not tree.get(ORACLE)):
-            raise UserError(f"{path.name}: split is one folder of lists: give one share in labeled and no oracle with it")
+            raise UserError(f"{path.name}: split is one folder of lists: give one share in labeled, and no oracle")
         if tree.get(ORACLE):
             oracle = {**later, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
             if clash := sorted((FIXED - {"labeled"}) & set(oracle)):

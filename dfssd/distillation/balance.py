@@ -1,12 +1,13 @@
 """Weights from gradients: each term gets the part of the student's gradient that it is meant to have.
 
-Terms differ in scale by orders of magnitude, and so does one term between two networks, two data sets or the beginning and
-the end of a training. A fixed weight that helps here hurts there. With ``balance=auto`` the weight follows from what is
-measured every :data:`EVERY` batches::
+Terms differ in scale by orders of magnitude, and so does one term between two networks, two data sets or the beginning
+and the end of a training. A fixed weight that helps here hurts there. With ``balance=auto`` the weight follows from
+what is measured every :data:`EVERY` batches::
 
     weight = share * |gradient of the detection loss| / |gradient of the unweighted term|
 
-with L2 norms over all parameters of the student, smoothed as geometric means (:data:`DECAY`), since norms vary by factors.
+with L2 norms over all parameters of the student, smoothed as geometric means (:data:`DECAY`), since norms vary by
+factors.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class GradientBalance:
         self.norms: dict[str, float] = {}
 
     def update(self, norms: Mapping[str, float]) -> None:
-        """Take one measurement: gradient norms of ``det`` and of the unweighted terms; what is not above 0 is no evidence."""
+        """Take one measurement: gradient norms of ``det`` and of the unweighted terms; a norm of 0 is no evidence."""
         for name, norm in norms.items():
             if norm > 0 and math.isfinite(norm):
                 value = math.log(norm)

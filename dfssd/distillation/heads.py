@@ -41,7 +41,7 @@ def tap_channels(head: Any) -> dict[Tap, tuple[int, ...]]:
             if stage:
                 channels.append(_last_block(level[stage - 1]).conv.out_channels)
             else:
-                first = level[0][0] if isinstance(level[0], nn.Sequential) else level[0]
+                first: Any = level[0][0] if isinstance(level[0], nn.Sequential) else level[0]
                 channels.append(first.conv.in_channels)
         found[branch, stage] = tuple(channels)
     return found

@@ -68,9 +68,9 @@ class DistillationPair(DistillationModel):
     total = L_det(labelled) * N_l + trust * unsup_weight * ramp(step) * L_det(accepted pseudo boxes) * N_u
             + trust * N * sum_t weight_t * schedule_t(step) * L_t(all images)
 
-    The weights are fixed, or follow from the gradients (:mod:`dfssd.distillation.balance`). Ultralytics sums detection losses over the images of a batch (a mean times N), hence the factors N. The one forward
-    pass of the teacher serves the terms and, with a ``labeler``, the pseudo boxes; it sees the weak view of unlabelled
-    images, if the batch has one.
+    The weights are fixed, or follow from the gradients (:mod:`dfssd.distillation.balance`). Ultralytics sums detection
+    losses over the images of a batch (a mean times N), hence the factors N. The one forward pass of the teacher serves
+    the terms and, with a ``labeler``, the pseudo boxes; it sees the weak views of unlabelled images, if there are any.
 
     Attributes:
         projector (nn.ModuleDict): The terms with their trainable adapters, by name.

@@ -105,7 +105,9 @@ class FeatureTerm(Term):
             adapter(cs, ct, bias) for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True)
         )
 
-    def pairs(self, student: Outputs, teacher: Outputs, images: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def pairs(
+        self, student: Outputs, teacher: Outputs, images: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Aligned map of the student and detached map of the teacher, (N, C_t, H, W) both, of each level.
 
         Args:
@@ -141,7 +143,7 @@ def adapter(student: int, teacher: int, bias: bool = False) -> nn.Conv2d:
     conv = nn.Conv2d(student, teacher, 1, bias=bias)
     if student == teacher:
         nn.init.dirac_(conv.weight)
-        if bias:
+        if conv.bias is not None:
             nn.init.zeros_(conv.bias)
     return conv
 

@@ -6,8 +6,8 @@ teacher's map at the same place, and through the rest of the frozen teacher's br
 the teacher says itself, z_t. So the last layers of the student learn from labels alone, and the two teachings do not
 meet in one layer. Boxes are not needed.
 
-What differs from the published code, which is for other detectors: SiLU in place of ReLU (the teacher's own activation),
-an adapter where the hidden widths differ, and the normaliser of :mod:`dfssd.distillation.terms.response`.
+What differs from the published code, which is for other detectors: the teacher's own activation (SiLU, not ReLU), an
+adapter where the hidden widths differ, and the normaliser of :mod:`dfssd.distillation.terms.response`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DED: decoupled expert distillation of features, defects and background apart, and their structure (TKD, TSKD).
 
-The decoupled part is the focal distillation of FGD (arXiv:2111.11837) without its attention loss, the structural prior is
-SSIM (Wang et al. 2004). Left out: the published sums over channels and boxes, which let wide networks and crowded
+The decoupled part is the focal distillation of FGD (arXiv:2111.11837) without its attention loss, the structural prior
+is SSIM (Wang et al. 2004). Left out: the published sums over channels and boxes, which let wide networks and crowded
 images take all the weight; means stand in their place. SSIM gets standardised maps, since its constants suppose
 values of one known range.
 """
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfssd.distillation.terms.regions import attention, box_masks
 from dfssd.distillation.terms.base import (
     FeatureTerm,
     PairShape,
@@ -25,6 +24,7 @@ from dfssd.distillation.terms.base import (
     no_autocast,
     standardize,
 )
+from dfssd.distillation.terms.regions import attention, box_masks
 
 
 def decoupled(
@@ -64,7 +64,7 @@ def decoupled(
 
 
 def gaussian_matrix(length: int, like: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """The Gaussian window as a matrix (length, length): its product with a row of cells blurs it, zeros beyond the ends."""
+    """The Gaussian window as a matrix (length, length), to blur a row of cells by a product; zeros beyond its ends."""
     place = torch.arange(length, dtype=like.dtype, device=like.device)
     reach = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
     apart = place[:, None] - place[None, :]

@@ -1,10 +1,10 @@
 """DRD: dual relation distillation, of places and of defects, by reasoning on graphs (TKD, TSKD).
 
-The published code draws the weights of its graphs anew in every call, uses the boxes of a batch as channels of one graph
-(which ends with an error for a single box and mixes images), and in its journal version a line break takes both parts out
-of the loss. Here the pixel graphs are drawn once and stay (``graphs="resample"`` draws them anew), and the instance graph
-has no weights: the defects of an image are its nodes, their likeness its edges. Training the graphs by this loss
-instead would let them shrink the difference that they are to show.
+The published code draws the weights of its graphs anew in every call, uses the boxes of a batch as channels of one
+graph (which ends with an error for a single box and mixes images), and in its journal version a line break takes both
+parts out of the loss. Here the pixel graphs are drawn once and stay (``graphs="resample"`` draws them anew), and the
+instance graph has no weights: the defects of an image are its nodes, their likeness its edges. Training the graphs by
+this loss instead would let them shrink the difference that they are to show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.regions import attention, corners
 from dfssd.distillation.terms.base import (
     FeatureTerm,
     PairShape,
@@ -27,6 +26,7 @@ from dfssd.distillation.terms.base import (
     no_autocast,
     standardize,
 )
+from dfssd.distillation.terms.regions import attention, corners
 
 MOST_BOXES = 64
 """Defects per image that take part, the largest ones; the graph grows with their square."""
@@ -45,6 +45,12 @@ class PixelGraph(nn.Module):
     with 1x1 convolutions V (to 2n states), B (to n nodes) and P (back to C channels), W_n over nodes, W_s over states.
     The weights are buffers: they are saved and restored, and no optimizer finds them.
     """
+
+    values: Tensor
+    bases: Tensor
+    over_nodes: Tensor
+    over_states: Tensor
+    back: Tensor
 
     def __init__(self, channels: int, nodes: int, generator: torch.Generator):
         """Draw the weights.
@@ -75,12 +81,14 @@ class PixelGraph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """G(x) of maps (N, C, H, W)."""
+        values, over_nodes, over_states, back = (
+            weight.to(x.dtype) for weight in (self.values, self.over_nodes, self.over_states, self.back)
+        )
         places = x.flatten(2)
         bases = self.bases.to(x.dtype) @ places
-        nodes = (self.values.to(x.dtype) @ places) @ bases.transpose(1, 2) / places.shape[2]
-        reasoned = self.over_states.to(x.dtype) @ (nodes @ self.over_nodes.to(x.dtype).T + nodes).relu()
-        back = self.back.to(x.dtype) @ (reasoned @ bases)
-        return x + standardize(back.view_as(x))
+        nodes = (values @ places) @ bases.transpose(1, 2) / places.shape[2]
+        reasoned = over_states @ (nodes @ over_nodes.T + nodes).relu()
+        return x + standardize((back @ (reasoned @ bases)).view_as(x))
 
 
 def pixel_relation(student: Tensor, teacher: Tensor, graph: PixelGraph) -> Tensor:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfssd.distillation.terms.regions import attention
 from dfssd.distillation.terms.base import (
     FeatureTerm,
     PairShape,
@@ -23,6 +22,7 @@ from dfssd.distillation.terms.base import (
     no_autocast,
 )
 from dfssd.distillation.terms.ded import decoupled
+from dfssd.distillation.terms.regions import attention
 
 
 def attention_distance(student: Tensor, teacher: Tensor, temperature: float = 0.5) -> Tensor:

@@ -17,7 +17,6 @@ from torch import Tensor
 from torchvision.ops import box_iou, distance_box_iou
 
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.regions import corners
 from dfssd.distillation.terms.base import (
     PairShape,
     Term,
@@ -27,6 +26,7 @@ from dfssd.distillation.terms.base import (
     exact,
     no_autocast,
 )
+from dfssd.distillation.terms.regions import corners
 
 ANCHOR_CELLS = 5.0
 """Side of the square that stands for an anchor point [cells of its level], as where ATSS is used on YOLO heads."""
@@ -84,9 +84,9 @@ def ld_regions(
         start += count
     iou = box_iou(boxes, anchors)
     known = iou.masked_fill(~candidate, 0)
-    count = candidate.sum(1, keepdim=True)
-    average = known.sum(1, keepdim=True) / count
-    spread = (((known - average) * candidate).square().sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    known_count = candidate.sum(1, keepdim=True)
+    average = known.sum(1, keepdim=True) / known_count
+    spread = (((known - average) * candidate).square().sum(1, keepdim=True) / (known_count - 1).clamp(min=1)).sqrt()
     threshold = average + spread
     inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(-1)
     positive = candidate & (iou >= threshold) & inside
@@ -136,9 +136,7 @@ class Localisation(Term):
 
     needs_bins = True
 
-    def __init__(
-        self, shape: PairShape, *, temperature: float = 10.0, valuable: float = 1.0, gamma: float = 0.25
-    ):
+    def __init__(self, shape: PairShape, *, temperature: float = 10.0, valuable: float = 1.0, gamma: float = 0.25):
         """Set the options.
 
         Args:
