@@ -168,6 +168,25 @@ def test_cells_take_over_split_teacher_and_baseline(tmp_path):
     assert last["labeled"] == 1.0 and last["teacher"] is None and last["epochs"] == 1 and "baseline" not in last
 
 
+def test_given_split_takes_the_place_of_the_share(tmp_path):
+    base, _, ours = read(tmp_path, {"data": "demo"}, split="lists", oracle=None, labeled=[1.0]).runs
+    first, other = (parse_arguments(run.words(Path("runs/small"))) for run in (base, ours))
+    assert first["split"] == "lists" and "labeled" not in first
+    assert other["split"] == "runs/small/baseline-labeled1.0-seed0/splits"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_grids_of_the_project_can_be_run(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = Grid.read(path, {"data": "demo"}).runs
+    assert len(runs) > 5 and path.read_text(encoding="utf-8").startswith("#")
+    for run in runs:
+        config = configure(parse_arguments(run.words(Path("runs") / path.stem)))
+        assert config["student_training"] != "distilled" or config.terms or run.cell == "pseudo-only", run
+        if run.split:
+            assert (ROOT / run.split / "train_labeled.txt").is_file()
+
+
 def test_command_line_replaces_common_values_but_not_those_of_a_cell(tmp_path):
     runs = read(tmp_path, {"epochs": 7}).runs
     assert [run.values["epochs"] for run in runs] == [7, 7, 7, 1]
@@ -190,6 +209,9 @@ def test_command_line_replaces_common_values_but_not_those_of_a_cell(tmp_path):
         ({"labeled": [0]}, "give labeled"),
         ({"labeled": {0.1: [0]}, "seeds": [0]}, "give labeled"),
         ({"seeds": ["a"]}, "give labeled"),
+        ({"split": "lists"}, "split is one folder of lists"),
+        ({"split": 3, "oracle": None}, "split is one folder of lists"),
+        ({"split": "lists", "oracle": None, "labeled": [0.1, 1.0]}, "split is one folder of lists"),
     ],
 )
 def test_mistakes_in_the_grid_are_one_line(tmp_path, changes, message):
