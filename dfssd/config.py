@@ -361,6 +361,8 @@ def resolve(
                 raise UserError(f"{term}.{option}={merged[option]} {problem}")
         if merged["weight"] > 0:
             active[term] = merged
+    if own["balance"] == "fixed" and (shares := [key for key in given if key.endswith(".share") and key in known]):
+        raise UserError(f"{shares[0]} acts with balance=auto only; add balance=auto, or set {shares[0][:-6]}.weight")
     _check_together(own)
     return Config(own=own, terms=active, train=train, given=dict(given))
 

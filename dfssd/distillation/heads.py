@@ -51,8 +51,8 @@ def tap_channels(head: Any) -> dict[Tap, tuple[int, ...]]:
 def tapped(head: Any, taps: Collection[Tap]) -> Iterator[dict[Tap, list[Tensor]]]:
     """Collect ``taps`` of all levels in the forward passes of ``head`` within the block.
 
-    The hooks live only in the block: a lasting one would be pickled into checkpoints. Outputs are copied, since
-    Ultralytics' activations overwrite them.
+    The hooks live only in the block: a lasting one would be pickled into checkpoints. Outputs of convolution blocks are
+    copied, since Ultralytics' activations overwrite them.
 
     Yields:
         Tap -> maps (N, C, H, W) of the levels, filled by the forward pass.

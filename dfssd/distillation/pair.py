@@ -78,6 +78,7 @@ class DistillationPair(DistillationModel):
         labels (BatchLabels | None): The boxes of the unlabelled images in the last batch, for the health meter.
         agreement (tuple): In the last batch: anchors at which the student's best class was that of a sure teacher, and
             anchors at which the teacher was sure.
+        boxes (int): Boxes, true or accepted, in the last batch.
         balance (GradientBalance | None): Sets the weights from the gradients; None: they are fixed.
         probe (bool): Measure the gradient of each term on the student in the next loss.
         gradients (dict): The last measured gradient norms: name of a weighted term, or ``det`` -> L2 norm over the
@@ -140,6 +141,7 @@ class DistillationPair(DistillationModel):
         self.balance = GradientBalance(self.weights, shares) if balance else None
         self.progress = (0, 1, 1)
         self.probe = False
+        self.boxes = 0
         self.gradients: dict[str, float] = {}
         self.values: dict[str, Tensor] = {}
         self.projector = nn.ModuleDict(self._build_terms(terms)).to(device)
@@ -222,6 +224,7 @@ class DistillationPair(DistillationModel):
             self.agreement = _agreement(student.scores, teacher.scores, ~batch["labeled"])
             values = {name: term(student, teacher, boxes) for name, term in self.projector.items()}
         self.values = {name: value.detach() for name, value in values.items()}
+        self.boxes = len(boxes["batch_idx"])
         factors = self._factors(vectors, values, images.shape[0])
         for name, term in self.projector.items():
             if guided:
@@ -245,12 +248,14 @@ class DistillationPair(DistillationModel):
             values: Unweighted terms; none without a teacher.
             n: Images in the batch.
         """
-        norms = self._gradient_norms({DETECTION: torch.cat(detection), **values}) if self.probe and values else {}
+        norms = {}
+        if self.probe and values:
+            norms = self._gradient_norms({DETECTION: torch.cat(detection), **{k: n * v for k, v in values.items()}})
         if self.balance and norms:
-            self.balance.update({k: v if k == DETECTION else n * v for k, v in norms.items()})
+            self.balance.update(norms)
         factors = {k: self.trust * self.weight(k) * factor(self.schedules[k], *self.progress) for k in values}
         if norms:
-            self.gradients = {k: v if k == DETECTION else n * factors[k] * v for k, v in norms.items()}
+            self.gradients = {k: v if k == DETECTION else factors[k] * v for k, v in norms.items()}
         return factors
 
     def _teach(self, batch: Mapping[str, Any]) -> None:

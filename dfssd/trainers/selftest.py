@@ -14,6 +14,7 @@ import torch
 from ultralytics.utils import LOGGER
 
 from dfssd.distillation.pair import DistillationPair, state_hash
+from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 
 
@@ -50,6 +51,7 @@ class SignalSelfTest:
         if not self.result["adapters_in_optimizer"] or self.result["teacher_in_optimizer"]:
             raise UserError("self-test: the optimizer must hold every adapter and nothing of the teacher; it does not")
         self._alive: dict[str, bool] = {}
+        self._asked: dict[str, int] = {}
         self._adapters = {name: p.detach().clone() for name, p in adapters.items()}
         self._teacher_hash = state_hash(pair.teacher_model) if frozen else ""
 
@@ -68,7 +70,8 @@ class SignalSelfTest:
             batches: Batches done in this process.
 
         Raises:
-            UserError: A loss is not finite, or a term has moved nothing in the first :attr:`steps` batches.
+            UserError: A loss is not finite, or a term has moved nothing in the first :attr:`steps` batches (those with
+                boxes, for a term that needs boxes).
         """
         pair = self.pair
         if not pair.probe or not pair.trust:
@@ -83,19 +86,22 @@ class SignalSelfTest:
         for name, value in pair.values.items():
             norm = pair.gradients[name]
             self.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
-            self._alive[name] = self._alive.get(name, False) or (float(value) != 0 and norm > 0)
-        if batches == self.steps:
-            self._judge(batches)
+            if pair.boxes or not TERMS[name].needs_boxes:
+                self._asked[name] = self._asked.get(name, 0) + 1
+                self._alive[name] = self._alive.get(name, False) or (float(value) != 0 and norm > 0)
+        if batches >= self.steps:
+            self._judge(batches, self.steps)
 
-    def _judge(self, batches: int) -> None:
-        dead = [name for name, alive in self._alive.items() if not alive]
+    def _judge(self, batches: int, probes: int) -> None:
+        """Stop if a term that could have spoken in so many probed batches has not; later ones wait for their boxes."""
+        dead = [name for name, alive in self._alive.items() if not alive and self._asked[name] >= probes]
         if dead:
             raise UserError(
                 f"self-test: {', '.join(dead)} gave the student no gradient in the first {batches} "
                 "batches; check that the teacher is trained, or switch the term off with weight=0"
             )
-        self.result["checked_batches"] = batches
-        self.result["terms_alive"] = sorted(self._alive)
+        self.result.setdefault("checked_batches", batches)
+        self.result["terms_alive"] = sorted(name for name, alive in self._alive.items() if alive)
 
     def end_epoch(self, epoch: int, means: Mapping[str, Any], batches: int) -> None:
         """Record the mean of each term over an epoch.
@@ -104,7 +110,7 @@ class SignalSelfTest:
             UserError: The epoch was shorter than :attr:`steps`, and a term has moved nothing so far.
         """
         if "checked_batches" not in self.result and self.pair.trust:
-            self._judge(batches)
+            self._judge(batches, 1)
         for name, record in self.records.items():
             value = float(means[name])
             # by position, since Ultralytics repeats an epoch after a loss that was not finite

@@ -184,7 +184,7 @@ class StudentTrainer(StageTrainer):
         per_epoch = self.settings.batches_per_epoch
         pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
         early = self.batches_done < self.settings.selftest_steps
-        pair.probe = early or self._batch_in_epoch % (EVERY if pair.balance else per_epoch) == 0
+        pair.probe = early or (pair.progress[0] % EVERY if pair.balance else self._batch_in_epoch) == 0
         self._batch_in_epoch += 1
         self._unlabeled_in_batch = int((~batch["labeled"]).sum())
         return batch

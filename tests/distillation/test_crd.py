@@ -80,6 +80,10 @@ def test_gradient_routing(name: str, stage: int, expected: set[str]) -> None:
     before = state_hash(pair.teacher_model)
     alone(pair, name)
     assert touched(pair) == expected
+    optimizer = torch.optim.SGD([p for p in pair.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(2):
+        optimizer.step()
+        alone(pair, name)
     assert all(p.grad is None for p in pair.teacher_model.parameters())
     assert state_hash(pair.teacher_model) == before
     assert all(p.grad is not None and p.grad.any() for p in pair.projector.parameters())
@@ -166,6 +170,9 @@ def test_align_scale_by_hand() -> None:
     student = torch.tensor([[[[1.0, 3.0]]], [[[5.0, 7.0]]]])  # mean 4, unbiased std sqrt(20/3)
     teacher = torch.tensor([[[[10.0, 10.0]]], [[[12.0, 12.0]]]])  # mean 11, unbiased std sqrt(4/3)
     expected = (student - 4) / (20 / 3) ** 0.5 * (4 / 3) ** 0.5 + 11
+    constant = torch.full_like(student, 3.0, requires_grad=True)
+    align_scale(constant, teacher)[0, 0, 0, 0].backward()
+    assert constant.grad.abs().max() < 2e3, "a silent channel is not blown up a million times"
     torch.testing.assert_close(align_scale(student, teacher), expected)
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
@@ -179,7 +186,7 @@ def test_distances_are_the_means_of_the_bins() -> None:
     for side, bin_ in enumerate((0, 1, 2, 2)):
         logits[0, side * 3 + bin_] = 40.0
     assert distances(logits, 3).flatten().tolist() == pytest.approx([0, 1, 2, 2])
-    assert torch.equal(distances(logits[:, :4], 1), logits[:, :4])
+    assert distances(torch.tensor([2.0, -3.0, 0.0, 1.0]).view(1, 4, 1), 1).flatten().tolist() == [2, 0, 0, 1]
 
 
 def test_giou_by_hand() -> None:
@@ -191,3 +198,5 @@ def test_giou_by_hand() -> None:
     assert giou_response(own, theirs, scores, 1).item() == pytest.approx(gap)
     assert giou_response(own, own, scores, 1) == 0
     assert giou_response(own, theirs, -scores, 1) < 1e-6, "where the teacher sees nothing it does not teach"
+    inside_out = giou_response(-5 * own, own, scores, 1)
+    assert 1 <= inside_out <= 2, "two negative sides make a positive area, but no good box"

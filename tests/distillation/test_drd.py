@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torchvision.ops import roi_align
 
 from dfssd.distillation.terms import TERMS
 from dfssd.distillation.terms.drd import (
@@ -13,6 +14,7 @@ from dfssd.distillation.terms.drd import (
     largest_per_image,
     pixel_relation,
     reason,
+    roi_patches,
 )
 from tests.distillation.test_terms import SHAPE, make_outputs, value_of
 
@@ -49,12 +51,32 @@ def test_reasoning_by_hand() -> None:
     torch.testing.assert_close(reason(vectors, IMAGE), expected)
 
 
+def test_patches_are_those_of_torchvision() -> None:
+    x = torch.randn(2, 6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    outside = torch.tensor([[-0.3, -0.2, 0.2, 0.3], [0.8, 0.7, 1.4, 1.2], [2.0, 2.0, 3.0, 3.0], [0.5, 0.5, 0.5, 0.5]])
+    boxes, image = torch.cat([BOXES, outside]).double(), torch.tensor([0, 0, 1, 1, 0, 0, 1])
+    scaled = boxes * torch.tensor([10.0, 6.0, 10.0, 6.0], dtype=torch.float64)
+    expected = roi_align(x[:, None], torch.cat([image[:, None], scaled], 1), 6, sampling_ratio=2, aligned=True)
+    torch.testing.assert_close(roi_patches(x, boxes, image), expected[:, 0])
+
+
+def test_patch_of_a_ramp_by_hand() -> None:
+    """A map that grows by one per column and ten per row, and a box of 6 x 3 cells: the middles of its bins."""
+    x = (torch.arange(10.0) + 10 * torch.arange(8.0)[:, None])[None]
+    patch = roi_patches(x, torch.tensor([[0.2, 0.25, 0.8, 0.625]]), torch.tensor([0]))[0]
+    columns, rows = 2 + torch.arange(6.0), 2 + (torch.arange(6.0) + 0.5) / 2 - 0.5
+    torch.testing.assert_close(patch, columns + 10 * rows[:, None])
+
+
 def test_instances_come_from_inside_their_box() -> None:
     x = maps(1, torch.float32).abs()
     inside, changed = instances(x, BOXES[2:], IMAGE[2:]), x.clone()
-    changed[0] *= 5  # another image
-    torch.testing.assert_close(instances(changed, BOXES[2:], IMAGE[2:]), inside)
+    changed[1, :, 0] += 0.01  # above the box: seen through the attention of the whole map alone
+    torch.testing.assert_close(instances(changed, BOXES[2:], IMAGE[2:]), inside, rtol=0.05, atol=0.02)
+    changed[1, :, 5, 2] += 1.0  # in it
+    assert (instances(changed, BOXES[2:], IMAGE[2:]) - inside).abs().max() > 0.3
     assert inside.mean().item() == pytest.approx(0, abs=1e-5) and inside.var().item() == pytest.approx(1, abs=0.05)
+    assert torch.allclose(instances(0.1 * maps(1), BOXES, IMAGE).std(1), torch.ones(3).double(), atol=0.05)
 
 
 def test_gradient() -> None:

@@ -123,6 +123,10 @@ def test_options_can_be_read_from_the_signature():
             assert option.annotation is not option.empty
 
 
+def test_adapters_are_no_option():
+    assert term_options()["pkd"] == term_options()["mimic"] == {}
+
+
 def test_meanings_are_one_sentence_each():
     assert all(meaning.endswith(".") and len(meaning) < 120 for meaning in term_meanings().values())
     assert len(set(term_meanings().values())) == len(TERMS)
@@ -261,7 +265,9 @@ def test_terms_can_be_taught_until_they_vanish(name):
         ("ded", {"background": -0.1}, "background=-0.1 must be a number >= 0 and < inf"),
         ("ded", {"temperature": 0}, "temperature=0 must be a number > 0"),
         ("drd_pixel", {"graphs": "new"}, "graphs=new must be one of: fixed, resample"),
-        ("drd_pixel", {"nodes": 0}, "nodes=0 must be a number > 0"),
+        ("drd_pixel", {"nodes": 0}, "nodes=0 must be a whole number >= 1"),
+        ("drd_pixel", {"nodes": 2.5}, "nodes=2.5 must be a whole number >= 1"),
+        ("drd_pixel", {"seed": "x"}, "seed=x must be a whole number >= 0"),
         ("cwd", {"tau": 0}, "tau=0 must be a number > 0"),
         ("mgd", {"masked": 1}, "masked=1 must be a number >= 0 and < 1"),
         ("fgd", {"attention": "all"}, "attention=all must be a number"),

@@ -90,3 +90,28 @@ def test_result_is_a_plain_file(squares, pseudo, teacher_file, tmp_path, recipe)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "kind DetectionModel 0" in done.stdout
+
+
+def test_term_that_waits_for_a_box_is_not_called_dead(squares, pseudo, teacher_file, tmp_path) -> None:
+    """Most batches of a line that makes few defects have none; ``drd_instance`` and ``ld`` are 0 then."""
+    stage = tmp_path / "train" / "student"
+    terms = {name: {"weight": 1.0, "schedule": "constant", "share": 0.2} for name in ("drd_instance", "pkd")}
+
+    class Clean(StudentTrainer):
+        """Shows no box in the batches before ``first``."""
+
+        first = 5
+
+        def preprocess_batch(self, batch: dict) -> dict:
+            batch = super().preprocess_batch(batch)
+            if self.batches_done < self.first:
+                for key in ("batch_idx", "bboxes", "cls", "score"):
+                    batch[key] = batch[key][:0]
+            return batch
+
+    for first, alive in ((5, ["drd_instance", "pkd"]), (99, ["pkd"])):
+        student_settings(pseudo, teacher_file, terms=terms, batches_per_epoch=3).write(stage)
+        Clean.first = first
+        Clean(overrides=overrides(squares, stage, epochs=3)).train()
+        distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]
+        assert distill["selftest"]["terms_alive"] == alive and distill["selftest"]["checked_batches"] == 2

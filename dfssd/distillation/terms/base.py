@@ -48,10 +48,12 @@ class Term(nn.Module):
 
     Attributes:
         needs_bins: The term compares box distributions, which heads with one bin per side (YOLO26) do not have.
+        needs_boxes: The term is 0 in a batch without any box.
         taps: What the term must see inside the detection heads.
     """
 
     needs_bins: ClassVar[bool] = False
+    needs_boxes: ClassVar[bool] = False
     taps: frozenset[Tap] = frozenset()
 
     def __init__(self, shape: PairShape):
@@ -83,14 +85,18 @@ class FeatureTerm(Term):
 
     A 1x1 convolution per level brings the student's maps to the teacher's channels. Networks of equal width start
     with the identity there. The value is the mean of :meth:`compare` over the levels.
+
+    Attributes:
+        bias: The adapters have a bias; without sense where the comparison takes a constant out again.
     """
 
-    def __init__(self, shape: PairShape, *, bias: bool = False):
+    bias: ClassVar[bool] = False
+
+    def __init__(self, shape: PairShape):
         """Build the adapters.
 
         Args:
             shape: Channels of the compared layers.
-            bias: Give them a bias; without sense where the comparison takes a constant out again.
 
         Raises:
             ValueError: The networks do not have the same number of layers, at least one.
@@ -102,7 +108,7 @@ class FeatureTerm(Term):
                 f"{len(shape.student_channels)} and {len(shape.teacher_channels)}"
             )
         self.align = nn.ModuleList(
-            adapter(cs, ct, bias) for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True)
+            adapter(cs, ct, self.bias) for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True)
         )
 
     def pairs(
@@ -207,6 +213,17 @@ def check_positive(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise ValueError(f"{name}={value} must be a number > 0")
     return float(value)
+
+
+def check_whole(name: str, value: Any, *, least: int = 0) -> int:
+    """``value`` itself.
+
+    Raises:
+        ValueError: It is not a whole number of at least ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value} must be a whole number >= {least}")
+    return value
 
 
 def check_share(name: str, value: Any, *, least: float = 0.0, below: float = 1.0) -> float:

@@ -28,9 +28,10 @@ from dfssd.distillation.terms.response import cls_response, confidence, dfl_resp
 def align_scale(student: Tensor, teacher: Tensor) -> Tensor:
     """The student's map with mean and standard deviation of the teacher's, channel by channel.
 
-        (x - mean(x)) / (std(x) + 1e-6) * std(t) + mean(t),     over images and places
+        (x - mean(x)) sqrt((var(t) + 1e-6) / (var(x) + 1e-6)) + mean(t),     over images and places
 
-    Gradient passes through the statistics of the student. fp32, since 1e-6 is nothing in half precision.
+    Gradient passes through the statistics of the student. fp32, since 1e-6 is nothing in half precision. The published
+    code adds 1e-6 to the student's deviation, which blows the gradient of a silent channel up a million times.
 
     Args:
         student: Map of the student, (N, C, H, W).
@@ -48,15 +49,18 @@ def align_scale(student: Tensor, teacher: Tensor) -> Tensor:
         if s.numel() <= s.shape[1]:
             return s
         over = (0, 2, 3)
-        deviation = (s.var(over, keepdim=True) + 1e-12).sqrt()  # a root has no gradient at 0
-        scaled = (s - s.mean(over, keepdim=True)) / (deviation + 1e-6)
-        return scaled * t.std(over, keepdim=True) + t.mean(over, keepdim=True)
+        ratio = (t.var(over, keepdim=True) + 1e-6) / (s.var(over, keepdim=True) + 1e-6)
+        return (s - s.mean(over, keepdim=True)) * ratio.sqrt() + t.mean(over, keepdim=True)
 
 
 def distances(boxes: Tensor, reg_max: int) -> Tensor:
-    """Raw box outputs (N, 4 * reg_max, A) -> distances to the four sides [cells], (N, 4, A): the mean of the bins."""
+    """Raw box outputs (N, 4 * reg_max, A) -> distances to the four sides [cells], (N, 4, A), >= 0: means of the bins.
+
+    With one bin the output is the distance itself. One below 0 would turn a box inside out, which no overlap measures
+    (two such sides even make a positive area), so it counts as 0.
+    """
     if reg_max < 2:
-        return boxes
+        return boxes.clamp(min=0)
     n, _, anchors = boxes.shape
     bins = torch.arange(reg_max, dtype=boxes.dtype, device=boxes.device)
     return torch.einsum("nsba,b->nsa", boxes.view(n, 4, reg_max, anchors).softmax(2), bins)

@@ -121,6 +121,8 @@ def structure(student: Tensor, teacher: Tensor) -> Tensor:
 class Decoupled(FeatureTerm):
     """DED: features of defects and of background compared apart, by the teacher's attention."""
 
+    bias = True
+
     def __init__(self, shape: PairShape, *, background: float = 0.5, temperature: float = 0.5):
         """Build the adapters.
 
@@ -132,7 +134,7 @@ class Decoupled(FeatureTerm):
         Raises:
             ValueError: An option has a wrong value.
         """
-        super().__init__(shape, bias=True)
+        super().__init__(shape)
         self.background = check_share("background", background, below=float("inf"))
         self.temperature = check_positive("temperature", temperature)
 

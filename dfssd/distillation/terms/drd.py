@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import (
@@ -22,6 +21,7 @@ from dfssd.distillation.terms.base import (
     check_choice,
     check_positive,
     check_same_shape,
+    check_whole,
     mean,
     no_autocast,
     standardize,
@@ -112,12 +112,48 @@ def pixel_relation(student: Tensor, teacher: Tensor, graph: PixelGraph) -> Tenso
         return mean((graph(standardize(student)) - graph(standardize(teacher))).square())
 
 
+def _samples(low: Tensor, high: Tensor, length: int) -> Tensor:
+    """Weights with which the cells of one axis enter the :data:`ROI` bins of each box, (K, ROI, length).
+
+    Two bilinear samples per bin; low and high are the ends of the boxes [cells], a cell's value lies at its middle.
+    """
+    places = (torch.arange(2 * ROI, dtype=low.dtype, device=low.device) + 0.5) / (2 * ROI)
+    at = low[:, None] + (high - low)[:, None] * places - 0.5
+    cells = torch.arange(length, dtype=low.dtype, device=low.device)
+    weights = (1 - (at.clamp(0, length - 1)[..., None] - cells).abs()).clamp(min=0)
+    inside = (at >= -1) & (at <= length)
+    return (weights * inside[..., None]).view(len(low), ROI, 2, length).mean(2)
+
+
+def roi_patches(x: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
+    """RoIAlign (arXiv:1703.06870) of maps with one channel, two samples per bin and direction.
+
+    Boxes have sides along the axes, so a patch is a product of matrices. torchvision's operator gives the same values,
+    but on CUDA its backward pass is not deterministic, and where determinism is asked for, as Ultralytics does, it is
+    compiled in a way that allows one backward pass only; measuring gradients takes several.
+
+    Args:
+        x: Maps, (N, H, W).
+        boxes: (K, 4) corners as shares of the image.
+        image: (K,) image of each box.
+
+    Returns:
+        (K, 6, 6); zeros where a box is more than a cell outside the map.
+    """
+    height, width = x.shape[1:]
+    boxes = boxes.to(x.dtype)
+    columns = _samples(boxes[:, 0] * width, boxes[:, 2] * width, width)
+    rows = _samples(boxes[:, 1] * height, boxes[:, 3] * height, height)
+    return rows @ x[image] @ columns.transpose(1, 2)
+
+
 def instances(x: Tensor, boxes: Tensor, image: Tensor, temperature: float = 0.5) -> Tensor:
     """One vector per box: the patch of the attended map inside it, standardised.
 
-        E = mean_c(x S A),   v = LayerNorm(RoIAlign(E, 6 x 6))
+        E = mean_c(x S A),   v = LayerNorm(RoIAlign(BN(E), 6 x 6))
 
-    with the map's own attentions S (places) and A (channels).
+    with the map's own attentions S (places) and A (channels). Both normalisations are without learned scale; the first
+    lets networks of different scale be compared, the second removes how bright a defect is.
 
     Args:
         x: Maps, (N, C, H, W).
@@ -126,14 +162,11 @@ def instances(x: Tensor, boxes: Tensor, image: Tensor, temperature: float = 0.5)
         temperature: Of the attention.
 
     Returns:
-        (K, 36), each with mean 0 and variance 1.
+        (K, 36), each with mean 0 and variance 1, or less where a patch is almost uniform; 0 for a box without area.
     """
     spatial, channel = attention(x, temperature)
-    height, width = x.shape[2:]
-    attended = (torch.einsum("nchw,nc->nhw", x.to(channel.dtype), channel) / x.shape[1] * spatial)[:, None]
-    scale = boxes.new_tensor([width, height, width, height])
-    rois = torch.cat([image[:, None].to(attended.dtype), (boxes * scale).to(attended.dtype)], 1)
-    patches = roi_align(attended, rois, ROI, sampling_ratio=2, aligned=True).flatten(1)
+    attended = torch.einsum("nchw,nc->nhw", x.to(channel.dtype), channel) / x.shape[1] * spatial
+    patches = roi_patches(standardize(attended[:, None])[:, 0], boxes, image).flatten(1)
     return nn.functional.layer_norm(patches, patches.shape[1:])
 
 
@@ -215,9 +248,8 @@ class PixelRelation(FeatureTerm):
             ValueError: An option has a wrong value.
         """
         super().__init__(shape)
-        nodes = int(check_positive("nodes", nodes))
+        nodes, seed = check_whole("nodes", nodes, least=1), check_whole("seed", seed)
         self.resample = check_choice("graphs", graphs, ("fixed", "resample")) == "resample"
-        self.seed = seed
         generator = torch.Generator().manual_seed(seed)
         self.graphs = nn.ModuleList(PixelGraph(c, nodes, generator) for c in shape.teacher_channels)
 
@@ -231,6 +263,8 @@ class PixelRelation(FeatureTerm):
 
 class InstanceRelation(FeatureTerm):
     """DRD between defects: how like each other the defects of an image are, in both networks."""
+
+    needs_boxes = True
 
     def __init__(self, shape: PairShape, *, temperature: float = 0.5):
         """Build the adapters.

@@ -68,6 +68,8 @@ class Context(nn.Module):
 class FocalGlobal(FeatureTerm):
     """FGD: defects, background, attention and global relations."""
 
+    bias = True
+
     def __init__(
         self,
         shape: PairShape,
@@ -89,7 +91,7 @@ class FocalGlobal(FeatureTerm):
         Raises:
             ValueError: An option has a wrong value.
         """
-        super().__init__(shape, bias=True)
+        super().__init__(shape)
         self.background = check_share("background", background, below=float("inf"))
         self.attention = check_share("attention", attention, below=float("inf"))
         self.relation = check_positive("relation", relation)

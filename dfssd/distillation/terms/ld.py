@@ -134,7 +134,7 @@ def localisation(
 class Localisation(Term):
     """LD: box distributions against the teacher's, on the defects and in the valuable region around them."""
 
-    needs_bins = True
+    needs_bins, needs_boxes = True, True
 
     def __init__(self, shape: PairShape, *, temperature: float = 10.0, valuable: float = 1.0, gamma: float = 0.25):
         """Set the options.

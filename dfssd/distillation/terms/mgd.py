@@ -33,6 +33,8 @@ def mse(generated: Tensor, teacher: Tensor) -> Tensor:
 class MaskedGenerative(FeatureTerm):
     """MGD: the teacher's features made from a part of the student's, by two convolutions."""
 
+    bias = True
+
     def __init__(self, shape: PairShape, *, masked: float = 0.65):
         """Build adapters and generators (3x3 convolution, ReLU, 3x3 convolution).
 
@@ -43,7 +45,7 @@ class MaskedGenerative(FeatureTerm):
         Raises:
             ValueError: ``masked`` has a wrong value.
         """
-        super().__init__(shape, bias=True)
+        super().__init__(shape)
         self.masked = check_share("masked", masked)
         self.generators = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, c, 3, padding=1))

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, no_autocast
+from dfssd.distillation.terms.base import FeatureTerm, check_same_shape, exact, no_autocast
 
 
 def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -39,9 +39,7 @@ def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
 class Mimic(FeatureTerm):
     """Mimic: normalised mean squared error between the features."""
 
-    def __init__(self, shape: PairShape):
-        """Build the adapters, with bias: the means of the channels count."""
-        super().__init__(shape, bias=True)
+    bias = True  # the means of the channels count
 
     def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
         """:func:`normalised_mse` of one level."""
