@@ -97,6 +97,16 @@ def test_bad_input_is_one_clear_line(words: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_share_without_balance_is_told() -> None:
+    with pytest.raises(UserError, match=r"hwjs\.share acts with balance=auto only.*or set hwjs\.weight"):
+        resolve("hwjs.share=0.3")
+    assert resolve("hwjs.share=0.3", "balance=auto").terms["hwjs"]["share"] == 0.3
+    with pytest.raises(UserError, match=r"hwjs\.share=0 must be a number > 0"):
+        resolve("hwjs.share=0", "balance=auto")
+    with pytest.raises(UserError, match=r"balance=on must be one of: fixed, auto|balance=True must be"):
+        resolve("balance=on")
+
+
 def test_broken_recipe_names_file_and_line(tmp_path) -> None:
     recipe = tmp_path / "broken.yaml"
     recipe.write_text("terms:\n  hwjs: {weight: 1\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 EVERY = 50
-"""Batches between two measurements; each costs one backward pass for each term."""
+"""Batches between two measurements, after those of the self-test; each costs one backward pass for each term."""
 
 DECAY = 0.8
 """What is kept of the smoothed logarithm of a norm in each measurement."""

@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
@@ -17,8 +18,13 @@ from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 from tests.distillation.test_pair import make_batch, make_pair
 
+TSKD = {
+    name: {"weight": 1.0, "schedule": "constant", "share": 0.1}
+    for name in ("crd_cls", "crd_dfl", "ded", "ded_structure", "drd_pixel", "drd_instance")
+}
 
-def work(rank: int, folder: str) -> None:
+
+def work(rank: int, folder: str, changes: dict) -> None:
     """One training step of one process; leaves gradients, weights and seen images in ``folder``."""
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -26,7 +32,7 @@ def work(rank: int, folder: str) -> None:
     )
     # every anchor of a random teacher has a score of about 1e-5: all are accepted
     labeler = OnlineLabeler(ClassThresholds(3, tau_low=1e-6, tau0=1e-6, tau_max=1e-6), iou=0.6)
-    pair = make_pair(labeler=labeler, weigh_boxes=True)
+    pair = make_pair(labeler=labeler, weigh_boxes=True, **changes)
     model = DistributedDataParallel(pair, find_unused_parameters=True)  # as Ultralytics wraps a distillation model
     optimizer = torch.optim.SGD([p for p in pair.parameters() if p.requires_grad], lr=0.01)
     teacher = state_hash(pair.teacher_model)
@@ -46,6 +52,7 @@ def work(rank: int, folder: str) -> None:
         "seen": list(sampler),
         "image": batch["img"],
         "found": found,
+        "weights": [pair.weight(name) for name in pair.weights],
         "teacher": state_hash(pair.teacher_model) == teacher,
         "student": {n: p.detach() for n, p in pair.student_model.named_parameters()},
         "adapters": {n: p.detach() for n, p in pair.projector.named_parameters()},
@@ -54,8 +61,9 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_stay_the_same_and_share_the_images(tmp_path: Path) -> None:
-    multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("changes", [{}, {"terms": TSKD, "balance": True}], ids=["dfssd", "tskd"])
+def test_two_processes_stay_the_same_and_share_the_images(tmp_path: Path, changes: dict) -> None:
+    multiprocessing.spawn(work, args=(str(tmp_path), changes), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     assert not torch.equal(first["image"], second["image"])
     assert not set(first["seen"]) & set(second["seen"])
@@ -63,4 +71,6 @@ def test_two_processes_stay_the_same_and_share_the_images(tmp_path: Path) -> Non
         for name, value in first[part].items():
             assert torch.allclose(value, second[part][name], atol=1e-7), name
     assert first["found"] > 0 and second["found"] > 0
+    assert first["weights"] == second["weights"], "measured on different images, agreed upon"
+    assert not changes or 1.0 not in first["weights"]
     assert first["teacher"] and second["teacher"]
