@@ -265,7 +265,13 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
         ]
         lines += ["", "What the student learns from the teacher besides the boxes (distillation terms):", ""]
         lines += markdown_table(["term", "weight", "first epoch", "last epoch", "share of the gradient"], rows)
-        lines += ["", "A term that falls means that the student has come closer to the teacher in that respect."]
+        moved = any(len(set(t.get("weight_by_epoch") or ())) > 1 for t in terms.values())
+        lines += [
+            "",
+            "The values include the weights, which followed the gradients (`balance=auto`); those shown are the last ones."
+            if moved
+            else "A term that falls means that the student has come closer to the teacher in that respect.",
+        ]
     else:
         lines += ["", "No distillation term is recorded."]
     drawn = plots.loss_terms(curves["student"], curves["baseline"], run_dir / "plots" / "loss_terms.png")

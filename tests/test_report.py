@@ -188,6 +188,15 @@ def test_values_that_are_null_do_not_break_it(tmp_path):
     assert not (folder / "plots" / "loss_terms.png").exists()
 
 
+@pytest.mark.parametrize("weights", [[2.0, 2.0], [1.0, 2.0]])
+def test_falling_terms_mean_something_only_with_fixed_weights(tmp_path, weights):
+    record = results()
+    record["distill"]["terms"]["hwjs"]["weight_by_epoch"] = weights
+    text = report_of(tmp_path / "run", record)
+    assert ("has come closer to the teacher" in text) is (weights[0] == weights[1])
+    assert ("followed the gradients" in text) is (weights[0] != weights[1])
+
+
 def test_images_that_have_moved_cost_only_the_gallery(tmp_path):
     folder = write_run(tmp_path / "run", results())
     shutil.rmtree(folder / "plates")
