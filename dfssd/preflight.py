@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dfssd.config import Config
-from dfssd.distillation.compatibility import check_pair, describe, resolve_weights, teacher_needs_training
+from dfssd.distillation.compatibility import check_bins, check_pair, describe, resolve_weights, teacher_needs_training
 from dfssd.distillation.schedules import SCHEDULES
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
@@ -40,13 +40,15 @@ def check_before_start(config: Config) -> None:
     student = describe(resolve_weights(config["student"], "student"), "student")
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
+    if config["student_training"] == "distilled":
+        check_bins(student, [name for name in config.terms if TERMS[name].needs_bins])
     if not has_teacher(config):
         _check_layers(config, student.head)
         return
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     for extra in extra_teachers(config):
         describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
-    check_pair(teacher, student, needing_bins=[name for name in config.terms if TERMS[name].needs_bins])
+    check_pair(teacher, student)
     _check_layers(config, min(teacher.head, student.head))
     print(
         f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "

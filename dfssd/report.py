@@ -268,7 +268,7 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
         moved = any(len(set(t.get("weight_by_epoch") or ())) > 1 for t in terms.values())
         lines += [
             "",
-            "The values include the weights, which followed the gradients (`balance=auto`); those shown are the last ones."
+            "The values include the weights, which followed the gradients (`balance=auto`); the last ones are shown."
             if moved
             else "A term that falls means that the student has come closer to the teacher in that respect.",
         ]

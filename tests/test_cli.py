@@ -112,6 +112,10 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
         (["data=rare"], "dark"),
         (["data=set", "epochs=many"], "epochs"),
         (["data=set", "hwjs.tau=-1"], "hwjs.tau=-1 must be"),
+        (["data=set", "recipe=tskd", "crd_cls.stage=3"], "crd_cls.stage=3 must be one of"),
+        (["data=set", "recipe=tskd", "ded.backgroud=1"], "did you mean 'ded.background'"),
+        (["data=set", "pkd.weight=1", "pkd.share=0.3"], "pkd.share acts with balance=auto only"),
+        (["data=set", "balance=grad"], "balance=grad must be one of: fixed, auto"),
         (["data=set", "resume=nowhere"], "no run.yaml there"),
     ],
 )
@@ -189,6 +193,18 @@ def test_segmentation_student(folder: Path, capsys) -> None:
 
 def test_pair_of_two_families(folder: Path, capsys) -> None:
     assert "different families" in fails(capsys, "data=set", "teacher=yolo11n.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe=tskd", "teacher=yolo26s.yaml"], "crd_dfl needs; switch off with crd_dfl.weight=0"),
+        (["recipe=dfssd", "teacher_kind=ema", "pseudo=online"], "response_dfl needs; switch off with"),
+        (["recipe=distill", "teacher=yolo26s.yaml", "ld.weight=1", "crd_dfl.weight=1"], "ld, crd_dfl need; switch"),
+    ],
+)
+def test_head_without_box_distribution(folder: Path, capsys, words: list[str], message: str) -> None:
+    assert message in fails(capsys, "data=set", "student=yolo26n.yaml", *words)
 
 
 def test_duplicate_class_names(folder: Path, capsys) -> None:

@@ -200,16 +200,33 @@ def teacher_needs_training(teacher: ModelFacts, names: Sequence[str], setting: s
     return True
 
 
-def check_pair(teacher: ModelFacts, student: ModelFacts, *, needing_bins: Sequence[str]) -> None:
+def check_bins(student: ModelFacts, needing: Sequence[str]) -> None:
+    """Check that the student has box distributions, if a term compares them.
+
+    Args:
+        student: Facts of the student.
+        needing: The terms in use that need distributions.
+
+    Raises:
+        UserError: It has none.
+    """
+    if needing and student.reg_max < 2:
+        off = " ".join(f"{name}.weight=0" for name in needing)
+        raise UserError(
+            f"student={student.source} has no box distribution (reg_max 1), which {', '.join(needing)} "
+            f"need{'s' if len(needing) == 1 else ''}; switch off with {off}"
+        )
+
+
+def check_pair(teacher: ModelFacts, student: ModelFacts) -> None:
     """Check that the outputs of both models can be compared anchor by anchor.
 
     Args:
         teacher: Facts of the teacher.
         student: Facts of the student.
-        needing_bins: The terms that compare box distributions.
 
     Raises:
-        UserError: Different family, strides, number of levels or bins, or no distribution where a term needs one.
+        UserError: Different family, strides, number of levels or bins.
     """
     pair = f"teacher={teacher.source} and student={student.source}"
     if teacher.strides != student.strides:
@@ -226,10 +243,4 @@ def check_pair(teacher: ModelFacts, student: ModelFacts, *, needing_bins: Sequen
         raise UserError(
             f"{pair} describe boxes differently (reg_max {teacher.reg_max} and {student.reg_max}); "
             "use two models of the same family"
-        )
-    if needing_bins and student.reg_max < 2:
-        off = " ".join(f"{name}.weight=0" for name in needing_bins)
-        raise UserError(
-            f"student={student.source} has no box distribution (reg_max 1), which {', '.join(needing_bins)} "
-            f"need{'s' if len(needing_bins) == 1 else ''}; switch off with {off}"
         )

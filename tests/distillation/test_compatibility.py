@@ -52,15 +52,19 @@ def test_facts_of_architecture_and_checkpoint(tmp_path: Path) -> None:
 )
 def test_mismatches_are_refused_with_advice(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        c.check_pair(facts(**change), facts(source="b.pt"), needing_bins=["response_dfl"])
+        c.check_pair(facts(**change), facts(source="b.pt"))
     assert "use " in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_pair_without_distribution_needs_the_dfl_term_off() -> None:
     flat = facts(reg_max=1)
     with pytest.raises(UserError, match=r"response_dfl\.weight=0"):
-        c.check_pair(flat, flat, needing_bins=["response_dfl"])
-    c.check_pair(flat, flat, needing_bins=[])
+        c.check_bins(flat, ["response_dfl"])
+    with pytest.raises(UserError, match=r"crd_dfl, ld need; switch off with crd_dfl\.weight=0 ld\.weight=0"):
+        c.check_bins(flat, ["crd_dfl", "ld"])
+    c.check_bins(flat, [])
+    c.check_bins(facts(), ["ld"])
+    c.check_pair(flat, flat)
 
 
 def test_segmentation_model_is_not_a_detector(tmp_path: Path) -> None:
