@@ -265,11 +265,14 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
         ]
         lines += ["", "What the student learns from the teacher besides the boxes (distillation terms):", ""]
         lines += markdown_table(["term", "weight", "first epoch", "last epoch", "share of the gradient"], rows)
-        moved = any(len(set(t.get("weight_by_epoch") or ())) > 1 for t in terms.values())
+        moved = any(
+            len(set(t.get("weight_by_epoch") or ())) > 1 or t.get("schedule") != "constant" for t in terms.values()
+        )
         lines += [
             "",
-            "The values include the weights, which followed the gradients (`balance=auto`); the last ones are shown."
-            if moved
+            "The values include weight and schedule, which moved (the weights shown are the last ones), so a falling "
+            "value alone says nothing."
+            if moved or (results.get("guard") or {}).get("events")
             else "A term that falls means that the student has come closer to the teacher in that respect.",
         ]
     else:

@@ -20,7 +20,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
-from dfssd.distillation.balance import EVERY
+from dfssd.distillation.balance import MOST, is_due
 from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.pseudo_labels.labels import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
@@ -184,7 +184,7 @@ class StudentTrainer(StageTrainer):
         per_epoch = self.settings.batches_per_epoch
         pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
         early = self.batches_done < self.settings.selftest_steps
-        pair.probe = early or (pair.progress[0] % EVERY if pair.balance else self._batch_in_epoch) == 0
+        pair.probe = early or (is_due(pair.progress[0]) if pair.balance else self._batch_in_epoch == 0)
         self._batch_in_epoch += 1
         self._unlabeled_in_batch = int((~batch["labeled"]).sum())
         return batch
@@ -277,6 +277,11 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _end_epoch(trainer: StudentTrainer) -> None:
         trainer.selftest.end_epoch(trainer.epoch, trainer.tloss, trainer.batches_done)
+        if (balance := trainer.pair.balance) and (quiet := balance.held_back()):
+            LOGGER.warning(
+                f"balance=auto: {', '.join(quiet)} would need more than {MOST:g} times the configured weight to reach "
+                "the share; it is held there"
+            )
 
     def save_model(self) -> Any:
         """The stage's checkpoint, written only if the self-test passes."""
