@@ -21,7 +21,9 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
 from dfssd.distillation.balance import EVERY
+from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
+from dfssd.errors import UserError
 from dfssd.pseudo_labels.labels import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
@@ -95,7 +97,10 @@ class StudentTrainer(StageTrainer):
             labeler=self._labeler(),
             weigh_boxes=s.weigh_boxes,
             balance=s.balance,
+            new_only=s.new_only,
         )
+        if s.new_only and weights is None and not same_old_rows(student, self.model.teacher_model):
+            raise UserError("the old classes' rows of the student are not those of the teacher: was it grown from it?")
         if weights is not None:
             self.model.projector.load_state_dict(weights.projector.state_dict())
         return ckpt

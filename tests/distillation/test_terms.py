@@ -25,8 +25,8 @@ SHAPE = PairShape(
     teacher_taps=dict.fromkeys(TAPS, (6, 5)),
 )
 LEVELS = (8, 4)
-FIXED = {"mgd": {"masked": 0.0}}
-"""Options without which a term draws something at random."""
+FIXED = {"mgd": {"masked": 0.0}, "sdidd_cls": {"deviations": 0.5}, "sdidd_feature": {"share": 0.1}}
+"""Options without which a term draws something at random, or has nothing to do in maps as small as those here."""
 
 
 def toy_head() -> nn.Module:
@@ -100,11 +100,13 @@ def term(request) -> Term:
 
 
 RESPONSES = ["response_cls", "response_dfl", "logit_mse", "crd_cls", "crd_dfl", "crd_giou", "ld"]
+INCREMENTAL = ["sdidd_cls", "sdidd_box", "erd_box"]
 FEATURES = ["hwjs", "ded", "ded_structure", "drd_pixel", "drd_instance", "cwd", "fgd", "mgd", "mimic", "pkd"]
+FEATURES += ["sdidd_feature"]
 
 
 def test_registered_names():
-    assert sorted(TERMS) == sorted(RESPONSES + FEATURES)
+    assert sorted(TERMS) == sorted(RESPONSES + FEATURES + INCREMENTAL)
 
 
 def test_options_can_be_read_from_the_signature():
@@ -176,6 +178,9 @@ def test_which_outputs_each_term_teaches():
         "crd_dfl": ["hidden boxes"],
         "crd_giou": ["hidden boxes"],
         "ld": ["boxes"],
+        "sdidd_cls": ["scores"],
+        "sdidd_box": ["boxes"],
+        "erd_box": ["boxes"],
     }
     assert taught == expected
 
