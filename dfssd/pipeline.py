@@ -21,15 +21,27 @@ from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.splits import make_split, read_split, torn_groups, write_split
 from dfssd.distillation.compatibility import align_teacher, resolve_weights
+from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
+from dfssd.files import copy_whole
 from dfssd.handover import hand_over_baseline, hand_over_better, silent_teacher, take_baseline
 from dfssd.hardware import check_device, resolve_amp, told_plainly
-from dfssd.preflight import check_before_start, extra_teachers, has_teacher, teacher_is_to_be_trained
+from dfssd.incremental.measures import check_new_labels, forgetting
+from dfssd.preflight import (
+    check_before_start,
+    extra_teachers,
+    has_teacher,
+    learnt_classes,
+    teacher_is_to_be_trained,
+)
 from dfssd.pseudo_labels.labels import PREDICTIONS
 from dfssd.runfolder import RunFolder
 from dfssd.self_training import self_train
 from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.student import StudentTrainer
+
+ROLES = ("teacher", "before", "baseline", "student", "student_trained")
+"""Networks of a run by the names of their files, in the order of its tables."""
 
 FEW_BATCHES = 1000
 """Below this length a training from few labels has hardly begun; the user is told."""
@@ -112,13 +124,16 @@ class Pipeline:
             missing_label=c["missing_label"],
             preprocess=Preprocess(**c.section("preprocess")),
         )
+        learnt = learnt_classes(c, dataset.names)
+        if learnt and c["new_only"]:
+            check_new_labels(dataset, learnt)
         seed = c.train.get("seed", 0)
         images = [item.image for item in dataset.items]
         groups = duplicate_groups(images)
         if c["split"]:
             if clash := {"labeled", "limit"} & set(c.given):
                 raise UserError(f"split={c['split']} says which images are used; leave out {', '.join(sorted(clash))}")
-            split = read_split(Path(c["split"]), dataset)
+            split = read_split(Path(c["split"]), dataset, learnt)
         else:
             split = make_split(
                 dataset,
@@ -127,12 +142,14 @@ class Pipeline:
                 ratios=tuple(c["split_ratio"]),
                 seed=seed,
                 groups=groups,
+                learnt=learnt,
             )
         write_split(split, dataset, self.splits)
         chosen = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
         self.results["data"] = {
             "name": dataset.name,
             "classes": list(dataset.names),
+            "learnt_classes": learnt,
             "images": len(dataset.items),
             **chosen,
             "duplicates": len(groups) - len(set(groups)),
@@ -213,6 +230,10 @@ class Pipeline:
         if not has_teacher(self.config):
             return "skipped"
         source = resolve_weights(self.config["teacher"], "teacher")
+        if self.results["data"]["learnt_classes"]:
+            copy_whole(source, self.weights / "teacher.pt")
+            write_grown(self.weights / "teacher.pt", self.results["data"]["classes"], self.weights / "before.pt")
+            return "reused"
         if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
             align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
             return "reused"
@@ -263,7 +284,8 @@ class Pipeline:
         """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
         from dfssd.pseudo_labels.labeling import label_images
 
-        names = self.results["data"]["classes"]
+        data = self.results["data"]
+        names = data["classes"][: data["learnt_classes"] or None]
         weights = [teacher]
         for number, extra in enumerate(extra_teachers(self.config), 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
@@ -290,7 +312,7 @@ class Pipeline:
         """
         self.results["pseudo_labels"] = None
         c = self.config
-        if c["student_training"] != "distilled" or not has_teacher(c) or not self._unlabeled_images():
+        if c["student_training"] not in {"distilled", "grown"} or not has_teacher(c) or not self._unlabeled_images():
             return "skipped"
         section = self.results["pseudo_labels"] = self._label(self.weights / "teacher.pt", self.pseudo)
         if section["accepted"] and section["starved"]:
@@ -334,6 +356,8 @@ class Pipeline:
             layers=() if c["layers"] == "auto" else tuple(c["layers"]),
             terms={k: dict(v) for k, v in terms.items()},
             balance=c["balance"] == "auto",
+            new_only=c["new_only"],
+            freeze_bn=c["freeze_bn"],
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
             selftest_steps=c["selftest_steps"],
@@ -351,6 +375,12 @@ class Pipeline:
         if learns and (silence := silent_teacher(self.results["pseudo_labels"])):
             hand_over_baseline(self.weights, self.results, silence)
             return "skipped"
+        if method == "grown":
+            settings = self._student_settings(
+                pseudo=self.pseudo, teacher=self.weights / "teacher.pt", terms=self.config.terms, guard=()
+            )
+            self._train("student", StudentTrainer, settings, model=str(self.weights / "before.pt"))
+            return "done"
         source = resolve_weights(self.config["student"], "student")
         baseline = (self.results.get("training") or {}).get("baseline")
         if method == "ultralytics":
@@ -370,6 +400,7 @@ class Pipeline:
         """Measure teacher, baseline and student on the test part, which nothing else has looked at."""
         from dfssd.evaluation import evaluate
 
+        learnt = self.results["data"]["learnt_classes"]  # such a teacher has fewer classes: before.pt stands for it
         self.results["test"] = {
             name: evaluate(
                 self.weights / f"{name}.pt",
@@ -381,9 +412,11 @@ class Pipeline:
                 save_dir=self.folder.path / "test" / name,
                 keep_detections=True,
             )
-            for name in ("teacher", "baseline", "student", "student_trained")
-            if (self.weights / f"{name}.pt").exists()
+            for name in ROLES
+            if (self.weights / f"{name}.pt").exists() and not (name == "teacher" and learnt)
         }
+        if learnt:
+            self.results["incremental"] = forgetting(self.results["test"], self.results["data"]["classes"], learnt)
         return "done"
 
     def export(self) -> str:

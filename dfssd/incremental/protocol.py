@@ -1,0 +1,197 @@
+"""The class-incremental protocol on one data set: base, then steps, for each mode a chain of its own; and their table.
+
+The data set is split once. The base is trained on the classes of the first step. From there every mode (a recipe such
+as ``sdidd``, ``erd``, ``finetune``, ``freeze``, ``joint``) goes its own way: each step grows the model of the step
+before and trains it on the data of :mod:`dfssd.incremental.steps`. Every training is a normal run in a folder of its
+own, so the protocol is continued like any run: finished ones are kept, an unfinished one is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dfssd.config import Config
+from dfssd.datasets.duplicates import duplicate_groups
+from dfssd.datasets.formats import load_dataset
+from dfssd.datasets.splits import make_split, read_split, write_split
+from dfssd.errors import UserError
+from dfssd.files import write_json, write_text
+from dfssd.incremental.measures import mean_ap50
+from dfssd.incremental.steps import Step, parse_steps, write_step
+from dfssd.tables import markdown_table, number, read_json
+
+BASE = "base"
+JOINT = "joint"
+RESULT = "incremental.json"
+HANDED_ON = {"recipe", "data", "teacher", "student", "split", "labeled", "limit", "steps", "modes", "name", "project"}
+"""Arguments that mean something else in the runs of the protocol than in its own line."""
+
+Run = Callable[[dict[str, Any]], None]
+"""Makes or resumes one run from the arguments of ``train.py``; raises :class:`UserError` if it does not finish."""
+
+
+def run_protocol(config: Config, command: str, run: Run) -> list[dict[str, Any]]:
+    """Run or go on with the whole protocol.
+
+    Args:
+        config: Resolved configuration with ``steps``.
+        command: The command line, for the record.
+        run: Makes one run.
+
+    Returns:
+        The rows of the table (docs/results.md), also written to ``incremental.json`` and ``incremental.md``.
+
+    Raises:
+        UserError: Bad input, or a run that did not finish; what was finished before stays.
+    """
+    root = Path(config["project"]) / (config["name"] or "incremental")
+    modes = [config["modes"]] if isinstance(config["modes"], str) else list(config["modes"])
+    dataset, split, steps = _prepare(config, root)
+    given = {k: v for k, v in config.given.items() if k not in HANDED_ON}
+    common = {**given, "project": str(root), "data_dir": config["data_dir"]}
+    data = {}
+    for step in steps:
+        for joint in (False, True) if step.number > 1 and JOINT in modes else (False,):
+            folder = root / "data" / (f"{step.name}-{JOINT}" if joint else step.name)
+            data[step.number, joint] = write_step(dataset, split, step, folder, joint=joint)
+    _tell_steps(steps, data)
+
+    base = _base_weights(config)
+    if base is None:
+        values = {k: v for k, v in common.items() if k.partition(".")[0] not in config.terms}
+        values |= {"recipe": "baseline", "teacher": None, "student": config["student"], "data": data[1, False]["yaml"]}
+        _make(run, root / BASE, values)
+        base = root / BASE / "weights" / "baseline.pt"
+    rows: list[dict[str, Any]] = []
+    for mode in modes:
+        teacher = base
+        for step in steps[1:]:
+            joint = mode == JOINT
+            folder = root / f"{mode}-{step.name}"
+            values = {**common, "recipe": mode, "teacher": str(teacher), "data": data[step.number, joint]["yaml"]}
+            if mode != config["recipe"]:  # options of the terms of one recipe are not meant for another
+                values = {k: v for k, v in values.items() if k.partition(".")[0] not in config.terms}
+            _make(run, folder, values)
+            rows.append(_row(mode, step, folder, data[step.number, joint], steps))
+            teacher = folder / "weights" / "student.pt"
+            write_json(root / RESULT, {"command": command, "steps": [s.last - s.first for s in steps], "rows": rows})
+            write_text(root / "incremental.md", markdown(rows, dataset.names, steps, command))
+    return rows
+
+
+def _prepare(config: Config, root: Path) -> tuple[Any, Any, list[Step]]:
+    """Data set, split and steps; the split is written once and read again when the protocol goes on."""
+    unlabeled, names = config["unlabeled"], config["names"]
+    dataset = load_dataset(
+        config["data"],
+        Path(config["data_dir"]),
+        unlabeled=[unlabeled] if isinstance(unlabeled, str) else unlabeled,
+        names=[names] if isinstance(names, str) else names,
+        skip_bad=config["skip_bad"],
+        missing_label=config["missing_label"],
+    )
+    steps = parse_steps(config["steps"], dataset.names)
+    if (root / "splits" / "split.json").exists():
+        return dataset, read_split(root / "splits", dataset), steps
+    if config["split"]:
+        split = read_split(Path(config["split"]), dataset)
+    else:
+        split = make_split(
+            dataset,
+            labeled=config["labeled"],
+            limit=config["limit"],
+            ratios=tuple(config["split_ratio"]),
+            seed=config.train.get("seed", 0),
+            groups=duplicate_groups([item.image for item in dataset.items]),
+        )
+    write_split(split, dataset, root / "splits")
+    return dataset, split, steps
+
+
+def _base_weights(config: Config) -> Path | None:
+    """The base that the user gives instead of training it: ``teacher=`` with a .pt file."""
+    given = config.given.get("teacher")
+    if given is None:
+        return None
+    if not str(given).endswith(".pt") or not Path(str(given)).is_file():
+        raise UserError(
+            f"teacher={given}: with steps= this is a model trained on the classes of the first step (.pt); leave it "
+            "out to have it trained, from student="
+        )
+    return Path(str(given))
+
+
+def _make(run: Run, folder: Path, values: Mapping[str, Any]) -> None:
+    """Make one run, go on with it, or keep it."""
+    if _finished(folder):
+        print(f"[dfssd] {folder.name}: finished before, kept")
+        return
+    print(f"[dfssd] {folder.name}")
+    again = {"resume": str(folder)} if (folder / "run.yaml").is_file() else {"exist_ok": True}
+    run({**values, "name": folder.name, **again})
+    if not _finished(folder):
+        raise UserError(f"{folder} did not finish; the same line goes on from there")
+
+
+def _finished(folder: Path) -> bool:
+    return any(stage.get("name") == "report" for stage in read_json(folder / "results.json").get("stages", ()))
+
+
+def _row(mode: str, step: Step, folder: Path, data: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, Any]:
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    part = results["incremental"]
+    test, names = results["test"]["student"], results["data"]["classes"]
+    return {
+        "mode": mode,
+        "step": step.number,
+        "classes": step.last,
+        **{k: part[k] for k in ("map_old", "map_new", "map_all", "map_old_before", "forgetting")},
+        "map_by_step": [mean_ap50(test, names[s.first : s.last]) for s in steps[: step.number]],
+        "images": data["images"],
+        "epochs": results["training"]["student"]["epochs_done"],
+        "optimizer_steps": results["training"]["student"]["optimizer_steps"],
+    }
+
+
+def _tell_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[str, Any]]) -> None:
+    for step in steps:
+        part = data[step.number, False]
+        removed = ", ".join(f"{n} {name}" for name, n in part["removed"].items()) or "none"
+        print(
+            f"[dfssd] {step.name}: {', '.join(part['classes'])}: {part['images']} images, {part['boxes']} boxes; boxes "
+            f"of other classes left out there: {removed}"
+        )
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str], steps: Sequence[Step], command: str) -> str:
+    """The table of the protocol in words."""
+    parts = "; ".join(f"step {s.number}: {', '.join(names[s.first : s.last])}" for s in steps)
+    table = markdown_table(
+        ["mode", "step", "AP50 old", "AP50 new", "AP50 all", "old before", "forgetting"],
+        [
+            [
+                row["mode"],
+                str(row["step"]),
+                *(number(row[k]) for k in ("map_old", "map_new", "map_all", "map_old_before", "forgetting")),
+            ]
+            for row in rows
+        ],
+    )
+    lines = [
+        "# New classes step by step",
+        "",
+        f"Classes: {parts}.",
+        "",
+        *table,
+        "",
+        "Means of AP50 on all test images: of the classes learnt before the step, of those of the step, of all seen so "
+        "far; `old before` is the model that the step began with. `finetune` and `freeze` are lower bounds, `joint` "
+        "(labels of all classes) is the upper one.",
+        "",
+        f"    {command}",
+        "",
+    ]
+    return "\n".join(lines)
