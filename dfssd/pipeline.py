@@ -40,9 +40,6 @@ from dfssd.self_training import self_train
 from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.student import StudentTrainer
 
-ROLES = ("teacher", "before", "baseline", "student", "student_trained")
-"""Networks of a run by the names of their files, in the order of its tables."""
-
 FEW_BATCHES = 1000
 """Below this length a training from few labels has hardly begun; the user is told."""
 
@@ -191,8 +188,10 @@ class Pipeline:
         labeled, _ = batch_composition(self.batch, self._unlabeled_share())
         return math.ceil(self.results["data"]["train_labeled"] / labeled)
 
-    def _train(self, name: str, trainer: type[StageTrainer], settings: StageSettings, **overrides: Any) -> None:
-        """Train one stage, or go on with it, and leave its plain checkpoint in ``weights/``."""
+    def _train(
+        self, name: str, trainer: type[StageTrainer], settings: StageSettings, *, keep: str = "best", **overrides: Any
+    ) -> None:
+        """Train one stage, or go on with it, and leave its plain checkpoint, the best or the last, in ``weights/``."""
         stage = self.folder.path / "train" / name
         settings.write(stage)
         last = stage / "weights" / "last.pt"
@@ -218,7 +217,7 @@ class Pipeline:
                 print(f"[dfssd] {name}: going on after epoch {done + 1}")
                 arguments["resume"] = str(last)
             trainer(overrides=arguments).train()
-        finish_checkpoint(stage, self.weights / f"{name}.pt")
+        finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
         summary = json.loads(stage.with_name(f"{name}.json").read_text(encoding="utf-8"))
         distill = summary.pop("distill", None)
         if name == "student" and distill:
@@ -230,7 +229,7 @@ class Pipeline:
         if not has_teacher(self.config):
             return "skipped"
         source = resolve_weights(self.config["teacher"], "teacher")
-        if self.results["data"]["learnt_classes"]:
+        if self.results["data"].get("learnt_classes", 0):
             copy_whole(source, self.weights / "teacher.pt")
             write_grown(self.weights / "teacher.pt", self.results["data"]["classes"], self.weights / "before.pt")
             return "reused"
@@ -285,7 +284,7 @@ class Pipeline:
         from dfssd.pseudo_labels.labeling import label_images
 
         data = self.results["data"]
-        names = data["classes"][: data["learnt_classes"] or None]
+        names = data["classes"][: data.get("learnt_classes") or None]
         weights = [teacher]
         for number, extra in enumerate(extra_teachers(self.config), 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
@@ -379,7 +378,9 @@ class Pipeline:
             settings = self._student_settings(
                 pseudo=self.pseudo, teacher=self.weights / "teacher.pt", terms=self.config.terms, guard=()
             )
-            self._train("student", StudentTrainer, settings, model=str(self.weights / "before.pt"))
+            # the last epoch: validation images seldom show old defects, and the best epoch on new ones is a late one
+            before = str(self.weights / "before.pt")
+            self._train("student", StudentTrainer, settings, keep="last", model=before)
             return "done"
         source = resolve_weights(self.config["student"], "student")
         baseline = (self.results.get("training") or {}).get("baseline")
@@ -400,10 +401,13 @@ class Pipeline:
         """Measure teacher, baseline and student on the test part, which nothing else has looked at."""
         from dfssd.evaluation import evaluate
 
-        learnt = self.results["data"]["learnt_classes"]  # such a teacher has fewer classes: before.pt stands for it
+        learnt = self.results["data"].get("learnt_classes", 0)
+        files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
+        if learnt:  # with rows for the classes that it does not know
+            files["teacher"] = self.weights / "before.pt"
         self.results["test"] = {
             name: evaluate(
-                self.weights / f"{name}.pt",
+                file,
                 self.data_yaml,
                 split="test",
                 imgsz=self.imgsz,
@@ -412,8 +416,8 @@ class Pipeline:
                 save_dir=self.folder.path / "test" / name,
                 keep_detections=True,
             )
-            for name in ROLES
-            if (self.weights / f"{name}.pt").exists() and not (name == "teacher" and learnt)
+            for name, file in files.items()
+            if file.exists()
         }
         if learnt:
             self.results["incremental"] = forgetting(self.results["test"], self.results["data"]["classes"], learnt)

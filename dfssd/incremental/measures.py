@@ -40,7 +40,7 @@ def forgetting(test: Mapping[str, Mapping[str, Any]], names: Sequence[str], lear
     """AP50 of old, new and all classes after a step, and what the step has cost the old ones.
 
     Args:
-        test: Section ``test`` of ``results.json``: ``before`` (the teacher, with empty rows for the new classes) and
+        test: Section ``test`` of ``results.json``: ``teacher`` (with untrained rows for the new classes) and
             ``student``.
         names: All classes in id order.
         learnt: Number of old ones.
@@ -50,7 +50,7 @@ def forgetting(test: Mapping[str, Mapping[str, Any]], names: Sequence[str], lear
         None where no class has a box.
     """
     old, new = names[:learnt], names[learnt:]
-    before, after = mean_ap50(test["before"], old), mean_ap50(test["student"], old)
+    before, after = mean_ap50(test["teacher"], old), mean_ap50(test["student"], old)
     return {
         "classes_old": list(old),
         "classes_new": list(new),

@@ -348,12 +348,12 @@ def checkpoint_epoch(last: Path) -> int | None:
     return torch_load(last, map_location="cpu")["epoch"] if last.exists() else None
 
 
-def finish_checkpoint(stage_dir: Path, target: Path) -> None:
-    """Write the best checkpoint of a stage to ``target``: a plain, stripped Ultralytics file.
+def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> None:
+    """Write the best, or the last, checkpoint of a stage to ``target``: a plain, stripped Ultralytics file.
 
     Works on a checkpoint that the trainer has stripped already and on one that a killed process left behind, whose
     distillation wrapper is taken off here.
     """
-    best, last = (stage_dir / "weights" / name for name in ("best.pt", "last.pt"))
+    chosen, last = (stage_dir / "weights" / f"{name}.pt" for name in (which, "last"))
     with whole_file(target) as temporary:
-        strip_optimizer(best if best.exists() else last, s=str(temporary))
+        strip_optimizer(chosen if chosen.exists() else last, s=str(temporary))
