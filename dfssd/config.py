@@ -176,6 +176,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "modes": _texts,
     "new_only": _boolean,
     "freeze_bn": _boolean,
+    "freeze_features": _boolean,
     "selftest_steps": _number(1, math.inf, whole=True),
     "format": _text,
     "parity.box_px": _number(0, math.inf),
@@ -408,17 +409,19 @@ def _check_together(own: Mapping[str, Any]) -> None:
         ):
             if own[key] != needed:
                 raise UserError(f"student_training=grown needs {key}={str(needed).lower()}, not {own[key]}: {why}")
-        if own["teacher"] is None:
+        if own["teacher"] is None and own["steps"] is None:
             raise UserError("teacher is missing: give the model trained so far, teacher=old.pt")
-    elif own["new_only"]:
-        raise UserError("new_only=true needs student_training=grown (recipe=sdidd)")
+        if own["balance"] == "auto":
+            raise UserError("balance=auto cannot weigh terms that start at 0, as those of a grown network do")
+    elif own["new_only"] or own["freeze_features"] or own["steps"] is not None:
+        raise UserError("new_only, freeze_features and steps need student_training=grown (recipe=sdidd)")
     if own["student_training"] == "ultralytics" and own["teacher_kind"] == "ema":
         raise UserError("recipe=ultralytics needs a teacher of its own: leave teacher_kind=ema out")
     if own["teacher"] is None and own["teacher_rounds"]:
         raise UserError("teacher_rounds needs a teacher, and teacher=none says that there is none")
     if own["student_training"] == "skip" and own["baseline"] is False:
         raise UserError("student_training=skip with baseline=off leaves nothing to train; switch one of them on")
-    if own["teacher"] is None and own["student_training"] != "skip" and own["teacher_kind"] != "ema":
+    if own["teacher"] is None and own["student_training"] not in {"skip", "grown"} and own["teacher_kind"] != "ema":
         raise UserError(
             "teacher=none works only with recipe=baseline; without a teacher of your own give teacher=yolov8s.pt, or "
             "let the student teach itself with teacher_kind=ema pseudo=online"

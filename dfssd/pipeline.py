@@ -20,7 +20,7 @@ from dfssd.config import Config
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.splits import make_split, read_split, torn_groups, write_split
-from dfssd.distillation.compatibility import align_teacher, resolve_weights
+from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
 from dfssd.files import copy_whole
@@ -122,8 +122,6 @@ class Pipeline:
             preprocess=Preprocess(**c.section("preprocess")),
         )
         learnt = learnt_classes(c, dataset.names)
-        if learnt and c["new_only"]:
-            check_new_labels(dataset, learnt)
         seed = c.train.get("seed", 0)
         images = [item.image for item in dataset.items]
         groups = duplicate_groups(images)
@@ -141,6 +139,8 @@ class Pipeline:
                 groups=groups,
                 learnt=learnt,
             )
+        if learnt and c["new_only"]:
+            check_new_labels(dataset, split.train_labeled, learnt)
         write_split(split, dataset, self.splits)
         chosen = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
         self.results["data"] = {
@@ -178,8 +178,15 @@ class Pipeline:
     def _unlabeled_share(self) -> float:
         """Share of unlabelled images in a student batch: the asked ratio, at most that of the two sets."""
         data = self.results["data"]
+        if not self._learns_from_unlabeled():
+            return 0.0
         ratio = min(self.config["unlabeled_ratio"], data["train_unlabeled"] / data["train_labeled"])
         return ratio / (1 + ratio)
+
+    def _learns_from_unlabeled(self) -> bool:
+        """False for a grown network without terms and pseudo boxes: unlabelled images would only fill its batches."""
+        c = self.config
+        return c["student_training"] != "grown" or bool(c.terms) or c["unsup_weight"] > 0
 
     def _batches_per_epoch(self) -> int:
         """Batches in which the student passes the labelled images once."""
@@ -313,6 +320,8 @@ class Pipeline:
         c = self.config
         if c["student_training"] not in {"distilled", "grown"} or not has_teacher(c) or not self._unlabeled_images():
             return "skipped"
+        if not self._learns_from_unlabeled():
+            return "skipped"
         section = self.results["pseudo_labels"] = self._label(self.weights / "teacher.pt", self.pseudo)
         if section["accepted"] and section["starved"]:
             print(f"[dfssd] warning: no box was accepted of: {', '.join(section['starved'])}")
@@ -335,7 +344,7 @@ class Pipeline:
     def _student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StageSettings:
         """Settings of a training on labelled and unlabelled images."""
         c = self.config
-        unlabeled = self.results["data"]["train_unlabeled"] > 0
+        unlabeled = self.results["data"]["train_unlabeled"] > 0 and self._learns_from_unlabeled()
         frozen = has_teacher(c)
         patience = c["guard_patience"]
         return StageSettings(
@@ -379,8 +388,9 @@ class Pipeline:
                 pseudo=self.pseudo, teacher=self.weights / "teacher.pt", terms=self.config.terms, guard=()
             )
             # the last epoch: validation images seldom show old defects, and the best epoch on new ones is a late one
-            before = str(self.weights / "before.pt")
-            self._train("student", StudentTrainer, settings, keep="last", model=before)
+            before = self.weights / "before.pt"
+            frozen = {"freeze": describe(str(before), "teacher").head} if self.config["freeze_features"] else {}
+            self._train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)
             return "done"
         source = resolve_weights(self.config["student"], "student")
         baseline = (self.results.get("training") or {}).get("baseline")

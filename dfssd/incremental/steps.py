@@ -107,11 +107,14 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
                 f"{step.name}: no labelled training image shows '{dataset.names[number]}'; label some, or choose other "
                 "steps"
             )
-    parts = {
-        "train": train,
+    parts: dict[str, dict[Path, np.ndarray | None]] = {
+        "train": dict(train),
         "val": {path: step_boxes(by_path[path], 0, step.last) for path in split.val},
         "test": {path: step_boxes(by_path[path], 0, step.last) for path in split.test},
     }
+    # the truth of unlabelled images, where it is known, judges pseudo-labels: only of classes that have been seen
+    hidden = [by_path[path] for path in split.train_unlabeled]
+    parts["unlabeled"] = {item.image: None if item.boxes is None else step_boxes(item, 0, step.last) for item in hidden}
     for part, images in parts.items():
         used: set[str] = set()
         for image, boxes in images.items():
@@ -120,11 +123,12 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
                 stem += "_"
             used.add(stem)
             _place(image, folder / part / "images" / f"{stem}{image.suffix}")
-            write_text(folder / part / "labels" / f"{stem}.txt", format_labels(boxes))
-    tree: dict[str, Any] = {"path": str(folder.resolve()), **{part: f"{part}/images" for part in parts}}
+            if boxes is not None:
+                write_text(folder / part / "labels" / f"{stem}.txt", format_labels(boxes))
+    tree: dict[str, Any] = {"path": str(folder.resolve())}
+    tree |= {part: f"{part}/images" for part in ("train", "val", "test")}
     if split.train_unlabeled:
-        write_text(folder / "unlabeled.txt", "".join(f"{path}\n" for path in split.train_unlabeled))
-        tree["unlabeled"] = "unlabeled.txt"
+        tree["unlabeled"] = "unlabeled/images"
     names = list(dataset.names[: step.last])
     write_yaml(folder / "data.yaml", {**tree, "names": dict(enumerate(names))})
     kept = Counter(int(c) for boxes in train.values() for c in boxes[:, 0])
@@ -144,7 +148,7 @@ def _place(source: Path, target: Path) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)
     except OSError:
         temporary = target.with_name(f".{target.name}.part")
         shutil.copyfile(source, temporary)

@@ -97,7 +97,7 @@ def label_images(
         return [fuse(looks, score_floor=tau_low) for looks in seen]
 
     if precision is not None:
-        found = judge(look(val, "val images"), _labels_of(val, len(names)))
+        found = judge(look(val, "val images"), _labels_of(val))
         fixed = precision_thresholds(*found, len(names), precision=precision, tau_low=tau_low)
         thresholds = rule(fixed=fixed)
     predictions = look(images, "unlabelled images")

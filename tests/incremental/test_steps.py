@@ -88,13 +88,14 @@ def test_training_part_of_a_step_shows_its_classes_alone(dataset, tmp_path) -> N
     assert said["removed"] == {"a": 3, "b": 1}
     pictures = {p.stem: p.read_bytes() for p in (folder / "train" / "images").iterdir()}
     assert pictures["same"] == bytes([3]) and pictures["same_"] == bytes([4])
-    assert (folder / "unlabeled.txt").read_text().strip() == str(split_of(dataset).train_unlabeled[0])
+    assert labels(folder / "unlabeled") == {"im9": [3]} and (folder / "unlabeled" / "images" / "im9.png").exists()
 
 
 def test_first_step_and_joint_training(dataset, tmp_path) -> None:
     write_step(dataset, split_of(dataset), Step(1, 0, 3), tmp_path / "one")
     assert labels(tmp_path / "one" / "train") == {"im0": [0], "im1": [1], "im2": [2], "im5": [0], "im6": [0]}
     assert labels(tmp_path / "one" / "val") == {"im7": [2]}, "a class that is not known yet is not asked for"
+    assert labels(tmp_path / "one" / "unlabeled") == {"im9": []}
     said = write_step(dataset, split_of(dataset), Step(2, 3, 6), tmp_path / "both", joint=True)
     assert said["images"] == 7 and said["removed"] == {}
 
@@ -121,8 +122,8 @@ def test_written_step_is_a_data_set(squares, tmp_path) -> None:
 def test_old_boxes_among_new_labels_are_told(tmp_path) -> None:
     items = (item(tmp_path / "x.png", 3), item(tmp_path / "y.png", 4, 1), item(tmp_path / "t.png", 0, split="test"))
     with pytest.raises(UserError, match=r"y\.png: its labels hold the old class 'b' \(id 1\)"):
-        check_new_labels(DetectionSet("toy", NAMES, items), 3)
-    check_new_labels(DetectionSet("toy", NAMES, items[::2]), 3)
+        check_new_labels(DetectionSet("toy", NAMES, items), [i.image for i in items[:2]], 3)
+    check_new_labels(DetectionSet("toy", NAMES, items), [items[0].image], 3)
 
 
 def test_measures_by_hand() -> None:

@@ -177,7 +177,8 @@ class IncrementalBox(Term):
         Args:
             shape: Bins of the heads.
             temperature: Of the softmax over the bins.
-            weights: "iou" (of an anchor with its box) or "uniform".
+            weights: "iou" (of an anchor with its box), "conf" (the student's confidence, as the published code has it) or
+                "uniform".
             fallback: A box without any anchor takes its best one.
 
         Raises:
@@ -185,19 +186,26 @@ class IncrementalBox(Term):
         """
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
-        self.weights = check_choice("weights", weights, ("iou", "uniform"))
+        self.weights = check_choice("weights", weights, ("iou", "conf", "uniform"))
         self.fallback = bool(fallback)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
-        """Weighted mean of :func:`box_kl` over the anchors of :func:`regression_weights`, >= 0."""
+        """Mean over the images of the weighted mean of :func:`box_kl`, >= 0.
+
+            1/N sum_i sum_a w_a KL_a / max(1, sum_a w_a)
+
+        with the weights of :func:`regression_weights`; an image without boxes counts 0.
+        """
         check_same_shape("box logits", student.boxes, teacher.boxes, "N, 4*reg_max, A")
         with no_autocast(student.boxes):
             boxes, image = corners(batch)
             weight = regression_weights(boxes, image, len(student.boxes), student.levels, fallback=self.fallback)
             if self.weights == "uniform":
                 weight = (weight > 0).float()
+            elif self.weights == "conf":
+                weight = (weight > 0) * student.scores.detach().float().sigmoid().amax(1)
             kl = box_kl(student.boxes, teacher.boxes.detach(), self.shape.reg_max, self.temperature)
-            return (weight * kl).sum() / weight.sum().clamp(min=1e-6)
+            return ((weight * kl).sum(1) / weight.sum(1).clamp(min=1)).sum() / max(1, len(kl))
 
 
 class IncrementalFeature(FeatureTerm):
