@@ -82,7 +82,7 @@ def _run_steps(config: Config, command: str) -> int:
         words = [f"{key}={'none' if value is None else value}" for key, value in values.items()]
         run(configure(values), command="python train.py " + shlex.join(words))
 
-    run_protocol(config, command, one)
+    run_protocol(config, command, one, configure)
     return 0
 
 
@@ -105,5 +105,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same line with resume=<run folder> goes on from here", file=sys.stderr)
+        again = "the same line" if any(word.startswith("steps=") for word in words) else "resume=<run folder>"
+        print(f"\ninterrupted; {again} goes on from here", file=sys.stderr)
         return 130

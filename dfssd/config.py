@@ -371,6 +371,10 @@ def resolve(
                 raise UserError(f"{term}.{option}={merged[option]} {problem}")
         if merged["weight"] > 0:
             active[term] = merged
+    for key in given:
+        term, _, option = key.partition(".")
+        if term in term_options and option != "weight" and term not in active:
+            raise UserError(f"{key} has no effect: {term} is switched off; add {term}.weight=1, or leave it out")
     if own["balance"] == "fixed" and (shares := [key for key in given if key.endswith(".share") and key in known]):
         raise UserError(f"{shares[0]} acts with balance=auto only; add balance=auto, or set {shares[0][:-6]}.weight")
     _check_together(own)

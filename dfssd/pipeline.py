@@ -160,6 +160,11 @@ class Pipeline:
             )
         if split.left_out:
             print(f"[dfssd] {len(split.left_out)} images without labels left out: they or copies belong to val or test")
+        if not chosen["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":
+            raise UserError(
+                "there is nothing to distil: no term is switched on and there are no unlabelled images; add a term, "
+                "such as pkd.weight=1, or use recipe=baseline"
+            )
         if not chosen["train_unlabeled"]:
             print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
         train = teacher_is_to_be_trained(c, dataset.names)

@@ -55,7 +55,7 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
             "training has seen. A class with fewer than about 30 defects there has an uncertain value."
         )
     if not (results.get("data") or {}).get("train_unlabeled", 1):
-        lines.append("- There were no unlabelled images: the student learnt from the labels and from the teacher only.")
+        lines.append("- There were no unlabelled images.")
     guard = results.get("guard") or {}
     for event in guard.get("events") or ():
         done = f"cut back to {event['factor']:g}" if event["factor"] else "switched off"
@@ -90,8 +90,11 @@ def _test_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
     lines += markdown_table(["network", "mAP50-95", "mAP50", "precision", "recall", "file"], rows)
     lines += [
         "",
-        "- **teacher**: the large network that gives the advice; **student**: the small one you deploy; **baseline**: "
-        "the same small network, trained on the labelled images only.",
+        "- **teacher**: the network as it was before, with untrained rows for the new classes; **student**: what it has "
+        "become, the network of the last epoch."
+        if results.get("incremental")
+        else "- **teacher**: the large network that gives the advice; **student**: the small one you deploy; "
+        "**baseline**: the same small network, trained on the labelled images only.",
         "- **recall**: share of the true defects that were found; **precision**: share of the alarms that were right; "
         "both at the score threshold where they are best balanced"
         + (f" (student: {number((test.get('student') or {}).get('confidence'), 2)})." if test.get("student") else "."),
@@ -265,11 +268,14 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
         ]
         lines += ["", "What the student learns from the teacher besides the boxes (distillation terms):", ""]
         lines += markdown_table(["term", "weight", "first epoch", "last epoch", "share of the gradient"], rows)
-        moved = any(len(set(t.get("weight_by_epoch") or ())) > 1 for t in terms.values())
+        moved = any(
+            len(set(t.get("weight_by_epoch") or ())) > 1 or t.get("schedule") != "constant" for t in terms.values()
+        )
         lines += [
             "",
-            "The values include the weights, which followed the gradients (`balance=auto`); the last ones are shown."
-            if moved
+            "The values include weight and schedule, which moved (the weights shown are the last ones), so a falling "
+            "value alone says nothing."
+            if moved or (results.get("guard") or {}).get("events")
             else "A term that falls means that the student has come closer to the teacher in that respect.",
         ]
     else:

@@ -115,6 +115,11 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
         (["data=set", "recipe=tskd", "crd_cls.stage=3"], "crd_cls.stage=3 must be one of"),
         (["data=set", "recipe=tskd", "ded.backgroud=1"], "did you mean 'ded.background'"),
         (["data=set", "pkd.weight=1", "pkd.share=0.3"], "pkd.share acts with balance=auto only"),
+        (
+            ["data=set", "recipe=distill", "balance=auto", "pkd.share=0.3"],
+            "pkd.share has no effect: pkd is switched off",
+        ),
+        (["data=set", "recipe=distill"], "there is nothing to distil: no term is switched on"),
         (["data=set", "balance=grad"], "balance=grad must be one of: fixed, auto"),
         (["data=set", "resume=nowhere"], "no run.yaml there"),
     ],

@@ -188,13 +188,16 @@ def test_values_that_are_null_do_not_break_it(tmp_path):
     assert not (folder / "plots" / "loss_terms.png").exists()
 
 
-@pytest.mark.parametrize("weights", [[2.0, 2.0], [1.0, 2.0]])
-def test_falling_terms_mean_something_only_with_fixed_weights(tmp_path, weights):
+@pytest.mark.parametrize("moved", [None, "weight", "schedule", "guard"])
+def test_falling_terms_mean_something_only_where_nothing_else_moves_them(tmp_path, moved):
     record = results()
-    record["distill"]["terms"]["hwjs"]["weight_by_epoch"] = weights
+    for term in record["distill"]["terms"].values():
+        term |= {"schedule": "constant", "weight_by_epoch": [2.0, 2.0]}
+    term |= {"weight": {"weight_by_epoch": [1.0, 2.0]}, "schedule": {"schedule": "cosine"}}.get(moved, {})
+    record["guard"]["events"] = [{"epoch": 1, "factor": 0.25, "why": "it was behind"}] if moved == "guard" else []
     text = report_of(tmp_path / "run", record)
-    assert ("has come closer to the teacher" in text) is (weights[0] == weights[1])
-    assert ("followed the gradients" in text) is (weights[0] != weights[1])
+    assert ("has come closer to the teacher" in text) is (moved is None)
+    assert ("a falling value alone says nothing" in text) is (moved is not None)
 
 
 def test_images_that_have_moved_cost_only_the_gallery(tmp_path):

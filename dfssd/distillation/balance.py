@@ -7,7 +7,9 @@ what is measured every :data:`EVERY` batches::
     weight = share * |gradient of the detection loss| / |gradient of the unweighted term|
 
 with L2 norms over all parameters of the student, smoothed as geometric means (:data:`DECAY`), since norms vary by
-factors.
+factors. The share is what is aimed at: between two measurements gradients move on, most of all in the first batches, so
+these are measured more often (:func:`is_due`). Norms of several terms do not add up where their gradients point in
+different directions: together they pull less than the sum of their shares.
 """
 
 from __future__ import annotations
@@ -17,10 +19,16 @@ from collections.abc import Mapping
 from typing import Any
 
 EVERY = 50
-"""Batches between two measurements, after those of the self-test; each costs one backward pass for each term."""
+"""Batches between two measurements; each costs one backward pass for each term."""
 
-DECAY = 0.8
-"""What is kept of the smoothed logarithm of a norm in each measurement."""
+EARLY = (0, 1, 2, 5, 10, 20, 35)
+"""Batches with a measurement before the first :data:`EVERY` are over."""
+
+SETTLE = 3
+"""Measurements that replace what was known, since they are those of an untrained network."""
+
+DECAY = 0.5
+"""What is kept of the smoothed logarithm of a norm in each later measurement."""
 
 MOST = 100.0
 """A weight is at most this multiple of the configured one: a term that hardly says anything is not shouted."""
@@ -29,11 +37,17 @@ DETECTION = "det"
 """Name of the detection loss among the terms."""
 
 
+def is_due(step: int) -> bool:
+    """Whether the gradients are measured in batch ``step``, counted from 0 over the whole training."""
+    return step in EARLY or step % EVERY == 0
+
+
 class GradientBalance:
     """The weights of the terms, from the measured gradient norms.
 
     Attributes:
         norms: Smoothed logarithm of the gradient norm of the detection loss (``det``) and of each unweighted term.
+        taken: Number of measurements of each.
     """
 
     def __init__(self, weights: Mapping[str, float], shares: Mapping[str, float]):
@@ -46,26 +60,33 @@ class GradientBalance:
         """
         self.weights, self.shares = dict(weights), dict(shares)
         self.norms: dict[str, float] = {}
+        self.taken: dict[str, int] = {}
 
     def update(self, norms: Mapping[str, float]) -> None:
         """Take one measurement: gradient norms of ``det`` and of the unweighted terms; a norm of 0 is no evidence."""
         for name, norm in norms.items():
             if norm > 0 and math.isfinite(norm):
-                value = math.log(norm)
-                before = self.norms.get(name, value)
-                self.norms[name] = DECAY * before + (1 - DECAY) * value
+                self.taken[name] = self.taken.get(name, 0) + 1
+                kept = DECAY if self.taken[name] > SETTLE else 0.0
+                self.norms[name] = kept * self.norms.get(name, 0.0) + (1 - kept) * math.log(norm)
 
     def weight(self, name: str) -> float:
         """Weight of a term now."""
+        return min(self._aimed(name), MOST * self.weights[name])
+
+    def _aimed(self, name: str) -> float:
         if name not in self.norms or DETECTION not in self.norms:
             return self.weights[name]
-        aimed = math.log(self.shares[name]) + self.norms[DETECTION] - self.norms[name]
-        return math.exp(min(aimed, math.log(MOST * self.weights[name])))
+        return self.shares[name] * math.exp(min(self.norms[DETECTION] - self.norms[name], 700.0))
+
+    def held_back(self) -> list[str]:
+        """Terms that would need more than :data:`MOST` times their configured weight for their share."""
+        return [name for name, weight in self.weights.items() if self._aimed(name) > MOST * weight]
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs."""
-        return {"norms": dict(self.norms)}
+        return {"norms": dict(self.norms), "taken": dict(self.taken)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
-        self.norms = dict(state["norms"])
+        self.norms, self.taken = dict(state["norms"]), dict(state["taken"])

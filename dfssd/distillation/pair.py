@@ -330,7 +330,8 @@ class DistillationPair(DistillationModel):
             if not loss.requires_grad:
                 norms[name] = loss.new_zeros(())
                 continue
-            grads = torch.autograd.grad(loss.sum() * PROBE_SCALE, parameters, retain_graph=True, allow_unused=True)
+            with no_autocast(loss):  # as the real backward pass: it would cast the gradients of exact parts down
+                grads = torch.autograd.grad(loss.sum() * PROBE_SCALE, parameters, retain_graph=True, allow_unused=True)
             squares = [g.float().norm() for g in grads if g is not None] or [loss.new_zeros(())]
             norms[name] = torch.stack(squares).norm() / PROBE_SCALE
         table = torch.stack([norm.float() for norm in norms.values()])

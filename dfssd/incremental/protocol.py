@@ -8,50 +8,64 @@ own, so the protocol is continued like any run: finished ones are kept, an unfin
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import Config
+from dfssd.config import Config, flatten, read_yaml
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.splits import make_split, read_split, write_split
+from dfssd.distillation.compatibility import check_bins, describe, resolve_weights
+from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
-from dfssd.files import write_json, write_text
+from dfssd.files import write_json, write_text, write_yaml
 from dfssd.incremental.measures import mean_ap50
 from dfssd.incremental.steps import Step, parse_steps, write_step
+from dfssd.runfolder import CHANGEABLE
 from dfssd.tables import markdown_table, number, read_json
 
 BASE = "base"
 JOINT = "joint"
 RESULT = "incremental.json"
-HANDED_ON = {"recipe", "data", "teacher", "student", "split", "labeled", "limit", "steps", "modes", "name", "project"}
-"""Arguments that mean something else in the runs of the protocol than in its own line."""
+OWN = {"recipe", "data", "teacher", "student", "split", "split_ratio", "labeled", "limit", "steps", "modes"}
+OWN |= {"names", "unlabeled", "missing_label", "name", "project", "exist_ok", "resume"}
+"""Arguments of the protocol itself; its runs get their own."""
+
+OF_A_RECIPE = {"student_training", "new_only", "freeze_bn", "freeze_features", "unsup_weight", "baseline", "guard"}
+"""Arguments that make a recipe what it is: on the line they are meant for the recipe that is named there."""
 
 Run = Callable[[dict[str, Any]], None]
 """Makes or resumes one run from the arguments of ``train.py``; raises :class:`UserError` if it does not finish."""
 
 
-def run_protocol(config: Config, command: str, run: Run) -> list[dict[str, Any]]:
+def run_protocol(config: Config, command: str, run: Run, check: Callable[[dict[str, Any]], Config]) -> list[dict[str, Any]]:
     """Run or go on with the whole protocol.
 
     Args:
         config: Resolved configuration with ``steps``.
         command: The command line, for the record.
         run: Makes one run.
+        check: Resolves arguments of ``train.py``; raises :class:`UserError` for wrong ones.
 
     Returns:
-        The rows of the table (docs/results.md), also written to ``incremental.json`` and ``incremental.md``.
+        The rows of the table (docs/results.md), also written to ``incremental.json``, ``.csv`` and ``.md``.
 
     Raises:
         UserError: Bad input, or a run that did not finish; what was finished before stays.
     """
+    if config["data"] is None:
+        raise UserError("data is missing: steps= needs a data set with the labels of all classes")
     root = Path(config["project"]) / (config["name"] or "incremental")
-    modes = [config["modes"]] if isinstance(config["modes"], str) else list(config["modes"])
+    modes = _modes(config, check)
+    _check_same(config, root)
     dataset, split, steps = _prepare(config, root)
-    given = {k: v for k, v in config.given.items() if k not in HANDED_ON}
-    common = {**given, "project": str(root), "data_dir": config["data_dir"]}
+    for_mode = {k: v for k, v in config.given.items() if k not in OWN}
+    common = {k: v for k, v in for_mode.items() if k not in OF_A_RECIPE and k.partition(".")[0] not in TERMS}
+    where = {"project": str(root), "data_dir": config["data_dir"]}
     data = {}
     for step in steps:
         for joint in (False, True) if step.number > 1 and JOINT in modes else (False,):
@@ -61,25 +75,61 @@ def run_protocol(config: Config, command: str, run: Run) -> list[dict[str, Any]]
 
     base = _base_weights(config)
     if base is None:
-        values = {k: v for k, v in common.items() if k.partition(".")[0] not in config.terms}
-        values |= {"recipe": "baseline", "teacher": None, "student": config["student"], "data": data[1, False]["yaml"]}
-        _make(run, root / BASE, values)
+        values = {**common, **where, "recipe": "baseline", "teacher": None, "student": config["student"]}
+        _make(run, root / BASE, {**values, "data": data[1, False]["yaml"]})
         base = root / BASE / "weights" / "baseline.pt"
     rows: list[dict[str, Any]] = []
     for mode in modes:
         teacher = base
         for step in steps[1:]:
-            joint = mode == JOINT
-            folder = root / f"{mode}-{step.name}"
-            values = {**common, "recipe": mode, "teacher": str(teacher), "data": data[step.number, joint]["yaml"]}
-            if mode != config["recipe"]:  # options of the terms of one recipe are not meant for another
-                values = {k: v for k, v in values.items() if k.partition(".")[0] not in config.terms}
-            _make(run, folder, values)
-            rows.append(_row(mode, step, folder, data[step.number, joint], steps))
+            part = data[step.number, Path(mode).stem == JOINT]
+            folder = root / f"{Path(mode).stem}-{step.name}"
+            values = {**(for_mode if mode == config["recipe"] else common), **where}
+            _make(run, folder, {**values, "recipe": mode, "teacher": str(teacher), "data": part["yaml"]})
+            rows.append(_row(Path(mode).stem, step, folder, part, steps))
             teacher = folder / "weights" / "student.pt"
-            write_json(root / RESULT, {"command": command, "steps": [s.last - s.first for s in steps], "rows": rows})
+            counts = [data[s.number, False] for s in steps]
+            write_json(root / RESULT, {"command": command, "steps": counts, "rows": rows})
+            write_text(root / "incremental.csv", csv_text(rows))
             write_text(root / "incremental.md", markdown(rows, dataset.names, steps, command))
     return rows
+
+
+def _modes(config: Config, check: Callable[[dict[str, Any]], Config]) -> list[str]:
+    """The recipes to compare, that of the line first, each checked before anything is computed."""
+    asked = config["modes"]
+    modes = [word.strip() for word in asked.split(",")] if isinstance(asked, str) else list(asked)
+    modes = list(dict.fromkeys([str(config["recipe"]), *modes]))
+    student = None if _base_weights(config) else resolve_weights(config["student"], "student")
+    facts = describe(student, "student") if student else describe(str(_base_weights(config)), "teacher")
+    for mode in modes:
+        resolved = check({"recipe": mode, "teacher": "given.pt"})
+        if resolved["student_training"] != "grown":
+            raise UserError(f"modes: {mode} does not teach new classes; choose among sdidd, erd, finetune, freeze, joint")
+        terms = config.terms if mode == config["recipe"] else resolved.terms
+        check_bins(facts, [name for name in terms if TERMS[name].needs_bins])
+    return modes
+
+
+def _check_same(config: Config, root: Path) -> None:
+    """Refuse a folder that was begun with other arguments: finished runs are kept, and would stand for these."""
+    record = root / "protocol.yaml"
+    now = {
+        "config": {k: v for k, v in config.own.items() if k not in CHANGEABLE | {"modes"}},
+        "terms": {k: dict(v) for k, v in config.terms.items()},
+        "train": {k: v for k, v in config.train.items() if k not in CHANGEABLE},
+    }
+    now = json.loads(json.dumps(now))
+    if not record.exists():
+        write_yaml(record, now)
+        return
+    then = {**flatten(read_yaml(record))}
+    for key, value in sorted(flatten(now).items()):
+        if then.get(key, value) != value:
+            raise UserError(
+                f"{root} was begun with {key.partition('.')[2]}={then[key]}, not {value}: repeat the same line, or use "
+                "another name="
+            )
 
 
 def _prepare(config: Config, root: Path) -> tuple[Any, Any, list[Step]]:
@@ -153,7 +203,19 @@ def _row(mode: str, step: Step, folder: Path, data: Mapping[str, Any], steps: Se
         "images": data["images"],
         "epochs": results["training"]["student"]["epochs_done"],
         "optimizer_steps": results["training"]["student"]["optimizer_steps"],
+        **{k: results["run"][k] for k in ("seed", "device", "dfssd", "ultralytics", "torch", "git")},
     }
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV; values of AP50 with four digits."""
+    text = io.StringIO()
+    names = [name for name in rows[0] if name != "map_by_step"]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
+    return text.getvalue()
 
 
 def _tell_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[str, Any]]) -> None:

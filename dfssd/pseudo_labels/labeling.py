@@ -133,20 +133,22 @@ def judge(
     return np.concatenate(classes), np.concatenate(scores), np.concatenate(correct)
 
 
-def _labels_of(images: Sequence[Path], n_classes: int) -> list[np.ndarray]:
+def _labels_of(images: Sequence[Path]) -> list[np.ndarray]:
     """True boxes of labelled images, (m, 5) each; here, unlike in :func:`true_boxes`, a wrong file is an error."""
     labels = [Path(label) for label in img2label_paths([str(i) for i in images])]
-    return [read_label_file(p, n_classes) if p.is_file() else np.zeros((0, 5), dtype=np.float32) for p in labels]
+    return [read_label_file(p, None) if p.is_file() else np.zeros((0, 5), dtype=np.float32) for p in labels]
 
 
 def true_boxes(images: Sequence[Path], n_classes: int) -> dict[Path, np.ndarray]:
     """True boxes of those images that have a readable label file: image -> (n, 5) [class, x, y, w, h], xywh, 0-1.
 
-    Labels beside unlabelled images are nobody's promise: one that is wrong counts as not known.
+    Labels beside unlabelled images are nobody's promise: one that is wrong counts as not known. Boxes of classes from
+    ``n_classes`` on, which the teacher does not know yet, are left out.
     """
     truth = {}
     for image, label in zip(images, img2label_paths([str(i) for i in images])):
         if Path(label).is_file():
             with contextlib.suppress(UserError):
-                truth[Path(image)] = read_label_file(Path(label), n_classes)
+                boxes = read_label_file(Path(label), None)
+                truth[Path(image)] = boxes[boxes[:, 0] < n_classes]
     return truth

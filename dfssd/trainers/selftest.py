@@ -14,8 +14,10 @@ import torch
 from ultralytics.utils import LOGGER
 
 from dfssd.distillation.pair import DistillationPair, state_hash
-from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
+
+OVERFLOWS = 3
+"""Probes in a row with a gradient that is not finite, while the loss is, after which the training is stopped."""
 
 
 class SignalSelfTest:
@@ -50,6 +52,7 @@ class SignalSelfTest:
         }
         if not self.result["adapters_in_optimizer"] or self.result["teacher_in_optimizer"]:
             raise UserError("self-test: the optimizer must hold every adapter and nothing of the teacher; it does not")
+        self._overflows: dict[str, int] = {}
         self._alive: dict[str, bool] = {}
         self._asked: dict[str, int] = {}
         self._adapters = {name: p.detach().clone() for name, p in adapters.items()}
@@ -78,18 +81,23 @@ class SignalSelfTest:
             return
         for name, norm in pair.gradients.items():
             value = pair.values.get(name)
-            if not math.isfinite(norm) or (value is not None and not torch.isfinite(value)):
+            self._overflows[name] = 0 if math.isfinite(norm) else self._overflows.get(name, 0) + 1
+            broken = value is not None and not bool(torch.isfinite(value))
+            if broken or self._overflows[name] >= OVERFLOWS:
                 what = "the YOLO loss" if value is None else f"term {name}"
                 cure = "lr0" if value is None else f"{name}.weight or lr0"
                 raise UserError(f"self-test: {what} is not finite in epoch {epoch + 1}; lower {cure}")
+        if not all(map(math.isfinite, pair.gradients.values())):
+            return  # a gradient too large for half precision: the training's own scaler skips such a step, too
         total = sum(pair.gradients.values())
         for name, value in pair.values.items():
             norm = pair.gradients[name]
             self.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
-            if pair.boxes or not TERMS[name].needs_boxes:
+            if pair.boxes or not pair.projector[name].needs_boxes:
                 self._asked[name] = self._asked.get(name, 0) + 1
                 self._alive[name] = self._alive.get(name, False) or (float(value) != 0 and norm > 0)
-        if batches >= self.steps:
+        # the moving average begins as the student itself, and has nothing to say until they differ
+        if batches >= self.steps and (self.frozen or "checked_batches" in self.result):
             self._judge(batches, self.steps)
 
     def _judge(self, batches: int, probes: int) -> None:
@@ -139,6 +147,8 @@ class SignalSelfTest:
         parameters = self.pair.projector.named_parameters()
         still = [name for name, p in parameters if torch.equal(p.detach(), self._adapters[name])]
         self.result["adapters_changed"] = not still
+        if last and self.pair.trust and (unheard := [n for n in self.pair.weights if not self._alive.get(n)]):
+            LOGGER.warning(f"self-test: {', '.join(unheard)} has had no batch with boxes to show that it teaches")
         if still and last and self.pair.trust:
             if updates >= 2:
                 raise UserError(f"self-test: adapters {', '.join(still)} did not change during training")

@@ -20,7 +20,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
-from dfssd.distillation.balance import EVERY
+from dfssd.distillation.balance import MOST, is_due
 from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.errors import UserError
@@ -99,7 +99,8 @@ class StudentTrainer(StageTrainer):
             balance=s.balance,
             new_only=s.new_only,
         )
-        if s.new_only and weights is None and not same_old_rows(student, self.model.teacher_model):
+        grown = self.model.known < self.data["nc"]
+        if grown and weights is None and not same_old_rows(student, self.model.teacher_model):
             raise UserError("the old classes' rows of the student are not those of the teacher: was it grown from it?")
         if weights is not None:
             self.model.projector.load_state_dict(weights.projector.state_dict())
@@ -182,14 +183,14 @@ class StudentTrainer(StageTrainer):
         tile = kind[ignore] == IGNORED_TILE
         batch["ignore_source"] = torch.where(tile, batch["score"][ignore], -torch.ones_like(kind[ignore]))
         columns = batch["bboxes"], batch["score"][:, None], kind[:, None] - TRUTH, batch["batch_idx"][:, None]
-        self._truth = torch.cat(columns, 1)[truth]
+        self._truth = torch.cat(columns, 1)[truth & (kind - TRUTH < self.pair.known)]
         for name in ("batch_idx", "bboxes", "cls", "score"):
             batch[name] = batch[name][learn]
         pair = self.pair
         per_epoch = self.settings.batches_per_epoch
         pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
         early = self.batches_done < self.settings.selftest_steps
-        pair.probe = early or (pair.progress[0] % EVERY if pair.balance else self._batch_in_epoch) == 0
+        pair.probe = early or (is_due(pair.progress[0]) if pair.balance else self._batch_in_epoch == 0)
         self._batch_in_epoch += 1
         self._unlabeled_in_batch = int((~batch["labeled"]).sum())
         return batch
@@ -213,6 +214,8 @@ class StudentTrainer(StageTrainer):
         """Start self-test and guard; go on where a resumed training stopped."""
         LOGGER.removeFilter(_not_about_teacher)
         pair = trainer.pair
+        # of classes that the teacher does not know it cannot give boxes
+        trainer.meter = HealthMeter(list(trainer.data["names"].values())[: pair.known])
         trainer._follow_student()
         trainer.selftest = SignalSelfTest(
             pair, trainer.optimizer, steps=trainer.settings.selftest_steps, frozen=bool(trainer.settings.teacher)
@@ -282,6 +285,11 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _end_epoch(trainer: StudentTrainer) -> None:
         trainer.selftest.end_epoch(trainer.epoch, trainer.tloss, trainer.batches_done)
+        if (balance := trainer.pair.balance) and (quiet := balance.held_back()):
+            LOGGER.warning(
+                f"balance=auto: {', '.join(quiet)} would need more than {MOST:g} times the configured weight to reach "
+                "the share; it is held there"
+            )
 
     def save_model(self) -> Any:
         """The stage's checkpoint, written only if the self-test passes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dfssd.distillation.balance import DECAY, MOST, GradientBalance
+from dfssd.distillation.balance import DECAY, EVERY, MOST, SETTLE, GradientBalance, is_due
 from dfssd.distillation.pair import DistillationPair
 from tests.distillation.test_pair import make_batch, model
 
@@ -24,9 +24,16 @@ def test_weight_gives_the_share() -> None:
 
 def test_measurements_are_smoothed_as_geometric_means() -> None:
     balance = GradientBalance({"a": 1.0}, {"a": 1.0})
-    balance.update({"det": 1.0, "a": 1.0})
+    for norm in (7.0, 0.3, 1.0)[:SETTLE]:  # those of an untrained network: each replaces the one before
+        balance.update({"det": 1.0, "a": norm})
+    assert balance.weight("a") == pytest.approx(1.0)
     balance.update({"det": 1.0, "a": 100.0})
     assert 1 / balance.weight("a") == pytest.approx(100 ** (1 - DECAY))
+
+
+def test_early_batches_are_measured_more_often() -> None:
+    due = [step for step in range(3 * EVERY) if is_due(step)]
+    assert due[:3] == [0, 1, 2] and due[-2:] == [EVERY, 2 * EVERY] and 5 < len(due) < 12
 
 
 def test_silence_is_no_evidence_and_is_not_shouted() -> None:
@@ -34,17 +41,21 @@ def test_silence_is_no_evidence_and_is_not_shouted() -> None:
     balance.update({"det": 1.0, "a": 1.0})
     balance.update({"det": 1.0, "a": 0.0})
     balance.update({"det": 1.0, "a": float("nan")})
-    assert balance.weight("a") == pytest.approx(1)
+    assert balance.weight("a") == pytest.approx(1) and balance.held_back() == []
     quiet = GradientBalance({"a": 0.5}, {"a": 1.0})
     quiet.update({"det": 1.0, "a": 1e-9})
-    assert quiet.weight("a") == pytest.approx(MOST * 0.5)
+    assert quiet.weight("a") == pytest.approx(MOST * 0.5) and quiet.held_back() == ["a"]
 
 
 def test_state_goes_on() -> None:
     balance, other = (GradientBalance({"a": 1.0}, {"a": 0.25}) for _ in range(2))
-    balance.update({"det": 8.0, "a": 4.0})
+    for _ in range(SETTLE):
+        balance.update({"det": 8.0, "a": 4.0})
     other.load_state_dict(balance.state_dict())
     assert other.weight("a") == balance.weight("a")
+    for b in (balance, other):
+        b.update({"det": 8.0, "a": 1.0})
+    assert other.weight("a") == balance.weight("a") < 2.0, "it does not begin anew"
 
 
 def test_terms_get_their_share_of_the_gradient_whatever_their_scale() -> None:
@@ -82,3 +93,18 @@ def test_schedule_and_trust_act_on_top() -> None:
     pair.set_progress(50, 100, 10)
     pair(make_batch([True, False]))
     assert pair.gradients["cwd"] / pair.gradients["det"] == pytest.approx(0.1 * 0.25 * 0.55, rel=1e-3)
+
+
+def test_probes_measure_what_the_backward_pass_does_under_autocast() -> None:
+    """Inside autocast a backward pass would cast the gradients of the exact parts down."""
+    terms = {name: {**options, "weight": 0.7} for name, options in TERMS.items()}
+    pair = DistillationPair(model("yolov8s.yaml"), model("yolov8n.yaml"), terms=terms).train()
+    pair.probe = True
+    with torch.autocast("cpu", torch.bfloat16):
+        vector, items = pair(make_batch([True, False]))
+    parameters = [p for p in pair.student_model.parameters() if p.requires_grad]
+    for name in TERMS:
+        loss = vector[list(items).index(name)]
+        grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        norm = torch.stack([g.float().norm() for g in grads if g is not None]).norm()
+        assert pair.gradients[name] == pytest.approx(float(norm), rel=1e-3)

@@ -186,7 +186,8 @@ def test_distances_are_the_means_of_the_bins() -> None:
     for side, bin_ in enumerate((0, 1, 2, 2)):
         logits[0, side * 3 + bin_] = 40.0
     assert distances(logits, 3).flatten().tolist() == pytest.approx([0, 1, 2, 2])
-    assert distances(torch.tensor([2.0, -3.0, 0.0, 1.0]).view(1, 4, 1), 1).flatten().tolist() == [2, 0, 0, 1]
+    flat = distances(torch.tensor([2.0, -3.0, 0.0, 1.0]).view(1, 4, 1), 1)
+    assert flat.flatten().tolist() == pytest.approx([2, 0.01, 0.01, 1])
 
 
 def test_giou_by_hand() -> None:
@@ -199,4 +200,11 @@ def test_giou_by_hand() -> None:
     assert giou_response(own, own, scores, 1) == 0
     assert giou_response(own, theirs, -scores, 1) < 1e-6, "where the teacher sees nothing it does not teach"
     inside_out = giou_response(-5 * own, own, scores, 1)
-    assert 1 <= inside_out <= 2, "two negative sides make a positive area, but no good box"
+    assert 0.99 <= inside_out <= 2, "two negative sides make a positive area, but no good box"
+    lost = torch.full((1, 4, 1), -0.5, requires_grad=True)
+    giou_response(lost, theirs, scores, 1).backward()
+    assert (lost.grad < 0).all(), "and it is led out of there"
+    generator = torch.Generator().manual_seed(0)
+    raw, other = (torch.randn(2, 8, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    z = torch.randn(2, 3, 3, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: giou_response(x, other, z, 2), (raw.requires_grad_(),))

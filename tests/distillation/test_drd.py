@@ -100,6 +100,8 @@ def test_graphs_are_fixed_by_their_seed_and_are_no_parameters() -> None:
     again = PixelGraph(4, 3, torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(graph.buffers(), again.buffers(), strict=True))
     assert pixel_relation(maps(1), maps(1), graph) == 0
+    x = maps(1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: pixel_relation(s, maps(2), graph), (x,), atol=1e-4)
     assert pixel_relation(7 * maps(1) - 2, maps(1), graph).item() == pytest.approx(0, abs=1e-4)
 
 

@@ -15,6 +15,7 @@ from ultralytics.nn.modules import Conv
 from dfssd.distillation.heads import BRANCHES, TAPS, finish
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms import TERMS, PairShape, Term, term_meanings, term_options
+from dfssd.distillation.terms.base import FeatureTerm
 
 SHAPE = PairShape(
     student_channels=(4, 8),
@@ -99,14 +100,21 @@ def term(request) -> Term:
     return TERMS[request.param](SHAPE, **FIXED.get(request.param, {}))
 
 
-RESPONSES = ["response_cls", "response_dfl", "logit_mse", "crd_cls", "crd_dfl", "crd_giou", "ld"]
-INCREMENTAL = ["sdidd_cls", "sdidd_box", "erd_box"]
-FEATURES = ["hwjs", "ded", "ded_structure", "drd_pixel", "drd_instance", "cwd", "fgd", "mgd", "mimic", "pkd"]
-FEATURES += ["sdidd_feature"]
-
-
-def test_registered_names():
-    assert sorted(TERMS) == sorted(RESPONSES + FEATURES + INCREMENTAL)
+FEATURES = [name for name, term in TERMS.items() if issubclass(term, FeatureTerm)]
+TAUGHT = {
+    **{name: ["feats"] for name in FEATURES},
+    "response_cls": ["scores"],
+    "response_dfl": ["boxes"],
+    "logit_mse": ["boxes", "scores"],
+    "crd_cls": ["hidden scores"],
+    "crd_dfl": ["hidden boxes"],
+    "crd_giou": ["hidden boxes"],
+    "ld": ["boxes"],
+    "sdidd_cls": ["scores"],
+    "sdidd_box": ["boxes"],
+    "erd_box": ["boxes"],
+}
+"""What the student is taught by a term; one that is not listed may teach anything, but something."""
 
 
 def test_options_can_be_read_from_the_signature():
@@ -169,20 +177,8 @@ def test_which_outputs_each_term_teaches():
             "hidden scores": student.hidden["cls", 1],
         }
         taught[name] = [part for part, tensors in parts.items() if all(t.grad is not None for t in tensors)]
-    expected = {
-        **{name: ["feats"] for name in FEATURES},
-        "response_cls": ["scores"],
-        "response_dfl": ["boxes"],
-        "logit_mse": ["boxes", "scores"],
-        "crd_cls": ["hidden scores"],
-        "crd_dfl": ["hidden boxes"],
-        "crd_giou": ["hidden boxes"],
-        "ld": ["boxes"],
-        "sdidd_cls": ["scores"],
-        "sdidd_box": ["boxes"],
-        "erd_box": ["boxes"],
-    }
-    assert taught == expected
+    assert all(taught.values())
+    assert {name: taught[name] for name in TAUGHT} == TAUGHT
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -221,6 +217,14 @@ def test_value_does_not_depend_on_batch_size(term):
     twice = value_of(term, *(changed(o, lambda x: torch.cat([x, x])) for o in (student, teacher)))
     # the unbiased standard deviation of align_scale knows the number of places
     assert twice.item() == pytest.approx(once.item(), rel=2e-2 if term.taps else 1e-4)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_terms_that_are_silent_without_boxes_say_so(name):
+    for options in (FIXED.get(name, {}), {"background": 0.0}) if name == "ded" else (FIXED.get(name, {}),):
+        term = TERMS[name](SHAPE, **options)
+        value = value_of(term, make_outputs(False, 1), make_outputs(True, 2), boxes=0)
+        assert (value == 0) == term.needs_boxes, (name, options)
 
 
 def test_order_of_the_boxes_does_not_matter(term):
@@ -267,6 +271,7 @@ def test_terms_can_be_taught_until_they_vanish(name):
         ("hwjs", {"weights": "hard"}, "weights=hard must be one of: softmax, uniform"),
         ("response_dfl", {"temperature": -1}, "temperature=-1 must be a number > 0"),
         ("crd_cls", {"stage": 3}, "stage=3 must be one of: 0, 1, 2"),
+        ("crd_cls", {"stage": 1.0}, "stage=1.0 must be one of: 0, 1, 2"),
         ("ded", {"background": -0.1}, "background=-0.1 must be a number >= 0 and < inf"),
         ("ded", {"temperature": 0}, "temperature=0 must be a number > 0"),
         ("drd_pixel", {"graphs": "new"}, "graphs=new must be one of: fixed, resample"),

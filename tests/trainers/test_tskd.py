@@ -6,11 +6,14 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from dfssd.cli import configure
+from dfssd.errors import UserError
 from dfssd.trainers.stage import finish_checkpoint, read_results_csv
 from dfssd.trainers.student import StudentTrainer
 from tests.trainers.test_stages import overrides, student_settings
@@ -115,3 +118,58 @@ def test_term_that_waits_for_a_box_is_not_called_dead(squares, pseudo, teacher_f
         Clean(overrides=overrides(squares, stage, epochs=3)).train()
         distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]
         assert distill["selftest"]["terms_alive"] == alive and distill["selftest"]["checked_batches"] == 2
+
+
+@pytest.mark.parametrize(("balance", "expected"), [(True, [0, 1, 2, 4, 6, 8]), (False, [0, 1, 3, 6])])
+def test_gradients_are_measured_when_they_are_due(
+    squares, pseudo, teacher_file, tmp_path, monkeypatch, balance, expected
+) -> None:
+    """With ``balance=auto`` in the first batches and in every so many, else at the start of each epoch."""
+    monkeypatch.setattr("dfssd.distillation.balance.EVERY", 2)
+    monkeypatch.setattr("dfssd.distillation.balance.EARLY", (0, 1))
+    stage = tmp_path / "train" / "student"
+    terms = {"pkd": {"weight": 1.0, "schedule": "constant", "share": 0.2}}
+    student_settings(pseudo, teacher_file, terms=terms, batches_per_epoch=3, balance=balance).write(stage)
+    probed = []
+
+    class Watched(StudentTrainer):
+        def preprocess_batch(self, batch: dict) -> dict:
+            batch = super().preprocess_batch(batch)
+            if self.pair.probe:
+                probed.append(self.pair.progress[0])
+            return batch
+
+    Watched(overrides=overrides(squares, stage, epochs=3)).train()
+    assert probed == expected
+
+
+def test_term_that_stays_silent_with_boxes_is_dead(squares, pseudo, teacher_file, tmp_path, monkeypatch) -> None:
+    from dfssd.distillation.terms import TERMS as REGISTERED
+    from dfssd.distillation.terms.base import Term
+
+    class Dead(Term):
+        """Waits for boxes, and does nothing with them."""
+
+        needs_boxes = True
+
+        def forward(self, student, teacher, batch):
+            return 0.0 * student.scores.float().sum()
+
+    monkeypatch.setitem(REGISTERED, "dead", Dead)
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file, terms={"dead": {"weight": 1.0, "schedule": "constant"}}).write(stage)
+    with pytest.raises(UserError, match="dead gave the student no gradient"):
+        StudentTrainer(overrides=overrides(squares, stage)).train()
+
+
+def test_moving_average_as_teacher_has_an_epoch_to_become_another(squares, pseudo, tmp_path) -> None:
+    """It begins as the student itself: through one and the same head there is nothing to correct at first."""
+    stage = tmp_path / "train" / "student"
+    rule = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.9}
+    settings = student_settings(
+        pseudo, Path(""), pseudo_mode="online", thresholds=rule, terms=terms_of("tkd"), balance=True, selftest_steps=1
+    )
+    replace(settings, pseudo="", teacher="", cpu_bf16=True).write(stage)
+    StudentTrainer(overrides=overrides(squares, stage, epochs=2)).train()
+    distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]
+    assert set(distill["terms"]) == set(terms_of("tkd")) and "checked_batches" in distill["selftest"]

@@ -53,7 +53,7 @@ class Term(nn.Module):
     """
 
     needs_bins: ClassVar[bool] = False
-    needs_boxes: ClassVar[bool] = False
+    needs_boxes: bool = False
     taps: frozenset[Tap] = frozenset()
 
     def __init__(self, shape: PairShape):

@@ -57,10 +57,11 @@ def distances(boxes: Tensor, reg_max: int) -> Tensor:
     """Raw box outputs (N, 4 * reg_max, A) -> distances to the four sides [cells], (N, 4, A), >= 0: means of the bins.
 
     With one bin the output is the distance itself. One below 0 would turn a box inside out, which no overlap measures
-    (two such sides even make a positive area), so it counts as 0.
+    (two such sides even make a positive area), so it counts as 0.01, with the gradient that leads out of there; a box
+    of no area at all would have none.
     """
     if reg_max < 2:
-        return boxes.clamp(min=0)
+        return boxes + (boxes.clamp(min=0.01) - boxes).detach()
     n, _, anchors = boxes.shape
     bins = torch.arange(reg_max, dtype=boxes.dtype, device=boxes.device)
     return torch.einsum("nsba,b->nsa", boxes.view(n, 4, reg_max, anchors).softmax(2), bins)
@@ -109,7 +110,7 @@ class CrossResponse(Term):
             ValueError: No such stage.
         """
         super().__init__(shape)
-        if stage not in (0, 1, 2) or isinstance(stage, bool):
+        if isinstance(stage, bool) or not isinstance(stage, int) or stage not in (0, 1, 2):
             raise ValueError(f"stage={stage} must be one of: 0, 1, 2")
         self.tap: Tap = (self.branch, stage)
         self.taps = frozenset({self.tap})

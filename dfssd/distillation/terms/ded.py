@@ -137,6 +137,7 @@ class Decoupled(FeatureTerm):
         super().__init__(shape)
         self.background = check_share("background", background, below=float("inf"))
         self.temperature = check_positive("temperature", temperature)
+        self.needs_boxes = self.background == 0
 
     def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
         """:func:`decoupled` of one level."""

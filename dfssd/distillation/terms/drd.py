@@ -242,7 +242,7 @@ class PixelRelation(FeatureTerm):
             shape: Channels of the compared layers.
             nodes: Nodes of a graph.
             graphs: "fixed" (drawn once) or "resample" (anew for every batch, as published).
-            seed: Seed of the graphs; the random state of the training is not touched.
+            seed: Seed of the fixed graphs, which do not touch the random state of the training.
 
         Raises:
             ValueError: An option has a wrong value.
