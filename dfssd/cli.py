@@ -105,6 +105,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "the same line" if any(word.startswith("steps=") for word in words) else "resume=<run folder>"
-        print(f"\ninterrupted; {again} goes on from here", file=sys.stderr)
+        again = "" if any(word.startswith("steps=") for word in words) else " with resume=<run folder>"
+        print(f"\ninterrupted; the same line{again} goes on from here", file=sys.stderr)
         return 130

@@ -90,8 +90,8 @@ def _test_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
     lines += markdown_table(["network", "mAP50-95", "mAP50", "precision", "recall", "file"], rows)
     lines += [
         "",
-        "- **teacher**: the network as it was before, with untrained rows for the new classes; **student**: what it has "
-        "become, the network of the last epoch."
+        "- **teacher**: the network as it was before, with untrained rows for the new classes; **student**: what it "
+        "has become, the network of the last epoch."
         if results.get("incremental")
         else "- **teacher**: the large network that gives the advice; **student**: the small one you deploy; "
         "**baseline**: the same small network, trained on the labelled images only.",

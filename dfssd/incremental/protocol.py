@@ -42,14 +42,18 @@ Run = Callable[[dict[str, Any]], None]
 """Makes or resumes one run from the arguments of ``train.py``; raises :class:`UserError` if it does not finish."""
 
 
-def run_protocol(config: Config, command: str, run: Run, check: Callable[[dict[str, Any]], Config]) -> list[dict[str, Any]]:
+Check = Callable[[dict[str, Any]], Config]
+"""Resolves arguments of ``train.py``; raises :class:`UserError` for wrong ones."""
+
+
+def run_protocol(config: Config, command: str, run: Run, check: Check) -> list[dict[str, Any]]:
     """Run or go on with the whole protocol.
 
     Args:
         config: Resolved configuration with ``steps``.
         command: The command line, for the record.
         run: Makes one run.
-        check: Resolves arguments of ``train.py``; raises :class:`UserError` for wrong ones.
+        check: Checks the arguments of one.
 
     Returns:
         The rows of the table (docs/results.md), also written to ``incremental.json``, ``.csv`` and ``.md``.
@@ -95,7 +99,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Callable[[dict[s
     return rows
 
 
-def _modes(config: Config, check: Callable[[dict[str, Any]], Config]) -> list[str]:
+def _modes(config: Config, check: Check) -> list[str]:
     """The recipes to compare, that of the line first, each checked before anything is computed."""
     asked = config["modes"]
     modes = [word.strip() for word in asked.split(",")] if isinstance(asked, str) else list(asked)
@@ -105,7 +109,9 @@ def _modes(config: Config, check: Callable[[dict[str, Any]], Config]) -> list[st
     for mode in modes:
         resolved = check({"recipe": mode, "teacher": "given.pt"})
         if resolved["student_training"] != "grown":
-            raise UserError(f"modes: {mode} does not teach new classes; choose among sdidd, erd, finetune, freeze, joint")
+            raise UserError(
+                f"modes: {mode} does not teach new classes; choose among sdidd, erd, finetune, freeze, joint"
+            )
         terms = config.terms if mode == config["recipe"] else resolved.terms
         check_bins(facts, [name for name in terms if TERMS[name].needs_bins])
     return modes

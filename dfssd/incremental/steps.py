@@ -117,14 +117,14 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
     parts["unlabeled"] = {item.image: None if item.boxes is None else step_boxes(item, 0, step.last) for item in hidden}
     for part, images in parts.items():
         used: set[str] = set()
-        for image, boxes in images.items():
+        for image, known in images.items():
             stem = image.stem  # images of one name may come from several folders
             while stem in used:
                 stem += "_"
             used.add(stem)
             _place(image, folder / part / "images" / f"{stem}{image.suffix}")
-            if boxes is not None:
-                write_text(folder / part / "labels" / f"{stem}.txt", format_labels(boxes))
+            if known is not None:
+                write_text(folder / part / "labels" / f"{stem}.txt", format_labels(known))
     tree: dict[str, Any] = {"path": str(folder.resolve())}
     tree |= {part: f"{part}/images" for part in ("train", "val", "test")}
     if split.train_unlabeled:

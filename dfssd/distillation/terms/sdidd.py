@@ -177,7 +177,7 @@ class IncrementalBox(Term):
         Args:
             shape: Bins of the heads.
             temperature: Of the softmax over the bins.
-            weights: "iou" (of an anchor with its box), "conf" (the student's confidence, as the published code has it) or
+            weights: "iou" (of an anchor with its box), "conf" (the student's confidence, as in the published code) or
                 "uniform".
             fallback: A box without any anchor takes its best one.
 
