@@ -93,8 +93,9 @@ def test_finetune_forgets_and_sdidd_does_not(plates, base, capsys) -> None:
 def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> None:
     """Base trained by itself, killed in the second mode, three runs in the end; unlabelled images take part."""
     folder = plates.parent
-    words = ["recipe=sdidd", "steps=1,1", f"data={plates}", f"project={folder / 'runs'}", f"data_dir={folder / 'd'}"]
-    words += [*FAST, "name=kill", "modes=[erd,joint]", "epochs=2", "sdidd_cls.weight=0.5", "pseudo.tau_low=0.0001"]
+    words = ["recipe=erd", "steps=1,1", f"data={plates}", f"project={folder / 'runs'}", f"data_dir={folder / 'd'}"]
+    fast = [word for word in FAST if word != "imgsz=64"]
+    words += [*fast, "name=kill", "modes=joint", "epochs=2", "sdidd_cls.weight=0.5", "pseudo.tau_low=0.0001"]
     make, made = protocol._make, []
 
     def die(run, where, values):
@@ -104,17 +105,21 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
         make(run, where, values)
 
     monkeypatch.setattr(protocol, "_make", die)
-    assert main(words) == 130
+    assert main([*words, "imgsz=64"]) == 130
     assert made == ["base", "erd-step2", "joint-step2"]
     monkeypatch.setattr(protocol, "_make", make)
-    assert main(words) == 0
+    assert main([*words, "imgsz=64"]) == 0
     out = capsys.readouterr().out
     assert "base: finished before, kept" in out and "erd-step2: finished before, kept" in out
     record = json.loads((folder / "runs" / "kill" / "incremental.json").read_text(encoding="utf-8"))
-    assert [row["mode"] for row in record["rows"]] == ["erd", "joint"] and record["steps"] == [1, 1]
+    assert [row["mode"] for row in record["rows"]] == ["erd", "joint"] and len(record["steps"]) == 2
     erd = json.loads((folder / "runs" / "kill" / "erd-step2" / "results.json").read_text(encoding="utf-8"))
     assert erd["data"]["train_unlabeled"] == 8 and list(erd["distill"]["terms"]) == ["sdidd_cls", "erd_box"]
-    assert erd["distill"]["terms"]["sdidd_cls"]["weight"] == 1.0, "options of one recipe's terms are not another's"
+    assert erd["distill"]["terms"]["sdidd_cls"]["weight"] == 0.5
+    joint = json.loads((folder / "runs" / "kill" / "joint-step2" / "results.json").read_text(encoding="utf-8"))
+    assert not joint["distill"]["terms"], "options of one recipe's terms are not another's"
+    assert main([*words, "imgsz=96"]) == 2
+    assert "repeat the same line" in capsys.readouterr().err
     names = YOLO(folder / "runs" / "kill" / "joint-step2" / "weights" / "student.pt").names
     assert list(names.values()) == NAMES
 
@@ -140,7 +145,7 @@ def test_single_step_of_a_user(plates, base) -> None:
         (["teacher=BASE"], "its labels hold the old class 'dark' (id 0)"),
         (["teacher=TEACHER"], "knows all 2 classes of the data already"),
         (["teacher=BASE", "baseline=true"], "student_training=grown needs baseline=false"),
-        (["recipe=dfssd", "new_only=true"], "new_only=true needs student_training=grown"),
+        (["recipe=dfssd", "new_only=true"], "need student_training=grown"),
     ],
 )
 def test_bad_input_is_one_line(plates, base, teacher_file, tmp_path, words, message, capsys) -> None:
