@@ -194,7 +194,9 @@ def test_falling_terms_mean_something_only_where_nothing_else_moves_them(tmp_pat
     for term in record["distill"]["terms"].values():
         term |= {"schedule": "constant", "weight_by_epoch": [2.0, 2.0]}
     term |= {"weight": {"weight_by_epoch": [1.0, 2.0]}, "schedule": {"schedule": "cosine"}}.get(moved, {})
-    record["guard"]["events"] = [{"epoch": 1, "factor": 0.25, "why": "it was behind"}] if moved == "guard" else []
+    if moved == "guard":
+        events = [{"epoch": 1, "factor": 0.25, "why": "it was behind"}]
+        record["guard"] = {"chosen": "student", "why": "it is better", "events": events}
     text = report_of(tmp_path / "run", record)
     assert ("has come closer to the teacher" in text) is (moved is None)
     assert ("a falling value alone says nothing" in text) is (moved is not None)
