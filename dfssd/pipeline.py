@@ -312,6 +312,7 @@ class Pipeline:
             batch=self.batch,
             device=self.device,
             val=self._listed("val"),
+            shown=len(data["classes"]),
             **{k: rule[k] for k in options},
         )
 

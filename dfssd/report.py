@@ -55,7 +55,8 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
             "training has seen. A class with fewer than about 30 defects there has an uncertain value."
         )
     if not (results.get("data") or {}).get("train_unlabeled", 1):
-        lines.append("- There were no unlabelled images.")
+        learnt = "the labels" if results.get("incremental") else "the labels and from the teacher"
+        lines.append(f"- There were no unlabelled images: the student learnt from {learnt} only.")
     guard = results.get("guard") or {}
     for event in guard.get("events") or ():
         done = f"cut back to {event['factor']:g}" if event["factor"] else "switched off"
