@@ -73,6 +73,19 @@ def print_help() -> None:
     console.print(f"\nOptions of every term: {', '.join(TERM_OPTIONS)}. Results are documented in docs/results.md.")
 
 
+def _run_steps(config: Config, command: str) -> int:
+    """The class-incremental protocol, each of its runs as if it had been typed."""
+    from dfssd.incremental.protocol import run_protocol
+    from dfssd.pipeline import run
+
+    def one(values: dict[str, Any]) -> None:
+        words = [f"{key}={'none' if value is None else value}" for key, value in values.items()]
+        run(configure(values), command="python train.py " + shlex.join(words))
+
+    run_protocol(config, command, one, configure)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -82,12 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         given = parse_arguments(words)
         config = configure(given)
+        command = "python train.py " + shlex.join(words)
         from dfssd.pipeline import run
 
-        return 0 if run(config, command="python train.py " + shlex.join(words)) else 2
+        if config["steps"] is not None:
+            return _run_steps(config, command)
+        return 0 if run(config, command=command) else 2
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same line with resume=<run folder> goes on from here", file=sys.stderr)
+        again = "" if any(word.startswith("steps=") for word in words) else " with resume=<run folder>"
+        print(f"\ninterrupted; the same line{again} goes on from here", file=sys.stderr)
         return 130

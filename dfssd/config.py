@@ -116,6 +116,11 @@ def _layers(value: Any) -> str | None:
     return "must be auto or a list of layer numbers, for example [15,18,21]"
 
 
+def _steps(value: Any) -> str | None:
+    good = isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, int) for v in value))
+    return None if good else "must be the numbers of classes of the steps, such as 3,3"
+
+
 def _crop(value: Any) -> str | None:
     good = isinstance(value, list) and len(value) == 4 and all(isinstance(v, int) and v >= 0 for v in value)
     return None if good and value[2] > value[0] and value[3] > value[1] else "must be [x1, y1, x2, y2] in pixels"
@@ -157,7 +162,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "pseudo.teachers": _optional(_texts),
     "teacher_kind": _one_of("frozen", "ema"),
     "teacher_rounds": _number(0, 10, whole=True),
-    "student_training": _one_of("distilled", "ultralytics", "skip"),
+    "student_training": _one_of("distilled", "ultralytics", "grown", "skip"),
     "baseline": lambda v: None if isinstance(v, bool) else _text(v),
     "guard": _boolean,
     "guard_patience": lambda v: None if v == "auto" else _number(1, math.inf, whole=True)(v),
@@ -167,6 +172,11 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "unsup_schedule": _text,
     "layers": _layers,
     "balance": _one_of("fixed", "auto"),
+    "steps": _optional(_steps),
+    "modes": _texts,
+    "new_only": _boolean,
+    "freeze_bn": _boolean,
+    "freeze_features": _boolean,
     "selftest_steps": _number(1, math.inf, whole=True),
     "format": _text,
     "parity.box_px": _number(0, math.inf),
@@ -395,13 +405,27 @@ def _check_together(own: Mapping[str, Any]) -> None:
                 "pseudo.precision with pseudo=both needs pseudo.tta=false and no pseudo.teachers: the thresholds found "
                 "for fused scores do not fit the teacher's own"
             )
+    if own["student_training"] == "grown":
+        for key, needed, why in (
+            ("teacher_kind", "frozen", "the teacher is the model trained so far"),
+            ("baseline", False, "without its old classes there is nothing to compare with"),
+            ("teacher_rounds", 0, "the teacher keeps what it knows"),
+        ):
+            if own[key] != needed:
+                raise UserError(f"student_training=grown needs {key}={str(needed).lower()}, not {own[key]}: {why}")
+        if own["teacher"] is None and own["steps"] is None:
+            raise UserError("teacher is missing: give the model trained so far, teacher=old.pt")
+        if own["balance"] == "auto":
+            raise UserError("balance=auto cannot weigh terms that start at 0, as those of a grown network do")
+    elif own["new_only"] or own["freeze_features"] or own["steps"] is not None:
+        raise UserError("new_only, freeze_features and steps need student_training=grown (recipe=sdidd)")
     if own["student_training"] == "ultralytics" and own["teacher_kind"] == "ema":
         raise UserError("recipe=ultralytics needs a teacher of its own: leave teacher_kind=ema out")
     if own["teacher"] is None and own["teacher_rounds"]:
         raise UserError("teacher_rounds needs a teacher, and teacher=none says that there is none")
     if own["student_training"] == "skip" and own["baseline"] is False:
         raise UserError("student_training=skip with baseline=off leaves nothing to train; switch one of them on")
-    if own["teacher"] is None and own["student_training"] != "skip" and own["teacher_kind"] != "ema":
+    if own["teacher"] is None and own["student_training"] not in {"skip", "grown"} and own["teacher_kind"] != "ema":
         raise UserError(
             "teacher=none works only with recipe=baseline; without a teacher of your own give teacher=yolov8s.pt, or "
             "let the student teach itself with teacher_kind=ema pseudo=online"

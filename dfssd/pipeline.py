@@ -20,11 +20,20 @@ from dfssd.config import Config
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.splits import make_split, read_split, torn_groups, write_split
-from dfssd.distillation.compatibility import align_teacher, resolve_weights
+from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
+from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
+from dfssd.files import copy_whole
 from dfssd.handover import hand_over_baseline, hand_over_better, silent_teacher, take_baseline
 from dfssd.hardware import check_device, resolve_amp, told_plainly
-from dfssd.preflight import check_before_start, extra_teachers, has_teacher, teacher_is_to_be_trained
+from dfssd.incremental.measures import check_new_labels, forgetting
+from dfssd.preflight import (
+    check_before_start,
+    extra_teachers,
+    has_teacher,
+    learnt_classes,
+    teacher_is_to_be_trained,
+)
 from dfssd.pseudo_labels.labels import PREDICTIONS
 from dfssd.runfolder import RunFolder
 from dfssd.self_training import self_train
@@ -112,13 +121,14 @@ class Pipeline:
             missing_label=c["missing_label"],
             preprocess=Preprocess(**c.section("preprocess")),
         )
+        learnt = learnt_classes(c, dataset.names)
         seed = c.train.get("seed", 0)
         images = [item.image for item in dataset.items]
         groups = duplicate_groups(images)
         if c["split"]:
             if clash := {"labeled", "limit"} & set(c.given):
                 raise UserError(f"split={c['split']} says which images are used; leave out {', '.join(sorted(clash))}")
-            split = read_split(Path(c["split"]), dataset)
+            split = read_split(Path(c["split"]), dataset, learnt)
         else:
             split = make_split(
                 dataset,
@@ -127,12 +137,16 @@ class Pipeline:
                 ratios=tuple(c["split_ratio"]),
                 seed=seed,
                 groups=groups,
+                learnt=learnt,
             )
+        if learnt and c["new_only"]:
+            check_new_labels(dataset, split.train_labeled, learnt)
         write_split(split, dataset, self.splits)
         chosen = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
         self.results["data"] = {
             "name": dataset.name,
             "classes": list(dataset.names),
+            "learnt_classes": learnt,
             "images": len(dataset.items),
             **chosen,
             "duplicates": len(groups) - len(set(groups)),
@@ -169,8 +183,15 @@ class Pipeline:
     def _unlabeled_share(self) -> float:
         """Share of unlabelled images in a student batch: the asked ratio, at most that of the two sets."""
         data = self.results["data"]
+        if not self._learns_from_unlabeled():
+            return 0.0
         ratio = min(self.config["unlabeled_ratio"], data["train_unlabeled"] / data["train_labeled"])
         return ratio / (1 + ratio)
+
+    def _learns_from_unlabeled(self) -> bool:
+        """False for a grown network without terms and pseudo boxes: unlabelled images would only fill its batches."""
+        c = self.config
+        return c["student_training"] != "grown" or bool(c.terms) or c["unsup_weight"] > 0
 
     def _batches_per_epoch(self) -> int:
         """Batches in which the student passes the labelled images once."""
@@ -179,8 +200,10 @@ class Pipeline:
         labeled, _ = batch_composition(self.batch, self._unlabeled_share())
         return math.ceil(self.results["data"]["train_labeled"] / labeled)
 
-    def _train(self, name: str, trainer: type[StageTrainer], settings: StageSettings, **overrides: Any) -> None:
-        """Train one stage, or go on with it, and leave its plain checkpoint in ``weights/``."""
+    def _train(
+        self, name: str, trainer: type[StageTrainer], settings: StageSettings, *, keep: str = "best", **overrides: Any
+    ) -> None:
+        """Train one stage, or go on with it, and leave its plain checkpoint, the best or the last, in ``weights/``."""
         stage = self.folder.path / "train" / name
         settings.write(stage)
         last = stage / "weights" / "last.pt"
@@ -206,7 +229,7 @@ class Pipeline:
                 print(f"[dfssd] {name}: going on after epoch {done + 1}")
                 arguments["resume"] = str(last)
             trainer(overrides=arguments).train()
-        finish_checkpoint(stage, self.weights / f"{name}.pt")
+        finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
         summary = json.loads(stage.with_name(f"{name}.json").read_text(encoding="utf-8"))
         distill = summary.pop("distill", None)
         if name == "student" and distill:
@@ -218,6 +241,10 @@ class Pipeline:
         if not has_teacher(self.config):
             return "skipped"
         source = resolve_weights(self.config["teacher"], "teacher")
+        if self.results["data"].get("learnt_classes", 0):
+            copy_whole(source, self.weights / "teacher.pt")
+            write_grown(self.weights / "teacher.pt", self.results["data"]["classes"], self.weights / "before.pt")
+            return "reused"
         if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
             align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
             return "reused"
@@ -268,7 +295,8 @@ class Pipeline:
         """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
         from dfssd.pseudo_labels.labeling import label_images
 
-        names = self.results["data"]["classes"]
+        data = self.results["data"]
+        names = data["classes"][: data.get("learnt_classes") or None]
         weights = [teacher]
         for number, extra in enumerate(extra_teachers(self.config), 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
@@ -284,6 +312,7 @@ class Pipeline:
             batch=self.batch,
             device=self.device,
             val=self._listed("val"),
+            shown=len(data["classes"]),
             **{k: rule[k] for k in options},
         )
 
@@ -295,7 +324,9 @@ class Pipeline:
         """
         self.results["pseudo_labels"] = None
         c = self.config
-        if c["student_training"] != "distilled" or not has_teacher(c) or not self._unlabeled_images():
+        if c["student_training"] not in {"distilled", "grown"} or not has_teacher(c) or not self._unlabeled_images():
+            return "skipped"
+        if not self._learns_from_unlabeled():
             return "skipped"
         section = self.results["pseudo_labels"] = self._label(self.weights / "teacher.pt", self.pseudo)
         if section["accepted"] and section["starved"]:
@@ -319,7 +350,7 @@ class Pipeline:
     def _student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StageSettings:
         """Settings of a training on labelled and unlabelled images."""
         c = self.config
-        unlabeled = self.results["data"]["train_unlabeled"] > 0
+        unlabeled = self.results["data"]["train_unlabeled"] > 0 and self._learns_from_unlabeled()
         frozen = has_teacher(c)
         patience = c["guard_patience"]
         return StageSettings(
@@ -339,6 +370,8 @@ class Pipeline:
             layers=() if c["layers"] == "auto" else tuple(c["layers"]),
             terms={k: dict(v) for k, v in terms.items()},
             balance=c["balance"] == "auto",
+            new_only=c["new_only"],
+            freeze_bn=c["freeze_bn"],
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
             selftest_steps=c["selftest_steps"],
@@ -356,6 +389,15 @@ class Pipeline:
         if learns and (silence := silent_teacher(self.results["pseudo_labels"])):
             hand_over_baseline(self.weights, self.results, silence)
             return "skipped"
+        if method == "grown":
+            settings = self._student_settings(
+                pseudo=self.pseudo, teacher=self.weights / "teacher.pt", terms=self.config.terms, guard=()
+            )
+            # the last epoch: validation images seldom show old defects, and the best epoch on new ones is a late one
+            before = self.weights / "before.pt"
+            frozen = {"freeze": describe(str(before), "teacher").head} if self.config["freeze_features"] else {}
+            self._train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)
+            return "done"
         source = resolve_weights(self.config["student"], "student")
         baseline = (self.results.get("training") or {}).get("baseline")
         if method == "ultralytics":
@@ -375,9 +417,13 @@ class Pipeline:
         """Measure teacher, baseline and student on the test part, which nothing else has looked at."""
         from dfssd.evaluation import evaluate
 
+        learnt = self.results["data"].get("learnt_classes", 0)
+        files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
+        if learnt:  # with rows for the classes that it does not know
+            files["teacher"] = self.weights / "before.pt"
         self.results["test"] = {
             name: evaluate(
-                self.weights / f"{name}.pt",
+                file,
                 self.data_yaml,
                 split="test",
                 imgsz=self.imgsz,
@@ -386,9 +432,11 @@ class Pipeline:
                 save_dir=self.folder.path / "test" / name,
                 keep_detections=True,
             )
-            for name in ("teacher", "baseline", "student", "student_trained")
-            if (self.weights / f"{name}.pt").exists()
+            for name, file in files.items()
+            if file.exists()
         }
+        if learnt:
+            self.results["incremental"] = forgetting(self.results["test"], self.results["data"]["classes"], learnt)
         return "done"
 
     def export(self) -> str:

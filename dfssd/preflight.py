@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfssd.config import Config
 from dfssd.distillation.compatibility import check_bins, check_pair, describe, resolve_weights, teacher_needs_training
+from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.schedules import SCHEDULES
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
@@ -37,10 +38,11 @@ def check_before_start(config: Config) -> None:
         print(
             "[dfssd] baseline=off: there is no floor for the guard, the student is handed over whatever it has become"
         )
-    student = describe(resolve_weights(config["student"], "student"), "student")
+    role = "teacher" if config["student_training"] == "grown" else "student"
+    student = describe(resolve_weights(config[role], role), role)
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
-    if config["student_training"] == "distilled":
+    if config["student_training"] in {"distilled", "grown"}:
         check_bins(student, [name for name in config.terms if TERMS[name].needs_bins])
     if not has_teacher(config):
         _check_layers(config, student.head)
@@ -51,7 +53,7 @@ def check_before_start(config: Config) -> None:
     check_pair(teacher, student)
     _check_layers(config, min(teacher.head, student.head))
     print(
-        f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
+        f"[dfssd] teacher {config['teacher']} and student {config[role]} match: family {student.family or '?'}, "
         f"strides {student.strides}, {student.reg_max} bins per box side"
     )
 
@@ -59,6 +61,20 @@ def check_before_start(config: Config) -> None:
 def has_teacher(config: Config) -> bool:
     """Whether a network of its own is the teacher; else there is none, or the student's moving average is it."""
     return config["teacher"] is not None and config["teacher_kind"] == "frozen"
+
+
+def learnt_classes(config: Config, classes: Sequence[str]) -> int:
+    """Number of the classes that a teacher with new classes to learn knows already; 0 in all other recipes.
+
+    Raises:
+        UserError: The teacher is not trained, or its classes are not the first ones of the data.
+    """
+    if config["student_training"] != "grown":
+        return 0
+    teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
+    if not teacher.trained:
+        raise UserError(f"teacher={config['teacher']} has no trained weights: give the model trained so far")
+    return check_prefix(str(config["teacher"]), teacher.names, classes)
 
 
 def extra_teachers(config: Config) -> list[str]:
@@ -100,9 +116,11 @@ def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
     Raises:
         UserError: It was trained on other classes.
     """
+    learnt = learnt_classes(config, classes)
     for extra in extra_teachers(config):
-        teacher_needs_training(describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers"), classes, False)
-    if not has_teacher(config):
+        facts = describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
+        teacher_needs_training(facts, classes[: learnt or None], False)
+    if learnt or not has_teacher(config):
         return False
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     return teacher_needs_training(teacher, classes, config["teacher_train"])

@@ -55,7 +55,8 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
             "training has seen. A class with fewer than about 30 defects there has an uncertain value."
         )
     if not (results.get("data") or {}).get("train_unlabeled", 1):
-        lines.append("- There were no unlabelled images: the student learnt from the labels and from the teacher only.")
+        learnt = "the labels" if results.get("incremental") else "the labels and from the teacher"
+        lines.append(f"- There were no unlabelled images: the student learnt from {learnt} only.")
     guard = results.get("guard") or {}
     for event in guard.get("events") or ():
         done = f"cut back to {event['factor']:g}" if event["factor"] else "switched off"
@@ -90,8 +91,11 @@ def _test_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
     lines += markdown_table(["network", "mAP50-95", "mAP50", "precision", "recall", "file"], rows)
     lines += [
         "",
-        "- **teacher**: the large network that gives the advice; **student**: the small one you deploy; **baseline**: "
-        "the same small network, trained on the labelled images only.",
+        "- **teacher**: the network as it was before, with untrained rows for the new classes; **student**: what it "
+        "has become, the network of the last epoch."
+        if results.get("incremental")
+        else "- **teacher**: the large network that gives the advice; **student**: the small one you deploy; "
+        "**baseline**: the same small network, trained on the labelled images only.",
         "- **recall**: share of the true defects that were found; **precision**: share of the alarms that were right; "
         "both at the score threshold where they are best balanced"
         + (f" (student: {number((test.get('student') or {}).get('confidence'), 2)})." if test.get("student") else "."),

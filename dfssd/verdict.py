@@ -49,6 +49,8 @@ def closing_table(results: Mapping[str, Any], console: Console | None = None) ->
 def closing_line(results: Mapping[str, Any]) -> str:
     """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mAP50-95, with what there is."""
     student, baseline, teacher = (_map(results, role) for role in ("student", "baseline", "teacher"))
+    if results.get("incremental"):
+        return _new_classes(results)
     if student is None:
         return "student: no test result" if baseline is None else f"baseline {baseline:.3f} (no student)"
     if _is_baseline(results):
@@ -58,8 +60,21 @@ def closing_line(results: Mapping[str, Any]) -> str:
     return line + ("" if teacher is None else f", teacher {teacher:.3f}")
 
 
+def _new_classes(results: Mapping[str, Any]) -> str:
+    """What a run that taught new classes has won and lost, in AP50."""
+    part = results["incremental"]
+    count, before, after = len(part["classes_new"]), part["map_old_before"], part["map_old"]
+    new = "not measured, no test image shows them" if part["map_new"] is None else f"AP50 {part['map_new']:.3f}"
+    line = f"The model knows {count} more class{'' if count == 1 else 'es'}: {new}"
+    if before is None or after is None:
+        return f"{line}. What it has forgotten of the old ones cannot be told: no test image shows them."
+    return f"{line}; on the {len(part['classes_old'])} old ones AP50 {after:.3f}, before {before:.3f}."
+
+
 def headline(results: Mapping[str, Any]) -> str:
     """One sentence: did the unlabelled images and the teacher help, by how much, against what."""
+    if results.get("incremental"):
+        return _new_classes(results)
     student, baseline, teacher = (_map(results, role) for role in ("student", "baseline", "teacher"))
     if student is None and baseline is not None:
         return f"No student was trained; the network trained on the labels alone reaches mAP50-95 {baseline:.3f}."

@@ -49,6 +49,7 @@ def make_split(
     ratios: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int,
     groups: Sequence[int],
+    learnt: int = 0,
 ) -> Split:
     """Draw a split.
 
@@ -64,6 +65,7 @@ def make_split(
         seed: Seed of the draw.
         groups: Group number of each item (:func:`dfssd.datasets.duplicates.duplicate_groups`); a group is never torn
             apart, except by splits that the source gives.
+        learnt: The first classes need no labelled image: they have been learnt before.
 
     Raises:
         UserError: Too few images, or a class without an image in the labelled part.
@@ -119,7 +121,7 @@ def make_split(
         duplicates=tuple(paths(unit) for unit in units if len(unit) > 1),
         left_out=paths(left_out),
     )
-    _check_classes(split, dataset)
+    _check_classes(split, dataset, learnt)
     return split
 
 
@@ -166,12 +168,13 @@ def write_split(split: Split, dataset: DetectionSet, folder: Path) -> Path:
     return data_yaml
 
 
-def read_split(source: Path, dataset: DetectionSet) -> Split:
+def read_split(source: Path, dataset: DetectionSet, learnt: int = 0) -> Split:
     """Read the lists that :func:`write_split` wrote, perhaps on another machine.
 
     Args:
         source: The folder, or a file in it such as ``data.yaml``.
         dataset: The data set; listed images are found in it by path, else by file name where that is unique.
+        learnt: The first classes need no labelled image.
 
     Raises:
         UserError: A list is missing, names an unknown image, an image without boxes, or one of another list.
@@ -212,7 +215,7 @@ def read_split(source: Path, dataset: DetectionSet) -> Split:
         lists["test"],
         duplicates=_known_duplicates(folder, seen),
     )
-    _check_classes(split, dataset)
+    _check_classes(split, dataset, learnt)
     return split
 
 
@@ -294,10 +297,10 @@ def _distribute(
     return [[units[u] for u in np.flatnonzero(home == part).tolist()] for part in range(len(sizes))]
 
 
-def _check_classes(split: Split, dataset: DetectionSet) -> None:
+def _check_classes(split: Split, dataset: DetectionSet, learnt: int) -> None:
     by_path = {item.image: item for item in dataset.items}
     present = {c for path in split.train_labeled for c in by_path[path].classes}
-    missing = [name for i, name in enumerate(dataset.names) if i not in present]
+    missing = [name for i, name in enumerate(dataset.names) if i >= learnt and i not in present]
     if missing:
         anywhere = {dataset.names[c] for item in dataset.items for c in item.classes}
         unknown = [name for name in missing if name not in anywhere]

@@ -101,11 +101,13 @@ class DistillationPair(DistillationModel):
         labeler: OnlineLabeler | None = None,
         weigh_boxes: bool = False,
         balance: bool = False,
+        new_only: bool = False,
     ):
         """Wrap a pair that :mod:`dfssd.distillation.compatibility` has found to match.
 
         Args:
-            teacher: Trained detection model with the classes of the student in its order; frozen, in eval mode.
+            teacher: Trained detection model; its classes are those of the student, or the first of them; frozen, in
+                eval mode.
             student: Detection model to train.
             terms: Active terms: name -> options with ``weight``, ``schedule`` and, for ``balance``, ``share``.
             layers: Layers to compare, the same numbers in both models; empty: the inputs of the heads.
@@ -114,6 +116,7 @@ class DistillationPair(DistillationModel):
             labeler: Makes pseudo boxes from the teacher's forward pass; None: the batch brings them.
             weigh_boxes: Weigh each pseudo box by its score in the YOLO loss; else all count as true boxes.
             balance: Let the weights follow from the gradients and the shares of the terms.
+            new_only: The labels speak of the classes that the teacher does not know, and of nothing else.
         """
         nn.Module.__init__(self)
         device = next(student.parameters()).device
@@ -131,6 +134,8 @@ class DistillationPair(DistillationModel):
         copy_attr(self, student)
         self.unsup_weight, self.unsup_schedule = unsup_weight, unsup_schedule
         self.labeler, self.weigh_boxes = labeler, weigh_boxes
+        self.known = self.teacher_model.model[-1].nc
+        self.new_only = new_only
         self.trust = 1.0
         self.labels: BatchLabels | None = None
         self.agreement = (0.0, 0.0)
@@ -162,7 +167,7 @@ class DistillationPair(DistillationModel):
             student_channels=tuple(self._student_feats[i].shape[1] for i in levels),
             teacher_channels=tuple(self._teacher_feats[i].shape[1] for i in levels),
             reg_max=head.reg_max,
-            nc=head.nc,
+            nc=self.known,
             student_taps=tap_channels(head),
             teacher_taps=tap_channels(self.teacher_model.model[-1]),
         )
@@ -295,7 +300,8 @@ class DistillationPair(DistillationModel):
         if self.semi_loss is None:
             if getattr(self.student_model, "criterion", None) is None:
                 self.student_model.criterion = self.student_model.init_criterion()
-            self.semi_loss = SemiDetectionLoss(self.student_model.criterion)
+            old = self.known if self.new_only else 0
+            self.semi_loss = SemiDetectionLoss(self.student_model.criterion, old)
         return self.semi_loss
 
     def _raw(self, captured: dict[int, Any]) -> dict[str, Any]:
@@ -310,7 +316,7 @@ class DistillationPair(DistillationModel):
         return Outputs(
             feats=[captured[i] for i in range(len(self.feats_idx) - 1)],
             boxes=raw["boxes"],
-            scores=raw["scores"],
+            scores=raw["scores"][:, : self.known],  # what both networks can say something about
             levels=[(f.shape[2], f.shape[3]) for f in raw["feats"]],
             hidden=hidden,
             head=model.model[-1],

@@ -179,26 +179,48 @@ def take_boxes(batch: Mapping[str, Any], index: Tensor, n: int, prefix: str = ""
     return {"batch_idx": new[keep].float(), **{k: batch[f"{prefix}{k}"][keep] for k in names}}
 
 
+def take_classes(preds: Any, chosen: slice) -> Any:
+    """A nested prediction structure with the class scores, (N, nc, A), of some classes only."""
+    if isinstance(preds, Mapping):
+        return {k: v[:, chosen] if k == "scores" else take_classes(v, chosen) for k, v in preds.items()}
+    return preds
+
+
 class SemiDetectionLoss:
     """Ultralytics' criterion of one model, applied to labelled and to pseudo-labelled images separately.
 
     Each kind has its own normaliser, so that neither the number nor the doubtfulness of pseudo-boxes changes what a
-    true box is worth.
+    true box is worth. Where new classes are taught to a detector, each kind speaks of its own classes only: the labels
+    of the new ones, since old defects in the same images are not labelled, and the teacher's boxes of the old ones.
     """
 
-    def __init__(self, criterion: Any):
+    def __init__(self, criterion: Any, old_classes: int = 0):
         """Prepare ``criterion`` (also the two branches of an end-to-end one) in place.
 
         Args:
             criterion: What ``model.init_criterion()`` returned.
+            old_classes: Number of the first classes, of which labels say nothing; 0: labels speak of all.
         """
         self.criterion = criterion
+        self.old_classes = old_classes
         heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
         self.branches: list[Any] = [part for part in (criterion, *heads) if hasattr(part, "bce")]
         for branch in self.branches:
             branch.assigner = WeightedAssigner(branch.assigner)
             branch.bce = WeightedBCE(branch.assigner)
             branch.bbox_loss = CorrectedBoxLoss(branch.bbox_loss, branch.assigner)
+        self.classes = self.branches[0].nc
+        self.class_weights = [branch.class_weights for branch in self.branches]
+
+    def _spoken_of(self, pseudo: bool) -> slice:
+        """The classes that labels, or pseudo boxes, speak of; the criterion is set to them."""
+        chosen = slice(0, self.classes)
+        if self.old_classes:
+            chosen = slice(0, self.old_classes) if pseudo else slice(self.old_classes, self.classes)
+        for branch, weights in zip(self.branches, self.class_weights, strict=True):
+            branch.assigner.assigner.num_classes = chosen.stop - chosen.start
+            branch.class_weights = None if weights is None else weights[..., chosen]
+        return chosen
 
     def __call__(
         self, preds: Any, batch: Mapping[str, Any], unsup_weight: float
@@ -229,9 +251,13 @@ class SemiDetectionLoss:
                 weights = padded(score, boxes["batch_idx"], len(index)) if prefix else None
                 for branch in self.branches:
                     branch.bce.ignored, branch.assigner.weights = mask, weights
-                vector, part = self.criterion(take_images(preds, index), boxes)
-                for branch in self.branches:  # the validation uses the same criterion
+                classes = self._spoken_of(bool(prefix))
+                boxes["cls"] = boxes["cls"] - classes.start
+                vector, part = self.criterion(take_classes(take_images(preds, index), classes), boxes)
+                for branch, class_weights in zip(self.branches, self.class_weights, strict=True):
+                    # the validation uses the same criterion
                     branch.bce.ignored, branch.assigner.weights = None, None
+                    branch.assigner.assigner.num_classes, branch.class_weights = self.classes, class_weights
                 vectors.append(weight * vector)
             else:
                 names = [k.removeprefix("u_") for k in items] or list(self.branches[0].loss_names)

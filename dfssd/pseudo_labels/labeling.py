@@ -40,6 +40,7 @@ def label_images(
     tta: bool = False,
     precision: float | None = None,
     val: Sequence[Path] = (),
+    shown: int | None = None,
 ) -> dict[str, Any]:
     """Label ``images`` with the teacher and write ``folder`` as a whole.
 
@@ -73,6 +74,7 @@ def label_images(
             follow the average.
         val: Labelled images, read with ``precision`` only. One without label file is free of defects, as it is in
             Ultralytics' validation.
+        shown: Number of classes in label files, where they show more than the teacher knows; None: the same.
 
     Returns:
         The section ``pseudo_labels`` of ``results.json``: that of :func:`write_pseudo_labels`, and ``settings``, with
@@ -90,6 +92,7 @@ def label_images(
         raise ValueError(f"precision={precision} must be above 0 and at most 1")
     rule = partial(ClassThresholds, len(names), tau_low=tau_low, tau0=tau0, tau_max=tau_max, decay=ema_decay)
     thresholds = rule()
+    shown = shown or len(names)
 
     def look(at: Sequence[Path], what: str) -> list[ImagePrediction]:
         views = augmented_views(imgsz) if tta else (View(imgsz),)
@@ -97,7 +100,7 @@ def label_images(
         return [fuse(looks, score_floor=tau_low) for looks in seen]
 
     if precision is not None:
-        found = judge(look(val, "val images"), _labels_of(val, len(names)))
+        found = judge(look(val, "val images"), _labels_of(val, shown))
         fixed = precision_thresholds(*found, len(names), precision=precision, tau_low=tau_low)
         thresholds = rule(fixed=fixed)
     predictions = look(images, "unlabelled images")
@@ -106,7 +109,9 @@ def label_images(
         thresholds.update(
             np.concatenate([p.classes for p in part]).astype(int), np.concatenate([p.scores for p in part])
         )
-    section = write_pseudo_labels(folder, predictions, thresholds, names, truth=true_boxes(images, len(names)) or None)
+    section = write_pseudo_labels(
+        folder, predictions, thresholds, names, truth=true_boxes(images, len(names), shown) or None
+    )
     return {**section, "settings": {"teachers": len(teachers), "tta": tta, "precision": precision}}
 
 
@@ -139,14 +144,16 @@ def _labels_of(images: Sequence[Path], n_classes: int) -> list[np.ndarray]:
     return [read_label_file(p, n_classes) if p.is_file() else np.zeros((0, 5), dtype=np.float32) for p in labels]
 
 
-def true_boxes(images: Sequence[Path], n_classes: int) -> dict[Path, np.ndarray]:
+def true_boxes(images: Sequence[Path], n_classes: int, shown: int | None = None) -> dict[Path, np.ndarray]:
     """True boxes of those images that have a readable label file: image -> (n, 5) [class, x, y, w, h], xywh, 0-1.
 
-    Labels beside unlabelled images are nobody's promise: one that is wrong counts as not known.
+    Labels beside unlabelled images are nobody's promise: one that is wrong counts as not known. Boxes of classes from
+    ``n_classes`` on, up to ``shown`` of them, which the teacher does not know yet, are left out.
     """
     truth = {}
     for image, label in zip(images, img2label_paths([str(i) for i in images])):
         if Path(label).is_file():
             with contextlib.suppress(UserError):
-                truth[Path(image)] = read_label_file(Path(label), n_classes)
+                boxes = read_label_file(Path(label), shown or n_classes)
+                truth[Path(image)] = boxes[boxes[:, 0] < n_classes]
     return truth

@@ -61,6 +61,8 @@ class StageSettings:
         layers: Layers whose outputs the feature terms compare; empty: the inputs of the detection head.
         terms: Active terms with their options.
         balance: The weights of the terms follow from their gradients.
+        new_only: The labels speak of the classes that the teacher does not know, and of nothing else.
+        freeze_bn: Keep the running statistics of the normalisations.
         unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
         unsup_schedule: Schedule of that weight.
         selftest_steps: Batches in which every term is checked for signal.
@@ -83,6 +85,8 @@ class StageSettings:
     layers: tuple[int, ...] = ()
     terms: dict[str, dict[str, Any]] = field(default_factory=dict)
     balance: bool = False
+    new_only: bool = False
+    freeze_bn: bool = False
     unsup_weight: float = 1.0
     unsup_schedule: str = "constant"
     selftest_steps: int = 3
@@ -180,6 +184,14 @@ class StageTrainer(DetectionTrainer):
         if self.device.type == "cpu":  # a step takes about a tenth less with the channels innermost
             batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
         return batch
+
+    def _model_train(self) -> None:
+        """Ultralytics' training mode; with ``freeze_bn`` the normalisations stay as in inference."""
+        super()._model_train()
+        if self.settings.freeze_bn:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def validate(self) -> tuple:
         """Ultralytics' validation, in the precision of the training as on CUDA."""
@@ -336,12 +348,12 @@ def checkpoint_epoch(last: Path) -> int | None:
     return torch_load(last, map_location="cpu")["epoch"] if last.exists() else None
 
 
-def finish_checkpoint(stage_dir: Path, target: Path) -> None:
-    """Write the best checkpoint of a stage to ``target``: a plain, stripped Ultralytics file.
+def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> None:
+    """Write the best, or the last, checkpoint of a stage to ``target``: a plain, stripped Ultralytics file.
 
     Works on a checkpoint that the trainer has stripped already and on one that a killed process left behind, whose
     distillation wrapper is taken off here.
     """
-    best, last = (stage_dir / "weights" / name for name in ("best.pt", "last.pt"))
+    chosen, last = (stage_dir / "weights" / f"{name}.pt" for name in (which, "last"))
     with whole_file(target) as temporary:
-        strip_optimizer(best if best.exists() else last, s=str(temporary))
+        strip_optimizer(chosen if chosen.exists() else last, s=str(temporary))

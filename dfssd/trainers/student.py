@@ -21,7 +21,9 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
 from dfssd.distillation.balance import MOST, is_due
+from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
+from dfssd.errors import UserError
 from dfssd.pseudo_labels.labels import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
@@ -95,7 +97,11 @@ class StudentTrainer(StageTrainer):
             labeler=self._labeler(),
             weigh_boxes=s.weigh_boxes,
             balance=s.balance,
+            new_only=s.new_only,
         )
+        grown = self.model.known < self.data["nc"]
+        if grown and weights is None and not same_old_rows(student, self.model.teacher_model):
+            raise UserError("the old classes' rows of the student are not those of the teacher: was it grown from it?")
         if weights is not None:
             self.model.projector.load_state_dict(weights.projector.state_dict())
         return ckpt
@@ -177,7 +183,7 @@ class StudentTrainer(StageTrainer):
         tile = kind[ignore] == IGNORED_TILE
         batch["ignore_source"] = torch.where(tile, batch["score"][ignore], -torch.ones_like(kind[ignore]))
         columns = batch["bboxes"], batch["score"][:, None], kind[:, None] - TRUTH, batch["batch_idx"][:, None]
-        self._truth = torch.cat(columns, 1)[truth]
+        self._truth = torch.cat(columns, 1)[truth & (kind - TRUTH < self.pair.known)]
         for name in ("batch_idx", "bboxes", "cls", "score"):
             batch[name] = batch[name][learn]
         pair = self.pair
@@ -208,6 +214,8 @@ class StudentTrainer(StageTrainer):
         """Start self-test and guard; go on where a resumed training stopped."""
         LOGGER.removeFilter(_not_about_teacher)
         pair = trainer.pair
+        # of classes that the teacher does not know it cannot give boxes
+        trainer.meter = HealthMeter(list(trainer.data["names"].values())[: pair.known])
         trainer._follow_student()
         trainer.selftest = SignalSelfTest(
             pair, trainer.optimizer, steps=trainer.settings.selftest_steps, frozen=bool(trainer.settings.teacher)

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from dfssd.distillation.terms import TERMS, PairShape
 from dfssd.distillation.terms.cwd import channel_kl
 from dfssd.distillation.terms.fgd import attention_distance
-from dfssd.distillation.terms.ld import anchor_boxes, ld_regions, localisation
+from dfssd.distillation.terms.ld import ld_regions, localisation
 from dfssd.distillation.terms.mgd import mse
 from dfssd.distillation.terms.mimic import normalised_mse
 from dfssd.distillation.terms.pkd import pearson
+from dfssd.distillation.terms.regions import anchor_boxes
 from tests.distillation.test_terms import SHAPE, make_batch, make_outputs
 
 

@@ -26,8 +26,8 @@ SHAPE = PairShape(
     teacher_taps=dict.fromkeys(TAPS, (6, 5)),
 )
 LEVELS = (8, 4)
-FIXED = {"mgd": {"masked": 0.0}}
-"""Options without which a term draws something at random."""
+FIXED = {"mgd": {"masked": 0.0}, "sdidd_cls": {"deviations": 0.5}, "sdidd_feature": {"share": 0.1}}
+"""Options without which a term draws something at random, or has nothing to do in maps as small as those here."""
 
 
 def toy_head() -> nn.Module:
@@ -110,6 +110,9 @@ TAUGHT = {
     "crd_dfl": ["hidden boxes"],
     "crd_giou": ["hidden boxes"],
     "ld": ["boxes"],
+    "sdidd_cls": ["scores"],
+    "sdidd_box": ["boxes"],
+    "erd_box": ["boxes"],
 }
 """What the student is taught by a term; one that is not listed may teach anything, but something."""
 

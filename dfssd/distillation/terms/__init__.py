@@ -17,6 +17,7 @@ from dfssd.distillation.terms.mgd import MaskedGenerative
 from dfssd.distillation.terms.mimic import Mimic
 from dfssd.distillation.terms.pkd import Pearson
 from dfssd.distillation.terms.response import ClsResponse, DflResponse, LogitMSE
+from dfssd.distillation.terms.sdidd import ElasticBox, IncrementalBox, IncrementalCls, IncrementalFeature
 
 __all__ = ["TERMS", "PairShape", "Term", "term_meanings", "term_options"]
 
@@ -38,6 +39,10 @@ TERMS: dict[str, type[Term]] = {
     "mgd": MaskedGenerative,
     "mimic": Mimic,
     "pkd": Pearson,
+    "sdidd_cls": IncrementalCls,
+    "sdidd_box": IncrementalBox,
+    "sdidd_feature": IncrementalFeature,
+    "erd_box": ElasticBox,
 }
 
 

@@ -26,7 +26,7 @@ class PairShape:
         student_channels: Channels of each of the student's compared layers.
         teacher_channels: The same for the teacher.
         reg_max: Bins of the box distribution, equal in both.
-        nc: Classes, equal in both.
+        nc: Classes that both know: those of the teacher, which are the first ones of the student.
         student_taps: Channels of each tap inside the student's detection head, level by level.
         teacher_taps: The same for the teacher.
     """

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou, distance_box_iou
+from torchvision.ops import distance_box_iou
 
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import (
@@ -26,28 +25,7 @@ from dfssd.distillation.terms.base import (
     exact,
     no_autocast,
 )
-from dfssd.distillation.terms.regions import corners
-
-ANCHOR_CELLS = 5.0
-"""Side of the square that stands for an anchor point [cells of its level], as where ATSS is used on YOLO heads."""
-
-CANDIDATES = 9
-"""Anchors of each level, those next to the centre of a box, whose overlap with it sets the threshold of the box."""
-
-
-def anchor_boxes(levels: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Tensor:
-    """Squares around the anchor points, (A, 4) corners as shares of the image, level after level, row after row."""
-    squares = []
-    for height, width in levels:
-        y, x = torch.meshgrid(
-            (torch.arange(height, device=device) + 0.5) / height,
-            (torch.arange(width, device=device) + 0.5) / width,
-            indexing="ij",
-        )
-        centre = torch.stack([x, y], -1).view(-1, 2)
-        half = centre.new_tensor([ANCHOR_CELLS / width / 2, ANCHOR_CELLS / height / 2])
-        squares.append(torch.cat([centre - half, centre + half], 1))
-    return torch.cat(squares)
+from dfssd.distillation.terms.regions import corners, in_images, match_anchors
 
 
 def ld_regions(
@@ -55,8 +33,7 @@ def ld_regions(
 ) -> tuple[Tensor, Tensor]:
     """Main and valuable anchors of each image.
 
-    Candidates of a box are the :data:`CANDIDATES` anchors of each level next to its centre; with t = mean + standard
-    deviation of their IoU with the box::
+    With the threshold t of each box (:func:`~dfssd.distillation.terms.regions.match_anchors`)::
 
         main:      candidates with IoU >= t whose point lies in the box
         valuable:  other anchors with gamma t <= DIoU <= t
@@ -71,32 +48,10 @@ def ld_regions(
     Returns:
         Two (n, A) bool masks without an anchor in common.
     """
-    anchors = anchor_boxes(levels, boxes.device)
-    points = (anchors[:, :2] + anchors[:, 2:]) / 2
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    far = torch.cdist(centres, points)
-    candidate = torch.zeros_like(far, dtype=torch.bool)
-    start = 0
-    for height, width in levels:
-        count = height * width
-        near = far[:, start : start + count].topk(min(CANDIDATES, count), largest=False).indices
-        candidate.scatter_(1, near + start, True)
-        start += count
-    iou = box_iou(boxes, anchors)
-    known = iou.masked_fill(~candidate, 0)
-    known_count = candidate.sum(1, keepdim=True)
-    average = known.sum(1, keepdim=True) / known_count
-    spread = (((known - average) * candidate).square().sum(1, keepdim=True) / (known_count - 1).clamp(min=1)).sqrt()
-    threshold = average + spread
-    inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(-1)
-    positive = candidate & (iou >= threshold) & inside
-    diou = distance_box_iou(boxes, anchors)
-    around = (diou >= gamma * threshold) & (diou <= threshold)
-    masks = []
-    for hits in (positive, around):
-        found = torch.zeros(n, len(anchors), device=boxes.device)
-        masks.append(found.index_add_(0, image, hits.float()) > 0)
-    main, valuable = masks
+    match = match_anchors(boxes, levels)
+    diou = distance_box_iou(boxes, match.anchors)
+    main = in_images(match.positive, image, n)
+    valuable = in_images((diou >= gamma * match.threshold) & (diou <= match.threshold), image, n)
     return main, valuable & ~main
 
 

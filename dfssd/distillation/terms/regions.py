@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from dfssd.distillation.semi_loss import ignored_anchors
 from dfssd.distillation.terms.base import exact
+
+ANCHOR_CELLS = 5.0
+"""Side of the square that stands for an anchor point [cells of its level], as where ATSS is used on YOLO heads."""
+
+CANDIDATES = 9
+"""Anchors of each level, those next to the centre of a box, whose overlap with it sets the threshold of the box."""
 
 
 def corners(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
@@ -79,3 +87,72 @@ def attention(x: Tensor, temperature: float = 0.5) -> tuple[Tensor, Tensor]:
     size = x.abs()
     spatial = h * w * (size.mean(1).flatten(1) / temperature).softmax(1).view(n, h, w)
     return spatial, c * (size.mean((2, 3)) / temperature).softmax(1)
+
+
+def anchor_boxes(levels: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Tensor:
+    """Squares around the anchor points, (A, 4) corners as shares of the image, level after level, row after row."""
+    squares = []
+    for height, width in levels:
+        y, x = torch.meshgrid(
+            (torch.arange(height, device=device) + 0.5) / height,
+            (torch.arange(width, device=device) + 0.5) / width,
+            indexing="ij",
+        )
+        centre = torch.stack([x, y], -1).view(-1, 2)
+        half = centre.new_tensor([ANCHOR_CELLS / width / 2, ANCHOR_CELLS / height / 2])
+        squares.append(torch.cat([centre - half, centre + half], 1))
+    return torch.cat(squares)
+
+
+@dataclass(frozen=True)
+class AnchorMatch:
+    """Which anchors stand for which box, by the rule of ATSS (arXiv:1912.02424).
+
+    Attributes:
+        anchors: (A, 4) squares of the anchors.
+        iou: (M, A) overlap of boxes and squares.
+        threshold: (M, 1) mean + standard deviation of the overlaps of the candidates of each box.
+        positive: (M, A) bool: candidates above the threshold whose point lies in the box.
+        best: (M, A) bool: of each box, the one candidate in it with the largest overlap; without one in it, of all.
+    """
+
+    anchors: Tensor
+    iou: Tensor
+    threshold: Tensor
+    positive: Tensor
+    best: Tensor
+
+
+def match_anchors(boxes: Tensor, levels: Sequence[tuple[int, int]]) -> AnchorMatch:
+    """Match boxes and anchors; candidates are the :data:`CANDIDATES` anchors of each level next to the box's centre.
+
+    Args:
+        boxes: (M, 4) corners as shares of the image.
+        levels: (height, width) of each level [cells].
+    """
+    anchors = anchor_boxes(levels, boxes.device)
+    points = (anchors[:, :2] + anchors[:, 2:]) / 2
+    far = torch.cdist((boxes[:, :2] + boxes[:, 2:]) / 2, points)
+    candidate = torch.zeros_like(far, dtype=torch.bool)
+    start = 0
+    for height, width in levels:
+        near = far[:, start : start + height * width].topk(min(CANDIDATES, height * width), largest=False).indices
+        candidate.scatter_(1, near + start, True)
+        start += height * width
+    iou = box_iou(boxes, anchors)
+    count = candidate.sum(1, keepdim=True)
+    average = (iou * candidate).sum(1, keepdim=True) / count
+    spread = (((iou - average) * candidate).square().sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(-1)
+    rank = iou + 2.0 * candidate + 1.0 * (candidate & inside)
+    best = torch.zeros_like(candidate)
+    if len(boxes):
+        best.scatter_(1, rank.argmax(1, keepdim=True), True)
+    threshold = average + spread
+    return AnchorMatch(anchors, iou, threshold, candidate & (iou >= threshold) & inside, best)
+
+
+def in_images(hits: Tensor, image: Tensor, n: int) -> Tensor:
+    """Anchors that are hit for any box of an image: (M, A) bool and (M,) image numbers -> (n, A) bool."""
+    found = torch.zeros(n, hits.shape[1], device=hits.device)
+    return found.index_add_(0, image, hits.float()) > 0

@@ -1,0 +1,296 @@
+"""SD-IDD: what a detector must not forget while it learns new classes (Sensors 26, 2026, 1413; ERD, arXiv:2204.02136).
+
+Three selective terms hold the student to the teacher where the teacher knows something: classes at its most confident
+anchors, box distributions at the anchors that stand for the new boxes, features around them. What the published code
+computes besides (a copy of LD, a class term between old and new logits that fits only by chance, un-normalised sums) is
+left out.
+
+The student is a grown copy of the teacher, so their maps have the same channels and nothing stands in between (only
+networks of different widths get adapters); ``scores`` are those of the classes that both know.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from dfssd.distillation.outputs import Outputs
+from dfssd.distillation.terms.base import (
+    FeatureTerm,
+    PairShape,
+    Term,
+    check_choice,
+    check_positive,
+    check_same_shape,
+    check_share,
+    exact,
+    no_autocast,
+)
+from dfssd.distillation.terms.crd import distances
+from dfssd.distillation.terms.regions import corners, in_images, match_anchors
+
+
+def far_above(values: Tensor, deviations: float) -> Tensor:
+    """Where a row's values exceed its mean by ``deviations`` (unbiased) standard deviations; (N, A) -> (N, A) bool."""
+    if not values.numel():
+        return torch.zeros_like(values, dtype=torch.bool)
+    return values > values.mean(1, keepdim=True) + deviations * values.std(1, keepdim=True)
+
+
+def confident(scores: Tensor, deviations: float = 2.0) -> Tensor:
+    """Anchors at which the teacher is far more confident than usual in that image.
+
+        m_a = max_c sigmoid(z[c, a]),     m_a > mean(m) + deviations * std(m)      (over the anchors of an image)
+
+    Args:
+        scores: Class logits of the teacher, (N, nc, A).
+        deviations: How far above the mean.
+
+    Returns:
+        (N, A) bool.
+    """
+    (z,) = exact(scores)
+    return far_above(z.sigmoid().amax(1), deviations)
+
+
+def old_class_distance(student: Tensor, teacher: Tensor, region: Tensor) -> Tensor:
+    """Squared distance of the class logits at the chosen anchors, a mean over each image's anchors and classes.
+
+        1/N sum_i mean_{a in region_i, c} (z_s - z_t)^2      >= 0
+
+    Args:
+        student: Class logits of the student for the classes of the teacher, (N, nc, A).
+        teacher: Class logits of the teacher, same shape.
+        region: (N, A) bool.
+
+    Returns:
+        Scalar, fp32 (fp64 for fp64 inputs); an image without chosen anchors counts 0.
+
+    Raises:
+        ValueError: Shapes differ.
+    """
+    check_same_shape("class scores", student, teacher, "N, nc, A")
+    with no_autocast(student):
+        zs, zt = exact(student, teacher)
+        error = (zs - zt).square().mean(1) * region
+        return (error.sum(1) / region.sum(1).clamp(min=1)).sum() / max(1, len(zs))
+
+
+def box_kl(student: Tensor, teacher: Tensor, reg_max: int, temperature: float) -> Tensor:
+    """KL divergence between box distributions at each anchor, as a share of the bins.
+
+        T^2 / R * 1/4 sum_side KL(softmax(r_t / T) || softmax(r_s / T))      >= 0
+
+    Args:
+        student: Box logits of the student, (N, 4 * R, A).
+        teacher: Box logits of the teacher, same shape.
+        reg_max: R, bins per side.
+        temperature: T.
+
+    Returns:
+        (N, A), fp32 (fp64 for fp64 inputs).
+    """
+    n, _, anchors = student.shape
+    logs = [F.log_softmax(x.view(n, 4, reg_max, anchors) / temperature, dim=2) for x in exact(student, teacher)]
+    kl = (logs[1].exp() * (logs[1] - logs[0])).sum(2).mean(1)
+    return temperature**2 / reg_max * kl
+
+
+def regression_weights(
+    boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int, int]], *, fallback: bool = True
+) -> Tensor:
+    """Weights of the anchors for the boxes of a batch: dual-stage selection, weighted by overlap.
+
+    Stage 1: the anchors next to the centre of a box, on each level; stage 2: those of them that overlap it more than
+    usual (:func:`~dfssd.distillation.terms.regions.match_anchors`). A box that gets none takes its best one: on the
+    three levels of a YOLO head that is not rare.
+
+    Args:
+        boxes: (M, 4) corners as shares of the image.
+        image: (M,) image of each.
+        n: Images.
+        levels: (height, width) of each level [cells].
+        fallback: Give a box without any anchor its best one.
+
+    Returns:
+        (n, A): the largest IoU of an anchor's square with a box that it was chosen for; 0 if it was not.
+    """
+    match = match_anchors(boxes, levels)
+    chosen = match.positive
+    if fallback:
+        chosen = chosen | (match.best & ~chosen.any(1, keepdim=True))
+    weight = match.iou * chosen
+    out = weight.new_zeros(n, weight.shape[1])
+    return out.scatter_reduce(0, image[:, None].expand_as(weight), weight, "amax")
+
+
+def feature_region(boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int, int]], share: float = 0.5) -> Tensor:
+    """Anchors that overlap a box at least ``share`` times as much as the best one does.
+
+    The bar is relative to each box, so boxes that no anchor fits well, small or long ones, get their part as well.
+
+    Args:
+        boxes: (M, 4) corners as shares of the image.
+        image: (M,) image of each.
+        n: Images.
+        levels: (height, width) of each level [cells].
+        share: Of the largest overlap, [0, 1).
+
+    Returns:
+        (n, A) bool.
+    """
+    iou = match_anchors(boxes, levels).iou
+    best = iou.amax(1, keepdim=True) if len(boxes) else iou.new_zeros(0, 1)
+    return in_images((iou > share * best) & (iou > 0), image, n)
+
+
+class IncrementalCls(Term):
+    """SD-IDD for classes: the old classes' logits at the anchors where the teacher is most confident."""
+
+    def __init__(self, shape: PairShape, *, deviations: float = 2.0):
+        """Set how many standard deviations above the mean of its image counts as confident.
+
+        Raises:
+            ValueError: ``deviations`` has a wrong value.
+        """
+        super().__init__(shape)
+        self.deviations = check_share("deviations", deviations, below=float("inf"))
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """:func:`old_class_distance` in the region of :func:`confident`."""
+        scores = teacher.scores.detach()
+        return old_class_distance(student.scores, scores, confident(scores, self.deviations))
+
+
+class IncrementalBox(Term):
+    """SD-IDD for boxes: dual-stage cascade regression, box distributions weighted by overlap."""
+
+    needs_bins, needs_boxes = True, True
+
+    def __init__(self, shape: PairShape, *, temperature: float = 10.0, weights: str = "iou", fallback: bool = True):
+        """Set the options.
+
+        Args:
+            shape: Bins of the heads.
+            temperature: Of the softmax over the bins.
+            weights: "iou" (of an anchor with its box), "conf" (the student's confidence, as in the published code) or
+                "uniform".
+            fallback: A box without any anchor takes its best one.
+
+        Raises:
+            ValueError: An option has a wrong value, or the head has no box distribution.
+        """
+        super().__init__(shape)
+        self.temperature = check_positive("temperature", temperature)
+        self.weights = check_choice("weights", weights, ("iou", "conf", "uniform"))
+        self.fallback = bool(fallback)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """Mean over the images of the weighted mean of :func:`box_kl`, >= 0.
+
+            1/N sum_i sum_a w_a KL_a / max(1, sum_a w_a)
+
+        with the weights of :func:`regression_weights`; an image without boxes counts 0.
+        """
+        check_same_shape("box logits", student.boxes, teacher.boxes, "N, 4*reg_max, A")
+        with no_autocast(student.boxes):
+            boxes, image = corners(batch)
+            weight = regression_weights(boxes, image, len(student.boxes), student.levels, fallback=self.fallback)
+            if self.weights == "uniform":
+                weight = (weight > 0).float()
+            elif self.weights == "conf":
+                weight = (weight > 0) * student.scores.detach().float().sigmoid().amax(1)
+            kl = box_kl(student.boxes, teacher.boxes.detach(), self.shape.reg_max, self.temperature)
+            return ((weight * kl).sum(1) / weight.sum(1).clamp(min=1)).sum() / max(1, len(kl))
+
+
+class IncrementalFeature(FeatureTerm):
+    """SD-IDD for features: IoU-driven, difficulty-aware imitation around the new boxes."""
+
+    needs_boxes = True
+
+    def __init__(self, shape: PairShape, *, share: float = 0.5):
+        """Set how near an anchor must come to the best overlap with a box.
+
+        Raises:
+            ValueError: ``share`` has a wrong value.
+        """
+        super().__init__(shape)
+        self.share = check_share("share", share)
+        for level, (own, theirs) in enumerate(zip(shape.student_channels, shape.teacher_channels, strict=True)):
+            if own == theirs:
+                self.align[level] = nn.Identity()
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """Sum over the levels of mean_{cells in region, channels} (f_s - f_t)^2, >= 0."""
+        boxes, image = corners(batch)
+        sizes = [(f.shape[2], f.shape[3]) for f in student.feats]
+        region = feature_region(boxes, image, len(student.boxes), sizes, self.share)
+        masks = region.split([h * w for h, w in sizes], dim=1)
+        values = []
+        for (fs, ft), mask in zip(self.pairs(student, teacher), masks, strict=True):
+            check_same_shape("feature maps", fs, ft, "N, C, H, W")
+            with no_autocast(fs):
+                own, theirs = exact(fs, ft)
+                error = (own - theirs).square().mean(1).flatten(1)
+                values.append((error * mask).sum() / mask.sum().clamp(min=1))
+        return torch.stack(values).sum()
+
+
+class ElasticBox(Term):
+    """ERD for boxes: box distributions at the teacher's most decided boxes, thinned by non-maximum suppression."""
+
+    needs_bins = True
+
+    def __init__(self, shape: PairShape, *, temperature: float = 10.0, deviations: float = 2.0, iou: float = 0.005):
+        """Set the options (those of arXiv:2204.02136).
+
+        Args:
+            shape: Bins of the heads.
+            temperature: Of the softmax over the bins.
+            deviations: Chosen are anchors whose largest box logit is so many standard deviations above the mean.
+            iou: Overlap from which a box of the same class is dropped.
+
+        Raises:
+            ValueError: An option has a wrong value, or the head has no box distribution.
+        """
+        super().__init__(shape)
+        self.temperature = check_positive("temperature", temperature)
+        self.deviations = check_share("deviations", deviations, below=float("inf"))
+        self.iou = check_share("iou", iou)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+        """Mean of :func:`box_kl` over the kept anchors of each image, weighted by the student's confidence, >= 0."""
+        check_same_shape("box logits", student.boxes, teacher.boxes, "N, 4*reg_max, A")
+        with no_autocast(student.boxes):
+            logits, scores = exact(teacher.boxes.detach(), teacher.scores.detach())
+            above = far_above(logits.amax(1), self.deviations)
+            kept = torch.zeros_like(above)
+            boxes = self._decode(logits, teacher.levels)
+            best, cls = scores.sigmoid().max(1)
+            for i in range(len(above)):
+                index = above[i].nonzero().flatten()
+                found = batched_nms(boxes[i, index], best[i, index], cls[i, index], self.iou)
+                kept[i, index[found]] = True
+            weight = student.scores.detach().float().sigmoid().amax(1) * kept
+            kl = box_kl(student.boxes, teacher.boxes.detach(), self.shape.reg_max, self.temperature)
+            return ((weight * kl).sum(1) / kept.sum(1).clamp(min=1)).sum() / max(1, len(kept))
+
+    def _decode(self, logits: Tensor, levels: list[tuple[int, int]]) -> Tensor:
+        """Corners of the teacher's boxes as shares of the image, (N, A, 4)."""
+        sides = distances(logits, self.shape.reg_max).transpose(1, 2)
+        parts = []
+        for (height, width), part in zip(levels, sides.split([h * w for h, w in levels], dim=1), strict=True):
+            y, x = torch.meshgrid(
+                torch.arange(height, device=logits.device) + 0.5,
+                torch.arange(width, device=logits.device) + 0.5,
+                indexing="ij",
+            )
+            point = torch.stack([x, y], -1).view(-1, 2)
+            box = torch.cat([point - part[..., :2], point + part[..., 2:]], -1)
+            parts.append(box / box.new_tensor([width, height, width, height]))
+        return torch.cat(parts, 1)

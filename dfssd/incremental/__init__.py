@@ -1,0 +1,1 @@
+"""New classes for a trained detector, without old images and without forgetting."""

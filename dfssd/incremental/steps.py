@@ -1,0 +1,155 @@
+"""The data of a class-incremental protocol: which classes each step brings, and what its images may show of them.
+
+A step is trained on the images with at least one box of its own classes, and only these boxes are known there: old
+classes have been learnt, later ones are not asked for yet. Class ids are those of the whole data set, so the classes of
+a step and of all before it are a prefix of the names. Validation and test show all images with the boxes of the classes
+seen so far.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfssd.datasets.label_files import format_labels
+from dfssd.datasets.records import DetectionSet, Item
+from dfssd.datasets.splits import Split
+from dfssd.errors import UserError
+from dfssd.files import write_text, write_yaml
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the protocol.
+
+    Attributes:
+        number: From 1.
+        first: Id of its first class.
+        last: Id after its last class: the number of classes seen.
+    """
+
+    number: int
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"step{self.number}"
+
+
+def parse_steps(value: Any, names: Sequence[str]) -> list[Step]:
+    """Steps from the number of classes that each brings.
+
+    Args:
+        value: ``3,3`` as a text, a list of numbers, or one number.
+        names: Class names of the data set.
+
+    Raises:
+        UserError: Not numbers of at least 1, fewer than two, or not as many classes as the data set has.
+    """
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    try:
+        counts = [int(part) for part in parts]
+    except (TypeError, ValueError):
+        counts = []
+    if len(counts) < 2 or min(counts) < 1 or any(isinstance(part, (bool, float)) for part in parts):
+        raise UserError(f"steps={value}: give the number of classes of each step, at least two steps, such as 3,3")
+    if sum(counts) != len(names):
+        raise UserError(
+            f"steps={value} are {sum(counts)} classes, the data set has {len(names)} ({', '.join(names)}); make them "
+            "agree"
+        )
+    ends = [sum(counts[: k + 1]) for k in range(len(counts))]
+    return [Step(k + 1, end - count, end) for k, (count, end) in enumerate(zip(counts, ends, strict=True))]
+
+
+def step_boxes(item: Item, low: int, high: int) -> np.ndarray:
+    """The boxes of a labelled image with a class from ``low`` up to, but not including, ``high``; (n, 5) rows."""
+    boxes = np.zeros((0, 5), np.float32) if item.boxes is None else item.boxes
+    return boxes[(boxes[:, 0] >= low) & (boxes[:, 0] < high)]
+
+
+def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *, joint: bool = False) -> dict[str, Any]:
+    """Write the data of a step as an Ultralytics data set, with ``data.yaml``.
+
+    Images are linked where the file system can, else copied. The YAML is written last: where it is, the rest is
+    complete.
+
+    Args:
+        dataset: The whole data set.
+        split: Its parts; the unlabelled images take part in every step.
+        step: The step.
+        folder: Where to write.
+        joint: Train on the boxes of all classes seen so far: the upper bound.
+
+    Returns:
+        What was written: ``classes`` (names), ``images`` and ``boxes`` of the training part, ``removed`` (class name ->
+        boxes of other classes in these images that were left out), ``yaml``.
+
+    Raises:
+        UserError: No training image shows a class of the step.
+    """
+    by_path = {item.image: item for item in dataset.items}
+    low = 0 if joint else step.first
+    shown = [by_path[path] for path in split.train_labeled]
+    train = {item.image: boxes for item in shown if len(boxes := step_boxes(item, low, step.last))}
+    for number in range(step.first, step.last):
+        if not any((boxes[:, 0] == number).any() for boxes in train.values()):
+            raise UserError(
+                f"{step.name}: no labelled training image shows '{dataset.names[number]}'; label some, or choose other "
+                "steps"
+            )
+    parts: dict[str, dict[Path, np.ndarray | None]] = {
+        "train": dict(train),
+        "val": {path: step_boxes(by_path[path], 0, step.last) for path in split.val},
+        "test": {path: step_boxes(by_path[path], 0, step.last) for path in split.test},
+    }
+    # the truth of unlabelled images, where it is known, judges pseudo-labels: only of classes that have been seen
+    hidden = [by_path[path] for path in split.train_unlabeled]
+    parts["unlabeled"] = {item.image: None if item.boxes is None else step_boxes(item, 0, step.last) for item in hidden}
+    for part, images in parts.items():
+        used: set[str] = set()
+        for image, known in images.items():
+            stem = image.stem  # images of one name may come from several folders
+            while stem in used:
+                stem += "_"
+            used.add(stem)
+            _place(image, folder / part / "images" / f"{stem}{image.suffix}")
+            if known is not None:
+                write_text(folder / part / "labels" / f"{stem}.txt", format_labels(known))
+    tree: dict[str, Any] = {"path": str(folder.resolve())}
+    tree |= {part: f"{part}/images" for part in ("train", "val", "test")}
+    if split.train_unlabeled:
+        tree["unlabeled"] = "unlabeled/images"
+    names = list(dataset.names[: step.last])
+    write_yaml(folder / "data.yaml", {**tree, "names": dict(enumerate(names))})
+    kept = Counter(int(c) for boxes in train.values() for c in boxes[:, 0])
+    whole = sum((by_path[image].classes for image in train), Counter())
+    return {
+        "classes": names[step.first :],
+        "images": len(train),
+        "boxes": kept.total(),
+        "removed": {dataset.names[k]: n for k, n in sorted((whole - kept).items())},
+        "yaml": str(folder / "data.yaml"),
+    }
+
+
+def _place(source: Path, target: Path) -> None:
+    """Link ``target`` to ``source``, or copy it where links are not to be had."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        temporary = target.with_name(f".{target.name}.part")
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)

@@ -1,0 +1,223 @@
+"""SD-IDD: regions against slow loops, who is taught by what, and a student that starts as the teacher."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dfssd.distillation.growth import check_prefix, grown, same_old_rows
+from dfssd.distillation.pair import DistillationPair, state_hash
+from dfssd.distillation.terms.regions import anchor_boxes, match_anchors
+from dfssd.distillation.terms.sdidd import (
+    box_kl,
+    confident,
+    far_above,
+    feature_region,
+    old_class_distance,
+    regression_weights,
+)
+from dfssd.errors import UserError
+from tests.distillation.test_crd import trained
+from tests.distillation.test_pair import make_batch, model
+
+LEVELS = [(16, 16), (8, 8), (4, 4)]
+TERMS = {name: {"weight": 1.0, "schedule": "constant"} for name in ("sdidd_cls", "sdidd_box", "sdidd_feature")}
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    w, h = (min(a[k + 2], b[k + 2]) - max(a[k], b[k]) for k in (0, 1))
+    inter = max(w, 0) * max(h, 0)
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
+
+
+def slow_regions(box: np.ndarray) -> tuple[dict[int, float], set[int]]:
+    """Regression weights and feature region of one box, by loops."""
+    anchors = anchor_boxes(LEVELS).numpy()
+    points = (anchors[:, :2] + anchors[:, 2:]) / 2
+    centre = (box[:2] + box[2:]) / 2
+    candidates, start = [], 0
+    for height, width in LEVELS:
+        index = list(range(start, start + height * width))
+        index.sort(key=lambda k: float(np.hypot(*(points[k] - centre))))
+        candidates += index[:9]
+        start += height * width
+    ious = {k: overlap(anchors[k], box) for k in range(len(anchors))}
+    known = [ious[k] for k in candidates]
+    threshold = np.mean(known) + np.std(known, ddof=1)
+    inside = {k for k in candidates if (points[k] > box[:2]).all() and (points[k] < box[2:]).all()}
+    chosen = [k for k in inside if ious[k] >= threshold]
+    if not chosen:
+        chosen = [max(inside or candidates, key=lambda k: ious[k])]
+    best = max(ious.values())
+    return {k: ious[k] for k in chosen}, {k for k, v in ious.items() if v > 0.5 * best}
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0.30, 0.30, 0.62, 0.60],
+        [0.05, 0.41, 0.95, 0.46],  # long and thin: no anchor fits
+        [0.511, 0.523, 0.513, 0.524],  # smaller than any cell: no point inside
+        [0.0, 0.0, 1.0, 1.0],
+    ],
+)
+def test_regions_of_a_box_are_those_of_a_slow_loop(box: list[float]) -> None:
+    boxes, image = torch.tensor([box], dtype=torch.float64).float(), torch.tensor([1])
+    weights, region = slow_regions(np.array(box))
+    fast = regression_weights(boxes, image, 2, LEVELS)
+    assert not fast[0].any()
+    found = {int(k): float(fast[1, k]) for k in fast[1].nonzero().flatten()}
+    assert sorted(found.values()) == pytest.approx(sorted(weights.values()), rel=1e-3)
+    if min(weights.values()) > 1e-3:  # squares that hold a tiny box overlap it all alike
+        assert set(found) == set(weights)
+    assert set(feature_region(boxes, image, 2, LEVELS)[1].nonzero().flatten().tolist()) == region
+
+
+def test_box_without_anchor_takes_its_best_one_only_with_the_fallback() -> None:
+    thin = torch.tensor([[0.05, 0.41, 0.95, 0.46]])
+    assert not match_anchors(thin, LEVELS).positive.any(), "the case is made for this"
+    image = torch.tensor([0])
+    assert (regression_weights(thin, image, 1, LEVELS) > 0).sum() == 1
+    assert not regression_weights(thin, image, 1, LEVELS, fallback=False).any()
+
+
+def test_confident_anchors_by_hand() -> None:
+    scores = torch.full((2, 2, 100), -9.0)
+    scores[0, 1, 7] = scores[0, 0, 9] = 3.0
+    assert confident(scores).nonzero().tolist() == [[0, 7], [0, 9]], "an image without anything has none"
+    assert far_above(torch.tensor([[0.0] * 9 + [1.0]]), 2.0).sum() == 1
+    student, region = scores.clone(), confident(scores)
+    student[0, 0, 7] += 2.0
+    student[1] += 5.0
+    assert old_class_distance(student, scores, region).item() == pytest.approx((2.0**2 / 2) / 2 / 2)
+
+
+def test_box_kl_by_hand() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(1, 8, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    value = 0.0
+    for side in range(4):
+        log_p, log_q = ((x[0, 2 * side : 2 * side + 2, 1] / 10).log_softmax(0) for x in (student, teacher))
+        value += float((log_q.exp() * (log_q - log_p)).sum()) / 4
+    assert box_kl(student, teacher, 2, 10.0)[0, 1].item() == pytest.approx(100 / 2 * value)
+
+
+# growing
+
+
+def teacher_of(nc: int, name: str = "yolov8n.yaml") -> nn.Module:
+    made = trained(model(name, nc))
+    made.names = {k: f"old {k}" for k in range(nc)}
+    return made
+
+
+def grown_pair(old: int = 2, new: int = 3, *, name: str = "yolov8n.yaml", terms=TERMS, new_only: bool = True):
+    teacher = teacher_of(old, name)
+    names = [*teacher.names.values(), *(f"new {k}" for k in range(new))]
+    student = grown(copy.deepcopy(teacher), names)
+    student.args = teacher.args
+    pair = DistillationPair(teacher, student, terms=terms, new_only=new_only).train()
+    for module in pair.student_model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return pair
+
+
+def batch_of(cls: int, labeled=(True, True, True)) -> dict:
+    batch = make_batch(list(labeled))
+    return {**batch, "cls": torch.full_like(batch["cls"], float(cls))}
+
+
+@pytest.mark.parametrize(("old", "new"), [(3, 3), (4, 2), (5, 1)])
+@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo11n.yaml"])
+def test_grown_student_starts_as_its_teacher(name: str, old: int, new: int) -> None:
+    pair = grown_pair(old, new, name=name)
+    assert same_old_rows(pair.student_model, pair.teacher_model, tolerance=0)
+    _, items = pair(batch_of(old))
+    assert all(items[term] < 1e-6 for term in TERMS) and items["cls_loss"] > 0
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before = pair.teacher_model(image)[0]
+        after = pair.student_model.eval()(image)[0]
+    assert torch.allclose(after[:, : 4 + old], before, atol=1e-4)
+    assert after[:, 4 + old :].max() < 0.2, "new classes start as rare"
+
+
+def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
+    terms = {**TERMS, "sdidd_cls": {**TERMS["sdidd_cls"], "deviations": 0.5}}
+    pair = grown_pair(terms=terms)
+    with torch.no_grad():  # something to remember
+        for p in pair.student_model.parameters():
+            p.add_(0.01 * torch.randn_like(p))
+    rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
+    for new_only, expected in ((True, [False, True]), (False, [True, True])):
+        pair.semi_loss, pair.new_only, pair.student_model.criterion = None, new_only, None
+        vector, _ = pair(batch_of(2))
+        found = torch.autograd.grad(vector[1], rows, retain_graph=True)  # box, cls, dfl, and the terms
+        assert [bool(torch.cat([g[part] for g in found]).any()) for part in (slice(0, 2), slice(2, 5))] == expected
+    found = torch.autograd.grad(vector[3 + list(TERMS).index("sdidd_cls")], rows)
+    assert torch.cat([g[:2] for g in found]).any() and not torch.cat([g[2:] for g in found]).any()
+
+
+def test_pseudo_boxes_speak_of_the_old_classes() -> None:
+    pair = grown_pair(terms={})
+    vector, items = pair(batch_of(0, labeled=(False, False)))
+    rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
+    found = torch.autograd.grad(vector[1], rows)
+    assert torch.cat([g[:2] for g in found]).any() and not torch.cat([g[2:] for g in found]).any()
+    assert items["cls_loss"] == 0 and items["u_box_loss"] > 0
+
+
+def test_loss_on_new_classes_is_that_of_a_network_with_these_classes_alone() -> None:
+    pair = grown_pair(terms={})
+    batch = batch_of(3)
+    vector, _ = pair(batch)
+    alone = copy.deepcopy(pair.student_model)
+    alone.criterion = None
+    for level in alone.model[-1].cv3:
+        level[-1].weight, level[-1].bias = (nn.Parameter(p[2:].clone()) for p in (level[-1].weight, level[-1].bias))
+    alone.model[-1].nc, alone.model[-1].no = 3, 3 + 64
+    expected, _ = alone.loss({**{k: batch[k] for k in ("img", "bboxes", "batch_idx")}, "cls": batch["cls"] - 2})
+    assert torch.allclose(vector[:3], expected, rtol=1e-4)
+
+
+def test_criterion_is_whole_again_for_the_validation() -> None:
+    pair = grown_pair(terms={})
+    pair(batch_of(3))
+    plain = {k: batch_of(0)[k] for k in ("img", "cls", "bboxes", "batch_idx")}
+    pair.eval()
+    with torch.no_grad():
+        vector, _ = pair.loss(plain, pair(plain["img"]))
+    assert torch.isfinite(vector).all()
+
+
+def test_teacher_stays_and_everything_is_finite_in_half_precision_and_without_boxes() -> None:
+    pair = grown_pair(terms={**TERMS, "erd_box": TERMS["sdidd_cls"]})
+    before = state_hash(pair.teacher_model)
+    optimizer = torch.optim.SGD([p for p in pair.parameters() if p.requires_grad], lr=0.01)
+    batch = batch_of(3)
+    empty = {**batch, **{k: batch[k][:0] for k in ("cls", "bboxes", "batch_idx", "score")}}
+    for shown in (batch, empty):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            vector, _ = pair(shown)
+        assert torch.isfinite(vector).all()
+        vector.sum().backward()
+        optimizer.step()
+    assert state_hash(pair.teacher_model) == before
+
+
+def test_classes_that_do_not_fit_are_told() -> None:
+    assert check_prefix("t.pt", ["Oil_spot", "pit"], ["oil spot", "pit", "dent"]) == 2
+    for names, message in (
+        (["pit", "oil spot", "dent"], "knows class 0 as 'Oil_spot', the data has 'pit' there"),
+        (["oil spot"], "knows class 1 as 'pit', the data has nothing there"),
+        (["oil spot", "pit"], "knows all 2 classes of the data already"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            check_prefix("t.pt", ["Oil_spot", "pit"], names)
+        assert "\n" not in str(caught.value)

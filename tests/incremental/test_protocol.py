@@ -1,0 +1,169 @@
+"""The protocol on a small, real set of two classes: order of the modes, records, resume, single step, bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ultralytics import YOLO
+
+from dfssd.cli import main
+from dfssd.incremental import protocol
+from tests.conftest import NAMES, write_squares
+
+FAST = ["imgsz=64", "batch=8", "nbs=8", "device=cpu", "workers=0", "plots=false", "amp=false", "mosaic=0"]
+FAST += ["warmup_epochs=1", "student=yolov8n.yaml"]
+
+
+@pytest.fixture(scope="module")
+def plates(tmp_path_factory) -> Path:
+    """Dataset YAML with 24 labelled, 8 unlabelled, 12 val and 12 test images, each with one square of both classes."""
+    return write_squares(tmp_path_factory.mktemp("plates"), train=24, val=12, test=12, plain=8)
+
+
+@pytest.fixture(scope="module")
+def base(plates: Path) -> Path:
+    """A network that has learnt the first class, and the folder of its run."""
+    folder = plates.parent
+    tree = yaml.safe_load(plates.read_text(encoding="utf-8"))
+    for part in ("train", "val", "test"):
+        for label in (folder / part / "labels").glob("*.txt"):
+            target = folder / "first" / part / "labels" / label.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            rows = [row for row in label.read_text(encoding="utf-8").splitlines() if row.startswith("0 ")]
+            target.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        images = folder / "first" / part / "images"
+        images.mkdir()
+        for image in (folder / part / "images").iterdir():
+            (images / image.name).hardlink_to(image)
+    tree |= {"path": str(folder / "first"), "names": {0: NAMES[0]}}
+    tree.pop("unlabeled")
+    (folder / "first.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    words = [f"data={folder / 'first.yaml'}", f"project={folder / 'runs'}", "name=base", "optimizer=AdamW", "lr0=0.002"]
+    assert main(["recipe=baseline", "teacher=none", "epochs=100", *words, *FAST, f"data_dir={folder / 'd'}"]) == 0
+    record = json.loads((folder / "runs" / "base" / "results.json").read_text(encoding="utf-8"))
+    assert record["test"]["baseline"]["map50"] > 0.9
+    return folder / "runs" / "base" / "weights" / "baseline.pt"
+
+
+def steps(plates: Path, base: Path, *words: str) -> int:
+    folder = plates.parent
+    where = [f"data={plates}", f"teacher={base}", f"project={folder / 'runs'}", f"data_dir={folder / 'd'}"]
+    return main(["recipe=sdidd", "steps=1,1", "name=steps", *where, *FAST, *words])
+
+
+def test_finetune_forgets_and_sdidd_does_not(plates, base, capsys) -> None:
+    words = ["modes=[sdidd,finetune]", "epochs=60", "lr0=0.001"]
+    assert steps(plates, base, *words) == 0
+    root = plates.parent / "runs" / "steps"
+    record = json.loads((root / "incremental.json").read_text(encoding="utf-8"))
+    rows = {row["mode"]: row for row in record["rows"]}
+    assert rows["finetune"]["map_old"] < 0.3 and rows["finetune"]["map_new"] > 0.6, "the lower bound"
+    assert rows["sdidd"]["map_old"] > 0.8 and rows["sdidd"]["map_new"] > 0.5, rows
+    for row in rows.values():
+        assert row["map_all"] == pytest.approx((row["map_old"] + row["map_new"]) / 2)
+        assert row["forgetting"] == pytest.approx(row["map_old_before"] - row["map_old"])
+    text = (root / "incremental.md").read_text(encoding="utf-8")
+    assert "| sdidd | 2 |" in text and "step 1: dark; step 2: bright" in text
+    assert "boxes of other classes left out there: 24 dark" in capsys.readouterr().out
+
+    folder = root / "sdidd-step2"
+    result = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert result["distill"]["selftest"]["teacher_unchanged"]
+    assert result["incremental"]["classes_new"] == ["bright"]
+    assert "The model knows 1 more class: AP50" in (folder / "report.md").read_text(encoding="utf-8")
+    code = (
+        "import sys; sys.modules['dfssd'] = None\n"
+        "from ultralytics import YOLO\n"
+        f"m = YOLO({str(folder / 'weights' / 'student.pt')!r})\n"
+        "print('kind', type(m.model).__name__, list(m.names.values()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "kind DetectionModel ['dark', 'bright']" in done.stdout, done.stderr[-2000:]
+
+    before = (folder / "results.json").read_bytes()
+    assert steps(plates, base, *words) == 0, "the same line again"
+    assert (folder / "results.json").read_bytes() == before and "finished before, kept" in capsys.readouterr().out
+
+
+def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> None:
+    """Base trained by itself, killed in the second mode, three runs in the end; unlabelled images take part."""
+    folder = plates.parent
+    words = ["recipe=erd", "steps=1,1", f"data={plates}", f"project={folder / 'runs'}", f"data_dir={folder / 'd'}"]
+    fast = [word for word in FAST if word != "imgsz=64"]
+    words += [*fast, "name=kill", "modes=joint", "epochs=2", "sdidd_cls.weight=0.5", "pseudo.tau_low=0.0001"]
+    make, made = protocol._make, []
+
+    def die(run, where, values):
+        made.append(where.name)
+        if where.name == "joint-step2":
+            raise KeyboardInterrupt
+        make(run, where, values)
+
+    monkeypatch.setattr(protocol, "_make", die)
+    assert main([*words, "imgsz=64"]) == 130
+    assert made == ["base", "erd-step2", "joint-step2"]
+    monkeypatch.setattr(protocol, "_make", make)
+    assert main([*words, "imgsz=64"]) == 0
+    out = capsys.readouterr().out
+    assert "base: finished before, kept" in out and "erd-step2: finished before, kept" in out
+    record = json.loads((folder / "runs" / "kill" / "incremental.json").read_text(encoding="utf-8"))
+    assert [row["mode"] for row in record["rows"]] == ["erd", "joint"] and len(record["steps"]) == 2
+    erd = json.loads((folder / "runs" / "kill" / "erd-step2" / "results.json").read_text(encoding="utf-8"))
+    assert erd["data"]["train_unlabeled"] == 8 and list(erd["distill"]["terms"]) == ["sdidd_cls", "erd_box"]
+    assert erd["distill"]["terms"]["sdidd_cls"]["weight"] == 0.5
+    joint = json.loads((folder / "runs" / "kill" / "joint-step2" / "results.json").read_text(encoding="utf-8"))
+    assert not joint["distill"]["terms"], "options of one recipe's terms are not another's"
+    assert main([*words, "imgsz=96"]) == 2
+    assert "repeat the same line" in capsys.readouterr().err
+    names = YOLO(folder / "runs" / "kill" / "joint-step2" / "weights" / "student.pt").names
+    assert list(names.values()) == NAMES
+
+
+def test_single_step_of_a_user(plates, base) -> None:
+    folder = plates.parent
+    data = folder / "runs" / "steps" / "data" / "step2" / "data.yaml"
+    if not data.exists():
+        pytest.skip("the protocol has not run")
+    words = [f"data={data}", f"teacher={base}", f"project={folder / 'runs'}", "name=single", f"data_dir={folder / 'd'}"]
+    assert main(["recipe=sdidd", "epochs=1", *words, *FAST]) == 0
+    assert YOLO(folder / "runs" / "single" / "weights" / "student.pt").names == dict(enumerate(NAMES))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["steps=2,1"], "steps=2,1 are 3 classes, the data set has 2"),
+        (["steps=1,1", "teacher=yolov8n.yaml"], "with steps= this is a model trained on the classes of the first step"),
+        (["teacher=yolov8n.yaml"], "has no trained weights: give the model trained so far"),
+        (["teacher=nowhere.pt"], "teacher=nowhere.pt: no such file"),
+        (["teacher=none"], "teacher is missing"),
+        (["teacher=BASE"], "its labels hold the old class 'dark' (id 0)"),
+        (["teacher=TEACHER"], "knows all 2 classes of the data already"),
+        (["teacher=BASE", "baseline=true"], "student_training=grown needs baseline=false"),
+        (["recipe=dfssd", "new_only=true"], "need student_training=grown"),
+    ],
+)
+def test_bad_input_is_one_line(plates, base, teacher_file, tmp_path, words, message, capsys) -> None:
+    words = [word.replace("BASE", str(base)).replace("TEACHER", str(teacher_file)) for word in words]
+    recipe = [] if any(word.startswith("recipe=") for word in words) else ["recipe=sdidd"]
+    code = main(
+        [f"data={plates}", f"project={tmp_path}", f"data_dir={tmp_path / 'd'}", "epochs=1", *FAST, *recipe, *words]
+    )
+    err = capsys.readouterr().err.strip()
+    assert code == 2 and message in err and len([x for x in err.splitlines() if x.startswith("error")]) == 1
+    assert not list(tmp_path.glob("*/train"))
+
+
+def test_head_without_box_distribution(plates, base, tmp_path, capsys) -> None:
+    other = YOLO("yolo26n.yaml")
+    other.model.names = {0: "dark"}
+    other.save(tmp_path / "flat.pt")
+    assert (
+        main(["recipe=sdidd", f"data={plates}", f"teacher={tmp_path / 'flat.pt'}", f"project={tmp_path}", *FAST]) == 2
+    )
+    assert "sdidd_box needs; switch off with sdidd_box.weight=0" in capsys.readouterr().err
