@@ -37,6 +37,7 @@ from dfssd.preflight import (
 from dfssd.pseudo_labels.labels import PREDICTIONS
 from dfssd.runfolder import RunFolder
 from dfssd.self_training import self_train
+from dfssd.trainers.budget import teacher_schedule
 from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.student import StudentTrainer
 
@@ -248,15 +249,10 @@ class Pipeline:
         if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
             align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
             return "reused"
-        passes = self.config["teacher_epochs"]
         per_epoch = math.ceil(self.results["data"]["train_labeled"] / self.batch)
-        patience = passes
-        if passes == "auto":
-            # To the plateau on val: at least the student's budget and teacher_min_batches are planned, so that the
-            # learning rate has time to fall, and a quarter of that without a better val mAP ends it early.
+        if self.config["teacher_epochs"] == "auto":
             per_epoch = max(per_epoch, self._batches_per_epoch())
-            passes = math.ceil(max(self.config["teacher_min_batches"], per_epoch * self.epochs) / per_epoch)
-            patience = self.config.train.get("patience", max(10, round(passes / 4)))
+        passes, patience = teacher_schedule(self.config, per_epoch)
         settings = StageSettings(batches_per_epoch=per_epoch, cpu_bf16=self.cpu_bf16)
         self._train("teacher", StageTrainer, settings, model=source, epochs=passes, patience=patience)
         return "done"

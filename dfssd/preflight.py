@@ -29,10 +29,7 @@ def check_before_start(config: Config) -> None:
     check_room(device)
     resolve_amp(config.train.get("amp"), device)
     check_formats(config["format"].split(","))
-    _check_training(config)
-    batch = config.train.get("batch", 16)
-    if not isinstance(batch, int) or batch < 2:
-        raise UserError(f"batch={batch}: give a whole number of at least 2; budgets are matched in batches of one size")
+    check_training(config)
     check_schedule(config["unsup_schedule"])
     if config["guard"] and config["baseline"] is False:
         print(
@@ -98,9 +95,12 @@ OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam
 """What Ultralytics 8.4.190 builds (tested)."""
 
 
-def _check_training(config: Config) -> None:
-    """Values that Ultralytics accepts here and stumbles over in the middle of a run."""
+def check_training(config: Config) -> None:
+    """Raise :class:`UserError` for values that Ultralytics accepts here and stumbles over in the middle of a run."""
     train = config.train
+    batch = train.get("batch", 16)
+    if not isinstance(batch, int) or batch < 2:
+        raise UserError(f"batch={batch}: give a whole number of at least 2; budgets are matched in batches of one size")
     for key, low in (("epochs", 1), ("imgsz", 32)):
         value = train.get(key, low)
         if not isinstance(value, int) or isinstance(value, bool) or value < low:

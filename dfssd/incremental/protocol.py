@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from dfssd.errors import UserError
 from dfssd.files import write_json, write_text, write_yaml
 from dfssd.incremental.measures import mean_ap50
 from dfssd.incremental.steps import Step, parse_steps, write_step
+from dfssd.preflight import check_training
 from dfssd.runfolder import CHANGEABLE
 from dfssd.tables import markdown_table, number, read_json
+from dfssd.trainers.budget import teacher_schedule
 
 BASE = "base"
 JOINT = "joint"
@@ -63,6 +66,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> list[d
     """
     if config["data"] is None:
         raise UserError("data is missing: steps= needs a data set with the labels of all classes")
+    check_training(config)
     root = Path(config["project"]) / (config["name"] or "incremental")
     modes = _modes(config, check)
     _check_same(config, root)
@@ -79,8 +83,11 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> list[d
 
     base = _base_weights(config)
     if base is None:
+        per_epoch = math.ceil(data[1, False]["images"] / config.train.get("batch", 16))
+        passes, patience = teacher_schedule(config, per_epoch)
         values = {**common, **where, "recipe": "baseline", "teacher": None, "student": config["student"]}
-        _make(run, root / BASE, {**values, "data": data[1, False]["yaml"]})
+        values |= {"data": data[1, False]["yaml"], "epochs": passes, "patience": patience}
+        _make(run, root / BASE, values)
         base = root / BASE / "weights" / "baseline.pt"
     rows: list[dict[str, Any]] = []
     for mode in modes:
