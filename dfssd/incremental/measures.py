@@ -33,14 +33,18 @@ def check_new_labels(dataset: DetectionSet, trained: Sequence[Path], learnt: int
             )
 
 
-def mean_ap50(test: Mapping[str, Any], classes: Sequence[str]) -> float | None:
-    """Mean AP50 over those of ``classes`` that have boxes in the test part; None if none has."""
-    values = [value for name in classes if (value := test["per_class"][name]["ap50"]) is not None]
+PRECISIONS = {"map": "ap50", "map50_95": "ap50_95"}
+"""Prefix of the values of a step -> what it is the mean of, by class."""
+
+
+def mean_over(test: Mapping[str, Any], classes: Sequence[str], precision: str = "ap50") -> float | None:
+    """Mean average precision over those of ``classes`` that have boxes in the test part; None if none has."""
+    values = [value for name in classes if (value := test["per_class"][name][precision]) is not None]
     return fmean(values) if values else None
 
 
 def forgetting(test: Mapping[str, Mapping[str, Any]], names: Sequence[str], learnt: int) -> dict[str, Any]:
-    """AP50 of old, new and all classes after a step, and what the step has cost the old ones.
+    """What a step has won on the new classes, and what it has cost the old ones.
 
     Args:
         test: Section ``test`` of ``results.json``: ``teacher`` (with untrained rows for the new classes) and
@@ -49,17 +53,22 @@ def forgetting(test: Mapping[str, Mapping[str, Any]], names: Sequence[str], lear
         learnt: Number of old ones.
 
     Returns:
-        ``map_old``, ``map_new``, ``map_all``, ``map_old_before``, ``forgetting`` (before minus after), in [0, 1] or
-        None where no class has a box.
+        ``classes_old``, ``classes_new``; in AP50 ``map_old``, ``map_new``, ``map_all``, ``map_old_before`` and
+        ``forgetting`` (before minus after), in mAP50-95 the same with ``map50_95_`` (``map50_95_forgetting``). In
+        [0, 1], forgetting in [-1, 1]; None where no class has a box.
     """
     old, new = names[:learnt], names[learnt:]
-    before, after = mean_ap50(test["teacher"], old), mean_ap50(test["student"], old)
-    return {
-        "classes_old": list(old),
-        "classes_new": list(new),
-        "map_old": after,
-        "map_new": mean_ap50(test["student"], new),
-        "map_all": mean_ap50(test["student"], names),
-        "map_old_before": before,
-        "forgetting": None if before is None or after is None else before - after,
-    }
+    values: dict[str, Any] = {"classes_old": list(old), "classes_new": list(new)}
+    for prefix, precision in PRECISIONS.items():
+        before = mean_over(test["teacher"], old, precision)
+        after = mean_over(test["student"], old, precision)
+        values |= {
+            f"{prefix}_old": after,
+            f"{prefix}_new": mean_over(test["student"], new, precision),
+            f"{prefix}_all": mean_over(test["student"], names, precision),
+            f"{prefix}_old_before": before,
+            "forgetting" if prefix == "map" else f"{prefix}_forgetting": (
+                None if before is None or after is None else before - after
+            ),
+        }
+    return values

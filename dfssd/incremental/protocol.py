@@ -24,7 +24,7 @@ from dfssd.distillation.compatibility import check_bins, describe, resolve_weigh
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_text, write_yaml
-from dfssd.incremental.measures import mean_ap50
+from dfssd.incremental.measures import mean_over
 from dfssd.incremental.steps import Step, parse_steps, write_step
 from dfssd.preflight import check_training
 from dfssd.runfolder import CHANGEABLE
@@ -37,6 +37,10 @@ RESULT = "incremental.json"
 OWN = {"recipe", "data", "teacher", "student", "split", "split_ratio", "labeled", "limit", "steps", "modes"}
 OWN |= {"names", "unlabeled", "missing_label", "name", "project", "exist_ok", "resume"}
 """Arguments of the protocol itself; its runs get their own."""
+
+SHOWN = ("map_old_before", "map_old", "map_new", "map_all", "forgetting")
+SHOWN += ("map50_95_old_before", "map50_95_old", "map50_95_new", "map50_95_all")
+"""Values of a row in the table for readers."""
 
 OF_A_RECIPE = {"student_training", "new_only", "freeze_bn", "freeze_features", "unsup_weight", "baseline", "guard"}
 """Arguments that make a recipe what it is: on the line they are meant for the recipe that is named there."""
@@ -205,18 +209,20 @@ def _finished(folder: Path) -> bool:
 
 def _row(mode: str, step: Step, folder: Path, data: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, Any]:
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    part = results["incremental"]
+    part, run = results["incremental"], results["run"]
     test, names = results["test"]["student"], results["data"]["classes"]
     return {
         "mode": mode,
+        "steps": "+".join(str(s.last - s.first) for s in steps),
         "step": step.number,
         "classes": step.last,
-        **{k: part[k] for k in ("map_old", "map_new", "map_all", "map_old_before", "forgetting")},
-        "map_by_step": [mean_ap50(test, names[s.first : s.last]) for s in steps[: step.number]],
+        "seed": run["seed"],
+        **{k: v for k, v in part.items() if not k.startswith("classes")},
+        "map_by_step": [mean_over(test, names[s.first : s.last]) for s in steps[: step.number]],
         "images": data["images"],
         "epochs": results["training"]["student"]["epochs_done"],
         "optimizer_steps": results["training"]["student"]["optimizer_steps"],
-        **{k: results["run"][k] for k in ("seed", "device", "dfssd", "ultralytics", "torch", "git")},
+        **{k: run[k] for k in ("device", "dfssd", "ultralytics", "torch", "git")},
     }
 
 
@@ -245,15 +251,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str], steps: Seq
     """The table of the protocol in words."""
     parts = "; ".join(f"step {s.number}: {', '.join(names[s.first : s.last])}" for s in steps)
     table = markdown_table(
-        ["mode", "step", "AP50 old", "AP50 new", "AP50 all", "old before", "forgetting"],
-        [
-            [
-                row["mode"],
-                str(row["step"]),
-                *(number(row[k]) for k in ("map_old", "map_new", "map_all", "map_old_before", "forgetting")),
-            ]
-            for row in rows
-        ],
+        ["mode", "step", "old before", "old", "new", "all", "forgetting", "old before", "old", "new", "all"],
+        [[row["mode"], str(row["step"]), *(number(row[k]) for k in SHOWN)] for row in rows],
     )
     lines = [
         "# New classes step by step",
@@ -262,9 +261,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str], steps: Seq
         "",
         *table,
         "",
-        "Means of AP50 on all test images: of the classes learnt before the step, of those of the step, of all seen so "
-        "far; `old before` is the model that the step began with. `finetune` and `freeze` are lower bounds, `joint` "
-        "(labels of all classes) is the upper one.",
+        "Means over classes on all test images, first AP50 with forgetting, then mAP50-95: of the classes learnt "
+        "before the step (`old before`: by the model that it began with), of those of the step, of all seen so far. "
+        "`finetune` and `freeze` are lower bounds, `joint` (labels of all classes) is the upper one.",
         "",
         f"    {command}",
         "",

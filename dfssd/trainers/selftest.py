@@ -28,7 +28,15 @@ class SignalSelfTest:
         records: Term -> ``by_epoch`` (mean value of each epoch) and ``grad_share_by_probe``.
     """
 
-    def __init__(self, pair: DistillationPair, optimizer: torch.optim.Optimizer, *, steps: int, frozen: bool):
+    def __init__(
+        self,
+        pair: DistillationPair,
+        optimizer: torch.optim.Optimizer,
+        *,
+        steps: int,
+        frozen: bool,
+        alike: bool = False,
+    ):
         """Note the state that must not change (teacher) and the one that must (adapters).
 
         Args:
@@ -36,6 +44,8 @@ class SignalSelfTest:
             optimizer: Its optimizer.
             steps: Batches after which every term must have given the student a gradient.
             frozen: The teacher must not change.
+            alike: Student and teacher start alike, so terms between them have nothing to say until the student has
+                moved.
 
         Raises:
             UserError: The optimizer misses an adapter, or holds something of the teacher.
@@ -57,6 +67,11 @@ class SignalSelfTest:
         self._asked: dict[str, int] = {}
         self._adapters = {name: p.detach().clone() for name, p in adapters.items()}
         self._teacher_hash = state_hash(pair.teacher_model) if frozen else ""
+        self._start = [p.detach().clone() for p in self._head()] if alike else []
+
+    def _head(self) -> list[torch.Tensor]:
+        """Parameters that every optimizer step with a learning rate changes."""
+        return list(self.pair.student_model.model[-1].parameters())
 
     def load(self, terms: Mapping[str, Mapping[str, Any]], epochs: int) -> None:
         """Go on with the records of a training that was stopped after ``epochs`` epochs."""
@@ -76,7 +91,9 @@ class SignalSelfTest:
             UserError: A loss is not finite, or a term has moved nothing in the first :attr:`steps` batches (those with
                 boxes, for a term that needs boxes).
         """
-        pair = self.pair
+        pair, alike = self.pair, bool(self._start)
+        if alike and any(not torch.equal(now, then) for now, then in zip(self._head(), self._start, strict=True)):
+            self._start = []  # from the next batch on; this one's losses were computed before its step
         if not pair.probe or not pair.trust:
             return
         for name, norm in pair.gradients.items():
@@ -93,11 +110,10 @@ class SignalSelfTest:
         for name, value in pair.values.items():
             norm = pair.gradients[name]
             self.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
-            if pair.boxes or not pair.projector[name].needs_boxes:
+            if not alike and (pair.boxes or not pair.projector[name].needs_boxes):
                 self._asked[name] = self._asked.get(name, 0) + 1
                 self._alive[name] = self._alive.get(name, False) or (float(value) != 0 and norm > 0)
-        # the moving average begins as the student itself, and has nothing to say until they differ
-        if batches >= self.steps and (self.frozen or "checked_batches" in self.result):
+        if batches >= self.steps:
             self._judge(batches, self.steps)
 
     def _judge(self, batches: int, probes: int) -> None:

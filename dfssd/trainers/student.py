@@ -217,8 +217,10 @@ class StudentTrainer(StageTrainer):
         # of classes that the teacher does not know it cannot give boxes
         trainer.meter = HealthMeter(list(trainer.data["names"].values())[: pair.known])
         trainer._follow_student()
+        frozen = bool(trainer.settings.teacher)
+        grown = pair.known < trainer.data["nc"]
         trainer.selftest = SignalSelfTest(
-            pair, trainer.optimizer, steps=trainer.settings.selftest_steps, frozen=bool(trainer.settings.teacher)
+            pair, trainer.optimizer, steps=trainer.settings.selftest_steps, frozen=frozen, alike=grown or not frozen
         )
         instances = sum(len(label["cls"]) for label in trainer.test_loader.dataset.labels) if RANK in {-1, 0} else 0
         trainer.guard.noise = noise_of(instances)

@@ -14,6 +14,7 @@ from ultralytics import YOLO
 from dfssd.cli import main
 from dfssd.incremental import protocol
 from tests.conftest import NAMES, write_squares
+from tests.tiny_detection import save_detector
 
 FAST = ["imgsz=64", "batch=8", "nbs=8", "device=cpu", "workers=0", "plots=false", "amp=false", "mosaic=0"]
 FAST += ["warmup_epochs=1", "student=yolov8n.yaml"]
@@ -122,6 +123,41 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
     assert "repeat the same line" in capsys.readouterr().err
     names = YOLO(folder / "runs" / "kill" / "joint-step2" / "weights" / "student.pt").names
     assert list(names.values()) == NAMES
+
+
+@pytest.mark.parametrize("counts", [(4, 2), (5, 1), (3, 1, 1, 1)])
+def test_any_split_of_the_classes_and_chains(plates, tmp_path, counts) -> None:
+    """Every step ends in an ordinary file that knows all classes so far and is the teacher of the next."""
+    names = [f"kind{k}" for k in range(sum(counts))]
+    for part in ("train", "val", "test"):
+        images = sorted((plates.parent / part / "images").iterdir())
+        for number, image in enumerate(images):
+            (tmp_path / part / "images").mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / "labels").mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / "images" / image.name).hardlink_to(image)
+            rows = (plates.parent / part / "labels" / f"{image.stem}.txt").read_text(encoding="utf-8").splitlines()
+            text = "".join(f"{(number + k) % len(names)} {row.split(maxsplit=1)[1]}\n" for k, row in enumerate(rows))
+            (tmp_path / part / "labels" / f"{image.stem}.txt").write_text(text, encoding="utf-8")
+    tree = {"path": str(tmp_path), "train": "train/images", "val": "val/images", "test": "test/images", "names": names}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    base = save_detector(tmp_path / "base.pt", names=names[: counts[0]])
+    rare = YOLO(base)
+    for level in rare.model.model[-1].cv3:  # sure of little, as a trained one: else no anchor stands out
+        level[-1].bias.data -= 4
+    rare.save(base)
+    words = [f"data={tmp_path / 'data.yaml'}", f"teacher={base}", f"project={tmp_path}", f"data_dir={tmp_path / 'd'}"]
+    asked = ",".join(map(str, counts))
+    assert main(["recipe=sdidd", f"steps={asked}", "name=p", "modes=sdidd", "epochs=1", *words, *FAST]) == 0
+    rows = json.loads((tmp_path / "p" / "incremental.json").read_text(encoding="utf-8"))["rows"]
+    ends = [sum(counts[: k + 1]) for k in range(1, len(counts))]
+    assert [row["classes"] for row in rows] == ends and [row["step"] for row in rows] == [*range(2, len(counts) + 1)]
+    teacher = base
+    for row, end in zip(rows, ends, strict=True):
+        folder = tmp_path / "p" / f"sdidd-step{row['step']}"
+        assert list(YOLO(folder / "weights" / "student.pt").names.values()) == names[:end]
+        assert (folder / "weights" / "teacher.pt").read_bytes() == teacher.read_bytes()
+        assert row["steps"] == "+".join(map(str, counts)) and len(row["map_by_step"]) == row["step"]
+        teacher = folder / "weights" / "student.pt"
 
 
 def test_single_step_of_a_user(plates, base) -> None:
