@@ -38,8 +38,8 @@ OWN = {"recipe", "data", "teacher", "student", "split", "split_ratio", "labeled"
 OWN |= {"names", "unlabeled", "missing_label", "name", "project", "exist_ok", "resume"}
 """Arguments of the protocol itself; its runs get their own."""
 
-SHOWN = ("map_old_before", "map_old", "map_new", "map_all", "forgetting")
-SHOWN += ("map50_95_old_before", "map50_95_old", "map50_95_new", "map50_95_all")
+SHOWN = ["map_old_before", "map_old", "map_new", "map_all", "forgetting"]
+SHOWN += ["map50_95_old_before", "map50_95_old", "map50_95_new", "map50_95_all"]
 """Values of a row in the table for readers."""
 
 OF_A_RECIPE = {"student_training", "new_only", "freeze_bn", "freeze_features", "unsup_weight", "baseline", "guard"}
@@ -227,7 +227,7 @@ def _row(mode: str, step: Step, folder: Path, data: Mapping[str, Any], steps: Se
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as CSV; values of AP50 with four digits."""
+    """The rows as CSV; average precisions with four digits."""
     text = io.StringIO()
     names = [name for name in rows[0] if name != "map_by_step"]
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
