@@ -26,6 +26,7 @@ def configure(given: dict[str, Any]) -> Config:
     from dfssd.distillation.heads import TAPS
     from dfssd.distillation.schedules import SCHEDULES
     from dfssd.distillation.terms import TERMS, PairShape, term_options
+    from dfssd.distillation.terms.base import FeatureTerm
 
     taps = dict.fromkeys(TAPS, (4,))
     config = resolve(given, ultralytics_keys=set(DEFAULT_CFG_DICT), term_options=term_options())
@@ -39,6 +40,10 @@ def configure(given: dict[str, Any]) -> Config:
                 TERMS[name](PairShape((4,), (4,), 16, 2, taps, taps), **own)
             except ValueError as e:
                 raise ValueError(f"{name}.{e}") from e
+        idle = [name for name in config.terms if issubclass(TERMS[name], FeatureTerm)]
+        if config["freeze_features"] and idle:
+            off = " ".join(f"{name}.weight=0" for name in idle)
+            raise ValueError(f"freeze_features=true leaves {', '.join(idle)} nothing to teach; switch off with {off}")
     except (TypeError, ValueError, SyntaxError) as e:
         raise UserError(" ".join(str(e).split())) from e
     return config
@@ -82,13 +87,13 @@ def _run_steps(config: Config, command: str) -> int:
         words = [f"{key}={'none' if value is None else value}" for key, value in values.items()]
         run(configure(values), command="python train.py " + shlex.join(words))
 
-    run_protocol(config, command, one, configure)
-    return 0
+    return 0 if run_protocol(config, command, one, configure) else 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    given: dict[str, Any] = {}
     try:
         if not words or {"-h", "--help", "help"} & set(words):
             print_help()
@@ -105,6 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "" if any(word.startswith("steps=") for word in words) else " with resume=<run folder>"
+        again = "" if "steps" in given else " with resume=<run folder>"
         print(f"\ninterrupted; the same line{again} goes on from here", file=sys.stderr)
         return 130

@@ -174,6 +174,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "balance": _one_of("fixed", "auto"),
     "steps": _optional(_steps),
     "modes": _texts,
+    "step_labels": _one_of("new", "all"),
     "new_only": _boolean,
     "freeze_bn": _boolean,
     "freeze_features": _boolean,
@@ -377,11 +378,15 @@ def resolve(
             raise UserError(f"{key} has no effect: {term} is switched off; add {term}.weight=1, or leave it out")
     if own["balance"] == "fixed" and (shares := [key for key in given if key.endswith(".share") and key in known]):
         raise UserError(f"{shares[0]} acts with balance=auto only; add balance=auto, or set {shares[0][:-6]}.weight")
-    _check_together(own)
+    _check_together(own, given)
     return Config(own=own, terms=active, train=train, given=dict(given))
 
 
-def _check_together(own: Mapping[str, Any]) -> None:
+OF_NEW_CLASSES = ("steps", "modes", "step_labels", "new_only", "freeze_bn", "freeze_features")
+"""Keys that act with ``student_training: grown`` only."""
+
+
+def _check_together(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if own["teacher_kind"] == "ema":
         for key, needed, why in (
             ("pseudo.mode", "online", "the moving average of the student exists only while it is trained"),
@@ -417,8 +422,15 @@ def _check_together(own: Mapping[str, Any]) -> None:
             raise UserError("teacher is missing: give the model trained so far, teacher=old.pt")
         if own["balance"] == "auto":
             raise UserError("balance=auto cannot weigh terms that start at 0, as those of a grown network do")
-    elif own["new_only"] or own["freeze_features"] or own["steps"] is not None:
-        raise UserError("new_only, freeze_features and steps need student_training=grown (recipe=sdidd)")
+        if "modes" in given and own["steps"] is None:
+            raise UserError("modes needs steps, the number of classes of each step, such as steps=3,3")
+        if "student" in given and own["teacher"] is not None:
+            raise UserError(
+                f"student={own['student']} has no part in this: the student is the teacher with rows for the new "
+                "classes; leave it out"
+            )
+    elif asked := [key for key in OF_NEW_CLASSES if own[key] != defaults()[key]]:
+        raise UserError(f"{', '.join(asked)}: only with student_training=grown, as in recipe=sdidd")
     if own["student_training"] == "ultralytics" and own["teacher_kind"] == "ema":
         raise UserError("recipe=ultralytics needs a teacher of its own: leave teacher_kind=ema out")
     if own["teacher"] is None and own["teacher_rounds"]:

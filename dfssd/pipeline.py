@@ -18,8 +18,8 @@ from typing import Any
 
 from dfssd.config import Config
 from dfssd.datasets.duplicates import duplicate_groups
-from dfssd.datasets.formats import load_dataset
-from dfssd.datasets.splits import make_split, read_split, torn_groups, write_split
+from dfssd.datasets.selection import choose_split, read_data
+from dfssd.datasets.splits import torn_groups, write_split
 from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
@@ -109,37 +109,12 @@ class Pipeline:
 
     def prepare(self) -> str:
         """Read the data, find duplicates, split, and write the lists that all other stages use."""
-        from data.preprocessing import Preprocess
-
         c = self.config
-        unlabeled, names = c["unlabeled"], c["names"]
-        dataset = load_dataset(
-            c["data"],
-            Path(c["data_dir"]),
-            unlabeled=[unlabeled] if isinstance(unlabeled, str) else unlabeled,
-            names=[names] if isinstance(names, str) else names,
-            skip_bad=c["skip_bad"],
-            missing_label=c["missing_label"],
-            preprocess=Preprocess(**c.section("preprocess")),
-        )
+        dataset = read_data(c)
         learnt = learnt_classes(c, dataset.names)
-        seed = c.train.get("seed", 0)
         images = [item.image for item in dataset.items]
         groups = duplicate_groups(images)
-        if c["split"]:
-            if clash := {"labeled", "limit"} & set(c.given):
-                raise UserError(f"split={c['split']} says which images are used; leave out {', '.join(sorted(clash))}")
-            split = read_split(Path(c["split"]), dataset, learnt)
-        else:
-            split = make_split(
-                dataset,
-                labeled=c["labeled"],
-                limit=c["limit"],
-                ratios=tuple(c["split_ratio"]),
-                seed=seed,
-                groups=groups,
-                learnt=learnt,
-            )
+        split = choose_split(c, dataset, groups, learnt)
         if learnt and c["new_only"]:
             check_new_labels(dataset, split.train_labeled, learnt)
         write_split(split, dataset, self.splits)
@@ -166,10 +141,13 @@ class Pipeline:
                 "there is nothing to distil: no term is switched on and there are no unlabelled images; add a term, "
                 "such as pkd.weight=1, or use recipe=baseline"
             )
-        if not chosen["train_unlabeled"]:
-            print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
         train = teacher_is_to_be_trained(c, dataset.names)
-        if has_teacher(c):
+        if learnt:
+            known, new = dataset.names[:learnt], dataset.names[learnt:]
+            print(f"[dfssd] the teacher knows {', '.join(known)}; new: {', '.join(new)}")
+        elif not chosen["train_unlabeled"]:
+            print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
+        if has_teacher(c) and not learnt:
             print(
                 f"[dfssd] the teacher {'is trained on the labelled images' if train else 'knows all classes by name'}"
             )
@@ -244,7 +222,8 @@ class Pipeline:
         source = resolve_weights(self.config["teacher"], "teacher")
         if self.results["data"].get("learnt_classes", 0):
             copy_whole(source, self.weights / "teacher.pt")
-            write_grown(self.weights / "teacher.pt", self.results["data"]["classes"], self.weights / "before.pt")
+            names, seed = self.results["data"]["classes"], self.config.train.get("seed", 0)
+            write_grown(self.weights / "teacher.pt", names, self.weights / "before.pt", seed)
             return "reused"
         if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
             align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")

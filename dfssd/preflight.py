@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dfssd.config import Config
-from dfssd.distillation.compatibility import check_bins, check_pair, describe, resolve_weights, teacher_needs_training
+from dfssd.distillation.compatibility import (
+    ModelFacts,
+    check_bins,
+    check_pair,
+    describe,
+    resolve_weights,
+    teacher_needs_training,
+)
 from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.schedules import SCHEDULES
 from dfssd.distillation.terms import TERMS
@@ -40,19 +47,35 @@ def check_before_start(config: Config) -> None:
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
     if config["student_training"] in {"distilled", "grown"}:
-        check_bins(student, [name for name in config.terms if TERMS[name].needs_bins])
+        check_bins(student, [name for name in config.terms if TERMS[name].needs_bins], role)
     if not has_teacher(config):
         _check_layers(config, student.head)
         return
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     for extra in extra_teachers(config):
         describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
+    if role == "teacher":
+        check_can_grow(teacher)
+        _check_layers(config, teacher.head)
+        print(f"[dfssd] teacher {config['teacher']} knows {len(teacher.names)} classes: {', '.join(teacher.names)}")
+        return
     check_pair(teacher, student)
     _check_layers(config, min(teacher.head, student.head))
     print(
-        f"[dfssd] teacher {config['teacher']} and student {config[role]} match: family {student.family or '?'}, "
+        f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
         f"strides {student.strides}, {student.reg_max} bins per box side"
     )
+
+
+def check_can_grow(teacher: ModelFacts) -> None:
+    """Raise :class:`UserError` for a teacher that has no trained weights, or a branch that no term would protect."""
+    if not teacher.trained:
+        raise UserError(f"teacher={teacher.source} has no trained weights: give the model trained so far")
+    if teacher.end2end:
+        raise UserError(
+            f"teacher={teacher.source} answers through a one-to-one branch (end2end), which would forget: the terms "
+            "hold the one-to-many branch; train it with end2end=false"
+        )
 
 
 def has_teacher(config: Config) -> bool:
@@ -69,8 +92,7 @@ def learnt_classes(config: Config, classes: Sequence[str]) -> int:
     if config["student_training"] != "grown":
         return 0
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
-    if not teacher.trained:
-        raise UserError(f"teacher={config['teacher']} has no trained weights: give the model trained so far")
+    check_can_grow(teacher)
     return check_prefix(str(config["teacher"]), teacher.names, classes)
 
 

@@ -36,6 +36,7 @@ class ModelFacts:
         head: Number of the head layer.
         reg_max: Bins of the box distribution per side (16 in YOLOv8, 1 means no distribution).
         names: Class names in id order.
+        end2end: Whether it answers through a one-to-one branch, without non-maximum suppression.
         trained: Whether it has weights from a checkpoint.
     """
 
@@ -45,6 +46,7 @@ class ModelFacts:
     head: int
     reg_max: int
     names: tuple[str, ...]
+    end2end: bool
     trained: bool
 
 
@@ -119,6 +121,7 @@ def describe(source: str, role: str) -> ModelFacts:
         head=int(head.i),
         reg_max=int(head.reg_max),
         names=tuple(str(names[k]) for k in sorted(names)),
+        end2end=bool(head.end2end),
         trained=trained,
     )
 
@@ -200,20 +203,21 @@ def teacher_needs_training(teacher: ModelFacts, names: Sequence[str], setting: s
     return True
 
 
-def check_bins(student: ModelFacts, needing: Sequence[str]) -> None:
+def check_bins(model: ModelFacts, needing: Sequence[str], role: str = "student") -> None:
     """Check that the student has box distributions, if a term compares them.
 
     Args:
-        student: Facts of the student.
+        model: Facts of the student, or of the teacher that it is grown from.
         needing: The terms in use that need distributions.
+        role: The argument that the model was given by, for the message.
 
     Raises:
         UserError: It has none.
     """
-    if needing and student.reg_max < 2:
+    if needing and model.reg_max < 2:
         off = " ".join(f"{name}.weight=0" for name in needing)
         raise UserError(
-            f"student={student.source} has no box distribution (reg_max 1), which {', '.join(needing)} "
+            f"{role}={model.source} has no box distribution (reg_max 1), which {', '.join(needing)} "
             f"need{'s' if len(needing) == 1 else ''}; switch off with {off}"
         )
 

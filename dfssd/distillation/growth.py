@@ -39,26 +39,37 @@ def check_prefix(teacher: str, known: Sequence[str], names: Sequence[str]) -> in
             )
     if len(names) == len(known):
         raise UserError(f"teacher={teacher} knows all {len(known)} classes of the data already: there is none to add")
+    seen = [normalised(name) for name in names]
+    for number in range(len(known), len(names)):
+        if seen[number] in seen[:number]:
+            raise UserError(
+                f"names: class {number}, '{names[number]}', is class {seen.index(seen[number])} once more; give each "
+                "class one id"
+            )
     return len(known)
 
 
-def grown(model: Any, names: Sequence[str]) -> Any:
+def grown(model: Any, names: Sequence[str], seed: int = 0) -> Any:
     """A detection model with rows added for ``names`` beyond its own classes; changed in place and returned.
 
-    The old rows and all other weights stay bit for bit. New rows start as in a fresh network: random weights and a bias
-    that says "rare" (Ultralytics' prior).
+    The old rows and all other weights stay bit for bit. New rows start as in a fresh network: uniform random weights
+    within 1 / sqrt(input channels) and a bias that says "rare" (Ultralytics' prior).
 
     Args:
         model: Detection model whose classes are the first of ``names``.
         names: All class names in id order.
+        seed: Of the random weights, so that all trainings that begin with this teacher begin alike.
     """
     head = model.model[-1]
     old, new = head.nc, len(names)
+    generator = torch.Generator().manual_seed(seed)
     for branch in ROWS:
         for level, stride in zip(getattr(head, branch, None) or (), head.stride.tolist()):
             last = level[-1]
             bigger: Any = nn.Conv2d(last.in_channels, new, 1).to(last.weight.device, last.weight.dtype)
             with torch.no_grad():
+                bound = 1 / math.sqrt(last.in_channels)
+                bigger.weight.copy_(torch.empty(bigger.weight.shape).uniform_(-bound, bound, generator=generator))
                 bigger.bias.fill_(math.log(5 / new / (640 / stride) ** 2))
                 bigger.weight[:old], bigger.bias[:old] = last.weight, last.bias
             level[-1] = bigger
@@ -67,12 +78,12 @@ def grown(model: Any, names: Sequence[str]) -> Any:
     return model
 
 
-def write_grown(source: Path, names: Sequence[str], target: Path) -> None:
-    """Write the detector in ``source`` with rows for all of ``names`` to ``target``, as a plain YOLO file."""
+def write_grown(source: Path, names: Sequence[str], target: Path, seed: int = 0) -> None:
+    """Write the detector in ``source``, :func:`grown` for ``names``, to ``target`` as a plain YOLO file."""
     checkpoint = torch_load(source, map_location="cpu")
     model = (checkpoint.get("ema") or checkpoint["model"]).float()
     with whole_file(target) as temporary:
-        torch.save({**checkpoint, "ema": None, "model": grown(model, names).half()}, temporary)
+        torch.save({**checkpoint, "ema": None, "model": grown(model, names, seed).half()}, temporary)
 
 
 def same_old_rows(model: Any, teacher: Any, tolerance: float = 1e-3) -> bool:

@@ -20,10 +20,12 @@ class Outputs:
     Attributes:
         feats: Feature maps of the compared layers, each (N, C_l, H_l, W_l).
         boxes: Box logits before the softmax over bins, (N, 4 * reg_max, A); channel = side * reg_max + bin.
-        scores: Class logits, (N, nc, A).
+        scores: Class logits of the classes that both networks know, (N, nc, A).
         levels: (height, width) of each level of the detection head [cells]; their products add up to A.
         hidden: What the terms in use asked to see inside the head: tap -> maps of the levels, each (N, C, H_l, W_l).
         head: The detection head itself, for terms that run a part of it.
+        new_scores: Class logits of the classes that the teacher does not know, (N, new, A); None or empty: there are
+            none.
     """
 
     feats: list[Tensor]
@@ -32,6 +34,7 @@ class Outputs:
     levels: list[tuple[int, int]]
     hidden: Mapping[Tap, list[Tensor]] = field(default_factory=dict)
     head: Any = None
+    new_scores: Tensor | None = None
 
     @property
     def level_sizes(self) -> list[int]:

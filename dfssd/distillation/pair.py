@@ -300,8 +300,8 @@ class DistillationPair(DistillationModel):
         if self.semi_loss is None:
             if getattr(self.student_model, "criterion", None) is None:
                 self.student_model.criterion = self.student_model.init_criterion()
-            old = self.known if self.new_only else 0
-            self.semi_loss = SemiDetectionLoss(self.student_model.criterion, old)
+            first = self.known if self.new_only else 0
+            self.semi_loss = SemiDetectionLoss(self.student_model.criterion, labels_from=first, pseudo_until=self.known)
         return self.semi_loss
 
     def _raw(self, captured: dict[int, Any]) -> dict[str, Any]:
@@ -317,6 +317,7 @@ class DistillationPair(DistillationModel):
             feats=[captured[i] for i in range(len(self.feats_idx) - 1)],
             boxes=raw["boxes"],
             scores=raw["scores"][:, : self.known],  # what both networks can say something about
+            new_scores=raw["scores"][:, self.known :],
             levels=[(f.shape[2], f.shape[3]) for f in raw["feats"]],
             hidden=hidden,
             head=model.model[-1],

@@ -191,18 +191,18 @@ class SemiDetectionLoss:
 
     Each kind has its own normaliser, so that neither the number nor the doubtfulness of pseudo-boxes changes what a
     true box is worth. Where new classes are taught to a detector, each kind speaks of its own classes only: the labels
-    of the new ones, since old defects in the same images are not labelled, and the teacher's boxes of the old ones.
+    of the new ones, where old defects in the same images are not labelled, and the teacher's boxes of the old ones.
     """
 
-    def __init__(self, criterion: Any, old_classes: int = 0):
+    def __init__(self, criterion: Any, *, labels_from: int = 0, pseudo_until: int | None = None):
         """Prepare ``criterion`` (also the two branches of an end-to-end one) in place.
 
         Args:
             criterion: What ``model.init_criterion()`` returned.
-            old_classes: Number of the first classes, of which labels say nothing; 0: labels speak of all.
+            labels_from: The first class that labels speak of.
+            pseudo_until: The number of classes that pseudo boxes speak of, those of the teacher; None: all.
         """
         self.criterion = criterion
-        self.old_classes = old_classes
         heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
         self.branches: list[Any] = [part for part in (criterion, *heads) if hasattr(part, "bce")]
         for branch in self.branches:
@@ -210,13 +210,12 @@ class SemiDetectionLoss:
             branch.bce = WeightedBCE(branch.assigner)
             branch.bbox_loss = CorrectedBoxLoss(branch.bbox_loss, branch.assigner)
         self.classes = self.branches[0].nc
+        self.spoken_of = {False: slice(labels_from, self.classes), True: slice(0, pseudo_until or self.classes)}
         self.class_weights = [branch.class_weights for branch in self.branches]
 
     def _spoken_of(self, pseudo: bool) -> slice:
         """The classes that labels, or pseudo boxes, speak of; the criterion is set to them."""
-        chosen = slice(0, self.classes)
-        if self.old_classes:
-            chosen = slice(0, self.old_classes) if pseudo else slice(self.old_classes, self.classes)
+        chosen = self.spoken_of[pseudo]
         for branch, weights in zip(self.branches, self.class_weights, strict=True):
             branch.assigner.assigner.num_classes = chosen.stop - chosen.start
             branch.class_weights = None if weights is None else weights[..., chosen]

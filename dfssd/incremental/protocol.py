@@ -13,36 +13,44 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dfssd.config import Config, flatten, read_yaml
 from dfssd.datasets.duplicates import duplicate_groups
-from dfssd.datasets.formats import load_dataset
-from dfssd.datasets.splits import make_split, read_split, write_split
-from dfssd.distillation.compatibility import check_bins, describe, resolve_weights
+from dfssd.datasets.records import DetectionSet
+from dfssd.datasets.selection import choose_split, read_data
+from dfssd.datasets.splits import Split, read_split, write_split
+from dfssd.distillation.compatibility import check_bins, describe, normalised, resolve_weights
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_text, write_yaml
 from dfssd.incremental.measures import mean_over
 from dfssd.incremental.steps import Step, parse_steps, write_step
-from dfssd.preflight import check_training
+from dfssd.preflight import check_can_grow, check_training
 from dfssd.runfolder import CHANGEABLE
 from dfssd.tables import markdown_table, number, read_json
 from dfssd.trainers.budget import teacher_schedule
 
 BASE = "base"
-JOINT = "joint"
 RESULT = "incremental.json"
+RECORD = "protocol.yaml"
 OWN = {"recipe", "data", "teacher", "student", "split", "split_ratio", "labeled", "limit", "steps", "modes"}
-OWN |= {"names", "unlabeled", "missing_label", "name", "project", "exist_ok", "resume"}
-"""Arguments of the protocol itself; its runs get their own."""
+OWN |= {"names", "unlabeled", "missing_label", "skip_bad", "preprocess", "name", "project", "exist_ok", "resume"}
+"""Arguments, or sections of them, of the protocol itself; its runs get their own."""
+
+WHERE = {"recipe", "modes", "name", "project", "exist_ok", "resume"}
+"""Those among them that do not change what comes out."""
+
+UNSET = "not set"
 
 SHOWN = ["map_old_before", "map_old", "map_new", "map_all", "forgetting"]
 SHOWN += ["map50_95_old_before", "map50_95_old", "map50_95_new", "map50_95_all"]
 """Values of a row in the table for readers."""
 
 OF_A_RECIPE = {"student_training", "new_only", "freeze_bn", "freeze_features", "unsup_weight", "baseline", "guard"}
+OF_A_RECIPE |= {"step_labels"}
 """Arguments that make a recipe what it is: on the line they are meant for the recipe that is named there."""
 
 Run = Callable[[dict[str, Any]], None]
@@ -53,8 +61,36 @@ Check = Callable[[dict[str, Any]], Config]
 """Resolves arguments of ``train.py``; raises :class:`UserError` for wrong ones."""
 
 
-def run_protocol(config: Config, command: str, run: Run, check: Check) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Mode:
+    """One recipe of the comparison.
+
+    Attributes:
+        recipe: Its name, or the path of its file.
+        given: The arguments of the line that are meant for it.
+        config: These, resolved.
+    """
+
+    recipe: str
+    given: Mapping[str, Any]
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """What it is called in folders and tables."""
+        return Path(self.recipe).stem
+
+    @property
+    def joint(self) -> bool:
+        """Whether it is shown the boxes of all classes so far."""
+        return bool(self.config["step_labels"] == "all")
+
+
+def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
     """Run or go on with the whole protocol.
+
+    The rows of the table (docs/results.md) are written to ``incremental.json``, ``.csv`` and ``.md`` after each run;
+    those of modes of earlier lines with the same arguments are kept.
 
     Args:
         config: Resolved configuration with ``steps``.
@@ -63,119 +99,139 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> list[d
         check: Checks the arguments of one.
 
     Returns:
-        The rows of the table (docs/results.md), also written to ``incremental.json``, ``.csv`` and ``.md``.
+        Whether every exported model has passed its check.
 
     Raises:
         UserError: Bad input, or a run that did not finish; what was finished before stays.
     """
     if config["data"] is None:
         raise UserError("data is missing: steps= needs a data set with the labels of all classes")
+    if config["exist_ok"]:
+        raise UserError("exist_ok=true: the runs of a protocol are kept; use another name=, or remove its folder")
     check_training(config)
     root = Path(config["project"]) / (config["name"] or "incremental")
     modes = _modes(config, check)
-    _check_same(config, root)
     dataset, split, steps = _prepare(config, root)
-    for_mode = {k: v for k, v in config.given.items() if k not in OWN}
-    common = {k: v for k, v in for_mode.items() if k not in OF_A_RECIPE and k.partition(".")[0] not in TERMS}
-    where = {"project": str(root), "data_dir": config["data_dir"]}
-    data = {}
-    for step in steps:
-        for joint in (False, True) if step.number > 1 and JOINT in modes else (False,):
-            folder = root / "data" / (f"{step.name}-{JOINT}" if joint else step.name)
-            data[step.number, joint] = write_step(dataset, split, step, folder, joint=joint)
-    _tell_steps(steps, data)
-
     base = _base_weights(config)
+    if base is not None:
+        _check_base(base, dataset.names[: steps[0].last])
+    known = _record(config, modes, root)
+    data = {
+        (step.number, joint): write_step(
+            dataset, split, step, root / "data" / (f"{step.name}-all" if joint else step.name), joint=joint
+        )
+        for step in steps
+        for joint in sorted({False, *(mode.joint for mode in modes if step.number > 1)})
+    }
+    _tell_steps(steps, data)
+    if not (root / "splits" / "split.json").exists():
+        write_split(split, dataset, root / "splits")
+    write_yaml(root / RECORD, known)
+
+    where = {"project": str(root), "data_dir": config["data_dir"]}
     if base is None:
         per_epoch = math.ceil(data[1, False]["images"] / config.train.get("batch", 16))
         passes, patience = teacher_schedule(config, per_epoch)
-        values = {**common, **where, "recipe": "baseline", "teacher": None, "student": config["student"]}
+        values = {**_common(config), **where, "recipe": "baseline", "teacher": None, "student": config["student"]}
         values |= {"data": data[1, False]["yaml"], "epochs": passes, "patience": patience}
         _make(run, root / BASE, values)
         base = root / BASE / "weights" / "baseline.pt"
-    rows: list[dict[str, Any]] = []
+    counts = [data[step.number, False] for step in steps]
     for mode in modes:
         teacher = base
         for step in steps[1:]:
-            part = data[step.number, Path(mode).stem == JOINT]
-            folder = root / f"{Path(mode).stem}-{step.name}"
-            values = {**(for_mode if mode == config["recipe"] else common), **where}
-            _make(run, folder, {**values, "recipe": mode, "teacher": str(teacher), "data": part["yaml"]})
-            rows.append(_row(Path(mode).stem, step, folder, part, steps))
+            folder = root / f"{mode.name}-{step.name}"
+            values = {**mode.given, **where, "recipe": mode.recipe, "teacher": str(teacher)}
+            _make(run, folder, {**values, "data": data[step.number, mode.joint]["yaml"]})
             teacher = folder / "weights" / "student.pt"
-            counts = [data[s.number, False] for s in steps]
+            rows = _rows(root, list(known["modes"]), steps)
             write_json(root / RESULT, {"command": command, "steps": counts, "rows": rows})
             write_text(root / "incremental.csv", csv_text(rows))
             write_text(root / "incremental.md", markdown(rows, dataset.names, steps, command))
-    return rows
+    failed = [row["run"] for row in rows if row["export_passed"] is False]
+    if failed:
+        print(f"[dfssd] the exported model is outside its tolerance in {', '.join(failed)}: see their report.md")
+    return not failed
 
 
-def _modes(config: Config, check: Check) -> list[str]:
+def _common(config: Config) -> dict[str, Any]:
+    """The arguments of the line that are meant for all recipes."""
+    return {k: v for k, v in _for_runs(config).items() if k not in OF_A_RECIPE and _section(k) not in TERMS}
+
+
+def _for_runs(config: Config) -> dict[str, Any]:
+    """The arguments of the line that are not the protocol's own."""
+    return {k: v for k, v in config.given.items() if _section(k) not in OWN}
+
+
+def _section(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _modes(config: Config, check: Check) -> list[Mode]:
     """The recipes to compare, that of the line first, each checked before anything is computed."""
     asked = config["modes"]
-    modes = [word.strip() for word in asked.split(",")] if isinstance(asked, str) else list(asked)
-    modes = list(dict.fromkeys([str(config["recipe"]), *modes]))
-    student = None if _base_weights(config) else resolve_weights(config["student"], "student")
-    facts = describe(student, "student") if student else describe(str(_base_weights(config)), "teacher")
-    for mode in modes:
-        resolved = check({"recipe": mode, "teacher": "given.pt"})
-        if resolved["student_training"] != "grown":
+    recipes = [word.strip() for word in asked.split(",")] if isinstance(asked, str) else list(asked)
+    base = _base_weights(config)
+    if base is None:
+        facts, role = describe(resolve_weights(config["student"], "student"), "student"), "student"
+    else:
+        facts, role = describe(str(base), "teacher"), "teacher"
+        check_can_grow(facts)
+    modes: dict[str, Mode] = {}
+    for recipe in dict.fromkeys([str(config["recipe"]), *recipes]):
+        given = _common(config) if modes else _for_runs(config)
+        mode = Mode(recipe, given, check({**given, "recipe": recipe, "teacher": "given.pt"}))
+        if mode.config["student_training"] != "grown":
             raise UserError(
-                f"modes: {mode} does not teach new classes; choose among sdidd, erd, finetune, freeze, joint"
+                f"modes: {recipe} does not teach new classes; choose among sdidd, erd, finetune, freeze, joint"
             )
-        terms = config.terms if mode == config["recipe"] else resolved.terms
-        check_bins(facts, [name for name in terms if TERMS[name].needs_bins])
-    return modes
+        if mode.name in modes:
+            raise UserError(f"modes: {recipe} and {modes[mode.name].recipe} have one name; rename one of the files")
+        check_bins(facts, [name for name in mode.config.terms if TERMS[name].needs_bins], role)
+        modes[mode.name] = mode
+    return list(modes.values())
 
 
-def _check_same(config: Config, root: Path) -> None:
-    """Refuse a folder that was begun with other arguments: finished runs are kept, and would stand for these."""
-    record = root / "protocol.yaml"
-    now = {
-        "config": {k: v for k, v in config.own.items() if k not in CHANGEABLE | {"modes"}},
-        "terms": {k: dict(v) for k, v in config.terms.items()},
-        "train": {k: v for k, v in config.train.items() if k not in CHANGEABLE},
+def _record(config: Config, modes: Sequence[Mode], root: Path) -> dict[str, Any]:
+    """What the folder stands for, with the modes of this line added; finished runs in it are kept.
+
+    Raises:
+        UserError: It was begun with other arguments, which its finished runs would stand for.
+    """
+
+    def settings(c: Config) -> dict[str, Any]:
+        own = {k: v for k, v in c.own.items() if _section(k) not in OWN and k not in CHANGEABLE}
+        train = {k: v for k, v in c.train.items() if k not in CHANGEABLE}
+        return {"config": own, "terms": {k: dict(v) for k, v in c.terms.items()}, "train": train}
+
+    now: dict[str, Any] = {
+        "protocol": {k: v for k, v in config.own.items() if _section(k) in OWN - WHERE},
+        "modes": {mode.name: settings(mode.config) for mode in modes},
     }
     now = json.loads(json.dumps(now))
-    if not record.exists():
-        write_yaml(record, now)
-        return
-    then = {**flatten(read_yaml(record))}
-    for key, value in sorted(flatten(now).items()):
-        if then.get(key, value) != value:
-            raise UserError(
-                f"{root} was begun with {key.partition('.')[2]}={then[key]}, not {value}: repeat the same line, or use "
-                "another name="
-            )
+    if not (root / RECORD).exists():
+        return now
+    then = read_yaml(root / RECORD)
+    for part in ("protocol", *(f"modes.{mode.name}" for mode in modes)):
+        asked, done = flatten(now), flatten(then)
+        old, new = ({k: v for k, v in tree.items() if k.startswith(f"{part}.")} for tree in (done, asked))
+        for key in sorted(old.keys() | new.keys()) if old else ():
+            if old.get(key, UNSET) != new.get(key, UNSET):
+                raise UserError(
+                    f"{root} was begun with {key.removeprefix(f'{part}.')} {old.get(key, UNSET)}, not "
+                    f"{new.get(key, UNSET)}: repeat the same line, or use another name="
+                )
+    return {**now, "modes": {**then.get("modes", {}), **now["modes"]}}
 
 
-def _prepare(config: Config, root: Path) -> tuple[Any, Any, list[Step]]:
+def _prepare(config: Config, root: Path) -> tuple[DetectionSet, Split, list[Step]]:
     """Data set, split and steps; the split is written once and read again when the protocol goes on."""
-    unlabeled, names = config["unlabeled"], config["names"]
-    dataset = load_dataset(
-        config["data"],
-        Path(config["data_dir"]),
-        unlabeled=[unlabeled] if isinstance(unlabeled, str) else unlabeled,
-        names=[names] if isinstance(names, str) else names,
-        skip_bad=config["skip_bad"],
-        missing_label=config["missing_label"],
-    )
+    dataset = read_data(config)
     steps = parse_steps(config["steps"], dataset.names)
     if (root / "splits" / "split.json").exists():
         return dataset, read_split(root / "splits", dataset), steps
-    if config["split"]:
-        split = read_split(Path(config["split"]), dataset)
-    else:
-        split = make_split(
-            dataset,
-            labeled=config["labeled"],
-            limit=config["limit"],
-            ratios=tuple(config["split_ratio"]),
-            seed=config.train.get("seed", 0),
-            groups=duplicate_groups([item.image for item in dataset.items]),
-        )
-    write_split(split, dataset, root / "splits")
-    return dataset, split, steps
+    return dataset, choose_split(config, dataset, duplicate_groups([item.image for item in dataset.items])), steps
 
 
 def _base_weights(config: Config) -> Path | None:
@@ -189,6 +245,16 @@ def _base_weights(config: Config) -> Path | None:
             "out to have it trained, from student="
         )
     return Path(str(given))
+
+
+def _check_base(base: Path, names: Sequence[str]) -> None:
+    """Raise :class:`UserError` unless ``base`` knows just the classes of the first step, in their order."""
+    known = describe(str(base), "teacher").names
+    if [normalised(name) for name in known] != [normalised(name) for name in names]:
+        raise UserError(
+            f"teacher={base} knows {', '.join(known)}, the first step has {', '.join(names)}: give a model trained on "
+            "just these, in this order, or other steps"
+        )
 
 
 def _make(run: Run, folder: Path, values: Mapping[str, Any]) -> None:
@@ -207,9 +273,15 @@ def _finished(folder: Path) -> bool:
     return any(stage.get("name") == "report" for stage in read_json(folder / "results.json").get("stages", ()))
 
 
-def _row(mode: str, step: Step, folder: Path, data: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, Any]:
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    part, run = results["incremental"], results["run"]
+def _rows(root: Path, modes: Sequence[str], steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """The rows of all finished runs of these modes."""
+    folders = [(mode, step, root / f"{mode}-{step.name}") for mode in modes for step in steps[1:]]
+    return [_row(mode, step, folder, steps) for mode, step, folder in folders if _finished(folder)]
+
+
+def _row(mode: str, step: Step, folder: Path, steps: Sequence[Step]) -> dict[str, Any]:
+    results = read_json(folder / "results.json")
+    part, run, training = results["incremental"], results["run"], results["training"]["student"]
     test, names = results["test"]["student"], results["data"]["classes"]
     return {
         "mode": mode,
@@ -219,9 +291,11 @@ def _row(mode: str, step: Step, folder: Path, data: Mapping[str, Any], steps: Se
         "seed": run["seed"],
         **{k: v for k, v in part.items() if not k.startswith("classes")},
         "map_by_step": [mean_over(test, names[s.first : s.last]) for s in steps[: step.number]],
-        "images": data["images"],
-        "epochs": results["training"]["student"]["epochs_done"],
-        "optimizer_steps": results["training"]["student"]["optimizer_steps"],
+        "images": results["data"]["train_labeled"],
+        "epochs": training["epochs_done"],
+        "optimizer_steps": training["optimizer_steps"],
+        "export_passed": (results["export"] or {}).get("passed"),
+        "run": folder.name,
         **{k: run[k] for k in ("device", "dfssd", "ultralytics", "torch", "git")},
     }
 

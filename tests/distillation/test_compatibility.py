@@ -30,6 +30,7 @@ def facts(**changes) -> c.ModelFacts:
         "head": 22,
         "reg_max": 16,
         "names": ("a",),
+        "end2end": False,
         "trained": True,
     }
     return c.ModelFacts(**{**values, **changes})

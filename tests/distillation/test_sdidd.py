@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from ultralytics import YOLO
 
-from dfssd.distillation.growth import check_prefix, grown, same_old_rows
+from dfssd.distillation.growth import check_prefix, grown, same_old_rows, write_grown
+from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.pair import DistillationPair, state_hash
-from dfssd.distillation.terms.regions import anchor_boxes, match_anchors
+from dfssd.distillation.terms.base import PairShape
+from dfssd.distillation.terms.regions import match_anchors
 from dfssd.distillation.terms.sdidd import (
+    ElasticBox,
+    IncrementalBox,
+    IncrementalFeature,
     box_kl,
     confident,
     far_above,
@@ -23,6 +29,7 @@ from dfssd.distillation.terms.sdidd import (
 from dfssd.errors import UserError
 from tests.distillation.test_crd import trained
 from tests.distillation.test_pair import make_batch, model
+from tests.tiny_detection import save_detector
 
 LEVELS = [(16, 16), (8, 8), (4, 4)]
 TERMS = {name: {"weight": 1.0, "schedule": "constant"} for name in ("sdidd_cls", "sdidd_box", "sdidd_feature")}
@@ -35,9 +42,10 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def slow_regions(box: np.ndarray) -> tuple[dict[int, float], set[int]]:
-    """Regression weights and feature region of one box, by loops."""
-    anchors = anchor_boxes(LEVELS).numpy()
-    points = (anchors[:, :2] + anchors[:, 2:]) / 2
+    """Regression weights and feature region of one box, by loops over squares of five cells."""
+    points = np.array([((x + 0.5) / w, (y + 0.5) / h) for h, w in LEVELS for y in range(h) for x in range(w)])
+    sides = np.array([5 / w for h, w in LEVELS for _ in range(h * w)])[:, None]
+    anchors = np.concatenate([points - sides / 2, points + sides / 2], 1)
     centre = (box[:2] + box[2:]) / 2
     candidates, start = [], 0
     for height, width in LEVELS:
@@ -106,6 +114,77 @@ def test_box_kl_by_hand() -> None:
     assert box_kl(student, teacher, 2, 10.0)[0, 1].item() == pytest.approx(100 / 2 * value)
 
 
+def outputs(boxes: torch.Tensor, scores: torch.Tensor, feats=(), new=None) -> Outputs:
+    return Outputs(feats=list(feats), boxes=boxes, scores=scores, levels=LEVELS, new_scores=new)
+
+
+def one_box(box: list[float]) -> dict:
+    x1, y1, x2, y2 = box
+    centre = torch.tensor([[(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]])
+    return {"bboxes": centre, "cls": torch.tensor([[2.0]]), "batch_idx": torch.tensor([1.0])}
+
+
+def test_box_term_is_the_weighted_mean_of_its_image() -> None:
+    """Image 0 has no box and counts 0; the weights are those of the slow loop, the confidence, or alike."""
+    generator = torch.Generator().manual_seed(0)
+    anchors = sum(h * w for h, w in LEVELS)
+    own, theirs = (torch.randn(2, 16, anchors, generator=generator) for _ in range(2))
+    new = torch.randn(2, 3, anchors, generator=generator)
+    box = [0.30, 0.30, 0.62, 0.60]
+    weights, _ = slow_regions(np.array(box))
+    kl = box_kl(own, theirs, 4, 10.0)[1]
+    old = torch.full((2, 2, anchors), -9.0)
+    for option, weight in (
+        ("iou", weights),
+        ("uniform", dict.fromkeys(weights, 1.0)),
+        ("conf", {k: float(new[1, :, k].sigmoid().max()) for k in weights}),
+    ):
+        term = IncrementalBox(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}), weights=option)
+        value = term(outputs(own, old, new=new), outputs(theirs, old), one_box(box))
+        total = sum(w * float(kl[k]) for k, w in weight.items()) / max(1.0, sum(weight.values()))
+        assert value.item() == pytest.approx(total / 2, rel=1e-3), option
+
+
+def test_feature_term_by_hand() -> None:
+    """The squared distance on the cells around the box, a mean on each level, summed over the levels."""
+    box = [0.30, 0.30, 0.62, 0.60]
+    _, region = slow_regions(np.array(box))
+    teacher = [torch.zeros(2, 8, h, w) for h, w in LEVELS]
+    student = [torch.zeros(2, 8, h, w) for h, w in LEVELS]
+    expected, start = 0.0, 0
+    for number, (h, w) in enumerate(LEVELS):
+        inside = [k - start for k in region if start <= k < start + h * w]
+        start += h * w
+        student[number][0] += 5  # the other image has no box
+        if inside:
+            y, x = divmod(inside[0], w)
+            student[number][1, :, y, x] = 2.0 + number
+            expected += (2.0 + number) ** 2 / len(inside)
+    nothing = torch.zeros(2, 16, start)
+    term = IncrementalFeature(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}))
+    value = term(outputs(nothing, nothing[:, :2], student), outputs(nothing, nothing[:, :2], teacher), one_box(box))
+    assert value.item() == pytest.approx(expected)
+    same = term(outputs(nothing, nothing[:, :2], teacher), outputs(nothing, nothing[:, :2], teacher), one_box(box))
+    assert same.item() == 0
+
+
+def test_elastic_box_keeps_the_most_decided_boxes_that_do_not_overlap() -> None:
+    anchors = sum(h * w for h, w in LEVELS)
+    theirs = torch.zeros(1, 16, anchors)
+    scores = torch.full((1, 2, anchors), -3.0)
+    # two neighbours with boxes of 3 cells to each side, and one far away, on the finest level
+    for k, sure in ((5 * 16 + 5, 2.0), (5 * 16 + 6, 1.0), (12 * 16 + 12, 0.5)):
+        theirs[0, 3::4, k] = 20.0
+        scores[0, 1, k] = sure
+    own = torch.randn(1, 16, anchors, generator=torch.Generator().manual_seed(0))
+    student = torch.zeros(1, 2, anchors)
+    term = ElasticBox(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}))
+    kl = box_kl(own, theirs, 4, 10.0)[0]
+    value = term(outputs(own, student), outputs(theirs, scores), {})
+    assert value.item() == pytest.approx(0.5 * float(kl[5 * 16 + 5] + kl[12 * 16 + 12]) / 2, rel=1e-4)
+    assert term(outputs(theirs, student), outputs(theirs, scores), {}).item() == pytest.approx(0, abs=1e-6)
+
+
 # growing
 
 
@@ -147,6 +226,18 @@ def test_grown_student_starts_as_its_teacher(name: str, old: int, new: int) -> N
     assert after[:, 4 + old :].max() < 0.2, "new classes start as rare"
 
 
+def test_new_rows_follow_from_the_seed_alone(tmp_path) -> None:
+    source = save_detector(tmp_path / "t.pt", names=["a", "b"])
+    rows = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number)
+        write_grown(source, ["a", "b", "c"], tmp_path / "grown.pt", seed)
+        rows.append(YOLO(tmp_path / "grown.pt").model.model[-1].cv3[0][-1].weight[2].detach().clone())
+    assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
+    bound = 1 / rows[0].numel() ** 0.5
+    assert 0.8 * bound < rows[0].abs().max() <= bound
+
+
 def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
     terms = {**TERMS, "sdidd_cls": {**TERMS["sdidd_cls"], "deviations": 0.5}}
     pair = grown_pair(terms=terms)
@@ -163,8 +254,10 @@ def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
     assert torch.cat([g[:2] for g in found]).any() and not torch.cat([g[2:] for g in found]).any()
 
 
-def test_pseudo_boxes_speak_of_the_old_classes() -> None:
-    pair = grown_pair(terms={})
+@pytest.mark.parametrize("new_only", [True, False])
+def test_pseudo_boxes_speak_of_the_old_classes(new_only: bool) -> None:
+    """New defects in unlabelled images are no background, whatever the labels speak of."""
+    pair = grown_pair(terms={}, new_only=new_only)
     vector, items = pair(batch_of(0, labeled=(False, False)))
     rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
     found = torch.autograd.grad(vector[1], rows)
@@ -201,7 +294,10 @@ def test_teacher_stays_and_everything_is_finite_in_half_precision_and_without_bo
     optimizer = torch.optim.SGD([p for p in pair.parameters() if p.requires_grad], lr=0.01)
     batch = batch_of(3)
     empty = {**batch, **{k: batch[k][:0] for k in ("cls", "bboxes", "batch_idx", "score")}}
-    for shown in (batch, empty):
+    some = batch["batch_idx"] != 1
+    partly = {**batch, **{k: batch[k][some] for k in ("cls", "bboxes", "batch_idx", "score")}}
+    assert 0 < len(partly["cls"]) < len(batch["cls"])
+    for shown in (batch, partly, empty):
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             vector, _ = pair(shown)
@@ -217,6 +313,7 @@ def test_classes_that_do_not_fit_are_told() -> None:
         (["pit", "oil spot", "dent"], "knows class 0 as 'Oil_spot', the data has 'pit' there"),
         (["oil spot"], "knows class 1 as 'pit', the data has nothing there"),
         (["oil spot", "pit"], "knows all 2 classes of the data already"),
+        (["oil spot", "pit", "dent", "Pit"], "class 3, 'Pit', is class 1 once more"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             check_prefix("t.pt", ["Oil_spot", "pit"], names)

@@ -3,7 +3,9 @@
 Three selective terms hold the student to the teacher where the teacher knows something: classes at its most confident
 anchors, box distributions at the anchors that stand for the new boxes, features around them. What the published code
 computes besides (a copy of LD, a class term between old and new logits that fits only by chance, un-normalised sums) is
-left out.
+left out. Anchors are squares of 5 cells, not 8 as published: on the three levels of a YOLO head at 640 px the larger
+ones leave 17 % of the defects of NEU-DET without any anchor in the second stage, these 4 %; the fallback takes care of
+the rest.
 
 The student is a grown copy of the teacher, so their maps have the same channels and nothing stands in between (only
 networks of different widths get adapters); ``scores`` are those of the classes that both know.
@@ -177,8 +179,8 @@ class IncrementalBox(Term):
         Args:
             shape: Bins of the heads.
             temperature: Of the softmax over the bins.
-            weights: "iou" (of an anchor with its box), "conf" (the student's confidence, as in the published code) or
-                "uniform".
+            weights: "iou" (of an anchor with its box), "conf" (the student's confidence in a new class, as in the
+                published code) or "uniform".
             fallback: A box without any anchor takes its best one.
 
         Raises:
@@ -203,7 +205,9 @@ class IncrementalBox(Term):
             if self.weights == "uniform":
                 weight = (weight > 0).float()
             elif self.weights == "conf":
-                weight = (weight > 0) * student.scores.detach().float().sigmoid().amax(1)
+                new = student.new_scores
+                asked = student.scores if new is None or not new.shape[1] else new
+                weight = (weight > 0) * asked.detach().float().sigmoid().amax(1)
             kl = box_kl(student.boxes, teacher.boxes.detach(), self.shape.reg_max, self.temperature)
             return ((weight * kl).sum(1) / weight.sum(1).clamp(min=1)).sum() / max(1, len(kl))
 

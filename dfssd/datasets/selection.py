@@ -1,0 +1,60 @@
+"""Which data a configuration asks for: the data set, and its split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dfssd.config import Config
+from dfssd.datasets.formats import load_dataset
+from dfssd.datasets.records import DetectionSet
+from dfssd.datasets.splits import Split, make_split, read_split
+from dfssd.errors import UserError
+
+
+def read_data(config: Config) -> DetectionSet:
+    """The data set of ``data=``, imported as the configuration asks.
+
+    Raises:
+        UserError: It cannot be read, or something in it is wrong.
+    """
+    from data.preprocessing import Preprocess
+
+    unlabeled, names = config["unlabeled"], config["names"]
+    return load_dataset(
+        config["data"],
+        Path(config["data_dir"]),
+        unlabeled=[unlabeled] if isinstance(unlabeled, str) else unlabeled,
+        names=[names] if isinstance(names, str) else names,
+        skip_bad=config["skip_bad"],
+        missing_label=config["missing_label"],
+        preprocess=Preprocess(**config.section("preprocess")),
+    )
+
+
+def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], learnt: int = 0) -> Split:
+    """The split of ``split=``, or a new one.
+
+    Args:
+        config: Resolved configuration.
+        dataset: The data set.
+        groups: Group of each image; images of one group stay together.
+        learnt: The first classes need no labelled image.
+
+    Raises:
+        UserError: The lists do not fit the data set, other arguments say which images are used, too, or a part would
+            be empty.
+    """
+    if config["split"]:
+        if clash := {"labeled", "limit"} & set(config.given):
+            raise UserError(f"split={config['split']} says which images are used; leave out {', '.join(sorted(clash))}")
+        return read_split(Path(config["split"]), dataset, learnt)
+    return make_split(
+        dataset,
+        labeled=config["labeled"],
+        limit=config["limit"],
+        ratios=tuple(config["split_ratio"]),
+        seed=config.train.get("seed", 0),
+        groups=groups,
+        learnt=learnt,
+    )
