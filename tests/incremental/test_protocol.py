@@ -12,12 +12,17 @@ import yaml
 from ultralytics import YOLO
 
 from dfssd.cli import main
-from dfssd.incremental import protocol
+from dfssd.config import find_recipe
+from dfssd.datasets.formats import load_dataset
+from dfssd.datasets.splits import Split
+from dfssd.incremental.steps import Step, write_step
+from dfssd.trainers.stage import StageTrainer
 from tests.conftest import NAMES, write_squares
 from tests.tiny_detection import save_detector
 
 FAST = ["imgsz=64", "batch=8", "nbs=8", "device=cpu", "workers=0", "plots=false", "amp=false", "mosaic=0"]
-FAST += ["warmup_epochs=1", "student=yolov8n.yaml"]
+FAST += ["warmup_epochs=1"]
+STUDENT = "student=yolov8n.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,7 @@ def base(plates: Path) -> Path:
     tree.pop("unlabeled")
     (folder / "first.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     words = [f"data={folder / 'first.yaml'}", f"project={folder / 'runs'}", "name=base", "optimizer=AdamW", "lr0=0.002"]
+    words += [STUDENT]
     assert main(["recipe=baseline", "teacher=none", "epochs=100", *words, *FAST, f"data_dir={folder / 'd'}"]) == 0
     record = json.loads((folder / "runs" / "base" / "results.json").read_text(encoding="utf-8"))
     assert record["test"]["baseline"]["map50"] > 0.9
@@ -96,22 +102,34 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
     folder = plates.parent
     words = ["recipe=erd", "steps=1,1", f"data={plates}", f"project={folder / 'runs'}", f"data_dir={folder / 'd'}"]
     fast = [word for word in FAST if word != "imgsz=64"]
-    words += [*fast, "name=kill", "modes=joint", "epochs=2", "sdidd_cls.weight=0.5", "pseudo.tau_low=0.0001"]
-    make, made = protocol._make, []
+    words += [
+        *fast,
+        STUDENT,
+        "name=kill",
+        "modes=joint",
+        "epochs=2",
+        "teacher_epochs=2",
+        "sdidd_cls.weight=0.5",
+        "pseudo.tau_low=0.0001",
+    ]
+    save, saved = StageTrainer.save_model, []
 
-    def die(run, where, values):
-        made.append(where.name)
-        if where.name == "joint-step2":
+    def die(trainer):
+        done = save(trainer)
+        saved.append(trainer.save_dir.parents[1].name)
+        if saved[-1] == "joint-step2":
             raise KeyboardInterrupt
-        make(run, where, values)
+        return done
 
-    monkeypatch.setattr(protocol, "_make", die)
+    monkeypatch.setattr(StageTrainer, "save_model", die)
     assert main([*words, "imgsz=64"]) == 130
-    assert made == ["base", "erd-step2", "joint-step2"]
-    monkeypatch.setattr(protocol, "_make", make)
+    assert "the same line goes on from here" in capsys.readouterr().err
+    assert list(dict.fromkeys(saved)) == ["base", "erd-step2", "joint-step2"]
+    monkeypatch.setattr(StageTrainer, "save_model", save)
     assert main([*words, "imgsz=64"]) == 0
     out = capsys.readouterr().out
     assert "base: finished before, kept" in out and "erd-step2: finished before, kept" in out
+    assert "student: going on after epoch 1" in out
     record = json.loads((folder / "runs" / "kill" / "incremental.json").read_text(encoding="utf-8"))
     assert [row["mode"] for row in record["rows"]] == ["erd", "joint"] and len(record["steps"]) == 2
     erd = json.loads((folder / "runs" / "kill" / "erd-step2" / "results.json").read_text(encoding="utf-8"))
@@ -119,8 +137,15 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
     assert erd["distill"]["terms"]["sdidd_cls"]["weight"] == 0.5
     joint = json.loads((folder / "runs" / "kill" / "joint-step2" / "results.json").read_text(encoding="utf-8"))
     assert not joint["distill"]["terms"], "options of one recipe's terms are not another's"
-    assert main([*words, "imgsz=96"]) == 2
-    assert "repeat the same line" in capsys.readouterr().err
+    for changed in (["imgsz=96"], ["imgsz=64", "seed=1"], ["imgsz=64", "mosaic=1"], []):
+        assert main([*[w for w in words if not changed or w.partition("=")[0] != changed[-1][:6]], *changed]) == 2
+        assert "repeat the same line, or use another name=" in capsys.readouterr().err
+    less = [word.replace("sdidd_cls.weight=0.5", "sdidd_cls.weight=0") for word in words]
+    assert main([*less, "imgsz=64"]) == 2
+    assert "was begun with terms.sdidd_cls" in capsys.readouterr().err
+    assert main([word.replace("modes=joint", "modes=erd") for word in [*words, "imgsz=64"]]) == 0
+    record = json.loads((folder / "runs" / "kill" / "incremental.json").read_text(encoding="utf-8"))
+    assert [row["mode"] for row in record["rows"]] == ["erd", "joint"], "what is finished stays in the table"
     names = YOLO(folder / "runs" / "kill" / "joint-step2" / "weights" / "student.pt").names
     assert list(names.values()) == NAMES
 
@@ -162,9 +187,10 @@ def test_any_split_of_the_classes_and_chains(plates, tmp_path, counts) -> None:
 
 def test_single_step_of_a_user(plates, base) -> None:
     folder = plates.parent
-    data = folder / "runs" / "steps" / "data" / "step2" / "data.yaml"
-    if not data.exists():
-        pytest.skip("the protocol has not run")
+    whole = load_dataset(str(plates), folder / "d")
+    parts = {name: tuple(i.image for i in whole.items if i.split == name) for name in ("train", "val", "test")}
+    split = Split(parts["train"], (), parts["val"], parts["test"])
+    data = write_step(whole, split, Step(2, 1, 2), folder / "second")["yaml"]
     words = [f"data={data}", f"teacher={base}", f"project={folder / 'runs'}", "name=single", f"data_dir={folder / 'd'}"]
     assert main(["recipe=sdidd", "epochs=1", *words, *FAST]) == 0
     assert YOLO(folder / "runs" / "single" / "weights" / "student.pt").names == dict(enumerate(NAMES))
@@ -173,7 +199,16 @@ def test_single_step_of_a_user(plates, base) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["steps=2,1"], "steps=2,1 are 3 classes, the data set has 2"),
+        (["steps=2,1", STUDENT], "steps=2,1 are 3 classes, the data set has 2"),
+        (["steps=1,1", "teacher=TEACHER"], "knows dark, bright, the first step has dark"),
+        (["steps=1,1", "teacher=BASE", "modes=FOLDER/sdidd.yaml"], "have one name; rename one of the files"),
+        (["steps=1,1", "teacher=BASE", "modes=tskd"], "tskd does not teach new classes; choose among sdidd"),
+        (["steps=1,1", "teacher=BASE", "split=FOLDER", "labeled=0.5"], "says which images are used; leave out labeled"),
+        (["steps=1,1", "teacher=BASE", "exist_ok=true"], "the runs of a protocol are kept; use another name="),
+        (["teacher=BASE", "modes=finetune"], "modes needs steps"),
+        (["teacher=BASE", "student=yolov8n.yaml"], "the student is the teacher with rows for the new classes"),
+        (["teacher=BASE", "freeze_features=true"], "switch off with sdidd_feature.weight=0"),
+        (["recipe=dfssd", "freeze_bn=true"], "freeze_bn: only with student_training=grown"),
         (["steps=1,1", "teacher=yolov8n.yaml"], "with steps= this is a model trained on the classes of the first step"),
         (["teacher=yolov8n.yaml"], "has no trained weights: give the model trained so far"),
         (["teacher=nowhere.pt"], "teacher=nowhere.pt: no such file"),
@@ -181,18 +216,20 @@ def test_single_step_of_a_user(plates, base) -> None:
         (["teacher=BASE"], "its labels hold the old class 'dark' (id 0)"),
         (["teacher=TEACHER"], "knows all 2 classes of the data already"),
         (["teacher=BASE", "baseline=true"], "student_training=grown needs baseline=false"),
-        (["recipe=dfssd", "new_only=true"], "need student_training=grown"),
+        (["recipe=dfssd", "new_only=true"], "new_only: only with student_training=grown"),
     ],
 )
 def test_bad_input_is_one_line(plates, base, teacher_file, tmp_path, words, message, capsys) -> None:
-    words = [word.replace("BASE", str(base)).replace("TEACHER", str(teacher_file)) for word in words]
+    for name, value in (("BASE", base), ("TEACHER", teacher_file), ("FOLDER", tmp_path)):
+        words = [word.replace(name, str(value)) for word in words]
+    (tmp_path / "sdidd.yaml").write_bytes(find_recipe("sdidd").read_bytes())
     recipe = [] if any(word.startswith("recipe=") for word in words) else ["recipe=sdidd"]
     code = main(
         [f"data={plates}", f"project={tmp_path}", f"data_dir={tmp_path / 'd'}", "epochs=1", *FAST, *recipe, *words]
     )
     err = capsys.readouterr().err.strip()
     assert code == 2 and message in err and len([x for x in err.splitlines() if x.startswith("error")]) == 1
-    assert not list(tmp_path.glob("*/train"))
+    assert not list(tmp_path.glob("*/train")) and not list(tmp_path.glob("*/protocol.yaml"))
 
 
 def test_head_without_box_distribution(plates, base, tmp_path, capsys) -> None:
@@ -202,4 +239,22 @@ def test_head_without_box_distribution(plates, base, tmp_path, capsys) -> None:
     assert (
         main(["recipe=sdidd", f"data={plates}", f"teacher={tmp_path / 'flat.pt'}", f"project={tmp_path}", *FAST]) == 2
     )
-    assert "sdidd_box needs; switch off with sdidd_box.weight=0" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("error: teacher=") and "sdidd_box needs; switch off with sdidd_box.weight=0" in err
+
+
+def test_head_whose_answers_no_term_protects(plates, tmp_path, capsys) -> None:
+    other = YOLO("yolo26n.yaml")
+    other.model.names = {0: "dark"}
+    other.model.model[-1].end2end = True
+    other.save(tmp_path / "two.pt")
+    words = ["recipe=sdidd", "sdidd_box.weight=0", f"data={plates}", f"teacher={tmp_path / 'two.pt'}"]
+    assert main([*words, f"project={tmp_path}", *FAST]) == 2
+    assert "one-to-one branch (end2end), which would forget" in capsys.readouterr().err
+
+
+def test_export_outside_its_tolerance_is_told(plates, base, tmp_path, capsys) -> None:
+    words = [f"data={plates}", f"teacher={base}", f"project={tmp_path}", f"data_dir={tmp_path / 'd'}", "name=p"]
+    words += ["recipe=finetune", "modes=finetune", "steps=1,1", "epochs=1", "parity.box_px=0"]
+    assert main([*words, *FAST]) == 2
+    assert "outside its tolerance in finetune-step2: see" in capsys.readouterr().out
