@@ -17,6 +17,7 @@ from dfssd.distillation.pair import state_hash
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 from tests.distillation.test_pair import make_batch, make_pair
+from tests.distillation.test_sdidd import grown_pair
 
 TSKD = {
     name: {"weight": 1.0, "schedule": "constant", "share": 0.1}
@@ -32,11 +33,13 @@ def work(rank: int, folder: str, changes: dict) -> None:
     )
     # every anchor of a random teacher has a score of about 1e-5: all are accepted
     labeler = OnlineLabeler(ClassThresholds(3, tau_low=1e-6, tau0=1e-6, tau_max=1e-6), iou=0.6)
-    pair = make_pair(labeler=labeler, weigh_boxes=True, **changes)
+    make = grown_pair if "new" in changes else make_pair
+    pair = make(labeler=labeler, weigh_boxes=True, **changes)
     model = DistributedDataParallel(pair, find_unused_parameters=True)  # as Ultralytics wraps a distillation model
     optimizer = torch.optim.SGD([p for p in pair.parameters() if p.requires_grad], lr=0.01)
     teacher = state_hash(pair.teacher_model)
     batch = make_batch([True, False])
+    batch["cls"][0] = changes.get("old", 0)  # labels: the first of the new classes, where there are any
     torch.manual_seed(rank)
     batch["img"] = torch.rand(2, 3, 64, 64)
     pair.probe = True  # measured inside the forward pass, it must not disturb the gradient exchange
@@ -61,7 +64,11 @@ def work(rank: int, folder: str, changes: dict) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("changes", [{}, {"terms": TSKD, "balance": True}], ids=["dfssd", "tskd"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"terms": TSKD, "balance": True}, {"old": 3, "new": 2}],
+    ids=["dfssd", "tskd", "sdidd"],
+)
 def test_two_processes_stay_the_same_and_share_the_images(tmp_path: Path, changes: dict) -> None:
     multiprocessing.spawn(work, args=(str(tmp_path), changes), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
@@ -72,5 +79,5 @@ def test_two_processes_stay_the_same_and_share_the_images(tmp_path: Path, change
             assert torch.allclose(value, second[part][name], atol=1e-7), name
     assert first["found"] > 0 and second["found"] > 0
     assert first["weights"] == second["weights"], "measured on different images, agreed upon"
-    assert not changes or 1.0 not in first["weights"]
+    assert "balance" not in changes or 1.0 not in first["weights"]
     assert first["teacher"] and second["teacher"]

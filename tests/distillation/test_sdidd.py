@@ -194,12 +194,12 @@ def teacher_of(nc: int, name: str = "yolov8n.yaml") -> nn.Module:
     return made
 
 
-def grown_pair(old: int = 2, new: int = 3, *, name: str = "yolov8n.yaml", terms=TERMS, new_only: bool = True):
+def grown_pair(old: int = 2, new: int = 3, *, name: str = "yolov8n.yaml", terms=TERMS, new_only=True, **options):
     teacher = teacher_of(old, name)
     names = [*teacher.names.values(), *(f"new {k}" for k in range(new))]
     student = grown(copy.deepcopy(teacher), names)
     student.args = teacher.args
-    pair = DistillationPair(teacher, student, terms=terms, new_only=new_only).train()
+    pair = DistillationPair(teacher, student, terms=terms, new_only=new_only, **options).train()
     for module in pair.student_model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
