@@ -324,8 +324,9 @@ def _tell_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[s
 def markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str], steps: Sequence[Step], command: str) -> str:
     """The table of the protocol in words."""
     parts = "; ".join(f"step {s.number}: {', '.join(names[s.first : s.last])}" for s in steps)
+    head = ["mode", "step", "AP50 old before", "old", "new", "all", "forgetting"]
     table = markdown_table(
-        ["mode", "step", "old before", "old", "new", "all", "forgetting", "old before", "old", "new", "all"],
+        [*head, "mAP50-95 old before", "old", "new", "all"],
         [[row["mode"], str(row["step"]), *(number(row[k]) for k in SHOWN)] for row in rows],
     )
     lines = [
