@@ -26,6 +26,9 @@ PURE = [
     "datasets/duplicates.py",
     "datasets/splits.py",
     "datasets/records.py",
+    "segmentation/network.py",
+    "segmentation/losses.py",
+    "segmentation/boundary.py",
 ]
 
 
