@@ -29,6 +29,8 @@ PURE = [
     "segmentation/network.py",
     "segmentation/losses.py",
     "segmentation/boundary.py",
+    "segmentation/leaks.py",
+    "segmentation/metrics.py",
 ]
 
 

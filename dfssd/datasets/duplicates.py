@@ -15,14 +15,14 @@ In CR7-DET the pairs fall apart clearly: 54 lie above 0.99 (51 byte-identical an
 seven at 0.70 to 0.91 are shifted crops; different scenes end below 0.2. That makes 58 and 8 groups, each of two images.
 
 Copies survive JPEG quality 50, half resolution, a change of brightness and small shifts. Mirrored, rotated or heavily
-compressed copies, and crops that overlap by less than about nine tenths, are not found. 11,000 images take a minute on
-two CPU cores.
+compressed copies, and crops that overlap by less than about nine tenths, are not found (mirrored and rotated ones are
+looked for by :mod:`dfssd.segmentation.leaks`). 11,000 images take a minute on two CPU cores.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from dfssd.datasets.image_files import map_files, open_image
 HASH_BITS = 16
 GRAIN_CORRELATION = 0.7
 
-_SIDE = 128
+SIDE = 128
 """[px] side of the compared images."""
 
 _MAX_CANDIDATES = 30
@@ -66,25 +66,31 @@ def duplicate_groups(images: Sequence[Path]) -> list[int]:
 
     @lru_cache(maxsize=1024)
     def spectrum(i: int) -> np.ndarray:
-        return np.fft.rfft2(_grain(looks[i][1]))
+        return np.fft.rfft2(grain(looks[i][1]))
 
     def copies(job: tuple[int, list[int]]) -> list[int]:
         i, others = job
         return [j for j in others if _correlation(spectrum(i), spectrum(j)) >= GRAIN_CORRELATION]
 
-    parent = list(range(len(unique)))
+    verified = zip(candidates, map_files(copies, candidates, "Verifying copies"), strict=True)
+    joined = join_pairs(len(unique), ((i, j) for (i, _), found in verified for j in found))
+    position = {image: i for i, image in enumerate(unique)}
+    return [unique[joined[position[group]]] for group in groups]
+
+
+def join_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """Group number of each of ``n`` things, the index of the first one in its group; each pair is in one group."""
+    parent = list(range(n))
 
     def leader(i: int) -> int:
         while parent[i] != i:
             i = parent[i]
         return i
 
-    for (i, _), found in zip(candidates, map_files(copies, candidates, "Verifying copies"), strict=True):
-        for j in found:
-            a, b = leader(i), leader(j)
-            parent[max(a, b)] = min(a, b)
-    position = {image: i for i, image in enumerate(unique)}
-    return [unique[leader(position[group])] for group in groups]
+    for i, j in pairs:
+        a, b = leader(i), leader(j)
+        parent[max(a, b)] = min(a, b)
+    return [leader(i) for i in range(n)]
 
 
 def _digest(path: Path) -> str:
@@ -92,15 +98,28 @@ def _digest(path: Path) -> str:
 
 
 def _look(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Hash as (64,) bool, and the image as (side, side) uint8."""
+    """Hash as (64,) bool, and the image as (SIDE, SIDE) uint8."""
+    grey = _grey(path)
+    return imagehash.phash(grey).hash.ravel(), _reduced(grey)
+
+
+def reduced_image(path: Path) -> np.ndarray:
+    """The image file as (SIDE, SIDE) uint8 grey values, whatever its aspect."""
+    return _reduced(_grey(path))
+
+
+def _grey(path: Path) -> Image.Image:
     with open_image(path) as image:
-        image.draft("L", (2 * _SIDE, 2 * _SIDE))
-        grey = image.convert("L")
-    return imagehash.phash(grey).hash.ravel(), np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+        image.draft("L", (2 * SIDE, 2 * SIDE))
+        return image.convert("L")
 
 
-def _grain(image: np.ndarray) -> np.ndarray:
-    """Texture of a (side, side) uint8 image without shading and contrast: float32, mean 0, norm 1 (0 if flat)."""
+def _reduced(grey: Image.Image) -> np.ndarray:
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
+def grain(image: np.ndarray) -> np.ndarray:
+    """Texture of a (SIDE, SIDE) uint8 image without shading and contrast: float32, mean 0, norm 1 (0 if flat)."""
     detail = image.astype(np.float32)
     detail -= cv2.GaussianBlur(detail, (0, 0), 2)
     # One grey level is added to the local contrast, so that the rounding noise of a flat region counts for nothing.
@@ -111,7 +130,7 @@ def _grain(image: np.ndarray) -> np.ndarray:
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Highest cross-correlation over all cyclic shifts, given the spectra of two grains; at most 1."""
-    return float(np.fft.irfft2(a * b.conj(), s=(_SIDE, _SIDE)).max())
+    return float(np.fft.irfft2(a * b.conj(), s=(SIDE, SIDE)).max())
 
 
 def _candidates(bits: np.ndarray) -> list[tuple[int, list[int]]]:

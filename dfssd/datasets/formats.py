@@ -7,10 +7,8 @@ A data set YAML of Ultralytics is used in place.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +16,20 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import yaml
 
-from dfssd.datasets.archives import unpack, zip_fingerprint
-from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card
-from dfssd.datasets.demo import make_demo
-from dfssd.datasets.download import fetch_card
 from dfssd.datasets.image_files import map_files, safe_names
+from dfssd.datasets.importing import (
+    check_problems,
+    content_fingerprint,
+    conversion,
+    is_converted,
+    link_or_copy,
+    opened_source,
+    own_yaml,
+    resolve_source,
+    target_folder,
+    usual_names,
+)
 from dfssd.datasets.label_files import format_labels, read_label_file
 from dfssd.datasets.layouts import read_folder
 from dfssd.datasets.records import DetectionSet, Item, check_names
@@ -74,7 +79,7 @@ def load_dataset(
     missing = np.zeros((0, 5), dtype=np.float32) if missing_label == "background" else None
     if preprocess is not None and not preprocess.changes_pixels:
         preprocess = None
-    path = _resolve(source, data_dir)
+    path = resolve_source(source, data_dir)
     if path.suffix.lower() in {".yaml", ".yml"}:
         dataset = _finish(read_dataset_yaml(path, names, missing), path.stem, path, skip_bad)
         if preprocess is not None:
@@ -92,32 +97,6 @@ def load_dataset(
     return dataset
 
 
-def _resolve(source: str, data_dir: Path) -> Path:
-    """The file or folder behind ``source``; demo and downloads are made on the way."""
-    if source == "demo":
-        return make_demo(data_dir)
-    path = Path(source).expanduser()
-    if path.exists():
-        path = path.resolve()
-        if path.suffix.lower() in {".yaml", ".yml"} and is_card(_load_yaml(path)):
-            return fetch_card(read_card(path), data_dir)
-        if path.is_file() and path.suffix.lower() not in {".zip", ".yaml", ".yml"}:
-            raise UserError(f"data={source} is neither a folder nor a .zip nor a .yaml file; pass one of these")
-        return path
-    if path.parent == Path() and not path.suffix and (card := find_card(source)):
-        return fetch_card(card, data_dir)
-    hint = f"; did you mean data={near}?" if (near := nearest_card(path.stem)) and not path.suffix else ""
-    raise UserError(f"data={source} does not exist{hint or '; pass demo, a .yaml, a folder, a .zip or a card name'}")
-
-
-def _load_yaml(path: Path) -> object:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        where = getattr(e, "problem_mark", None)
-        raise UserError(f"{path}{f':{where.line + 1}' if where else ''}: is not valid YAML; correct it") from e
-
-
 def _import(
     path: Path,
     data_dir: Path,
@@ -127,26 +106,14 @@ def _import(
     preprocess: Preprocess | None,
 ) -> DetectionSet:
     """The converted form of a folder or zip file, made now or found from an earlier run."""
-    is_zip = path.is_file()
-    content = zip_fingerprint(path) if is_zip else _folder_fingerprint(path)
-    card = find_card(path.name)
-    usual = card.names if card and names is None else None
+    usual = usual_names(path) if names is None else None
     settings = (_CONVERSION, names, usual, missing is None, skip_bad, preprocess)
-    name = path.stem if is_zip else path.name
-    target = data_dir / f"{safe_names([Path(name)])[0]}-{_hash(content, settings)}"
-    if not (target / "dataset.json").exists():
-        unpacked = data_dir / f".{target.name}.{os.getpid()}.unpacked"
-        try:
-            root = path
-            if is_zip:
-                unpack(path, unpacked)
-                root = unpacked
+    name = path.stem if path.is_file() else path.name
+    target = target_folder(data_dir, name, content_fingerprint(path), settings)
+    if not is_converted(target):
+        with opened_source(path, target) as root:
             found = _finish(_read_any(root, path, names, usual, missing), name, path, skip_bad, root)
             _write_converted(found, target, preprocess)
-        except OSError as e:
-            raise UserError(_cannot_write(target, e)) from e
-        finally:
-            shutil.rmtree(unpacked, ignore_errors=True)
     return _read_converted(target)
 
 
@@ -154,10 +121,8 @@ def _read_any(
     root: Path, path: Path, names: Sequence[str] | None, usual: Sequence[str] | None, missing: np.ndarray | None
 ) -> Source:
     """Read a folder: by its data set YAML if it has one, else by its layout and the usual names of its card."""
-    for file in sorted([*root.glob("*.y*ml"), *root.glob("*/*.y*ml")], key=lambda p: len(p.parts)):
-        content = _load_yaml(file)
-        if isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content):
-            return read_dataset_yaml(file, names, missing, inside=root)
+    if file := own_yaml(root):
+        return read_dataset_yaml(file, names, missing, inside=root)
     try:
         return read_folder(root, names or usual, missing)
     except UserError as e:
@@ -166,57 +131,35 @@ def _read_any(
 
 def _finish(source: Source, name: str, where: Path | str, skip_bad: bool, root: Path | None = None) -> DetectionSet:
     """Turn what a reader found into a data set, or into one message about everything that is wrong."""
-    problems = source.problems
-    if root is not None and root != where:  # a zip file: name the file inside it, not its temporary copy
-        problems = [(Path(where) / f.relative_to(root), r.replace(str(root), str(where))) for f, r in problems]
-    if problems and not skip_bad:
-        shown = "; ".join(reason for _, reason in problems[:3])
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(
-            f"{len(problems)} unusable of {len(source.items) + len(problems)} images: {shown}{more}; "
-            "repair or remove them, or pass skip_bad=true to leave them out"
-        )
-    if not source.items:
-        raise UserError(f"no usable image in {where}: {problems[0][1] if problems else 'it is empty'}")
+    problems = check_problems(source.problems, len(source.items), where, skip_bad, root)
     return DetectionSet(name, source.names, tuple(source.items), tuple(problems))
-
-
-def _hash(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
-
-
-def _folder_fingerprint(folder: Path) -> str:
-    """Hash of names, sizes and times of change of all files: a changed file is seen without reading all of them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".cache")
-    return _hash([(p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files])
 
 
 def _convert_items(dataset: DetectionSet, data_dir: Path, preprocess: Preprocess) -> DetectionSet:
     """The same data set with preprocessed pixels, in a folder of its own."""
     files = [(str(i.image), i.image.stat().st_size, i.image.stat().st_mtime_ns, i.split) for i in dataset.items]
     boxes = [None if i.boxes is None else i.boxes.tolist() for i in dataset.items]
-    digest = _hash(_CONVERSION, files, boxes, dataset.names, dataset.skipped, repr(preprocess))
-    target = data_dir / f"{safe_names([Path(dataset.name)])[0]}-{digest}"
-    if not (target / "dataset.json").exists():
+    settings = (_CONVERSION, files, boxes, dataset.names, dataset.skipped, repr(preprocess))
+    target = target_folder(data_dir, dataset.name, *settings)
+    if not is_converted(target):
         _write_converted(dataset, target, preprocess)
     return _read_converted(target)
 
 
 def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess | None) -> None:
     """Write ``target/{images,labels,dataset.json}``, whole or not at all."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     root = Path(os.path.commonpath([item.image.parent for item in dataset.items]))
     names = safe_names([item.image.relative_to(root) for item in dataset.items])
-    try:
+    with conversion(target) as partial:
         for folder in ("images", "labels"):
-            (partial / folder).mkdir(parents=True)
+            (partial / folder).mkdir()
 
         def write(job: tuple[Item, str]) -> None:
             item, name = job
             boxes = item.boxes
             image = partial / "images" / name
             if preprocess is None:
-                _link_or_copy(item.image, image)
+                link_or_copy(item.image, image)
             else:
                 boxes = _write_preprocessed(item, image, preprocess)
             if boxes is not None:
@@ -231,14 +174,6 @@ def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess
             "skipped": [[str(file), reason] for file, reason in dataset.skipped],
         }
         write_json(partial / "dataset.json", listing)
-        if (target / "dataset.json").exists():  # another run was faster; it may train from there already
-            return
-        shutil.rmtree(target, ignore_errors=True)  # left by something else than a finished conversion
-        os.replace(partial, target)
-    except OSError as e:
-        raise UserError(_cannot_write(target, e)) from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_preprocessed(item: Item, target: Path, preprocess: Preprocess) -> np.ndarray | None:
@@ -253,18 +188,6 @@ def _write_preprocessed(item: Item, target: Path, preprocess: Preprocess) -> np.
     # An encoder takes no path here, since OpenCV cannot write to all paths on Windows.
     cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(target)
     return boxes
-
-
-def _cannot_write(target: Path, error: OSError) -> str:
-    return f"cannot write {target}: {error.strerror or error}; free some space or choose another data_dir="
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """A second name for the same file where the file system can, a copy where it cannot."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _read_converted(folder: Path) -> DetectionSet:

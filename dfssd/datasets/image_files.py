@@ -33,6 +33,9 @@ _READERS: dict[bytes, type[ImageFile]] = {
 }
 """Reader by the first bytes of a file."""
 
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+"""What readers of damaged files raise."""
+
 _SMALLEST = 10
 """[px] Ultralytics silently drops images with a side below this."""
 
@@ -96,11 +99,16 @@ def image_size(path: Path) -> tuple[int, int] | str:
             image.load()
     except FileNotFoundError:
         return "no such file"
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
-        return f"cannot be decoded ({str(e).splitlines()[0] if str(e) else e.__class__.__name__})"
+    except UNREADABLE as e:
+        return not_decoded(e)
     if min(width, height) < _SMALLEST:
         return f"{width}x{height} px is too small, each side needs at least {_SMALLEST} px"
     return width, height
+
+
+def not_decoded(error: Exception) -> str:
+    """The reason why a file that raised one of :data:`UNREADABLE` cannot be used."""
+    return f"cannot be decoded ({str(error).splitlines()[0] if str(error) else error.__class__.__name__})"
 
 
 def safe_names(files: Iterable[Path]) -> list[str]:

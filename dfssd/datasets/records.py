@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -30,6 +31,11 @@ class Item:
     split: str | None
 
     @property
+    def known(self) -> bool:
+        """Whether the boxes are known."""
+        return self.boxes is not None
+
+    @property
     def classes(self) -> Counter[int]:
         """Boxes per class id; empty for an unlabelled image."""
         return Counter() if self.boxes is None else Counter(self.boxes[:, 0].astype(int).tolist())
@@ -50,6 +56,46 @@ class DetectionSet:
     names: tuple[str, ...]
     items: tuple[Item, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
+
+
+class LabeledImage(Protocol):
+    """What a split needs to know of an image, whatever its labels are: boxes or masks."""
+
+    @property
+    def image(self) -> Path:
+        """Absolute path."""
+
+    @property
+    def split(self) -> str | None:
+        """One of :data:`SPLITS` if the source says so, else None."""
+
+    @property
+    def known(self) -> bool:
+        """Whether there are labels."""
+
+    @property
+    def classes(self) -> Counter[int]:
+        """How much there is of each class id, for those that occur."""
+
+
+class LabeledSet(Protocol):
+    """What a split needs to know of a data set."""
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in id order."""
+
+    @property
+    def items(self) -> Sequence[LabeledImage]:
+        """All usable images."""
+
+    @property
+    def skipped(self) -> tuple[tuple[Path, str], ...]:
+        """(file, reason) of each image left out."""
 
 
 def check_names(names: Iterable[object], where: object) -> tuple[str, ...]:

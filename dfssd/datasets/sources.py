@@ -14,7 +14,7 @@ from dfssd.datasets.image_files import image_size, map_files
 from dfssd.datasets.label_files import clip_box
 from dfssd.datasets.records import Item
 
-_ROLE = re.compile(r"(jpeg|png)?images?|labels?|annotations?|xmls?|labels?_?txt", re.IGNORECASE)
+_ROLE = re.compile(r"(jpeg|png)?images?|labels?|masks?|annotations?|xmls?|labels?_?txt", re.IGNORECASE)
 """Folders that say what kind of file they hold, not which image: they are left out when files are paired."""
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test", "unlabeled": "unlabeled"}
@@ -57,21 +57,22 @@ def pair(root: Path, images: Iterable[Path], labels: Iterable[Path]) -> dict[Pat
     """
     by_key, by_stem = {}, defaultdict(list)
     for label in sorted(labels):
-        by_key[_key(label, root)] = label
+        by_key[pairing_key(label, root)] = label
         by_stem[label.stem.casefold()].append(label)
     images = list(images)
     stems = Counter(image.stem.casefold() for image in images)
     pairs = {}
     for image in images:
         stem = image.stem.casefold()
-        if (same_key := by_key.get(_key(image, root))) is not None:
+        if (same_key := by_key.get(pairing_key(image, root))) is not None:
             pairs[image] = same_key
         elif stems[stem] == 1 and len(by_stem[stem]) == 1:
             pairs[image] = by_stem[stem][0]
     return pairs
 
 
-def _key(path: Path, root: Path) -> tuple[str, ...]:
+def pairing_key(path: Path, root: Path) -> tuple[str, ...]:
+    """What an image and its label have in common: the path below ``root`` without suffix and folders of kinds."""
     folders = path.relative_to(root).parts[:-1]
     return (*(part.casefold() for part in folders if not _ROLE.fullmatch(part)), path.stem.casefold())
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dfssd.datasets.records import DetectionSet, Item
+from dfssd.datasets.records import LabeledImage, LabeledSet
 from dfssd.datasets.stratification import stratify
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_text, write_yaml
@@ -23,8 +23,8 @@ class Split:
     """Image paths of the four lists.
 
     Attributes:
-        train_labeled: Images whose boxes are trained on.
-        train_unlabeled: Images whose boxes, if known, are only used to judge pseudo-labels.
+        train_labeled: Images whose labels are trained on.
+        train_unlabeled: Images whose labels, if known, are only used to judge pseudo-labels.
         val: Images for choosing the best epoch.
         test: Images for the final numbers.
         seed: Seed of the draw; None if the lists were given.
@@ -42,7 +42,7 @@ class Split:
 
 
 def make_split(
-    dataset: DetectionSet,
+    dataset: LabeledSet,
     *,
     labeled: float | int,
     limit: int | None,
@@ -54,7 +54,7 @@ def make_split(
     """Draw a split.
 
     Splits that the source gives are kept; a missing val or test part is carved out of train. Images without known
-    boxes and those marked "unlabeled" are unlabelled training images, unless they belong to a given val or test part:
+    labels and those marked "unlabeled" are unlabelled training images, unless they belong to a given val or test part:
     those can neither be judged nor be trained on.
 
     Args:
@@ -125,11 +125,27 @@ def make_split(
     return split
 
 
-def write_split(split: Split, dataset: DetectionSet, folder: Path) -> Path:
+def write_split(
+    split: Split,
+    dataset: LabeledSet,
+    folder: Path,
+    *,
+    unit: str = "boxes",
+    first: int = 0,
+    more: Mapping[str, object] | None = None,
+) -> Path:
     """Write the four lists, ``split.json`` and ``data.yaml`` to ``folder``.
 
     ``data.yaml`` describes the labelled part alone, ready for plain ``yolo train data=``. ``split.json`` is written
     last: where it is, the rest is complete.
+
+    Args:
+        split: What to write.
+        dataset: The data set, for names and counts.
+        folder: Where to.
+        unit: What ``classes`` of an image counts, a word for ``split.json``.
+        first: The first class that is counted.
+        more: Further entries of ``data.yaml``.
 
     Returns:
         Path of ``data.yaml``.
@@ -139,19 +155,26 @@ def write_split(split: Split, dataset: DetectionSet, folder: Path) -> Path:
     data_yaml = folder / "data.yaml"
     write_yaml(
         data_yaml,
-        {"train": "train_labeled.txt", "val": "val.txt", "test": "test.txt", "names": dict(enumerate(dataset.names))},
+        {
+            "train": "train_labeled.txt",
+            "val": "val.txt",
+            "test": "test.txt",
+            **(more or {}),
+            "names": dict(enumerate(dataset.names)),
+        },
     )
     by_path = {item.image: item for item in dataset.items}
+    labels = dict(enumerate(dataset.names[first:], first))
     counts = {}
     for name in LISTS:
         items = [by_path[path] for path in getattr(split, name)]
         images = Counter(c for item in items for c in item.classes)
-        boxes = sum((item.classes for item in items), Counter())
+        units = sum((item.classes for item in items), Counter())
         counts[name] = {
             "images": len(items),
-            "boxes": boxes.total(),
-            "images_per_class": {label: images[i] for i, label in enumerate(dataset.names)},
-            "boxes_per_class": {label: boxes[i] for i, label in enumerate(dataset.names)},
+            unit: units.total(),
+            "images_per_class": {label: images[i] for i, label in labels.items()},
+            f"{unit}_per_class": {label: units[i] for i, label in labels.items()},
         }
     write_json(
         folder / "split.json",
@@ -168,23 +191,21 @@ def write_split(split: Split, dataset: DetectionSet, folder: Path) -> Path:
     return data_yaml
 
 
-def read_split(source: Path, dataset: DetectionSet, learnt: int = 0) -> Split:
+def read_split(source: Path, dataset: LabeledSet, learnt: int = 0) -> Split:
     """Read the lists that :func:`write_split` wrote, perhaps on another machine.
 
     Args:
         source: The folder, or a file in it such as ``data.yaml``.
-        dataset: The data set; listed images are found in it by path, else by file name where that is unique.
+        dataset: The data set; listed images are found in it by path, else by the name of the file, or of file and
+            folder, where that is unique.
         learnt: The first classes need no labelled image.
 
     Raises:
-        UserError: A list is missing, names an unknown image, an image without boxes, or one of another list.
+        UserError: A list is missing, names an unknown image, an image without labels, or one of another list.
     """
     source = Path(source)
     folder = source if source.is_dir() else source.parent
-    by_path = {str(item.image): item for item in dataset.items}
-    by_name: dict[str, list[Item]] = defaultdict(list)
-    for known in dataset.items:
-        by_name[known.image.name].append(known)
+    find = _finder(dataset.items)
     lists: dict[str, tuple[Path, ...]] = {}
     seen: dict[Path, str] = {}
     for name in LISTS:
@@ -195,13 +216,12 @@ def read_split(source: Path, dataset: DetectionSet, learnt: int = 0) -> Split:
         for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
             if not (line := line.strip()):
                 continue
-            same_name = by_name[line.replace("\\", "/").rpartition("/")[2]]
-            item = by_path.get(line) or (same_name[0] if len(same_name) == 1 else None)
+            item = find(line)
             if item is None:
                 raise UserError(f"{file}:{number}: {line} is not in data set {dataset.name}; pass the same data= again")
             if item.image in seen:
                 raise UserError(f"{file}:{number}: {line} is also in {seen[item.image]}; keep it in one list")
-            if item.boxes is None and name != "train_unlabeled":
+            if not item.known and name != "train_unlabeled":
                 raise UserError(f"{file}:{number}: {line} has no labels; move it to train_unlabeled.txt")
             seen[item.image] = f"{name}.txt"
             found.append(item.image)
@@ -213,20 +233,38 @@ def read_split(source: Path, dataset: DetectionSet, learnt: int = 0) -> Split:
         lists["train_unlabeled"],
         lists["val"],
         lists["test"],
-        duplicates=_known_duplicates(folder, seen),
+        duplicates=_known_duplicates(folder, find, seen),
     )
     _check_classes(split, dataset, learnt)
     return split
 
 
-def _known_duplicates(folder: Path, known: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
+def _finder(items: Sequence[LabeledImage]) -> Callable[[str], LabeledImage | None]:
+    """Function from a listed path, perhaps of another machine, to the image that it means, None if there is none."""
+    by_path = {str(item.image): item for item in items}
+    by_name: dict[str, list[LabeledImage]] = defaultdict(list)
+    for item in items:
+        by_name[item.image.name].append(item)
+
+    def find(line: str) -> LabeledImage | None:
+        *folders, name = line.replace("\\", "/").split("/")
+        same = by_name.get(name, [])
+        if len(same) > 1:  # names may repeat in the folders of train and test
+            same = [item for item in same if folders[-1:] == [item.image.parent.name]]
+        return by_path.get(line) or (same[0] if len(same) == 1 else None)
+
+    return find
+
+
+def _known_duplicates(
+    folder: Path, find: Callable[[str], LabeledImage | None], used: Container[Path]
+) -> tuple[tuple[Path, ...], ...]:
     try:
         groups = json.loads((folder / "split.json").read_text(encoding="utf-8"))["duplicates"]
     except (OSError, ValueError, KeyError):
         return ()
-    by_name = {path.name: path for path in known}
-    names = [[group.replace("\\", "/").rpartition("/")[2] for group in paths] for paths in groups]
-    return tuple(tuple(by_name[name] for name in group if name in by_name) for group in names)
+    found = [[item.image for path in group if (item := find(path)) is not None] for group in groups]
+    return tuple(tuple(image for image in group if image in used) for group in found)
 
 
 def torn_groups(split: Split, images: Sequence[Path], groups: Sequence[int]) -> int:
@@ -242,18 +280,18 @@ def torn_groups(split: Split, images: Sequence[Path], groups: Sequence[int]) -> 
     return sum(len(found) > 1 for found in sides.values())
 
 
-def _is_labeled(item: Item) -> bool:
-    return item.boxes is not None and item.split != "unlabeled"
+def _is_labeled(item: LabeledImage) -> bool:
+    return item.known and item.split != "unlabeled"
 
 
-def _units(items: Sequence[Item], groups: Sequence[int]) -> list[list[int]]:
+def _units(items: Sequence[LabeledImage], groups: Sequence[int]) -> list[list[int]]:
     members: dict[int, list[int]] = defaultdict(list)
     for i, group in zip(range(len(items)), groups, strict=True):
         members[group].append(i)
     return list(members.values())
 
 
-def _features(dataset: DetectionSet, *, splits: bool = False) -> Callable[[Sequence[int]], np.ndarray]:
+def _features(dataset: LabeledSet, *, splits: bool = False) -> Callable[[Sequence[int]], np.ndarray]:
     """Function from item indices to the number of their images per class, then defect-free and (if asked) per split."""
     nc = len(dataset.names)
     extra = ("train", "val", "test", "unlabeled", None)
@@ -262,10 +300,10 @@ def _features(dataset: DetectionSet, *, splits: bool = False) -> Callable[[Seque
         counts = np.zeros(nc + 1 + (len(extra) + 1 if splits else 0))
         for i in unit:
             item = dataset.items[i]
-            if item.boxes is not None:
+            if item.known:
                 counts[list(item.classes) or [nc]] += 1
             if splits:
-                counts[nc + 1 + (len(extra) if item.boxes is None else extra.index(item.split))] += 1
+                counts[nc + 1 + (extra.index(item.split) if item.known else len(extra))] += 1
         return counts
 
     return features
@@ -297,7 +335,7 @@ def _distribute(
     return [[units[u] for u in np.flatnonzero(home == part).tolist()] for part in range(len(sizes))]
 
 
-def _check_classes(split: Split, dataset: DetectionSet, learnt: int) -> None:
+def _check_classes(split: Split, dataset: LabeledSet, learnt: int) -> None:
     by_path = {item.image: item for item in dataset.items}
     present = {c for path in split.train_labeled for c in by_path[path].classes}
     missing = [name for i, name in enumerate(dataset.names) if i >= learnt and i not in present]
@@ -305,7 +343,7 @@ def _check_classes(split: Split, dataset: DetectionSet, learnt: int) -> None:
         anywhere = {dataset.names[c] for item in dataset.items for c in item.classes}
         unknown = [name for name in missing if name not in anywhere]
         remedy = (
-            f"label some images of it or take it out of the names ({dataset.name} has no box of it at all)"
+            f"label some images of it or take it out of the names (no image of {dataset.name} has it)"
             if unknown
             else "raise labeled= or limit=, or label more images of it"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -16,6 +18,23 @@ from dfssd.datasets.layouts import read_yolo
 from dfssd.datasets.records import Item, check_names
 from dfssd.datasets.sources import Source
 from dfssd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What a data set YAML lists.
+
+    Attributes:
+        names: Class names in id order.
+        images: Split of each image.
+        root: What its paths are relative to.
+        content: The parsed file.
+    """
+
+    names: tuple[str, ...]
+    images: dict[Path, str]
+    root: Path
+    content: dict[str, Any]
 
 
 def read_dataset_yaml(
@@ -34,6 +53,19 @@ def read_dataset_yaml(
     Raises:
         UserError: The file is no data set YAML, an entry does not exist, or an image is in two splits.
     """
+    found = read_entries(file, names, inside)
+    entries = []
+    for image, split in found.images.items():
+        label = Path(img2label_paths([str(image)])[0])
+        entries.append((image, label if label.exists() else None, split))
+    source = read_yolo(file.parent, entries, found.names, missing)
+    if not source.items and not source.problems:
+        raise UserError(f"{file}: no images behind its entries; correct path:, train: and val:")
+    return source
+
+
+def read_entries(file: Path, names: Sequence[str] | None, inside: Path | None = None) -> Entries:
+    """Read what a data set YAML lists, whatever the labels are; for arguments and errors see above."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -44,17 +76,12 @@ def read_dataset_yaml(
         content["val"] = content.pop("validation")
     names = names or _names(content, file)
     root = _root(content, file, inside)
-    entries: dict[Path, tuple[Path, Path | None, str]] = {}
+    images: dict[Path, str] = {}
     for split in ("train", "val", "test", "unlabeled"):
         for image in _images(content.get(split), root, file, split, inside):
-            label = Path(img2label_paths([str(image)])[0])
-            entry = (image, label if label.exists() else None, split)
-            if entries.setdefault(image, entry)[2] != split:
-                raise UserError(f"{file}: {image} is in both {entries[image][2]}: and {split}:; keep it in one of them")
-    source = read_yolo(file.parent, list(entries.values()), names, missing)
-    if not source.items and not source.problems:
-        raise UserError(f"{file}: no images behind its entries; correct path:, train: and val:")
-    return source
+            if images.setdefault(image, split) != split:
+                raise UserError(f"{file}: {image} is in both {images[image]}: and {split}:; keep it in one of them")
+    return Entries(tuple(names), images, root, content)
 
 
 def read_unlabeled(entries: Sequence[str]) -> tuple[list[Item], tuple[str, ...], list[tuple[Path, str]]]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dfssd.datasets.demo import draw_image
-from dfssd.datasets.duplicates import duplicate_groups
+from dfssd.datasets.duplicates import duplicate_groups, join_pairs
 
 
 @pytest.fixture
@@ -92,3 +92,8 @@ def test_flat_images_are_no_copies_of_each_other(tmp_path):
 def test_none_and_one(plates):
     assert duplicate_groups([]) == []
     assert duplicate_groups(plates[:1]) == [0]
+
+
+def test_pairs_join_into_groups_named_after_their_first_member():
+    assert join_pairs(6, [(3, 4), (1, 4), (0, 5)]) == [0, 1, 2, 1, 1, 0]
+    assert join_pairs(2, []) == [0, 1]

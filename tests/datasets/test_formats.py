@@ -205,7 +205,7 @@ def test_a_full_disk_leaves_nothing_behind(cr7_zip, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("dfssd.datasets.formats._link_or_copy", full)
+    monkeypatch.setattr("dfssd.datasets.formats.link_or_copy", full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
         load_dataset(str(cr7_zip), tmp_path / "sets")
     assert list((tmp_path / "sets").iterdir()) == []

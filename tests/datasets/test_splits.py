@@ -137,7 +137,7 @@ def test_an_unlabelled_copy_of_a_test_image_is_left_out():
 
 def test_a_class_without_labelled_images_is_told():
     data = dataset(*(item(i, [i % 3]) for i in range(60)))
-    with pytest.raises(UserError, match=r"no labelled training image of class 'd'.*has no box of it at all"):
+    with pytest.raises(UserError, match=r"no labelled training image of class 'd'.*no image of set has it"):
         split_of(data, labeled=1.0)
     data = dataset(*(item(i, [i % 4]) for i in range(60)))
     with pytest.raises(UserError, match=r"no labelled training image of class .* among 2; raise labeled="):
@@ -190,6 +190,20 @@ def test_a_split_can_be_given_back_even_from_another_machine(skewed, tmp_path):
         assert again.duplicates == split.duplicates
     moved = dataset(*(Item(Path("/other/images") / i.image.name, i.boxes, i.split) for i in skewed.items))
     assert [path.name for path in read_split(tmp_path, moved).test] == [path.name for path in split.test]
+
+
+def test_names_that_repeat_in_two_folders_are_told_apart_by_the_folder(tmp_path):
+    items = [item(i % 10, [i % 4], folder=f"images/{'train' if i < 10 else 'test'}") for i in range(20)]
+    parts = [[i.image for i in items[a:b]] for a, b in ((0, 8), (8, 10), (10, 15), (15, 20))]
+    split = Split(*map(tuple, parts), duplicates=((items[0].image, items[10].image),))
+    write_split(split, dataset(*items), tmp_path)
+    moved = [Item(Path("/other", *i.image.parts[2:]), i.boxes, i.split) for i in items]
+    again = read_split(tmp_path, dataset(*moved))
+    assert again.test == tuple(i.image for i in moved[15:])
+    assert again.duplicates == ((moved[0].image, moved[10].image),)
+    flat = [Item(Path("/flat") / f"{k}" / i.image.name, i.boxes, i.split) for k, i in enumerate(items)]
+    with pytest.raises(UserError, match=r"train_labeled\.txt:1: .*im 0\.png is not in data set"):
+        read_split(tmp_path, dataset(*flat))
 
 
 def test_wrong_lists_are_told_with_their_line(tmp_path):

@@ -1,0 +1,180 @@
+"""Images that show the same metal in any of eight poses, and test images that have such a twin in training.
+
+NEU-Seg is the reason: its 4,470 images are some 900 photographs and *composites* of them (a part of one pasted into
+another), nearly all stored four times, rotated or flipped and compressed anew, and the copies are spread over the two
+official parts. An augmentation by the same eight poses turns training images into the very images that are tested.
+
+Two images are twins if the grain (:func:`dfssd.datasets.duplicates.grain`) of a *region* agrees in one of the eight
+poses (four rotations, each also mirrored), without any shift:
+
+1. The pose with the highest correlation of the whole grain, sum(a * b), is taken if that reaches 0.15.
+2. In this pose the two images of 128x128 px are compared in 8x8 tiles, the mean of each row and column of a tile taken
+   off. A tile agrees if the correlation coefficient of the rest reaches 0.2, and counts only as part of a block of 3x3
+   agreeing tiles.
+3. Twins agree in a quarter of the tiles or more: copies in nearly all of them, composites in the pasted part.
+
+One number for the whole image would not do. Faint copies reach no more than 0.55, since they share the texture but not
+the noise of compression, and *different* strips of CR7-DET, photographed with an edge in the same place, reach 0.65: a
+straight edge is what the means of rows and columns take away. Of the pairs above 0.1:
+
+- CR7-DET: 15,861 pairs; 54 agree in 56 to 64 tiles (51 identical and 3 re-encoded copies), one in 9, the others in
+  none.
+- NEU-DET: 656 pairs; three agree in 31 to 64 tiles (seen to be copies, one of them rotated), one in 9, the others in
+  none.
+- NEU-Seg, where parts of every size are pasted: 30,268 pairs; 18,723 agree in no tile, 260 in 9 to 16, 11,285 in 18 to
+  64; of the 6,836 pairs of whole copies all but three in 24 at least.
+
+In NEU-Seg 810 of the 840 official test images have a twin in training; every threshold from 9 to 40 tiles gives this
+number. Chains of twins make 852 groups: 607 of four images, 28 of one, the others composites and their sources, the
+largest of 48. The composites matter: grouped by whole copies alone (1,129 groups), a third of the images of a drawn
+test part still have a quarter or more of their metal in training.
+
+Twins survive JPEG quality 50, half resolution and a change of brightness. Shifted crops are found as far as
+:func:`dfssd.datasets.duplicates.duplicate_groups` finds them, unrotated. Every pair is compared: 4,470 images take 36 s
+on one CPU core and 0.7 GB, twice as many four times as long.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dfssd.datasets.duplicates import SIDE, duplicate_groups, grain, join_pairs, reduced_image
+from dfssd.datasets.image_files import map_files, progress
+
+TILE_CORRELATION = 0.2
+SHARED_AREA = 0.25
+"""Share of the image that twins have in common at least."""
+
+_SCREEN = 0.15
+"""Correlation of the whole grain below which no pair is looked at; in NEU-Seg twins start at 0.18."""
+
+_TILE = 16
+"""[px]"""
+
+_BLOCK = np.ones((3, 3), dtype=np.uint8)
+"""Tiles that have to agree together."""
+
+_CHUNK = 8
+"""Images compared with all others at a time, in eight poses each: enough for a fast matrix product."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A test image that is not new to the network.
+
+    Attributes:
+        image: The test image.
+        twins: Training images that show the same metal.
+    """
+
+    image: Path
+    twins: tuple[Path, ...]
+
+
+def poses(image: np.ndarray) -> np.ndarray:
+    """An image (s, s) under the symmetries of the square: (8, s, s), four quarter turns, then those of the mirrored."""
+    return np.stack([np.rot90(side, quarter) for side in (image, image.T) for quarter in range(4)])
+
+
+def find_twins(images: Sequence[Path]) -> list[tuple[int, int]]:
+    """All pairs of images that show the same metal.
+
+    Args:
+        images: Readable image files.
+
+    Returns:
+        Sorted pairs (i, j) of indices, i < j: twins in one of eight poses, and copies by ``duplicate_groups``.
+    """
+    images = list(images)
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, group in enumerate(duplicate_groups(images)):
+        members[group].append(i)
+    pairs = {pair for group in members.values() for pair in combinations(group, 2)}
+    if len(images) > 1:
+        grains = np.stack([grain(look) for look in map_files(reduced_image, images, "Reading images")])
+        pairs.update(_twins(grains))
+    return sorted(pairs)
+
+
+def twin_groups(n: int, twins: Iterable[tuple[int, int]]) -> list[int]:
+    """Group number of each of ``n`` images, given the pairs of :func:`find_twins`; twins of twins are one group."""
+    return join_pairs(n, twins)
+
+
+def find_leaks(
+    tested: Iterable[Path], trained: Iterable[Path], images: Sequence[Path], twins: Iterable[tuple[int, int]]
+) -> list[Leak]:
+    """Test images that have a twin in training.
+
+    Args:
+        tested: Test images.
+        trained: Training images.
+        images: What the indices of ``twins`` mean.
+        twins: Pairs of :func:`find_twins`.
+
+    Returns:
+        The leaking test images in the order of ``tested``, each with its twins.
+    """
+    trained = set(trained)
+    known: dict[Path, list[Path]] = defaultdict(list)
+    for pair in twins:
+        a, b = (images[i] for i in pair)
+        known[a].append(b)
+        known[b].append(a)
+    leaks = ((image, tuple(twin for twin in known[image] if twin in trained)) for image in tested)
+    return [Leak(image, found) for image, found in leaks if found]
+
+
+def describe_leaks(leaks: Sequence[Leak], n_tested: int, shown: int = 3) -> str:
+    """One line that names the first leaking test images and their number; empty if there is none."""
+    if not leaks:
+        return ""
+    names = ", ".join(f"{_short(leak.image)} = {_short(leak.twins[0])}" for leak in leaks[:shown])
+    more = f", and {len(leaks) - shown} more" if len(leaks) > shown else ""
+    return (
+        f"{len(leaks)} of {n_tested} test images have a copy in training, perhaps rotated, mirrored or in part "
+        f"({names}{more}); the test flatters, a grouped split does not"
+    )
+
+
+def _short(image: Path) -> str:
+    return f"{image.parent.name}/{image.name}"
+
+
+def _twins(grains: np.ndarray) -> Iterable[tuple[int, int]]:
+    """Pairs (i, j), i < j, of grains (n, SIDE, SIDE) that agree in a large enough region of one pose."""
+    n = len(grains)
+    flat = grains.reshape(n, -1)
+    for i in progress(range(n), "Looking for rotated and mirrored copies", n):
+        if i % _CHUNK == 0:
+            posed = np.stack([poses(image) for image in grains[i : i + _CHUNK]])
+            alike = (posed.reshape(-1, SIDE * SIDE) @ flat[i:].T).reshape(len(posed), 8, n - i)
+        row = alike[i % _CHUNK, :, i % _CHUNK + 1 :]
+        for later in np.flatnonzero(row.max(0) >= _SCREEN).tolist():
+            j = i + 1 + later
+            if _shared_area(posed[i % _CHUNK, row[:, later].argmax()], grains[j]) >= SHARED_AREA:
+                yield i, j
+
+
+def _shared_area(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of the tiles of two grains (SIDE, SIDE) that agree together with those around them."""
+    a, b = _tiles(a), _tiles(b)
+    norm = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    agree = (a * b).sum(-1) >= np.maximum(TILE_CORRELATION * norm, 1e-9)
+    opened = cv2.morphologyEx(agree.astype(np.uint8), cv2.MORPH_OPEN, _BLOCK, borderType=cv2.BORDER_CONSTANT)
+    return float(opened.mean())
+
+
+def _tiles(image: np.ndarray) -> np.ndarray:
+    """(SIDE, SIDE) as (rows, columns, pixels of a tile), the means of rows and columns of each tile taken off."""
+    n = SIDE // _TILE
+    tiles = image.reshape(n, _TILE, n, _TILE).swapaxes(1, 2)
+    tiles = tiles - tiles.mean(2, keepdims=True)
+    return (tiles - tiles.mean(3, keepdims=True)).reshape(n, n, -1)

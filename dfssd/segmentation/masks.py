@@ -1,0 +1,276 @@
+"""From whatever ``data=`` names to a :class:`MaskSet`: images with a mask of class ids per pixel.
+
+Every source is imported once into ``data_dir/<name>-<hash>/{images,masks}/<part>/``: images and masks under one stem,
+masks as 8-bit PNG, a layout that Ultralytics reads with ``masks_dir: masks``. Files are linked where the file system
+can. Ultralytics writes its caches beside the masks it reads; this way never into the user's own folders. File names may
+repeat in two parts (300 do in NEU-Seg), thus the parts keep folders of their own.
+
+Id 0 is the background, 255 is ignored: such pixels count in no loss and no metric.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from dfssd.datasets.image_files import UNREADABLE, image_size, map_files, not_decoded, open_image, safe_names
+from dfssd.datasets.importing import (
+    check_problems,
+    content_fingerprint,
+    conversion,
+    is_converted,
+    link_or_copy,
+    opened_source,
+    resolve_source,
+    target_folder,
+    usual_names,
+)
+from dfssd.datasets.records import check_names
+from dfssd.datasets.yaml_files import read_unlabeled
+from dfssd.errors import UserError
+from dfssd.files import write_json
+from dfssd.segmentation.boundary import IGNORE
+from dfssd.segmentation.mask_sources import MASKS_DIR, MaskSource, read_mask_yaml, read_masks
+
+_CONVERSION = 1
+"""Raised when the conversion changes, so that older converted folders are not taken for current ones."""
+
+
+@dataclass(frozen=True)
+class MaskItem:
+    """One image and what is known about its pixels.
+
+    Attributes:
+        image: Absolute path.
+        mask: Absolute path of a PNG of the size of the image, class ids in one 8-bit channel; None = nothing known.
+        split: "train", "val", "test" or "unlabeled" if the source says so, else None.
+        pixels: Number of pixels of each class id, ignored ones left out; empty without a mask.
+    """
+
+    image: Path
+    mask: Path | None
+    split: str | None
+    pixels: tuple[int, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a mask."""
+        return self.mask is not None
+
+    @property
+    def classes(self) -> Counter[int]:
+        """Pixels per class id, for those that occur; the background is no class."""
+        return Counter({i: n for i, n in enumerate(self.pixels) if i and n})
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """A whole data set.
+
+    Attributes:
+        name: Short name for folders and reports.
+        names: Class names in id order, the background first.
+        items: All usable images, in a stable order.
+        skipped: (file, reason) of each image left out because ``skip_bad`` was set.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    items: tuple[MaskItem, ...]
+    skipped: tuple[tuple[Path, str], ...] = ()
+
+
+def load_masks(
+    source: str,
+    data_dir: Path,
+    *,
+    unlabeled: str | Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    skip_bad: bool = False,
+) -> MaskSet:
+    """Load the data set that ``source`` names.
+
+    Args:
+        source: A folder or .zip of images and masks: ``images/<part>/x.jpg`` with ``annotations/<part>/x.png`` as in
+            NEU-Seg, or ``masks/``, or ``labels/``, the parts optional; a semantic data set YAML of Ultralytics
+            (``path``, ``train``, ``val``, ``test``, ``masks_dir``, ``names``, ``label_mapping``), to which we add
+            ``unlabeled``; or the name of a card in ``data/*.yaml``.
+        data_dir: Folder for imported data sets.
+        unlabeled: More images without masks: folders or .txt lists, which are used in place.
+        names: Class names in id order, the background first, where the source does not carry them. Failing both, the
+            classes are ``background``, ``class_1``, ``class_2``, ... up to the highest id.
+        skip_bad: Leave out unusable images and list them in ``skipped`` instead of failing.
+
+    Returns:
+        The data set; images and masks are absolute paths.
+
+    Raises:
+        UserError: The source does not exist or is no data set; or masks are missing, cannot be read, are not of one
+            channel, not of the size of their image, or hold other ids than those of the names and 255.
+    """
+    data_dir = Path(data_dir).resolve()
+    if names is not None:
+        names = check_names(names, "names=")
+    if source == "demo":
+        raise UserError("data=demo has boxes, not masks; pass a folder, a .zip or a .yaml of images with masks")
+    path = resolve_source(source, data_dir)
+    name = path.name if path.is_dir() else path.stem
+    settings = ("masks", _CONVERSION, names, usual_names(path), skip_bad)
+    if path.is_file() and path.suffix.lower() != ".zip":
+        found = read_mask_yaml(path, names)
+        target = target_folder(data_dir, name, found.fingerprint(), settings)
+        if not is_converted(target):
+            _convert(found, target, name, path, skip_bad)
+    else:
+        target = target_folder(data_dir, name, content_fingerprint(path), settings)
+        if not is_converted(target):
+            with opened_source(path, target) as root:
+                _convert(read_masks(root, path, names), target, name, path, skip_bad, root)
+    dataset = _read_converted(target)
+    if not unlabeled:
+        return dataset
+    more = [unlabeled] if isinstance(unlabeled, str) else list(unlabeled)
+    extra, _, problems = read_unlabeled(more)
+    skipped = check_problems(problems, len(extra), ", ".join(more), skip_bad)
+    items = (*dataset.items, *(MaskItem(item.image, None, "unlabeled") for item in extra))
+    return MaskSet(dataset.name, dataset.names, items, (*dataset.skipped, *skipped))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """The ids (h, w) of a mask as they are stored, never scaled; integer or bool.
+
+    The ids of a palette image are its indices, or its grey levels if the palette is grey, as Ultralytics takes them.
+
+    Raises:
+        UserError: The file cannot be read, is compressed with loss, or has several channels.
+    """
+    try:
+        with open_image(path) as image:
+            return _ids(image, path)
+    except FileNotFoundError as e:
+        raise UserError(f"{path}: no such file; restore the mask") from e
+    except UNREADABLE as e:
+        raise UserError(f"{path}: the mask {not_decoded(e)}; replace it") from e
+
+
+def _ids(image: ImageFile, path: Path) -> np.ndarray:
+    if isinstance(image, JpegImageFile):
+        raise UserError(f"{path}: is a JPEG, which changes ids; save masks as PNG")
+    if image.mode == "P":
+        palette = np.array(image.getpalette()).reshape(-1, 3)
+        return np.asarray(image.convert("L") if (palette == palette[:, :1]).all() else image)
+    if image.mode not in {"1", "L", "I", "I;16"}:
+        raise UserError(f"{path}: has {len(image.getbands())} channels ({image.mode}); save class ids in one channel")
+    return np.asarray(image)
+
+
+def _convert(
+    source: MaskSource, target: Path, name: str, where: Path, skip_bad: bool, root: Path | None = None
+) -> None:
+    """Check all pairs and write ``target/{images,masks,dataset.json}``, whole or not at all."""
+    if source.names is not None and len(source.names) < 2:
+        raise UserError(f"{where}: one class, '{source.names[0]}'; masks need the background and a class beside it")
+    paths = _new_paths(source)
+    with conversion(target) as partial:
+        for part in {path.parent for path in paths}:
+            (partial / "images" / part).mkdir(parents=True)
+            (partial / MASKS_DIR / part).mkdir(parents=True)
+
+        def write(job: tuple[tuple[Path, Path | None, str | None], Path]) -> list[int] | str:
+            (image, mask, _), path = job
+            size = image_size(image)
+            if isinstance(size, str):
+                return f"{image}: {size}"
+            pixels = []
+            if mask is not None:
+                try:
+                    pixels = _write_mask(mask, partial / MASKS_DIR / path.with_suffix(".png"), image, size, source)
+                except UserError as e:
+                    return str(e)
+            link_or_copy(image, partial / "images" / path)
+            return pixels
+
+        found = map_files(write, list(zip(source.pairs, paths, strict=True)), f"Importing {name}")
+        results = list(zip(source.pairs, paths, found, strict=True))
+        problems = source.problems + [(pair[0], why) for pair, _, why in results if isinstance(why, str)]
+        usable = [(pair, path, pixels) for pair, path, pixels in results if not isinstance(pixels, str)]
+        problems = check_problems(problems, len(usable), where, skip_bad, root)
+        names = source.names or _numbered([pixels for _, _, pixels in usable if pixels], where)
+        listing = {
+            "name": name,
+            "names": names,
+            "items": [
+                [path.as_posix(), split, None if mask is None else pixels[: len(names)]]
+                for (_, mask, split), path, pixels in usable
+            ],
+            "skipped": [[str(file), reason] for file, reason in problems],
+        }
+        write_json(partial / "dataset.json", listing)
+
+
+def _new_paths(source: MaskSource) -> list[Path]:
+    """``<part>/<file name>`` of each image, the stem unique in its part."""
+    root = Path(os.path.commonpath([image.parent for image, _, _ in source.pairs])) if source.pairs else Path()
+    parts = [split or "all" for _, _, split in source.pairs]
+    paths = {}
+    for part in set(parts):
+        members = [i for i, own in enumerate(parts) if own == part]
+        for i, name in zip(members, safe_names([source.pairs[i][0].relative_to(root) for i in members]), strict=True):
+            paths[i] = Path(part, name)
+    return [paths[i] for i in range(len(parts))]
+
+
+def _write_mask(mask: Path, target: Path, image: Path, size: tuple[int, int], source: MaskSource) -> list[int]:
+    """Check a mask and write it with class ids; number of pixels per id, 0 to 254."""
+    ids = read_mask(mask)
+    height, width = ids.shape
+    if (width, height) != size:
+        raise UserError(f"{mask}: {width}x{height} px, but {image.name} has {size[0]}x{size[1]} px; make them agree")
+    nc = IGNORE if source.names is None else len(source.names)
+    allowed = (source.table < nc) | (source.table == IGNORE)
+    if wrong := [i for i in np.unique(ids).tolist() if not 0 <= i <= 255 or not allowed[int(i)]]:
+        shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+        named = f" ({', '.join(source.names)})" if source.names else ""
+        raise UserError(f"{mask}: holds the ids {shown}; correct them: 0 to {nc - 1}{named}, or {IGNORE} = ignored")
+    classes = source.table[ids.astype(np.uint8)]
+    if ids.dtype == np.uint8 and (classes == ids).all() and _is_grey_png(mask):
+        link_or_copy(mask, target)
+    else:
+        Image.fromarray(classes).save(target)
+    return np.bincount(classes.ravel(), minlength=256)[:IGNORE].tolist()
+
+
+def _is_grey_png(mask: Path) -> bool:
+    with open_image(mask) as image:
+        return image.mode == "L" and isinstance(image, PngImageFile)
+
+
+def _numbered(pixels: list[list[int]], where: Path) -> tuple[str, ...]:
+    """Names for ids that nobody named, given the number of pixels per id of each mask."""
+    highest = max((i for counts in pixels for i, n in enumerate(counts) if n), default=0)
+    if highest < 1:
+        raise UserError(
+            f"{where}: the masks hold only 0 and {IGNORE}, and {IGNORE} means ignored; write classes as 1, 2, ..., "
+            "or describe the data in a .yaml with label_mapping:"
+        )
+    return ("background", *(f"class_{i}" for i in range(1, highest + 1)))
+
+
+def _read_converted(folder: Path) -> MaskSet:
+    listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    items = []
+    for path, split, pixels in listing["items"]:
+        mask = None if pixels is None else folder / MASKS_DIR / Path(path).with_suffix(".png")
+        items.append(MaskItem(folder / "images" / path, mask, split, tuple(pixels or ())))
+    skipped = tuple((Path(file), reason) for file, reason in listing["skipped"])
+    return MaskSet(listing["name"], tuple(listing["names"]), tuple(items), skipped)

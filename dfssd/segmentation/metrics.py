@@ -1,0 +1,83 @@
+"""Intersection over union of predicted and true masks, from counts over a whole data set.
+
+With C[t, p] the number of pixels of true class t predicted as p, IoU of class k = C[k, k] / (sum_p C[k, p] +
+sum_t C[t, k] - C[k, k]): the sum of all intersections over the sum of all unions, not the mean over images, in which an
+image with five pixels of a defect would count as much as one full of it. Matrices add up over images and batches.
+
+Masks are compared at their own size: a prediction of another size is scaled to the mask before, never the mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dfssd.segmentation.boundary import IGNORE
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Figures of one confusion matrix; None where nothing could be measured.
+
+    Attributes:
+        iou: IoU of each class in [0, 1]; None for a class that is neither in truth nor in prediction.
+        miou_fg: Mean IoU of the defect classes, ids 1 and up.
+        miou_all: Mean IoU of all classes, the background included.
+        pixel_accuracy: Share of the pixels that are predicted right, in [0, 1].
+    """
+
+    iou: tuple[float | None, ...]
+    miou_fg: float | None
+    miou_all: float | None
+    pixel_accuracy: float | None
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, nc: int) -> np.ndarray:
+    """Count how often each true class is predicted as each class.
+
+    Args:
+        truth: True class ids, integers of any shape: 0 to nc - 1, or 255 = not counted.
+        prediction: Predicted class ids, 0 to nc - 1, of the same shape.
+        nc: Number of classes, at most 255.
+
+    Returns:
+        (nc, nc) int64 pixels, rows = truth, columns = prediction. Matrices of several images may be added.
+
+    Raises:
+        ValueError: The shapes differ, or an id is out of range.
+    """
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    if truth.shape != prediction.shape:
+        raise ValueError(f"a prediction of {prediction.shape} for a mask of {truth.shape}; scale it to the mask first")
+    counted = truth != IGNORE
+    truth, prediction = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
+    for what, ids in (("mask", truth), ("prediction", prediction)):
+        if ids.size and not 0 <= ids.min() <= ids.max() < nc:
+            raise ValueError(f"ids {ids.min()} to {ids.max()} in the {what}, but there are the classes 0 to {nc - 1}")
+    return np.bincount(nc * truth + prediction, minlength=nc * nc).reshape(nc, nc)
+
+
+def segmentation_scores(confusion: np.ndarray) -> SegmentationScores:
+    """Scores of a confusion matrix (nc, nc), which may be a sum over many images.
+
+    The means are taken over the classes that occur in the truth *or* in the prediction: a class that is seen where it
+    never is scores 0 and lowers the mean, one that is in neither has no IoU. (Ultralytics leaves out the former, too;
+    the two agree as soon as the truth holds every class.)
+
+    Raises:
+        ValueError: The matrix is not square, or has negative entries.
+    """
+    confusion = np.asarray(confusion)
+    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or (confusion < 0).any():
+        raise ValueError(f"a confusion matrix is square and never negative; given {confusion.shape}")
+    hits = np.diagonal(confusion)
+    unions = confusion.sum(0) + confusion.sum(1) - hits
+    iou = tuple(float(hit / union) if union else None for hit, union in zip(hits, unions, strict=True))
+    total = confusion.sum()
+    return SegmentationScores(iou, _mean(iou[1:]), _mean(iou), float(hits.sum() / total) if total else None)
+
+
+def _mean(values: tuple[float | None, ...]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

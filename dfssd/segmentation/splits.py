@@ -1,0 +1,114 @@
+"""The two splits of a data set with masks: the official one, to compare, and the grouped one, to know.
+
+Both are drawn by :func:`dfssd.datasets.splits.make_split`, stratified by the classes that occur in an image (images
+free of defects are a class of their own), and never tear apart a group of twins that is theirs to place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dfssd.datasets.splits import Split, make_split, read_split, write_split
+from dfssd.errors import UserError
+from dfssd.segmentation.mask_sources import MASKS_DIR
+from dfssd.segmentation.masks import MaskSet
+
+_BACKGROUNDS = 1
+"""Classes, from id 0 on, that need no training image: every image shows the background."""
+
+
+def official_split(
+    dataset: MaskSet,
+    groups: Sequence[int],
+    *,
+    labeled: float | int = 1.0,
+    limit: int | None = None,
+    ratios: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int,
+) -> Split:
+    """Train, val and test as the source has them; a part that it lacks is drawn from train.
+
+    Twins that the source itself has put on two sides stay there: :func:`dfssd.segmentation.leaks.find_leaks` names
+    them. Between train and a val part drawn from it there are none.
+
+    Args:
+        dataset: The data set.
+        groups: Group number of each item (:func:`dfssd.segmentation.leaks.twin_groups`).
+        labeled: Share of the train images that keep their masks, a float in (0, 1], or their number, an int; the
+            others are unlabelled.
+        limit: Use a stratified subset of so many images; None = all.
+        ratios: Shares of train, val and test; those of given parts are left out, so that (0.8, 0.1, 0.1) makes a ninth
+            of train val if only test is given.
+        seed: Seed of the draw.
+
+    Raises:
+        UserError: The source has neither a val nor a test part, there are too few images, or a class is without an
+            image in the labelled part.
+    """
+    if not any(item.known and item.split in {"val", "test"} for item in dataset.items):
+        raise UserError(f"{dataset.name} has no val or test part of its own; pass split=grouped to draw them")
+    return make_split(
+        dataset, labeled=labeled, limit=limit, ratios=ratios, seed=seed, groups=groups, learnt=_BACKGROUNDS
+    )
+
+
+def grouped_split(
+    dataset: MaskSet,
+    groups: Sequence[int],
+    *,
+    labeled: float | int = 1.0,
+    limit: int | None = None,
+    ratios: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int,
+) -> Split:
+    """Train, val and test drawn anew, each group of twins on one side; the parts of the source count for nothing.
+
+    All images of a group are kept, in test as well. Unlabelled images stay so, and are left out if they have a twin in
+    val or test.
+
+    Args:
+        dataset: The data set.
+        groups: Group number of each item (:func:`dfssd.segmentation.leaks.twin_groups`).
+        labeled: Share of the train images that keep their masks, a float in (0, 1], or their number, an int; the
+            others are unlabelled.
+        limit: Use a stratified subset of so many images; None = all.
+        ratios: Shares of train, val and test, met as closely as groups of several images allow.
+        seed: Seed of the draw.
+
+    Raises:
+        UserError: Too few images, or a class without an image in the labelled part.
+    """
+    items = tuple(item if item.split == "unlabeled" else replace(item, split=None) for item in dataset.items)
+    return make_split(
+        replace(dataset, items=items),
+        labeled=labeled,
+        limit=limit,
+        ratios=ratios,
+        seed=seed,
+        groups=groups,
+        learnt=_BACKGROUNDS,
+    )
+
+
+def write_mask_split(split: Split, dataset: MaskSet, folder: Path) -> Path:
+    """Write the four lists, ``split.json`` and ``data.yaml`` to ``folder``, as for boxes; return ``data.yaml``.
+
+    ``data.yaml`` names the folder of the masks, ready for plain ``yolo semantic train data=``; ``split.json`` counts
+    images and pixels of each defect class.
+    """
+    return write_split(split, dataset, folder, unit="pixels", first=_BACKGROUNDS, more={"masks_dir": MASKS_DIR})
+
+
+def read_mask_split(source: Path, dataset: MaskSet) -> Split:
+    """Read the lists that :func:`write_mask_split` wrote, perhaps on another machine.
+
+    Args:
+        source: The folder, or a file in it such as ``data.yaml``.
+        dataset: The data set; a listed image is found in it by path, else by the names of its part and file.
+
+    Raises:
+        UserError: A list is missing, names an unknown image, an image without mask, or one of another list.
+    """
+    return read_split(source, dataset, learnt=_BACKGROUNDS)
