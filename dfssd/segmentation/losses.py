@@ -147,7 +147,13 @@ class SegmentationLoss:
         self.tau = check_positive("tau", tau)
 
     def __call__(
-        self, logits: Tensor, mask: Tensor, *, maps: Tensor | None = None, teacher: Tensor | None = None
+        self,
+        logits: Tensor,
+        mask: Tensor,
+        *,
+        maps: Tensor | None = None,
+        teacher: Tensor | None = None,
+        taught: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch.
 
@@ -156,6 +162,7 @@ class SegmentationLoss:
             mask: Class ids, (N, H, W), integer: 0 to nc - 1, or 255 for ignored pixels.
             maps: Distance maps, (N, nc - 1, H, W).
             teacher: Logits of the teacher, (N, nc, H, W).
+            taught: Pixels for :func:`kd`, (N, H, W) bool; None: those that are not ignored.
 
         Returns:
             The weighted sum, scalar in at least fp32, and its detached parts ``ce``, ``dice``, ``boundary`` and ``kd``:
@@ -164,6 +171,21 @@ class SegmentationLoss:
         Raises:
             ValueError: Shapes do not fit, the mask is not of integers, or ``maps`` or ``teacher`` is needed.
         """
+        parts = self.parts(logits, mask, maps=maps, teacher=teacher, taught=taught)
+        total = torch.stack(list(parts.values())).sum()
+        zero = torch.zeros_like(total)
+        return total, {name: parts.get(name, zero).detach() for name in self.weights}
+
+    def parts(
+        self,
+        logits: Tensor,
+        mask: Tensor,
+        *,
+        maps: Tensor | None = None,
+        teacher: Tensor | None = None,
+        taught: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The weighted losses of weight above 0, each with its own gradient; arguments and errors as for a call."""
         parts: dict[str, Tensor] = {}
         if self.weights["ce"]:
             parts["ce"] = cross_entropy(logits, mask)
@@ -176,11 +198,9 @@ class SegmentationLoss:
         if self.weights["kd"]:
             if teacher is None:
                 raise ValueError("distillation needs the logits of a teacher; without one, set kd=0")
-            parts["kd"] = kd(logits, teacher, mask, self.tau)
-        parts = {name: self.weights[name] * value for name, value in parts.items()}
-        total = torch.stack(list(parts.values())).sum()
-        zero = torch.zeros_like(total)
-        return total, {name: parts.get(name, zero).detach() for name in self.weights}
+            where = mask if taught is None else torch.where(taught, 0, IGNORE)
+            parts["kd"] = kd(logits, teacher, where, self.tau)
+        return {name: self.weights[name] * value for name, value in parts.items()}
 
 
 def _check_mask(logits: Tensor, mask: Tensor) -> None:

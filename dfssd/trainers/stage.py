@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
@@ -41,15 +41,53 @@ LEARNT = 0.02
 """Validation mAP50-95 below which a network has not begun to find anything."""
 
 
+_Settings = TypeVar("_Settings", bound="CommonSettings")
+
+
 @dataclass(frozen=True)
-class StageSettings:
-    """What a stage's training needs beyond Ultralytics' own arguments.
+class CommonSettings:
+    """What any stage's training needs beyond Ultralytics' own arguments.
 
     Attributes:
         batches_per_epoch: Length of an epoch [batches].
         unlabeled_share: Share of unlabelled images in each batch, [0, 1).
         cpu_bf16: Run the forward passes under bf16 autocast on the CPU.
         unlabeled: List file of the unlabelled images; empty without any.
+        freeze_bn: Keep the running statistics of the normalisations.
+        selftest_steps: Batches in which every term is checked for signal.
+    """
+
+    batches_per_epoch: int
+    unlabeled_share: float = 0.0
+    cpu_bf16: bool = False
+    unlabeled: str = ""
+    freeze_bn: bool = False
+    selftest_steps: int = 3
+
+    @staticmethod
+    def path(stage_dir: str | Path) -> Path:
+        """Where the settings of the stage in ``stage_dir`` lie."""
+        stage_dir = Path(stage_dir)
+        return stage_dir.with_name(f"{stage_dir.name}.yaml")
+
+    def write(self, stage_dir: str | Path) -> None:
+        """Write the settings beside ``stage_dir``."""
+        tree = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        write_yaml(self.path(stage_dir), tree)
+
+    @classmethod
+    def read(cls: type[_Settings], stage_dir: str | Path) -> _Settings:
+        """Read the settings of the stage in ``stage_dir``."""
+        tree = read_yaml(cls.path(stage_dir))
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class StageSettings(CommonSettings):
+    """What a detector's training needs.
+
+    Attributes:
         pseudo: Folder of the pseudo-labels made before the training; empty without any.
         pseudo_mode: ``offline`` (boxes of that folder), ``online`` (boxes of the teacher's forward pass) or ``both``.
         thresholds: Rule of the class thresholds for online boxes.
@@ -62,18 +100,12 @@ class StageSettings:
         terms: Active terms with their options.
         balance: The weights of the terms follow from their gradients.
         new_only: The labels speak of the classes that the teacher does not know, and of nothing else.
-        freeze_bn: Keep the running statistics of the normalisations.
         unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
         unsup_schedule: Schedule of that weight.
-        selftest_steps: Batches in which every term is checked for signal.
         guard: Validation mAP50-95 of the baseline by epoch; empty without guard.
         guard_patience: Epochs below the baseline before the guard acts.
     """
 
-    batches_per_epoch: int
-    unlabeled_share: float = 0.0
-    cpu_bf16: bool = False
-    unlabeled: str = ""
     pseudo: str = ""
     pseudo_mode: str = "offline"
     thresholds: dict[str, float] = field(default_factory=dict)
@@ -86,29 +118,10 @@ class StageSettings:
     terms: dict[str, dict[str, Any]] = field(default_factory=dict)
     balance: bool = False
     new_only: bool = False
-    freeze_bn: bool = False
     unsup_weight: float = 1.0
     unsup_schedule: str = "constant"
-    selftest_steps: int = 3
     guard: tuple[float, ...] = ()
     guard_patience: int = 5
-
-    @staticmethod
-    def path(stage_dir: str | Path) -> Path:
-        """Where the settings of the stage in ``stage_dir`` lie."""
-        stage_dir = Path(stage_dir)
-        return stage_dir.with_name(f"{stage_dir.name}.yaml")
-
-    def write(self, stage_dir: str | Path) -> None:
-        """Write the settings beside ``stage_dir``."""
-        tree = asdict(self)
-        write_yaml(self.path(stage_dir), {**tree, "layers": list(self.layers), "guard": list(self.guard)})
-
-    @classmethod
-    def read(cls, stage_dir: str | Path) -> StageSettings:
-        """Read the settings of the stage in ``stage_dir``."""
-        tree: dict[str, Any] = read_yaml(cls.path(stage_dir))
-        return cls(**{**tree, "layers": tuple(tree["layers"]), "guard": tuple(tree["guard"])})
 
 
 class StageTrainer(DetectionTrainer):
@@ -116,13 +129,18 @@ class StageTrainer(DetectionTrainer):
 
     last: Path
     best: Path
+    settings: CommonSettings
+
+    SETTINGS: type[CommonSettings] = StageSettings
+    SCORE = ("val_map50_95", "metrics/mAP50-95(B)")
+    """What the best epoch is best in: its name in the summary and its column in ``results.csv``."""
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""
         super().__init__(cfg, overrides, _callbacks)
         if overrides and "amp" in overrides:  # a resume keeps the checkpoint's value, which another device may refuse
             self.args.amp = overrides["amp"]
-        self.settings = StageSettings.read(self.save_dir)
+        self.settings = self.SETTINGS.read(self.save_dir)
         self.batches_done = 0
         for callback in (StageTrainer._use_cores, StageTrainer._align_sampler, StageTrainer._trim_csv):
             self.add_callback("on_train_start", callback)
@@ -279,7 +297,8 @@ class StageTrainer(DetectionTrainer):
     def summary(self) -> dict[str, Any]:
         """What this training really did, for ``results.json`` (see docs/results.md)."""
         rows = read_results_csv(self.csv)
-        scores = [float(row.get("metrics/mAP50-95(B)") or 0) for row in rows]
+        name, column = self.SCORE
+        scores = [float(row.get(column) or 0) for row in rows]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
         return {
             "epochs": self.epochs,
@@ -290,8 +309,8 @@ class StageTrainer(DetectionTrainer):
             "optimizer": type(self.optimizer).__name__,
             "lr0": self.args.lr0,
             "best_epoch": None if best is None else best + 1,
-            "val_map50_95": None if best is None else scores[best],
-            "val_map50_95_by_epoch": scores,
+            name: None if best is None else scores[best],
+            f"{name}_by_epoch": scores,
         }
 
     @staticmethod

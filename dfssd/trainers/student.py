@@ -30,7 +30,7 @@ from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 from dfssd.trainers.guard import Guard
 from dfssd.trainers.selftest import SignalSelfTest
-from dfssd.trainers.stage import StageTrainer
+from dfssd.trainers.stage import StageSettings, StageTrainer
 from dfssd.verdict import noise_of
 
 
@@ -47,6 +47,7 @@ class StudentTrainer(StageTrainer):
     """
 
     model: Any
+    settings: StageSettings
     selftest: SignalSelfTest  # from the start of the training on
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):

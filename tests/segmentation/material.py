@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from tests.datasets.material import write_picture
@@ -38,3 +39,33 @@ def neu_seg(root: Path, train: int = 4, test: int = 2) -> Path:
             write_mask(root / "annotations" / part / f"{i:06d}.png", ids(seed))
     (root / "README.md").write_text("# NEU-Seg\n")
     return root
+
+
+def defects(seed: int, side: int = 64, nc: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """An image (side, side, 3) on which each defect class has a grey of its own, and its mask."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((side, side), np.uint8)
+    for c in range(1, nc):
+        y, x = rng.integers(0, side // 2, 2)
+        mask[y : y + side // 3, x : x + side // 4] = c
+    image = np.repeat((40 + 60 * mask)[..., None], 3, 2) + rng.integers(0, 10, (side, side, 3))
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def mask_data(root: Path, *, side: int = 64, train: int = 4, val: int = 2, unlabeled: int = 3) -> Path:
+    """A semantic data YAML with lists, as ``write_mask_split`` writes them; ``unlabeled.txt`` lies beside it."""
+    lists = {}
+    for first, (part, n) in enumerate((("train", train), ("val", val), ("unlabeled", unlabeled))):
+        files = []
+        for i in range(n):
+            image, mask = defects(100 * first + i, side)
+            files.append(root / "images" / part / f"{i}.png")
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(files[-1])
+            if part != "unlabeled":
+                write_mask(root / "masks" / part / f"{i}.png", mask)
+        lists[part] = root / f"{part}.txt"
+        lists[part].write_text("\n".join(map(str, files)) + "\n")
+    content = {"path": str(root), "train": "train.txt", "val": "val.txt", "test": "val.txt", "masks_dir": "masks"}
+    (root / "data.yaml").write_text(yaml.safe_dump({**content, "names": dict(enumerate(NEU_NAMES))}))
+    return root / "data.yaml"

@@ -1,0 +1,90 @@
+"""The loss of MFF-Metal in the shape that Ultralytics' trainer asks for, with a look at what each part teaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfssd.segmentation.boundary import IGNORE
+from dfssd.segmentation.losses import SegmentationLoss, cross_entropy
+from dfssd.segmentation.model import full_resolution
+
+AUXILIARY = 0.4
+"""Weight of the cross entropy of an auxiliary head, that of Ultralytics."""
+
+
+class BatchLoss:
+    """Callable ``(output of a model, batch) -> (loss, parts)``, loss = N * weighted sum, as in Ultralytics' own losses.
+
+    Its trainer sums losses over the images of a batch, hence the factor N.
+
+    Attributes:
+        probe: Measure in the next call what each part teaches.
+        gradients: Part -> norm of its gradient at the logits, of the last call with ``probe``.
+        values: Part -> its value there.
+        asked: The parts that had something to teach there: for distillation a pixel of an image, for the boundary a
+            distance map that is not 0, for the others a pixel of known class.
+    """
+
+    def __init__(self, loss: SegmentationLoss, *, auxiliary: bool = False):
+        """Set what is computed.
+
+        Args:
+            loss: The weighted losses.
+            auxiliary: The model answers in training with a second tensor of logits, which gets a cross entropy
+                of its own (part ``aux``), as Ultralytics' models do.
+        """
+        self.loss, self.auxiliary = loss, auxiliary
+        self.probe = False
+        self.gradients: dict[str, float] = {}
+        self.values: dict[str, float] = {}
+        self.asked: set[str] = set()
+
+    def __call__(self, output: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one batch.
+
+        Args:
+            output: Logits (N, nc, h, w), or (logits, auxiliary logits); brought to the size of the masks.
+            batch: ``semantic_mask`` (N, H, W), and as far as the weights ask for them ``boundary_maps``
+                (N, nc - 1, H, W) and ``teacher_logits`` (N, nc, H', W'); perhaps ``taught`` (N, H, W) bool.
+
+        Returns:
+            The loss, a scalar, and its detached parts by name, always the same names.
+        """
+        mask = batch["semantic_mask"]
+        logits = full_resolution(output, mask.shape[1:]).float()  # a gradient of 1e-8 is 0 in half precision
+        teacher = batch.get("teacher_logits")
+        parts = self.loss.parts(
+            logits,
+            mask,
+            maps=batch.get("boundary_maps"),
+            teacher=None if teacher is None else full_resolution(teacher, mask.shape[1:]),
+            taught=batch.get("taught"),
+        )
+        if self.probe:
+            self._look(parts, logits, batch)
+        names = list(self.loss.weights)
+        if self.auxiliary:
+            names.append("aux")
+            if isinstance(output, (tuple, list)):  # in training only
+                parts["aux"] = AUXILIARY * cross_entropy(full_resolution(output[1], mask.shape[1:]), mask)
+        total = torch.stack(list(parts.values())).sum()
+        zero = torch.zeros_like(total)
+        return total * len(mask), {name: parts.get(name, zero).detach() for name in names}
+
+    def _look(self, parts: dict[str, Tensor], logits: Tensor, batch: dict[str, Any]) -> None:
+        known = bool((batch["semantic_mask"] != IGNORE).any())
+        speaks = {
+            "boundary": "boundary_maps" in batch and bool(batch["boundary_maps"].any()),
+            "kd": bool(batch["taught"].any()) if "taught" in batch else known,
+        }
+        self.asked = {name for name in parts if speaks.get(name, known)}
+        self.values = {name: float(value) for name, value in parts.items()}
+        self.gradients = {
+            name: float(torch.autograd.grad(value, logits, retain_graph=True)[0].norm())
+            if logits.requires_grad
+            else 0.0
+            for name, value in parts.items()
+        }

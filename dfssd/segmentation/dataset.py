@@ -1,0 +1,124 @@
+"""Images with masks, and images without, as Ultralytics datasets with our own views.
+
+It differs from Ultralytics' semantic dataset in training:
+
+* the long side is scaled to ``imgsz``, as in validation and prediction (Ultralytics scales the short side in training
+  alone: a strip of 1600x256 px would be learnt six times as large as it is tested), and the rest of the square ignored;
+* the views are those of :mod:`dfssd.segmentation.views`, instead of mosaics and the like;
+* distance maps for the boundary loss are computed from the mask as it is seen, if asked for;
+* images without masks take part: all their pixels are unknown, and still are what a teacher can teach.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset
+from ultralytics.data.dataset import SemanticDataset, YOLODataset
+
+from dfssd.datasets.semi import MixedDataset
+from dfssd.segmentation.boundary import IGNORE, distance_maps
+from dfssd.segmentation.views import Views, pad_to_square
+
+
+class MaskDataset(SemanticDataset):
+    """Images with masks.
+
+    ``data`` is an Ultralytics data dictionary with ``masks_dir``, and for training with ``symmetries`` and ``jitter``
+    (see :class:`~dfssd.segmentation.views.Views`) and ``boundary``, whether distance maps are wanted.
+
+    Training samples hold ``img`` (3, S, S) uint8 RGB, ``semantic_mask`` (S, S) int32, ``taught`` (S, S) bool, the
+    pixels that a teacher speaks of, and perhaps ``boundary_maps`` (nc - 1, S, S) float32. Others are Ultralytics' own.
+    """
+
+    def load_image(self, i: int, rect_mode: bool = True) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+        """Image (h, w, 3), its size in the file and here (height, width); the long side is ``imgsz``."""
+        return YOLODataset.load_image(self, i, rect_mode=rect_mode)
+
+    def build_transforms(self, hyp: Any) -> Any:
+        """Our view in training, Ultralytics' letterbox otherwise."""
+        if not self.augment:
+            return super().build_transforms(hyp)
+        self.views = Views(symmetries=self.data.get("symmetries", True), jitter=self.data.get("jitter", 0.2))
+        return self._view
+
+    def _view(self, label: dict[str, Any]) -> dict[str, Any]:
+        image, mask, real = pad_to_square(label["img"], label["semantic_mask"], self.imgsz)
+        image, (mask, real) = self.views(np.ascontiguousarray(image[..., ::-1]), [mask, real])
+        sample = {
+            "im_file": label["im_file"],
+            "ori_shape": label["ori_shape"],
+            "img": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "semantic_mask": torch.from_numpy(mask.astype(np.int32)),
+            "taught": torch.from_numpy(self._taught(mask, real)),
+        }
+        if self.data.get("boundary"):
+            sample["boundary_maps"] = torch.from_numpy(distance_maps(mask, len(self.data["names"])))
+        return sample
+
+    def _taught(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
+        """Pixels with a known class: who ignores the others in a mask wants nothing to be learnt there."""
+        return mask != IGNORE
+
+
+class UnlabeledDataset(MaskDataset):
+    """Images without masks, for training: every pixel has the id 255, and a teacher speaks of all of them."""
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """A label dictionary per image; there is nothing to read."""
+        return [
+            {
+                "im_file": file,
+                "mask_file": "",
+                "mode": "L",
+                "cls": np.zeros(0, np.float32),
+                "bboxes": np.zeros((0, 4), np.float32),
+                "segments": [],
+                "normalized": True,
+                "bbox_format": "xywh",
+            }
+            for file in self.im_files
+        ]
+
+    def load_mask(self, index: int, image_shape: tuple[int, int] | None = None) -> np.ndarray:
+        """A mask of ``image_shape`` (h, w) of which nothing is known, uint8."""
+        assert image_shape is not None, "without a mask file the size must be given"
+        return np.full(image_shape, IGNORE, np.uint8)
+
+    def _taught(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
+        """Pixels of the image."""
+        return real == 1
+
+
+class MixedMaskDataset(MixedDataset):
+    """Images with masks, then (optionally) images without; each sample gets ``labeled`` (bool)."""
+
+    datasets: list[Any]
+
+    def __init__(self, labeled: MaskDataset, unlabeled: UnlabeledDataset | None = None):
+        """Put the two datasets side by side; indices below ``len(labeled)`` are labelled."""
+        super().__init__(labeled, unlabeled)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The sample of the dataset that it lies in, with the flag ``labeled``."""
+        return {**ConcatDataset.__getitem__(self, index), "labeled": torch.tensor(index < self.n_labeled)}
+
+    @staticmethod
+    def collate_fn(samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch: tensors stacked, ``im_file`` and ``ori_shape`` as lists."""
+        columns = {key: [sample[key] for sample in samples] for key in samples[0]}
+        return {k: torch.stack(v) if isinstance(v[0], torch.Tensor) else v for k, v in columns.items()}
+
+    @property
+    def labels(self) -> list[dict[str, Any]]:
+        """The label dictionaries of the images with masks, as Ultralytics' plots and class weights read them."""
+        return self.datasets[0].labels
+
+    def load_mask(self, index: int, image_shape: tuple[int, int] | None = None) -> np.ndarray:
+        """The mask of entry ``index`` of :attr:`labels`, (h, w) uint8."""
+        return self.datasets[0].load_mask(index, image_shape)
+
+    def close_mosaic(self, hyp: Any) -> None:
+        """Nothing to stop: there are no mosaics."""

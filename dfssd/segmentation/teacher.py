@@ -1,0 +1,61 @@
+"""A trained segmentation model that is only asked any more."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfssd.distillation.pair import state_hash
+from dfssd.errors import UserError
+from dfssd.segmentation.model import full_resolution, load_semantic
+
+
+class SegmentationTeacher:
+    """Frozen, in evaluation mode, its normalisations folded into the convolutions.
+
+    It stands beside the student, not in it: nothing of it can get into an optimizer, a moving average or a checkpoint.
+    Any model of Ultralytics' semantic task will do.
+    """
+
+    def __init__(self, path: str | Path, names: dict[int, str], device: torch.device):
+        """Load a checkpoint.
+
+        Args:
+            path: The checkpoint.
+            names: Class names of the student by id.
+            device: Where to run.
+
+        Raises:
+            UserError: The file is no segmentation model, or knows other classes.
+        """
+        model = load_semantic(path)
+        if len(model.names) != len(names):
+            raise UserError(
+                f"teacher {path} has {len(model.names)} classes, but the data {len(names)}; train it on the same ones"
+            )
+        if differing := [f"{model.names[i]} for {name}" for i, name in names.items() if model.names[i] != name]:
+            raise UserError(f"teacher {path} has other classes, or another order: {', '.join(differing)}")
+        model = model.fuse(verbose=False).to(device).eval()
+        self.model = model.to(memory_format=torch.channels_last).requires_grad_(False)
+        self.stride = int(model.stride.max())
+        self._hash = state_hash(self.model)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, nc, H, W) of images (N, 3, H, W) in [0, 1].
+
+        If its stride does not divide the size, the teacher sees the images enlarged to the next size that it does.
+        """
+        size = images.shape[2:]
+        fitting = [math.ceil(side / self.stride) * self.stride for side in size]
+        if fitting != list(size):
+            images = F.interpolate(images, fitting, mode="bilinear", align_corners=False)
+        return full_resolution(self.model(images), size)
+
+    def unchanged(self) -> bool:
+        """Whether every parameter and buffer is bit for bit what it was when it was loaded."""
+        return state_hash(self.model) == self._hash

@@ -1,0 +1,223 @@
+"""Training of a segmentation model, with or without a teacher: the stage trainer for Ultralytics' semantic task.
+
+It differs from ``SemanticSegmentationTrainer`` in what :class:`~dfssd.trainers.stage.StageTrainer` brings (batches per
+epoch, whole checkpoints, bf16 on CPUs), and in these:
+
+* the loss is :class:`~dfssd.segmentation.losses.SegmentationLoss`, on labelled and unlabelled images in one batch;
+* images keep their size if the stride of the network divides it, 200 px for a stride of 8: Ultralytics would go to the
+  next multiple of 32;
+* the best epoch is the one with the highest mean IoU of the defects, at the masks' own size;
+* the learning rate can fall in steps.
+
+The teacher never becomes part of the model: its logits come with the batch.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim.lr_scheduler import LambdaLR
+from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
+from ultralytics.utils import DEFAULT_CFG
+from ultralytics.utils.checks import check_imgsz
+from ultralytics.utils.torch_utils import unwrap_model
+
+from dfssd.errors import UserError
+from dfssd.segmentation.criterion import BatchLoss
+from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
+from dfssd.segmentation.losses import SegmentationLoss
+from dfssd.segmentation.model import build_model
+from dfssd.segmentation.selftest import SegmentationSelfTest
+from dfssd.segmentation.teacher import SegmentationTeacher
+from dfssd.segmentation.validator import MIOU_FG, MaskMetrics, MaskValidator
+from dfssd.trainers.stage import CommonSettings, StageTrainer, read_results_csv
+
+LR_STEPS = (1 / 3, 0.4, 0.5, 260 / 300)
+"""The published halvings of the learning rate: epochs 100, 120, 150 and 260 of 300."""
+
+
+@dataclass(frozen=True)
+class SegmentationSettings(CommonSettings):
+    """What a segmentation training needs beyond Ultralytics' own arguments.
+
+    Attributes:
+        teacher: Checkpoint of the teacher; empty without one.
+        ce: Weight of the cross entropy.
+        dice: Weight of Dice, for each class.
+        boundary: Weight of the boundary loss; 0 computes no distance maps.
+        kd: Weight of the distillation; it needs a teacher.
+        tau: Temperature of the distillation.
+        symmetries: Show images in all eight poses of the square.
+        jitter: Probability of other colours, [0, 1].
+        lr_steps: When the learning rate falls, in shares of all epochs, (0, 1); empty: as Ultralytics does it.
+        lr_factor: What it is multiplied by each time, (0, 1].
+    """
+
+    teacher: str = ""
+    ce: float = 1.0
+    dice: float = 0.0333
+    boundary: float = 1e-4
+    kd: float = 0.0
+    tau: float = 0.7
+    symmetries: bool = True
+    jitter: float = 0.2
+    lr_steps: tuple[float, ...] = LR_STEPS
+    lr_factor: float = 0.5
+
+    def loss(self) -> SegmentationLoss:
+        """The loss of the training.
+
+        Raises:
+            UserError: A value is out of range, distillation has no teacher, or unlabelled images no distillation.
+        """
+        if self.kd and not self.teacher:
+            raise UserError("distillation (kd > 0) needs a teacher; name one, or set kd=0")
+        if self.unlabeled and not self.kd:
+            raise UserError("unlabelled images teach only through a teacher; set kd > 0, or leave them out")
+        if not all(0 < share < 1 for share in self.lr_steps) or not 0 < self.lr_factor <= 1:
+            raise UserError("lr_steps are shares of the epochs between 0 and 1, and lr_factor is above 0 and at most 1")
+        try:
+            return SegmentationLoss(ce=self.ce, dice=self.dice, boundary=self.boundary, kd=self.kd, tau=self.tau)
+        except ValueError as e:
+            raise UserError(str(e)) from e
+
+
+class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
+    """Trains a segmentation model; a teacher, unlabelled images and the weights come from its settings.
+
+    ``model`` may be anything that :func:`~dfssd.segmentation.model.build_model` takes; ``data`` is a semantic data YAML
+    with ``masks_dir``.
+    """
+
+    SETTINGS = SegmentationSettings
+    SCORE = ("val_miou_fg", MIOU_FG)
+
+    settings: SegmentationSettings
+    model: Any
+    selftest: SegmentationSelfTest  # from the start of the training on
+
+    def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
+        """Build the stage trainer, check the settings, and load the teacher.
+
+        Raises:
+            UserError: The settings do not fit together, or the teacher does not fit the data.
+        """
+        super().__init__(cfg, overrides, _callbacks)
+        self.batch_loss = self.settings.loss()
+        if not self.data.get("masks_dir"):
+            raise UserError(f"{self.args.data} has no entry masks_dir:; name the folder that holds the masks")
+        self.teacher = (
+            SegmentationTeacher(self.settings.teacher, self.data["names"], self.device) if self.settings.kd else None
+        )
+        self.add_callback("on_pretrain_routine_end", SemanticStageTrainer._attach)
+        self.add_callback("on_train_batch_end", SemanticStageTrainer._check_batch)
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """The model that ``cfg`` names, with ``weights`` as far as they fit."""
+        model = build_model(cfg, self.data["nc"], self.data["names"])
+        if weights is not None:
+            model.load(weights, verbose=verbose)
+        return model
+
+    def set_model_attributes(self) -> None:
+        """Class count, names and arguments; and the size of the images, before Ultralytics rounds it."""
+        super().set_model_attributes()
+        stride = int(self.model.stride.max())
+        self._size = check_imgsz(self.args.imgsz, stride=stride, floor=stride, max_dim=1), stride
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """The stage's loader, for images of the size that the network's own stride allows."""
+        self.args.imgsz, self.stride = self._size
+        return super().get_dataloader(dataset_path, batch_size, rank, mode)
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> MaskDataset:
+        """Images with masks: our views in training, each in full otherwise."""
+        return self._dataset(MaskDataset, img_path, augment=mode == "train", batch_size=batch, prefix=f"{mode}: ")
+
+    def build_train_dataset(self, labeled: Any) -> MixedMaskDataset:
+        """Images with masks plus, if there are any, those without."""
+        if not self.settings.unlabeled:
+            return MixedMaskDataset(labeled)
+        size = labeled.batch_size
+        path = self.settings.unlabeled
+        return MixedMaskDataset(
+            labeled, self._dataset(UnlabeledDataset, path, augment=True, batch_size=size, prefix="unlabeled: ")
+        )
+
+    def _dataset(self, kind: type[MaskDataset], path: str, *, augment: bool, **kwargs: Any) -> Any:
+        s = self.settings
+        return kind(
+            img_path=path,
+            imgsz=self.args.imgsz,
+            augment=augment,
+            hyp=self.args,
+            rect=not augment,
+            cache=self.args.cache or None,
+            stride=self._size[1],
+            pad=0.0,
+            data={**self.data, "symmetries": s.symmetries, "jitter": s.jitter, "boundary": s.boundary > 0},
+            task="semantic",
+            **kwargs,
+        )
+
+    def preprocess_batch(self, batch: dict) -> dict:
+        """The stage's preprocessing; then ask the teacher."""
+        batch = super().preprocess_batch(batch)
+        if self.teacher is not None:
+            batch["teacher_logits"] = self.teacher(batch["img"])
+        return batch
+
+    def _setup_scheduler(self) -> None:
+        """Steps instead of Ultralytics' line, if the settings have some; its warm-up multiplies by the same factor."""
+        steps, factor = self.settings.lr_steps, self.settings.lr_factor
+        if not steps:
+            super()._setup_scheduler()
+            return
+        self.lf = lambda epoch: factor ** sum(epoch >= round(share * self.epochs) for share in steps)
+        self.scheduler = LambdaLR(self.optimizer, lr_lambda=self.lf)
+
+    def get_validator(self) -> MaskValidator:
+        """A validator that compares at the masks' own size."""
+        validator = MaskValidator(
+            self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks
+        )
+        validator.metrics = MaskMetrics(self.data["names"])
+        return validator
+
+    @staticmethod
+    def _attach(trainer: SemanticStageTrainer) -> None:
+        """Give the model its loss.
+
+        Done when the moving average exists, which would copy it, otherwise. That gets one for validation, where there
+        is neither a teacher nor a distance map: ``val/kd`` and ``val/boundary`` are always 0.
+        """
+        model, loss = unwrap_model(trainer.model), trainer.batch_loss
+        auxiliary = getattr(model.model[-1], "aux_head", None) is not None
+        model.criterion = BatchLoss(loss, auxiliary=auxiliary)
+        weights = {name: loss.weights[name] for name in ("ce", "dice")}
+        if not any(weights.values()):  # a training by the teacher alone: how well its masks are met is worth a look
+            weights["ce"] = 1.0
+        trainer.ema.ema.criterion = BatchLoss(SegmentationLoss(**weights, boundary=0, kd=0), auxiliary=auxiliary)
+        trainer.selftest = SegmentationSelfTest(model.criterion, trainer.teacher, steps=trainer.settings.selftest_steps)
+
+    @staticmethod
+    def _check_batch(trainer: SemanticStageTrainer) -> None:
+        trainer.selftest.check_batch(trainer.epoch)
+
+    def save_model(self) -> Any:
+        """The stage's checkpoint, written only if the self-test passes."""
+        self.selftest.check_before_checkpoint()
+        return super().save_model()
+
+    def summary(self) -> dict[str, Any]:
+        """The stage's summary with ``losses``, the mean of each loss by epoch, and the self-test."""
+        rows = read_results_csv(self.csv)
+        losses = {
+            name: {"weight": weight, "by_epoch": [float(row[f"train/{name}"]) for row in rows]}
+            for name, weight in self.batch_loss.weights.items()
+            if weight
+        }
+        size = {"imgsz": self.args.imgsz, "parameters": sum(p.numel() for p in unwrap_model(self.model).parameters())}
+        return {**super().summary(), **size, "losses": losses, "selftest": self.selftest.result}

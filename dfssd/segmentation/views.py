@@ -1,0 +1,84 @@
+"""Views of a training image: the eight symmetries of the square, and now and then other colours.
+
+Surfaces have no up and down, so each symmetry shows what might as well have been photographed. What belongs to an image
+pixel by pixel moves with it; nothing is interpolated.
+"""
+
+from __future__ import annotations
+
+import random
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from dfssd.segmentation.boundary import IGNORE
+
+PADDING = 114
+"""Grey of what is added around an image, as by Ultralytics' letterbox."""
+
+
+class Views:
+    """Random views of an image with its mask.
+
+    The random numbers come from Python's ``random``, which Ultralytics seeds in every loader worker.
+    """
+
+    def __init__(self, *, symmetries: bool = True, jitter: float = 0.2):
+        """Set what changes.
+
+        Args:
+            symmetries: Rotate by quarter turns and mirror, all eight results equally often.
+            jitter: Probability, in [0, 1], of other colours: brightness, contrast and saturation by factors of 0.76
+                to 1.24, hue by up to 0.06 of the circle.
+
+        Raises:
+            ValueError: ``jitter`` is outside its range.
+        """
+        if not 0 <= jitter <= 1:
+            raise ValueError(f"jitter={jitter} must be in [0, 1]")
+        strength = {"brightness": (0.76, 1.24), "contrast": (0.76, 1.24), "saturation": (0.76, 1.24)}
+        parts: list[A.BasicTransform] = [A.ColorJitter(**strength, hue=(-0.06, 0.06), p=jitter)]
+        if symmetries:
+            parts.append(A.D4(p=1))
+        self.transform = A.Compose(parts)
+
+    def __call__(self, image: np.ndarray, masks: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """One view.
+
+        Args:
+            image: (S, S, 3) uint8, RGB.
+            masks: Arrays (S, S), uint8, that belong to its pixels.
+
+        Returns:
+            The image and the arrays, seen the same way; the given ones stay as they are.
+        """
+        self.transform.set_random_seed(random.getrandbits(32))
+        seen = self.transform(image=image, masks=masks)
+        return seen["image"], list(seen["masks"])
+
+
+def pad_to_square(image: np.ndarray, mask: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre an image in a square, so that images of all shapes fit one batch.
+
+    Args:
+        image: (h, w, 3) uint8.
+        mask: Class ids (h, w), uint8.
+        side: Of the square [px], at least h and w.
+
+    Returns:
+        Image (side, side, 3) in grey surroundings, mask (side, side) with ignored ones, and (side, side) uint8, 1 on
+        the image and 0 around it.
+    """
+    h, w = mask.shape
+    top, left = (side - h) // 2, (side - w) // 2
+    edges = (top, side - h - top, left, side - w - left)
+    real = np.ones((h, w), np.uint8)
+    if not any(edges):
+        return image, mask, real
+    border = cv2.BORDER_CONSTANT
+    return (
+        cv2.copyMakeBorder(image, *edges, border, value=(PADDING,) * 3),
+        cv2.copyMakeBorder(mask, *edges, border, value=(IGNORE,)),
+        cv2.copyMakeBorder(real, *edges, border, value=(0,)),
+    )

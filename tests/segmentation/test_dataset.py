@@ -1,0 +1,96 @@
+"""Training samples with and without masks, and the batches made of them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from ultralytics.cfg import get_cfg
+
+from dfssd.datasets.semi import MixedSampler, build_mixed_loader
+from dfssd.segmentation.boundary import distance_maps
+from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
+from dfssd.segmentation.leaks import poses
+from tests.segmentation.material import mask_data
+
+
+def dataset(kind: type, file: Path, part: str, imgsz: int = 64, *, augment: bool = True, **data):
+    content = {**yaml.safe_load(file.read_text()), **data, "channels": 3}
+    path = str(file.parent / f"{part}.txt")
+    options = {"batch_size": 2, "stride": 8, "pad": 0.0, "rect": not augment, "hyp": get_cfg()}
+    return kind(img_path=path, imgsz=imgsz, augment=augment, data=content, task="semantic", **options)
+
+
+def test_image_mask_and_maps_of_a_sample_belong_together(tmp_path: Path) -> None:
+    data = dataset(MaskDataset, mask_data(tmp_path), "train", jitter=0.0, boundary=True)
+    image = np.asarray(Image.open(data.im_files[1]))
+    mask = np.asarray(Image.open(data.mask_files[1]))
+    maps, seen = distance_maps(mask, 4), set()
+    random.seed(1)
+    for _ in range(30):
+        sample = data[1]
+        k = next(k for k, m in enumerate(poses(mask)) if np.array_equal(m, sample["semantic_mask"]))
+        seen.add(k)
+        for c in range(3):
+            assert np.array_equal(sample["img"][c], poses(image[..., c])[k])
+            assert np.array_equal(sample["boundary_maps"][c], poses(maps[c])[k])
+    assert len(seen) > 4 and sample["boundary_maps"].dtype == torch.float32 and sample["taught"].all()
+
+
+def test_maps_are_computed_only_if_asked_for(tmp_path: Path) -> None:
+    assert "boundary_maps" not in dataset(MaskDataset, mask_data(tmp_path), "train")[0]
+
+
+def test_size_of_an_image_that_no_32_divides(tmp_path: Path) -> None:
+    file = mask_data(tmp_path, side=40)
+    assert dataset(MaskDataset, file, "train", 40)[0]["img"].shape == (3, 40, 40)
+    sample = dataset(MaskDataset, file, "val", 40, augment=False)[0]
+    assert sample["img"].shape == (3, 40, 40) and sample["semantic_mask"].shape == (40, 40)
+
+
+def test_long_side_is_scaled_and_the_rest_ignored(tmp_path: Path) -> None:
+    file = mask_data(tmp_path, train=1)
+    image, mask = tmp_path / "images/train/0.png", tmp_path / "masks/train/0.png"
+    for path in (image, mask):
+        Image.open(path).crop((0, 0, 64, 32)).save(path)
+    sample = dataset(MaskDataset, file, "train", 32)[0]
+    assert sample["img"].shape == (3, 32, 32)
+    assert int((sample["semantic_mask"] == 255).sum()) == 32 * 16
+    assert torch.equal(sample["taught"], sample["semantic_mask"] != 255)
+
+
+def test_ignored_pixels_of_a_mask_are_not_taught_but_unlabelled_images_are(tmp_path: Path) -> None:
+    file = mask_data(tmp_path)
+    path = tmp_path / "masks/train/0.png"
+    mask = np.asarray(Image.open(path)).copy()
+    mask[:8] = 255
+    Image.fromarray(mask).save(path)
+    assert int((~dataset(MaskDataset, file, "train")[0]["taught"]).sum()) == 8 * 64
+    sample = dataset(UnlabeledDataset, file, "unlabeled", boundary=True)[0]
+    assert (sample["semantic_mask"] == 255).all() and sample["taught"].all()
+    assert not sample["boundary_maps"].any()
+    Image.open(tmp_path / "images/unlabeled/0.png").crop((0, 0, 64, 40)).save(tmp_path / "images/unlabeled/0.png")
+    assert int(dataset(UnlabeledDataset, file, "unlabeled")[0]["taught"].sum()) == 40 * 64
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_mix_both_kinds(tmp_path: Path, workers: int) -> None:
+    file = mask_data(tmp_path)
+    mixed = MixedMaskDataset(
+        dataset(MaskDataset, file, "train", boundary=True), dataset(UnlabeledDataset, file, "unlabeled", boundary=True)
+    )
+    sampler = MixedSampler(4, 3, labeled_per_batch=2, unlabeled_per_batch=1, batches=2)
+    loader = build_mixed_loader(mixed, sampler, batch=3, workers=workers, pin_memory=False)
+    batches = list(loader)
+    assert len(batches) == 2
+    for batch in batches:
+        assert batch["labeled"].tolist() == [True, True, False]
+        assert batch["img"].shape == (3, 3, 64, 64) and batch["img"].dtype == torch.uint8
+        assert batch["boundary_maps"].shape == (3, 3, 64, 64) and len(batch["im_file"]) == 3
+        assert (batch["semantic_mask"][2] == 255).all() and batch["taught"].all()
+    loader.close()

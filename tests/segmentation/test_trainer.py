@@ -1,0 +1,382 @@
+"""Trainings of seconds: what a teacher and unlabelled images give, what a checkpoint holds, what is best."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from ultralytics import YOLO
+from ultralytics.utils.patches import torch_load
+
+from dfssd.errors import UserError
+from dfssd.segmentation.criterion import BatchLoss
+from dfssd.segmentation.evaluate import evaluate_masks, latency
+from dfssd.segmentation.losses import SegmentationLoss
+from dfssd.segmentation.metrics import confusion_matrix, segmentation_scores
+from dfssd.segmentation.model import build_model, load_semantic
+from dfssd.segmentation.selftest import SegmentationSelfTest
+from dfssd.segmentation.teacher import SegmentationTeacher
+from dfssd.segmentation.trainer import SegmentationSettings, SemanticStageTrainer
+from dfssd.segmentation.validator import MaskMetrics
+from dfssd.trainers.stage import checkpoint_epoch, finish_checkpoint, read_results_csv
+from tests.segmentation.material import NEU_NAMES, mask_data
+from tests.segmentation.test_model import checkpoint, lively
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def overrides(data: Path, stage: Path, **changes) -> dict:
+    return {
+        "model": "mffmetal-6",
+        "data": str(data),
+        "task": "semantic",
+        "mode": "train",
+        "project": str(stage.parent),
+        "name": stage.name,
+        "save_dir": str(stage),
+        "exist_ok": True,
+        "epochs": 2,
+        "batch": 4,
+        "imgsz": 40,
+        "device": "cpu",
+        "workers": 0,
+        "plots": False,
+        "amp": False,
+        "optimizer": "Adam",
+        "lr0": 1e-3,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "nbs": 4,
+        "warmup_epochs": 0,
+        **changes,
+    }
+
+
+def train(data: Path, stage: Path, settings: dict | None = None, **changes) -> SemanticStageTrainer:
+    SegmentationSettings(**{"batches_per_epoch": 2, "selftest_steps": 2, **(settings or {})}).write(stage)
+    trainer = SemanticStageTrainer(overrides=overrides(data, stage, **changes))
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mask_data(tmp_path_factory.mktemp("data"), side=40)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    model = lively(build_model("mffmetal-12", 4, NEU_NAMES))
+    return checkpoint(tmp_path_factory.mktemp("teacher") / "teacher.pt", model)
+
+
+@pytest.fixture(scope="module")
+def taught(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> SemanticStageTrainer:
+    stage = tmp_path_factory.mktemp("run") / "train" / "student"
+    unlabeled = str(data.parent / "unlabeled.txt")
+    settings = {"teacher": str(teacher), "kd": 15.0, "unlabeled": unlabeled, "unlabeled_share": 0.5}
+    return train(data, stage, settings)
+
+
+def summary(trainer: SemanticStageTrainer) -> dict:
+    return json.loads(trainer.summary_file.read_text(encoding="utf-8"))
+
+
+def test_settings_survive_the_file(tmp_path: Path) -> None:
+    settings = SegmentationSettings(batches_per_epoch=3, lr_steps=(0.5, 0.75), tau=2.0)
+    settings.write(tmp_path / "student")
+    assert SegmentationSettings.read(tmp_path / "student") == settings
+
+
+def test_native_size_stays(taught: SemanticStageTrainer) -> None:
+    assert taught.args.imgsz == 40
+    assert next(iter(taught.train_loader))["img"].shape == (4, 3, 40, 40)
+    assert next(iter(taught.test_loader))["img"].shape[2:] == (40, 40)
+
+
+def test_every_loss_teaches_and_is_recorded(taught: SemanticStageTrainer) -> None:
+    found = summary(taught)
+    assert found["selftest"]["alive"] == ["boundary", "ce", "dice", "kd"]
+    assert found["selftest"]["teacher_unchanged"] is True
+    assert set(found["selftest"]["grad_share"]) == {"ce", "dice", "boundary", "kd"}
+    assert len(found["losses"]["kd"]["by_epoch"]) == 2 and found["losses"]["kd"]["by_epoch"][0] > 0
+    assert found["batches"] == 4 and found["optimizer"] == "Adam"
+    row = read_results_csv(taught.csv)[0]
+    assert float(row["val/kd"]) == float(row["val/boundary"]) == 0 < float(row["val/ce"])
+
+
+def test_no_teacher_in_the_checkpoints(taught: SemanticStageTrainer) -> None:
+    for name in ("last", "best"):
+        file = taught.wdir / f"{name}.pt"
+        content = torch_load(file, map_location="cpu")
+        model = content["model"] or content["ema"]
+        assert type(model).__name__ == "MFFMetalModel" and getattr(model, "criterion", None) is None
+        assert sum(p.numel() for p in model.parameters()) == summary(taught)["parameters"]
+        assert not any("teacher" in key for key in model.state_dict())
+        assert file.stat().st_size < 1_500_000
+    assert {id(p) for g in taught.optimizer.param_groups for p in g["params"]}.isdisjoint(
+        id(p) for p in taught.teacher.model.parameters()
+    )
+
+
+def test_the_plain_file_is_loaded_by_ultralytics(taught: SemanticStageTrainer, tmp_path: Path, data: Path) -> None:
+    finish_checkpoint(taught.save_dir, tmp_path / "student.pt")
+    result = YOLO(tmp_path / "student.pt").predict(next((data.parent / "images/val").iterdir()), verbose=False)[0]
+    assert result.semantic_mask.data.shape == (40, 40)
+
+
+def batch_of(data: Path, teacher_logits: torch.Tensor | None = None) -> dict:
+    mask = torch.from_numpy(np.stack([np.asarray(Image.open(data.parent / f"masks/train/{i}.png")) for i in (0, 1)]))
+    mask = mask.int()
+    mask[1] = 255
+    taught = torch.ones(2, 40, 40, dtype=torch.bool)
+    return {"semantic_mask": mask, "taught": taught, "teacher_logits": teacher_logits}
+
+
+def test_unlabelled_pixels_give_distillation_and_nothing_else(data: Path) -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 4, 40, 40, requires_grad=True), torch.randn(2, 4, 40, 40)
+    for weights, teaches in (({"ce": 1, "dice": 1, "kd": 0}, False), ({"ce": 0, "dice": 0, "kd": 1}, True)):
+        loss, parts = BatchLoss(SegmentationLoss(**weights, boundary=0))(logits, batch_of(data, target))
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert bool(gradient[1].any()) is teaches and bool(gradient[0].any())
+        assert loss == 2 * sum(parts.values()) and set(parts) == {"ce", "dice", "boundary", "kd"}
+    without = batch_of(data, target)
+    del without["taught"]
+    (gradient,) = torch.autograd.grad(BatchLoss(SegmentationLoss(**weights, boundary=0))(logits, without)[0], logits)
+    assert not gradient[1].any()
+
+
+def test_auxiliary_head_is_trained_as_by_ultralytics(data: Path) -> None:
+    torch.manual_seed(0)
+    main, aux = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 3, 3, requires_grad=True)
+    loss, parts = BatchLoss(SegmentationLoss(kd=0, boundary=0), auxiliary=True)((main, aux), batch_of(data))
+    loss.backward()
+    assert aux.grad.abs().sum() > 0 and parts["aux"] > 0
+    _, parts = BatchLoss(SegmentationLoss(kd=0, boundary=0), auxiliary=True)(main, batch_of(data))
+    assert parts["aux"] == 0
+
+
+def test_teacher_of_another_stride_answers_at_the_students_size(tmp_path: Path) -> None:
+    file = checkpoint(tmp_path / "yolo.pt", build_model("yolo26n-sem.yaml", 4, NEU_NAMES))
+    teacher = SegmentationTeacher(file, dict(enumerate(NEU_NAMES)), torch.device("cpu"))
+    logits = teacher(torch.rand(1, 3, 40, 40))
+    assert logits.shape == (1, 4, 40, 40) and not logits.requires_grad and not teacher.model.training
+    assert teacher.unchanged()
+    next(iter(teacher.model.parameters())).view(-1)[0] += 1e-4
+    assert not teacher.unchanged()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(dict(enumerate("abc")), "4 classes, but the data 3"), ({**dict(enumerate(NEU_NAMES)), 3: "pores"}, "scratches")],
+)
+def test_teacher_of_other_classes(teacher: Path, names: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SegmentationTeacher(teacher, names, torch.device("cpu"))
+
+
+def test_self_test_stops_a_loss_without_gradient(data: Path) -> None:
+    target = torch.randn(2, 4, 40, 40)
+    criterion = BatchLoss(SegmentationLoss(ce=1, dice=0, boundary=0, kd=1))
+    watch = SegmentationSelfTest(criterion, None, steps=2)
+    for step in range(2):
+        logits = torch.randn(2, 4, 40, 40, requires_grad=True)
+        criterion(logits, batch_of(data, logits.detach() if step < 2 else target))
+        if step == 0:
+            watch.check_batch(0)
+    criterion.gradients["kd"] = 0.0  # rounding leaves some 1e-9 of it
+    watch._alive["kd"] = False
+    with pytest.raises(UserError, match="kd gave the student no gradient in the first 2 batches"):
+        watch.check_batch(0)
+
+
+def test_self_test_stops_a_detached_student(data: Path) -> None:
+    criterion = BatchLoss(SegmentationLoss(kd=0, boundary=0))
+    watch = SegmentationSelfTest(criterion, None, steps=1)
+    criterion(torch.randn(2, 4, 40, 40), batch_of(data))
+    with pytest.raises(UserError, match="no gradient"):
+        watch.check_batch(0)
+
+
+def test_self_test_stops_what_is_not_finite(data: Path) -> None:
+    criterion = BatchLoss(SegmentationLoss(kd=0, boundary=0))
+    watch = SegmentationSelfTest(criterion, None, steps=1)
+    criterion(torch.full((2, 4, 40, 40), float("nan"), requires_grad=True), batch_of(data))
+    with pytest.raises(UserError, match="not finite in epoch 3; lower lr0"):
+        watch.check_batch(2)
+
+
+def test_self_test_waits_for_a_defect(data: Path) -> None:
+    """Without a border in the batch the boundary loss is 0, and rightly so."""
+    criterion = BatchLoss(SegmentationLoss(kd=0))
+    watch = SegmentationSelfTest(criterion, None, steps=1)
+    batch = {**batch_of(data), "boundary_maps": torch.zeros(2, 3, 40, 40)}
+    criterion(torch.randn(2, 4, 40, 40, requires_grad=True), batch)
+    watch.check_batch(0)
+    assert watch.result["alive"] == ["ce", "dice"] and criterion.probe
+    batch["boundary_maps"] += 1
+    criterion(torch.randn(2, 4, 40, 40, requires_grad=True), batch)
+    watch.check_batch(0)
+    assert watch.result["alive"] == ["boundary", "ce", "dice"] and not criterion.probe
+
+
+def test_changed_teacher_leaves_no_checkpoint(data: Path, teacher: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "train" / "student"
+    SegmentationSettings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
+    trainer = SemanticStageTrainer(overrides=overrides(data, stage))
+
+    def spoil(t: SemanticStageTrainer) -> None:
+        next(iter(t.teacher.model.parameters())).view(-1)[0] += 1e-4
+
+    trainer.add_callback("on_train_epoch_end", spoil)
+    with pytest.raises(UserError, match="teacher's weights changed"):
+        trainer.train()
+    assert not (stage / "weights" / "last.pt").exists()
+
+
+def test_best_is_the_epoch_with_the_best_defects(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """The mean over all classes is best in another epoch; each epoch of the file says which it was."""
+    stage = tmp_path / "train" / "alone"
+    fitness = iter([0.2, 0.5, 0.3, 0.5])
+    monkeypatch.setattr(MaskMetrics, "fitness", property(lambda self: next(fitness)))
+    trainer = train(data, stage, {"boundary": 0.0}, epochs=3)
+    rows = read_results_csv(trainer.csv)
+    assert "metrics/mIoU_fg" in rows[0] and "metrics/IoU(scratches)" in rows[0] and len(rows) == 3
+    assert trainer.best_fitness == 0.5
+    best = torch_load(trainer.best, map_location="cpu")
+    assert best["train_metrics"]["fitness"] == 0.5
+
+
+def test_fitness_and_columns_are_those_of_the_matrix() -> None:
+    rng = np.random.default_rng(0)
+    truth, found = rng.integers(0, 4, (2, 50, 50))
+    metrics = MaskMetrics(dict(enumerate(NEU_NAMES)))
+    metrics.matrix += torch.from_numpy(confusion_matrix(truth, found, 4))
+    metrics.process()
+    expected = segmentation_scores(confusion_matrix(truth, found, 4))
+    assert metrics.fitness == expected.miou_fg != expected.miou_all
+    named = dict(zip(metrics.keys, metrics.mean_results(), strict=True))
+    assert named["metrics/mIoU_fg"] == expected.miou_fg and named["metrics/mIoU"] == expected.miou_all
+    assert named["metrics/IoU(patches)"] == expected.iou[2]
+    metrics.clear_stats()
+    metrics.process()
+    assert metrics.fitness == 0.0 and all(np.isnan(metrics.mean_results()))
+
+
+def test_rate_falls_in_steps(data: Path, tmp_path: Path) -> None:
+    settings = {"boundary": 0.0, "lr_steps": (1 / 3, 0.5), "lr_factor": 0.1, "batches_per_epoch": 1}
+    trainer = train(data, tmp_path / "train" / "steps", settings, epochs=6, imgsz=16)
+    rates = [float(row["lr/pg0"]) for row in read_results_csv(trainer.csv)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-5, 1e-5])
+
+
+def test_goes_on_after_a_kill(data: Path, teacher: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "train" / "student"
+    SegmentationSettings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
+    code = (
+        "import os, sys, json\n"
+        "from dfssd.segmentation.trainer import SemanticStageTrainer\n"
+        "t = SemanticStageTrainer(overrides=json.loads(sys.argv[1]))\n"
+        "t.add_callback('on_train_epoch_start', lambda t: os._exit(9) if t.epoch == 1 else None)\n"
+        "t.train()\n"
+    )
+    wanted = overrides(data, stage, epochs=3)
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(wanted)], cwd=ROOT, capture_output=True, check=False)
+    last = stage / "weights" / "last.pt"
+    assert done.returncode == 9 and checkpoint_epoch(last) == 0
+    trainer = SemanticStageTrainer(overrides={**wanted, "resume": str(last)})
+    trainer.train()
+    assert trainer.batches_done == 4 and checkpoint_epoch(last) == -1
+    with open(trainer.csv, encoding="utf-8") as f:
+        assert [row["epoch"] for row in csv.DictReader(f)] == ["1", "2", "3"]
+    assert trainer.args.imgsz == 40 and summary(trainer)["selftest"]["alive"] == ["boundary", "ce", "dice", "kd"]
+
+
+def test_ultralytics_own_model_is_trained_the_same_way(data: Path, tmp_path: Path) -> None:
+    trainer = train(data, tmp_path / "train" / "yolo", {"boundary": 0.0}, epochs=1, model="yolo26n-sem.yaml")
+    assert trainer.args.imgsz == 64 and "train/aux" in read_results_csv(trainer.csv)[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kd": 1.0}, "needs a teacher"),
+        ({"unlabeled": "list.txt"}, "only through a teacher"),
+        ({"lr_steps": (1.5,)}, "lr_steps"),
+        ({"ce": -1.0}, "ce"),
+        ({"kd": 1.0, "teacher": "nothing.pt"}, "does not exist"),
+    ],
+)
+def test_settings_that_do_not_fit(data: Path, tmp_path: Path, settings: dict, message: str) -> None:
+    stage = tmp_path / "train" / "wrong"
+    SegmentationSettings(batches_per_epoch=1, **settings).write(stage)
+    with pytest.raises(UserError, match=message):
+        SemanticStageTrainer(overrides=overrides(data, stage))
+
+
+def test_data_without_masks(data: Path, tmp_path: Path) -> None:
+    other = data.with_name("boxes.yaml")
+    other.write_text(data.read_text().replace("masks_dir: masks\n", ""))
+    stage = tmp_path / "train" / "wrong"
+    SegmentationSettings(batches_per_epoch=1).write(stage)
+    with pytest.raises(UserError, match="no entry masks_dir"):
+        SemanticStageTrainer(overrides=overrides(other, stage))
+
+
+def test_evaluation_equals_a_count_by_hand(tmp_path: Path, teacher: Path) -> None:
+    """Images of two sizes, one of them no square, at half the size: every mask is compared at its own."""
+    file = mask_data(tmp_path, side=64, val=3)
+    for folder in ("images", "masks"):
+        path = tmp_path / folder / "val" / "1.png"
+        Image.open(path).crop((0, 0, 64, 40)).save(path)
+    found = evaluate_masks(teacher, file, split="val", imgsz=64, batch=2, device="cpu")
+    model, total = load_semantic(teacher), np.zeros((4, 4), int)
+    for i in range(3):
+        image = np.asarray(Image.open(tmp_path / "images" / "val" / f"{i}.png")).transpose(2, 0, 1)
+        ids = model(torch.from_numpy(image.copy())[None] / 255)[0].argmax(0).numpy()
+        total += confusion_matrix(np.asarray(Image.open(tmp_path / "masks" / "val" / f"{i}.png")), ids, 4)
+    expected = segmentation_scores(total)
+    assert found["miou_fg"] == pytest.approx(expected.miou_fg, abs=1e-3)
+    assert found["pixel_accuracy"] == pytest.approx(expected.pixel_accuracy, abs=1e-3)
+    assert found["images"] == 3 and found["parameters"] == sum(p.numel() for p in model.parameters())
+    assert [row["pixels"] for row in found["per_class"].values()] == total.sum(1).tolist()
+    half = evaluate_masks(teacher, file, split="val", imgsz=32, device="cpu")
+    assert sum(row["pixels"] for row in half["per_class"].values()) == total.sum() and half["imgsz"] == 32
+
+
+def test_exported_file_is_worth_the_same(data: Path, teacher: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "teacher.pt"
+    copy.write_bytes(teacher.read_bytes())
+    exported = Path(YOLO(copy).export(format="onnx", imgsz=40, batch=4, simplify=False, verbose=False))
+    plain = evaluate_masks(copy, data, split="val", imgsz=40, device="cpu")
+    found = evaluate_masks(exported, data, split="val", imgsz=40, device="cpu")
+    assert found["miou_fg"] == pytest.approx(plain["miou_fg"], abs=1e-3) and found["parameters"] is None
+
+
+def test_evaluation_needs_a_file_and_a_split(data: Path, teacher: Path) -> None:
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        evaluate_masks(Path("none.pt"), data, imgsz=40)
+    with pytest.raises(UserError, match="no 'other:' entry"):
+        evaluate_masks(teacher, data, split="other", imgsz=40)
+
+
+def test_latency_is_taken_in_turns(teacher: Path, taught: SemanticStageTrainer, monkeypatch) -> None:
+    order, clock = [], iter(range(1000))
+    monkeypatch.setattr("dfssd.segmentation.evaluate.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    forward = torch.nn.Module.__call__
+    sizes = {"wide": 40, "narrow": 48}
+    found = latency({"wide": teacher, "narrow": taught.best}, imgsz=sizes, device="cpu", rounds=4, warm_up=1)
+    assert forward is torch.nn.Module.__call__ and not order
+    for name, row in found.items():
+        assert row["median_ms"] == row["low_ms"] == row["high_ms"] == 1000.0
+        assert row["imgsz"] == sizes[name] and row["rounds"] == 4 and row["device"] == "cpu"
