@@ -81,7 +81,7 @@ class BatchLoss:
             "kd": bool(batch["taught"].any()) if "taught" in batch else known,
         }
         self.asked = {name for name in parts if speaks.get(name, known)}
-        self.values = {name: float(value) for name, value in parts.items()}
+        self.values = {name: float(value.detach()) for name, value in parts.items()}
         self.gradients = {
             name: float(torch.autograd.grad(value, logits, retain_graph=True)[0].norm())
             if logits.requires_grad

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ultralytics.cfg import get_cfg
-from ultralytics.data.build import build_dataloader
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils.torch_utils import select_device
@@ -69,24 +68,22 @@ def evaluate_masks(
             augment=False,
             hyp=get_cfg(),
             rect=plain,  # exported files have one fixed shape
-            batch_size=batch,
+            batch_size=1,  # each image in a rectangle of its own, padded to the stride and no further
             stride=stride,
             pad=0.0,
             data=data,
             task="semantic",
         )
-    index = {file: i for i, file in enumerate(dataset.im_files)}
     confusion = np.zeros((data["nc"], data["nc"]), np.int64)
-    loader = build_dataloader(dataset, batch, workers=0, shuffle=False, device=backend.device)
-    for samples in loader:
-        images = samples["img"].to(backend.device).float() / 255
+    for samples in _batches(dataset, batch):
+        images = torch.stack([sample["img"] for _, sample in samples]).to(backend.device).float() / 255
         missing = 0 if plain else batch - len(images)
         with torch.inference_mode():
             output = backend(torch.cat([images, images.new_zeros(missing, *images.shape[1:])]))
         output = output[0] if isinstance(output, (tuple, list)) else output
-        for i, file in enumerate(samples["im_file"]):
-            truth = dataset.load_mask(index[file])
-            found = native_ids(output[i], truth.shape, samples["ratio_pad"][i])
+        for (i, sample), one in zip(samples, output):
+            truth = dataset.load_mask(i)
+            found = native_ids(one, truth.shape, sample["ratio_pad"])
             confusion += confusion_matrix(truth, found, data["nc"])
     scores = segmentation_scores(confusion)
     pixels = confusion.sum(1).tolist()
@@ -154,6 +151,19 @@ def latency(
         threads = torch.get_num_threads()
         result[name] = {"median_ms": median, "low_ms": low, "high_ms": high, **shared, "threads": threads}
     return result
+
+
+def _batches(dataset: MaskDataset, size: int) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    """Numbered samples in groups of one shape: padding to the largest of a batch would change what is predicted."""
+    group: list[tuple[int, dict[str, Any]]] = []
+    for i in range(len(dataset)):
+        sample = dataset[i]
+        if group and (len(group) == size or sample["img"].shape != group[0][1]["img"].shape):
+            yield group
+            group = []
+        group.append((i, sample))
+    if group:
+        yield group
 
 
 def _wait(device: torch.device) -> None:

@@ -147,7 +147,7 @@ def build_model(
 
     Args:
         source: ``mffmetal-30``, ``mffmetal-180`` or any other width; an Ultralytics ``*-sem.yaml``; a semantic ``.pt``,
-            whose weights are taken over as far as they fit (class rows by name); ``smp:unet``, ``smp:unetplusplus`` or
+            whose weights are taken over as far as their shapes fit; ``smp:unet``, ``smp:unetplusplus`` or
             another architecture of ``segmentation-models-pytorch``, with ``smp:unet/resnet18`` for another encoder
             than resnet34, never with foreign weights; or the ``yaml`` of a model that was made here.
         nc: Classes with the background.

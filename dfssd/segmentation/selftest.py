@@ -12,6 +12,9 @@ from dfssd.errors import UserError
 from dfssd.segmentation.criterion import BatchLoss
 from dfssd.segmentation.teacher import SegmentationTeacher
 
+SILENT = 1e-6
+"""A loss of so little, before its weight, is rounding: what distillation leaves if the student is the teacher."""
+
 
 class SegmentationSelfTest:
     """Watches one training.
@@ -53,7 +56,8 @@ class SegmentationSelfTest:
         total = sum(gradients.values())
         for name in self.criterion.asked:
             self._asked[name] = self._asked.get(name, 0) + 1
-            self._alive[name] = self._alive.get(name, False) or gradients[name] > 0
+            heard = abs(self.criterion.values[name]) > SILENT * self.criterion.loss.weights[name]
+            self._alive[name] = self._alive.get(name, False) or (heard and gradients[name] > 0)
             self._shares.setdefault(name, []).append(gradients[name] / total if total else 0.0)
         dead = [name for name, n in self._asked.items() if n >= self.steps and not self._alive[name]]
         if dead:

@@ -14,6 +14,7 @@ The teacher never becomes part of the model: its logits come with the batch.
 
 from __future__ import annotations
 
+import math
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ from dfssd.trainers.stage import CommonSettings, StageTrainer, read_results_csv
 
 LR_STEPS = (1 / 3, 0.4, 0.5, 260 / 300)
 """The published halvings of the learning rate: epochs 100, 120, 150 and 260 of 300."""
+
+_GRID = 32
+"""Ultralytics' smallest unit of image sizes [px]."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class SegmentationSettings(CommonSettings):
             raise UserError("unlabelled images teach only through a teacher; set kd > 0, or leave them out")
         if not all(0 < share < 1 for share in self.lr_steps) or not 0 < self.lr_factor <= 1:
             raise UserError("lr_steps are shares of the epochs between 0 and 1, and lr_factor is above 0 and at most 1")
+        if not 0 <= self.jitter <= 1:
+            raise UserError(f"jitter={self.jitter} must be in [0, 1]")
         try:
             return SegmentationLoss(ce=self.ce, dice=self.dice, boundary=self.boundary, kd=self.kd, tau=self.tau)
         except ValueError as e:
@@ -122,10 +128,15 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         return model
 
     def set_model_attributes(self) -> None:
-        """Class count, names and arguments; and the size of the images, before Ultralytics rounds it."""
+        """Class count, names and arguments; and the size of the images, before Ultralytics rounds it to 32."""
         super().set_model_attributes()
         stride = int(self.model.stride.max())
         self._size = check_imgsz(self.args.imgsz, stride=stride, floor=stride, max_dim=1), stride
+        self.args.imgsz = self._rounded()  # else it warns of a change that does not last
+
+    def _rounded(self) -> int:
+        """The size that Ultralytics takes for granted [px]."""
+        return math.ceil(self._size[0] / _GRID) * _GRID
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """The stage's loader, for images of the size that the network's own stride allows."""
@@ -180,9 +191,9 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
 
     def get_validator(self) -> MaskValidator:
         """A validator that compares at the masks' own size."""
-        validator = MaskValidator(
-            self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks
-        )
+        args = copy(self.args)
+        args.imgsz = self._rounded()  # of no effect: the images come from the loader of the training
+        validator = MaskValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
         validator.metrics = MaskMetrics(self.data["names"])
         return validator
 

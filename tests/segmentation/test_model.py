@@ -128,6 +128,15 @@ def test_wrong_names_are_told_in_one_line(source: str, message: str, tmp_path: P
     assert "\n" not in str(e.value)
 
 
+def test_damaged_file_and_file_of_another_task(tmp_path: Path) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"no network")
+    with pytest.raises(UserError, match="cannot be loaded") as e:
+        load_semantic(tmp_path / "broken.pt")
+    assert "\n" not in str(e.value)
+    with pytest.raises(UserError, match="model for detect"):
+        load_semantic(checkpoint(tmp_path / "boxes.pt", YOLO("yolo26n.yaml").model))
+
+
 def test_number_of_names_must_fit() -> None:
     with pytest.raises(UserError, match="2 class names for 4 classes"):
         build_model("mffmetal-12", 4, ("a", "b"))
