@@ -27,7 +27,7 @@ from dfssd.segmentation.model import MFFMetalModel, build_model, load_semantic
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.trainer import SegmentationSettings, SemanticStageTrainer
-from dfssd.segmentation.validator import MaskMetrics
+from dfssd.segmentation.validator import MaskMetrics, native_ids
 from dfssd.trainers.stage import checkpoint_epoch, finish_checkpoint, read_results_csv
 from tests.segmentation.material import NEU_NAMES, mask_data
 from tests.segmentation.test_model import checkpoint, lively
@@ -272,6 +272,19 @@ def test_trains_in_bf16_on_a_cpu_with_plots(data: Path, teacher: Path, tmp_path:
     assert all(np.isfinite(float(row[f"train/{name}"])) for name in ("ce", "dice", "boundary", "kd"))
     for name in ("train_batch0.jpg", "labels.jpg", "val_batch0_pred.jpg", "confusion_matrix.png", "results.png"):
         assert (trainer.save_dir / name).exists(), name
+
+
+def test_ids_at_native_size_without_the_letterbox() -> None:
+    """A 40x64 image, 12 rows of padding above and below it; once at its size, once seen at half of it."""
+    truth = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (5, 8))).repeat_interleave(8, 0)
+    truth = truth.repeat_interleave(8, 1)
+    boxed = torch.full((64, 64), 3)
+    boxed[12:52] = truth
+    logits = torch.nn.functional.one_hot(boxed, 4).permute(2, 0, 1).float()
+    for output in (boxed.to(torch.uint8), logits):
+        assert np.array_equal(native_ids(output, (40, 64), ((1.0, 1.0), (0.0, 12.0))), truth.numpy())
+    half = native_ids(boxed[::2, ::2], (40, 64), ((0.5, 0.5), (0.0, 6.0)))
+    assert half.dtype == np.uint8 and np.array_equal(half, truth.numpy())
 
 
 def test_fitness_and_columns_are_those_of_the_matrix() -> None:
