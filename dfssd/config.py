@@ -422,8 +422,10 @@ def _check_together(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             raise UserError("teacher is missing: give the model trained so far, teacher=old.pt")
         if own["balance"] == "auto":
             raise UserError("balance=auto cannot weigh terms that start at 0, as those of a grown network do")
-        if "modes" in given and own["steps"] is None:
-            raise UserError("modes needs steps, the number of classes of each step, such as steps=3,3")
+        if own["steps"] is None and (asked := [key for key in ("modes", "step_labels") if key in given]):
+            raise UserError(f"{asked[0]} needs steps, the number of classes of each step, such as steps=3,3")
+        if own["step_labels"] == "all" and own["new_only"]:
+            raise UserError("step_labels=all shows old boxes, which new_only=true refuses; change one of them")
         if "student" in given and own["teacher"] is not None:
             raise UserError(
                 f"student={own['student']} has no part in this: the student is the teacher with rows for the new "

@@ -32,12 +32,7 @@ def check_before_start(config: Config) -> None:
     """
     if config["data"] is None:
         raise UserError("data is missing: data=demo, a dataset YAML, a folder, a .zip, or a name such as CR7-DET")
-    device = check_device(config.train.get("device"))
-    check_room(device)
-    resolve_amp(config.train.get("amp"), device)
-    check_formats(config["format"].split(","))
-    check_training(config)
-    check_schedule(config["unsup_schedule"])
+    check_settings(config)
     if config["guard"] and config["baseline"] is False:
         print(
             "[dfssd] baseline=off: there is no floor for the guard, the student is handed over whatever it has become"
@@ -49,22 +44,32 @@ def check_before_start(config: Config) -> None:
     if config["student_training"] in {"distilled", "grown"}:
         check_bins(student, [name for name in config.terms if TERMS[name].needs_bins], role)
     if not has_teacher(config):
-        _check_layers(config, student.head)
+        check_layers(config, student.head)
         return
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     for extra in extra_teachers(config):
         describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
     if role == "teacher":
         check_can_grow(teacher)
-        _check_layers(config, teacher.head)
+        check_layers(config, teacher.head)
         print(f"[dfssd] teacher {config['teacher']} knows {len(teacher.names)} classes: {', '.join(teacher.names)}")
         return
     check_pair(teacher, student)
-    _check_layers(config, min(teacher.head, student.head))
+    check_layers(config, min(teacher.head, student.head))
     print(
         f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
         f"strides {student.strides}, {student.reg_max} bins per box side"
     )
+
+
+def check_settings(config: Config) -> None:
+    """Raise :class:`UserError` for a device, precision, format, batch or schedule that cannot be used here."""
+    device = check_device(config.train.get("device"))
+    check_room(device)
+    resolve_amp(config.train.get("amp"), device)
+    check_formats(config["format"].split(","))
+    _check_training(config)
+    check_schedule(config["unsup_schedule"])
 
 
 def check_can_grow(teacher: ModelFacts) -> None:
@@ -74,7 +79,7 @@ def check_can_grow(teacher: ModelFacts) -> None:
     if teacher.end2end:
         raise UserError(
             f"teacher={teacher.source} answers through a one-to-one branch (end2end), which would forget: the terms "
-            "hold the one-to-many branch; train it with end2end=false"
+            "hold the one-to-many branch; use a YOLOv8 or YOLO11 teacher, or end2end: false in its model YAML"
         )
 
 
@@ -108,7 +113,8 @@ def check_schedule(name: str) -> None:
         raise UserError(f"unsup_schedule={name} must be one of: {', '.join(SCHEDULES)}")
 
 
-def _check_layers(config: Config, head: int) -> None:
+def check_layers(config: Config, head: int) -> None:
+    """Raise :class:`UserError` if ``layers`` names one that is not before the head."""
     if config["layers"] != "auto" and max(config["layers"]) >= head:
         raise UserError(f"layers={config['layers']}: these models have layers 0 to {head - 1} before the head")
 
@@ -117,8 +123,8 @@ OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam
 """What Ultralytics 8.4.190 builds (tested)."""
 
 
-def check_training(config: Config) -> None:
-    """Raise :class:`UserError` for values that Ultralytics accepts here and stumbles over in the middle of a run."""
+def _check_training(config: Config) -> None:
+    """Raise :class:`UserError` for values that Ultralytics accepts and stumbles over in the middle of a run."""
     train = config.train
     batch = train.get("batch", 16)
     if not isinstance(batch, int) or batch < 2:

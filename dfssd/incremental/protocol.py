@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from dfssd.errors import UserError
 from dfssd.files import write_json, write_text, write_yaml
 from dfssd.incremental.measures import mean_over
 from dfssd.incremental.steps import Step, parse_steps, write_step
-from dfssd.preflight import check_can_grow, check_training
+from dfssd.preflight import check_can_grow, check_layers, check_settings
 from dfssd.runfolder import CHANGEABLE
 from dfssd.tables import markdown_table, number, read_json
 from dfssd.trainers.budget import teacher_schedule
@@ -108,14 +109,15 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
         raise UserError("data is missing: steps= needs a data set with the labels of all classes")
     if config["exist_ok"]:
         raise UserError("exist_ok=true: the runs of a protocol are kept; use another name=, or remove its folder")
-    check_training(config)
     root = Path(config["project"]) / (config["name"] or "incremental")
     modes = _modes(config, check)
     dataset, split, steps = _prepare(config, root)
     base = _base_weights(config)
     if base is not None:
         _check_base(base, dataset.names[: steps[0].last])
-    known = _record(config, modes, root)
+    known = _record(config, modes, root, check)
+    if not (root / RECORD).exists():  # what a line that was refused or stopped has left may be of another split
+        shutil.rmtree(root / "data", ignore_errors=True)
     data = {
         (step.number, joint): write_step(
             dataset, split, step, root / "data" / (f"{step.name}-all" if joint else step.name), joint=joint
@@ -169,7 +171,7 @@ def _section(key: str) -> str:
 
 
 def _modes(config: Config, check: Check) -> list[Mode]:
-    """The recipes to compare, that of the line first, each checked before anything is computed."""
+    """The recipes to compare, that of the line first, each checked before anything is computed or written."""
     asked = config["modes"]
     recipes = [word.strip() for word in asked.split(",")] if isinstance(asked, str) else list(asked)
     base = _base_weights(config)
@@ -188,12 +190,14 @@ def _modes(config: Config, check: Check) -> list[Mode]:
             )
         if mode.name in modes:
             raise UserError(f"modes: {recipe} and {modes[mode.name].recipe} have one name; rename one of the files")
+        check_settings(mode.config)
+        check_layers(mode.config, facts.head)
         check_bins(facts, [name for name in mode.config.terms if TERMS[name].needs_bins], role)
         modes[mode.name] = mode
     return list(modes.values())
 
 
-def _record(config: Config, modes: Sequence[Mode], root: Path) -> dict[str, Any]:
+def _record(config: Config, modes: Sequence[Mode], root: Path, check: Check) -> dict[str, Any]:
     """What the folder stands for, with the modes of this line added; finished runs in it are kept.
 
     Raises:
@@ -207,13 +211,14 @@ def _record(config: Config, modes: Sequence[Mode], root: Path) -> dict[str, Any]
 
     now: dict[str, Any] = {
         "protocol": {k: v for k, v in config.own.items() if _section(k) in OWN - WHERE},
+        "base": settings(check({**_common(config), "recipe": "baseline", "teacher": None})),
         "modes": {mode.name: settings(mode.config) for mode in modes},
     }
     now = json.loads(json.dumps(now))
     if not (root / RECORD).exists():
         return now
     then = read_yaml(root / RECORD)
-    for part in ("protocol", *(f"modes.{mode.name}" for mode in modes)):
+    for part in ("protocol", "base", *(f"modes.{mode.name}" for mode in modes)):
         asked, done = flatten(now), flatten(then)
         old, new = ({k: v for k, v in tree.items() if k.startswith(f"{part}.")} for tree in (done, asked))
         for key in sorted(old.keys() | new.keys()) if old else ():

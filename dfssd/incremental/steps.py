@@ -85,7 +85,7 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
 
     Args:
         dataset: The whole data set.
-        split: Its parts; the unlabelled images take part in every step.
+        split: Its parts; the unlabelled images take part in every step but the first.
         step: The step.
         folder: Where to write.
         joint: Train on the boxes of all classes seen so far: the upper bound.
@@ -114,7 +114,10 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
     }
     # the truth of unlabelled images, where it is known, judges pseudo-labels: only of classes that have been seen
     hidden = [by_path[path] for path in split.train_unlabeled]
-    parts["unlabeled"] = {item.image: None if item.boxes is None else step_boxes(item, 0, step.last) for item in hidden}
+    if step.first:  # the base learns from labels alone
+        parts["unlabeled"] = {
+            item.image: None if item.boxes is None else step_boxes(item, 0, step.last) for item in hidden
+        }
     for part, images in parts.items():
         used: set[str] = set()
         for image, known in images.items():
@@ -127,7 +130,7 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
                 write_text(folder / part / "labels" / f"{stem}.txt", format_labels(known))
     tree: dict[str, Any] = {"path": str(folder.resolve())}
     tree |= {part: f"{part}/images" for part in ("train", "val", "test")}
-    if split.train_unlabeled:
+    if "unlabeled" in parts and split.train_unlabeled:
         tree["unlabeled"] = "unlabeled/images"
     names = list(dataset.names[: step.last])
     write_yaml(folder / "data.yaml", {**tree, "names": dict(enumerate(names))})

@@ -67,6 +67,7 @@ class SignalSelfTest:
         self._asked: dict[str, int] = {}
         self._adapters = {name: p.detach().clone() for name, p in adapters.items()}
         self._teacher_hash = state_hash(pair.teacher_model) if frozen else ""
+        self.alike = alike
         self._start = [p.detach().clone() for p in self._head()] if alike else []
 
     def _head(self) -> list[torch.Tensor]:
@@ -113,7 +114,8 @@ class SignalSelfTest:
             if not alike and (pair.boxes or not pair.projector[name].needs_boxes):
                 self._asked[name] = self._asked.get(name, 0) + 1
                 self._alive[name] = self._alive.get(name, False) or (float(value) != 0 and norm > 0)
-        if batches >= self.steps:
+        heard = not self.alike or "checked_batches" in self.result or max(self._asked.values(), default=0) >= self.steps
+        if batches >= self.steps and heard:
             self._judge(batches, self.steps)
 
     def _judge(self, batches: int, probes: int) -> None:
@@ -164,7 +166,7 @@ class SignalSelfTest:
         still = [name for name, p in parameters if torch.equal(p.detach(), self._adapters[name])]
         self.result["adapters_changed"] = not still
         if last and self.pair.trust and (unheard := [n for n in self.pair.weights if not self._alive.get(n)]):
-            LOGGER.warning(f"self-test: {', '.join(unheard)} has had no batch with boxes to show that it teaches")
+            LOGGER.warning(f"self-test: {', '.join(unheard)} has had no batch in which it could show that it teaches")
         if still and last and self.pair.trust:
             if updates >= 2:
                 raise UserError(f"self-test: adapters {', '.join(still)} did not change during training")

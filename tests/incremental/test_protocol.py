@@ -140,6 +140,9 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
     for changed in (["imgsz=96"], ["imgsz=64", "seed=1"], ["imgsz=64", "mosaic=1"], []):
         assert main([*[w for w in words if not changed or w.partition("=")[0] != changed[-1][:6]], *changed]) == 2
         assert "repeat the same line, or use another name=" in capsys.readouterr().err
+    other = [word.replace("recipe=erd", "recipe=finetune").replace("modes=joint", "modes=freeze") for word in words]
+    assert main([*[word for word in other if "sdidd_cls" not in word], "imgsz=96"]) == 2, "other modes, same base"
+    assert "was begun with train.imgsz 64, not 96" in capsys.readouterr().err
     less = [word.replace("sdidd_cls.weight=0.5", "sdidd_cls.weight=0") for word in words]
     assert main([*less, "imgsz=64"]) == 2
     assert "was begun with terms.sdidd_cls" in capsys.readouterr().err
@@ -206,6 +209,10 @@ def test_single_step_of_a_user(plates, base) -> None:
         (["steps=1,1", "teacher=BASE", "split=FOLDER", "labeled=0.5"], "says which images are used; leave out labeled"),
         (["steps=1,1", "teacher=BASE", "exist_ok=true"], "the runs of a protocol are kept; use another name="),
         (["teacher=BASE", "modes=finetune"], "modes needs steps"),
+        (["teacher=BASE", "step_labels=all"], "step_labels needs steps"),
+        (["steps=1,1", "step_labels=all"], "step_labels=all shows old boxes, which new_only=true refuses"),
+        (["steps=1,1", "teacher=BASE", "format=onxx"], "onxx"),
+        (["steps=1,1", "teacher=BASE", "layers=[99]"], "these models have layers 0 to 21"),
         (["teacher=BASE", "student=yolov8n.yaml"], "the student is the teacher with rows for the new classes"),
         (["teacher=BASE", "freeze_features=true"], "switch off with sdidd_feature.weight=0"),
         (["recipe=dfssd", "freeze_bn=true"], "freeze_bn: only with student_training=grown"),

@@ -4,8 +4,8 @@ Three selective terms hold the student to the teacher where the teacher knows so
 anchors, box distributions at the anchors that stand for the new boxes, features around them. What the published code
 computes besides (a copy of LD, a class term between old and new logits that fits only by chance, un-normalised sums) is
 left out. Anchors are squares of 5 cells, not 8 as published: on the three levels of a YOLO head at 640 px the larger
-ones leave 17 % of the defects of NEU-DET without any anchor in the second stage, these 4 %; the fallback takes care of
-the rest.
+ones leave 15 % of the boxes of NEU-DET without any anchor in the second stage, these 3 % (at 160 px 8 % and 9 %); the
+fallback takes care of the rest.
 
 The student is a grown copy of the teacher, so their maps have the same channels and nothing stands in between (only
 networks of different widths get adapters); ``scores`` are those of the classes that both know.
