@@ -49,7 +49,6 @@ FOREIGN = {
     "fraction": "use labeled= (share of labels) or limit= (share of images)",
     "time": "use epochs=; budgets are matched in optimizer steps, not in hours",
     "mode": "this command always trains",
-    "task": "the task follows from the recipe",
     "single_cls": "all stages must agree on the classes; merge them in the data set instead",
     "classes": "all stages must agree on the classes; drop them in the data set instead",
     "cutmix": "it chooses its patches by boxes, which unlabelled images have not; use mixup= or mosaic=",
@@ -121,6 +120,11 @@ def _steps(value: Any) -> str | None:
     return None if good else "must be the numbers of classes of the steps, such as 3,3"
 
 
+def _shares(value: Any) -> str | None:
+    good = isinstance(value, list) and all(isinstance(v, (int, float)) and 0 < v < 1 for v in value)
+    return None if good else "must be none or a list of shares between 0 and 1, for example [0.5,0.8]"
+
+
 def _crop(value: Any) -> str | None:
     good = isinstance(value, list) and len(value) == 4 and all(isinstance(v, int) and v >= 0 for v in value)
     return None if good and value[2] > value[0] and value[3] > value[1] else "must be [x1, y1, x2, y2] in pixels"
@@ -130,6 +134,7 @@ _boolean = _one_of(True, False)
 _unit = _number(0, 1)
 CHECKS: dict[str, Callable[[Any], str | None]] = {
     "recipe": _text,
+    "task": _one_of("detect", "semantic"),
     "data": _optional(_text),
     "teacher": _optional(_text),
     "student": _text,
@@ -178,6 +183,16 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "new_only": _boolean,
     "freeze_bn": _boolean,
     "freeze_features": _boolean,
+    "compare": _optional(_texts),
+    "seg.ce": _number(0, math.inf),
+    "seg.dice": _number(0, math.inf),
+    "seg.boundary": _number(0, math.inf),
+    "seg.kd": _number(0, math.inf),
+    "seg.tau": _number(0, math.inf, open_low=True),
+    "seg.symmetries": _boolean,
+    "seg.jitter": _unit,
+    "seg.lr_steps": _optional(_shares),
+    "seg.lr_factor": _number(0, 1, open_low=True),
     "selftest_steps": _number(1, math.inf, whole=True),
     "format": _text,
     "parity.box_px": _number(0, math.inf),
@@ -378,12 +393,54 @@ def resolve(
             raise UserError(f"{key} has no effect: {term} is switched off; add {term}.weight=1, or leave it out")
     if own["balance"] == "fixed" and (shares := [key for key in given if key.endswith(".share") and key in known]):
         raise UserError(f"{shares[0]} acts with balance=auto only; add balance=auto, or set {shares[0][:-6]}.weight")
+    _check_task(own, {**active, **given})
     _check_together(own, given)
     return Config(own=own, terms=active, train=train, given=dict(given))
 
 
 OF_NEW_CLASSES = ("steps", "modes", "step_labels", "new_only", "freeze_bn", "freeze_features")
 """Keys that act with ``student_training: grown`` only."""
+
+
+OF_BOXES = {"missing_label", "preprocess", "teacher_kind", "teacher_rounds", "pseudo", "guard_patience", "strong_view"}
+OF_BOXES |= {"unsup_weight", "unsup_schedule", "layers", "balance", *OF_NEW_CLASSES}
+"""Keys, or sections of them, that act in detection only."""
+
+OF_MASKS = {"compare", "seg"}
+"""Those that act in segmentation only."""
+
+VIEWS = {"mosaic", "close_mosaic", "mixup", "copy_paste", "copy_paste_mode", "hsv_h", "hsv_s", "hsv_v", "degrees"}
+VIEWS |= {"scale", "translate", "shear", "perspective", "flipud", "fliplr", "bgr", "auto_augment", "erasing"}
+VIEWS |= {"augmentations"}
+"""Ultralytics' views, which segmentation replaces by its own."""
+
+
+def _check_task(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse what the task leaves without effect."""
+    masks = own["task"] == "semantic"
+    foreign = OF_BOXES if masks else OF_MASKS
+    for key in given:
+        section = key.partition(".")[0]
+        if section in foreign or key in foreign:
+            where = "detection, and this recipe segments" if masks else "segmentation, as in recipe=mffmetal"
+            raise UserError(f"{key} acts only in {where}; leave it out")
+        if masks and key in VIEWS:
+            raise UserError(f"{key} has no effect on masks: the views are those of seg.symmetries and seg.jitter")
+    if not masks:
+        return
+    if terms := [key for key in given if isinstance(given[key], Mapping)]:
+        raise UserError(f"{terms[0]} compares detectors; segmentation is distilled by seg.kd")
+    if own["student_training"] not in {"distilled", "skip"}:
+        raise UserError(f"student_training={own['student_training']} is for detectors; use recipe=mffmetal")
+    if own["student_training"] == "distilled" and own["seg.kd"] and own["teacher"] is None:
+        raise UserError(
+            "teacher=none leaves nothing to distil: give teacher=mffmetal-180, or train on the labels alone with "
+            "student_training=skip"
+        )
+    if own["student_training"] == "distilled" and not own["seg.kd"]:
+        raise UserError("seg.kd=0 makes the student its own baseline; train that alone with student_training=skip")
+    if own["student_training"] == "skip" and own["baseline"] is False:
+        raise UserError("student_training=skip with baseline=off leaves nothing to train; switch one of them on")
 
 
 def _check_together(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -1,5 +1,8 @@
 """Export of the student, and the proof that the ONNX file computes what the PyTorch file computes.
 
+:func:`export_and_compare` exports for any task, and each brings its own comparison. That of detectors is here, that of
+segmentation in :mod:`dfssd.segmentation.export`.
+
 The proof has two parts. *Raw outputs*: both files get the same input tensors, made from real images by one letterbox,
 and every decoded box and class score is compared, those of background anchors too, before any thresholding could hide
 a difference. *Metrics*: mAP50-95 of both files on the whole split, both on square letterboxes, since the exported input
@@ -15,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,21 @@ class Parity:
     max_box_diff_px: float
     max_score_diff: float
     size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One thing that may differ, but not by more than a tolerance.
+
+    Attributes:
+        what: Start of the sentence about a failure, which the two numbers end.
+        found: The difference; None if there was nothing to compare.
+        allowed: The largest one that passes.
+    """
+
+    what: str
+    found: float | None
+    allowed: float
 
 
 def check_formats(formats: Iterable[str]) -> list[str]:
@@ -111,32 +129,81 @@ def export_and_check(
         UserError: Unknown format, no readable image in the split, or Ultralytics cannot write ONNX.
     """
     others = check_formats(formats)
-    images = _split_images(data_yaml, split)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
-        # The exporter writes beside the weights it is given, under their name.
-        copy = Path(folder) / f"{out.stem}.pt"
-        shutil.copyfile(weights, copy)
-        exported = _export(copy, "onnx", imgsz=imgsz)
+    images = split_images(data_yaml, split)
+
+    def compare(exported: Path) -> tuple[dict[str, Any], list[Limit]]:
         found = parity(weights, exported, images)
         shared: dict[str, Any] = {"split": split, "imgsz": imgsz, "save_dir": save_dir, "rect": False}
         map_torch = evaluate(weights, data_yaml, batch=batch, device=device, **shared)["map50_95"]
         # onnxruntime from requirements.txt computes on the CPU, whatever the training used
         map_onnx = evaluate(exported, data_yaml, batch=1, device="cpu", **shared)["map50_95"]
+        map_diff = None if map_torch is None or map_onnx is None else abs(map_torch - map_onnx)
+        section = {
+            "input": [1, 3, *found.size],
+            "images": found.images,
+            "max_box_diff_px": finite(found.max_box_diff_px),
+            "max_score_diff": finite(found.max_score_diff),
+            "map50_95_torch": map_torch,
+            "map50_95_onnx": map_onnx,
+            "tolerance": {"box_px": box_tolerance_px, "score": score_tolerance, "map50_95": map_tolerance},
+        }
+        return section, [
+            Limit("box edges [px] differ by", found.max_box_diff_px, box_tolerance_px),
+            Limit("class scores differ by", found.max_score_diff, score_tolerance),
+            Limit("the two mAP50-95 differ by", map_diff, map_tolerance),
+        ]
+
+    return export_and_compare(
+        weights, data_yaml, task="detect", out=out, imgsz=imgsz, device=device, others=others, compare=compare
+    )
+
+
+def export_and_compare(
+    weights: Path,
+    data_yaml: Path,
+    *,
+    task: str,
+    out: Path,
+    imgsz: int,
+    device: str | None,
+    others: Sequence[str],
+    compare: Callable[[Path], tuple[dict[str, Any], list[Limit]]],
+) -> dict[str, Any]:
+    """Export ``weights`` to ONNX, have the file compared, move it to ``out``, write the other formats beside it.
+
+    Args:
+        weights: The model, ``.pt``; it is not changed, and nothing is written beside it.
+        data_yaml: Ultralytics dataset YAML, for formats that are calibrated on images.
+        task: Ultralytics' name of the task of ``weights``.
+        out: The ONNX file; it appears whole, and only after it has been compared.
+        imgsz: Input size [px].
+        device: Ultralytics device for formats that need a GPU.
+        others: The other formats, as :func:`check_formats` gives them.
+        compare: Measures the ONNX file it is given; returns what to record and what was allowed.
+
+    Returns:
+        ``format``, ``file``, ``size_mb``, what ``compare`` records, ``passed``, ``failures`` (a sentence each, printed,
+        too) and ``other``, a row for each of ``others``.
+
+    Raises:
+        UserError: Ultralytics cannot write ONNX.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
+        # The exporter writes beside the weights it is given, under their name.
+        copy = Path(folder) / f"{out.stem}.pt"
+        shutil.copyfile(weights, copy)
+        exported = export(copy, "onnx", task=task, imgsz=imgsz)
+        section, limits = compare(exported)
         with whole_file(out) as target:
             os.replace(exported, target)
-        written = [_export_other(copy, name, out, imgsz=imgsz, device=device, data_yaml=data_yaml) for name in others]
+        options: dict[str, Any] = {"task": task, "imgsz": imgsz, "device": device, "data_yaml": data_yaml}
+        written = [export_other(copy, name, out, **options) for name in others]
 
-    tolerance = {"box_px": box_tolerance_px, "score": score_tolerance, "map50_95": map_tolerance}
-    map_diff = None if map_torch is None or map_onnx is None else abs(map_torch - map_onnx)
     failures = [
-        f"{what} differ by {difference:.4g}, allowed is {limit:g}"
-        for what, difference, limit in (
-            ("box edges [px]", found.max_box_diff_px, box_tolerance_px),
-            ("class scores", found.max_score_diff, score_tolerance),
-            ("the two mAP50-95", map_diff, map_tolerance),
-        )
-        if difference is not None and not difference <= limit  # NaN is not within any tolerance
+        f"{limit.what} {limit.found:.4g}, allowed is {limit.allowed:g}"
+        for limit in limits
+        if limit.found is not None and not limit.found <= limit.allowed  # NaN is not within any tolerance
     ]
     failures += [f"format={other['format']}: {other['error']}" for other in written if other["error"]]
     for failure in failures:
@@ -145,13 +212,7 @@ def export_and_check(
         "format": "onnx",
         "file": f"{out.parent.name}/{out.name}",
         "size_mb": round(out.stat().st_size / 1e6, 2),
-        "input": [1, 3, *found.size],
-        "images": found.images,
-        "max_box_diff_px": _finite(found.max_box_diff_px),
-        "max_score_diff": _finite(found.max_score_diff),
-        "map50_95_torch": map_torch,
-        "map50_95_onnx": map_onnx,
-        "tolerance": tolerance,
+        **section,
         "passed": not failures,
         "failures": failures,
         "other": written,
@@ -169,34 +230,51 @@ def parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> Parity:
     Raises:
         UserError: None of the images can be read.
     """
-    import onnxruntime
     import torch
     from ultralytics import YOLO
 
     network: Any = YOLO(weights, task="detect").model
     network = network.float().cpu().eval()
-    session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
-    source = session.get_inputs()[0]
-    size = tuple(source.shape[2:])
+    run, size = onnx_function(onnx_file)
     count, box_diff, score_diff = 0, 0.0, 0.0
-    step = max(1, math.ceil(len(images) / PARITY_IMAGES))
-    for path in images[::step]:
-        pixels = letterbox(path, size)
-        if pixels is None:
-            continue
+    for pixels in sampled_inputs(images, size):
         with torch.inference_mode():
             result = network(torch.from_numpy(pixels))
         expected = (result[0] if isinstance(result, (tuple, list)) else result).numpy()
-        got = session.run(None, {source.name: pixels})[0]
+        got = run(pixels)
         count += 1
         if expected.shape != got.shape:
             return Parity(count, math.inf, math.inf, size)
         # np.maximum keeps NaN, max() may lose it
         box_diff = float(np.maximum(box_diff, np.abs(_edges(expected) - _edges(got)).max()))
         score_diff = float(np.maximum(score_diff, np.abs(expected[:, 4:] - got[:, 4:]).max()))
-    if not count:
-        raise UserError(f"none of the {len(images)} images for the export check can be read, the first is {images[0]}")
     return Parity(count, box_diff, score_diff, size)
+
+
+def onnx_function(file: Path) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, int]]:
+    """The first output of an ONNX file for its one input (1, 3, h, w), computed on the CPU; and (h, w) [px]."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    return lambda pixels: session.run(None, {source.name: pixels})[0], tuple(source.shape[2:])
+
+
+def sampled_inputs(images: Sequence[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """At most :data:`PARITY_IMAGES` of the images, taken evenly, letterboxed to ``size``; unreadable ones are left out.
+
+    Raises:
+        UserError: None of them can be read.
+    """
+    step = max(1, math.ceil(len(images) / PARITY_IMAGES))
+    readable = False
+    for path in images[::step]:
+        pixels = letterbox(path, size)
+        if pixels is not None:
+            readable = True
+            yield pixels
+    if not readable:
+        raise UserError(f"none of the {len(images)} images for the export check can be read, the first is {images[0]}")
 
 
 def letterbox(path: Path, size: tuple[int, int]) -> np.ndarray | None:
@@ -217,7 +295,7 @@ def _edges(outputs: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _split_images(data_yaml: Path, split: str) -> list[Path]:
+def split_images(data_yaml: Path, split: str) -> list[Path]:
     """Images of one list of a data.yaml whose lists are .txt files, one path a line."""
     tree = read_yaml(data_yaml)
     listed = tree.get(split)
@@ -235,7 +313,7 @@ def _split_images(data_yaml: Path, split: str) -> list[Path]:
     return images
 
 
-def _export(copy: Path, name: str, **options: Any) -> Path:
+def export(copy: Path, name: str, *, task: str, **options: Any) -> Path:
     """Let Ultralytics write one format beside ``copy``; whatever goes wrong becomes one :class:`UserError`."""
     from ultralytics import YOLO
 
@@ -243,15 +321,15 @@ def _export(copy: Path, name: str, **options: Any) -> Path:
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tracing and of torch's own plans: nothing the user could act on
-            return Path(YOLO(copy, task="detect").export(format=name, device=device, **options))
+            return Path(YOLO(copy, task=task).export(format=name, device=device, **options))
     # A format is written by its vendor's package, which may raise anything, even SystemExit.
     except (Exception, SystemExit) as e:
         reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
         raise UserError(f"Ultralytics cannot write format={name}: {reason}") from e
 
 
-def _export_other(
-    copy: Path, name: str, out: Path, *, imgsz: int, device: str | None, data_yaml: Path
+def export_other(
+    copy: Path, name: str, out: Path, *, task: str, imgsz: int, device: str | None, data_yaml: Path
 ) -> dict[str, str | None]:
     """Write one more format beside ``out``; a failure is recorded, so that it does not cost the formats that work."""
     from ultralytics.engine.exporter import export_formats
@@ -262,7 +340,7 @@ def _export_other(
     options = {"data": str(data_yaml)} if "data" in table["Arguments"][row] else {}  # some calibrate on val images
     try:
         gpu = str(device).partition(",")[0] if needs_gpu else "cpu"
-        exported = _export(copy, name, imgsz=imgsz, device=gpu, **options)
+        exported = export(copy, name, task=task, imgsz=imgsz, device=gpu, **options)
     except UserError as e:
         return {"format": name, "file": None, "error": str(e)}
     target = out.with_name(exported.name)
@@ -272,5 +350,6 @@ def _export_other(
     return {"format": name, "file": f"{target.parent.name}/{target.name}", "error": None}
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def finite(value: float | None) -> float | None:
+    """The value; None if there is none, or if it is not finite, for which JSON has no word."""
+    return value if value is not None and math.isfinite(value) else None

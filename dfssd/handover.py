@@ -13,6 +13,11 @@ from dfssd.files import copy_whole
 from dfssd.runfolder import CHANGEABLE
 from dfssd.trainers.guard import better_of
 
+VALUE = {"detect": "val_map50_95", "semantic": "val_miou_fg"}
+"""What the networks of a task are compared by on validation: its name in the summaries of their trainings."""
+
+_MEASURES = {"detect": "mAP50-95", "semantic": "mIoU of the defects"}
+
 
 def silent_teacher(section: Mapping[str, Any] | None) -> str | None:
     """What to say of a teacher that accepts no box in any unlabelled image; None if it accepts some.
@@ -56,7 +61,7 @@ def hand_over_baseline(weights: Path, results: dict[str, Any], why: str) -> None
     }
 
 
-def hand_over_better(weights: Path, results: dict[str, Any], *, guarded: bool) -> None:
+def hand_over_better(weights: Path, results: dict[str, Any], *, task: str, guarded: bool) -> None:
     """Leave the better of student and baseline, by validation, in ``student.pt``, and record why.
 
     A student that is not handed over is kept as ``student_trained.pt``.
@@ -64,17 +69,19 @@ def hand_over_better(weights: Path, results: dict[str, Any], *, guarded: bool) -
     Args:
         weights: Folder of the run's checkpoints.
         results: Content of ``results.json`` after both trainings; ``guard`` is set.
+        task: Key of :data:`VALUE`.
         guarded: False: the student is handed over whatever it has become.
     """
-    student = results["training"]["student"]["val_map50_95"]
-    floor = (results["training"].get("baseline") or {}).get("val_map50_95")
-    chosen, why = better_of(student, floor) if guarded else ("student", "guard=off")
+    value = VALUE[task]
+    student = results["training"]["student"][value]
+    floor = (results["training"].get("baseline") or {}).get(value)
+    chosen, why = better_of(student, floor, _MEASURES[task]) if guarded else ("student", "guard=off")
     results["guard"] = {
         "chosen": chosen,
         "why": why,
-        "student_val_map50_95": student,
-        "baseline_val_map50_95": floor,
-        "events": results["distill"]["guard"]["events"],
+        f"student_{value}": student,
+        f"baseline_{value}": floor,
+        "events": ((results.get("distill") or {}).get("guard") or {}).get("events", []),
     }
     if chosen == "baseline":
         copy_whole(weights / "student.pt", weights / "student_trained.pt")
@@ -94,17 +101,23 @@ def check_baseline(run: Path, config: Config) -> dict[str, Any]:
     try:
         tree = read_yaml(run / "run.yaml")
         summary: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))["training"]["baseline"]
-        others = {**tree["train"], "student": tree["config"]["student"]}
-        summary["val_map50_95_by_epoch"], summary["batches"], summary["epochs_done"]
+        others = {**tree["train"], **{key: tree["config"].get(key) for key in _own(config)}}
+        summary[f"{VALUE[config['task']]}_by_epoch"], summary["batches"], summary["epochs_done"]
         for needed in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt", "splits/data.yaml"):
             if not (run / needed).is_file():
                 raise FileNotFoundError(f"{needed} is missing")
     except (OSError, ValueError, KeyError, TypeError, UserError) as e:
         raise UserError(f"baseline={run}: no finished baseline there ({e}); give the folder of a run") from e
-    mine = {**config.train, "student": config["student"]}
+    mine = {**config.train, **{key: config[key] for key in _own(config)}}
     keys = sorted({*mine, *others} - CHANGEABLE - {"plots"})
     _refuse(run, [f"{k} ({others.get(k)} there)" for k in keys if mine.get(k) != others.get(k)])
     return summary
+
+
+def _own(config: Config) -> list[str]:
+    """Our own keys that a baseline depends on; those of distillation are not among them."""
+    masks = [key for key in config.own if key.startswith("seg.") and key not in {"seg.kd", "seg.tau"}]
+    return ["student", *(masks if config["task"] == "semantic" else [])]
 
 
 def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config) -> dict[str, Any]:

@@ -1,17 +1,11 @@
 """The recipe, read top to bottom: prepare, teacher, self-train, pseudo-label, baseline, student, test, export, report.
 
-Each stage hands on files in the run folder and a section of ``results.json``; none reaches back. A stage that is
-listed in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed goes on from its
-last epoch.
-
-What an epoch is: one pass over the labelled images. Every batch of the student holds labelled and pseudo-labelled
-images in the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabelled images), and
-the baseline is given the same number of batches of the same size, all labelled, with the same schedule.
+What all tasks share, and what an epoch is, stands in :mod:`dfssd.stages`; segmentation is in
+:mod:`dfssd.segmentation.pipeline`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -24,8 +18,8 @@ from dfssd.distillation.compatibility import align_teacher, describe, resolve_we
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
 from dfssd.files import copy_whole
-from dfssd.handover import hand_over_baseline, hand_over_better, silent_teacher, take_baseline
-from dfssd.hardware import check_device, resolve_amp, told_plainly
+from dfssd.handover import hand_over_baseline, hand_over_better, silent_teacher
+from dfssd.hardware import told_plainly
 from dfssd.incremental.measures import check_new_labels, forgetting
 from dfssd.preflight import (
     check_before_start,
@@ -37,12 +31,9 @@ from dfssd.preflight import (
 from dfssd.pseudo_labels.labels import PREDICTIONS
 from dfssd.runfolder import RunFolder
 from dfssd.self_training import self_train
-from dfssd.trainers.budget import teacher_schedule
-from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
+from dfssd.stages import StagedRun
+from dfssd.trainers.stage import StageSettings, StageTrainer
 from dfssd.trainers.student import StudentTrainer
-
-FEW_BATCHES = 1000
-"""Below this length a training from few labels has hardly begun; the user is told."""
 
 
 def run(config: Config, command: str) -> bool:
@@ -62,32 +53,43 @@ def run(config: Config, command: str) -> bool:
     if resuming:
         folder, config = RunFolder.resume(config)
     else:
-        check_before_start(config)
+        _check_before_start(config)
         folder = RunFolder.create(config, command)
     print(f"[dfssd] run folder {folder.path}")
     try:
         with told_plainly(folder.path):
-            return Pipeline(folder, config).run()
+            return _staged_run(folder, config).run()
     except UserError:
         folder.discard_if_empty()
         raise
 
 
-class Pipeline:
-    """One run: the folder, its configuration, and a method per stage."""
+def _staged_run(folder: RunFolder, config: Config) -> StagedRun:
+    if config["task"] == "detect":
+        return DetectionRun(folder, config)
+    from dfssd.segmentation.pipeline import SegmentationRun
+
+    return SegmentationRun(folder, config)
+
+
+def _check_before_start(config: Config) -> None:
+    if config["task"] == "detect":
+        check_before_start(config)
+        return
+    from dfssd.segmentation.preflight import check_before_start as check_segmentation
+
+    check_segmentation(config)
+
+
+class DetectionRun(StagedRun):
+    """A run that ends with a detector."""
+
+    TASK = "detect"
 
     def __init__(self, folder: RunFolder, config: Config):
         """Bind folder and configuration; nothing runs yet."""
-        self.folder, self.config, self.results = folder, config, folder.results
-        self.device = check_device(config.train.get("device"))
-        self.amp, self.cpu_bf16 = resolve_amp(config.train.get("amp"), self.device)
-        self.splits = folder.path / "splits"
-        self.data_yaml = self.splits / "data.yaml"
+        super().__init__(folder, config)
         self.pseudo = folder.path / "pseudo"
-        self.weights = folder.path / "weights"
-        self.imgsz = config.train.get("imgsz", 640)
-        self.batch = config.train.get("batch", 16)
-        self.epochs = config.train.get("epochs", 100)
 
     def run(self) -> bool:
         """All stages in order; a finished one is kept."""
@@ -105,7 +107,7 @@ class Pipeline:
 
         print(f"[dfssd] report: {self.folder.path / 'report.md'}")
         closing_table(self.results)
-        return self.results["export"] is None or bool(self.results["export"]["passed"])
+        return self.passed()
 
     def prepare(self) -> str:
         """Read the data, find duplicates, split, and write the lists that all other stages use."""
@@ -151,69 +153,13 @@ class Pipeline:
             print(
                 f"[dfssd] the teacher {'is trained on the labelled images' if train else 'knows all classes by name'}"
             )
-        batches = self._batches_per_epoch() * self.epochs
-        if batches < FEW_BATCHES:
-            print(
-                f"[dfssd] {self.epochs} epochs are {batches} batches in all, few for a network to settle: "
-                f"consider epochs={math.ceil(FEW_BATCHES / self._batches_per_epoch())}"
-            )
+        self.tell_length()
         return "done"
 
-    def _unlabeled_share(self) -> float:
-        """Share of unlabelled images in a student batch: the asked ratio, at most that of the two sets."""
-        data = self.results["data"]
-        if not self._learns_from_unlabeled():
-            return 0.0
-        ratio = min(self.config["unlabeled_ratio"], data["train_unlabeled"] / data["train_labeled"])
-        return ratio / (1 + ratio)
-
-    def _learns_from_unlabeled(self) -> bool:
-        """False for a grown network without terms and pseudo boxes: unlabelled images would only fill its batches."""
+    def learns_from_unlabeled(self) -> bool:
+        """False for a grown network without terms and pseudo boxes."""
         c = self.config
         return c["student_training"] != "grown" or bool(c.terms) or c["unsup_weight"] > 0
-
-    def _batches_per_epoch(self) -> int:
-        """Batches in which the student passes the labelled images once."""
-        from dfssd.datasets.semi import batch_composition
-
-        labeled, _ = batch_composition(self.batch, self._unlabeled_share())
-        return math.ceil(self.results["data"]["train_labeled"] / labeled)
-
-    def _train(
-        self, name: str, trainer: type[StageTrainer], settings: StageSettings, *, keep: str = "best", **overrides: Any
-    ) -> None:
-        """Train one stage, or go on with it, and leave its plain checkpoint, the best or the last, in ``weights/``."""
-        stage = self.folder.path / "train" / name
-        settings.write(stage)
-        last = stage / "weights" / "last.pt"
-        done = checkpoint_epoch(last)
-        arguments = {
-            **self.config.train,
-            "task": "detect",
-            "mode": "train",
-            "data": str(self.data_yaml),
-            "device": self.device,
-            "amp": self.amp,
-            "save_dir": str(stage),
-            "project": str(stage.parent),
-            "name": name,
-            "exist_ok": True,
-            "batch": self.batch,
-            "epochs": self.epochs,
-            "patience": self.config.train.get("patience", self.epochs),
-            **overrides,
-        }
-        if done is None or 0 <= done < arguments["epochs"] - 1:
-            if done is not None:
-                print(f"[dfssd] {name}: going on after epoch {done + 1}")
-                arguments["resume"] = str(last)
-            trainer(overrides=arguments).train()
-        finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
-        summary = json.loads(stage.with_name(f"{name}.json").read_text(encoding="utf-8"))
-        distill = summary.pop("distill", None)
-        if name == "student" and distill:
-            self.results["distill"] = distill
-        self.results.setdefault("training", {})[name] = summary
 
     def teacher(self) -> str:
         """Use the teacher as it is, in the class order of the data, or train it on the labelled images."""
@@ -228,18 +174,15 @@ class Pipeline:
         if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
             align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
             return "reused"
-        per_epoch = math.ceil(self.results["data"]["train_labeled"] / self.batch)
-        if self.config["teacher_epochs"] == "auto":
-            per_epoch = max(per_epoch, self._batches_per_epoch())
-        passes, patience = teacher_schedule(self.config, per_epoch)
+        per_epoch, budget = self.teacher_budget()
         settings = StageSettings(batches_per_epoch=per_epoch, cpu_bf16=self.cpu_bf16)
-        self._train("teacher", StageTrainer, settings, model=source, epochs=passes, patience=patience)
+        self.train("teacher", StageTrainer, settings, model=source, **budget)
         return "done"
 
     def self_train(self) -> str:
         """Train the teacher again on the labels and its own pseudo-labels; keep whichever is best on val."""
         rounds = self.config["teacher_rounds"]
-        if not rounds or not self._unlabeled_images():
+        if not rounds or not self.listed("train_unlabeled"):
             return "skipped"
 
         def train(number: int, source: Path) -> Path:
@@ -247,7 +190,7 @@ class Pipeline:
             if not (folder / PREDICTIONS).exists():
                 self._label(source, folder)
             settings = self._student_settings(pseudo=folder, teacher=source, terms={}, guard=())
-            self._train(f"teacher_round{number}", StudentTrainer, settings, model=str(source))
+            self.train(f"teacher_round{number}", StudentTrainer, settings, model=str(source))
             return self.weights / f"teacher_round{number}.pt"
 
         self.results["self_training"] = self_train(self.weights, rounds, train=train, value=self._val_map)
@@ -259,12 +202,6 @@ class Pipeline:
         where = self.folder.path / "train" / f"val_{weights.stem}"
         options = {"imgsz": self.imgsz, "batch": self.batch, "device": self.device}
         return evaluate(weights, self.data_yaml, split="val", save_dir=where, **options)["map50_95"] or 0.0
-
-    def _listed(self, part: str) -> list[Path]:
-        return [Path(p) for p in (self.splits / f"{part}.txt").read_text(encoding="utf-8").splitlines() if p]
-
-    def _unlabeled_images(self) -> list[Path]:
-        return self._listed("train_unlabeled")
 
     def _label(self, teacher: Path, folder: Path) -> dict[str, Any]:
         """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
@@ -280,13 +217,13 @@ class Pipeline:
         options = ("tau_low", "tau0", "tau_max", "ema_decay", "iou", "tta", "precision")
         return label_images(
             weights,
-            self._unlabeled_images(),
+            self.listed("train_unlabeled"),
             folder,
             names=names,
             imgsz=self.imgsz,
             batch=self.batch,
             device=self.device,
-            val=self._listed("val"),
+            val=self.listed("val"),
             shown=len(data["classes"]),
             **{k: rule[k] for k in options},
         )
@@ -299,9 +236,8 @@ class Pipeline:
         """
         self.results["pseudo_labels"] = None
         c = self.config
-        if c["student_training"] not in {"distilled", "grown"} or not has_teacher(c) or not self._unlabeled_images():
-            return "skipped"
-        if not self._learns_from_unlabeled():
+        taught = c["student_training"] in {"distilled", "grown"} and has_teacher(c) and self.learns_from_unlabeled()
+        if not taught or not self.listed("train_unlabeled"):
             return "skipped"
         section = self.results["pseudo_labels"] = self._label(self.weights / "teacher.pt", self.pseudo)
         if section["accepted"] and section["starved"]:
@@ -313,24 +249,21 @@ class Pipeline:
         asked = self.config["baseline"]
         if asked is False:
             return "skipped"
-        settings = StageSettings(batches_per_epoch=self._batches_per_epoch(), cpu_bf16=self.cpu_bf16)
         if asked is not True:
-            self.results.setdefault("training", {})["baseline"] = take_baseline(
-                Path(asked), self.folder.path, settings.batches_per_epoch, self.config
-            )
-            return "taken over"
-        self._train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
+            return self.take_baseline(asked)
+        settings = StageSettings(batches_per_epoch=self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+        self.train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
         return "done"
 
     def _student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StageSettings:
         """Settings of a training on labelled and unlabelled images."""
         c = self.config
-        unlabeled = self.results["data"]["train_unlabeled"] > 0 and self._learns_from_unlabeled()
+        unlabeled = self.results["data"]["train_unlabeled"] > 0 and self.learns_from_unlabeled()
         frozen = has_teacher(c)
         patience = c["guard_patience"]
         return StageSettings(
-            batches_per_epoch=self._batches_per_epoch(),
-            unlabeled_share=self._unlabeled_share(),
+            batches_per_epoch=self.batches_per_epoch(),
+            unlabeled_share=self.unlabeled_share(),
             cpu_bf16=self.cpu_bf16,
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
             pseudo=str(pseudo) if unlabeled and frozen else "",
@@ -371,21 +304,21 @@ class Pipeline:
             # the last epoch: validation images seldom show old defects, and the best epoch on new ones is a late one
             before = self.weights / "before.pt"
             frozen = {"freeze": describe(str(before), "teacher").head} if self.config["freeze_features"] else {}
-            self._train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)
+            self.train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)
             return "done"
         source = resolve_weights(self.config["student"], "student")
         baseline = (self.results.get("training") or {}).get("baseline")
         if method == "ultralytics":
-            settings = StageSettings(batches_per_epoch=self._batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+            settings = StageSettings(batches_per_epoch=self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
             teacher = str(self.weights / "teacher.pt")
-            self._train("student", StageTrainer, settings, model=source, distill_model=teacher)
+            self.train("student", StageTrainer, settings, model=source, distill_model=teacher)
             return "done"
         floor = baseline["val_map50_95_by_epoch"] if baseline and self.config["guard"] else ()
         settings = self._student_settings(
             pseudo=self.pseudo, teacher=self.weights / "teacher.pt", terms=self.config.terms, guard=floor
         )
-        self._train("student", StudentTrainer, settings, model=source)
-        hand_over_better(self.weights, self.results, guarded=self.config["guard"])
+        self.train("student", StudentTrainer, settings, model=source)
+        hand_over_better(self.weights, self.results, task=self.TASK, guarded=self.config["guard"])
         return "done"
 
     def test(self) -> str:

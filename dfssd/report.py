@@ -26,7 +26,7 @@ def write_report(run_dir: Path) -> None:
     Raises:
         UserError: ``results.json`` is missing or broken, or the folder cannot be written to.
     """
-    results = _read_results(run_dir)
+    results = read_results(run_dir)
     sections = [
         [f"# {run_dir.resolve().name}: what the run found", "", f"**{headline(results)}**", "", *_cautions(results)],
         _test_section(results, run_dir),
@@ -35,7 +35,7 @@ def write_report(run_dir: Path) -> None:
         _export_section(results),
         _usage_section(results, run_dir),
         _data_section(results),
-        _record_section(results),
+        record_section(results),
     ]
     write_text(run_dir / "report.md", "\n\n".join("\n".join(lines).strip("\n") for lines in sections) + "\n")
 
@@ -360,7 +360,8 @@ def _data_section(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _record_section(results: Mapping[str, Any]) -> list[str]:
+def record_section(results: Mapping[str, Any]) -> list[str]:
+    """Lines about the stages, the command and the versions of a run."""
     run = results.get("run") or {}
     rows = [[s["name"], s.get("status"), minutes(s.get("seconds"))] for s in results.get("stages") or ()]
     lines = ["## Record", "", *markdown_table(["stage", "status", "time"], rows), ""]
@@ -370,7 +371,12 @@ def _record_section(results: Mapping[str, Any]) -> list[str]:
     return [*lines, ", ".join(facts)]
 
 
-def _read_results(run_dir: Path) -> dict[str, Any]:
+def read_results(run_dir: Path) -> dict[str, Any]:
+    """Content of ``results.json``.
+
+    Raises:
+        UserError: The file is missing or broken.
+    """
     path = run_dir / "results.json"
     if not path.is_file():
         raise UserError(f"{path} does not exist: give the folder of a run (project/name)")

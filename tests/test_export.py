@@ -32,11 +32,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def onnx_file(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("onnx") / "student.pt"
     copy.write_bytes(weights.read_bytes())
-    return export._export(copy, "onnx", imgsz=SIZE)
+    return export.export(copy, "onnx", task="detect", imgsz=SIZE)
 
 
 def images_of(data: Path) -> list[Path]:
-    return export._split_images(data, "test")
+    return export.split_images(data, "test")
 
 
 def run(weights: Path, data: Path, folder: Path, **changes) -> dict:
@@ -84,8 +84,8 @@ def test_no_tolerance_fails(weights, data, tmp_path):
 
 def test_export_of_other_weights_fails(weights, data, tmp_path, monkeypatch, capsys):
     other = save_detector(tmp_path / "other.pt", seed=2)
-    honest = export._export
-    monkeypatch.setattr(export, "_export", lambda copy, name, **options: honest(other, name, **options))
+    honest = export.export
+    monkeypatch.setattr(export, "export", lambda copy, name, **options: honest(other, name, **options))
     section = run(weights, data, tmp_path)
     assert not section["passed"]
     assert section["max_score_diff"] > 0.01
@@ -127,7 +127,7 @@ def test_other_number_of_anchors_is_not_compared_elementwise(weights, data, tmp_
     from ultralytics import YOLO
 
     YOLO("yolov8n.yaml").save(tmp_path / "coco.pt")
-    found = parity(weights, export._export(tmp_path / "coco.pt", "onnx", imgsz=SIZE), images_of(data))
+    found = parity(weights, export.export(tmp_path / "coco.pt", "onnx", task="detect", imgsz=SIZE), images_of(data))
     assert found.max_box_diff_px == found.max_score_diff == float("inf")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -26,7 +26,7 @@ SIZE = 160
 """[px] side of an image."""
 
 _VERSION = 1
-"""Raised when the drawings change, so that an older demo folder is not taken for the current one."""
+"""Raised when the drawings or classes of a demo change, so that an older folder is not taken for the current one."""
 
 _MOST_DEFECTS = 3
 _DEFECT_FREE = 0.04
@@ -47,29 +47,68 @@ def make_demo(data_dir: Path, counts: dict[str, int] | None = None, seed: int = 
 
     Returns:
         The data set YAML ``demo.yaml``. Unlabelled images have label files too: they serve to judge pseudo-labels.
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written to.
     """
+
+    def sample(rng: np.random.Generator, split: str) -> tuple[np.ndarray, bytes]:
+        image, boxes = draw_image(rng, size)
+        return image, format_labels(boxes).encode()
+
     counts = counts or COUNTS
+    target = demo_folder(data_dir, "demo", counts, seed, size)
+    return write_demo(target, counts, seed, sample, "labels/{}.txt", {"names": dict(enumerate(NAMES))})
+
+
+def demo_folder(data_dir: Path, name: str, counts: dict[str, int], seed: int, size: int) -> Path:
+    """Folder of the demo ``name``, which tells everything that its content depends on."""
     sizes = "-".join(str(counts.get(split, 0)) for split in COUNTS)
-    target = data_dir / f"demo-v{_VERSION}-{sizes}-{size}px-seed{seed}"
+    return data_dir / f"{name}-v{_VERSION}-{sizes}-{size}px-seed{seed}"
+
+
+def write_demo(
+    target: Path,
+    counts: dict[str, int],
+    seed: int,
+    sample: Callable[[np.random.Generator, str], tuple[np.ndarray, bytes | None]],
+    label_path: str,
+    entries: Mapping[str, object],
+) -> Path:
+    """Write a drawn data set, whole or not at all, unless it is there already.
+
+    Args:
+        target: Folder of the data set.
+        counts: Images per split.
+        seed: Each split has a stream of its own from it.
+        sample: The next image (h, w) uint8 of a stream for a split, and the content of its label file, None = no file.
+        label_path: Of a label file in ``target``, ``{}`` stands for ``<split>/<stem>``.
+        entries: What ``demo.yaml`` says besides the splits.
+
+    Returns:
+        The data set YAML ``demo.yaml``.
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written to.
+    """
     description = target / "demo.yaml"
     if description.exists():
         return description
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed run: in a container the same process id comes again
     try:
         for number, split in enumerate(COUNTS):
             rng = np.random.default_rng((seed, number))
-            for folder in ("images", "labels"):
-                (partial / folder / split).mkdir(parents=True)
             for i in range(counts.get(split, 0)):
-                image, boxes = draw_image(rng, size)
-                stem = f"{split}_{i:04d}"
-                cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tofile(
-                    partial / "images" / split / f"{stem}.jpg"
-                )
-                label = partial / "labels" / split / f"{stem}.txt"
-                label.write_text(format_labels(boxes), encoding="utf-8", newline="\n")
-        entries = {split: f"images/{split}" for split in COUNTS if counts.get(split, 0)}
-        write_yaml(partial / "demo.yaml", {**entries, "names": dict(enumerate(NAMES))})
+                image, label = sample(rng, split)
+                name = f"{split}/{split}_{i:04d}"
+                jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+                for path, content in (f"images/{name}.jpg", jpeg), (label_path.format(name), label):
+                    if content is not None:
+                        (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                        (partial / path).write_bytes(content)
+        splits = {split: f"images/{split}" for split in COUNTS if counts.get(split, 0)}
+        write_yaml(partial / "demo.yaml", {**splits, **entries})
         if description.exists():  # another run was faster; it may train from there already
             return description
         shutil.rmtree(target, ignore_errors=True)
@@ -92,13 +131,32 @@ def draw_image(rng: np.random.Generator, size: int = SIZE) -> tuple[np.ndarray, 
         (size, size) uint8 grey image, and (n, 5) float32 rows [class id, x, y, w, h] (xywh centre format, 0-1) of up
         to three defects that do not overlap.
     """
+    return draw_defects(rng, size, NAMES)[:2]
+
+
+def draw_defects(
+    rng: np.random.Generator, size: int, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One image with defects of some classes, their boxes and their mask.
+
+    Args:
+        rng: Source of all randomness.
+        size: [px] side.
+        names: Classes to choose from, some of :data:`NAMES`, in id order.
+
+    Returns:
+        Image and boxes as of :func:`draw_image`, a class id being a place in ``names``; and the mask (size, size)
+        uint8, 0 = background, else 1 + class id. A pixel belongs to a defect where the opacity is above a half: there
+        it shows more of the defect than of the steel.
+    """
     canvas = _steel(rng, size)
+    mask = np.zeros((size, size), dtype=np.uint8)
     taken = np.zeros((size, size), dtype=bool)
     rows = []
     n = 0 if rng.random() < _DEFECT_FREE else int(rng.integers(1, _MOST_DEFECTS + 1))
     for _ in range(n):
-        class_id = int(rng.integers(len(NAMES)))
-        opacity, grey = _DRAW[class_id](rng, size)
+        class_id = int(rng.integers(len(names)))
+        opacity, grey = _DRAW[NAMES.index(names[class_id])](rng, size)
         ys, xs = np.nonzero(opacity > 0.2)
         opacity, grey = (a[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] for a in (opacity, grey))
         h, w = opacity.shape
@@ -111,8 +169,10 @@ def draw_image(rng: np.random.Generator, size: int = SIZE) -> tuple[np.ndarray, 
         taken[max(y - 2, 0) : y + h + 2, max(x - 2, 0) : x + w + 2] = True
         spot = canvas[y : y + h, x : x + w]
         spot[...] = spot * (1 - opacity) + grey * opacity
+        mask[y : y + h, x : x + w][opacity > 0.5] = 1 + class_id
         rows.append([class_id, (x + w / 2) / size, (y + h / 2) / size, w / size, h / size])
-    return np.clip(canvas, 0, 255).astype(np.uint8), np.array(rows, dtype=np.float32).reshape(-1, 5)
+    boxes = np.array(rows, dtype=np.float32).reshape(-1, 5)
+    return np.clip(canvas, 0, 255).astype(np.uint8), boxes, mask
 
 
 def _steel(rng: np.random.Generator, size: int) -> np.ndarray:

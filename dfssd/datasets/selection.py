@@ -46,8 +46,7 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], l
             be empty.
     """
     if config["split"]:
-        if clash := {"labeled", "limit"} & set(config.given):
-            raise UserError(f"split={config['split']} says which images are used; leave out {', '.join(sorted(clash))}")
+        check_split_alone(config)
         return read_split(Path(config["split"]), dataset, learnt)
     return make_split(
         dataset,
@@ -58,3 +57,9 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], l
         groups=groups,
         learnt=learnt,
     )
+
+
+def check_split_alone(config: Config) -> None:
+    """Raise :class:`UserError` if another argument, too, says which images are used."""
+    if clash := {"labeled", "limit"} & set(config.given):
+        raise UserError(f"split={config['split']} says which images are used; leave out {', '.join(sorted(clash))}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.autobackend import AutoBackend
@@ -18,14 +19,23 @@ from ultralytics.utils.torch_utils import select_device
 from dfssd.config import read_yaml
 from dfssd.errors import UserError
 from dfssd.evaluation import quiet
+from dfssd.files import whole_file
 from dfssd.segmentation.dataset import MaskDataset
 from dfssd.segmentation.metrics import confusion_matrix, segmentation_scores
-from dfssd.segmentation.model import load_semantic
+from dfssd.segmentation.model import full_resolution, load_semantic
 from dfssd.segmentation.validator import native_ids
 
 
 def evaluate_masks(
-    weights: Path, data_yaml: Path, *, split: str = "test", imgsz: int, batch: int = 16, device: str | None = None
+    weights: Path,
+    data_yaml: Path,
+    *,
+    split: str = "test",
+    imgsz: int,
+    batch: int = 16,
+    device: str | None = None,
+    rect: bool = True,
+    keep: Mapping[Path, Path] | None = None,
 ) -> dict[str, Any]:
     """Measure a segmentation model on one part of a data set, each mask at its own size.
 
@@ -36,6 +46,9 @@ def evaluate_masks(
         imgsz: Longer side of the network input [px]; rounded up to the stride.
         batch: Images per forward pass.
         device: Ultralytics device; None lets Ultralytics choose.
+        rect: Pad each image to its own smallest rectangle instead of to a square. An exported file has one shape for
+            all: compare it with its ``.pt`` on squares.
+        keep: Image -> PNG: predictions to keep, class ids in one 8-bit channel of the size of the image.
 
     Returns:
         ``miou_fg``: mean IoU of the defects; ``miou_all``: with the background; ``pixel_accuracy``; ``per_class``: name
@@ -67,7 +80,7 @@ def evaluate_masks(
             imgsz=size,
             augment=False,
             hyp=get_cfg(),
-            rect=plain,  # exported files have one fixed shape
+            rect=plain and rect,  # exported files have one fixed shape
             batch_size=1,  # each image in a rectangle of its own, padded to the stride and no further
             stride=stride,
             pad=0.0,
@@ -81,10 +94,16 @@ def evaluate_masks(
         with torch.inference_mode():
             output = backend(torch.cat([images, images.new_zeros(missing, *images.shape[1:])]))
         output = output[0] if isinstance(output, (tuple, list)) else output
+        if output.dim() == 4:  # Ultralytics' own models answer at 1/8, but the letterbox is in pixels of the image
+            output = full_resolution(output, images.shape[2:])
         for (i, sample), one in zip(samples, output):
             truth = dataset.load_mask(i)
             found = native_ids(one, truth.shape, sample["ratio_pad"])
             confusion += confusion_matrix(truth, found, data["nc"])
+            if target := (keep or {}).get(Path(sample["im_file"])):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(target) as temporary:
+                    Image.fromarray(found).save(temporary, format="PNG")
     scores = segmentation_scores(confusion)
     pixels = confusion.sum(1).tolist()
     return {

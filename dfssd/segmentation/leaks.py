@@ -136,12 +136,17 @@ def describe_leaks(leaks: Sequence[Leak], n_tested: int, shown: int = 3) -> str:
     """One line that names the first leaking test images and their number; empty if there is none."""
     if not leaks:
         return ""
-    names = ", ".join(f"{_short(leak.image)} = {_short(leak.twins[0])}" for leak in leaks[:shown])
+    names = ", ".join(name_leak(leak) for leak in leaks[:shown])
     more = f", and {len(leaks) - shown} more" if len(leaks) > shown else ""
     return (
         f"{len(leaks)} of {n_tested} test images have a copy in training, perhaps rotated, mirrored or in part "
         f"({names}{more}); the test flatters, a grouped split does not"
     )
+
+
+def name_leak(leak: Leak) -> str:
+    """The image and the first of its twins, such as ``test/000123.jpg = train/000045.jpg``."""
+    return f"{_short(leak.image)} = {_short(leak.twins[0])}"
 
 
 def _short(image: Path) -> str:

@@ -40,6 +40,7 @@ from dfssd.datasets.yaml_files import read_unlabeled
 from dfssd.errors import UserError
 from dfssd.files import write_json
 from dfssd.segmentation.boundary import IGNORE
+from dfssd.segmentation.demo import make_mask_demo
 from dfssd.segmentation.mask_sources import MASKS_DIR, MaskSource, read_mask_yaml, read_masks
 
 _CONVERSION = 1
@@ -101,10 +102,10 @@ def load_masks(
     """Load the data set that ``source`` names.
 
     Args:
-        source: A folder or .zip of images and masks: ``images/<part>/x.jpg`` with ``annotations/<part>/x.png`` as in
-            NEU-Seg, or ``masks/``, or ``labels/``, the parts optional; a semantic data set YAML of Ultralytics
-            (``path``, ``train``, ``val``, ``test``, ``masks_dir``, ``names``, ``label_mapping``), to which we add
-            ``unlabeled``; or the name of a card in ``data/*.yaml``.
+        source: ``demo``; a folder or .zip of images and masks: ``images/<part>/x.jpg`` with
+            ``annotations/<part>/x.png`` as in NEU-Seg, or ``masks/``, or ``labels/``, the parts optional; a semantic
+            data set YAML of Ultralytics (``path``, ``train``, ``val``, ``test``, ``masks_dir``, ``names``,
+            ``label_mapping``), to which we add ``unlabeled``; or the name of a card in ``data/*.yaml``.
         data_dir: Folder for imported data sets.
         unlabeled: More images without masks: folders or .txt lists, which are used in place.
         names: Class names in id order, the background first, where the source does not carry them. Failing both, the
@@ -121,9 +122,7 @@ def load_masks(
     data_dir = Path(data_dir).resolve()
     if names is not None:
         names = check_names(names, "names=")
-    if source == "demo":
-        raise UserError("data=demo has boxes, not masks; pass a folder, a .zip or a .yaml of images with masks")
-    path = resolve_source(source, data_dir)
+    path = make_mask_demo(data_dir) if source == "demo" else resolve_source(source, data_dir)
     name = path.name if path.is_dir() else path.stem
     settings = ("masks", _CONVERSION, names, usual_names(path), skip_bad)
     if path.is_file() and path.suffix.lower() != ".zip":

@@ -174,8 +174,14 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         )
 
     def preprocess_batch(self, batch: dict) -> dict:
-        """The stage's preprocessing; then ask the teacher."""
+        """The stage's preprocessing; then ask the teacher.
+
+        With the channels innermost, oneDNN (PyTorch 2.15) computes wrong weight gradients of dilated convolutions in
+        bf16: off by half, or NaN. Rows innermost, they are right.
+        """
         batch = super().preprocess_batch(batch)
+        if self.settings.cpu_bf16:
+            batch["img"] = batch["img"].contiguous()
         if self.teacher is not None:
             batch["teacher_logits"] = self.teacher(batch["img"])
         return batch

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -5,6 +6,8 @@ from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
 from dfssd.errors import UserError
+from dfssd.segmentation import demo
+from dfssd.segmentation.demo import make_mask_demo
 from dfssd.segmentation.masks import load_masks, read_mask
 from tests.datasets.material import write_label, write_picture, zipped
 from tests.segmentation.material import NEU_NAMES, ids, neu_seg, write_mask
@@ -242,8 +245,6 @@ def test_images_of_a_yaml_outside_of_images_are_told(tmp_path, sets):
 
 
 def test_sources_without_masks_are_told(tmp_path, sets):
-    with pytest.raises(UserError, match="data=demo has boxes, not masks"):
-        load_masks("demo", sets)
     with pytest.raises(UserError, match=r"data=nowhere\.zip does not exist"):
         load_masks("nowhere.zip", sets)
     write_picture(tmp_path / "a" / "images" / "a.png", 0)
@@ -264,3 +265,43 @@ def test_masks_of_0_and_255_are_not_taken_for_a_class(tmp_path, sets):
 def test_the_reader_names_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"a\.png: no such file"):
         read_mask(tmp_path / "a.png")
+
+
+def test_the_demo_has_all_parts_and_every_class_in_each(sets):
+    dataset = load_masks("demo", sets)
+    made = contents(sets)
+    assert load_masks("demo", sets) == dataset and contents(sets) == made  # drawn and imported once
+    assert (dataset.name, dataset.names) == ("demo", demo.NAMES)
+    parts = {part: [i for i in dataset.items if i.split == part] for part in ("train", "unlabeled", "val", "test")}
+    assert {part: len(items) for part, items in parts.items()} == demo.COUNTS
+    assert not any(item.known for item in parts.pop("unlabeled"))
+    for items in parts.values():
+        assert all(item.known for item in items) and {c for i in items for c in i.classes} == {1, 2, 3}
+
+
+def test_masks_of_the_demo_lie_on_its_defects(sets):
+    """In each defect the grey differs from that of the steel, two pixels away from all of them it does not."""
+    folder = make_mask_demo(sets, {"train": 30}).parent
+    images = sorted((folder / "images").rglob("*.jpg"))
+    assert len(images) == 30
+    for file in images:
+        image, mask = pixels_of(file).astype(float), read_mask(folder / "masks" / "train" / f"{file.stem}.png")
+        assert image.shape == mask.shape == (96, 96) and mask.dtype == np.uint8 and mask.max() <= 3
+        steel = cv2.dilate((mask > 0).astype(np.uint8), np.ones((5, 5))) == 0
+        off = np.abs(image - np.median(image[steel]))
+        assert off[steel].mean() < 12
+        for class_id in set(np.unique(mask)) - {0}:
+            assert off[mask == class_id].mean() > 24, (file, demo.NAMES[class_id])
+
+
+def test_the_demo_depends_on_its_seed_alone(tmp_path):
+    counts = {"train": 4, "unlabeled": 2, "val": 2, "test": 2}
+
+    def files(folder, seed):
+        root = make_mask_demo(tmp_path / folder, counts, seed, 64).parent
+        return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    first = files("a", 0)
+    assert len(first) == 10 + 8 + 1 and not [path for path in first if path.match("masks/unlabeled/*")]
+    assert len({content for path, content in first.items() if path.suffix == ".jpg"}) == 10
+    assert files("b", 0) == first != files("c", 1)

@@ -1,0 +1,136 @@
+"""What the boundary loss measures against, to look at: distance maps as arrays, as pictures, and in numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure  # used directly: pyplot would choose a backend and keep every figure alive
+from PIL import ImageOps
+
+from dfssd.datasets.image_files import UNREADABLE, not_decoded, open_image, progress
+from dfssd.errors import UserError
+from dfssd.files import whole_file
+from dfssd.segmentation.boundary import distance_maps
+from dfssd.segmentation.masks import MaskSet, read_mask
+from dfssd.segmentation.pictures import class_colours, overlay
+
+COLUMNS = 5
+"""Panels beside each other in a picture."""
+
+
+@dataclass(frozen=True)
+class ClassDistances:
+    """The distance maps of one defect class over some images.
+
+    Attributes:
+        name: Class name.
+        images: Number of images that show the class.
+        least: Smallest distance in any of the maps [px], 0 or below: how deep inside of the class a pixel lies.
+        greatest: Largest distance in any of the maps [px], how far off one lies. Both are None if all maps are empty.
+        empty: Share of the maps that are 0 everywhere, in [0, 1]: the boundary loss says nothing of the class there.
+    """
+
+    name: str
+    images: int
+    least: float | None
+    greatest: float | None
+    empty: float
+
+
+def write_distances(
+    dataset: MaskSet, out: Path, *, limit: int | None = None, pictures: int = 8
+) -> tuple[int, list[ClassDistances]]:
+    """Write the distance maps of a data set as ``out/<part>/<stem>.npy``, float32 (nc - 1, H, W) [px].
+
+    Files of earlier calls are overwritten, each whole or not at all.
+
+    Args:
+        dataset: The data set; images without a mask are left out.
+        out: Folder to write to.
+        limit: The first so many images only; None: all.
+        pictures: For the first so many of them, a picture beside the array, ``<stem>.png``.
+
+    Returns:
+        Number of images, and a summary of each defect class in id order.
+
+    Raises:
+        UserError: No image has a mask, a file cannot be read, or the folder cannot be written to.
+    """
+    items = [item for item in dataset.items if item.known][:limit]
+    if not items:
+        raise UserError(f"{dataset.name} has no image with a mask; there is nothing to measure a distance to")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{out} cannot be made a folder ({e.strerror}); choose another place") from e
+    nc = len(dataset.names)
+    shown, empty = np.zeros((2, nc - 1), int)
+    least, greatest = np.zeros((2, nc - 1))
+    for number, item in enumerate(progress(items, "Distance maps", len(items))):
+        assert item.mask is not None
+        ids = read_mask(item.mask)
+        maps = distance_maps(ids, nc)
+        target = out / (item.split or "all") / f"{item.image.stem}.npy"
+        with whole_file(target) as temporary:
+            np.save(temporary, maps)
+        if number < pictures:
+            draw_distances(item.image, ids, maps, dataset.names, target.with_suffix(".png"))
+        shown += np.isin(np.arange(1, nc), ids)
+        empty += ~maps.any((1, 2))
+        least = np.minimum(least, maps.min((1, 2)))
+        greatest = np.maximum(greatest, maps.max((1, 2)))
+    rows = []
+    for c, name in enumerate(dataset.names[1:]):
+        measured = empty[c] < len(items)
+        bounds = (float(least[c]), float(greatest[c])) if measured else (None, None)
+        rows.append(ClassDistances(name, int(shown[c]), *bounds, float(empty[c] / len(items))))
+    return len(items), rows
+
+
+def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Draw an image, its mask over it, and the distance map of each defect class: red inside, blue outside.
+
+    One scale serves all maps; it is stretched on each side of 0, since a pixel lies a few pixels deep in a defect, but
+    hundreds off.
+
+    Args:
+        image: The image.
+        ids: Its mask, (H, W) uint8.
+        maps: Distances [px], (nc - 1, H, W).
+        names: Class names in id order, the background first.
+        path: PNG to write.
+
+    Raises:
+        UserError: The image cannot be read, or the picture not be written.
+    """
+    try:
+        with open_image(image) as file:
+            pixels = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    except UNREADABLE as e:
+        raise UserError(f"{image}: the image {not_decoded(e)}; replace it") from e
+    grey = pixels.mean(2).astype(np.uint8)
+    panels = {"image": pixels, "mask": overlay(grey, ids, class_colours(len(names)))}
+    columns = min(COLUMNS, 1 + len(names))
+    rows = math.ceil((1 + len(names)) / columns)
+    height = 2.6 * min(ids.shape[0] / ids.shape[1], 1.5) + 0.4
+    figure = Figure(figsize=(2.6 * columns + 1, height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, (title, panel) in zip(grid, panels.items()):
+        axes.imshow(panel)
+        axes.set_title(title, fontsize=9)
+    norm = TwoSlopeNorm(0, min(-1.0, float(maps.min())), max(1.0, float(maps.max())))
+    for axes, name, distances in zip(grid[2:], names[1:], maps):
+        axes.imshow(distances, cmap="RdBu", norm=norm)
+        axes.set_title(name if distances.any() else f"{name}: no border", fontsize=9)
+    scale = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=list(grid), fraction=0.03)
+    scale.set_label("distance to the border [px], inside below 0", fontsize=8)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)

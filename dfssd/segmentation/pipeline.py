@@ -1,0 +1,239 @@
+"""The recipe for masks, read top to bottom: prepare, teacher, baseline, student, test, export, report.
+
+The teacher learns from the masks. The student learns from the masks and from the teacher's soft masks, of unlabelled
+images as well; the baseline is the same network without a teacher, and ``compare`` trains others like it. What all
+tasks share stands in :mod:`dfssd.stages`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dfssd.config import Config
+from dfssd.files import copy_whole, write_text
+from dfssd.handover import hand_over_better
+from dfssd.runfolder import RunFolder
+from dfssd.segmentation.leaks import describe_leaks, name_leak
+from dfssd.segmentation.masks import MaskItem
+from dfssd.segmentation.preflight import check_model, compared, teacher_is_to_be_trained
+from dfssd.segmentation.rows import csv_text
+from dfssd.segmentation.selection import select
+from dfssd.segmentation.splits import write_mask_split
+from dfssd.segmentation.trainer import SegmentationSettings, SemanticStageTrainer
+from dfssd.stages import StagedRun
+
+PICTURES = 8
+"""Test images whose masks the report shows."""
+
+NAMED = 10
+"""Leaking images that are named in the record; the lists of all are in the files beside the split."""
+
+
+class SegmentationRun(StagedRun):
+    """A run that ends with a segmentation model."""
+
+    TASK = "semantic"
+
+    def __init__(self, folder: RunFolder, config: Config):
+        """Bind folder and configuration; nothing runs yet."""
+        super().__init__(folder, config)
+        self.others = {f"compare{i}": name for i, name in enumerate(compared(config), 1)}
+
+    def run(self) -> bool:
+        """All stages in order; a finished one is kept."""
+        do = self.folder.do
+        do("prepare", self.prepare)
+        do("teacher", self.teacher)
+        do("baseline", self.baseline)
+        do("student", self.student)
+        do("test", self.test)
+        do("export", self.export)
+        do("report", self.report)
+        from dfssd.segmentation.report import closing_table
+
+        print(f"[dfssd] report: {self.folder.path / 'report.md'}")
+        closing_table(self.results)
+        return self.passed()
+
+    def prepare(self) -> str:
+        """Read the data, find twins in eight poses, split, and write the lists that all other stages use."""
+        c = self.config
+        chosen = select(c)
+        dataset, split = chosen.dataset, chosen.split
+        write_mask_split(split, dataset, self.splits)
+        counts = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
+        self.results["data"] = {
+            "name": dataset.name,
+            "classes": list(dataset.names),
+            "images": len(dataset.items),
+            **counts,
+            "split": chosen.kind,
+            "duplicates": chosen.repeated,
+            "leaks": {
+                "test": len(chosen.test_leaks),
+                "val": len(chosen.val_leaks),
+                "named": [name_leak(leak) for leak in chosen.test_leaks[:NAMED]],
+            },
+            "left_out": len(split.left_out),
+            "skipped": [[str(path), reason] for path, reason in dataset.skipped],
+        }
+        self.results["models"] = {role: c[role] for role in ("teacher", "student") if c[role] is not None}
+        self.results["compare"] = self.others
+        for part, leaks in (("test", chosen.test_leaks), ("val", chosen.val_leaks)):
+            if leaks:
+                lines = "".join(f"{name_leak(leak)}\n" for leak in leaks)
+                write_text(self.splits / f"{part}_leaks.txt", lines)
+        if chosen.test_leaks:
+            print(f"[dfssd] warning: {describe_leaks(chosen.test_leaks, len(split.test))}")
+            print(f"[dfssd] all of them: {self.splits / 'test_leaks.txt'}; a true figure: split=grouped")
+        tested = set(split.test)
+        self.results["pictures"] = [
+            {"image": str(item.image), "truth": str(item.mask), "masks": {}}
+            for item in pictured([item for item in dataset.items if item.image in tested], PICTURES)
+        ]
+        if split.left_out:
+            print(f"[dfssd] {len(split.left_out)} images without masks left out: they or twins belong to val or test")
+        if c["teacher"] is not None:
+            train = teacher_is_to_be_trained(c, dataset.names)
+            print(f"[dfssd] the teacher {'is trained on the masks' if train else 'knows the classes'}")
+        self.tell_length()
+        return "done"
+
+    def learns_from_unlabeled(self) -> bool:
+        """Only a student learns from them."""
+        return self.config["student_training"] == "distilled"
+
+    def _settings(self, **changes: Any) -> SegmentationSettings:
+        """Settings of a training on the labels alone, or with what ``changes`` adds."""
+        seg = self.config.section("seg")
+        plain = SegmentationSettings(
+            batches_per_epoch=self.batches_per_epoch(),
+            cpu_bf16=self.cpu_bf16,
+            selftest_steps=self.config["selftest_steps"],
+            **{**seg, "kd": 0.0, "lr_steps": tuple(seg["lr_steps"] or ())},
+        )
+        return replace(plain, **changes)
+
+    def teacher(self) -> str:
+        """Use the teacher as it is, or train it on the masks."""
+        c = self.config
+        if c["teacher"] is None:
+            return "skipped"
+        source = check_model(c["teacher"], "teacher")
+        if not teacher_is_to_be_trained(c, self.results["data"]["classes"]):
+            copy_whole(Path(source), self.weights / "teacher.pt")
+            return "reused"
+        per_epoch, budget = self.teacher_budget()
+        self.train("teacher", SemanticStageTrainer, self._settings(batches_per_epoch=per_epoch), model=source, **budget)
+        return "done"
+
+    def baseline(self) -> str:
+        """Train the student's network, and those of ``compare``, on the masks only, for as many batches."""
+        asked, status = self.config["baseline"], "skipped"
+        if asked is True:
+            source = check_model(self.config["student"], "student")
+            self.train("baseline", SemanticStageTrainer, self._settings(), model=source)
+            status = "done"
+        elif asked:
+            status = self.take_baseline(asked)
+        for role, name in self.others.items():
+            self.train(role, SemanticStageTrainer, self._settings(), model=check_model(name, "compare"))
+            status = "done"
+        return status
+
+    def student(self) -> str:
+        """Train the student on the masks and what the teacher sees, and hand over the better network."""
+        self.results["guard"] = None
+        if self.config["student_training"] == "skip":
+            return "skipped"
+        unlabeled = self.results["data"]["train_unlabeled"] > 0
+        settings = self._settings(
+            teacher=str(self.weights / "teacher.pt"),
+            kd=self.config["seg.kd"],
+            unlabeled_share=self.unlabeled_share(),
+            unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
+        )
+        source = check_model(self.config["student"], "student")
+        self.train("student", SemanticStageTrainer, settings, model=source)
+        hand_over_better(self.weights, self.results, task=self.TASK, guarded=self.config["guard"])
+        return "done"
+
+    def test(self) -> str:
+        """Measure all networks on the test part, which nothing else has looked at, and time them side by side."""
+        from dfssd.segmentation.evaluate import evaluate_masks, latency
+
+        roles = ("teacher", "baseline", "student", "student_trained", *self.others)
+        files = {role: file for role in roles if (file := self.weights / f"{role}.pt").exists()}
+        folder = self.folder.path / "test"
+        shutil.rmtree(folder, ignore_errors=True)
+        shown = {Path(picture["image"]): picture for picture in self.results["pictures"]}
+        drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
+        self.results["test"] = {
+            role: evaluate_masks(
+                file,
+                self.data_yaml,
+                split="test",
+                imgsz=self.imgsz,
+                batch=self.batch,
+                device=self.device,
+                keep=drawn[role],
+            )
+            for role, file in files.items()
+        }
+        for image, picture in shown.items():
+            masks = {role: drawn[role][image].relative_to(self.folder.path).as_posix() for role in files}
+            picture["masks"] = masks
+        self.results["latency"] = latency(files, imgsz=self.imgsz, device=self.device)
+        write_text(self.folder.path / "segmentation.csv", csv_text(self.results))
+        return "done"
+
+    def export(self) -> str:
+        """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
+        from dfssd.segmentation.export import export_masks
+
+        c = self.config
+        self.results["export"] = None
+        if not (self.weights / "student.pt").exists():
+            return "skipped"
+        self.results["export"] = export_masks(
+            self.weights / "student.pt",
+            self.data_yaml,
+            out=self.weights / "student.onnx",
+            imgsz=self.imgsz,
+            device=self.device,
+            batch=self.batch,
+            formats=c["format"].split(","),
+            score_tolerance=c["parity.score"],
+            miou_tolerance=c["parity.map"],
+        )
+        return "done" if self.results["export"]["passed"] else "failed"
+
+    def report(self) -> str:
+        """Write the report and its pictures from the recorded results."""
+        from dfssd.segmentation.report import write_report
+
+        self.folder.save()
+        write_report(self.folder.path)
+        return "done"
+
+
+def pictured(items: Sequence[MaskItem], most: int) -> list[MaskItem]:
+    """At most ``most`` images to show, evenly from the list: as many of each class, by the one that fills most of it."""
+    by_class: dict[int, list[MaskItem]] = {}
+    for item in items:
+        if item.classes:
+            by_class.setdefault(item.classes.most_common(1)[0][0], []).append(item)
+    chosen: list[MaskItem] = []
+    for i, (_, found) in enumerate(sorted(by_class.items())):
+        share = min(len(found), (most - len(chosen)) // (len(by_class) - i))
+        chosen += [found[k * len(found) // share] for k in range(share)]
+    return chosen
+
+
+def _file_name(image: Path) -> str:
+    """Names repeat in the parts of a source, and parts are mixed anew in a grouped split."""
+    return f"{image.parent.name}_{image.stem}.png"

@@ -1,0 +1,87 @@
+"""What can be refused of a segmentation run before anything is computed: arguments and models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dfssd.config import Config
+from dfssd.distillation.compatibility import resolve_weights
+from dfssd.errors import UserError
+from dfssd.handover import check_baseline
+from dfssd.preflight import check_settings
+from dfssd.segmentation.model import build_model, load_semantic
+
+DISTINCT = 2
+"""Classes of the networks that are built on trial: the least there can be."""
+
+
+def check_before_start(config: Config) -> None:
+    """Check everything that does not need the data, before a run folder is made.
+
+    Raises:
+        UserError: Data not named, model missing or of another task, device, precision, format or batch that cannot be
+            used.
+    """
+    if config["data"] is None:
+        raise UserError("data is missing: data=demo, a semantic data set YAML, a folder, a .zip, or NEU-Seg")
+    check_settings(config)
+    for role in ("student", "teacher"):
+        if config[role] is not None:
+            check_model(config[role], role)
+    for other in compared(config):
+        check_model(other, "compare")
+    if isinstance(config["baseline"], str):
+        check_baseline(Path(config["baseline"]), config)
+    if config["guard"] and config["baseline"] is False and config["student_training"] != "skip":
+        print("[dfssd] baseline=off: there is nothing to compare the student with, it is handed over as it is")
+
+
+def check_model(value: str, role: str) -> str:
+    """The name of a segmentation model, for :func:`~dfssd.segmentation.model.build_model`.
+
+    Args:
+        value: As given by the user; a ``.pt`` of Ultralytics is fetched if need be.
+        role: The argument, for the message.
+
+    Raises:
+        UserError: It is no segmentation model, or does not exist.
+    """
+    source = resolve_weights(value, role) if value.endswith(".pt") else value
+    try:
+        build_model(source, DISTINCT)
+    except UserError as e:
+        raise UserError(f"{role}={value}: {e}") from e
+    return source
+
+
+def compared(config: Config) -> list[str]:
+    """The networks of ``compare``."""
+    given = config["compare"] or []
+    return [given] if isinstance(given, str) else list(given)
+
+
+def teacher_is_to_be_trained(config: Config, names: Sequence[str]) -> bool:
+    """Whether the teacher has to be trained on these classes first.
+
+    Raises:
+        UserError: It was trained on other classes, or is not to be trained and has no weights.
+    """
+    teacher, setting = config["teacher"], config["teacher_train"]
+    if setting is True:
+        return True
+    trained = teacher.endswith(".pt")
+    known = (
+        [str(name) for _, name in sorted(load_semantic(check_model(teacher, "teacher")).names.items())]
+        if trained
+        else []
+    )
+    if known == list(names):
+        return False
+    if trained or setting is False:
+        what = f"knows the classes {', '.join(known[:8])}" if trained else "has no trained weights"
+        raise UserError(
+            f"teacher={teacher} {what}, and the data has {', '.join(names)}; give a teacher of these, or let it be "
+            "trained on them with teacher_train=true"
+        )
+    return True

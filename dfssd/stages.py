@@ -1,0 +1,158 @@
+"""What the runs of all tasks share: the stages in order, equal budgets, and one way to train.
+
+Each stage hands on files in the run folder and a section of ``results.json``; none reaches back. A stage that is
+listed in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed goes on from its
+last epoch.
+
+What an epoch is: one pass over the labelled images. Every batch of the student holds labelled and unlabelled images in
+the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabelled images), and the
+baseline is given the same number of batches of the same size, all labelled, with the same schedule.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dfssd.config import Config
+from dfssd.handover import take_baseline
+from dfssd.hardware import check_device, resolve_amp
+from dfssd.runfolder import RunFolder
+from dfssd.trainers.budget import teacher_schedule
+from dfssd.trainers.stage import CommonSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
+
+FEW_BATCHES = 1000
+"""Below this length a training from few labels has hardly begun; the user is told."""
+
+
+class StagedRun(ABC):
+    """One run: the folder, its configuration, and a method per stage, called like the stage.
+
+    Attributes:
+        TASK: Ultralytics' name of the task.
+        results: Content of ``results.json``; each stage fills its section.
+    """
+
+    TASK: ClassVar[str]
+
+    def __init__(self, folder: RunFolder, config: Config):
+        """Bind folder and configuration; nothing runs yet."""
+        self.folder, self.config, self.results = folder, config, folder.results
+        self.device = check_device(config.train.get("device"))
+        self.amp, self.cpu_bf16 = resolve_amp(config.train.get("amp"), self.device)
+        self.splits = folder.path / "splits"
+        self.data_yaml = self.splits / "data.yaml"
+        self.weights = folder.path / "weights"
+        self.imgsz = config.train.get("imgsz", 640)
+        self.batch = config.train.get("batch", 16)
+        self.epochs = config.train.get("epochs", 100)
+
+    @abstractmethod
+    def run(self) -> bool:
+        """All stages of the task in order; a finished one is kept.
+
+        Returns:
+            Whether every check passed; False when the exported model is outside its tolerance.
+        """
+
+    def passed(self) -> bool:
+        """Whether what was exported is within its tolerance, or nothing was."""
+        return self.results["export"] is None or bool(self.results["export"]["passed"])
+
+    @abstractmethod
+    def learns_from_unlabeled(self) -> bool:
+        """Whether unlabelled images teach the student anything; else they would only fill its batches."""
+
+    def unlabeled_share(self) -> float:
+        """Share of unlabelled images in a student batch: the asked ratio, at most that of the two sets."""
+        data = self.results["data"]
+        if not self.learns_from_unlabeled():
+            return 0.0
+        ratio = min(self.config["unlabeled_ratio"], data["train_unlabeled"] / data["train_labeled"])
+        return ratio / (1 + ratio)
+
+    def batches_per_epoch(self) -> int:
+        """Batches in which the student passes the labelled images once."""
+        from dfssd.datasets.semi import batch_composition
+
+        labeled, _ = batch_composition(self.batch, self.unlabeled_share())
+        return math.ceil(self.results["data"]["train_labeled"] / labeled)
+
+    def tell_length(self) -> None:
+        """Say so if the training will be too short to show anything."""
+        batches = self.batches_per_epoch() * self.epochs
+        if batches < FEW_BATCHES:
+            print(
+                f"[dfssd] {self.epochs} epochs are {batches} batches in all, few for a network to settle: "
+                f"consider epochs={math.ceil(FEW_BATCHES / self.batches_per_epoch())}"
+            )
+
+    def listed(self, part: str) -> list[Path]:
+        """Images of one list of the split, such as ``val``."""
+        return [Path(p) for p in (self.splits / f"{part}.txt").read_text(encoding="utf-8").splitlines() if p]
+
+    def teacher_budget(self) -> tuple[int, dict[str, Any]]:
+        """Batches in a pass of a teacher that is trained here, and its ``epochs`` and ``patience``."""
+        per_epoch = math.ceil(self.results["data"]["train_labeled"] / self.batch)
+        if self.config["teacher_epochs"] == "auto":
+            per_epoch = max(per_epoch, self.batches_per_epoch())
+        passes, patience = teacher_schedule(self.config, per_epoch)
+        return per_epoch, {"epochs": passes, "patience": patience}
+
+    def take_baseline(self, asked: str) -> str:
+        """Take over the baseline of the finished run ``asked``; the status of the stage."""
+        self.results.setdefault("training", {})["baseline"] = take_baseline(
+            Path(asked), self.folder.path, self.batches_per_epoch(), self.config
+        )
+        return "taken over"
+
+    def train(
+        self, name: str, trainer: type[StageTrainer], settings: CommonSettings, *, keep: str = "best", **overrides: Any
+    ) -> dict[str, Any]:
+        """Train one stage, or go on with it, and leave its plain checkpoint in ``weights/``.
+
+        Args:
+            name: Role of the network: of its folder, its checkpoint, and its section of ``training``.
+            trainer: Class of the trainer.
+            settings: What it needs beyond Ultralytics' arguments.
+            keep: ``best`` or ``last``.
+            overrides: Ultralytics' arguments that differ from those of the configuration.
+
+        Returns:
+            The summary of the training, also kept in ``results``.
+        """
+        stage = self.folder.path / "train" / name
+        settings.write(stage)
+        last = stage / "weights" / "last.pt"
+        done = checkpoint_epoch(last)
+        arguments = {
+            **self.config.train,
+            "task": self.TASK,
+            "mode": "train",
+            "data": str(self.data_yaml),
+            "device": self.device,
+            "amp": self.amp,
+            "save_dir": str(stage),
+            "project": str(stage.parent),
+            "name": name,
+            "exist_ok": True,
+            "batch": self.batch,
+            "epochs": self.epochs,
+            "patience": self.config.train.get("patience", self.epochs),
+            **overrides,
+        }
+        if done is None or 0 <= done < arguments["epochs"] - 1:
+            if done is not None:
+                print(f"[dfssd] {name}: going on after epoch {done + 1}")
+                arguments["resume"] = str(last)
+            trainer(overrides=arguments).train()
+        finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
+        summary: dict[str, Any] = json.loads(stage.with_name(f"{name}.json").read_text(encoding="utf-8"))
+        distill = summary.pop("distill", None)
+        if name == "student" and distill:
+            self.results["distill"] = distill
+        self.results.setdefault("training", {})[name] = summary
+        return summary

@@ -1,0 +1,87 @@
+"""Write and draw the distance maps of the boundary loss: ``python scripts/boundary.py data=NEU-Seg.zip out=boundary``.
+
+For each image with a mask, ``out/<part>/<stem>.npy``: float32, (classes without the background, height, width), signed
+distances to the border of each class [px], below 0 inside. For the first ones a picture beside it. A table says what was
+found.
+
+Arguments:
+  data=         images with masks: a folder, a .zip, a data set YAML, a card of data/, or demo
+  out=boundary  folder to write to; files of the same names are overwritten
+  limit=8       the first 8 images only; default: all
+  pictures=8    number of pictures
+  names=, skip_bad=, data_dir= as for train.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dfssd.config import CHECKS, nearest, parse_arguments
+from dfssd.errors import UserError
+
+DEFAULTS: dict[str, Any] = {
+    "data": None,
+    "out": "boundary",
+    "limit": None,
+    "pictures": 8,
+    "names": None,
+    "skip_bad": False,
+    "data_dir": "datasets",
+}
+
+
+def settings(argv: Sequence[str]) -> dict[str, Any]:
+    """All arguments, checked."""
+    given = parse_arguments(list(argv))
+    for key in given:
+        if key not in DEFAULTS:
+            raise UserError(f"unknown key '{key}'{nearest(key, DEFAULTS)}")
+    own = {**DEFAULTS, **given}
+    own["out"] = str(own["out"])
+    for key, value in own.items():
+        if problem := CHECKS[key](value) if key in CHECKS else None:
+            raise UserError(f"{key}={value} {problem}")
+    if own["data"] is None:
+        raise UserError("data is missing: data=NEU-Seg.zip, a data set YAML, a folder, a card of data/, or demo")
+    if type(own["pictures"]) is not int or own["pictures"] < 0:
+        raise UserError(f"pictures={own['pictures']} must be a whole number >= 0")
+    out, data = Path(own["out"]).resolve(), Path(own["data"]).expanduser().resolve()
+    if data.is_dir() and data in (out, *out.parents):
+        raise UserError(f"out={own['out']} lies in the data set, whose images it could replace; choose another folder")
+    return own
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    try:
+        if {"-h", "--help", "help"} & set(argv):
+            print(__doc__)
+            return 0
+        own = settings(argv)
+        from dfssd.segmentation.inspection import write_distances
+        from dfssd.segmentation.masks import load_masks
+        from dfssd.tables import markdown_table, number, percent
+
+        names = [own["names"]] if isinstance(own["names"], str) else own["names"]
+        dataset = load_masks(own["data"], Path(own["data_dir"]), names=names, skip_bad=own["skip_bad"])
+        out = Path(own["out"])
+        count, classes = write_distances(dataset, out, limit=own["limit"], pictures=own["pictures"])
+        rows = [[c.name, c.images, number(c.least, 1), number(c.greatest, 1), percent(c.empty)] for c in classes]
+        print("\n".join(markdown_table(["class", "images", "least [px]", "greatest [px]", "empty maps"], rows)))
+        print(f"{count} images of {dataset.name}, {min(count, own['pictures'])} with a picture: {out}")
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

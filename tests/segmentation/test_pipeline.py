@@ -1,0 +1,231 @@
+"""The whole recipe for masks on tiny data: every file, leaks, unlabelled images, kills, other networks, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ultralytics import YOLO
+
+from dfssd.cli import main
+from dfssd.segmentation.leaks import Leak, name_leak
+from dfssd.segmentation.masks import MaskItem
+from dfssd.segmentation.pipeline import pictured
+from tests.segmentation.material import NEU_NAMES, defects, write_mask
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGUMENTS = [
+    "recipe=mffmetal",
+    "teacher=mffmetal-12",
+    "student=mffmetal-6",
+    "teacher_epochs=1",
+    "epochs=2",
+    "imgsz=32",
+    "batch=4",
+    "nbs=4",
+    "device=cpu",
+    "workers=0",
+    "plots=false",
+    "selftest_steps=1",
+    "parity.map=1",  # a network of a few steps tosses coins
+]
+
+
+def picture(seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """An image with grain of its own, by which copies are known, and its mask."""
+    image, mask = defects(seed, side)
+    grain = np.random.default_rng(1000 + seed).integers(0, 60, (side, side, 1))
+    return (image * 0.7 + grain).clip(0, 255).astype(np.uint8), mask
+
+
+def write(root: Path, part: str, stem: str, image: np.ndarray, mask: np.ndarray | None) -> None:
+    file = root / "images" / part / f"{stem}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(file)
+    if mask is not None:
+        write_mask(root / "annotations" / part / f"{stem}.png", mask)
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    """16 images for training, 6 for testing, of which two are turned training images; names repeat in the two parts."""
+    root = tmp_path / "NEU-Seg"
+    for i in range(16):
+        write(root, "training", f"{i:03d}", *picture(i))
+    for i in range(4):
+        write(root, "test", f"{i:03d}", *picture(100 + i))
+    for i in (0, 3):
+        image, mask = picture(i)
+        write(root, "test", f"turned{i}", np.rot90(image).copy(), np.rot90(mask).copy())
+    return root
+
+
+def arguments(data: Path | str, tmp_path: Path, *more: str) -> list[str]:
+    replaced = {word.partition("=")[0] for word in more}
+    kept = [word for word in ARGUMENTS if word.partition("=")[0] not in replaced]
+    return [f"data={data}", f"project={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}", *kept, *more]
+
+
+def results_of(tmp_path: Path, name: str) -> dict:
+    return json.loads((tmp_path / "runs" / name / "results.json").read_text(encoding="utf-8"))
+
+
+def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) -> None:
+    assert main(arguments(masks, tmp_path, "name=all", "split=official", "compare=[yolo26n-sem.yaml]")) == 0
+    out = capsys.readouterr().out
+    assert "2 of 6 test images have a copy in training" in out and "test/turned0.png = train/000.png" in out
+    run, results = tmp_path / "runs" / "all", results_of(tmp_path, "all")
+    for name in (
+        "run.yaml",
+        "report.md",
+        "segmentation.csv",
+        "splits/data.yaml",
+        "splits/test_leaks.txt",
+        "plots/masks.png",
+        *(f"weights/{role}.pt" for role in ("teacher", "baseline", "student", "compare1")),
+        "weights/student.onnx",
+    ):
+        assert (run / name).is_file(), name
+    assert [s["name"] for s in results["stages"]] == [
+        "prepare", "teacher", "baseline", "student", "test", "export", "report"
+    ]  # fmt: skip
+    assert {s["status"] for s in results["stages"]} == {"done"}
+    data, training = results["data"], results["training"]
+    assert data["classes"] == list(NEU_NAMES) and data["split"] == "official" and data["test"] == 6
+    assert data["leaks"]["test"] == 2 and len(data["leaks"]["named"]) == 2 and data["duplicates"] == 2
+    assert training["student"]["batches"] == training["baseline"]["batches"] == training["compare1"]["batches"] > 0
+    assert training["student"]["losses"]["kd"]["weight"] == 15 and "kd" not in training["baseline"]["losses"]
+    assert training["student"]["imgsz"] == 32 and training["student"]["selftest"]["teacher_unchanged"]
+    for role in ("teacher", "baseline", "student", "compare1"):
+        assert 0 <= results["test"][role]["miou_fg"] <= 1 and results["test"][role]["images"] == 6
+        assert results["latency"][role]["median_ms"] > 0
+        for shown in results["pictures"]:
+            predicted = np.asarray(Image.open(run / shown["masks"][role]))
+            assert predicted.shape == np.asarray(Image.open(shown["truth"])).shape and predicted.max() < 4
+    assert results["export"]["passed"] and results["export"]["max_score_diff"] < 1e-3
+    with open(run / "segmentation.csv", encoding="utf-8", newline="") as f:
+        rows = {row["role"]: row for row in csv.DictReader(f)}
+    handed = results["guard"]["chosen"]
+    assert rows["compare1"]["model"] == "yolo26n-sem.yaml" and rows["teacher"]["model"] == "mffmetal-12"
+    assert float(rows["student"]["kd"]) == (15 if handed == "student" else 0)
+    assert float(rows["student"]["miou_fg"]) == pytest.approx(results["test"]["student"]["miou_fg"], abs=1e-5)
+    assert int(rows["student"]["params"]) == results["test"]["student"]["parameters"]
+    assert not list(run.rglob("*.part*")) and not list(run.rglob("writing_*"))
+    assert YOLO(run / "weights" / "student.pt").names == dict(enumerate(NEU_NAMES))
+
+
+def test_grouped_split_leaks_nothing_and_unlabelled_images_teach(masks: Path, tmp_path: Path, capsys) -> None:
+    for i in range(6):
+        write(masks, "unlabeled", f"{i}", picture(200 + i)[0], None)
+    assert main(arguments(masks, tmp_path, "name=grouped", "split=grouped", "labeled=0.7", "guard=false")) == 0
+    assert "have a copy in training" not in capsys.readouterr().out
+    results = results_of(tmp_path, "grouped")
+    data = results["data"]
+    assert data["split"] == "grouped" and data["leaks"] == {"test": 0, "val": 0, "named": []}
+    assert data["train_unlabeled"] >= 6 and not (tmp_path / "runs/grouped/splits/test_leaks.txt").exists()
+    settings = (tmp_path / "runs/grouped/train/student.yaml").read_text(encoding="utf-8")
+    assert "train_unlabeled.txt" in settings
+    assert results["training"]["student"]["losses"]["kd"]["by_epoch"][-1] > 0
+    # the teacher is given to a second run, on the lists of the first
+    run = tmp_path / "runs" / "grouped"
+    words = [w for w in arguments(masks, tmp_path, "name=again", f"teacher={run / 'weights/teacher.pt'}", "epochs=1")]
+    assert main([*words, f"split={run / 'splits'}", f"unlabeled={masks / 'images/unlabeled'}"]) == 0
+    again = results_of(tmp_path, "again")
+    assert {s["name"]: s["status"] for s in again["stages"]}["teacher"] == "reused"
+    assert again["data"]["split"] == "given" and again["test"]["teacher"] == results["test"]["teacher"]
+
+
+def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
+    words = ("name=alone", "recipe=baseline", "task=semantic", "teacher=none", "student=yolo26n-sem.yaml", "epochs=1")
+    assert main(arguments(masks, tmp_path, *words)) == 0
+    results = results_of(tmp_path, "alone")
+    assert set(results["test"]) == {"baseline"} and results["export"] is None and results["guard"] is None
+
+
+def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -> None:
+    words, run = arguments(masks, tmp_path, "name=killed", "epochs=3"), tmp_path / "runs" / "killed"
+    for marker in (run / "train" / "baseline" / "weights" / "last.pt", run / "train" / "student" / "weights" / "last.pt"):
+        again = [f"resume={run}"] if run.exists() else []
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *words, *again],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 300
+        while not marker.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert marker.exists()
+    assert main([*words, f"resume={run}"]) == 0
+    results = results_of(tmp_path, "killed")
+    training = results["training"]
+    assert training["student"]["batches"] == training["baseline"]["batches"]
+    assert training["student"]["epochs_done"] == 3 and len(training["student"]["losses"]["kd"]["by_epoch"]) == 3
+    assert results["export"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["student=mffmetal-20"], "student=mffmetal-20: model mffmetal-20: width=20 must be a multiple of 6, such as 30"),
+        (["teacher=yolov8n.yaml"], "teacher=yolov8n.yaml: yolov8n.yaml describes no model for segmentation"),
+        (["teacher=none"], "teacher=none leaves nothing to distil"),
+        (["teacher=nowhere.pt"], "teacher=nowhere.pt"),
+        (["compare=smp:nothing"], "compare=smp:nothing"),
+        (["seg.kd=-1"], "seg.kd=-1 must be a number >= 0"),
+        (["seg.kd=0"], "seg.kd=0 makes the student its own baseline"),
+        (["seg.tau=0"], "seg.tau=0 must be a number > 0"),
+        (["seg.lr_steps=[0.5,1.5]"], "seg.lr_steps=[0.5, 1.5] must be none or a list of shares"),
+        (["pseudo.tau0=0.3"], "pseudo.tau0 acts only in detection"),
+        (["hwjs.weight=1"], "hwjs compares detectors"),
+        (["mosaic=1.0"], "mosaic has no effect on masks"),
+        (["steps=2,1"], "steps acts only in detection"),
+        (["teacher_kind=ema"], "teacher_kind acts only in detection"),
+        (["split=nowhere"], "nowhere"),
+        (["recipe=dfssd", "seg.kd=3"], "seg.kd acts only in segmentation"),
+        (["student_training=ultralytics"], "student_training=ultralytics is for detectors"),
+        (["student_training=skip", "baseline=off"], "leaves nothing to train"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(masks: Path, tmp_path: Path, capsys, words: list[str], told: str) -> None:
+    assert main(arguments(masks, tmp_path, *words)) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ") and told in message
+    assert not [p for p in (tmp_path / "runs").glob("*") if (p / "weights").exists()]
+
+
+@pytest.mark.parametrize("fault", ["id", "size", "missing"])
+def test_bad_masks_end_in_one_line(masks: Path, tmp_path: Path, capsys, fault: str) -> None:
+    target = masks / "annotations" / "training" / "005.png"
+    if fault == "id":
+        write_mask(target, np.full((64, 64), 9, np.uint8))
+    elif fault == "size":
+        write_mask(target, np.zeros((32, 64), np.uint8))
+    else:
+        target.unlink()
+    assert main(arguments(masks, tmp_path)) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ") and "005" in message
+
+
+def test_pictures_show_every_class() -> None:
+    def item(i: int, *pixels: int) -> MaskItem:
+        return MaskItem(Path(f"{i}.png"), Path(f"m{i}.png"), "test", pixels)
+
+    items = [item(i, 10, 5 * (i < 20), 0, 5 * (20 <= i < 21)) for i in range(30)]
+    shown = pictured(items, 8)
+    assert len(shown) == 5 and [i.classes.most_common(1)[0][0] for i in shown].count(3) == 1
+    assert pictured(items[21:], 8) == []
+
+
+def test_leak_is_named_with_its_folder() -> None:
+    leak = Leak(Path("/a/images/test/1.jpg"), (Path("/a/images/train/7.jpg"), Path("/a/images/train/8.jpg")))
+    assert name_leak(leak) == "test/1.jpg = train/7.jpg"
