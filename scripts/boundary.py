@@ -1,13 +1,12 @@
 """Write and draw the distance maps of the boundary loss: ``python scripts/boundary.py data=NEU-Seg.zip out=boundary``.
 
 For each image with a mask, ``out/<part>/<stem>.npy``: float32, (classes without the background, height, width), signed
-distances to the border of each class [px], below 0 inside. For the first ones a picture beside it. A table says what was
-found.
+distances to the border of each class [px], below 0 inside; beside some of them a picture. A table sums them up.
 
 Arguments:
   data=         images with masks: a folder, a .zip, a data set YAML, a card of data/, or demo
   out=boundary  folder to write to; files of the same names are overwritten
-  limit=8       the first 8 images only; default: all
+  limit=8       8 images, evenly from the list; default: all
   pictures=8    number of pictures
   names=, skip_bad=, data_dir= as for train.py
 """

@@ -53,8 +53,8 @@ def write_distances(
     Args:
         dataset: The data set; images without a mask are left out.
         out: Folder to write to.
-        limit: The first so many images only; None: all.
-        pictures: For the first so many of them, a picture beside the array, ``<stem>.png``.
+        limit: So many images, evenly from the list, which is often sorted by class; None: all.
+        pictures: For so many of them, evenly again, a picture beside the array, ``<stem>.png``.
 
     Returns:
         Number of images, and a summary of each defect class in id order.
@@ -62,7 +62,8 @@ def write_distances(
     Raises:
         UserError: No image has a mask, a file cannot be read, or the folder cannot be written to.
     """
-    items = [item for item in dataset.items if item.known][:limit]
+    known = [item for item in dataset.items if item.known]
+    items = [known[i] for i in evenly(len(known), limit)]
     if not items:
         raise UserError(f"{dataset.name} has no image with a mask; there is nothing to measure a distance to")
     try:
@@ -72,6 +73,7 @@ def write_distances(
     nc = len(dataset.names)
     shown, empty = np.zeros((2, nc - 1), int)
     least, greatest = np.zeros((2, nc - 1))
+    drawn = set(evenly(len(items), pictures))
     for number, item in enumerate(progress(items, "Distance maps", len(items))):
         assert item.mask is not None
         ids = read_mask(item.mask)
@@ -79,7 +81,7 @@ def write_distances(
         target = out / (item.split or "all") / f"{item.image.stem}.npy"
         with whole_file(target) as temporary:
             np.save(temporary, maps)
-        if number < pictures:
+        if number in drawn:
             draw_distances(item.image, ids, maps, dataset.names, target.with_suffix(".png"))
         shown += np.isin(np.arange(1, nc), ids)
         empty += ~maps.any((1, 2))
@@ -87,10 +89,15 @@ def write_distances(
         greatest = np.maximum(greatest, maps.max((1, 2)))
     rows = []
     for c, name in enumerate(dataset.names[1:]):
-        measured = empty[c] < len(items)
-        bounds = (float(least[c]), float(greatest[c])) if measured else (None, None)
-        rows.append(ClassDistances(name, int(shown[c]), *bounds, float(empty[c] / len(items))))
+        low, high = (float(least[c]), float(greatest[c])) if empty[c] < len(items) else (None, None)
+        rows.append(ClassDistances(name, int(shown[c]), low, high, float(empty[c] / len(items))))
     return len(items), rows
+
+
+def evenly(count: int, most: int | None) -> list[int]:
+    """Numbers below ``count``, all or at most ``most``, evenly spaced."""
+    taken = count if most is None else min(count, most)
+    return [i * count // taken for i in range(taken)]
 
 
 def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequence[str], path: Path) -> None:
@@ -126,11 +133,13 @@ def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequen
     for axes, (title, panel) in zip(grid, panels.items()):
         axes.imshow(panel)
         axes.set_title(title, fontsize=9)
-    norm = TwoSlopeNorm(0, min(-1.0, float(maps.min())), max(1.0, float(maps.max())))
+    low, high = min(-1.0, float(maps.min())), max(1.0, float(maps.max()))
+    norm = TwoSlopeNorm(0, low, high)
     for axes, name, distances in zip(grid[2:], names[1:], maps):
         axes.imshow(distances, cmap="RdBu", norm=norm)
         axes.set_title(name if distances.any() else f"{name}: no border", fontsize=9)
-    scale = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=list(grid), fraction=0.03)
+    ticks = [low, low / 2, 0, high / 2, high]
+    scale = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=list(grid), fraction=0.03, ticks=ticks, format="%.3g")
     scale.set_label("distance to the border [px], inside below 0", fontsize=8)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110)

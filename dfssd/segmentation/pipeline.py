@@ -222,7 +222,7 @@ class SegmentationRun(StagedRun):
 
 
 def pictured(items: Sequence[MaskItem], most: int) -> list[MaskItem]:
-    """At most ``most`` images to show, evenly from the list: as many of each class, by the one that fills most of it."""
+    """At most ``most`` images to show, evenly from the list, as many for each class as that fills most of them."""
     by_class: dict[int, list[MaskItem]] = {}
     for item in items:
         if item.classes:

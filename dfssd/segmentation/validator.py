@@ -12,6 +12,7 @@ from ultralytics.utils import LOGGER, ops
 from ultralytics.utils.metrics import SemanticMetrics
 
 from dfssd.segmentation.metrics import SegmentationScores, confusion_matrix, segmentation_scores
+from dfssd.segmentation.model import full_resolution
 
 MIOU_FG, MIOU = "metrics/mIoU_fg", "metrics/mIoU"
 """Columns of ``results.csv``."""
@@ -96,9 +97,11 @@ class MaskValidator(SemanticSegmentationValidator):
 
     def update_metrics(self, preds: Tensor, batch: dict[str, Any]) -> None:
         """Count the pixels of a batch."""
+        # the letterbox is cut off in pixels of the input, and Ultralytics' own networks answer at an eighth of it
+        output = full_resolution(self._output, batch["img"].shape[2:])
         for i, file in enumerate(batch["im_file"]):
             truth = self.dataset.load_mask(self._index[file])
-            found = native_ids(self._output[i], truth.shape, batch["ratio_pad"][i])
+            found = native_ids(output[i], truth.shape, batch["ratio_pad"][i])
             self.metrics.matrix += torch.from_numpy(confusion_matrix(truth, found, self.nc)).to(self.device)
         self.seen += len(batch["im_file"])
 

@@ -135,7 +135,7 @@ def test_grouped_split_leaks_nothing_and_unlabelled_images_teach(masks: Path, tm
     assert results["training"]["student"]["losses"]["kd"]["by_epoch"][-1] > 0
     # the teacher is given to a second run, on the lists of the first
     run = tmp_path / "runs" / "grouped"
-    words = [w for w in arguments(masks, tmp_path, "name=again", f"teacher={run / 'weights/teacher.pt'}", "epochs=1")]
+    words = arguments(masks, tmp_path, "name=again", f"teacher={run / 'weights/teacher.pt'}", "epochs=1")
     assert main([*words, f"split={run / 'splits'}", f"unlabeled={masks / 'images/unlabeled'}"]) == 0
     again = results_of(tmp_path, "again")
     assert {s["name"]: s["status"] for s in again["stages"]}["teacher"] == "reused"
@@ -151,7 +151,10 @@ def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
 
 def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -> None:
     words, run = arguments(masks, tmp_path, "name=killed", "epochs=3"), tmp_path / "runs" / "killed"
-    for marker in (run / "train" / "baseline" / "weights" / "last.pt", run / "train" / "student" / "weights" / "last.pt"):
+    for marker in (
+        run / "train" / "baseline" / "weights" / "last.pt",
+        run / "train" / "student" / "weights" / "last.pt",
+    ):
         again = [f"resume={run}"] if run.exists() else []
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "train.py"), *words, *again],
@@ -175,7 +178,10 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["student=mffmetal-20"], "student=mffmetal-20: model mffmetal-20: width=20 must be a multiple of 6, such as 30"),
+        (
+            ["student=mffmetal-20"],
+            "student=mffmetal-20: model mffmetal-20: width=20 must be a multiple of 6, such as 30",
+        ),
         (["teacher=yolov8n.yaml"], "teacher=yolov8n.yaml: yolov8n.yaml describes no model for segmentation"),
         (["teacher=none"], "teacher=none leaves nothing to distil"),
         (["teacher=nowhere.pt"], "teacher=nowhere.pt"),

@@ -274,6 +274,29 @@ def test_trains_in_bf16_on_a_cpu_with_plots(data: Path, teacher: Path, tmp_path:
         assert (trainer.save_dir / name).exists(), name
 
 
+def test_bf16_on_a_cpu_teaches_dilated_convolutions_as_fp32_does(tmp_path: Path) -> None:
+    """With the channels innermost their gradients were off by half, or NaN (30 channels, maps above 25 px)."""
+    data = mask_data(tmp_path, side=96)
+    moves: list[dict[str, torch.Tensor]] = []
+    for bf16 in (False, True):
+        stage = tmp_path / "train" / f"bf16_{bf16}"
+        SegmentationSettings(batches_per_epoch=1, selftest_steps=1, cpu_bf16=bf16).write(stage)
+        changes = {"model": "mffmetal-30", "imgsz": 96, "epochs": 1, "optimizer": "SGD", "momentum": 0.0, "lr0": 0.01}
+        trainer = SemanticStageTrainer(overrides=overrides(data, stage, **changes))
+        start: dict[str, torch.Tensor] = {}
+        trainer.add_callback(
+            "on_train_start",
+            lambda t, start=start: start.update({n: p.detach().clone() for n, p in t.model.named_parameters()}),
+        )
+        trainer.train()
+        layers = dict(trainer.model.named_modules())
+        dilated = [n for n, m in layers.items() if isinstance(m, torch.nn.Conv2d) and m.dilation[0] > 1]
+        moves.append({n: layers[n].weight.detach() - start[f"{n}.weight"] for n in dilated})
+    assert len(moves[0]) > 20
+    for name, exact in moves[0].items():
+        assert torch.cosine_similarity(exact.flatten(), moves[1][name].flatten(), 0) > 0.9, name
+
+
 def test_ids_at_native_size_without_the_letterbox() -> None:
     """A 40x64 image, 12 rows of padding above and below it; once at its size, once seen at half of it."""
     truth = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (5, 8))).repeat_interleave(8, 0)
