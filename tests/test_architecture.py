@@ -32,6 +32,9 @@ PURE = [
     "segmentation/leaks.py",
     "segmentation/metrics.py",
     "segmentation/views.py",
+    "segmentation/report.py",
+    "segmentation/pictures.py",
+    "segmentation/rows.py",
 ]
 
 

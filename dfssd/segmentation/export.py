@@ -75,11 +75,12 @@ def export_masks(
         split: Key of the image list in ``data_yaml``.
 
     Returns:
-        ``format``, ``file``, ``size_mb``, ``input``: its shape; ``images``: number compared; ``max_logit_diff`` and
-        ``max_score_diff``: None if the file gives class ids, or if they are not finite; ``differing_pixels``: share in
-        [0, 1]; ``miou_fg_torch`` and ``miou_fg_onnx``: None if there is nothing to measure; ``tolerance``: ``score``,
-        ``miou``; ``passed``: False if a difference is above its tolerance or if a wanted format could not be written;
-        ``failures``: one sentence for each reason; ``other``: ``format``, ``file`` and ``error`` of each other format.
+        ``format``, ``file``, ``size_mb``, ``input``: its shape; ``images``: number compared; ``answers``: ``logits`` or
+        ``ids``; ``max_logit_diff`` and ``max_score_diff``: None if the file gives class ids, or if they are not finite;
+        ``differing_pixels``: share in [0, 1]; ``miou_fg_torch`` and ``miou_fg_onnx``: None if there is nothing to
+        measure; ``tolerance``: ``score``, ``miou``; ``passed``: False if a difference is above its tolerance or if a
+        wanted format could not be written; ``failures``: one sentence for each reason; ``other``: ``format``, ``file``
+        and ``error`` of each other format.
 
     Raises:
         UserError: Unknown format, weights that are missing or of another task, other classes than those of the data, no
@@ -98,6 +99,7 @@ def export_masks(
         section = {
             "input": [1, 3, *found.size],
             "images": found.images,
+            "answers": "ids" if found.max_score_diff is None else "logits",
             "max_logit_diff": finite(found.max_logit_diff),
             "max_score_diff": finite(found.max_score_diff),
             "differing_pixels": found.differing_pixels,

@@ -330,12 +330,16 @@ def _export_section(results: Mapping[str, Any]) -> list[str]:
         lines += ["", *(f"- {failure}" for failure in export.get("failures") or ["no reason was recorded"])]
     torch, onnx = export.get("miou_fg_torch"), export.get("miou_fg_onnx")
     moved = None if torch is None or onnx is None else abs(torch - onnx)
-    soft = export.get("max_score_diff") is not None  # a file that answers with class ids has nothing softer to compare
-    allowed = _small(tolerance.get("score"))
-    rows = [
-        ["probability of a class", _small(export.get("max_score_diff")), allowed if soft else "-"],
-        ["logit of a class", _small(export.get("max_logit_diff")), "-"],
-        ["share of the pixels with another class", _small(export.get("differing_pixels")), "-" if soft else allowed],
+    allowed, differing = _small(tolerance.get("score")), _small(export.get("differing_pixels"))
+    if export.get("answers") == "ids":  # there is nothing softer to compare
+        rows = [["share of the pixels with another class", differing, allowed]]
+    else:
+        rows = [
+            ["probability of a class", small(export.get("max_score_diff")), allowed],
+            ["logit of a class", small(export.get("max_logit_diff")), "-"],
+            ["share of the pixels with another class", differing, "-"],
+        ]
+    rows += [
         ["mIoU of the defects", _small(moved), _small(tolerance.get("miou"))],
     ]
     lines += ["", *markdown_table(["largest difference", "found", "allowed"], rows)]
@@ -356,6 +360,13 @@ def _usage_section(results: Mapping[str, Any]) -> list[str]:
     plain = str(_part(results, "models").get("student")).endswith((".yaml", ".yml"))
     rounded = [side for side in sides if side and side % _GRID]
     lines = ["## How to use the files", ""]
+    if _part(results, "export").get("answers") == "ids":
+        output = f"(1, {height}, {width}), the class of each pixel{ids}"
+    else:
+        output = (
+            f"(1, {len(classes) or 'nc'}, {height}, {width}), a logit for each class at full resolution; the class of "
+            f"a pixel is the one with the largest logit{ids}"
+        )
     if shape:
         lines += [
             "The ONNX file needs none of our code. In this folder, with `pip install ultralytics onnxruntime`, this "
@@ -366,8 +377,7 @@ def _usage_section(results: Mapping[str, Any]) -> list[str]:
             "```",
             "",
             f"In a program of your own: the input is RGB in [0, 1], float, (1, 3, {height}, {width}); the output is "
-            f"(1, {len(classes) or 'nc'}, {height}, {width}), a logit for each class at full resolution; the class of "
-            f"a pixel is the one with the largest logit{ids}.",
+            f"{output}.",
             "",
         ]
     lines.append(

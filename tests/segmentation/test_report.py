@@ -105,6 +105,7 @@ def results(student: float = 0.812, baseline: float = 0.790, teacher: float = 0.
             "size_mb": 3.4,
             "input": [1, 3, 200, 200],
             "images": 100,
+            "answers": "logits",
             "max_score_diff": 2.3e-6,
             "max_logit_diff": 1.1e-5,
             "differing_pixels": 2.5e-7,
@@ -272,6 +273,15 @@ def test_failed_export_is_told_at_the_top_and_in_its_place(tmp_path):
     assert "do not deploy the file" in text and "computes what" not in text
     assert "| probability of a class | not a finite number | 0.001 |" in text
     assert "| mIoU of the defects | - | 0.0005 |" in text
+
+
+def test_file_that_answers_with_class_ids(tmp_path):
+    record = results()
+    record["export"] |= {"answers": "ids", "max_score_diff": None, "max_logit_diff": None}
+    text = report_of(write_run(tmp_path / "run", record))
+    assert "| share of the pixels with another class | 2.5e-07 | 0.001 |" in text
+    assert "probability of a class" not in text and "logit" not in text.partition("## How to use")[2].partition("##")[0]
+    assert "the output is (1, 200, 200), the class of each pixel" in text
 
 
 @pytest.mark.parametrize("section", sorted(results()))
