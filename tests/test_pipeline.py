@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from ultralytics import YOLO
 
 from dfssd.cli import main
 from tests.conftest import NAMES
+from tests.killing import kill_when
 
 ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS = [
@@ -112,25 +110,14 @@ def test_no_unlabelled_images_works_and_says_so(squares: Path, tmp_path: Path, c
 def test_run_killed_in_five_places_finishes_with_the_same_budget(squares: Path, tmp_path: Path) -> None:
     words = arguments(squares, tmp_path, "name=killed", "epochs=3")
     run = tmp_path / "runs" / "killed"
-    for marker in (
+    markers = (
         run / "splits" / "train_unlabeled.txt",  # prepare not finished
         run / "train" / "teacher" / "weights" / "last.pt",
         run / "pseudo" / "predictions.json",  # written, not recorded
         run / "train" / "student" / "weights" / "last.pt",
         run / "weights" / "student.pt",  # test or export not finished
-    ):
-        again = [f"resume={run}"] if run.exists() else []
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *words, *again],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 300
-        while not marker.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert marker.exists() and process.poll() is None, "the run ended before it could be killed"
-        process.kill()
-        process.wait()
+    )
+    kill_when(words, run, markers)
     assert main([*words, f"resume={run}"]) == 0
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert [s["name"] for s in results["stages"]].count("teacher") == 1

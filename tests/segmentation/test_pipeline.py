@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +15,9 @@ from dfssd.cli import main
 from dfssd.segmentation.leaks import Leak, name_leak
 from dfssd.segmentation.masks import MaskItem
 from dfssd.segmentation.pipeline import pictured
+from tests.killing import kill_when
 from tests.segmentation.material import NEU_NAMES, defects, write_mask
 
-ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = [
     "recipe=mffmetal",
     "teacher=mffmetal-12",
@@ -151,22 +148,7 @@ def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
 
 def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -> None:
     words, run = arguments(masks, tmp_path, "name=killed", "epochs=3"), tmp_path / "runs" / "killed"
-    for marker in (
-        run / "train" / "baseline" / "weights" / "last.pt",
-        run / "train" / "student" / "weights" / "last.pt",
-    ):
-        again = [f"resume={run}"] if run.exists() else []
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *words, *again],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 300
-        while not marker.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        assert marker.exists()
+    kill_when(words, run, [run / "train" / role / "weights" / "last.pt" for role in ("baseline", "student")])
     assert main([*words, f"resume={run}"]) == 0
     results = results_of(tmp_path, "killed")
     training = results["training"]
