@@ -26,12 +26,14 @@ Curves = Mapping[str, Sequence[float]]
 """Columns of a results.csv: name -> one value per epoch; NaN where a value is missing."""
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure to ``path``, whole."""
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 
-def _clean(axes: Axes) -> None:
+def bare_axes(axes: Axes) -> None:
+    """Take off the frame and lay a light grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="both", alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -59,10 +61,10 @@ def loss_terms(student: Curves, baseline: Curves | None, path: Path) -> bool:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if place + columns >= len(names):
             axes.set_xlabel("epoch")
-        _clean(axes)
+        bare_axes(axes)
     figure.legend(handles=list(shown.values()), loc="outside upper right", ncols=2, frameon=False)
     figure.suptitle("Training losses", x=0.01, ha="left")
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -79,8 +81,8 @@ def validation(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], pa
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.legend(frameon=False)
-    _clean(axes)
-    _save(figure, path)
+    bare_axes(axes)
+    save_figure(figure, path)
     return True
 
 
@@ -98,8 +100,8 @@ def precision_recall(test: Mapping[str, Any], path: Path) -> bool:
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall: share of the defects found")
     axes.set_ylabel("precision: share of the alarms that are right")
     axes.legend(frameon=False, loc="best")
-    _clean(axes)
-    _save(figure, path)
+    bare_axes(axes)
+    save_figure(figure, path)
     return True
 
 
@@ -129,9 +131,9 @@ def class_precision(test: Mapping[str, Any], path: Path) -> bool:
     axes.invert_yaxis()
     axes.set(xlim=(0, min(1.1, axes.get_xlim()[1] * 1.08)), xlabel="AP50-95 on the test images")
     figure.legend(loc="outside upper right", ncols=3, frameon=False)
-    _clean(axes)
+    bare_axes(axes)
     axes.grid(visible=False, axis="y")
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -159,7 +161,7 @@ def pseudo_label_counts(section: Mapping[str, Any], path: Path) -> bool:
     axes.invert_yaxis()
     axes.set(xlim=(0, max(1, (accepted + ignored).max()) * 1.2), xlabel="pseudo boxes (number: threshold of the class)")
     axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    _clean(axes)
+    bare_axes(axes)
     axes.grid(visible=False, axis="y")
 
     if quality:
@@ -171,9 +173,9 @@ def pseudo_label_counts(section: Mapping[str, Any], path: Path) -> bool:
         axes.invert_yaxis()
         axes.set(xlim=(0, 1), xlabel="accepted boxes against the true labels")
         axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        _clean(axes)
+        bare_axes(axes)
         axes.grid(visible=False, axis="y")
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -195,7 +197,7 @@ def health(epochs: Sequence[Mapping[str, Any]], path: Path) -> bool:
     counts, shares = figure.subplots(1, 2)
     classes = sorted((k for k in epochs[0] if k.startswith("class/")), key=lambda k: -np.nansum(values(k)))
     for key in classes[:MOST_CLASSES]:
-        counts.plot(place, values(key), label=_short(key.removeprefix("class/"), 20))
+        counts.plot(place, values(key), label=shortened(key.removeprefix("class/"), 20))
     counts.set(xlabel="epoch", ylabel="accepted boxes per unlabelled image")
     counts.set_ylim(bottom=0)
     counts.legend(frameon=False, fontsize=7)
@@ -211,8 +213,8 @@ def health(epochs: Sequence[Mapping[str, Any]], path: Path) -> bool:
     if shares.lines:  # matplotlib warns of a legend without entries
         shares.legend(frameon=False, fontsize=8)
     for axes in (counts, shares):
-        _clean(axes)
-    _save(figure, path)
+        bare_axes(axes)
+    save_figure(figure, path)
     return True
 
 
@@ -247,7 +249,7 @@ def gallery(predictions: Mapping[str, Any], path: Path) -> int:
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.imshow(pixels)
         axes.set_axis_off()
-        axes.set_title(_short(Path(entry["image"]).name), fontsize=8)
+        axes.set_title(shortened(Path(entry["image"]).name), fontsize=8)
         for box in entry["boxes"]:
             _draw(axes, box, predictions["names"], pixels.shape[1], pixels.shape[0])
     accepted = Patch(fill=False, edgecolor=ACCEPTED, linewidth=2, label="accepted: trained on")
@@ -255,7 +257,7 @@ def gallery(predictions: Mapping[str, Any], path: Path) -> int:
         fill=False, edgecolor=IGNORED, linewidth=2, linestyle="--", label="ignored: neither defect nor background"
     )
     figure.legend(handles=[accepted, ignored], loc="outside lower center", ncols=2, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
     return len(shown)
 
 
@@ -298,5 +300,6 @@ def _draw(axes: Axes, box: Mapping[str, Any], names: Sequence[str], width: int, 
     )
 
 
-def _short(name: str, most: int = 34) -> str:
+def shortened(name: str, most: int = 34) -> str:
+    """A name of at most ``most`` characters, its middle left out if need be."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}...{name[-(most // 2 - 2) :]}"

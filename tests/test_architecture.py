@@ -33,6 +33,7 @@ PURE = [
     "segmentation/metrics.py",
     "segmentation/views.py",
     "segmentation/report.py",
+    "segmentation/verdict.py",
     "segmentation/pictures.py",
     "segmentation/rows.py",
 ]

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from dfssd.datasets.image_files import UNREADABLE, open_image
-from dfssd.plots import COLOURS, MOST_CLASSES, _clean, _save, _short
+from dfssd.plots import COLOURS, MOST_CLASSES, bare_axes, save_figure, shortened
 from dfssd.segmentation.boundary import IGNORE
 
 MOST_ROWS = 8
@@ -83,9 +83,9 @@ def class_iou(test: Mapping[str, Any], labels: Mapping[str, str], path: Path) ->
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.08), xlabel="IoU on the test images")
     figure.legend(loc="outside upper right", ncols=3, frameon=False)
-    _clean(axes)
+    bare_axes(axes)
     axes.grid(visible=False, axis="y")
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -112,8 +112,8 @@ def validation(training: Mapping[str, Any], labels: Mapping[str, str], path: Pat
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    _clean(axes)
-    _save(figure, path)
+    bare_axes(axes)
+    save_figure(figure, path)
     return True
 
 
@@ -141,8 +141,8 @@ def losses(recorded: Mapping[str, Any], path: Path) -> bool:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if place + columns >= len(curves):
             axes.set_xlabel("epoch")
-        _clean(axes)
-    _save(figure, path)
+        bare_axes(axes)
+    save_figure(figure, path)
     return True
 
 
@@ -193,7 +193,7 @@ def masks(
             axes.set_axis_off()
             if role == "image":
                 axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
-                axes.text(0.5, -0.03, _short(file), transform=axes.transAxes, ha="center", va="top", fontsize=7)
+                axes.text(0.5, -0.03, shortened(file), transform=axes.transAxes, ha="center", va="top", fontsize=7)
             elif role in looks:
                 axes.imshow(looks[role])
     for axes, head in zip(grid[0], ("image", *heads.values()), strict=True):
@@ -204,7 +204,7 @@ def masks(
         patches.append(Patch(facecolor="#808080", edgecolor="white", hatch="////", label="not counted"))
     if patches:
         figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
     return len(shown)
 
 

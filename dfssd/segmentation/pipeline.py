@@ -53,7 +53,7 @@ class SegmentationRun(StagedRun):
         do("test", self.test)
         do("export", self.export)
         do("report", self.report)
-        from dfssd.segmentation.report import closing_table
+        from dfssd.segmentation.verdict import closing_table
 
         print(f"[dfssd] report: {self.folder.path / 'report.md'}")
         closing_table(self.results)

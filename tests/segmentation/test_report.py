@@ -16,7 +16,8 @@ from rich.console import Console
 
 from dfssd.errors import UserError
 from dfssd.segmentation import pictures
-from dfssd.segmentation.report import closing_line, closing_table, headline, write_report
+from dfssd.segmentation.report import write_report
+from dfssd.segmentation.verdict import closing_line, closing_table, headline
 from tests.segmentation.material import NEU_NAMES, defects, write_mask
 
 PICTURES = {"per_class_iou", "masks", "validation", "losses"}
