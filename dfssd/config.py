@@ -393,7 +393,7 @@ def resolve(
             raise UserError(f"{key} has no effect: {term} is switched off; add {term}.weight=1, or leave it out")
     if own["balance"] == "fixed" and (shares := [key for key in given if key.endswith(".share") and key in known]):
         raise UserError(f"{shares[0]} acts with balance=auto only; add balance=auto, or set {shares[0][:-6]}.weight")
-    _check_task(own, {**active, **given})
+    _check_task(own, {**active, **given}, flatten(recipe_tree))
     _check_together(own, given)
     return Config(own=own, terms=active, train=train, given=dict(given))
 
@@ -414,33 +414,67 @@ VIEWS |= {"scale", "translate", "shear", "perspective", "flipud", "fliplr", "bgr
 VIEWS |= {"augmentations"}
 """Ultralytics' views, which segmentation replaces by its own."""
 
+IDLE = {"box", "cls", "dfl", "cls_pw", "conf", "iou", "max_det", "parity.box_px"}
+"""Keys of losses and results of detectors."""
 
-def _check_task(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse what the task leaves without effect."""
+
+def _check_task(own: Mapping[str, Any], given: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    """Refuse what the task leaves without effect.
+
+    Args:
+        own: Our keys, resolved.
+        given: What the user typed, and the active terms.
+        recipe: Keys of the recipe, flat.
+    """
+    both = recipe.get("student_training") == "skip"  # the labels alone: any network, any task
+    meant = recipe.get("task", own["task"] if both else "detect")
+    if meant != own["task"]:
+        raise UserError(f"recipe={own['recipe']} is for task={meant}, not {own['task']}; choose another recipe")
     masks = own["task"] == "semantic"
     foreign = OF_BOXES if masks else OF_MASKS
-    for key in given:
+    for key in [*recipe, *given]:
         section = key.partition(".")[0]
         if section in foreign or key in foreign:
-            where = "detection, and this recipe segments" if masks else "segmentation, as in recipe=mffmetal"
-            raise UserError(f"{key} acts only in {where}; leave it out")
+            where = "detection, and this run segments" if masks else "segmentation, as in recipe=mffmetal"
+            raise UserError(f"{key} acts only in {where}; leave it out, or choose another recipe")
         if masks and key in VIEWS:
             raise UserError(f"{key} has no effect on masks: the views are those of seg.symmetries and seg.jitter")
-    if not masks:
-        return
+        if masks and key in IDLE:
+            raise UserError(f"{key} has no effect on masks; leave it out")
+    if masks:
+        _check_masks(own, given)
+
+
+def _check_masks(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if terms := [key for key in given if isinstance(given[key], Mapping)]:
         raise UserError(f"{terms[0]} compares detectors; segmentation is distilled by seg.kd")
-    if own["student_training"] not in {"distilled", "skip"}:
-        raise UserError(f"student_training={own['student_training']} is for detectors; use recipe=mffmetal")
-    if own["student_training"] == "distilled" and own["seg.kd"] and own["teacher"] is None:
+    training = own["student_training"]
+    if training not in {"distilled", "skip"}:
+        raise UserError(f"student_training={training} is for detectors; use recipe=mffmetal")
+    if training == "distilled" and own["seg.kd"] and own["teacher"] is None:
         raise UserError(
             "teacher=none leaves nothing to distil: give teacher=mffmetal-180, or train on the labels alone with "
             "student_training=skip"
         )
-    if own["student_training"] == "distilled" and not own["seg.kd"]:
+    if training == "distilled" and not own["seg.kd"]:
         raise UserError("seg.kd=0 makes the student its own baseline; train that alone with student_training=skip")
-    if own["student_training"] == "skip" and own["baseline"] is False:
+    if training == "skip" and own["baseline"] is False and not own["compare"]:
         raise UserError("student_training=skip with baseline=off leaves nothing to train; switch one of them on")
+    if not any(own[f"seg.{name}"] for name in ("ce", "dice", "boundary")):
+        raise UserError("seg.ce, seg.dice and seg.boundary are all 0: teacher and baseline learn from them alone")
+    idle = [key for key in ("seg.kd", "seg.tau") if training == "skip"]
+    idle += ["lrf", "cos_lr"] if own["seg.lr_steps"] else ["seg.lr_factor"]
+    if asked := [key for key in idle if key in given]:
+        why = (
+            "no student is distilled"
+            if asked[0] in {"seg.kd", "seg.tau"}
+            else (
+                "the learning rate falls by seg.lr_steps; add seg.lr_steps=none"
+                if own["seg.lr_steps"]
+                else "seg.lr_steps=none"
+            )
+        )
+        raise UserError(f"{asked[0]} has no effect: {why}")
 
 
 def _check_together(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:

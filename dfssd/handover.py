@@ -120,14 +120,17 @@ def _own(config: Config) -> list[str]:
     return ["student", *(masks if config["task"] == "semantic" else [])]
 
 
-def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config) -> dict[str, Any]:
-    """Take over the baseline of a finished run: its weights and its training summary with the validation curve.
+def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Config) -> dict[str, Any]:
+    """Check that the baseline of ``run`` was trained on the images of this run, and for the same time.
 
     Args:
         run: Folder of the other run.
         into: Folder of this run, with its ``splits/``.
         batches_per_epoch: Length of an epoch in this run.
         config: Configuration of this run.
+
+    Returns:
+        Its summary.
 
     Raises:
         UserError: As in :func:`check_baseline`, or it was trained on other images or for another time.
@@ -145,6 +148,15 @@ def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config)
     if theirs != batches_per_epoch:
         different.append(f"batches per epoch ({theirs:g} there, {batches_per_epoch} here)")
     _refuse(run, different)
+    return summary
+
+
+def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config) -> dict[str, Any]:
+    """Take over the baseline of a finished run: its weights and its training summary with the validation curve.
+
+    Arguments and errors are those of :func:`check_same_data`.
+    """
+    summary = check_same_data(run, into, batches_per_epoch, config)
     copy_whole(run / "weights" / "baseline.pt", into / "weights" / "baseline.pt")
     return {**summary, "taken_from": run.resolve().name}
 

@@ -153,7 +153,7 @@ class DetectionRun(StagedRun):
             print(
                 f"[dfssd] the teacher {'is trained on the labelled images' if train else 'knows all classes by name'}"
             )
-        self.tell_length()
+        self.check_plan()
         return "done"
 
     def learns_from_unlabeled(self) -> bool:

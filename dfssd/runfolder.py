@@ -54,7 +54,8 @@ class RunFolder:
             base.parent.mkdir(parents=True, exist_ok=True)
             if config["exist_ok"]:
                 base.mkdir(exist_ok=True)
-                (base / "results.json").unlink(missing_ok=True)  # first: it says which of the others can be relied on
+                for file in ("results.json", "report.md", "segmentation.csv"):  # the first says what can be relied on
+                    (base / file).unlink(missing_ok=True)
                 for part in ("train", "pseudo", "pseudo_round*", ".pseudo*", "splits", "weights", "plots", "test"):
                     for old in base.glob(part):
                         shutil.rmtree(old, ignore_errors=True)

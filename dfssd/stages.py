@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dfssd.config import Config
-from dfssd.handover import take_baseline
+from dfssd.handover import check_same_data, take_baseline
 from dfssd.hardware import check_device, resolve_amp
 from dfssd.runfolder import RunFolder
 from dfssd.trainers.budget import teacher_schedule
@@ -81,8 +81,14 @@ class StagedRun(ABC):
         labeled, _ = batch_composition(self.batch, self.unlabeled_share())
         return math.ceil(self.results["data"]["train_labeled"] / labeled)
 
-    def tell_length(self) -> None:
-        """Say so if the training will be too short to show anything."""
+    def check_plan(self) -> None:
+        """What can be known of the trainings as soon as the data is split.
+
+        Raises:
+            UserError: The baseline of another run is to be taken over, and does not fit this one.
+        """
+        if isinstance(asked := self.config["baseline"], str):
+            check_same_data(Path(asked), self.folder.path, self.batches_per_epoch(), self.config)
         batches = self.batches_per_epoch() * self.epochs
         if batches < FEW_BATCHES:
             print(

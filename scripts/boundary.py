@@ -5,7 +5,7 @@ distances to the border of each class [px], below 0 inside; beside some of them 
 
 Arguments:
   data=         images with masks: a folder, a .zip, a data set YAML, a card of data/, or demo
-  out=boundary  folder to write to; files of the same names are overwritten
+  out=boundary  folder to write to: a new or empty one, or that of an earlier call, whose files are overwritten
   limit=8       8 images, evenly from the list; default: all
   pictures=8    number of pictures
   names=, skip_bad=, data_dir= as for train.py
@@ -49,9 +49,6 @@ def settings(argv: Sequence[str]) -> dict[str, Any]:
         raise UserError("data is missing: data=NEU-Seg.zip, a data set YAML, a folder, a card of data/, or demo")
     if type(own["pictures"]) is not int or own["pictures"] < 0:
         raise UserError(f"pictures={own['pictures']} must be a whole number >= 0")
-    out, data = Path(own["out"]).resolve(), Path(own["data"]).expanduser().resolve()
-    if data.is_dir() and data in (out, *out.parents):
-        raise UserError(f"out={own['out']} lies in the data set, whose images it could replace; choose another folder")
     return own
 
 

@@ -152,8 +152,11 @@ def test_existing_name_counts_up_and_exist_ok_starts_clean(tmp_path: Path) -> No
     names = [RunFolder.create(configure(given), "line").path.name for _ in range(3)]
     assert names == ["x", "x2", "x3"]
     (tmp_path / "runs" / "x" / "weights").mkdir()
+    for file in ("report.md", "segmentation.csv"):
+        (tmp_path / "runs" / "x" / file).write_text("old", encoding="utf-8")
     again = RunFolder.create(configure({**given, "exist_ok": True}), "line")
     assert again.path.name == "x" and not (again.path / "weights").exists()
+    assert sorted(p.name for p in again.path.iterdir()) == ["results.json", "run.yaml"]
 
 
 def test_resume_refuses_another_line(squares: Path, tmp_path: Path, capsys) -> None:

@@ -31,7 +31,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from dfssd.datasets.image_files import map_files, open_image
+from dfssd.datasets.image_files import grey_values, map_files, open_image
 
 HASH_BITS = 16
 GRAIN_CORRELATION = 0.7
@@ -111,7 +111,7 @@ def reduced_image(path: Path) -> np.ndarray:
 def _grey(path: Path) -> Image.Image:
     with open_image(path) as image:
         image.draft("L", (2 * SIDE, 2 * SIDE))
-        return image.convert("L")
+        return grey_values(image)
 
 
 def _reduced(grey: Image.Image) -> np.ndarray:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
@@ -82,6 +83,13 @@ def open_image(path: Path) -> ImageFile:
         if start.startswith(signature):
             return reader(path)
     raise OSError("it is not an image")
+
+
+def grey_values(image: Image.Image) -> Image.Image:
+    """An opened image as 8-bit grey values; the upper 8 of 16 bits, as OpenCV has them, where Pillow cuts at 255."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("L")
 
 
 def image_size(path: Path) -> tuple[int, int] | str:

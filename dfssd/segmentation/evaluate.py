@@ -22,7 +22,7 @@ from dfssd.evaluation import quiet
 from dfssd.files import whole_file
 from dfssd.segmentation.dataset import MaskDataset
 from dfssd.segmentation.metrics import confusion_matrix, segmentation_scores
-from dfssd.segmentation.model import full_resolution, load_semantic
+from dfssd.segmentation.model import FullResolutionModel, full_resolution, load_semantic, parameters
 from dfssd.segmentation.validator import native_ids
 
 
@@ -53,7 +53,8 @@ def evaluate_masks(
     Returns:
         ``miou_fg``: mean IoU of the defects; ``miou_all``: with the background; ``pixel_accuracy``; ``per_class``: name
         -> ``iou`` and ``pixels``, the number of true ones; ``images``: their number; ``imgsz``: what the network saw;
-        ``parameters``: their number, None for an exported file. Shares are in [0, 1], None where nothing could be
+        ``parameters``: number of those that a prediction takes, None for an exported file; ``plain``: whether
+        Ultralytics loads the checkpoint without ``dfssd``. Shares are in [0, 1], None where nothing could be
         measured (see :func:`~dfssd.segmentation.metrics.segmentation_scores`).
 
     Raises:
@@ -64,8 +65,8 @@ def evaluate_masks(
     if not read_yaml(data_yaml).get(split):
         raise UserError(f"{data_yaml} has no '{split}:' entry: add a list of images, or choose another split")
     model = load_semantic(weights) if weights.suffix == ".pt" else None
-    plain = model is not None
-    parameters = None if model is None else sum(p.numel() for p in model.parameters())
+    own_file = model is not None
+    size_of = None if model is None else parameters(model)
     with quiet():
         data = check_det_dataset(str(data_yaml), split=split)
         backend = AutoBackend(model or str(weights), device=select_device(device, verbose=False))
@@ -73,14 +74,14 @@ def evaluate_masks(
             raise UserError(f"{weights} has {len(backend.names)} classes, but {data_yaml} {data['nc']}")
         stride = 1 if model is None else int(model.stride.max())
         size: Any = int(np.ceil(imgsz / stride) * stride)
-        if not plain:
+        if not own_file:
             size, batch = tuple(backend.imgsz), backend.metadata.get("batch", 1)
         dataset = MaskDataset(
             img_path=data[split],
             imgsz=size,
             augment=False,
             hyp=get_cfg(),
-            rect=plain and rect,  # exported files have one fixed shape
+            rect=own_file and rect,  # exported files have one fixed shape
             batch_size=1,  # each image in a rectangle of its own, padded to the stride and no further
             stride=stride,
             pad=0.0,
@@ -90,7 +91,7 @@ def evaluate_masks(
     confusion = np.zeros((data["nc"], data["nc"]), np.int64)
     for samples in _batches(dataset, batch):
         images = torch.stack([sample["img"] for _, sample in samples]).to(backend.device).float() / 255
-        missing = 0 if plain else batch - len(images)
+        missing = 0 if own_file else batch - len(images)
         with torch.inference_mode():
             output = backend(torch.cat([images, images.new_zeros(missing, *images.shape[1:])]))
         output = output[0] if isinstance(output, (tuple, list)) else output
@@ -113,7 +114,8 @@ def evaluate_masks(
         "per_class": {name: {"iou": scores.iou[i], "pixels": pixels[i]} for i, name in sorted(data["names"].items())},
         "images": len(dataset),
         "imgsz": list(size) if isinstance(size, tuple) else size,
-        "parameters": parameters,
+        "parameters": size_of,
+        "plain": model is not None and not isinstance(model, FullResolutionModel),
     }
 
 

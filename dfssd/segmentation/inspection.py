@@ -13,12 +13,15 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure  # used directly: pyplot would choose a backend and keep every figure alive
 from PIL import ImageOps
 
-from dfssd.datasets.image_files import UNREADABLE, not_decoded, open_image, progress
+from dfssd.datasets.image_files import UNREADABLE, grey_values, not_decoded, open_image, progress
 from dfssd.errors import UserError
-from dfssd.files import whole_file
+from dfssd.files import whole_file, write_text
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.masks import MaskSet, read_mask
 from dfssd.segmentation.pictures import class_colours, overlay
+
+MARK = "boundary.txt"
+"""Marks a folder that may be written to again."""
 
 COLUMNS = 5
 """Panels beside each other in a picture."""
@@ -48,7 +51,8 @@ def write_distances(
 ) -> tuple[int, list[ClassDistances]]:
     """Write the distance maps of a data set as ``out/<part>/<stem>.npy``, float32 (nc - 1, H, W) [px].
 
-    Files of earlier calls are overwritten, each whole or not at all.
+    Files of earlier calls are overwritten, each whole or not at all. A folder with anything else in it is refused: it
+    might hold the masks themselves.
 
     Args:
         dataset: The data set; images without a mask are left out.
@@ -60,7 +64,7 @@ def write_distances(
         Number of images, and a summary of each defect class in id order.
 
     Raises:
-        UserError: No image has a mask, a file cannot be read, or the folder cannot be written to.
+        UserError: No image has a mask, a file cannot be read, or the folder cannot be written to, or has other files.
     """
     known = [item for item in dataset.items if item.known]
     items = [known[i] for i in evenly(len(known), limit)]
@@ -68,6 +72,9 @@ def write_distances(
         raise UserError(f"{dataset.name} has no image with a mask; there is nothing to measure a distance to")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()) and not (out / MARK).exists():
+            raise UserError(f"{out} holds other files, which could be replaced; choose an empty or a new folder")
+        write_text(out / MARK, "Distance maps of scripts/boundary.py; a later call overwrites them.\n")
     except OSError as e:
         raise UserError(f"{out} cannot be made a folder ({e.strerror}); choose another place") from e
     nc = len(dataset.names)
@@ -118,11 +125,11 @@ def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequen
     """
     try:
         with open_image(image) as file:
-            pixels = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+            shades = np.asarray(grey_values(ImageOps.exif_transpose(file)))
     except UNREADABLE as e:
         raise UserError(f"{image}: the image {not_decoded(e)}; replace it") from e
-    grey = pixels.mean(2).astype(np.uint8)
-    panels = {"image": pixels, "mask": overlay(grey, ids, class_colours(len(names)))}
+    pixels = np.repeat(shades[..., None], 3, 2)
+    panels = {"image": pixels, "mask": overlay(shades, ids, class_colours(len(names)))}
     columns = min(COLUMNS, 1 + len(names))
     rows = math.ceil((1 + len(names)) / columns)
     height = 2.6 * min(ids.shape[0] / ids.shape[1], 1.5) + 0.4

@@ -169,7 +169,10 @@ def _ids(image: ImageFile, path: Path) -> np.ndarray:
         palette = np.array(image.getpalette()).reshape(-1, 3)
         return np.asarray(image.convert("L") if (palette == palette[:, :1]).all() else image)
     if image.mode not in {"1", "L", "I", "I;16"}:
-        raise UserError(f"{path}: has {len(image.getbands())} channels ({image.mode}); save class ids in one channel")
+        raise UserError(
+            f"{path}: has {len(image.getbands())} channels of the kind {image.mode}; save class ids as whole numbers "
+            "in one channel"
+        )
     return np.asarray(image)
 
 
@@ -204,7 +207,13 @@ def _convert(
         problems = source.problems + [(pair[0], why) for pair, _, why in results if isinstance(why, str)]
         usable = [(pair, path, pixels) for pair, path, pixels in results if not isinstance(pixels, str)]
         problems = check_problems(problems, len(usable), where, skip_bad, root)
-        names = source.names or _numbered([pixels for _, _, pixels in usable if pixels], where)
+        counts = [pixels for _, _, pixels in usable if pixels]
+        names = source.names or _numbered(counts)
+        if not any(any(pixels[1:]) for pixels in counts):
+            raise UserError(
+                f"{where}: no mask shows a defect, only 0 (background) and perhaps {IGNORE} (ignored); write classes "
+                "as 1, 2, ..., or describe the data in a .yaml with label_mapping: {255: 1}"
+            )
         listing = {
             "name": name,
             "names": names,
@@ -254,14 +263,9 @@ def _is_grey_png(mask: Path) -> bool:
         return image.mode == "L" and isinstance(image, PngImageFile)
 
 
-def _numbered(pixels: list[list[int]], where: Path) -> tuple[str, ...]:
+def _numbered(pixels: list[list[int]]) -> tuple[str, ...]:
     """Names for ids that nobody named, given the number of pixels per id of each mask."""
     highest = max((i for counts in pixels for i, n in enumerate(counts) if n), default=0)
-    if highest < 1:
-        raise UserError(
-            f"{where}: the masks hold only 0 and {IGNORE}, and {IGNORE} means ignored; write classes as 1, 2, ..., "
-            "or describe the data in a .yaml with label_mapping:"
-        )
     return ("background", *(f"class_{i}" for i in range(1, highest + 1)))
 
 

@@ -194,6 +194,11 @@ def load_semantic(path: str | Path) -> SemanticSegmentationModel:
     return model
 
 
+def parameters(model: nn.Module) -> int:
+    """Number of weights that a prediction takes; auxiliary heads of Ultralytics' networks answer in training only."""
+    return sum(p.numel() for name, p in model.named_parameters() if "aux_head" not in name)
+
+
 def full_resolution(output: Any, size: Sequence[int]) -> Tensor:
     """The logits of a model at a given size.
 
@@ -229,6 +234,8 @@ def _build(source: str | Path | Mapping[str, Any], nc: int) -> SemanticSegmentat
         model = SemanticSegmentationModel(cfg, ch=3, nc=nc, verbose=False)
     except FileNotFoundError as e:
         raise UserError(f"{source} does not exist: name a model YAML for segmentation, such as yolo26n-sem.yaml") from e
+    except (KeyError, TypeError, AttributeError) as e:
+        raise UserError(f"{source} is no model YAML; name one for segmentation, such as yolo26n-sem.yaml") from e
     if not isinstance(model.model[-1], SemanticSegment):
         raise UserError(f"{source} describes no model for segmentation into classes; name one that ends in -sem.yaml")
     return model

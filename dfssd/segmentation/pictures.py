@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from dfssd.datasets.image_files import UNREADABLE, open_image
+from dfssd.datasets.image_files import UNREADABLE, grey_values, open_image
 from dfssd.plots import COLOURS, MOST_CLASSES, bare_axes, save_figure, shortened
 from dfssd.segmentation.boundary import IGNORE
 
@@ -166,7 +166,7 @@ def masks(
     for entry in pictures:
         try:
             with open_image(Path(entry["image"])) as image:
-                small = image.convert("RGB").convert("L")
+                small = grey_values(image)
         except UNREADABLE:  # moved since: the picture is an illustration, not a result
             continue
         small.thumbnail((_SIDE, _SIDE))

@@ -8,12 +8,14 @@ tasks share stands in :mod:`dfssd.stages`.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dfssd.config import Config
+from dfssd.errors import UserError
 from dfssd.files import copy_whole, write_text
 from dfssd.handover import hand_over_better
 from dfssd.runfolder import RunFolder
@@ -87,6 +89,8 @@ class SegmentationRun(StagedRun):
             if leaks:
                 lines = "".join(f"{name_leak(leak)}\n" for leak in leaks)
                 write_text(self.splits / f"{part}_leaks.txt", lines)
+        if chosen.val_leaks:
+            print(f"[dfssd] warning: {len(chosen.val_leaks)} of {len(split.val)} val images have a copy in train, too")
         if chosen.test_leaks:
             print(f"[dfssd] warning: {describe_leaks(chosen.test_leaks, len(split.test))}")
             print(f"[dfssd] all of them: {self.splits / 'test_leaks.txt'}; a true figure: split=grouped")
@@ -100,12 +104,12 @@ class SegmentationRun(StagedRun):
         if c["teacher"] is not None:
             train = teacher_is_to_be_trained(c, dataset.names)
             print(f"[dfssd] the teacher {'is trained on the masks' if train else 'knows the classes'}")
-        self.tell_length()
+        self.check_plan()
         return "done"
 
     def learns_from_unlabeled(self) -> bool:
-        """Only a student learns from them."""
-        return self.config["student_training"] == "distilled"
+        """Every student does; a run without one keeps the budget, so that others can take its baseline over."""
+        return True
 
     def _settings(self, **changes: Any) -> SegmentationSettings:
         """Settings of a training on the labels alone, or with what ``changes`` adds."""
@@ -199,17 +203,21 @@ class SegmentationRun(StagedRun):
         self.results["export"] = None
         if not (self.weights / "student.pt").exists():
             return "skipped"
-        self.results["export"] = export_masks(
-            self.weights / "student.pt",
-            self.data_yaml,
-            out=self.weights / "student.onnx",
-            imgsz=self.imgsz,
-            device=self.device,
-            batch=self.batch,
-            formats=c["format"].split(","),
-            score_tolerance=c["parity.score"],
-            miou_tolerance=c["parity.map"],
-        )
+        try:
+            self.results["export"] = export_masks(
+                self.weights / "student.pt",
+                self.data_yaml,
+                out=self.weights / "student.onnx",
+                imgsz=self.imgsz,
+                device=self.device,
+                batch=self.batch,
+                formats=c["format"].split(","),
+                score_tolerance=c["parity.score"],
+                miou_tolerance=c["parity.map"],
+            )
+        except UserError as e:  # some networks of libraries cannot be written; what was measured is worth its report
+            print(f"[dfssd] export: {e}", file=sys.stderr)
+            self.results["export"] = {"format": "onnx", "file": None, "passed": False, "failures": [str(e)]}
         return "done" if self.results["export"]["passed"] else "failed"
 
     def report(self) -> str:

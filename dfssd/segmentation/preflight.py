@@ -29,8 +29,11 @@ def check_before_start(config: Config) -> None:
     for role in ("student", "teacher"):
         if config[role] is not None:
             check_model(config[role], role)
-    for other in compared(config):
+    others = compared(config)
+    for other in others:
         check_model(other, "compare")
+        if other == config["student"] or others.count(other) > 1:
+            raise UserError(f"compare={other} is trained anyway; name each network once, and not the student")
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
     if config["guard"] and config["baseline"] is False and config["student_training"] != "skip":
@@ -47,7 +50,14 @@ def check_model(value: str, role: str) -> str:
     Raises:
         UserError: It is no segmentation model, or does not exist.
     """
-    source = resolve_weights(value, role) if value.endswith(".pt") else value
+    if value.endswith(".pt") and not Path(value).is_file():
+        if "-sem" not in value or len(Path(value).parts) > 1:
+            raise UserError(
+                f"{role}={value} does not exist, or is no segmentation model: give mffmetal-30 (or another width), "
+                "smp:unet, yolo26n-sem.yaml, or a .pt trained on masks"
+            )
+        return resolve_weights(value, role)  # a release of Ultralytics, fetched
+    source = value
     try:
         build_model(source, DISTINCT)
     except UserError as e:
@@ -58,7 +68,7 @@ def check_model(value: str, role: str) -> str:
 def compared(config: Config) -> list[str]:
     """The networks of ``compare``."""
     given = config["compare"] or []
-    return [given] if isinstance(given, str) else list(given)
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
 
 
 def teacher_is_to_be_trained(config: Config, names: Sequence[str]) -> bool:

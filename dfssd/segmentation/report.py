@@ -284,7 +284,7 @@ def _usage_section(results: Mapping[str, Any]) -> list[str]:
     classes = [str(name) for name in part(results, "data").get("classes") or ()]
     ids = f" ({', '.join(f'{i} {name}' for i, name in enumerate(classes))})" if classes else ""
     height, width = (str(side) for side in sides[-2:]) if shape else ("H", "W")
-    plain = str(part(results, "models").get("student")).endswith((".yaml", ".yml"))
+    plain = part(results, "test", "student").get("plain")
     rounded = [side for side in sides if side and side % _GRID]
     lines = ["## How to use the files", ""]
     if part(results, "export").get("answers") == "ids":

@@ -19,6 +19,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.optim.lr_scheduler import LambdaLR
 from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG
@@ -29,7 +30,7 @@ from dfssd.errors import UserError
 from dfssd.segmentation.criterion import BatchLoss
 from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
 from dfssd.segmentation.losses import SegmentationLoss
-from dfssd.segmentation.model import build_model
+from dfssd.segmentation.model import build_model, parameters
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.validator import MIOU_FG, MaskMetrics, MaskValidator
@@ -192,7 +193,7 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         if not steps:
             super()._setup_scheduler()
             return
-        self.lf = lambda epoch: factor ** sum(epoch >= round(share * self.epochs) for share in steps)
+        self.lf = lambda epoch: factor ** sum(epoch >= max(1, round(share * self.epochs)) for share in steps)
         self.scheduler = LambdaLR(self.optimizer, lr_lambda=self.lf)
 
     def get_validator(self) -> MaskValidator:
@@ -222,6 +223,11 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
     @staticmethod
     def _check_batch(trainer: SemanticStageTrainer) -> None:
         trainer.selftest.check_batch(trainer.epoch)
+        if not torch.isfinite(trainer.loss).all():
+            raise UserError(
+                f"the loss is not finite in batch {trainer.batches_done} of this session, epoch {trainer.epoch + 1}; "
+                "start again with a lower lr0, or with amp=false"
+            )
 
     def save_model(self) -> Any:
         """The stage's checkpoint, written only if the self-test passes."""
@@ -236,5 +242,5 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
             for name, weight in self.batch_loss.weights.items()
             if weight
         }
-        size = {"imgsz": self.args.imgsz, "parameters": sum(p.numel() for p in unwrap_model(self.model).parameters())}
+        size = {"imgsz": self.args.imgsz, "parameters": parameters(unwrap_model(self.model))}
         return {**super().summary(), **size, "losses": losses, "selftest": self.selftest.result}

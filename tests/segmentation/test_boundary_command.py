@@ -15,7 +15,7 @@ from PIL import Image
 
 from dfssd.errors import UserError
 from dfssd.segmentation.boundary import IGNORE, distance_maps
-from dfssd.segmentation.inspection import ClassDistances, write_distances
+from dfssd.segmentation.inspection import MARK, ClassDistances, write_distances
 from dfssd.segmentation.masks import MaskItem, MaskSet
 from tests.segmentation.material import NEU_NAMES, ids, neu_seg, write_mask
 
@@ -39,7 +39,7 @@ def run(boundary, steel: Path, folder: Path, *words: str) -> int:
 
 
 def written(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MARK)
 
 
 def mask_set(folder: Path, masks: list[np.ndarray], names: tuple[str, ...]) -> MaskSet:
@@ -70,12 +70,12 @@ def test_arrays_are_the_distance_maps(boundary, steel, tmp_path, capsys):
     assert "5 images of NEU-Seg, 1 with a picture" in said
 
 
-def test_limit_takes_the_first_images_and_pictures_those_of_them(boundary, steel, tmp_path):
+def test_limit_and_pictures_are_spread_evenly(boundary, steel, tmp_path):
     assert run(boundary, steel, tmp_path, "limit=3", "pictures=2") == 0
     files = written(tmp_path / "out")
     arrays, pictures = ([f for f in files if f.endswith(suffix)] for suffix in (".npy", ".png"))
-    assert len(arrays) == 3 and len(pictures) == 2
-    assert {p[:-4] for p in pictures} < {a[:-4] for a in arrays}
+    assert arrays == ["test/000001.npy", "test/000002.npy", "train/000002.npy"]
+    assert pictures == ["test/000001.png", "test/000002.png"]
     assert run(boundary, steel, tmp_path / "none", "limit=1", "pictures=0") == 0
     assert len(written(tmp_path / "none" / "out")) == 1
 
@@ -161,10 +161,12 @@ def test_data_must_be_there(boundary, words, message, capsys):
     assert len(lines) == 1 and message in lines[0]
 
 
-def test_pictures_never_land_among_the_images(boundary, steel, capsys):
-    before = written(steel)
-    assert boundary.main([f"data={steel}", f"out={steel / 'images'}"]) == 2
-    assert "lies in the data set" in capsys.readouterr().err and written(steel) == before
+@pytest.mark.parametrize("folder", ["", "images", "annotations", "annotations/training"])
+def test_nothing_is_written_among_other_files(boundary, steel, tmp_path, capsys, folder):
+    before = {file: (steel / file).read_bytes() for file in written(steel)}
+    assert boundary.main([f"data={steel}", f"data_dir={tmp_path}", f"out={steel / folder}"]) == 2
+    assert "holds other files, which could be replaced" in capsys.readouterr().err
+    assert {file: (steel / file).read_bytes() for file in written(steel)} == before
 
 
 def test_a_file_in_the_way_is_named(boundary, steel, tmp_path, capsys):

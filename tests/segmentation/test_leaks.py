@@ -65,6 +65,14 @@ def test_a_rotated_copy_is_found_when_changed(plates, tmp_path, change):
     assert find_twins([*plates, copy]) == [(3, 8)]
 
 
+@pytest.mark.parametrize("bits", [16, 14])
+def test_a_rotated_copy_of_more_than_8_bits_is_found(tmp_path, bits):
+    """Pillow alone would cut all values above 255, that is nearly all of them."""
+    deep = [texture(i).astype(np.uint16) << (bits - 8) for i in range(4)]
+    files = [save(tmp_path / f"{i}.png", image) for i, image in enumerate([*deep, np.rot90(deep[2]).copy()])]
+    assert find_twins(files) == [(2, 4)]
+
+
 def test_images_that_are_not_square_are_compared_as_well(tmp_path):
     files = [save(tmp_path / f"{i}.png", texture(i)[:120]) for i in range(4)]
     files.append(save(tmp_path / "copy.png", np.ascontiguousarray(texture(2)[:120].T)))

@@ -180,8 +180,8 @@ PROBLEMS = {
     "size": r"annotations/test/000002\.png: 32x48 px, but 000002\.jpg has 64x48 px; make them agree",
     "ids": r"000002\.png: holds the ids 4, 9; correct them: 0 to 3 \(background, inclusion, .*\), or 255 = ignored",
     "beyond 8 bit": r"000002\.png: holds the ids 300; correct them",
-    "colours": r"000002\.png: has 3 channels \(RGB\); save class ids in one channel",
-    "alpha": r"000002\.png: has 2 channels \(LA\)",
+    "colours": r"000002\.png: has 3 channels of the kind RGB; save class ids as whole numbers",
+    "alpha": r"000002\.png: has 2 channels of the kind LA",
     "damaged mask": r"000002\.png: the mask cannot be decoded \(.*\); replace it",
     "damaged image": r"images/test/000002\.jpg: cannot be decoded",
     "jpeg": r"000002\.jpg: is a JPEG, which changes ids; save masks as PNG",
@@ -258,8 +258,9 @@ def test_sources_without_masks_are_told(tmp_path, sets):
 def test_masks_of_0_and_255_are_not_taken_for_a_class(tmp_path, sets):
     write_picture(tmp_path / "x" / "images" / "a.png", 0)
     write_mask(tmp_path / "x" / "masks" / "a.png", np.where(ids(1) == 2, 255, 0).astype(np.uint8))
-    with pytest.raises(UserError, match=r"the masks hold only 0 and 255, and 255 means ignored"):
-        load_masks(str(tmp_path / "x"), sets)
+    for names in (None, ["background", "hole"]):
+        with pytest.raises(UserError, match=r"no mask shows a defect, only 0 .* label_mapping: \{255: 1\}"):
+            load_masks(str(tmp_path / "x"), sets, names=names)
 
 
 def test_the_reader_names_a_file_that_is_not_there(tmp_path):

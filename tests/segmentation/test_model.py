@@ -13,7 +13,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import guess_model_task
 
 from dfssd.errors import UserError
-from dfssd.segmentation.model import MFFMetalModel, build_model, full_resolution, load_semantic
+from dfssd.segmentation.model import MFFMetalModel, build_model, full_resolution, load_semantic, parameters
 from tests.segmentation.material import NEU_NAMES, defects
 
 
@@ -43,6 +43,13 @@ def test_published_sizes() -> None:
         model = build_model(f"mffmetal-{width}", 4)
         assert sum(p.numel() for p in model.parameters()) == number
     assert model.names == {0: "0", 1: "1", 2: "2", 3: "3"} and model.stride.tolist() == [8.0]
+
+
+def test_heads_of_the_training_do_not_count() -> None:
+    model = build_model("yolo26n-sem.yaml", 4)
+    auxiliary = sum(p.numel() for p in model.model[-1].aux_head.parameters())
+    assert auxiliary > 0 and parameters(model) == sum(p.numel() for p in model.parameters()) - auxiliary
+    assert parameters(build_model("mffmetal-30", 4)) == 981_580
 
 
 def test_task_is_guessed_from_the_module() -> None:

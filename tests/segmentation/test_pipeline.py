@@ -146,6 +146,28 @@ def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
     assert set(results["test"]) == {"baseline"} and results["export"] is None and results["guard"] is None
 
 
+def test_baseline_alone_is_taken_over_by_a_run_with_unlabelled_images(masks: Path, tmp_path: Path, capsys) -> None:
+    common = ("split=grouped", "labeled=0.5", "epochs=1")
+    assert main(arguments(masks, tmp_path, "name=base", "student_training=skip", "teacher=none", *common)) == 0
+    taken = f"baseline={tmp_path / 'runs/base'}"
+    assert main(arguments(masks, tmp_path, "name=taken", taken, *common)) == 0
+    results = results_of(tmp_path, "taken")
+    assert {s["name"]: s["status"] for s in results["stages"]}["baseline"] == "taken over"
+    assert results["training"]["student"]["batches"] == results["training"]["baseline"]["batches"]
+    assert main(arguments(masks, tmp_path, "name=other", taken, "split=grouped", "labeled=0.7", "epochs=1")) == 2
+    assert "differs in train_labeled" in capsys.readouterr().err
+    assert not (tmp_path / "runs/other/weights").exists(), "found out before a teacher is trained"
+
+
+def test_network_that_onnx_cannot_hold_is_reported(masks: Path, tmp_path: Path, capsys) -> None:
+    words = ("name=psp", "student=smp:pspnet/resnet18", "split=grouped", "epochs=1", "baseline=off", "imgsz=64")
+    assert main(arguments(masks, tmp_path, *words)) == 2
+    assert "cannot write format=onnx" in capsys.readouterr().err
+    report = (tmp_path / "runs/psp/report.md").read_text(encoding="utf-8")
+    assert "The export check failed: Ultralytics cannot write format=onnx" in report
+    assert "student.onnx source" not in report
+
+
 def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -> None:
     words, run = arguments(masks, tmp_path, "name=killed", "epochs=3"), tmp_path / "runs" / "killed"
     kill_when(words, run, [run / "train" / role / "weights" / "last.pt" for role in ("baseline", "student")])
@@ -181,6 +203,18 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
         (["recipe=dfssd", "seg.kd=3"], "seg.kd acts only in segmentation"),
         (["student_training=ultralytics"], "student_training=ultralytics is for detectors"),
         (["student_training=skip", "baseline=off"], "leaves nothing to train"),
+        (["student_training=skip", "seg.tau=1"], "seg.tau has no effect: no student is distilled"),
+        (["lrf=0.1"], "lrf has no effect: the learning rate falls by seg.lr_steps"),
+        (["seg.lr_steps=none", "seg.lr_factor=0.1"], "seg.lr_factor has no effect: seg.lr_steps=none"),
+        (["cls_pw=0.5"], "cls_pw has no effect on masks"),
+        (["seg.ce=0", "seg.dice=0", "seg.boundary=0"], "seg.ce, seg.dice and seg.boundary are all 0"),
+        (["compare=[mffmetal-12,mffmetal-6]"], "compare=mffmetal-6 is trained anyway"),
+        (["compare=smp:unet,yolov8n.yaml"], "compare=yolov8n.yaml: yolov8n.yaml describes no model for segmentation"),
+        (["teacher=cfg/default.yaml"], "is no model YAML"),
+        (["student=yolov8n.pt"], "student=yolov8n.pt does not exist, or is no segmentation model: give mffmetal-30"),
+        (["task=detect"], "recipe=mffmetal is for task=semantic, not detect"),
+        (["recipe=tskd", "task=semantic"], "recipe=tskd is for task=detect, not semantic"),
+        (["recipe=pseudo-only", "task=semantic"], "recipe=pseudo-only is for task=detect, not semantic"),
     ],
 )
 def test_bad_arguments_end_in_one_line(masks: Path, tmp_path: Path, capsys, words: list[str], told: str) -> None:

@@ -333,6 +333,41 @@ def test_rate_falls_in_steps(data: Path, tmp_path: Path) -> None:
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-5, 1e-5])
 
 
+def test_first_epoch_has_the_full_rate_however_short_the_training(data: Path, tmp_path: Path) -> None:
+    for epochs in (1, 2):
+        settings = {"boundary": 0.0, "batches_per_epoch": 1}
+        trainer = train(data, tmp_path / "train" / f"short{epochs}", settings, epochs=epochs, imgsz=16)
+        rates = [float(row["lr/pg0"]) for row in read_results_csv(trainer.csv)]
+        assert rates == pytest.approx([1e-3, 1e-3 / 16][:epochs])
+
+
+def test_loss_that_is_not_finite_stops_the_training(data: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "train" / "broken"
+    SegmentationSettings(batches_per_epoch=3, selftest_steps=1).write(stage)
+    trainer = SemanticStageTrainer(overrides=overrides(data, stage, epochs=1))
+
+    def spoil(t: SemanticStageTrainer) -> None:
+        if t.batches_done == 1:
+            with torch.no_grad():
+                next(t.model.parameters()).fill_(float("nan"))
+
+    trainer.add_callback("on_train_batch_end", spoil)
+    with pytest.raises(UserError, match=r"the loss is not finite in batch 2 of this session, epoch 1; start again"):
+        trainer.train()
+
+
+def test_own_model_of_ultralytics_is_validated_on_padded_images(tmp_path: Path) -> None:
+    """Its logits are an eighth of the input, but the padding is given in pixels of the input."""
+    data = mask_data(tmp_path, side=64)
+    for file in (*tmp_path.glob("images/*/*.png"), *tmp_path.glob("masks/*/*.png")):
+        with Image.open(file) as image:
+            image.crop((0, 0, 64, 40)).save(file)
+    trainer = train(data, tmp_path / "train" / "wide", {"boundary": 0.0}, epochs=1, model="yolo26n-sem.yaml", imgsz=64)
+    measured = evaluate_masks(trainer.best, data, split="val", imgsz=64, batch=2, device="cpu")
+    row = read_results_csv(trainer.csv)[0]
+    assert float(row["metrics/pixel_acc"]) == pytest.approx(measured["pixel_accuracy"], abs=0.02)
+
+
 def test_goes_on_after_a_kill(data: Path, teacher: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "student"
     SegmentationSettings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
