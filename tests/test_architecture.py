@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dfssd"
 PURE = [
     "config.py",
+    "rules.py",
     "errors.py",
     "files.py",
     "report.py",
