@@ -23,7 +23,8 @@ MASKS_DIR = "masks"
 """Folder beside ``images``, as Ultralytics calls it by default."""
 
 _MASK_FOLDER = re.compile(r"masks?|annotations?|labels?", re.IGNORECASE)
-_EXPECTED = "expected images/ with annotations/ or masks/, each mask called like its image"
+_EXPECTED = "expected images/ with annotations/, masks/ or labels/, each mask called like its image"
+_LACKING = "has no mask called like it; add one (all 0 if there is no defect), or move it to a folder unlabeled/"
 
 
 @dataclass
@@ -103,13 +104,17 @@ def read_mask_yaml(file: Path, names: Sequence[str] | None, inside: Path | None 
         raise UserError(f"{file} has no entry masks_dir:; name the folder that holds the masks as images/ the images")
     source = MaskSource(entries.names, table=_table(entries.content.get("label_mapping"), file))
     for image, split in entries.images.items():
+        if split == "unlabeled":
+            source.pairs.append((image, None, split))
+            continue
         if f"{os.sep}images{os.sep}" not in str(image):
             reason = f"is not below a folder images/, which masks_dir: {folder} stands in for; move it there"
             source.problems.append((image, f"{image}: {reason}"))
             continue
         expected = Path(img2label_paths([str(image)], str(folder), ".png")[0])
         found = [p for suffix in (".png", *sorted(SUFFIXES)) if (p := expected.with_suffix(suffix)).exists()]
-        source.add(image, found[:1], split, f"has no mask {expected}; add it, or list the image under unlabeled:")
+        lacking = f"has no mask {expected}; add it (all 0 if there is no defect), or list the image under unlabeled:"
+        source.add(image, found[:1], split, lacking)
     return source
 
 
@@ -126,7 +131,7 @@ def _read_folder(root: Path, names: Sequence[str] | None) -> MaskSource:
     source = MaskSource(tuple(names) if names else None)
     for image in images:
         found = masks.get(pairing_key(image, root), [])
-        source.add(image, found, split_of(image, root), "has no mask; add one, or move it to a folder unlabeled/")
+        source.add(image, found, split_of(image, root), _LACKING)
     return source
 
 

@@ -188,6 +188,8 @@ def _convert(
             (partial / "images" / part).mkdir(parents=True)
             (partial / MASKS_DIR / part).mkdir(parents=True)
 
+        hidden: list[Path] = []
+
         def write(job: tuple[tuple[Path, Path | None, str | None], Path]) -> list[int] | str:
             (image, mask, _), path = job
             size = image_size(image)
@@ -199,6 +201,8 @@ def _convert(
                     pixels = _write_mask(mask, partial / MASKS_DIR / path.with_suffix(".png"), image, size, source)
                 except UserError as e:
                     return str(e)
+                if not any(pixels[1:]) and pixels[0] < size[0] * size[1]:
+                    hidden.append(mask)
             link_or_copy(image, partial / "images" / path)
             return pixels
 
@@ -213,6 +217,11 @@ def _convert(
             raise UserError(
                 f"{where}: no mask shows a defect, only 0 (background) and perhaps {IGNORE} (ignored); write classes "
                 "as 1, 2, ..., or describe the data in a .yaml with label_mapping: {255: 1}"
+            )
+        if hidden:
+            print(
+                f"[dfssd] warning: {len(hidden)} of {len(counts)} masks hold only 0 and {IGNORE}, which means ignored, "
+                f"such as {min(hidden)}; if {IGNORE} is a defect, say so in a .yaml with label_mapping: {{{IGNORE}: 1}}"
             )
         listing = {
             "name": name,

@@ -99,6 +99,8 @@ class SegmentationRun(StagedRun):
             {"image": str(item.image), "truth": str(item.mask), "masks": {}}
             for item in pictured([item for item in dataset.items if item.image in tested], PICTURES)
         ]
+        if dataset.skipped:
+            print(f"[dfssd] {len(dataset.skipped)} unusable images left out; results.json and split.json list them")
         if split.left_out:
             print(f"[dfssd] {len(split.left_out)} images without masks left out: they or twins belong to val or test")
         if c["teacher"] is not None:
@@ -122,6 +124,11 @@ class SegmentationRun(StagedRun):
         )
         return replace(plain, **changes)
 
+    def _fit(self, role: str, settings: SegmentationSettings, source: str, **budget: int) -> None:
+        """Train a network in that role; each batch is a step, unless ``nbs`` asks to gather some."""
+        nbs = self.config.train.get("nbs", self.batch)
+        self.train(role, SemanticStageTrainer, settings, model=source, nbs=nbs, **budget)
+
     def teacher(self) -> str:
         """Use the teacher as it is, or train it on the masks."""
         c = self.config
@@ -132,20 +139,19 @@ class SegmentationRun(StagedRun):
             copy_whole(Path(source), self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
-        self.train("teacher", SemanticStageTrainer, self._settings(batches_per_epoch=per_epoch), model=source, **budget)
+        self._fit("teacher", self._settings(batches_per_epoch=per_epoch), source, **budget)
         return "done"
 
     def baseline(self) -> str:
         """Train the student's network, and those of ``compare``, on the masks only, for as many batches."""
         asked, status = self.config["baseline"], "skipped"
         if asked is True:
-            source = check_model(self.config["student"], "student")
-            self.train("baseline", SemanticStageTrainer, self._settings(), model=source)
+            self._fit("baseline", self._settings(), check_model(self.config["student"], "student"))
             status = "done"
         elif asked:
             status = self.take_baseline(asked)
         for role, name in self.others.items():
-            self.train(role, SemanticStageTrainer, self._settings(), model=check_model(name, "compare"))
+            self._fit(role, self._settings(), check_model(name, "compare"))
             status = "done"
         return status
 
@@ -161,8 +167,7 @@ class SegmentationRun(StagedRun):
             unlabeled_share=self.unlabeled_share(),
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
         )
-        source = check_model(self.config["student"], "student")
-        self.train("student", SemanticStageTrainer, settings, model=source)
+        self._fit("student", settings, check_model(self.config["student"], "student"))
         hand_over_better(self.weights, self.results, task=self.TASK, guarded=self.config["guard"])
         return "done"
 

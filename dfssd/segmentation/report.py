@@ -88,6 +88,12 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
         )
     if not data.get("train_unlabeled", 1) and taught(part(results, "training")):
         lines.append("- There were no unlabelled images: the student learnt from the labels and from the teacher only.")
+    teacher, baseline = (part(results, "test", role).get("miou_fg") for role in ("teacher", "baseline"))
+    if teacher is not None and baseline is not None and teacher < baseline - CHANCE:
+        lines.append(
+            f"- **The teacher ({teacher:.3f}) is worse than the baseline ({baseline:.3f}), so it has little to "
+            "teach**: train it longer (`teacher_epochs`), or give a better one."
+        )
     if is_baseline(results):
         lines.append("- **`weights/student.pt` is the baseline**; the student that the teacher taught was not better.")
     for failure in part(results, "export").get("failures") or ():
@@ -304,12 +310,13 @@ def _usage_section(results: Mapping[str, Any]) -> list[str]:
             "```",
             "",
             f"In a program of your own: the input is RGB in [0, 1], float, (1, 3, {height}, {width}); the output is "
-            f"{output}.",
+            f"{output}. An image of another shape is scaled to fit, centred and filled up with grey 114; cut that off "
+            "the output.",
             "",
         ]
     lines.append(
         "`weights/student.pt` is an Ultralytics checkpoint, which `ultralytics.YOLO()` loads"
-        + ("." if plain else " where `dfssd` is installed, too, since the network is a module of `dfssd`.")
+        + ("." if plain else " where `dfssd` can be imported, too, since the network is a module of `dfssd`.")
     )
     if rounded:
         lines.append(

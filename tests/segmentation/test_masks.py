@@ -176,7 +176,7 @@ def spoil(root, what):
 
 
 PROBLEMS = {
-    "missing": r"images/test/000002\.jpg: has no mask; add one, or move it",
+    "missing": r"images/test/000002\.jpg: has no mask called like it; add one \(all 0 if there is no defect\), or",
     "size": r"annotations/test/000002\.png: 32x48 px, but 000002\.jpg has 64x48 px; make them agree",
     "ids": r"000002\.png: holds the ids 4, 9; correct them: 0 to 3 \(background, inclusion, .*\), or 255 = ignored",
     "beyond 8 bit": r"000002\.png: holds the ids 300; correct them",
@@ -211,7 +211,7 @@ def test_messages_about_a_zip_name_the_zip(root, sets):
 
 def test_a_missing_mask_of_a_yaml_names_the_file_that_is_looked_for(root, sets):
     spoil(root, "missing")
-    with pytest.raises(UserError, match=rf"has no mask {root}/annotations/test/000002\.png; add it, or list"):
+    with pytest.raises(UserError, match=rf"has no mask {root}/annotations/test/000002\.png; add it \(all 0 .*\), or list"):
         load_masks(described(root), sets)
 
 
@@ -306,3 +306,26 @@ def test_the_demo_depends_on_its_seed_alone(tmp_path):
     assert len(first) == 10 + 8 + 1 and not [path for path in first if path.match("masks/unlabeled/*")]
     assert len({content for path, content in first.items() if path.suffix == ".jpg"}) == 10
     assert files("b", 0) == first != files("c", 1)
+
+
+def test_unlabelled_images_of_a_yaml_may_lie_anywhere(tmp_path, sets):
+    root = neu_seg(tmp_path / "steel", train=3, test=2)
+    write_picture(root / "more" / "a.png", 50)
+    content = {"train": "images/training", "test": "images/test", "unlabeled": "more", "masks_dir": "annotations"}
+    (root / "data.yaml").write_text(yaml.safe_dump({**content, "names": list(NEU_NAMES)}), encoding="utf-8")
+    dataset = load_masks(str(root / "data.yaml"), sets)
+    (item,) = (item for item in dataset.items if item.split == "unlabeled")
+    assert item.mask is None and len(dataset.items) == 6
+
+
+def test_masks_that_hide_their_defects_are_told(tmp_path, sets, capsys):
+    for i in range(4):
+        write_picture(tmp_path / "x" / "images" / f"{i}.png", i)
+        mask = np.zeros((48, 64), np.uint8)
+        mask[10:20, 10:20] = 255 if i < 2 else 1
+        write_mask(tmp_path / "x" / "masks" / f"{i}.png", mask)
+    load_masks(str(tmp_path / "x"), sets)
+    said = capsys.readouterr().out
+    assert "warning: 2 of 4 masks hold only 0 and 255, which means ignored, such as" in said and "0.png" in said
+    load_masks(str(neu_seg(tmp_path / "fine")), sets)
+    assert "warning" not in capsys.readouterr().out

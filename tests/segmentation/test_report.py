@@ -285,6 +285,13 @@ def test_file_that_answers_with_class_ids(tmp_path):
     assert "the output is (1, 200, 200), the class of each pixel" in text
 
 
+def test_teacher_below_the_baseline_is_told(tmp_path):
+    record = results()
+    assert "has little to teach" not in report_of(write_run(tmp_path / "good", record))
+    record["test"]["teacher"]["miou_fg"] = 0.056
+    assert "The teacher (0.056) is worse than the baseline (0.790)" in report_of(write_run(tmp_path / "weak", record))
+
+
 @pytest.mark.parametrize("section", sorted(results()))
 def test_any_section_may_be_missing_or_null(tmp_path, section):
     record = results()
@@ -333,6 +340,7 @@ def test_unequal_comparison_is_told(tmp_path):
 def test_network_of_ultralytics_needs_no_code_of_ours(tmp_path):
     record = results()
     record["models"]["student"] = "yolo26n-sem.yaml"
+    record["test"]["student"]["plain"] = True
     record["export"] = None
     record["training"]["student"]["imgsz"] = 224
     text = report_of(write_run(tmp_path / "run", record))
