@@ -211,7 +211,8 @@ def test_messages_about_a_zip_name_the_zip(root, sets):
 
 def test_a_missing_mask_of_a_yaml_names_the_file_that_is_looked_for(root, sets):
     spoil(root, "missing")
-    with pytest.raises(UserError, match=rf"has no mask {root}/annotations/test/000002\.png; add it \(all 0 .*\), or list"):
+    expected = rf"has no mask {root}/annotations/test/000002\.png; add it \(all 0 .*\), or list"
+    with pytest.raises(UserError, match=expected):
         load_masks(described(root), sets)
 
 
