@@ -124,7 +124,7 @@ class SegmentationRun(StagedRun):
         )
         return replace(plain, **changes)
 
-    def _fit(self, role: str, settings: SegmentationSettings, source: str, **budget: int) -> None:
+    def _fit(self, role: str, settings: SegmentationSettings, source: str, **budget: Any) -> None:
         """Train a network in that role; each batch is a step, unless ``nbs`` asks to gather some."""
         nbs = self.config.train.get("nbs", self.batch)
         self.train(role, SemanticStageTrainer, settings, model=source, nbs=nbs, **budget)
