@@ -18,8 +18,8 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         results: Content of ``results.json``; only sections of finished stages are used.
 
     Returns:
-        One mapping per network: what it is, its scores in [0, 1] (shares), parameters, latency [ms] and how long it was
-        trained; None where something is not known.
+        One mapping per network: what it is, the images it learnt from, its scores in [0, 1] (shares), parameters,
+        latency [ms] and how long it was trained; None where something is not known.
     """
     run, data, models = (results.get(section) or {} for section in ("run", "data", "models"))
     names = {**{role: models.get(key) for role, key in NAMES.items()}, **(results.get("compare") or {})}
@@ -34,6 +34,8 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "model": names.get(role),
                 "role": role,
                 "split": data.get("split"),
+                "labeled": data.get("train_labeled"),
+                "unlabeled": data.get("train_unlabeled") if kd else 0,
                 "seed": run.get("seed"),
                 "miou_fg": measured["miou_fg"],
                 "miou_all": measured["miou_all"],
@@ -41,6 +43,7 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 **{f"iou_{name}": values["iou"] for name, values in measured["per_class"].items()},
                 "params": measured["parameters"],
                 "latency_ms": ((results.get("latency") or {}).get(role) or {}).get("median_ms"),
+                "teacher": models.get("teacher") if kd else None,
                 "kd": kd.get("weight", 0.0),
                 "imgsz": measured["imgsz"],
                 "optimizer_steps": training.get("optimizer_steps"),

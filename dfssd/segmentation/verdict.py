@@ -58,7 +58,8 @@ def headline(results: Mapping[str, Any]) -> str:
 def closing_table(results: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the test metrics and the cost of all networks, what warns of them, and :func:`closing_line`."""
     console = console or Console()
-    table = Table("", title="test images", title_justify="left")
+    table = Table(title="test images", title_justify="left")
+    table.add_column("", overflow="fold")  # a network is known by the end of its name, too
     for name in ("mIoU defects", "mIoU with background", "pixel accuracy", "parameters", "latency"):
         table.add_column(name, justify="right")
     for role, label in networks(results).items():

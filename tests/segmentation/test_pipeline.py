@@ -112,6 +112,8 @@ def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) ->
     handed = results["guard"]["chosen"]
     assert rows["compare1"]["model"] == "yolo26n-sem.yaml" and rows["teacher"]["model"] == "mffmetal-12"
     assert float(rows["student"]["kd"]) == (15 if handed == "student" else 0)
+    assert int(rows["teacher"]["labeled"]) == data["train_labeled"] and rows["teacher"]["teacher"] == ""
+    assert rows["student"]["teacher"] == ("mffmetal-12" if handed == "student" else "")
     assert float(rows["student"]["miou_fg"]) == pytest.approx(results["test"]["student"]["miou_fg"], abs=1e-5)
     assert int(rows["student"]["params"]) == results["test"]["student"]["parameters"]
     assert not list(run.rglob("*.part*")) and not list(run.rglob("writing_*"))
