@@ -10,43 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dfssd.config import TERM_OPTIONS, Config, help_lines, parse_arguments, resolve
+from dfssd.config import TERM_OPTIONS, Config, help_lines, parse_arguments
 from dfssd.errors import UserError
-
-
-def configure(given: dict[str, Any]) -> Config:
-    """Resolve parsed arguments against all three name spaces of :mod:`dfssd.config`, and check every value.
-
-    Raises:
-        UserError: An unknown key, or a value that Ultralytics or a term would refuse later, in the middle of a run.
-    """
-    from ultralytics.cfg import get_cfg
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
-    from dfssd.distillation.heads import TAPS
-    from dfssd.distillation.schedules import SCHEDULES
-    from dfssd.distillation.terms import TERMS, PairShape, term_options
-    from dfssd.distillation.terms.base import FeatureTerm
-
-    taps = dict.fromkeys(TAPS, (4,))
-    config = resolve(given, ultralytics_keys=set(DEFAULT_CFG_DICT), term_options=term_options())
-    try:
-        get_cfg(overrides={k: v for k, v in config.train.items() if k != "amp"})  # amp: dfssd.hardware
-        for name, options in config.terms.items():
-            if options["schedule"] not in SCHEDULES:
-                raise ValueError(f"{name}.schedule={options['schedule']} must be one of: {', '.join(SCHEDULES)}")
-            own = {k: v for k, v in options.items() if k not in TERM_OPTIONS}
-            try:
-                TERMS[name](PairShape((4,), (4,), 16, 2, taps, taps), **own)
-            except ValueError as e:
-                raise ValueError(f"{name}.{e}") from e
-        idle = [name for name in config.terms if issubclass(TERMS[name], FeatureTerm)]
-        if config["freeze_features"] and idle:
-            off = " ".join(f"{name}.weight=0" for name in idle)
-            raise ValueError(f"freeze_features=true leaves {', '.join(idle)} nothing to teach; switch off with {off}")
-    except (TypeError, ValueError, SyntaxError) as e:
-        raise UserError(" ".join(str(e).split())) from e
-    return config
 
 
 def print_help() -> None:
@@ -82,6 +47,7 @@ def _run_steps(config: Config, command: str) -> int:
     """The class-incremental protocol, each of its runs as if it had been typed."""
     from dfssd.incremental.protocol import run_protocol
     from dfssd.pipeline import run
+    from dfssd.runs.configure import configure
 
     def one(values: dict[str, Any]) -> None:
         words = [f"{key}={'none' if value is None else value}" for key, value in values.items()]
@@ -99,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_help()
             return 0
         given = parse_arguments(words)
+        from dfssd.runs.configure import configure
+
         config = configure(given)
         command = "python train.py " + shlex.join(words)
         from dfssd.pipeline import run
@@ -107,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run_steps(config, command)
         return 0 if run(config, command=command) else 2
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        for problem in e.problems:
+            print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = "" if "steps" in given else " with resume=<run folder>"

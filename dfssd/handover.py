@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import Config, read_yaml
+from dfssd.config import Config, differences, read_yaml
+from dfssd.config.schema import argument, keys_where
 from dfssd.errors import UserError
 from dfssd.files import copy_whole
-from dfssd.runfolder import CHANGEABLE
 from dfssd.trainers.guard import better_of
 
 VALUE = {"detect": "val_map50_95", "semantic": "val_miou_fg"}
@@ -101,23 +101,23 @@ def check_baseline(run: Path, config: Config) -> dict[str, Any]:
     try:
         tree = read_yaml(run / "run.yaml")
         summary: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))["training"]["baseline"]
-        others = {**tree["train"], **{key: tree["config"].get(key) for key in _own(config)}}
+        others = _settings_of_baseline(tree["config"], tree["train"])
         summary[f"{VALUE[config['task']]}_by_epoch"], summary["batches"], summary["epochs_done"]
         for needed in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt", "splits/data.yaml"):
             if not (run / needed).is_file():
                 raise FileNotFoundError(f"{needed} is missing")
     except (OSError, ValueError, KeyError, TypeError, UserError) as e:
         raise UserError(f"baseline={run}: no finished baseline there ({e}); give the folder of a run") from e
-    mine = {**config.train, **{key: config[key] for key in _own(config)}}
-    keys = sorted({*mine, *others} - CHANGEABLE - {"plots"})
-    _refuse(run, [f"{k} ({others.get(k)} there)" for k in keys if mine.get(k) != others.get(k)])
+    changed = differences(others, _settings_of_baseline(config.own, config.train))
+    _refuse(run, [f"{key} ({theirs} there)" for key, theirs, _ in changed])
     return summary
 
 
-def _own(config: Config) -> list[str]:
-    """Our own keys that a baseline depends on; those of distillation are not among them."""
-    masks = [key for key in config.own if key.startswith("seg.") and key not in {"seg.kd", "seg.tau"}]
-    return ["student", *(masks if config["task"] == "semantic" else [])]
+def _settings_of_baseline(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a network trained on the labels alone depends on; those of distillation are not among them."""
+    read = keys_where(lambda key: key.baseline and key.task in {None, own["task"]})
+    arguments = {key: value for key, value in train.items() if argument(key).baseline}
+    return {**arguments, **{key: own.get(key) for key in read}}
 
 
 def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Config) -> dict[str, Any]:

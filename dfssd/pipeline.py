@@ -23,7 +23,6 @@ from dfssd.hardware import told_plainly
 from dfssd.incremental.measures import check_new_labels, forgetting
 from dfssd.preflight import (
     check_before_start,
-    extra_teachers,
     has_teacher,
     learnt_classes,
     teacher_is_to_be_trained,
@@ -32,7 +31,8 @@ from dfssd.pseudo_labels.labels import PREDICTIONS
 from dfssd.runfolder import RunFolder
 from dfssd.self_training import self_train
 from dfssd.stages import StagedRun
-from dfssd.trainers.stage import StageSettings, StageTrainer
+from dfssd.trainers.settings import StageSettings, StudentSettings
+from dfssd.trainers.stage import StageTrainer
 from dfssd.trainers.student import StudentTrainer
 
 
@@ -168,14 +168,14 @@ class DetectionRun(StagedRun):
         source = resolve_weights(self.config["teacher"], "teacher")
         if self.results["data"].get("learnt_classes", 0):
             copy_whole(source, self.weights / "teacher.pt")
-            names, seed = self.results["data"]["classes"], self.config.train.get("seed", 0)
+            names, seed = self.results["data"]["classes"], self.config.seed
             write_grown(self.weights / "teacher.pt", names, self.weights / "before.pt", seed)
             return "reused"
         if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
             align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
-        settings = StageSettings(batches_per_epoch=per_epoch, cpu_bf16=self.cpu_bf16)
+        settings = StageSettings.labels_alone(per_epoch, cpu_bf16=self.cpu_bf16)
         self.train("teacher", StageTrainer, settings, model=source, **budget)
         return "done"
 
@@ -200,8 +200,16 @@ class DetectionRun(StagedRun):
         from dfssd.evaluation import evaluate
 
         where = self.folder.path / "train" / f"val_{weights.stem}"
-        options = {"imgsz": self.imgsz, "batch": self.batch, "device": self.device}
-        return evaluate(weights, self.data_yaml, split="val", save_dir=where, **options)["map50_95"] or 0.0
+        measured = evaluate(
+            weights,
+            self.data_yaml,
+            split="val",
+            imgsz=self.imgsz,
+            batch=self.batch,
+            device=self.device,
+            save_dir=where,
+        )
+        return measured["map50_95"] or 0.0
 
     def _label(self, teacher: Path, folder: Path) -> dict[str, Any]:
         """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
@@ -210,7 +218,7 @@ class DetectionRun(StagedRun):
         data = self.results["data"]
         names = data["classes"][: data.get("learnt_classes") or None]
         weights = [teacher]
-        for number, extra in enumerate(extra_teachers(self.config), 1):
+        for number, extra in enumerate(self.config.pseudo.teachers, 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
             align_teacher(resolve_weights(extra, "pseudo.teachers"), names, weights[-1])
         rule = self.config.section("pseudo")
@@ -251,28 +259,25 @@ class DetectionRun(StagedRun):
             return "skipped"
         if asked is not True:
             return self.take_baseline(asked)
-        settings = StageSettings(batches_per_epoch=self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+        settings = StageSettings.labels_alone(self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
         self.train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
         return "done"
 
-    def _student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StageSettings:
+    def _student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
         """Settings of a training on labelled and unlabelled images."""
         c = self.config
         unlabeled = self.results["data"]["train_unlabeled"] > 0 and self.learns_from_unlabeled()
         frozen = has_teacher(c)
         patience = c["guard_patience"]
-        return StageSettings(
+        return StudentSettings(
             batches_per_epoch=self.batches_per_epoch(),
             unlabeled_share=self.unlabeled_share(),
             cpu_bf16=self.cpu_bf16,
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
             pseudo=str(pseudo) if unlabeled and frozen else "",
-            pseudo_mode=c["pseudo.mode"],
-            thresholds={k: c[f"pseudo.{k}"] for k in ("tau_low", "tau0", "tau_max", "ema_decay")},
+            labels=c.pseudo,
             # scores of fused boxes are lower than those of the single look that the training takes
-            keep_thresholds=not c["pseudo.tta"] and not extra_teachers(c),
-            iou=c["pseudo.iou"],
-            weigh_boxes=c["pseudo.weigh"],
+            keep_thresholds=not c.pseudo.tta and not c.pseudo.teachers,
             strong_view=float(c["strong_view"]),
             teacher=str(teacher) if frozen else "",
             layers=() if c["layers"] == "auto" else tuple(c["layers"]),
@@ -309,9 +314,9 @@ class DetectionRun(StagedRun):
         source = resolve_weights(self.config["student"], "student")
         baseline = (self.results.get("training") or {}).get("baseline")
         if method == "ultralytics":
-            settings = StageSettings(batches_per_epoch=self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+            plain = StageSettings.labels_alone(self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
             teacher = str(self.weights / "teacher.pt")
-            self.train("student", StageTrainer, settings, model=source, distill_model=teacher)
+            self.train("student", StageTrainer, plain, model=source, distill_model=teacher)
             return "done"
         floor = baseline["val_map50_95_by_epoch"] if baseline and self.config["guard"] else ()
         settings = self._student_settings(
@@ -362,10 +367,10 @@ class DetectionRun(StagedRun):
             imgsz=self.imgsz,
             device=self.device,
             batch=self.batch,
-            formats=c["format"].split(","),
-            box_tolerance_px=c["parity.box_px"],
-            score_tolerance=c["parity.score"],
-            map_tolerance=c["parity.map"],
+            formats=c.formats,
+            box_tolerance_px=c.parity.box_px,
+            score_tolerance=c.parity.score,
+            map_tolerance=c.parity.map,
             save_dir=self.folder.path / "test" / "export",
         )
         return "done" if self.results["export"]["passed"] else "failed"

@@ -15,7 +15,6 @@ from dfssd.distillation.compatibility import (
     teacher_needs_training,
 )
 from dfssd.distillation.growth import check_prefix
-from dfssd.distillation.schedules import SCHEDULES
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.export import check_formats
@@ -47,7 +46,7 @@ def check_before_start(config: Config) -> None:
         check_layers(config, student.head)
         return
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
-    for extra in extra_teachers(config):
+    for extra in config.pseudo.teachers:
         describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
     if role == "teacher":
         check_can_grow(teacher)
@@ -63,13 +62,11 @@ def check_before_start(config: Config) -> None:
 
 
 def check_settings(config: Config) -> None:
-    """Raise :class:`UserError` for a device, precision, format, batch or schedule that cannot be used here."""
+    """Raise :class:`UserError` for a device, precision or export format that cannot be used on this machine."""
     device = check_device(config.train.get("device"))
     check_room(device)
     resolve_amp(config.train.get("amp"), device)
-    check_formats(config["format"].split(","))
-    _check_training(config)
-    check_schedule(config["unsup_schedule"])
+    check_formats(config.formats)
 
 
 def check_can_grow(teacher: ModelFacts) -> None:
@@ -101,41 +98,10 @@ def learnt_classes(config: Config, classes: Sequence[str]) -> int:
     return check_prefix(str(config["teacher"]), teacher.names, classes)
 
 
-def extra_teachers(config: Config) -> list[str]:
-    """The further teachers whose boxes are fused with those of the teacher."""
-    given = config["pseudo.teachers"] or []
-    return [given] if isinstance(given, str) else list(given)
-
-
-def check_schedule(name: str) -> None:
-    """Raise :class:`UserError` if there is no such schedule."""
-    if name not in SCHEDULES:
-        raise UserError(f"unsup_schedule={name} must be one of: {', '.join(SCHEDULES)}")
-
-
 def check_layers(config: Config, head: int) -> None:
     """Raise :class:`UserError` if ``layers`` names one that is not before the head."""
     if config["layers"] != "auto" and max(config["layers"]) >= head:
         raise UserError(f"layers={config['layers']}: these models have layers 0 to {head - 1} before the head")
-
-
-OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
-"""What Ultralytics 8.4.190 builds (tested)."""
-
-
-def _check_training(config: Config) -> None:
-    """Raise :class:`UserError` for values that Ultralytics accepts and stumbles over in the middle of a run."""
-    train = config.train
-    batch = train.get("batch", 16)
-    if not isinstance(batch, int) or batch < 2:
-        raise UserError(f"batch={batch}: give a whole number of at least 2; budgets are matched in batches of one size")
-    for key, low in (("epochs", 1), ("imgsz", 32)):
-        value = train.get(key, low)
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise UserError(f"{key}={value}: must be a whole number >= {low}")
-    optimizer = str(train.get("optimizer", "auto"))
-    if optimizer.lower() not in {o.lower() for o in OPTIMIZERS}:
-        raise UserError(f"optimizer={optimizer}: must be one of {', '.join(OPTIMIZERS)}")
 
 
 def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
@@ -145,7 +111,7 @@ def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
         UserError: It was trained on other classes.
     """
     learnt = learnt_classes(config, classes)
-    for extra in extra_teachers(config):
+    for extra in config.pseudo.teachers:
         facts = describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
         teacher_needs_training(facts, classes[: learnt or None], False)
     if learnt or not has_teacher(config):

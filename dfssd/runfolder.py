@@ -8,19 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dfssd import __version__
-from dfssd.config import ROOT, Config, read_yaml
+from dfssd.config import RESUMABLE, Config, differences, flat_settings, read_yaml
+from dfssd.config.resolve import ROOT
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_yaml
 
 STAGES = ("prepare", "teacher", "self-train", "pseudo-label", "baseline", "student", "test", "export", "report")
-CHANGEABLE = {"resume", "device", "workers", "project", "name", "exist_ok", "verbose", "cache"}
-"""Keys that may differ between a run and its resumption: they do not change what is computed."""
 
 
 class RunFolder:
@@ -98,16 +97,22 @@ class RunFolder:
         if not (path / "run.yaml").is_file():
             raise UserError(f"resume={where}: no run.yaml there; give the folder of a run (project/name)")
         tree = read_yaml(path / "run.yaml")
-        for key in sorted(set(config.given) - CHANGEABLE):
-            asked = _value(config.own, config.terms, config.train, key)
-            before = _value(tree["config"], tree["terms"], tree["train"], key)
-            if asked != before:
-                raise UserError(
+        changed = differences(
+            flat_settings(tree["config"], tree["terms"], tree["train"]),
+            flat_settings(config.own, config.terms, config.train),
+            keys=config.given,
+            ignoring=RESUMABLE,
+        )
+        if changed:
+            raise UserError(
+                *(
                     f"resume={where}: {key}={asked}, but the run was started with {key}={before}; "
                     "repeat the same line, or start a new run"
+                    for key, before, asked in changed
                 )
-        own = {**tree["config"], **{k: v for k, v in config.own.items() if k in CHANGEABLE}}
-        train = {**tree["train"], **{k: v for k, v in config.train.items() if k in CHANGEABLE}}
+            )
+        own = {**tree["config"], **{k: v for k, v in config.own.items() if k in RESUMABLE}}
+        train = {**tree["train"], **{k: v for k, v in config.train.items() if k in RESUMABLE}}
         run = cls(path)
         facts = run.facts("resume", config)
         session = {key: facts[key] for key in ("dfssd", "ultralytics", "torch", "python", "machine", "device", "git")}
@@ -154,7 +159,7 @@ class RunFolder:
             "python": sys.version.split()[0],
             "machine": f"{platform.system()} {platform.machine()}",
             "device": str(config.train.get("device", "auto")),
-            "seed": config.train.get("seed", 0),
+            "seed": config.seed,
             "recipe": config["recipe"],
             "git": git_commit(),
         }
@@ -167,14 +172,6 @@ def _made(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _value(own: Mapping, terms: Mapping, train: Mapping, key: str) -> Any:
-    """Resolved value of a key of any of the three kinds; a term that is switched off has weight 0."""
-    if key in own:
-        return own[key]
-    term, _, option = key.partition(".")
-    return terms.get(term, {}).get(option, 0 if option == "weight" else None) if option else train.get(key)
 
 
 def git_commit() -> str | None:

@@ -22,7 +22,8 @@ from dfssd.handover import check_same_data, take_baseline
 from dfssd.hardware import check_device, resolve_amp
 from dfssd.runfolder import RunFolder
 from dfssd.trainers.budget import teacher_schedule
-from dfssd.trainers.stage import CommonSettings, StageTrainer, checkpoint_epoch, finish_checkpoint
+from dfssd.trainers.settings import StageSettings
+from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint
 
 FEW_BATCHES = 1000
 """Below this length a training from few labels has hardly begun; the user is told."""
@@ -46,9 +47,7 @@ class StagedRun(ABC):
         self.splits = folder.path / "splits"
         self.data_yaml = self.splits / "data.yaml"
         self.weights = folder.path / "weights"
-        self.imgsz = config.train.get("imgsz", 640)
-        self.batch = config.train.get("batch", 16)
-        self.epochs = config.train.get("epochs", 100)
+        self.imgsz, self.batch, self.epochs = config.imgsz, config.batch, config.epochs
 
     @abstractmethod
     def run(self) -> bool:
@@ -116,7 +115,7 @@ class StagedRun(ABC):
         return "taken over"
 
     def train(
-        self, name: str, trainer: type[StageTrainer], settings: CommonSettings, *, keep: str = "best", **overrides: Any
+        self, name: str, trainer: type[StageTrainer], settings: StageSettings, *, keep: str = "best", **overrides: Any
     ) -> dict[str, Any]:
         """Train one stage, or go on with it, and leave its plain checkpoint in ``weights/``.
 

@@ -99,9 +99,11 @@ def build_pair(config: Config, teacher: Any, student: Any) -> Any:
 
     labeler = None
     if config["pseudo.mode"] != "offline":
-        rule = {key: config[f"pseudo.{key}"] for key in ("tau_low", "tau0", "tau_max")}
-        thresholds = ClassThresholds(student.model[-1].nc, decay=config["pseudo.ema_decay"], **rule)
-        labeler = OnlineLabeler(thresholds, iou=config["pseudo.iou"])
+        rule = config.pseudo
+        thresholds = ClassThresholds(
+            student.model[-1].nc, tau_low=rule.tau_low, tau0=rule.tau0, tau_max=rule.tau_max, decay=rule.ema_decay
+        )
+        labeler = OnlineLabeler(thresholds, iou=rule.iou)
     pair = DistillationPair(
         for_inference(teacher),
         student,
@@ -112,6 +114,7 @@ def build_pair(config: Config, teacher: Any, student: Any) -> Any:
         labeler=labeler,
         weigh_boxes=config["pseudo.weigh"],
         balance=config["balance"] == "auto",
+        new_only=config["new_only"],
     )
     pair.set_progress(500, 1000, 50)
     return pair
@@ -297,7 +300,7 @@ def main(argv: Sequence[str]) -> int:
         rounds, out = given.pop("rounds", 20), given.pop("out", None)
         if not isinstance(rounds, int) or rounds < 1:
             raise UserError(f"rounds={rounds}: must be a whole number >= 1")
-        from dfssd.cli import configure
+        from dfssd.runs.configure import configure
 
         config = configure({**DEFAULTS, **given})
         import torch

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dfssd.config import CHECKS, nearest, parse_arguments
+from dfssd.config import KEYS, nearest, parse_arguments
 from dfssd.errors import UserError
 
 DEFAULTS: dict[str, Any] = {
@@ -43,7 +43,7 @@ def settings(argv: Sequence[str]) -> dict[str, Any]:
     own = {**DEFAULTS, **given}
     own["out"] = str(own["out"])
     for key, value in own.items():
-        if problem := CHECKS[key](value) if key in CHECKS else None:
+        if problem := KEYS[key].check.problem(value) if key in KEYS else None:
             raise UserError(f"{key}={value} {problem}")
     if own["data"] is None:
         raise UserError("data is missing: data=NEU-Seg.zip, a data set YAML, a folder, a card of data/, or demo")
@@ -71,7 +71,8 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(markdown_table(["class", "images", "least [px]", "greatest [px]", "empty maps"], rows)))
         print(f"{count} images of {dataset.name}, {min(count, own['pictures'])} with a picture: {out}")
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        for problem in e.problems:
+            print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -23,9 +23,9 @@ from dfssd.benchmark.rows import COLUMNS, Difference, Row, difference, mean_sd, 
 from dfssd.benchmark.running import is_finished, main, run_train
 from dfssd.benchmark.table import csv_text, markdown, write_tables
 from dfssd.bootstrap import paired_bootstrap
-from dfssd.cli import configure
 from dfssd.config import parse_arguments
 from dfssd.errors import UserError
+from dfssd.runs.configure import configure
 from tests.test_bootstrap import random_detections
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ def speed(monkeypatch):
 
 
 def configure(speed, **given):
-    from dfssd.cli import configure
+    from dfssd.runs.configure import configure
 
     return configure({**speed.DEFAULTS, "imgsz": 64, "batch": 4, "device": "cpu", **given})
 

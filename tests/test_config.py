@@ -1,25 +1,185 @@
 """The strict configuration: grammar, precedence, and what a typo is answered with."""
 
+import ast
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 import yaml
 
 from dfssd import config
+from dfssd.config import KEYS, NameSpaces
+from dfssd.config.resolve import RECIPES
+from dfssd.config.schema import ARGUMENTS
+from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
 from dfssd.errors import UserError
 
-ULTRALYTICS = {"epochs", "imgsz", "device", "lr0", "name", "project", "data", "resume"}
-TERMS = {"hwjs": {"tau": 1.0, "images": 1.0}, "response_cls": {}, "response_dfl": {}, "logit_mse": {}}
+PACKAGE = Path(config.__file__).parents[1]
+SPACES = NameSpaces(
+    training={"epochs", "imgsz", "device", "lr0", "name", "project", "data", "resume", "batch", "mosaic", *ARGUMENTS},
+    terms={"hwjs": {"tau": 1.0, "images": 1.0}, "response_cls": {}, "response_dfl": {}, "logit_mse": {}},
+    feature_terms={"hwjs"},
+    schedules=("constant", "sigmoid_ramp", "cosine"),
+    training_problem=lambda key, value: f"{key}={value} is too large" if key == "lr0" and value > 9 else None,
+    term_problem=lambda name, options: "tau=-1 must be positive" if options.get("tau") == -1 else None,
+)
 
 
 def resolve(*words: str) -> config.Config:
-    return config.resolve(config.parse_arguments(list(words)), ultralytics_keys=ULTRALYTICS, term_options=TERMS)
+    return config.resolve(config.parse_arguments(list(words)), SPACES)
 
 
-def test_every_key_has_default_check_and_meaning() -> None:
+def problems(*words: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        resolve(*words)
+    assert all("\n" not in problem for problem in caught.value.problems)
+    return list(caught.value.problems)
+
+
+def test_every_key_has_default_row_type_and_meaning() -> None:
     keys = set(config.defaults())
-    assert keys == set(config.CHECKS)
-    assert keys | {"terms"} == {row[0] for row in config.help_lines()}
+    assert keys == set(KEYS)
+    documented = {row[0]: row[2] for row in config.help_lines()}
+    assert keys | {"terms"} == set(documented)
     for key, value in config.defaults().items():
-        assert config.CHECKS[key](value) is None, key
+        assert KEYS[key].check.problem(value) is None, key
+        assert documented[key].startswith(f"({KEYS[key].check.type}) "), f"{key}: type in default.yaml and in its row"
+
+
+@pytest.mark.parametrize("name", sorted(KEYS))
+def test_every_wrong_value_of_every_key_is_refused_by_name(name: str) -> None:
+    check = KEYS[name].check
+    assert check.wrong(), "a range that cannot be missed checks nothing"
+    for value in check.wrong():
+        problem = check.problem(value)
+        assert problem and problem.startswith("must be "), (name, value)
+        with pytest.raises(UserError) as caught:
+            config.resolve({name: value}, SPACES)
+        assert f"{name}={value} must be" in str(caught.value) or "no such recipe" in str(caught.value), (name, value)
+
+
+@pytest.mark.parametrize(
+    ("section", "kind"), [("pseudo", PseudoLabels), ("seg", MaskTraining), ("parity", Parity)], ids=lambda v: str(v)
+)
+def test_sections_have_a_field_for_each_key_and_no_default(section: str, kind: type) -> None:
+    config_ = resolve()
+    assert {f.name for f in fields(kind)} == set(config_.section(section))
+    assert isinstance(getattr(config_, section), kind)
+    with pytest.raises(TypeError, match="missing"):
+        kind()
+
+
+def defaults_of_parameters(path: Path) -> dict[str, list[object]]:
+    """Literal defaults of parameters and dataclass fields in a file, by name."""
+    found: dict[str, list[object]] = {}
+
+    def note(name: str, node: ast.expr | None) -> None:
+        if isinstance(node, ast.Constant) and node.value is not None:  # None: to be given, or left out
+            found.setdefault(name, []).append(node.value)
+
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args]
+            for a, default in zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults):
+                note(a.arg, default)
+            for a, default in zip(node.args.kwonlyargs, node.args.kw_defaults):
+                note(a.arg, default)
+        if isinstance(node, ast.ClassDef):
+            for line in node.body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                    note(line.target.id, line.value)
+    return found
+
+
+DEFAULTS_OF_OTHERS = {
+    ("pseudo_labels/fusion.py", "iou"): "overlap of boxes that are fused",
+    ("pseudo_labels/quality.py", "iou"): "overlap of a match",
+}
+"""Parameters that have the name of a key and are another thing: (file, name) -> why."""
+
+
+def test_defaults_stand_in_the_yaml_file_alone() -> None:
+    """A key is the last part of its name wherever it is handed on: no constructor or section has a default for it."""
+    tuned = {name.rpartition(".")[2] for name, value in config.defaults().items() if value is not None}
+    tuned -= {"task", "format", "name", "data", "split", "resize", "normalize", "resume", "recipe", "mode", "map"}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).as_posix()
+        if place.startswith(("config/schema", "distillation/terms/")):  # rows; terms have defaults of their own
+            continue
+        clash = {n: v for n, v in defaults_of_parameters(path).items() if n in tuned}
+        clash = {n: v for n, v in clash.items() if (place, n) not in DEFAULTS_OF_OTHERS}
+        assert not clash, f"{place}: {clash} have their default in cfg/default.yaml"
+
+
+def test_the_search_for_defaults_finds_them(tmp_path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text("def f(a, tau0=0.5, *, iou=0.6): ...\nclass C:\n    kd: float = 0.0\n", encoding="utf-8")
+    assert defaults_of_parameters(file) == {"tau0": [0.5], "iou": [0.6], "kd": [0.0]}
+
+
+def test_no_other_module_lists_keys() -> None:
+    """Three names of keys in one literal set, tuple or list are a list of keys: such belong into the schema."""
+    own = {name for name in KEYS if "_" in name or "." in name}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).as_posix()
+        if place == "config/schema.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Set, ast.Tuple, ast.List)):
+                named = {e.value for e in node.elts if isinstance(e, ast.Constant) and e.value in own}
+                assert len(named) < 3, f"{place}:{node.lineno} lists {sorted(named)}"
+
+
+def test_all_problems_of_a_line_are_reported_at_once() -> None:
+    found = problems("labelled=0.1", "guard=maybe", "batch=1", "lr0=10", "hwjs.tau=-1", "pseudo.tau0=0.05")
+    expected = (
+        "unknown key 'labelled'; did you mean 'labeled'?",
+        "guard=maybe must be one of: true, false",
+        "batch=1: give a whole number of at least 2",
+        "lr0=10 is too large",
+        "hwjs.tau=-1 must be positive",
+        "pseudo.tau_low=0.1 <= pseudo.tau0=0.05",
+    )
+    assert len(found) == len(expected)
+    for text, start in zip(found, expected, strict=True):
+        assert text.startswith(start)
+
+
+def test_a_rule_does_not_judge_a_value_that_is_wrong_anyway() -> None:
+    assert problems("pseudo.tau0=high") == ["pseudo.tau0=high must be a number >= 0 and <= 1"]
+    assert problems("pseudo.tau0=high", "teacher_kind=ema")[1:] == [
+        "teacher_kind=ema needs pseudo.mode=online, not offline: the moving average of the student exists only while "
+        "it is trained"
+    ]
+
+
+def test_task_that_the_recipe_is_not_for_is_the_one_thing_to_say() -> None:
+    assert problems("task=semantic", "pseudo.tau0=0.25") == [
+        "recipe=dfssd is for task=detect, not semantic; choose another recipe"
+    ]
+
+
+def test_several_wrong_words_are_reported_together() -> None:
+    with pytest.raises(UserError) as caught:
+        config.parse_arguments(["epochs", "a=1", "a=2", "--data"])
+    assert [re.sub(":.*", "", text) for text in caught.value.problems] == [
+        "'epochs' is not an argument",
+        "a is given twice",
+        "--data has no value",
+    ]
+
+
+def test_differences_between_configurations() -> None:
+    then = {"a": 1, "gone": 2, "same": 3}
+    now = {"a": 2, "same": 3, "new": None}
+    assert config.differences(then, now) == [("a", 1, 2), ("gone", 2, None)]
+    assert config.differences(then, now, missing=config.UNSET)[-1] == ("new", config.UNSET, None)
+    assert config.differences(then, now, ignoring={"a", "gone"}) == []
+    assert config.differences(then, now, keys=["same", "gone"]) == [("gone", 2, None)]
+    assert config.differences({}, {"hwjs.weight": 0}) == [], "a term that is not there has no weight"
+    flat = config.flat_settings({"guard": True}, {"hwjs": {"weight": 2.0}}, {"epochs": 3})
+    assert flat == {"guard": True, "hwjs.weight": 2.0, "epochs": 3}
 
 
 def test_three_spellings_are_one_grammar() -> None:
@@ -91,10 +251,7 @@ def test_terms_switch_on_and_off_by_weight() -> None:
     ],
 )
 def test_bad_input_is_one_clear_line(words: list[str], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        resolve(*words)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert any(message in problem for problem in problems(*words))
 
 
 def test_share_without_balance_is_told() -> None:
@@ -115,9 +272,9 @@ def test_broken_recipe_names_file_and_line(tmp_path) -> None:
 
 
 def test_recipes_hold_only_known_terms() -> None:
-    from dfssd.cli import configure
+    from dfssd.runs.configure import configure
 
-    recipes = sorted(config.RECIPES.rglob("*.yaml"))
+    recipes = sorted(RECIPES.rglob("*.yaml"))
     assert recipes
     for recipe in recipes:
         config_ = configure({"recipe": str(recipe), "teacher": "old.pt"})

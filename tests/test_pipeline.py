@@ -145,8 +145,8 @@ def test_split_and_label_share_contradict(squares: Path, tmp_path: Path, capsys)
 
 
 def test_existing_name_counts_up_and_exist_ok_starts_clean(tmp_path: Path) -> None:
-    from dfssd.cli import configure
     from dfssd.runfolder import RunFolder
+    from dfssd.runs.configure import configure
 
     given = {"project": str(tmp_path / "runs"), "name": "x"}
     names = [RunFolder.create(configure(given), "line").path.name for _ in range(3)]

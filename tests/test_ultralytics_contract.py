@@ -15,7 +15,8 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import ModelEMA, autocast
 
-from dfssd.config import ALIASES, FOREIGN, defaults
+from dfssd.config import ALIASES, ARGUMENTS, defaults
+from dfssd.config.resolve import TRAINING_DEFAULTS
 
 
 def model(name: str = "yolov8n.yaml", nc: int = 3) -> DetectionModel:
@@ -31,8 +32,12 @@ def test_version_is_the_tested_one() -> None:
 def test_our_keys_do_not_shadow_training_keys_by_accident() -> None:
     shared = set(defaults()) & set(DEFAULT_CFG_DICT)
     assert shared == {"task", "data", "split", "format", "project", "name", "exist_ok", "resume"}
-    assert set(FOREIGN) <= set(DEFAULT_CFG_DICT) | {"save_dir"}
+    assert set(ARGUMENTS) <= set(DEFAULT_CFG_DICT) | {"save_dir"}
     assert not set(ALIASES) & set(DEFAULT_CFG_DICT)
+
+
+def test_defaults_that_are_read_here_are_those_of_ultralytics() -> None:
+    assert {key: DEFAULT_CFG_DICT[key] for key in TRAINING_DEFAULTS} == TRAINING_DEFAULTS
 
 
 def test_train_output_is_a_dict_of_raw_maps() -> None:
@@ -159,7 +164,7 @@ def test_processes_of_several_gpus_get_class_arguments_and_callbacks_by_cloudpic
 
 
 def test_optimizers_are_those_we_let_through() -> None:
-    from dfssd.preflight import OPTIMIZERS
+    from dfssd.config.schema import OPTIMIZERS
 
     source = inspect.getsource(engine.BaseTrainer.build_optimizer)
     assert all(f'"{name}"' in source for name in OPTIMIZERS)

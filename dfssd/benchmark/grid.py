@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config import nearest, read_yaml
+from dfssd.config.schema import SET_BY_GRID
 from dfssd.errors import UserError
 
 BASE, TEACHER, ORACLE = "baseline", "teacher", "oracle"
 KEYS = ("common", "labeled", "seeds", "split", "cells", ORACLE)
-FIXED = {"labeled", "seed", "split", "baseline", "project", "name", "exist_ok", "resume"}
-"""What the grid sets in each run."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Grid:
             for name, cell in cells.items()
         }
         for where, keys in (("common or on the command line", given), *((f"cells.{n}", v) for n, v in values.items())):
-            if clash := sorted(FIXED & set(keys)):
+            if clash := sorted(SET_BY_GRID & set(keys)):
                 raise UserError(f"{path.name}: {clash[0]} cannot be set in {where}: the grid sets it in each run")
         for name in set(cells) - {BASE}:
             if "teacher" in (cells[name] or ()):
@@ -119,7 +118,7 @@ class Grid:
             raise UserError(f"{path.name}: split is one folder of lists: give one share in labeled, and no oracle")
         if tree.get(ORACLE):
             oracle = {**later, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
-            if clash := sorted((FIXED - {"labeled"}) & set(oracle)):
+            if clash := sorted((SET_BY_GRID - {"labeled"}) & set(oracle)):
                 raise UserError(f"{path.name}: {clash[0]} cannot be set in {ORACLE}: the grid sets it in each run")
         runs: list[Run] = []
         for seed in dict.fromkeys(seed for _, seeds in points for seed in seeds):

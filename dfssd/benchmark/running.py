@@ -23,14 +23,11 @@ import psutil
 from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
 from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
-from dfssd.config import ROOT, parse_arguments, read_yaml
+from dfssd.config import KEYS, RESUMABLE, differences, flat_settings, parse_arguments, read_yaml
+from dfssd.config.resolve import ROOT
 from dfssd.errors import UserError
 from dfssd.files import write_json
-from dfssd.runfolder import CHANGEABLE
 from dfssd.tables import minutes, read_json
-
-DISTILLATION = ("pseudo.", "strong_view", "unsup_", "layers", "selftest_steps", "guard", "balance")
-"""Settings, besides those of the terms, that only a distillation reads."""
 
 OWN = {"out": None, "only": None, "table": None, "project": "runs"}
 """Arguments of the command itself; all others are passed on to every run."""
@@ -103,7 +100,7 @@ def check_same(run: Run, runs: Path) -> None:
     Raises:
         UserError: A setting of the run differs from the one planned now, and the run reads it.
     """
-    from dfssd.cli import configure
+    from dfssd.runs.configure import configure
 
     record = runs / run.name / "run.yaml"
     if not record.is_file():
@@ -113,23 +110,24 @@ def check_same(run: Run, runs: Path) -> None:
     then = _read_settings(tree.get("config") or {}, tree.get("terms") or {}, tree.get("train") or {})
     now = _read_settings(config.own, config.terms, config.train)
     handed_on = {"teacher", "baseline", "split"} if run.base else set()
-    for key in sorted({*then, *now} - CHANGEABLE - handed_on):
-        value, old = now.get(key), then.get(key)
-        if key == "data":
-            value, old = Path(str(value)).name, Path(str(old)).name
-        if value != old:
-            raise UserError(
+    for settings in (then, now):  # the same file in another folder is the same data
+        settings["data"] = Path(str(settings.get("data"))).name
+    changed = differences(then, now, ignoring=RESUMABLE | handed_on)
+    if changed:
+        raise UserError(
+            *(
                 f"{run.name} was run with {key}={old}, the grid now says {key}={value}: use another project= or name "
                 f"of the grid, or remove {runs / run.name}"
+                for key, old, value in changed
             )
+        )
 
 
 def _read_settings(own: Mapping[str, Any], terms: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run reads: those of distillation only where a student is distilled or a teacher refined."""
-    flat = {**own, **train, **{f"{term}.{k}": v for term, options in terms.items() for k, v in options.items()}}
     if own.get("student_training") == "distilled" or own.get("teacher_rounds"):
-        return flat
-    return {k: v for k, v in flat.items() if not k.startswith(DISTILLATION) and k.partition(".")[0] not in terms}
+        return flat_settings(own, terms, train)
+    return {k: v for k, v in {**own, **train}.items() if not (k in KEYS and KEYS[k].distills)}
 
 
 def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, after: Callable[[], None]) -> list[str]:
@@ -215,7 +213,8 @@ def main(argv: Sequence[str], *, train: Train = run_train, check: Callable[[dict
     try:
         return _main(list(argv), train, check)
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        for problem in e.problems:
+            print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same line goes on from here", file=sys.stderr)
@@ -264,7 +263,7 @@ def _main(argv: list[str], train: Train, check: Callable[[dict[str, Any]], Any] 
 def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, Any]], Any] | None) -> None:
     """Refuse before the first training what ``train.py`` would refuse hours later."""
     if check is None:
-        from dfssd.cli import configure
+        from dfssd.runs.configure import configure
 
         check = configure
     for run in {run.cell: run for run in selected}.values():
@@ -277,7 +276,7 @@ def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, 
         try:
             check(arguments)
         except UserError as e:
-            raise UserError(f"cell {run.cell}: {e}") from e
+            raise UserError(*(f"cell {run.cell}: {problem}" for problem in e.problems)) from e
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], l
         labeled=config["labeled"],
         limit=config["limit"],
         ratios=tuple(config["split_ratio"]),
-        seed=config.train.get("seed", 0),
+        seed=config.seed,
         groups=groups,
         learnt=learnt,
     )

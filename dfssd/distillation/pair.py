@@ -95,13 +95,13 @@ class DistillationPair(DistillationModel):
         student: nn.Module,
         *,
         terms: Mapping[str, Mapping[str, Any]],
-        layers: Sequence[int] = (),
-        unsup_weight: float = 1.0,
-        unsup_schedule: str = "constant",
-        labeler: OnlineLabeler | None = None,
-        weigh_boxes: bool = False,
-        balance: bool = False,
-        new_only: bool = False,
+        layers: Sequence[int],
+        unsup_weight: float,
+        unsup_schedule: str,
+        labeler: OnlineLabeler | None,
+        weigh_boxes: bool,
+        balance: bool,
+        new_only: bool,
     ):
         """Wrap a pair that :mod:`dfssd.distillation.compatibility` has found to match.
 
@@ -116,7 +116,7 @@ class DistillationPair(DistillationModel):
             labeler: Makes pseudo boxes from the teacher's forward pass; None: the batch brings them.
             weigh_boxes: Weigh each pseudo box by its score in the YOLO loss; else all count as true boxes.
             balance: Let the weights follow from the gradients and the shares of the terms.
-            new_only: The labels speak of the classes that the teacher does not know, and of nothing else.
+            new_only: Labels cover the new classes only: those that the teacher does not know.
         """
         nn.Module.__init__(self)
         device = next(student.parameters()).device

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import Config, flatten, read_yaml
+from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten, read_yaml, section_of
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.selection import choose_split, read_data
@@ -30,29 +30,15 @@ from dfssd.files import write_json, write_text, write_yaml
 from dfssd.incremental.measures import mean_over
 from dfssd.incremental.steps import Step, parse_steps, write_step
 from dfssd.preflight import check_can_grow, check_layers, check_settings
-from dfssd.runfolder import CHANGEABLE
 from dfssd.tables import markdown_table, number, read_json
 from dfssd.trainers.budget import teacher_schedule
 
 BASE = "base"
 RESULT = "incremental.json"
 RECORD = "protocol.yaml"
-OWN = {"recipe", "data", "teacher", "student", "split", "split_ratio", "labeled", "limit", "steps", "modes"}
-OWN |= {"names", "unlabeled", "missing_label", "skip_bad", "preprocess", "name", "project", "exist_ok", "resume"}
-"""Arguments, or sections of them, of the protocol itself; its runs get their own."""
-
-WHERE = {"recipe", "modes", "name", "project", "exist_ok", "resume"}
-"""Those among them that do not change what comes out."""
-
-UNSET = "not set"
-
 SHOWN = ["map_old_before", "map_old", "map_new", "map_all", "forgetting"]
 SHOWN += ["map50_95_old_before", "map50_95_old", "map50_95_new", "map50_95_all"]
 """Values of a row in the table for readers."""
-
-OF_A_RECIPE = {"student_training", "new_only", "freeze_bn", "freeze_features", "unsup_weight", "baseline", "guard"}
-OF_A_RECIPE |= {"step_labels"}
-"""Arguments that make a recipe what it is: on the line they are meant for the recipe that is named there."""
 
 Run = Callable[[dict[str, Any]], None]
 """Makes or resumes one run from the arguments of ``train.py``; raises :class:`UserError` if it does not finish."""
@@ -132,7 +118,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
 
     where = {"project": str(root), "data_dir": config["data_dir"]}
     if base is None:
-        per_epoch = math.ceil(data[1, False]["images"] / config.train.get("batch", 16))
+        per_epoch = math.ceil(data[1, False]["images"] / config.batch)
         passes, patience = teacher_schedule(config, per_epoch)
         values = {**_common(config), **where, "recipe": "baseline", "teacher": None, "student": config["student"]}
         values |= {"data": data[1, False]["yaml"], "epochs": passes, "patience": patience}
@@ -158,16 +144,21 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
 
 def _common(config: Config) -> dict[str, Any]:
     """The arguments of the line that are meant for all recipes."""
-    return {k: v for k, v in _for_runs(config).items() if k not in OF_A_RECIPE and _section(k) not in TERMS}
+    return {
+        key: value
+        for key, value in _for_runs(config).items()
+        if _use(key) is not Protocol.OF_RECIPE and section_of(key) not in TERMS
+    }
 
 
 def _for_runs(config: Config) -> dict[str, Any]:
     """The arguments of the line that are not the protocol's own."""
-    return {k: v for k, v in config.given.items() if _section(k) not in OWN}
+    return {k: v for k, v in config.given.items() if _use(k) not in {Protocol.OWN, Protocol.PLACE}}
 
 
-def _section(key: str) -> str:
-    return key.partition(".")[0]
+def _use(key: str) -> Protocol:
+    """What the protocol does with a key; arguments of Ultralytics and options of terms go to its runs."""
+    return KEYS[key].protocol if key in KEYS else Protocol.EACH_RUN
 
 
 def _modes(config: Config, check: Check) -> list[Mode]:
@@ -184,7 +175,7 @@ def _modes(config: Config, check: Check) -> list[Mode]:
     for recipe in dict.fromkeys([str(config["recipe"]), *recipes]):
         given = _common(config) if modes else _for_runs(config)
         mode = Mode(recipe, given, check({**given, "recipe": recipe, "teacher": "given.pt"}))
-        if mode.config["student_training"] != "grown":
+        if mode.config["student_training"] != GROWN:
             raise UserError(
                 f"modes: {recipe} does not teach new classes; choose among sdidd, erd, finetune, freeze, joint"
             )
@@ -205,12 +196,12 @@ def _record(config: Config, modes: Sequence[Mode], root: Path, check: Check) -> 
     """
 
     def settings(c: Config) -> dict[str, Any]:
-        own = {k: v for k, v in c.own.items() if _section(k) not in OWN and k not in CHANGEABLE}
-        train = {k: v for k, v in c.train.items() if k not in CHANGEABLE}
+        own = {k: v for k, v in c.own.items() if _use(k) not in {Protocol.OWN, Protocol.PLACE} and k not in RESUMABLE}
+        train = {k: v for k, v in c.train.items() if k not in RESUMABLE}
         return {"config": own, "terms": {k: dict(v) for k, v in c.terms.items()}, "train": train}
 
     now: dict[str, Any] = {
-        "protocol": {k: v for k, v in config.own.items() if _section(k) in OWN - WHERE},
+        "protocol": {k: v for k, v in config.own.items() if _use(k) is Protocol.OWN},
         "base": settings(check({**_common(config), "recipe": "baseline", "teacher": None})),
         "modes": {mode.name: settings(mode.config) for mode in modes},
     }
@@ -221,12 +212,15 @@ def _record(config: Config, modes: Sequence[Mode], root: Path, check: Check) -> 
     for part in ("protocol", "base", *(f"modes.{mode.name}" for mode in modes)):
         asked, done = flatten(now), flatten(then)
         old, new = ({k: v for k, v in tree.items() if k.startswith(f"{part}.")} for tree in (done, asked))
-        for key in sorted(old.keys() | new.keys()) if old else ():
-            if old.get(key, UNSET) != new.get(key, UNSET):
-                raise UserError(
-                    f"{root} was begun with {key.removeprefix(f'{part}.')} {old.get(key, UNSET)}, not "
-                    f"{new.get(key, UNSET)}: repeat the same line, or use another name="
+        changed = differences(old, new, missing=UNSET) if old else []
+        if changed:
+            raise UserError(
+                *(
+                    f"{root} was begun with {key.removeprefix(f'{part}.')} {before}, not {asked}: repeat the same "
+                    "line, or use another name="
+                    for key, before, asked in changed
                 )
+            )
     return {**now, "modes": {**then.get("modes", {}), **now["modes"]}}
 
 

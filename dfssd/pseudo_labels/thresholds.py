@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from dfssd.config.schema import HIGHEST_THRESHOLD
+
 ACCEPT, IGNORE, BACKGROUND = "accept", "ignore", "background"
 """Zones of a predicted box: trained as a true box; neither box nor background; no box at all."""
 
 EVIDENCE = 5
 """Detections of a class without which nothing is said about its precision."""
-
-HIGHEST = 0.9
-"""Highest threshold that a target precision may ask for: few detections are surer, so a class would starve above."""
 
 
 def precision_thresholds(
@@ -57,8 +56,8 @@ def precision_thresholds(
     """
     if not 0 < precision <= 1:
         raise ValueError(f"precision={precision} must be above 0 and at most 1")
-    if not 0 <= tau_low <= HIGHEST:
-        raise ValueError(f"tau_low={tau_low} must be in [0, {HIGHEST}]")
+    if not 0 <= tau_low <= HIGHEST_THRESHOLD:
+        raise ValueError(f"tau_low={tau_low} must be in [0, {HIGHEST_THRESHOLD}]")
     class_ids, scores = _checked(class_ids, scores, nc)
     correct = np.asarray(correct, dtype=bool)
     if correct.shape != scores.shape:
@@ -73,8 +72,8 @@ def precision_thresholds(
         n = np.arange(1, len(falling) + 1)
         estimate = (correct[mine][order].cumsum() + 0.5) / (n + 1)
         last_of_its_score = np.append(falling[1:] < falling[:-1], True)  # equal scores are accepted together
-        fits = last_of_its_score & (n >= EVIDENCE) & (estimate >= precision) & (falling <= HIGHEST)
-        thresholds[c] = falling[fits].min(initial=HIGHEST)
+        fits = last_of_its_score & (n >= EVIDENCE) & (estimate >= precision) & (falling <= HIGHEST_THRESHOLD)
+        thresholds[c] = falling[fits].min(initial=HIGHEST_THRESHOLD)
     return thresholds
 
 

@@ -41,7 +41,7 @@ class MaskDataset(SemanticDataset):
         """Our view in training, Ultralytics' letterbox otherwise."""
         if not self.augment:
             return super().build_transforms(hyp)
-        self.views = Views(symmetries=self.data.get("symmetries", True), jitter=self.data.get("jitter", 0.2))
+        self.views = Views(symmetries=self.data["symmetries"], jitter=self.data["jitter"])
         return self._view
 
     def _view(self, label: dict[str, Any]) -> dict[str, Any]:

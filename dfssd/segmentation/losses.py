@@ -95,7 +95,7 @@ def boundary(logits: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
         return _mean((z.softmax(1)[:, 1:] * maps.to(z)).sum(1), mask)
 
 
-def kd(student: Tensor, teacher: Tensor, mask: Tensor, tau: float = 0.7) -> Tensor:
+def kd(student: Tensor, teacher: Tensor, mask: Tensor, tau: float) -> Tensor:
     """Mean over the pixels of KL(softmax(z_t / tau) || softmax(z_s / tau)), >= 0.
 
     Without the usual factor tau^2, as published: it is the weight that is given for this tau.
@@ -125,9 +125,7 @@ class SegmentationLoss:
     A loss of weight 0 is not computed; what only it needs may be left out.
     """
 
-    def __init__(
-        self, *, ce: float = 1.0, dice: float = 0.0333, boundary: float = 1e-4, kd: float = 15.0, tau: float = 0.7
-    ):
+    def __init__(self, *, ce: float, dice: float, boundary: float, kd: float, tau: float):
         """Set the weights.
 
         Args:

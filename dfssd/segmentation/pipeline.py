@@ -25,8 +25,9 @@ from dfssd.segmentation.preflight import check_model, compared, teacher_is_to_be
 from dfssd.segmentation.rows import csv_text
 from dfssd.segmentation.selection import select
 from dfssd.segmentation.splits import write_mask_split
-from dfssd.segmentation.trainer import SegmentationSettings, SemanticStageTrainer
+from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.stages import StagedRun
+from dfssd.trainers.settings import SegmentationSettings
 
 PICTURES = 8
 """Test images whose masks the report shows."""
@@ -115,14 +116,17 @@ class SegmentationRun(StagedRun):
 
     def _settings(self, **changes: Any) -> SegmentationSettings:
         """Settings of a training on the labels alone, or with what ``changes`` adds."""
-        seg = self.config.section("seg")
-        plain = SegmentationSettings(
+        labels_alone = SegmentationSettings(
             batches_per_epoch=self.batches_per_epoch(),
+            unlabeled_share=0.0,
             cpu_bf16=self.cpu_bf16,
+            unlabeled="",
+            freeze_bn=False,
+            teacher="",
+            seg=replace(self.config.seg, kd=0.0),
             selftest_steps=self.config["selftest_steps"],
-            **{**seg, "kd": 0.0, "lr_steps": tuple(seg["lr_steps"] or ())},
         )
-        return replace(plain, **changes)
+        return replace(labels_alone, **changes)
 
     def _fit(self, role: str, settings: SegmentationSettings, source: str, **budget: Any) -> None:
         """Train a network in that role; each batch is a step, unless ``nbs`` asks to gather some."""
@@ -163,7 +167,7 @@ class SegmentationRun(StagedRun):
         unlabeled = self.results["data"]["train_unlabeled"] > 0
         settings = self._settings(
             teacher=str(self.weights / "teacher.pt"),
-            kd=self.config["seg.kd"],
+            seg=self.config.seg,
             unlabeled_share=self.unlabeled_share(),
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
         )
@@ -216,9 +220,9 @@ class SegmentationRun(StagedRun):
                 imgsz=self.imgsz,
                 device=self.device,
                 batch=self.batch,
-                formats=c["format"].split(","),
-                score_tolerance=c["parity.score"],
-                miou_tolerance=c["parity.map"],
+                formats=c.formats,
+                score_tolerance=c.parity.score,
+                miou_tolerance=c.parity.map,
             )
         except UserError as e:  # some networks of libraries cannot be written; what was measured is worth its report
             print(f"[dfssd] export: {e}", file=sys.stderr)

@@ -82,7 +82,7 @@ def _divide(config: Config, dataset: MaskSet, groups: Sequence[int]) -> tuple[Sp
             labeled=config["labeled"],
             limit=config["limit"],
             ratios=tuple(config["split_ratio"]),
-            seed=config.train.get("seed", 0),
+            seed=config.seed,
         ),
         asked,
     )

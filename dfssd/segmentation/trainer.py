@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,61 +33,28 @@ from dfssd.segmentation.model import build_model, parameters
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.validator import MIOU_FG, MaskMetrics, MaskValidator
-from dfssd.trainers.stage import CommonSettings, StageTrainer, read_results_csv
-
-LR_STEPS = (1 / 3, 0.4, 0.5, 260 / 300)
-"""The published halvings of the learning rate: epochs 100, 120, 150 and 260 of 300."""
+from dfssd.trainers.settings import SegmentationSettings
+from dfssd.trainers.stage import StageTrainer, read_results_csv
 
 _GRID = 32
 """Ultralytics' smallest unit of image sizes [px]."""
 
 
-@dataclass(frozen=True)
-class SegmentationSettings(CommonSettings):
-    """What a segmentation training needs beyond Ultralytics' own arguments.
+def build_loss(settings: SegmentationSettings) -> SegmentationLoss:
+    """The loss of a training.
 
-    Attributes:
-        teacher: Checkpoint of the teacher; empty without one.
-        ce: Weight of the cross entropy.
-        dice: Weight of Dice, for each class.
-        boundary: Weight of the boundary loss; 0 computes no distance maps.
-        kd: Weight of the distillation; it needs a teacher.
-        tau: Temperature of the distillation.
-        symmetries: Show images in all eight poses of the square.
-        jitter: Probability of other colours, [0, 1].
-        lr_steps: When the learning rate falls, in shares of all epochs, (0, 1); empty: as Ultralytics does it.
-        lr_factor: What it is multiplied by each time, (0, 1].
+    Raises:
+        UserError: A value is out of range, distillation has no teacher, or unlabeled images no distillation.
     """
-
-    teacher: str = ""
-    ce: float = 1.0
-    dice: float = 0.0333
-    boundary: float = 1e-4
-    kd: float = 0.0
-    tau: float = 0.7
-    symmetries: bool = True
-    jitter: float = 0.2
-    lr_steps: tuple[float, ...] = LR_STEPS
-    lr_factor: float = 0.5
-
-    def loss(self) -> SegmentationLoss:
-        """The loss of the training.
-
-        Raises:
-            UserError: A value is out of range, distillation has no teacher, or unlabelled images no distillation.
-        """
-        if self.kd and not self.teacher:
-            raise UserError("distillation (kd > 0) needs a teacher; name one, or set kd=0")
-        if self.unlabeled and not self.kd:
-            raise UserError("unlabelled images teach only through a teacher; set kd > 0, or leave them out")
-        if not all(0 < share < 1 for share in self.lr_steps) or not 0 < self.lr_factor <= 1:
-            raise UserError("lr_steps are shares of the epochs between 0 and 1, and lr_factor is above 0 and at most 1")
-        if not 0 <= self.jitter <= 1:
-            raise UserError(f"jitter={self.jitter} must be in [0, 1]")
-        try:
-            return SegmentationLoss(ce=self.ce, dice=self.dice, boundary=self.boundary, kd=self.kd, tau=self.tau)
-        except ValueError as e:
-            raise UserError(str(e)) from e
+    seg = settings.seg
+    if seg.kd and not settings.teacher:
+        raise UserError("distillation (kd > 0) needs a teacher; name one, or set kd=0")
+    if settings.unlabeled and not seg.kd:
+        raise UserError("unlabeled images teach only through a teacher; set kd > 0, or leave them out")
+    try:
+        return SegmentationLoss(ce=seg.ce, dice=seg.dice, boundary=seg.boundary, kd=seg.kd, tau=seg.tau)
+    except ValueError as e:
+        raise UserError(str(e)) from e
 
 
 class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
@@ -112,12 +78,11 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
             UserError: The settings do not fit together, or the teacher does not fit the data.
         """
         super().__init__(cfg, overrides, _callbacks)
-        self.batch_loss = self.settings.loss()
+        self.batch_loss = build_loss(self.settings)
         if not self.data.get("masks_dir"):
             raise UserError(f"{self.args.data} has no entry masks_dir:; name the folder that holds the masks")
-        self.teacher = (
-            SegmentationTeacher(self.settings.teacher, self.data["names"], self.device) if self.settings.kd else None
-        )
+        s = self.settings
+        self.teacher = SegmentationTeacher(s.teacher, self.data["names"], self.device) if s.seg.kd else None
         self.add_callback("on_pretrain_routine_end", SemanticStageTrainer._attach)
         self.add_callback("on_train_batch_end", SemanticStageTrainer._check_batch)
 
@@ -159,7 +124,7 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         )
 
     def _dataset(self, kind: type[MaskDataset], path: str, *, augment: bool, **kwargs: Any) -> Any:
-        s = self.settings
+        seg = self.settings.seg
         return kind(
             img_path=path,
             imgsz=self.args.imgsz,
@@ -169,7 +134,7 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
             cache=self.args.cache or None,
             stride=self._size[1],
             pad=0.0,
-            data={**self.data, "symmetries": s.symmetries, "jitter": s.jitter, "boundary": s.boundary > 0},
+            data={**self.data, "symmetries": seg.symmetries, "jitter": seg.jitter, "boundary": seg.boundary > 0},
             task="semantic",
             **kwargs,
         )
@@ -188,8 +153,8 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         return batch
 
     def _setup_scheduler(self) -> None:
-        """Steps instead of Ultralytics' line, if the settings have some; its warm-up multiplies by the same factor."""
-        steps, factor = self.settings.lr_steps, self.settings.lr_factor
+        """Steps instead of Ultralytics' schedule, if the settings have some; warm-up multiplies by the same factor."""
+        steps, factor = self.settings.seg.lr_steps, self.settings.seg.lr_factor
         if not steps:
             super()._setup_scheduler()
             return
@@ -217,7 +182,8 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         weights = {name: loss.weights[name] for name in ("ce", "dice")}
         if not any(weights.values()):  # a training by the teacher alone: how well its masks are met is worth a look
             weights["ce"] = 1.0
-        trainer.ema.ema.criterion = BatchLoss(SegmentationLoss(**weights, boundary=0, kd=0), auxiliary=auxiliary)
+        without_teacher = SegmentationLoss(**weights, boundary=0, kd=0, tau=loss.tau)
+        trainer.ema.ema.criterion = BatchLoss(without_teacher, auxiliary=auxiliary)
         trainer.selftest = SegmentationSelfTest(model.criterion, trainer.teacher, steps=trainer.settings.selftest_steps)
 
     @staticmethod

@@ -24,7 +24,7 @@ class Views:
     The random numbers come from Python's ``random``, which Ultralytics seeds in every loader worker.
     """
 
-    def __init__(self, *, symmetries: bool = True, jitter: float = 0.2):
+    def __init__(self, *, symmetries: bool, jitter: float):
         """Set what changes.
 
         Args:

@@ -24,6 +24,6 @@ def teacher_schedule(config: Config, per_epoch: int) -> tuple[int, int]:
     passes = config["teacher_epochs"]
     if passes != "auto":
         return passes, passes
-    batches = max(config["teacher_min_batches"], per_epoch * config.train.get("epochs", 100))
+    batches = max(config["teacher_min_batches"], per_epoch * config.epochs)
     passes = math.ceil(batches / per_epoch)
     return passes, config.train.get("patience", max(10, round(passes / 4)))

@@ -6,9 +6,6 @@ It differs from ``DetectionTrainer`` in four things only:
 * ``last.pt`` and ``best.pt`` appear whole or not at all, and ``results.csv`` holds no epoch twice after a resume;
 * bf16 mixed precision works on CPUs as well;
 * it says how many batches and optimizer steps it really made.
-
-Its settings lie beside its folder (``train/student.yaml`` for ``train/student/``): Ultralytics rebuilds trainers from
-their class and its own arguments alone, on resume and in every process of a multi-GPU run, so ours travel by a file.
 """
 
 from __future__ import annotations
@@ -20,9 +17,8 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -31,97 +27,14 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first
 
-from dfssd.config import read_yaml
 from dfssd.datasets.semi import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
 from dfssd.errors import UserError
-from dfssd.files import whole_file, write_json, write_text, write_yaml
+from dfssd.files import whole_file, write_json, write_text
 from dfssd.hardware import use_all_cores
+from dfssd.trainers.settings import StageSettings
 
 LEARNT = 0.02
 """Validation mAP50-95 below which a network has not begun to find anything."""
-
-
-_Settings = TypeVar("_Settings", bound="CommonSettings")
-
-
-@dataclass(frozen=True)
-class CommonSettings:
-    """What any stage's training needs beyond Ultralytics' own arguments.
-
-    Attributes:
-        batches_per_epoch: Length of an epoch [batches].
-        unlabeled_share: Share of unlabelled images in each batch, [0, 1).
-        cpu_bf16: Run the forward passes under bf16 autocast on the CPU.
-        unlabeled: List file of the unlabelled images; empty without any.
-        freeze_bn: Keep the running statistics of the normalisations.
-        selftest_steps: Batches in which every term is checked for signal.
-    """
-
-    batches_per_epoch: int
-    unlabeled_share: float = 0.0
-    cpu_bf16: bool = False
-    unlabeled: str = ""
-    freeze_bn: bool = False
-    selftest_steps: int = 3
-
-    @staticmethod
-    def path(stage_dir: str | Path) -> Path:
-        """Where the settings of the stage in ``stage_dir`` lie."""
-        stage_dir = Path(stage_dir)
-        return stage_dir.with_name(f"{stage_dir.name}.yaml")
-
-    def write(self, stage_dir: str | Path) -> None:
-        """Write the settings beside ``stage_dir``."""
-        tree = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        write_yaml(self.path(stage_dir), tree)
-
-    @classmethod
-    def read(cls: type[_Settings], stage_dir: str | Path) -> _Settings:
-        """Read the settings of the stage in ``stage_dir``."""
-        tree = read_yaml(cls.path(stage_dir))
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
-        return cls(**values)
-
-
-@dataclass(frozen=True)
-class StageSettings(CommonSettings):
-    """What a detector's training needs.
-
-    Attributes:
-        pseudo: Folder of the pseudo-labels made before the training; empty without any.
-        pseudo_mode: ``offline`` (boxes of that folder), ``online`` (boxes of the teacher's forward pass) or ``both``.
-        thresholds: Rule of the class thresholds for online boxes.
-        keep_thresholds: Start them from those of ``pseudo``.
-        iou: IoU of the non-maximum suppression of online boxes.
-        weigh_boxes: Weigh pseudo boxes by their score.
-        strong_view: Strength of the student's view of unlabelled images, [0, 1].
-        teacher: Checkpoint of the frozen teacher; empty: the teacher is the moving average of the student.
-        layers: Layers whose outputs the feature terms compare; empty: the inputs of the detection head.
-        terms: Active terms with their options.
-        balance: The weights of the terms follow from their gradients.
-        new_only: The labels speak of the classes that the teacher does not know, and of nothing else.
-        unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
-        unsup_schedule: Schedule of that weight.
-        guard: Validation mAP50-95 of the baseline by epoch; empty without guard.
-        guard_patience: Epochs below the baseline before the guard acts.
-    """
-
-    pseudo: str = ""
-    pseudo_mode: str = "offline"
-    thresholds: dict[str, float] = field(default_factory=dict)
-    keep_thresholds: bool = True
-    iou: float = 0.6
-    weigh_boxes: bool = False
-    strong_view: float = 0.0
-    teacher: str = ""
-    layers: tuple[int, ...] = ()
-    terms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    balance: bool = False
-    new_only: bool = False
-    unsup_weight: float = 1.0
-    unsup_schedule: str = "constant"
-    guard: tuple[float, ...] = ()
-    guard_patience: int = 5
 
 
 class StageTrainer(DetectionTrainer):
@@ -129,9 +42,9 @@ class StageTrainer(DetectionTrainer):
 
     last: Path
     best: Path
-    settings: CommonSettings
+    settings: StageSettings
 
-    SETTINGS: type[CommonSettings] = StageSettings
+    SETTINGS: type[StageSettings] = StageSettings
     SCORE = ("val_map50_95", "metrics/mAP50-95(B)")
     """What the best epoch is best in: its name in the summary and its column in ``results.csv``."""
 

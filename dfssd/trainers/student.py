@@ -30,7 +30,8 @@ from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 from dfssd.trainers.guard import Guard
 from dfssd.trainers.selftest import SignalSelfTest
-from dfssd.trainers.stage import StageSettings, StageTrainer
+from dfssd.trainers.settings import StudentSettings
+from dfssd.trainers.stage import StageTrainer
 from dfssd.verdict import noise_of
 
 
@@ -46,8 +47,10 @@ class StudentTrainer(StageTrainer):
     Ultralytics keeps anyway for validation: the mean teacher (arXiv:1703.01780).
     """
 
+    SETTINGS = StudentSettings
+
     model: Any
-    settings: StageSettings
+    settings: StudentSettings
     selftest: SignalSelfTest  # from the start of the training on
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
@@ -96,7 +99,7 @@ class StudentTrainer(StageTrainer):
             unsup_weight=s.unsup_weight,
             unsup_schedule=s.unsup_schedule,
             labeler=self._labeler(),
-            weigh_boxes=s.weigh_boxes,
+            weigh_boxes=s.labels.weigh,
             balance=s.balance,
             new_only=s.new_only,
         )
@@ -110,20 +113,20 @@ class StudentTrainer(StageTrainer):
     def _labeler(self) -> OnlineLabeler | None:
         """Where boxes of unlabelled images come from during the training; None if they are all known before."""
         s = self.settings
-        if not s.unlabeled or s.pseudo_mode == "offline":
+        if not s.unlabeled or s.labels.mode == "offline":
             return None
         if s.pseudo and s.keep_thresholds:
             thresholds = read_thresholds(Path(s.pseudo))
         else:
-            rule = s.thresholds
+            rule = s.labels
             thresholds = ClassThresholds(
                 self.data["nc"],
-                tau_low=rule["tau_low"],
-                tau0=rule["tau0"],
-                tau_max=rule["tau_max"],
-                decay=rule["ema_decay"],
+                tau_low=rule.tau_low,
+                tau0=rule.tau0,
+                tau_max=rule.tau_max,
+                decay=rule.ema_decay,
             )
-        return OnlineLabeler(thresholds, iou=s.iou)
+        return OnlineLabeler(thresholds, iou=s.labels.iou)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """The stage's loader; labelled images alone once the guard has switched the rest off."""
@@ -161,7 +164,7 @@ class StudentTrainer(StageTrainer):
             stride=labeled.stride,
             data={
                 **self.data,
-                "pseudo": "" if self.settings.pseudo_mode == "online" else self.settings.pseudo,
+                "pseudo": "" if self.settings.labels.mode == "online" else self.settings.pseudo,
                 "strong_view": self.settings.strong_view,
             },
             task=self.args.task,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dfssd.distillation.balance import DECAY, EVERY, MOST, SETTLE, GradientBalance, is_due
-from dfssd.distillation.pair import DistillationPair
+from tests.configured import pair as build_pair
 from tests.distillation.test_pair import make_batch, model
 
 TERMS = {
@@ -62,7 +62,7 @@ def test_terms_get_their_share_of_the_gradient_whatever_their_scale() -> None:
     batch = make_batch([True, True, False])
     for scale in (1.0, 1000.0):
         terms = {name: {**options, "weight": scale} for name, options in TERMS.items()}
-        pair = DistillationPair(model("yolov8s.yaml"), model("yolov8n.yaml"), terms=terms, balance=True).train()
+        pair = build_pair(model("yolov8s.yaml"), model("yolov8n.yaml"), terms=terms, balance=True).train()
         pair.probe = True
         _, items = pair(batch)
         for name, options in TERMS.items():
@@ -75,7 +75,7 @@ def test_terms_get_their_share_of_the_gradient_whatever_their_scale() -> None:
 
 
 def test_fixed_weights_stay_whatever_is_measured() -> None:
-    pair = DistillationPair(model("yolov8s.yaml"), model("yolov8n.yaml"), terms=TERMS).train()
+    pair = build_pair(model("yolov8s.yaml"), model("yolov8n.yaml"), terms=TERMS).train()
     pair.probe = True
     _, items = pair(make_batch([True, False]))
     assert pair.balance is None and all(pair.weight(name) == 1.0 for name in TERMS)
@@ -83,7 +83,7 @@ def test_fixed_weights_stay_whatever_is_measured() -> None:
 
 
 def test_schedule_and_trust_act_on_top() -> None:
-    pair = DistillationPair(
+    pair = build_pair(
         model("yolov8s.yaml"),
         model("yolov8n.yaml"),
         terms={"cwd": {**TERMS["cwd"], "schedule": "cosine"}},
@@ -98,7 +98,7 @@ def test_schedule_and_trust_act_on_top() -> None:
 def test_probes_measure_what_the_backward_pass_does_under_autocast() -> None:
     """Inside autocast a backward pass would cast the gradients of the exact parts down."""
     terms = {name: {**options, "weight": 0.7} for name, options in TERMS.items()}
-    pair = DistillationPair(model("yolov8s.yaml"), model("yolov8n.yaml"), terms=terms).train()
+    pair = build_pair(model("yolov8s.yaml"), model("yolov8n.yaml"), terms=terms).train()
     pair.probe = True
     with torch.autocast("cpu", torch.bfloat16):
         vector, items = pair(make_batch([True, False]))

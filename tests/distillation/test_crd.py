@@ -11,6 +11,7 @@ from ultralytics.nn.tasks import DetectionModel
 from dfssd.distillation.heads import BRANCHES, TAPS, finish, tap_channels, tapped
 from dfssd.distillation.pair import DistillationPair, for_inference, state_hash
 from dfssd.distillation.terms.crd import align_scale, distances, giou_response
+from tests.configured import pair as build_pair
 from tests.distillation.test_pair import make_batch, model
 
 PAIRS = [("yolov8s", "yolov8n"), ("yolov8m", "yolov8s"), ("yolov8l", "yolov8n"), ("yolo11s", "yolo11n")]
@@ -37,7 +38,7 @@ def trained(network: DetectionModel) -> DetectionModel:
 
 def pair_of(teacher: str, student: str, *names: str, **options) -> DistillationPair:
     terms = {name: {"weight": 1.0, "schedule": "constant", "share": 0.2, **options} for name in names}
-    made = DistillationPair(trained(model(f"{teacher}.yaml")), trained(model(f"{student}.yaml")), terms=terms)
+    made = build_pair(trained(model(f"{teacher}.yaml")), trained(model(f"{student}.yaml")), terms=terms)
     return made.train()
 
 
@@ -110,7 +111,7 @@ def test_own_maps_give_own_answer(name: str, folded: bool, stage: int) -> None:
 
 def test_same_networks_have_nothing_to_teach_each_other() -> None:
     terms = {name: {"weight": 1.0, "schedule": "constant"} for name in ("crd_cls", "crd_dfl", "crd_giou")}
-    pair = DistillationPair(trained(model("yolov8n.yaml")), trained(model("yolov8n.yaml")), terms=terms)
+    pair = build_pair(trained(model("yolov8n.yaml")), trained(model("yolov8n.yaml")), terms=terms)
     pair.train()
     for module in pair.student_model.modules():  # with running statistics, like the teacher
         if isinstance(module, nn.BatchNorm2d):

@@ -13,6 +13,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 from dfssd.distillation.pair import DistillationPair, for_inference, state_hash
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
+from tests.configured import pair as build_pair
 
 TERMS = {
     "hwjs": {"weight": 2.0, "schedule": "constant"},
@@ -30,7 +31,7 @@ def model(name: str, nc: int = 3) -> DetectionModel:
 
 
 def make_pair(**changes) -> DistillationPair:
-    pair = DistillationPair(model("yolov8s.yaml"), model("yolov8n.yaml"), **{"terms": TERMS, **changes})
+    pair = build_pair(model("yolov8s.yaml"), model("yolov8n.yaml"), **{"terms": TERMS, **changes})
     return pair.train()
 
 
@@ -171,7 +172,7 @@ def without_boxes(batch: dict, images: list[int]) -> dict:
 @pytest.mark.parametrize(("teacher", "student"), [("yolov8s.yaml", "yolov8n.yaml"), ("yolo26s.yaml", "yolo26n.yaml")])
 def test_one_forward_pass_of_the_teacher_gives_terms_and_boxes(teacher: str, student: str) -> None:
     terms = {"response_cls": TERMS["response_cls"]}
-    pair = DistillationPair(model(teacher), model(student), terms=terms, labeler=labeler(), weigh_boxes=True).train()
+    pair = build_pair(model(teacher), model(student), terms=terms, labeler=labeler(), weigh_boxes=True).train()
     calls = []
     pair.teacher_model.register_forward_hook(lambda *_: calls.append(1))
     vector, items = pair(without_boxes(make_batch([True, False]), [1]))
@@ -245,7 +246,7 @@ def test_teacher_ready_for_inference_says_the_same_without_normalisation() -> No
     for name in ("boxes", "scores"):
         assert before[name].std() > 1e-3
         torch.testing.assert_close(after[name], before[name], rtol=1e-3, atol=1e-4)
-    pair = DistillationPair(ready, model("yolov8n.yaml"), terms=TERMS).train()
+    pair = build_pair(ready, model("yolov8n.yaml"), terms=TERMS).train()
     vector, _ = pair(make_batch([True, False]))
     assert torch.isfinite(vector).all() and vector[-len(TERMS) :].min() > 0
 

@@ -12,7 +12,7 @@ from ultralytics import YOLO
 
 from dfssd.distillation.growth import check_prefix, grown, same_old_rows, write_grown
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.pair import DistillationPair, state_hash
+from dfssd.distillation.pair import state_hash
 from dfssd.distillation.terms.base import PairShape
 from dfssd.distillation.terms.regions import match_anchors
 from dfssd.distillation.terms.sdidd import (
@@ -27,6 +27,7 @@ from dfssd.distillation.terms.sdidd import (
     regression_weights,
 )
 from dfssd.errors import UserError
+from tests.configured import pair as build_pair
 from tests.distillation.test_crd import trained
 from tests.distillation.test_pair import make_batch, model
 from tests.tiny_detection import save_detector
@@ -199,7 +200,7 @@ def grown_pair(old: int = 2, new: int = 3, *, name: str = "yolov8n.yaml", terms=
     names = [*teacher.names.values(), *(f"new {k}" for k in range(new))]
     student = grown(copy.deepcopy(teacher), names)
     student.args = teacher.args
-    pair = DistillationPair(teacher, student, terms=terms, new_only=new_only, **options).train()
+    pair = build_pair(teacher, student, terms=terms, new_only=new_only, **options).train()
     for module in pair.student_model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dfssd.distillation.pair import DistillationPair
+from tests.configured import pair as build_pair
 from tests.distillation.test_crd import trained
 from tests.distillation.test_pair import labeler, make_batch, make_pair, model, without_boxes
 
@@ -20,7 +20,7 @@ def test_every_weight_of_tskd_changes_the_total(name: str) -> None:
         torch.manual_seed(0)
         terms = {n: {"weight": weight if n == name else 1.0, "schedule": "constant"} for n in TSKD}
         teacher, student = trained(model("yolov8s.yaml")), trained(model("yolov8n.yaml"))
-        pair = DistillationPair(teacher, student, terms=terms).train()
+        pair = build_pair(teacher, student, terms=terms).train()
         vector, items = pair(batch)
         value = float(pair.values[name])
         assert value > 0 and vector[list(items).index(name)].item() == pytest.approx(2 * weight * value, rel=1e-5)

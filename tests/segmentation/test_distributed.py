@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.criterion import BatchLoss
-from dfssd.segmentation.losses import SegmentationLoss
 from dfssd.segmentation.model import build_model
 from dfssd.segmentation.selftest import SegmentationSelfTest
+from tests.configured import segmentation_loss
 from tests.segmentation.material import defects
 
 
@@ -36,7 +36,7 @@ def batch_of(rank: int) -> dict:
 def student() -> torch.nn.Module:
     torch.manual_seed(0)
     model = build_model("mffmetal-6", 4).eval()  # statistics of a batch are each process's own
-    model.criterion = BatchLoss(SegmentationLoss())
+    model.criterion = BatchLoss(segmentation_loss())
     return model
 
 

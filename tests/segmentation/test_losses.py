@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dfssd.segmentation.boundary import IGNORE
 from dfssd.segmentation.losses import SegmentationLoss, boundary, cross_entropy, dice, kd
+from tests.configured import segmentation_loss
 
 NAMES = ("ce", "dice", "boundary", "kd")
 
@@ -37,7 +38,7 @@ def value(name: str, z: Tensor, mask: Tensor, maps: Tensor, teacher: Tensor) -> 
         "ce": lambda: cross_entropy(z, mask),
         "dice": lambda: dice(z, mask),
         "boundary": lambda: boundary(z, maps, mask),
-        "kd": lambda: kd(z, teacher, mask),
+        "kd": lambda: kd(z, teacher, mask, 0.7),
     }
     return calls[name]()
 
@@ -88,7 +89,7 @@ def test_values_by_hand() -> None:
     assert boundary(z, maps, mask).item() == pytest.approx((4 / 3 - 1 / 3) / 2)
     teacher = torch.zeros(1, 3, 1, 2)
     teacher[:, 0] = 0.7 * math.log(2)
-    assert kd(z, teacher, mask).item() == pytest.approx(0.5 * math.log(1.5) + 0.5 * math.log(0.75), rel=1e-5)
+    assert kd(z, teacher, mask, 0.7).item() == pytest.approx(0.5 * math.log(1.5) + 0.5 * math.log(0.75), rel=1e-5)
 
 
 def test_perfect_prediction_costs_nothing() -> None:
@@ -106,17 +107,17 @@ def test_perfect_prediction_costs_nothing() -> None:
 def test_equal_logits_teach_nothing_and_others_cost() -> None:
     z, mask, _, teacher = material()
     z.requires_grad_()
-    same = kd(z, z.detach(), mask)
+    same = kd(z, z.detach(), mask, 0.7)
     (found,) = torch.autograd.grad(same, z)
     assert same == 0 and found.abs().max() < 1e-12
-    assert kd(z + 5.0, z, mask).abs() < 1e-12, "logits are known up to a constant"
-    assert kd(z, teacher, mask) > 0.1
+    assert kd(z + 5.0, z, mask, 0.7).abs() < 1e-12, "logits are known up to a constant"
+    assert kd(z, teacher, mask, 0.7) > 0.1
 
 
 def test_teacher_gets_no_gradient() -> None:
     z, mask, _, teacher = material()
     teacher.requires_grad_()
-    kd(z.requires_grad_(), teacher, mask).backward()
+    kd(z.requires_grad_(), teacher, mask, 0.7).backward()
     assert z.grad.any() and teacher.grad is None
 
 
@@ -149,7 +150,7 @@ def test_ignored_pixels_contribute_nothing(name: str) -> None:
 def test_nothing_known_gives_zero_with_a_gradient(n: int) -> None:
     z, mask, maps, teacher = material(n=n)
     z.requires_grad_()
-    total, items = SegmentationLoss()(z, torch.full_like(mask, IGNORE), maps=maps, teacher=teacher)
+    total, items = segmentation_loss()(z, torch.full_like(mask, IGNORE), maps=maps, teacher=teacher)
     total.backward()
     assert total == 0 and not any(items.values())
     assert z.grad is not None and not z.grad.any()
@@ -199,29 +200,29 @@ def test_default_weights_are_the_published_sums_per_pixel() -> None:
     z, mask, maps, teacher = material(n=15, ignored=0.0)
     teacher = z + 0.01 * teacher  # or distillation hides the rest
     expected = published(z, mask, maps, teacher) / (5 * 7)
-    exactly, _ = SegmentationLoss(dice=0.5 / 15)(z, mask, maps=maps, teacher=teacher)
+    exactly, _ = segmentation_loss(dice=0.5 / 15)(z, mask, maps=maps, teacher=teacher)
     assert exactly.item() == pytest.approx(expected, rel=1e-10)
-    total, _ = SegmentationLoss()(z, mask, maps=maps, teacher=teacher)
+    total, _ = segmentation_loss()(z, mask, maps=maps, teacher=teacher)
     assert total.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_items_are_the_weighted_parts() -> None:
     z, mask, maps, teacher = case = material()
     weights = {"ce": 0.5, "dice": 2.0, "boundary": 3.0, "kd": 0.25}
-    total, items = SegmentationLoss(**weights)(z.requires_grad_(), mask, maps=maps, teacher=teacher)
+    total, items = segmentation_loss(**weights)(z.requires_grad_(), mask, maps=maps, teacher=teacher)
     assert tuple(items) == NAMES and total.requires_grad
     assert not any(item.requires_grad for item in items.values())
     for name, weight in weights.items():
         assert items[name].item() == pytest.approx(weight * value(name, *case).item())
     assert total.item() == pytest.approx(sum(float(item) for item in items.values()))
-    cooler, _ = SegmentationLoss(ce=0, dice=0, boundary=0, kd=1, tau=2.0)(z, mask, teacher=teacher)
+    cooler, _ = segmentation_loss(ce=0, dice=0, boundary=0, kd=1, tau=2.0)(z, mask, teacher=teacher)
     assert cooler.item() == pytest.approx(kd(z, teacher, mask, 2.0).item())
 
 
 @pytest.mark.parametrize("only", NAMES)
 def test_loss_of_weight_zero_asks_for_nothing_and_stays_in_the_items(only: str) -> None:
     z, mask, maps, teacher = case = material()
-    loss = SegmentationLoss(**{name: float(name == only) for name in NAMES})
+    loss = segmentation_loss(**{name: float(name == only) for name in NAMES})
     needed = {"boundary": {"maps": maps}, "kd": {"teacher": teacher}}.get(only, {})
     total, items = loss(z, mask, **needed)
     assert total.item() == pytest.approx(value(only, *case).item())
@@ -231,7 +232,7 @@ def test_loss_of_weight_zero_asks_for_nothing_and_stays_in_the_items(only: str) 
 def test_training_on_the_sum_finds_the_mask() -> None:
     _, mask, maps, _ = material(ignored=0.2)
     z = torch.zeros(2, 4, 5, 7, requires_grad=True)
-    loss, optimizer = SegmentationLoss(kd=0), torch.optim.Adam([z], lr=0.3)
+    loss, optimizer = segmentation_loss(kd=0), torch.optim.Adam([z], lr=0.3)
     for _ in range(30):
         optimizer.zero_grad()
         total, _ = loss(z, mask, maps=maps)
@@ -247,13 +248,13 @@ def test_training_on_the_sum_finds_the_mask() -> None:
         (partial(SegmentationLoss, dice=-1.0), "dice=-1.0 must be a number >= 0"),
         (partial(SegmentationLoss, tau=0), "tau=0 must be a number > 0"),
         (partial(SegmentationLoss, ce=0, dice=0, boundary=0, kd=0), "at least one of ce, dice, boundary, kd"),
-        (lambda: SegmentationLoss()(*material()[:2], teacher=material()[3]), "needs distance maps.*set boundary=0"),
-        (lambda: SegmentationLoss()(*material()[:2], maps=material()[2]), "needs the logits of a teacher.*set kd=0"),
+        (lambda: segmentation_loss()(*material()[:2], teacher=material()[3]), "needs distance maps.*set boundary=0"),
+        (lambda: segmentation_loss()(*material()[:2], maps=material()[2]), "needs the logits of a teacher.*set kd=0"),
         (lambda: dice(material()[0], material()[1][:, :4]), r"\(2, 4, 5, 7\) and \(2, 4, 7\)"),
         (lambda: dice(material()[0][0], material()[1][0]), r"\(4, 5, 7\) and \(5, 7\)"),
         (lambda: cross_entropy(material()[0], material()[1].float()), "integer class ids, not torch.float32"),
         (lambda: boundary(material()[0], material()[3], material()[1]), r"\(2, 3, 5, 7\) .*, not \(2, 4, 5, 7\)"),
-        (lambda: kd(material()[0], material(3)[3], material()[1]), r"\(2, 4, 5, 7\) and \(2, 3, 5, 7\)"),
+        (lambda: kd(material()[0], material(3)[3], material()[1], 0.7), r"\(2, 4, 5, 7\) and \(2, 3, 5, 7\)"),
     ],
 )
 def test_wrong_arguments_are_told(call: Callable, message: str) -> None:

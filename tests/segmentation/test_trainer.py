@@ -21,14 +21,15 @@ from ultralytics.utils.patches import torch_load
 from dfssd.errors import UserError
 from dfssd.segmentation.criterion import BatchLoss
 from dfssd.segmentation.evaluate import evaluate_masks, latency
-from dfssd.segmentation.losses import SegmentationLoss
 from dfssd.segmentation.metrics import SegmentationScores, confusion_matrix, segmentation_scores
 from dfssd.segmentation.model import MFFMetalModel, build_model, load_semantic
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
-from dfssd.segmentation.trainer import SegmentationSettings, SemanticStageTrainer
+from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.segmentation.validator import MaskMetrics, native_ids
+from dfssd.trainers.settings import SegmentationSettings
 from dfssd.trainers.stage import checkpoint_epoch, finish_checkpoint, read_results_csv
+from tests.configured import segmentation_loss, segmentation_settings
 from tests.segmentation.material import NEU_NAMES, mask_data
 from tests.segmentation.test_model import checkpoint, lively
 
@@ -63,7 +64,7 @@ def overrides(data: Path, stage: Path, **changes) -> dict:
 
 
 def train(data: Path, stage: Path, settings: dict | None = None, **changes) -> SemanticStageTrainer:
-    SegmentationSettings(**{"batches_per_epoch": 2, "selftest_steps": 2, **(settings or {})}).write(stage)
+    segmentation_settings(**{"batches_per_epoch": 2, "selftest_steps": 2, **(settings or {})}).write(stage)
     trainer = SemanticStageTrainer(overrides=overrides(data, stage, **changes))
     trainer.train()
     return trainer
@@ -94,7 +95,7 @@ def summary(trainer: SemanticStageTrainer) -> dict:
 
 
 def test_settings_survive_the_file(tmp_path: Path) -> None:
-    settings = SegmentationSettings(batches_per_epoch=3, lr_steps=(0.5, 0.75), tau=2.0)
+    settings = segmentation_settings(batches_per_epoch=3, lr_steps=(0.5, 0.75), tau=2.0)
     settings.write(tmp_path / "student")
     assert SegmentationSettings.read(tmp_path / "student") == settings
 
@@ -148,23 +149,23 @@ def test_unlabelled_pixels_give_distillation_and_nothing_else(data: Path) -> Non
     torch.manual_seed(0)
     logits, target = torch.randn(2, 4, 40, 40, requires_grad=True), torch.randn(2, 4, 40, 40)
     for weights, teaches in (({"ce": 1, "dice": 1, "kd": 0}, False), ({"ce": 0, "dice": 0, "kd": 1}, True)):
-        loss, parts = BatchLoss(SegmentationLoss(**weights, boundary=0))(logits, batch_of(data, target))
+        loss, parts = BatchLoss(segmentation_loss(**weights, boundary=0))(logits, batch_of(data, target))
         (gradient,) = torch.autograd.grad(loss, logits)
         assert bool(gradient[1].any()) is teaches and bool(gradient[0].any())
         assert loss == 2 * sum(parts.values()) and set(parts) == {"ce", "dice", "boundary", "kd"}
     without = batch_of(data, target)
     del without["taught"]
-    (gradient,) = torch.autograd.grad(BatchLoss(SegmentationLoss(**weights, boundary=0))(logits, without)[0], logits)
+    (gradient,) = torch.autograd.grad(BatchLoss(segmentation_loss(**weights, boundary=0))(logits, without)[0], logits)
     assert not gradient[1].any()
 
 
 def test_auxiliary_head_is_trained_as_by_ultralytics(data: Path) -> None:
     torch.manual_seed(0)
     main, aux = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 3, 3, requires_grad=True)
-    loss, parts = BatchLoss(SegmentationLoss(kd=0, boundary=0), auxiliary=True)((main, aux), batch_of(data))
+    loss, parts = BatchLoss(segmentation_loss(kd=0, boundary=0), auxiliary=True)((main, aux), batch_of(data))
     loss.backward()
     assert aux.grad.abs().sum() > 0 and parts["aux"] > 0
-    _, parts = BatchLoss(SegmentationLoss(kd=0, boundary=0), auxiliary=True)(main, batch_of(data))
+    _, parts = BatchLoss(segmentation_loss(kd=0, boundary=0), auxiliary=True)(main, batch_of(data))
     assert parts["aux"] == 0
 
 
@@ -189,7 +190,7 @@ def test_teacher_of_other_classes(teacher: Path, names: dict, message: str) -> N
 
 def test_self_test_stops_a_loss_that_says_nothing(data: Path) -> None:
     """A student that is the teacher leaves gradients of rounding."""
-    criterion = BatchLoss(SegmentationLoss(ce=1, dice=0, boundary=0, kd=1))
+    criterion = BatchLoss(segmentation_loss(ce=1, dice=0, boundary=0, kd=1))
     watch = SegmentationSelfTest(criterion, None, steps=2)
     logits = torch.randn(2, 4, 40, 40, requires_grad=True)
     batch = batch_of(data, logits.detach())
@@ -201,7 +202,7 @@ def test_self_test_stops_a_loss_that_says_nothing(data: Path) -> None:
 
 
 def test_self_test_stops_a_detached_student(data: Path) -> None:
-    criterion = BatchLoss(SegmentationLoss(kd=0, boundary=0))
+    criterion = BatchLoss(segmentation_loss(kd=0, boundary=0))
     watch = SegmentationSelfTest(criterion, None, steps=1)
     criterion(torch.randn(2, 4, 40, 40), batch_of(data))
     with pytest.raises(UserError, match="no gradient"):
@@ -209,7 +210,7 @@ def test_self_test_stops_a_detached_student(data: Path) -> None:
 
 
 def test_self_test_stops_what_is_not_finite(data: Path) -> None:
-    criterion = BatchLoss(SegmentationLoss(kd=0, boundary=0))
+    criterion = BatchLoss(segmentation_loss(kd=0, boundary=0))
     watch = SegmentationSelfTest(criterion, None, steps=1)
     criterion(torch.full((2, 4, 40, 40), float("nan"), requires_grad=True), batch_of(data))
     with pytest.raises(UserError, match="not finite in epoch 3; lower lr0"):
@@ -218,7 +219,7 @@ def test_self_test_stops_what_is_not_finite(data: Path) -> None:
 
 def test_self_test_waits_for_a_defect(data: Path) -> None:
     """Without a border in the batch the boundary loss is 0, and rightly so."""
-    criterion = BatchLoss(SegmentationLoss(kd=0))
+    criterion = BatchLoss(segmentation_loss(kd=0))
     watch = SegmentationSelfTest(criterion, None, steps=1)
     batch = {**batch_of(data), "boundary_maps": torch.zeros(2, 3, 40, 40)}
     criterion(torch.randn(2, 4, 40, 40, requires_grad=True), batch)
@@ -232,7 +233,7 @@ def test_self_test_waits_for_a_defect(data: Path) -> None:
 
 def test_changed_teacher_leaves_no_checkpoint(data: Path, teacher: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "student"
-    SegmentationSettings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
+    segmentation_settings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
     trainer = SemanticStageTrainer(overrides=overrides(data, stage))
 
     def spoil(t: SemanticStageTrainer) -> None:
@@ -280,7 +281,7 @@ def test_bf16_on_a_cpu_teaches_dilated_convolutions_as_fp32_does(tmp_path: Path)
     moves: list[dict[str, torch.Tensor]] = []
     for bf16 in (False, True):
         stage = tmp_path / "train" / f"bf16_{bf16}"
-        SegmentationSettings(batches_per_epoch=1, selftest_steps=1, cpu_bf16=bf16).write(stage)
+        segmentation_settings(batches_per_epoch=1, selftest_steps=1, cpu_bf16=bf16).write(stage)
         changes = {"model": "mffmetal-30", "imgsz": 96, "epochs": 1, "optimizer": "SGD", "momentum": 0.0, "lr0": 0.01}
         trainer = SemanticStageTrainer(overrides=overrides(data, stage, **changes))
         start: dict[str, torch.Tensor] = {}
@@ -343,7 +344,7 @@ def test_first_epoch_has_the_full_rate_however_short_the_training(data: Path, tm
 
 def test_loss_that_is_not_finite_stops_the_training(data: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "broken"
-    SegmentationSettings(batches_per_epoch=3, selftest_steps=1).write(stage)
+    segmentation_settings(batches_per_epoch=3, selftest_steps=1).write(stage)
     trainer = SemanticStageTrainer(overrides=overrides(data, stage, epochs=1))
 
     def spoil(t: SemanticStageTrainer) -> None:
@@ -370,7 +371,7 @@ def test_own_model_of_ultralytics_is_validated_on_padded_images(tmp_path: Path) 
 
 def test_goes_on_after_a_kill(data: Path, teacher: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "student"
-    SegmentationSettings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
+    segmentation_settings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
     code = (
         "import os, sys, json\n"
         "from dfssd.segmentation.trainer import SemanticStageTrainer\n"
@@ -408,7 +409,7 @@ def test_ultralytics_own_model_is_trained_the_same_way(data: Path, tmp_path: Pat
 )
 def test_settings_that_do_not_fit(data: Path, tmp_path: Path, settings: dict, message: str) -> None:
     stage = tmp_path / "train" / "wrong"
-    SegmentationSettings(batches_per_epoch=1, **settings).write(stage)
+    segmentation_settings(batches_per_epoch=1, **settings).write(stage)
     with pytest.raises(UserError, match=message):
         SemanticStageTrainer(overrides=overrides(data, stage))
 
@@ -419,7 +420,7 @@ def test_data_without_masks(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "polygons.yaml"
     other.write_text(yaml.safe_dump({"path": str(tmp_path), **lines, "names": dict(enumerate(NEU_NAMES))}))
     stage = tmp_path / "train" / "wrong"
-    SegmentationSettings(batches_per_epoch=1).write(stage)
+    segmentation_settings(batches_per_epoch=1).write(stage)
     with pytest.raises(UserError, match="no entry masks_dir"):
         SemanticStageTrainer(overrides=overrides(other, stage))
 

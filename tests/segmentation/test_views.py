@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dfssd.segmentation.leaks import poses
-from dfssd.segmentation.views import Views, pad_to_square
+from dfssd.segmentation.views import pad_to_square
+from tests.configured import views as build_views
 from tests.segmentation.material import defects
 
 
@@ -16,7 +17,7 @@ def test_all_eight_poses_come_and_masks_move_alike() -> None:
     image, mask = defects(3)
     image[..., 0] = mask * 50
     number = np.arange(64 * 64, dtype=np.int64).reshape(64, 64)
-    views, seen = Views(jitter=0), set()
+    views, seen = build_views(jitter=0), set()
     random.seed(0)
     for _ in range(60):
         moved, (ids, low) = views(image, [mask, (number % 251).astype(np.uint8)])
@@ -29,7 +30,7 @@ def test_all_eight_poses_come_and_masks_move_alike() -> None:
 def test_colours_change_in_a_fifth_of_the_views_and_move_nothing() -> None:
     image, mask = defects(4)
     before = image.copy()
-    views = Views(symmetries=False)
+    views = build_views(symmetries=False)
     random.seed(0)
     changed = 0
     for _ in range(200):
@@ -43,9 +44,9 @@ def test_colours_change_in_a_fifth_of_the_views_and_move_nothing() -> None:
 def test_the_seed_of_the_process_decides() -> None:
     image, mask = defects(5)
     random.seed(7)
-    first = [Views()(image, [mask])[0] for _ in range(5)]
+    first = [build_views()(image, [mask])[0] for _ in range(5)]
     random.seed(7)
-    assert all(np.array_equal(a, Views()(image, [mask])[0]) for a in first)
+    assert all(np.array_equal(a, build_views()(image, [mask])[0]) for a in first)
 
 
 def test_padding_is_ignored_and_not_real() -> None:
@@ -58,4 +59,4 @@ def test_padding_is_ignored_and_not_real() -> None:
 
 def test_jitter_is_a_probability() -> None:
     with pytest.raises(ValueError, match="jitter"):
-        Views(jitter=1.5)
+        build_views(jitter=1.5)

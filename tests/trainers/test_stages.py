@@ -16,8 +16,10 @@ from ultralytics.utils.torch_utils import EarlyStopping
 
 from dfssd.distillation.pair import DistillationPair
 from dfssd.errors import UserError
-from dfssd.trainers.stage import StageSettings, StageTrainer, checkpoint_epoch, finish_checkpoint, read_results_csv
+from dfssd.trainers.settings import StageSettings, StudentSettings
+from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint, read_results_csv
 from dfssd.trainers.student import StudentTrainer
+from tests import configured
 from tests.conftest import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +54,7 @@ def overrides(squares: Path, stage: Path, **changes) -> dict:
     }
 
 
-def student_settings(pseudo: tuple[Path, Path], teacher: Path, **changes) -> StageSettings:
+def student_settings(pseudo: tuple[Path, Path], teacher: Path, **changes) -> StudentSettings:
     values = {
         "batches_per_epoch": 3,
         "unlabeled_share": 0.5,
@@ -62,18 +64,18 @@ def student_settings(pseudo: tuple[Path, Path], teacher: Path, **changes) -> Sta
         "terms": TERMS,
         "selftest_steps": 2,
     }
-    return StageSettings(**{**values, **changes})
+    return configured.student_settings(**{**values, **changes})
 
 
 def test_settings_survive_the_file(tmp_path: Path, pseudo, teacher_file: Path) -> None:
     settings = student_settings(pseudo, teacher_file, layers=(15, 18))
     settings.write(tmp_path / "train" / "student")
-    assert StageSettings.read(tmp_path / "train" / "student") == settings
+    assert StudentSettings.read(tmp_path / "train" / "student") == settings
 
 
 def test_labelled_stage_has_the_asked_budget_and_a_plain_checkpoint(squares: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "baseline"
-    StageSettings(batches_per_epoch=5).write(stage)
+    StageSettings.labels_alone(5, cpu_bf16=False).write(stage)
     trainer = StageTrainer(overrides=overrides(squares, stage))
     trainer.train()
     summary = json.loads(stage.with_name("baseline.json").read_text(encoding="utf-8"))
@@ -191,7 +193,7 @@ def read_line(path: Path, number: int) -> str:
 
 def test_checkpoint_that_fails_while_written_leaves_the_old_one(squares, tmp_path, monkeypatch) -> None:
     stage = tmp_path / "train" / "baseline"
-    StageSettings(batches_per_epoch=1).write(stage)
+    StageSettings.labels_alone(1, cpu_bf16=False).write(stage)
     trainer = StageTrainer(overrides=overrides(squares, stage, epochs=2))
     write = Path.write_bytes
 
@@ -209,7 +211,7 @@ def test_checkpoint_that_fails_while_written_leaves_the_old_one(squares, tmp_pat
 
 def test_bf16_on_the_cpu_reaches_the_forward_pass_and_ends_with_the_step(squares, tmp_path) -> None:
     stage = tmp_path / "train" / "baseline"
-    StageSettings(batches_per_epoch=1, cpu_bf16=True).write(stage)
+    StageSettings.labels_alone(1, cpu_bf16=True).write(stage)
     trainer = StageTrainer(overrides=overrides(squares, stage, epochs=1))
     seen = []
 
@@ -278,7 +280,7 @@ def test_teacher_that_moves_is_found_before_a_checkpoint_exists(squares, pseudo,
 
 def test_resume_takes_the_precision_of_the_new_device(squares, tmp_path) -> None:
     stage = tmp_path / "train" / "baseline"
-    StageSettings(batches_per_epoch=1).write(stage)
+    StageSettings.labels_alone(1, cpu_bf16=False).write(stage)
     first = StageTrainer(overrides=overrides(squares, stage, epochs=2))
     first.args.amp = "bf16"  # what a checkpoint from a GPU holds
     first.add_callback("on_model_save", lambda trainer: setattr(trainer, "stop", True))
@@ -346,7 +348,7 @@ def test_guard_switches_the_teacher_off_and_stays_off_after_a_resume(
     squares, pseudo, teacher_file, tmp_path, workers, monkeypatch
 ) -> None:
     stage = tmp_path / "train" / "student"
-    student_settings(pseudo, teacher_file, guard=(0.9,) * 5, guard_patience=1, pseudo_mode="online").write(stage)
+    student_settings(pseudo, teacher_file, guard=(0.9,) * 5, guard_patience=1, mode="online").write(stage)
     words = overrides(squares, stage, epochs=5, workers=workers)
     monkeypatch.setattr(Watched, "dies", 3)
     first = Watched(overrides=words)
@@ -367,7 +369,7 @@ def test_guard_switches_the_teacher_off_and_stays_off_after_a_resume(
 def test_mean_teacher_is_the_moving_average_of_the_student(squares, pseudo, tmp_path) -> None:
     stage = tmp_path / "train" / "student"
     rule = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.9}
-    settings = student_settings(pseudo, Path(""), pseudo_mode="online", thresholds=rule)
+    settings = student_settings(pseudo, Path(""), mode="online", **rule)
     replace(settings, pseudo="", teacher="").write(stage)
     trainer = StudentTrainer(overrides=overrides(squares, stage, epochs=1))
     compared = []

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dfssd.cli import configure
 from dfssd.errors import UserError
+from dfssd.runs.configure import configure
 from dfssd.trainers.stage import finish_checkpoint, read_results_csv
 from dfssd.trainers.student import StudentTrainer
 from tests.trainers.test_stages import overrides, student_settings
@@ -37,7 +37,7 @@ class Mortal(StudentTrainer):
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_training_killed_and_resumed(squares, pseudo, teacher_file, tmp_path, monkeypatch, mode) -> None:
     stage, terms = tmp_path / "train" / "student", terms_of("tskd")
-    student_settings(pseudo, teacher_file, terms=terms, balance=True, pseudo_mode=mode).write(stage)
+    student_settings(pseudo, teacher_file, terms=terms, balance=True, mode=mode).write(stage)
     monkeypatch.setattr(Mortal, "dies", 2)
     first = Mortal(overrides=overrides(squares, stage, epochs=4))
     with pytest.raises(KeyboardInterrupt):
@@ -167,7 +167,7 @@ def test_moving_average_as_teacher_has_an_epoch_to_become_another(squares, pseud
     stage = tmp_path / "train" / "student"
     rule = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.9}
     settings = student_settings(
-        pseudo, Path(""), pseudo_mode="online", thresholds=rule, terms=terms_of("tkd"), balance=True, selftest_steps=1
+        pseudo, Path(""), mode="online", **rule, terms=terms_of("tkd"), balance=True, selftest_steps=1
     )
     replace(settings, pseudo="", teacher="", cpu_bf16=True).write(stage)
     StudentTrainer(overrides=overrides(squares, stage, epochs=2)).train()

@@ -1,0 +1,34 @@
+"""The strict configuration: ``cfg/default.yaml`` < recipe < command line, with Ultralytics' own keys beside ours."""
+
+from dfssd.config.parse import flatten, nearest, parse_arguments, parse_value, section_of
+from dfssd.config.record import UNSET, Difference, differences, flat_settings
+from dfssd.config.resolve import Config, NameSpaces, defaults, find_recipe, help_lines, read_yaml, resolve
+from dfssd.config.schema import ALIASES, ARGUMENTS, DETECT, GROWN, KEYS, RESUMABLE, SEMANTIC, TERM_OPTIONS, Protocol
+
+__all__ = [
+    "ALIASES",
+    "ARGUMENTS",
+    "DETECT",
+    "GROWN",
+    "KEYS",
+    "RESUMABLE",
+    "SEMANTIC",
+    "TERM_OPTIONS",
+    "UNSET",
+    "Config",
+    "Difference",
+    "NameSpaces",
+    "Protocol",
+    "defaults",
+    "differences",
+    "find_recipe",
+    "flat_settings",
+    "flatten",
+    "help_lines",
+    "nearest",
+    "parse_arguments",
+    "parse_value",
+    "read_yaml",
+    "resolve",
+    "section_of",
+]

@@ -1,0 +1,301 @@
+"""From defaults, recipe and command line to one checked :class:`Config`.
+
+Three kinds of keys share one flat, dotted name space:
+
+* **own** keys are in ``cfg/default.yaml`` (``labeled``, ``pseudo.tau0``) and have a row in :mod:`dfssd.config.schema`;
+* **term options** are ``<term>.<option>`` (``hwjs.weight``) and are checked against the signature of the term;
+* **Ultralytics' arguments** (``epochs``, ``imgsz``) are checked by Ultralytics and passed on.
+
+Anything else is an error that names the nearest key. Nothing here imports Ultralytics or torch: the two foreign name
+spaces are handed in (:class:`NameSpaces`).
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dfssd.config.parse import flatten, nearest
+from dfssd.config.rules import Line, Usable, problems
+from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
+from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
+from dfssd.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_PATH = ROOT / "cfg" / "default.yaml"
+RECIPES = ROOT / "cfg" / "recipes"
+
+TRAINING_DEFAULTS: Mapping[str, int] = {"imgsz": 640, "batch": 16, "epochs": 100, "seed": 0}
+"""Ultralytics' own defaults of the arguments that this package reads itself (tested)."""
+
+
+@dataclass(frozen=True)
+class NameSpaces:
+    """The keys that are not ours, and who checks their values.
+
+    Attributes:
+        training: Names of Ultralytics' arguments.
+        terms: Options of each registered term with their defaults.
+        feature_terms: Names of the terms that compare feature maps.
+        schedules: Names of the registered schedules.
+        training_problem: What Ultralytics says against a value of its argument; None if nothing.
+        term_problem: What a term says against its own options; None if nothing.
+    """
+
+    training: Collection[str]
+    terms: Mapping[str, Mapping[str, Any]]
+    feature_terms: Collection[str]
+    schedules: Collection[str]
+    training_problem: Callable[[str, Any], str | None]
+    term_problem: Callable[[str, Mapping[str, Any]], str | None]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved configuration.
+
+    Attributes:
+        own: Own keys, flat and dotted, complete.
+        terms: Active distillation terms with ``weight`` > 0: name -> options, in the order of the recipe.
+        train: Ultralytics training arguments given by recipe or user; the rest keeps Ultralytics' defaults.
+        given: What the user typed, key -> value, to compare with on resume.
+    """
+
+    own: Mapping[str, Any]
+    terms: Mapping[str, Mapping[str, Any]]
+    train: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> Any:
+        """Value of an own key by its dotted name."""
+        return self.own[key]
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Own keys below ``name.``, without that prefix."""
+        return {k.partition(".")[2]: v for k, v in self.own.items() if k.startswith(f"{name}.")}
+
+    def _training(self, name: str) -> int:
+        return int(self.train.get(name, TRAINING_DEFAULTS[name]))
+
+    @property
+    def imgsz(self) -> int:
+        """Size of the training images [px]."""
+        return self._training("imgsz")
+
+    @property
+    def batch(self) -> int:
+        """Images in a batch."""
+        return self._training("batch")
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the labeled images."""
+        return self._training("epochs")
+
+    @property
+    def seed(self) -> int:
+        """Seed of split, training order and augmentation."""
+        return self._training("seed")
+
+    @property
+    def formats(self) -> list[str]:
+        """The export formats asked for."""
+        return [name.strip() for name in self["format"].split(",")]
+
+    @property
+    def pseudo(self) -> PseudoLabels:
+        """Section ``pseudo``."""
+        return PseudoLabels(**{**self.section("pseudo"), "teachers": tuple(as_list(self["pseudo.teachers"]))})
+
+    @property
+    def seg(self) -> MaskTraining:
+        """Section ``seg``."""
+        return MaskTraining(**{**self.section("seg"), "lr_steps": tuple(self["seg.lr_steps"] or ())})
+
+    @property
+    def parity(self) -> Parity:
+        """Section ``parity``."""
+        return Parity(**self.section("parity"))
+
+
+def as_list(value: str | list[str] | None) -> list[str]:
+    """One or several strings, or none, as a list."""
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; a broken file is a :class:`UserError` with its line."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read {path}: {e}") from e
+    except yaml.YAMLError as e:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold 'key: value' lines")
+    return tree
+
+
+def defaults() -> dict[str, Any]:
+    """The own keys with their defaults, flat."""
+    return copy.deepcopy(_read_defaults())
+
+
+@cache
+def _read_defaults() -> dict[str, Any]:
+    tree = read_yaml(DEFAULT_PATH)
+    tree.pop("terms")
+    return flatten(tree)
+
+
+def find_recipe(name: str) -> Path:
+    """Path of a recipe by name or path.
+
+    Raises:
+        UserError: No such recipe; the known ones are listed.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise UserError(f"recipe={name}: no such recipe; known: {known}, or a path to a .yaml file")
+    return path
+
+
+def read_recipe(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys of a recipe and the options of its terms, both flat.
+
+    Raises:
+        UserError: No such recipe, or a broken one.
+    """
+    recipe = find_recipe(name)
+    tree = read_yaml(recipe)
+    terms = tree.pop("terms", None) or {}
+    if not isinstance(terms, Mapping) or not all(isinstance(v, Mapping) for v in terms.values()):
+        raise UserError(f"{recipe}: terms must be a mapping of term to its options, for example hwjs: {{weight: 1.0}}")
+    return {ALIASES.get(key, key): value for key, value in flatten(tree).items()}, flatten(terms)
+
+
+class _Resolver:
+    """Takes values key by key and remembers every problem."""
+
+    def __init__(self, spaces: NameSpaces):
+        self.spaces = spaces
+        self.own = defaults()
+        self.terms: dict[str, dict[str, Any]] = {}
+        self.train: dict[str, Any] = {}
+        self.problems: list[str] = []
+        self.wrong: set[str] = set()
+        options = (f"{term}.{option}" for term, own in spaces.terms.items() for option in {*own, *TERM_OPTIONS})
+        self.known = {*self.own, *spaces.training, *options}
+
+    def take(self, name: str, value: Any, where: str) -> None:
+        """Put a value to its kind, or remember what is wrong with it."""
+        key = ALIASES.get(name, name)
+        problem = None
+        if key in self.own:
+            if key == "teacher" and value == "none":  # YAML reads it as a string, the command line as nothing
+                value = None
+            problem = KEYS[key].check.problem(value)
+            if problem:
+                self.wrong.add(key)
+                problem = f"{key}={value} {problem}"
+            self.own[key] = value
+        elif refused := argument(key).refused:
+            problem = f"{key} is not available here: {refused}"
+        elif key in self.spaces.training:
+            problem = self._training_problem(key, value)
+            self.train[key] = value
+        elif key in self.known:
+            term, _, option = key.partition(".")
+            self.terms.setdefault(term, {})[option] = value
+        elif key == "terms":
+            problem = "terms is a section of a recipe; on the command line set one option, such as hwjs.weight=2"
+        else:
+            problem = f"unknown key '{key}'{nearest(key, self.known)}"
+        if problem:
+            self.problems.append(where + problem)
+
+    def _training_problem(self, key: str, value: Any) -> str | None:
+        ours = argument(key)
+        if ours.check is not None and (problem := ours.check.problem(value)):
+            return f"{key}={value}: {ours.demand or problem}"
+        return self.spaces.training_problem(key, value)
+
+    def active_terms(self) -> dict[str, dict[str, Any]]:
+        """The terms with a weight, their options complete."""
+        active = {}
+        for term, options in self.terms.items():
+            merged = {**TERM_OPTIONS, **options}
+            wrong = [
+                f"{term}.{option}={merged[option]} {problem}"
+                for option, check in TERM_CHECKS.items()
+                if (problem := check.problem(merged[option]))
+            ]
+            self.problems += wrong
+            if wrong or not merged["weight"] > 0:
+                continue
+            active[term] = merged
+            own = {option: value for option, value in merged.items() if option not in TERM_OPTIONS}
+            if problem := self.spaces.term_problem(term, own):
+                self.problems.append(f"{term}.{problem}")
+        return active
+
+
+def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
+    """Merge defaults, recipe and ``given`` into a :class:`Config`.
+
+    Args:
+        given: Flat dict as :func:`~dfssd.config.parse.parse_arguments` returns it.
+        spaces: The keys of Ultralytics and of the terms.
+
+    Raises:
+        UserError: Unknown recipe; or unknown keys, wrong values, and combinations that contradict themselves or do
+            nothing, all problems of the line at once.
+    """
+    resolver = _Resolver(spaces)
+    name = str(given.get("recipe", resolver.own["recipe"]))
+    recipe, recipe_terms = read_recipe(name)
+    for key, value in {**recipe, **recipe_terms}.items():
+        resolver.take(key, value, f"in {find_recipe(name).name}: ")
+    for key, value in given.items():
+        resolver.take(key, value, "")
+    active = resolver.active_terms()
+    line = Line(
+        own=Usable(resolver.own, resolver.wrong),
+        given=given,
+        recipe=recipe,
+        terms=active,
+        defaults=defaults(),
+        known_terms=spaces.terms,
+        feature_terms=spaces.feature_terms,
+        schedules=spaces.schedules,
+    )
+    if "task" not in resolver.wrong:
+        resolver.problems += problems(line)
+    if resolver.problems:
+        raise UserError(*dict.fromkeys(resolver.problems))
+    return Config(own=resolver.own, terms=active, train=resolver.train, given=dict(given))
+
+
+def help_lines() -> list[tuple[str, str, str]]:
+    """Own keys for ``--help``: (key, default, meaning), read from the comments of ``cfg/default.yaml``."""
+    rows, section = [], ""
+    for line in DEFAULT_PATH.read_text(encoding="utf-8").splitlines():
+        match = re.match(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(# (?P<meaning>.+))?$", line)
+        if not match:
+            continue
+        key, value = match["key"], match["value"].strip()
+        if not match["indent"]:
+            section = "" if value else f"{key}."
+        if value:
+            rows.append((f"{section}{key}" if match["indent"] else key, value, match["meaning"]))
+    return rows

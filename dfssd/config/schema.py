@@ -1,0 +1,294 @@
+"""Every key of the configuration, described once.
+
+A key of ours has its default and its meaning in ``cfg/default.yaml`` and one row here: which values it takes, where it
+acts, and what depends on it. Arguments of Ultralytics need a row only where this package treats them in its own way.
+Whoever asks "which keys ...?" asks this table; no other module lists keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from dfssd.config.values import (
+    BOOLEAN,
+    CROP,
+    LABELED,
+    LAYERS,
+    SHARES,
+    SPLIT_RATIO,
+    STEPS,
+    TEXT,
+    TEXTS,
+    UNIT,
+    Check,
+    Number,
+    OneOf,
+    Or,
+    Special,
+    optional,
+)
+
+DETECT, SEMANTIC = "detect", "semantic"
+"""The tasks, as Ultralytics calls them: boxes, and a class for each pixel."""
+
+GROWN = "grown"
+"""The ``student_training`` in which a trained teacher gets rows for new classes."""
+
+HIGHEST_THRESHOLD = 0.9
+"""Highest score threshold that ``pseudo.precision`` may ask for: few detections are surer, so a class would starve
+above."""
+
+ALIASES = {
+    "teacher_model": "teacher",
+    "student_model": "student",
+    "dataset": "data",
+    "threshold": "pseudo.tau0",
+    "pseudo": "pseudo.mode",
+}
+"""The spellings of the original project and a short form, mapped to ours."""
+
+TERM_OPTIONS: Mapping[str, Any] = {"weight": 0.0, "schedule": "constant", "share": 0.2}
+"""Options that every distillation term has besides those in its own signature, with their defaults."""
+
+TERM_CHECKS: Mapping[str, Check] = {"weight": Number(0), "share": Number(0, above=True)}
+"""Ranges of these options; schedules are checked against the registered ones."""
+
+
+class Protocol(Enum):
+    """What the class-incremental protocol (``steps=``) does with a key of its command line."""
+
+    EACH_RUN = "passed on to all of its runs"
+    OF_RECIPE = "passed on to runs of the recipe that the line names: it makes that recipe what it is"
+    OWN = "used by the protocol itself; another value is another protocol"
+    PLACE = "used by the protocol itself; says where and how, and changes no result"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of ours.
+
+    Attributes:
+        name: Its dotted name.
+        check: Which values it takes.
+        task: The only task in which it acts; None: it acts in both.
+        method: The only ``student_training`` with which it acts; None: it acts with all.
+        distills: It is read only where a student is distilled, or a teacher is trained on pseudo-labels.
+        changes_results: Another value gives another result; if not, it may differ between a run and its resumption.
+        baseline: The network trained on the labels alone depends on it.
+        protocol: What ``steps=`` does with it.
+        set_by_grid: A benchmark grid sets it in each of its runs.
+    """
+
+    name: str
+    check: Check
+    task: str | None = None
+    method: str | None = None
+    distills: bool = False
+    changes_results: bool = True
+    baseline: bool = False
+    protocol: Protocol = Protocol.EACH_RUN
+    set_by_grid: bool = False
+
+
+def _keys(*rows: Key) -> dict[str, Key]:
+    return {row.name: row for row in rows}
+
+
+OWN, PLACE, OF_RECIPE = Protocol.OWN, Protocol.PLACE, Protocol.OF_RECIPE
+WEIGHT = Number(0)
+POSITIVE = Number(0, above=True)
+COUNT = Number(1, whole=True)
+
+KEYS: Mapping[str, Key] = _keys(
+    Key("recipe", TEXT, protocol=PLACE),
+    Key("task", OneOf((DETECT, SEMANTIC))),
+    Key("data", optional(TEXT), protocol=OWN),
+    Key("teacher", optional(TEXT), protocol=OWN),
+    Key("student", TEXT, protocol=OWN, baseline=True),
+    # data
+    Key("unlabeled", optional(TEXTS), protocol=OWN),
+    Key("labeled", LABELED, protocol=OWN, set_by_grid=True),
+    Key("limit", optional(COUNT), protocol=OWN),
+    Key("split", optional(TEXT), protocol=OWN, set_by_grid=True),
+    Key("split_ratio", SPLIT_RATIO, protocol=OWN),
+    Key("names", optional(TEXTS), protocol=OWN),
+    Key("missing_label", OneOf(("unlabeled", "background")), task=DETECT, protocol=OWN),
+    Key("skip_bad", BOOLEAN, protocol=OWN),
+    Key("data_dir", TEXT),
+    Key("preprocess.resize", optional(Number(32, whole=True)), task=DETECT, protocol=OWN),
+    Key("preprocess.normalize", BOOLEAN, task=DETECT, protocol=OWN),
+    Key("preprocess.clahe", BOOLEAN, task=DETECT, protocol=OWN),
+    Key("preprocess.crop", optional(CROP), task=DETECT, protocol=OWN),
+    Key("preprocess.pad", BOOLEAN, task=DETECT, protocol=OWN),
+    # teacher
+    Key("teacher_train", OneOf(("auto", True, False))),
+    Key("teacher_epochs", Or(("auto",), COUNT)),
+    Key("teacher_min_batches", COUNT),
+    Key("teacher_kind", OneOf(("frozen", "ema")), task=DETECT),
+    Key("teacher_rounds", Number(0, 10, whole=True), task=DETECT),
+    # pseudo-labels
+    Key("pseudo.mode", OneOf(("offline", "online", "both")), task=DETECT, distills=True),
+    Key("pseudo.weigh", BOOLEAN, task=DETECT, distills=True),
+    Key("pseudo.precision", optional(Number(0, 1, above=True)), task=DETECT, distills=True),
+    Key("pseudo.tta", BOOLEAN, task=DETECT, distills=True),
+    Key("pseudo.teachers", optional(TEXTS), task=DETECT, distills=True),
+    Key("pseudo.tau_low", UNIT, task=DETECT, distills=True),
+    Key("pseudo.tau0", UNIT, task=DETECT, distills=True),
+    Key("pseudo.tau_max", UNIT, task=DETECT, distills=True),
+    Key("pseudo.ema_decay", Number(0, 0.999999), task=DETECT, distills=True),
+    Key("pseudo.iou", UNIT, task=DETECT, distills=True),
+    # baseline and student
+    Key("student_training", OneOf(("distilled", "ultralytics", GROWN, "skip")), protocol=OF_RECIPE),
+    Key("baseline", Or((True, False), TEXT), protocol=OF_RECIPE, set_by_grid=True),
+    Key("guard", BOOLEAN, distills=True, protocol=OF_RECIPE),
+    Key("guard_patience", Or(("auto",), COUNT), task=DETECT, distills=True),
+    Key("unlabeled_ratio", POSITIVE),
+    Key("strong_view", UNIT, task=DETECT, distills=True),
+    Key("unsup_weight", WEIGHT, task=DETECT, distills=True, protocol=OF_RECIPE),
+    Key("unsup_schedule", TEXT, task=DETECT, distills=True),
+    Key("layers", LAYERS, task=DETECT, distills=True),
+    Key("balance", OneOf(("fixed", "auto")), task=DETECT, distills=True),
+    Key("selftest_steps", COUNT, distills=True),
+    # new classes for a trained teacher
+    Key("steps", optional(STEPS), task=DETECT, method=GROWN, protocol=OWN),
+    Key("modes", TEXTS, task=DETECT, method=GROWN, protocol=PLACE),
+    Key("step_labels", OneOf(("new", "all")), task=DETECT, method=GROWN, protocol=OF_RECIPE),
+    Key("new_only", BOOLEAN, task=DETECT, method=GROWN, protocol=OF_RECIPE),
+    Key("freeze_bn", BOOLEAN, task=DETECT, method=GROWN, protocol=OF_RECIPE),
+    Key("freeze_features", BOOLEAN, task=DETECT, method=GROWN, protocol=OF_RECIPE),
+    # a class for each pixel
+    Key("compare", optional(TEXTS), task=SEMANTIC),
+    Key("seg.ce", WEIGHT, task=SEMANTIC, baseline=True),
+    Key("seg.dice", WEIGHT, task=SEMANTIC, baseline=True),
+    Key("seg.boundary", WEIGHT, task=SEMANTIC, baseline=True),
+    Key("seg.kd", WEIGHT, task=SEMANTIC),
+    Key("seg.tau", POSITIVE, task=SEMANTIC),
+    Key("seg.symmetries", BOOLEAN, task=SEMANTIC, baseline=True),
+    Key("seg.jitter", UNIT, task=SEMANTIC, baseline=True),
+    Key("seg.lr_steps", optional(SHARES), task=SEMANTIC, baseline=True),
+    Key("seg.lr_factor", Number(0, 1, above=True), task=SEMANTIC, baseline=True),
+    # export and run folder
+    Key("format", TEXT),
+    Key("parity.box_px", WEIGHT, task=DETECT),
+    Key("parity.score", WEIGHT),
+    Key("parity.map", WEIGHT),
+    Key("project", TEXT, changes_results=False, protocol=PLACE, set_by_grid=True),
+    Key("name", optional(TEXT), changes_results=False, protocol=PLACE, set_by_grid=True),
+    Key("exist_ok", BOOLEAN, changes_results=False, protocol=PLACE, set_by_grid=True),
+    Key("resume", Or((True, False), TEXT), changes_results=False, protocol=PLACE, set_by_grid=True),
+)
+"""Our keys; the same as in ``cfg/default.yaml`` (tested)."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of Ultralytics that this package treats in its own way; all others are passed on.
+
+    Attributes:
+        refused: Why it is not available here, or what to use instead; empty: it is.
+        check: A range narrower than that of Ultralytics; ``None``: its own.
+        demand: Sentence for a value out of that range, after ``key=value: ``.
+        idle_for_masks: Why it has no effect in segmentation; empty: it has.
+        changes_results: As in :class:`Key`.
+        baseline: As in :class:`Key`.
+        set_by_grid: As in :class:`Key`.
+    """
+
+    refused: str = ""
+    check: Check | None = None
+    demand: str = ""
+    idle_for_masks: str = ""
+    changes_results: bool = True
+    baseline: bool = True
+    set_by_grid: bool = False
+
+
+OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
+"""What Ultralytics 8.4.190 builds (tested)."""
+
+_OPTIMIZER = Special(
+    "str",
+    lambda v: str(v).lower() in {name.lower() for name in OPTIMIZERS},
+    f"must be one of {', '.join(OPTIMIZERS)}",
+    ("foo", 3, None),
+)
+_VIEWS = "the views are those of seg.symmetries and seg.jitter"
+_BOXES = "leave it out"
+
+ARGUMENTS: Mapping[str, Argument] = {
+    # refused: they would silently mean something else here
+    "model": Argument(refused="use student= (and teacher=)"),
+    "distill_model": Argument(
+        refused="use teacher=; the method is chosen by recipe= (recipe=ultralytics is Ultralytics' own)"
+    ),
+    "dis": Argument(refused="set the weight of a term instead, for example hwjs.weight=2"),
+    "fraction": Argument(refused="use labeled= (share of labels) or limit= (share of images)"),
+    "time": Argument(refused="use epochs=; budgets are matched in optimizer steps, not in hours"),
+    "mode": Argument(refused="this command always trains"),
+    "single_cls": Argument(refused="all stages must agree on the classes; merge them in the data set instead"),
+    "classes": Argument(refused="all stages must agree on the classes; drop them in the data set instead"),
+    "cutmix": Argument(
+        refused="it chooses its patches by boxes, which unlabeled images do not have; use mixup= or mosaic="
+    ),
+    "compile": Argument(refused="compiled training is not available together with distillation"),
+    "rect": Argument(refused="batches mix images of two lists and need one shape"),
+    "val": Argument(refused="the best checkpoint is chosen on the validation images"),
+    "save": Argument(refused="checkpoints are what resume= continues from"),
+    "save_period": Argument(refused="the best and the last checkpoint are kept"),
+    "cfg": Argument(refused="use recipe=path/to/recipe.yaml"),
+    "save_dir": Argument(refused="use project= and name="),
+    "quantize": Argument(refused="train first, then quantize with Ultralytics' exporter"),
+    # narrower than with Ultralytics: it accepts these and stumbles over them in the middle of a run
+    "batch": Argument(
+        check=Number(2, whole=True),
+        demand="give a whole number of at least 2; budgets are matched in batches of one size",
+    ),
+    "epochs": Argument(check=COUNT),
+    "imgsz": Argument(check=Number(32, whole=True)),
+    "optimizer": Argument(check=_OPTIMIZER),
+    # without effect on masks
+    **{
+        name: Argument(idle_for_masks=_VIEWS)
+        for name in (
+            "mosaic", "close_mosaic", "mixup", "copy_paste", "copy_paste_mode", "hsv_h", "hsv_s", "hsv_v", "degrees",
+            "scale", "translate", "shear", "perspective", "flipud", "fliplr", "bgr", "auto_augment", "erasing",
+            "augmentations",
+        )
+    },
+    **{
+        name: Argument(idle_for_masks=_BOXES) for name in ("box", "cls", "dfl", "cls_pw", "conf", "iou", "max_det")
+    },
+    # where and how, not what
+    "device": Argument(changes_results=False, baseline=False),
+    "workers": Argument(changes_results=False, baseline=False),
+    "verbose": Argument(changes_results=False, baseline=False),
+    "cache": Argument(changes_results=False, baseline=False),
+    "plots": Argument(baseline=False),
+    "seed": Argument(set_by_grid=True),
+}  # fmt: skip
+
+_PLAIN = Argument()
+
+
+def argument(name: str) -> Argument:
+    """How an argument of Ultralytics is treated here."""
+    return ARGUMENTS.get(name, _PLAIN)
+
+
+def keys_where(holds: Callable[[Key], bool]) -> frozenset[str]:
+    """Names of our keys for which ``holds``."""
+    return frozenset(name for name, key in KEYS.items() if holds(key))
+
+
+RESUMABLE: frozenset[str] = keys_where(lambda key: not key.changes_results) | {
+    name for name, given in ARGUMENTS.items() if not given.changes_results
+}
+"""Keys of both kinds that may differ between a run and its resumption: they do not change what is computed."""
+
+SET_BY_GRID: frozenset[str] = keys_where(lambda key: key.set_by_grid) | {
+    name for name, given in ARGUMENTS.items() if given.set_by_grid
+}
+"""Keys of both kinds that a benchmark grid sets in each of its runs."""

@@ -1,0 +1,59 @@
+"""The configuration of a run, checked by all who own its keys: this package, Ultralytics and the distillation terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ultralytics.cfg import get_cfg
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from dfssd.config import Config, NameSpaces, resolve
+from dfssd.distillation.heads import TAPS
+from dfssd.distillation.schedules import SCHEDULES
+from dfssd.distillation.terms import TERMS, PairShape, term_options
+from dfssd.distillation.terms.base import FeatureTerm
+
+
+def configure(given: Mapping[str, Any]) -> Config:
+    """Resolve parsed arguments and check every value, before anything is computed.
+
+    Args:
+        given: Flat dict as :func:`~dfssd.config.parse.parse_arguments` returns it.
+
+    Raises:
+        UserError: Unknown keys, values that Ultralytics or a term would refuse in the middle of a run, or combinations
+            that contradict themselves; all problems at once.
+    """
+    return resolve(given, name_spaces())
+
+
+def name_spaces() -> NameSpaces:
+    """The keys of Ultralytics and of the registered terms."""
+    return NameSpaces(
+        training=set(DEFAULT_CFG_DICT),
+        terms=term_options(),
+        feature_terms={name for name, term in TERMS.items() if issubclass(term, FeatureTerm)},
+        schedules=SCHEDULES,
+        training_problem=_training_problem,
+        term_problem=_term_problem,
+    )
+
+
+def _training_problem(key: str, value: Any) -> str | None:
+    if key == "amp":  # takes more values here: dfssd.hardware
+        return None
+    try:
+        get_cfg(overrides={key: value})
+    except (TypeError, ValueError, SyntaxError) as e:
+        return " ".join(str(e).split())
+    return None
+
+
+def _term_problem(name: str, options: Mapping[str, Any]) -> str | None:
+    """What the constructor of a term says for a small pair of networks."""
+    try:
+        TERMS[name](PairShape((4,), (4,), 16, 2, dict.fromkeys(TAPS, (4,)), dict.fromkeys(TAPS, (4,))), **options)
+    except (TypeError, ValueError) as e:
+        return " ".join(str(e).split())
+    return None

@@ -1,0 +1,118 @@
+"""What the trainings of a run need beyond Ultralytics' own arguments.
+
+The settings of a stage lie beside its folder (``train/student.yaml`` for ``train/student/``): Ultralytics rebuilds
+trainers from their class and its own arguments alone, on resume and in every process of a multi-GPU run, so ours travel
+by a file. No field has a default; those of the configuration are in ``cfg/default.yaml`` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from dfssd.config import read_yaml
+from dfssd.config.sections import MaskTraining, PseudoLabels
+from dfssd.files import write_yaml
+
+_Settings = TypeVar("_Settings", bound="StageSettings")
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What any training needs.
+
+    Attributes:
+        batches_per_epoch: Length of an epoch [batches].
+        unlabeled_share: Share of unlabeled images in each batch, [0, 1).
+        cpu_bf16: Run the forward passes under bf16 autocast on the CPU.
+        unlabeled: List file of the unlabeled images; empty without any.
+        freeze_bn: Keep the running statistics of the batch normalizations.
+    """
+
+    batches_per_epoch: int
+    unlabeled_share: float
+    cpu_bf16: bool
+    unlabeled: str
+    freeze_bn: bool
+
+    @classmethod
+    def labels_alone(cls, batches_per_epoch: int, *, cpu_bf16: bool) -> StageSettings:
+        """Settings of a teacher or a baseline: no unlabeled images, every layer learns."""
+        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, "", False)
+
+    @staticmethod
+    def path(stage_dir: str | Path) -> Path:
+        """Where the settings of the stage in ``stage_dir`` lie."""
+        stage_dir = Path(stage_dir)
+        return stage_dir.with_name(f"{stage_dir.name}.yaml")
+
+    def write(self, stage_dir: str | Path) -> None:
+        """Write the settings beside ``stage_dir``."""
+        write_yaml(self.path(stage_dir), _plain(asdict(self)))
+
+    @classmethod
+    def read(cls: type[_Settings], stage_dir: str | Path) -> _Settings:
+        """Read the settings of the stage in ``stage_dir``."""
+        return TypeAdapter(cls).validate_python(read_yaml(cls.path(stage_dir)))
+
+
+@dataclass(frozen=True)
+class StudentSettings(StageSettings):
+    """What the training of a detector on labeled and unlabeled images under a teacher needs.
+
+    Attributes:
+        pseudo: Folder of the pseudo-labels made before the training; empty without any.
+        labels: How boxes of unlabeled images become labels, for those found during the training.
+        keep_thresholds: Start the class thresholds from those of ``pseudo``.
+        strong_view: Strength of the student's view of unlabeled images, [0, 1].
+        teacher: Checkpoint of the frozen teacher; empty: the teacher is the moving average of the student.
+        layers: Layers whose outputs the feature terms compare; empty: the inputs of the detection head.
+        terms: Active terms with their options.
+        balance: The weights of the terms follow from their gradients.
+        new_only: Labels cover the new classes only: those that the teacher does not know.
+        unsup_weight: Weight of the YOLO loss on pseudo-labeled images.
+        unsup_schedule: Schedule of that weight.
+        selftest_steps: Batches in which every term is checked for signal.
+        guard: Validation mAP50-95 of the baseline by epoch; empty without guard.
+        guard_patience: Epochs below the baseline before the guard acts.
+    """
+
+    pseudo: str
+    labels: PseudoLabels
+    keep_thresholds: bool
+    strong_view: float
+    teacher: str
+    layers: tuple[int, ...]
+    terms: dict[str, dict[str, Any]]
+    balance: bool
+    new_only: bool
+    unsup_weight: float
+    unsup_schedule: str
+    selftest_steps: int
+    guard: tuple[float, ...]
+    guard_patience: int
+
+
+@dataclass(frozen=True)
+class SegmentationSettings(StageSettings):
+    """What the training of a mask network needs.
+
+    Attributes:
+        teacher: Checkpoint of the teacher; empty without one.
+        seg: Losses, views and learning rate; ``kd`` is 0 where no teacher takes part.
+        selftest_steps: Batches in which every loss is checked for signal.
+    """
+
+    teacher: str
+    seg: MaskTraining
+    selftest_steps: int
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

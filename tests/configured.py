@@ -1,0 +1,88 @@
+"""Things that the package builds from a configuration, for tests: the defaults of ``cfg/default.yaml``, and changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from dfssd.config import Config, defaults
+from dfssd.distillation.pair import DistillationPair
+from dfssd.segmentation.losses import SegmentationLoss
+from dfssd.segmentation.views import Views
+from dfssd.trainers.settings import SegmentationSettings, StudentSettings
+
+DEFAULTS = Config(own=defaults(), terms={}, train={})
+
+
+def student_settings(**changes: Any) -> StudentSettings:
+    """Settings of a student without teacher and unlabeled images, its terms unscheduled, with ``changes``.
+
+    Keys of the section ``pseudo`` are fields of ``labels``.
+    """
+    rule = {key: changes.pop(key) for key in DEFAULTS.section("pseudo") if key in changes}
+    plain = StudentSettings(
+        batches_per_epoch=1,
+        unlabeled_share=0.0,
+        cpu_bf16=False,
+        unlabeled="",
+        freeze_bn=False,
+        pseudo="",
+        labels=replace(DEFAULTS.pseudo, **{"weigh": False, **rule}),
+        keep_thresholds=True,
+        strong_view=0.0,
+        teacher="",
+        layers=(),
+        terms={},
+        balance=False,
+        new_only=False,
+        unsup_weight=1.0,
+        unsup_schedule="constant",
+        selftest_steps=3,
+        guard=(),
+        guard_patience=5,
+    )
+    return replace(plain, **changes)
+
+
+def segmentation_settings(**changes: Any) -> SegmentationSettings:
+    """Settings of a mask network trained on its labels alone, with ``changes``, also of the section ``seg``."""
+    seg = {key: changes.pop(key) for key in DEFAULTS.section("seg") if key in changes}
+    plain = SegmentationSettings(
+        batches_per_epoch=1,
+        unlabeled_share=0.0,
+        cpu_bf16=False,
+        unlabeled="",
+        freeze_bn=False,
+        teacher="",
+        seg=replace(DEFAULTS.seg, **{"kd": 0.0, **seg}),
+        selftest_steps=3,
+    )
+    return replace(plain, **changes)
+
+
+def segmentation_loss(**changes: float) -> SegmentationLoss:
+    """The default loss of mask networks, with ``changes``."""
+    seg = DEFAULTS.seg
+    values = {name: getattr(seg, name) for name in ("ce", "dice", "boundary", "kd", "tau")}
+    return SegmentationLoss(**{**values, **changes})
+
+
+def views(**changes: Any) -> Views:
+    """The default views of mask networks, with ``changes``."""
+    return Views(**{"symmetries": DEFAULTS.seg.symmetries, "jitter": DEFAULTS.seg.jitter, **changes})
+
+
+def pair(teacher: nn.Module, student: nn.Module, **changes: Any) -> DistillationPair:
+    """A pair that compares the inputs of the heads, pseudo boxes as good as true ones, with ``changes``."""
+    values: dict[str, Any] = {
+        "layers": (),
+        "unsup_weight": 1.0,
+        "unsup_schedule": "constant",
+        "labeler": None,
+        "weigh_boxes": False,
+        "balance": False,
+        "new_only": False,
+    }
+    return DistillationPair(teacher, student, **{**values, **changes})
