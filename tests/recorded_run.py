@@ -16,7 +16,7 @@ NAMES = ("inclusions", "dents", "oil spots", "pits", "punching", "linear", "macu
 def measured(level: float, instances: int = 24) -> dict[str, Any]:
     """A section of ``test``: ``level`` is the mAP50-95; the last class is absent from the split."""
     recall = np.linspace(0, 1, 101)
-    per_class = {
+    per_class: dict[str, dict[str, float | None]] = {
         name: {
             "ap50": min(1.0, 1.6 * (level + 0.03 * place)),
             "ap50_95": level + 0.03 * (place - 2.5),

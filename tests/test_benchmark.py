@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -65,7 +66,10 @@ class FakeTrain:
             (folder / "run.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))
         command = "python train.py " + shlex.join(words)
         run = {"command": command, "device": "cpu", "dfssd": "0.1", "ultralytics": "8", "torch": "2", "git": "abc"}
-        results = {"run": {**run, "machine": "Linux x86_64"}, "stages": [{"name": "prepare", "status": "done"}]}
+        results: dict[str, Any] = {
+            "run": {**run, "machine": "Linux x86_64"},
+            "stages": [{"name": "prepare", "status": "done"}],
+        }
         (folder / "results.json").write_text(json.dumps(results))
         if cell in self.die:
             raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,8 @@ import yaml
 from ultralytics import YOLO
 
 from dfssd.cli import main
+from dfssd.config import defaults
+from dfssd.distillation.terms import term_options
 from tests.conftest import write_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,11 +68,18 @@ def fails(capsys, *words: str) -> str:
     return message
 
 
-def test_help_lists_keys_terms_and_defaults(capsys) -> None:
+def test_help_lists_keys_terms_and_defaults(capsys, monkeypatch) -> None:
+    """One line for each key and each option of a term, with its name and its default in columns."""
+    monkeypatch.setenv("COLUMNS", "300")
     assert main(["--help"]) == 0
-    shown = capsys.readouterr().out
-    for expected in ("unlabeled_ratio", "hwjs.tau", "response_cls", "pseudo.tau0", "0.5"):
-        assert expected in shown
+    rows = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    shown = {columns[0]: yaml.safe_load(columns[1]) for columns in rows if len(columns) > 1}
+    expected = defaults()
+    for name, options in term_options().items():
+        assert name in shown
+        expected |= {f"{name}.{option}": default for option, default in options.items()}
+    assert {key: shown.get(key, "missing") for key in expected} == expected
+    assert shown["pseudo.tau0"] == 0.2 and shown["drd_pixel.graphs"] == "fixed"
 
 
 def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:

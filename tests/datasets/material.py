@@ -66,7 +66,8 @@ def coco_json(
 ) -> str:
     """COCO text for {file name: [(category id, [x, y, w, h] px)]}; category ids have gaps, as in COCO itself."""
     categories = categories or {3: "pit", 7: "scratch"}
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for i, (name, boxes) in enumerate(files.items(), 1):
         images.append({"id": i, "file_name": name, "width": 64, "height": 48})
         for category, box in boxes:

@@ -25,6 +25,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self):
         self.server.requests.append((self.path, self.headers.get("Range")))
         if self.path == "/record":

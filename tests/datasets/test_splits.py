@@ -68,7 +68,7 @@ def test_copies_stay_on_one_side(skewed):
     groups = [int(g) for g in rng.integers(0, 500, 1000)]
     split = split_of(skewed, groups)
     part = {path: name for name in LISTS for path in getattr(split, name)}
-    homes = {}
+    homes: dict[int, set[str]] = {}
     for i, group in zip(skewed.items, groups):
         homes.setdefault(group, set()).add(part[i.image])
     assert all(len(home) == 1 for home in homes.values())
@@ -194,8 +194,10 @@ def test_a_split_can_be_given_back_even_from_another_machine(skewed, tmp_path):
 
 def test_names_that_repeat_in_two_folders_are_told_apart_by_the_folder(tmp_path):
     items = [item(i % 10, [i % 4], folder=f"images/{'train' if i < 10 else 'test'}") for i in range(20)]
-    parts = [[i.image for i in items[a:b]] for a, b in ((0, 8), (8, 10), (10, 15), (15, 20))]
-    split = Split(*map(tuple, parts), duplicates=((items[0].image, items[10].image),))
+    labeled, unlabeled, val, test = (
+        tuple(i.image for i in items[a:b]) for a, b in ((0, 8), (8, 10), (10, 15), (15, 20))
+    )
+    split = Split(labeled, unlabeled, val, test, duplicates=((items[0].image, items[10].image),))
     write_split(split, dataset(*items), tmp_path)
     moved = [Item(Path("/other", *i.image.parts[2:]), i.boxes, i.split) for i in items]
     again = read_split(tmp_path, dataset(*moved))

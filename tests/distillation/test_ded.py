@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from dfssd.distillation.terms.ded import decoupled, gaussian_matrix, ssim, struc
 from dfssd.distillation.terms.regions import attention, box_masks
 
 
-def batch(*boxes: tuple[int, float, float, float, float], ignore: list[list[float]] = ()) -> dict:
+def batch(*boxes: tuple[int, float, float, float, float], ignore: Sequence[Sequence[float]] = ()) -> dict:
     """Boxes as (image, x, y, w, h); ignore boxes lie in image 0."""
     return {
         "bboxes": torch.tensor([b[1:] for b in boxes], dtype=torch.float32).reshape(-1, 4),

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from dfssd.distillation.terms import TERMS
 from dfssd.distillation.terms.drd import (
     PixelGraph,
+    PixelRelation,
     instance_relation,
     instances,
     largest_per_image,
@@ -119,14 +119,14 @@ def test_graph_by_hand() -> None:
 def test_resampled_graphs_change_with_every_batch_and_fixed_ones_do_not() -> None:
     student, teacher = make_outputs(False, 1), make_outputs(True, 2)
     for graphs, same in (("fixed", True), ("resample", False)):
-        term = TERMS["drd_pixel"](SHAPE, graphs=graphs)
+        term = PixelRelation(SHAPE, graphs=graphs)
         torch.manual_seed(0)
         first, second = (value_of(term, student, teacher).item() for _ in range(2))
         assert (first == second) is same
 
 
 def test_graphs_are_saved_with_the_adapters() -> None:
-    term, other = TERMS["drd_pixel"](SHAPE, seed=1), TERMS["drd_pixel"](SHAPE, seed=2)
+    term, other = PixelRelation(SHAPE, seed=1), PixelRelation(SHAPE, seed=2)
     student, teacher = make_outputs(False, 1), make_outputs(True, 2)
     assert value_of(term, student, teacher) != value_of(other, student, teacher)
     other.load_state_dict(term.state_dict())

@@ -12,7 +12,7 @@ from dfssd.distillation.terms import TERMS, PairShape
 from dfssd.distillation.terms.cwd import channel_kl
 from dfssd.distillation.terms.fgd import attention_distance
 from dfssd.distillation.terms.ld import ld_regions, localisation
-from dfssd.distillation.terms.mgd import mse
+from dfssd.distillation.terms.mgd import MaskedGenerative, mse
 from dfssd.distillation.terms.mimic import normalised_mse
 from dfssd.distillation.terms.pkd import pearson
 from dfssd.distillation.terms.regions import anchor_boxes
@@ -62,11 +62,11 @@ def test_mimic_of_the_channel_means_is_one() -> None:
 
 def test_mgd_hides_places_from_the_student_only() -> None:
     torch.manual_seed(0)
-    term = TERMS["mgd"](PairShape((4,), (4,), 16, 3), masked=0.99999)
+    term = MaskedGenerative(PairShape((4,), (4,), 16, 3), masked=0.99999)
     student, teacher = maps(1, 1, 4, 4, 4).float(), maps(2, 1, 4, 4, 4).float()
     blind = mse(term.generators[0](torch.zeros_like(student)), teacher)
     assert term.compare(0, student, teacher, {}).item() == pytest.approx(blind.item())
-    open_eyed = TERMS["mgd"](PairShape((4,), (4,), 16, 3), masked=0.0)
+    open_eyed = MaskedGenerative(PairShape((4,), (4,), 16, 3), masked=0.0)
     assert open_eyed.compare(0, student, teacher, {}) == mse(open_eyed.generators[0](student), teacher)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def make_pair(**changes) -> DistillationPair:
     return pair.train()
 
 
-def make_batch(labeled: list[bool], *, ignore: list[tuple[int, list[float]]] = ()) -> dict:
+def make_batch(labeled: list[bool], *, ignore: Sequence[tuple[int, list[float]]] = ()) -> dict:
     n = len(labeled)
     torch.manual_seed(0)
     return {

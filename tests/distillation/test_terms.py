@@ -145,7 +145,7 @@ def test_meanings_are_one_sentence_each():
 @pytest.mark.parametrize("name", TERMS)
 def test_unknown_option_fails(name):
     with pytest.raises(TypeError, match="bogus"):
-        TERMS[name](SHAPE, bogus=1)
+        TERMS[name](SHAPE, **{"bogus": 1})
 
 
 def test_value_is_a_finite_scalar_in_fp32(term):

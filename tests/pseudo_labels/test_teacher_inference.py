@@ -55,7 +55,7 @@ def images(tmp_path_factory) -> list[Path]:
     """Seven images of different shapes, in names that must be taken literally and in an order that is not sorted."""
     folder = tmp_path_factory.mktemp("data") / "images with spaces"
     rng = np.random.default_rng(0)
-    paths = []
+    paths: list[Path] = []
     for name, (h, w) in {
         "z.jpg": (40, 80), "a*b [1].png": (64, 64), "m 2.jpg": (90, 50), "ü.png": (33, 65),
         "b.jpg": (64, 64), "a.jpg": (128, 32), "y.jpg": (48, 48),

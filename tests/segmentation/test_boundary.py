@@ -19,9 +19,9 @@ def slow_maps(mask: np.ndarray, nc: int) -> np.ndarray:
             continue
         for p in pixels:
             if mask[p] == c:
-                maps[(c - 1, *p)] = 1 - min(np.hypot(p[0] - q[0], p[1] - q[1]) for q in outside)
+                maps[c - 1][p] = 1 - min(np.hypot(p[0] - q[0], p[1] - q[1]) for q in outside)
             elif mask[p] != IGNORE:
-                maps[(c - 1, *p)] = min(np.hypot(p[0] - q[0], p[1] - q[1]) for q in inside)
+                maps[c - 1][p] = min(np.hypot(p[0] - q[0], p[1] - q[1]) for q in inside)
     return maps
 
 

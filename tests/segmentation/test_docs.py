@@ -31,7 +31,7 @@ def test_yaml_of_masks_with_0_and_255(tmp_path: Path) -> None:
     (tmp_path / "my_masks.yaml").write_text(re.sub("^    ", "", block, flags=re.M), encoding="utf-8")
     dataset = load_masks(str(tmp_path / "my_masks.yaml"), tmp_path / "sets")
     assert dataset.names == ("background", "scratch")
-    assert sorted(item.split for item in dataset.items) == ["train"] * 3 + ["unlabeled"] * 2 + ["val"]
+    assert sorted(str(item.split) for item in dataset.items) == ["train"] * 3 + ["unlabeled"] * 2 + ["val"]
     assert all(item.classes == {1: 25} for item in dataset.items if item.known)
 
 
@@ -45,7 +45,7 @@ def test_script_for_the_onnx_file_answers_as_ultralytics_does(tmp_path: Path, mo
     torch.save({"model": model.eval(), "train_args": {"task": "semantic", "imgsz": 200}}, tmp_path / "student.pt")
     YOLO(tmp_path / "student.pt", task="semantic").export(format="onnx", imgsz=200)
     photo = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 255, (150, 300, 3)).astype(np.uint8), (0, 0), 4)
-    cv2.imwrite(str(tmp_path / "photo.png"), cv2.normalize(photo, None, 0, 255, cv2.NORM_MINMAX))
+    cv2.imwrite(str(tmp_path / "photo.png"), cv2.normalize(photo, np.empty_like(photo), 0, 255, cv2.NORM_MINMAX))
     monkeypatch.chdir(tmp_path)
     made: dict = {}
     exec(compile(code, "docs/segmentation.md", "exec"), made)

@@ -24,7 +24,12 @@ def sets(tmp_path):
 
 
 def described(root, **entries):
-    content = {"path": str(root), "train": "images/training", "test": "images/test", "masks_dir": "annotations"}
+    content: dict[str, object] = {
+        "path": str(root),
+        "train": "images/training",
+        "test": "images/test",
+        "masks_dir": "annotations",
+    }
     content |= {"names": dict(enumerate(NEU_NAMES)), **entries}
     file = root.parent / "neu.yaml"
     file.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))

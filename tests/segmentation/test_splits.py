@@ -33,7 +33,7 @@ def twofold():
 def sides(split, dataset, groups):
     """Lists in which each group occurs."""
     home = {path: name for name in LISTS for path in getattr(split, name)}
-    found = {}
+    found: dict[int, set[str]] = {}
     for known, group in zip(dataset.items, groups):
         found.setdefault(group, set()).add(home[known.image])
     return list(found.values())

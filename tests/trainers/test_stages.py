@@ -349,15 +349,17 @@ def test_guard_switches_the_teacher_off_and_stays_off_after_a_resume(
 ) -> None:
     stage = tmp_path / "train" / "student"
     student_settings(pseudo, teacher_file, guard=(0.9,) * 5, guard_patience=1, mode="online").write(stage)
-    words = overrides(squares, stage, epochs=5, workers=workers)
+    words = overrides(squares, stage, epochs=5)
     monkeypatch.setattr(Watched, "dies", 3)
     first = Watched(overrides=words)
+    first.args.workers = workers  # Ultralytics takes none on a CPU
     with pytest.raises(KeyboardInterrupt):
         first.train()
     assert [sum(flags) for flags in first.labelled] == [2] * 6 + [4] * 3, "mixed until the second verdict"
     assert [e["factor"] for e in first.guard.events] == [0.25, 0.0]
     monkeypatch.setattr(Watched, "dies", 99)
     second = Watched(overrides={**words, "resume": str(stage / "weights" / "last.pt")})
+    second.args.workers = workers
     second.train()
     assert [sum(flags) for flags in second.labelled] == [4] * 6
     distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_training_killed_and_resumed(squares, pseudo, teacher_file, tmp_path, mo
     monkeypatch.setattr(Mortal, "dies", 99)
     last = stage / "weights" / "last.pt"
     second = Mortal(overrides=overrides(squares, stage, epochs=4, resume=str(last)))
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def look(trainer: StudentTrainer) -> None:
         seen["norms"] = dict(trainer.pair.balance.norms)
