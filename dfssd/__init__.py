@@ -1,17 +1,12 @@
 """dfssd: from labelled and unlabelled images to a small distilled YOLO detector.
 
-The command line (``python train.py``, :mod:`dfssd.cli`) is the main face; :mod:`dfssd.pipeline` is the story it tells.
+From Python: :func:`train`, :func:`read_run` and :class:`UserError`. The command line is :mod:`dfssd.cli`,
+:mod:`dfssd.pipeline` is the story that both tell. Importing this package imports nothing large and changes nothing in
+the process.
 """
 
-import os
+from dfssd.api import Run, read_run, train
+from dfssd.errors import UserError
 
-import psutil
-
+__all__ = ["Run", "UserError", "read_run", "train"]
 __version__ = "0.1.0"
-
-# Both must be set before Ultralytics is imported. It installs missing packages at run time unless told not to
-# (requirements.txt is the only thing that installs here), and it limits torch to one thread unless a number is given,
-# which on a CPU halves the speed of a training even on two cores.
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-_allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-os.environ.setdefault("OMP_NUM_THREADS", str(min(psutil.cpu_count(logical=False) or _allowed, _allowed)))

@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dfssd import __version__
 from dfssd.config import TERM_OPTIONS, Config, help_lines, parse_arguments
-from dfssd.errors import UserError
+from dfssd.errors import UserError, report_problems
 
 
-def print_help() -> None:
-    """Show usage, our keys with defaults and meaning, and the terms with their options."""
+def print_help(program: str) -> None:
+    """Show usage of ``program``, our keys with defaults and meaning, and the terms with their options."""
     from rich.console import Console
     from rich.table import Table
 
     from dfssd.distillation.terms import term_meanings, term_options
 
     console = Console()
-    console.print("usage: python train.py key=value ...   (or --key value; every Ultralytics training key works too)\n")
-    console.print(
-        "  python train.py data=demo teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False
-    )
-    console.print(
-        "  python train.py data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1\n", markup=False
-    )
+    console.print(f"usage: {program} key=value ...   (or --key value; every Ultralytics training key works too)\n")
+    console.print(f"  {program} data=demo teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False)
+    console.print(f"  {program} data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1\n", markup=False)
     keys = Table("key", "default", "meaning", box=None, pad_edge=False)
     for row in help_lines():
         keys.add_row(*row)
@@ -43,41 +40,51 @@ def print_help() -> None:
     console.print(f"\nOptions of every term: {', '.join(TERM_OPTIONS)}. Results are documented in docs/results.md.")
 
 
-def _run_steps(config: Config, command: str) -> int:
+def command_line(program: str, values: Mapping[str, Any]) -> str:
+    """The line that one would type to set these keys."""
+    return f"{program} " + shlex.join(f"{key}={'none' if value is None else value}" for key, value in values.items())
+
+
+def _run_steps(config: Config, program: str, command: str) -> int:
     """The class-incremental protocol, each of its runs as if it had been typed."""
     from dfssd.incremental.protocol import run_protocol
     from dfssd.pipeline import run
     from dfssd.runs.configure import configure
 
     def one(values: dict[str, Any]) -> None:
-        words = [f"{key}={'none' if value is None else value}" for key, value in values.items()]
-        run(configure(values), command="python train.py " + shlex.join(words))
+        run(configure(values), command=command_line(program, values))
 
     return 0 if run_protocol(config, command, one, configure) else 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        argv: The words after the program; None takes those of this process.
+        program: What was typed before them, for usage and record.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     given: dict[str, Any] = {}
     try:
         if not words or {"-h", "--help", "help"} & set(words):
-            print_help()
+            print_help(program)
+            return 0
+        if "--version" in words:
+            print(f"dfssd {__version__}")
             return 0
         given = parse_arguments(words)
         from dfssd.runs.configure import configure
 
         config = configure(given)
-        command = "python train.py " + shlex.join(words)
+        command = f"{program} {shlex.join(words)}"
         from dfssd.pipeline import run
 
         if config["steps"] is not None:
-            return _run_steps(config, command)
+            return _run_steps(config, program, command)
         return 0 if run(config, command=command) else 2
     except UserError as e:
-        for problem in e.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
+        return report_problems(e)
     except KeyboardInterrupt:
         again = "" if "steps" in given else " with resume=<run folder>"
         print(f"\ninterrupted; the same line{again} goes on from here", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 class UserError(Exception):
     """Bad input, or a situation that the user can change: reported without traceback, exit code 2.
@@ -19,3 +21,10 @@ class UserError(Exception):
     def __str__(self) -> str:
         """The lines of all problems."""
         return "\n".join(self.problems)
+
+
+def report_problems(error: UserError) -> int:
+    """Print each problem as one line on the standard error stream; return the exit code of bad input."""
+    for problem in error.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 2

@@ -83,7 +83,7 @@ def check_room(device: str) -> None:
 
 
 def use_all_cores() -> None:
-    """Let torch compute on ``OMP_NUM_THREADS`` cores: all of them, unless the user set it (:mod:`dfssd`).
+    """Let torch compute on ``OMP_NUM_THREADS`` cores: all of them, unless the user set it (:mod:`dfssd.process`).
 
     Ultralytics leaves one core free whenever it selects the CPU, for loader workers that it does not start there: on
     two cores that halves the speed of a training.

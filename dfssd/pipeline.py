@@ -37,17 +37,19 @@ from dfssd.trainers.student import StudentTrainer
 
 
 def run(config: Config, command: str) -> bool:
-    """Run or resume the whole recipe.
+    """Run or resume the whole recipe: :func:`open_run`, then :func:`run_stages`."""
+    return run_stages(open_run(config, command))
+
+
+def open_run(config: Config, command: str) -> StagedRun:
+    """Make the folder of a new run, or open that of ``resume=``; no stage runs yet.
 
     Args:
         config: Resolved configuration.
         command: The command line, for the record.
 
-    Returns:
-        Whether every check passed; False when the exported model is outside its tolerance.
-
     Raises:
-        UserError: Bad input; what was finished before stays in the run folder.
+        UserError: Bad input; nothing is left behind.
     """
     resuming = config["resume"] not in {False, None}
     if resuming:
@@ -56,20 +58,28 @@ def run(config: Config, command: str) -> bool:
         _check_before_start(config)
         folder = RunFolder.create(config, command)
     print(f"[dfssd] run folder {folder.path}")
-    try:
-        with told_plainly(folder.path):
-            return _staged_run(folder, config).run()
-    except UserError:
-        folder.discard_if_empty()
-        raise
-
-
-def _staged_run(folder: RunFolder, config: Config) -> StagedRun:
     if config["task"] == "detect":
         return DetectionRun(folder, config)
     from dfssd.segmentation.pipeline import SegmentationRun
 
     return SegmentationRun(folder, config)
+
+
+def run_stages(run: StagedRun) -> bool:
+    """Run all stages that are not finished yet.
+
+    Returns:
+        Whether every check passed; False when the exported model is outside its tolerance.
+
+    Raises:
+        UserError: Bad input; what was finished before stays in the run folder.
+    """
+    try:
+        with told_plainly(run.folder.path):
+            return run.run()
+    except UserError:
+        run.folder.discard_if_empty()
+        raise
 
 
 def _check_before_start(config: Config) -> None:

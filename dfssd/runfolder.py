@@ -13,9 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dfssd import __version__
+from dfssd import __version__, resources
 from dfssd.config import RESUMABLE, Config, differences, flat_settings, read_yaml
-from dfssd.config.resolve import ROOT
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_yaml
 
@@ -175,22 +174,22 @@ def _made(path: Path) -> bool:
 
 
 def git_commit() -> str | None:
-    """Commit of this checkout, with ``+changes`` if files differ from it; None outside a checkout.
+    """Commit of the code that runs, with ``+changes`` if files differ from it; None outside a checkout.
 
-    Tables in ``benchmarks/`` do not count: a grid writes them while it runs.
+    An installed package has none, even where its folder lies inside somebody's repository, and neither has an unpacked
+    archive. Tables in ``benchmarks/`` do not count as changes: a grid writes them while it runs.
     """
+    root = resources.source_tree()
+    if root is None:
+        return None
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        git = ["git", "-C", str(ROOT)]
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        ).stdout
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "--", ".", ":!benchmarks"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout
+        git("ls-files", "--error-unmatch", "--", "pyproject.toml")  # fails where another repository surrounds us
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".", ":!benchmarks")
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.strip() + ("+changes" if dirty.strip() else "")
+    return commit + ("+changes" if changes else "")

@@ -417,7 +417,7 @@ def test_help_and_script(capsys):
 def test_process_gets_the_arguments_and_its_output_is_kept(tmp_path, monkeypatch):
     script = "import sys; print(sys.argv[1:]); print('oh', file=sys.stderr); sys.exit(3)"
     (tmp_path / "train.py").write_text(script)
-    monkeypatch.setattr(running, "ROOT", tmp_path)
+    monkeypatch.setattr(running, "COMMAND", [sys.executable, str(tmp_path / "train.py")])
     log = tmp_path / "a.log"
     assert run_train(["data=x y.zip", "epochs=1"], log) == 3
     assert run_train(["again=1"], log) == 3
@@ -426,9 +426,17 @@ def test_process_gets_the_arguments_and_its_output_is_kept(tmp_path, monkeypatch
     assert set(json.loads((tmp_path / "a.json").read_text())) == {"pid", "created"}
 
 
+def test_run_is_the_command_line_wherever_the_grid_is_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    log = tmp_path / "a.log"
+    assert run_train(["epoch=3"], log) == 2
+    assert log.read_text() == "error: unknown key 'epoch'; did you mean 'epochs'?\n"
+
+
 def test_process_ends_with_the_grid(tmp_path, monkeypatch):
     (tmp_path / "train.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(running, "ROOT", tmp_path)
+    monkeypatch.setattr(running, "COMMAND", [sys.executable, str(tmp_path / "train.py")])
     started: list[psutil.Process] = []
 
     def interrupt(path, state) -> None:

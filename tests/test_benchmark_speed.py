@@ -1,31 +1,26 @@
 from __future__ import annotations
 
 import json
-import runpy
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dfssd.benchmark import speed
+
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark_speed.py"
 
 
-@pytest.fixture
-def speed(monkeypatch):
-    """The names of the script."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
-
-
-def configure(speed, **given):
+def configure(**given):
     from dfssd.runs.configure import configure
 
     return configure({**speed.DEFAULTS, "imgsz": 64, "batch": 4, "device": "cpu", **given})
 
 
-def test_it_measures_and_writes(speed, tmp_path, capsys):
+def test_it_measures_and_writes(tmp_path, capsys):
     out = tmp_path / "speed.json"
     assert speed.main(["imgsz=64", "batch=2", "rounds=1", "device=cpu", "amp=bf16", f"out={out}"]) == 0
     result = json.loads(out.read_text())
@@ -39,18 +34,17 @@ def test_it_measures_and_writes(speed, tmp_path, capsys):
     assert str(Path.home()) not in out.read_text() and str(tmp_path) not in said
 
 
-def test_steps_train_the_student_and_leave_the_teacher_alone(speed, monkeypatch):
+def test_steps_train_the_student_and_leave_the_teacher_alone(monkeypatch):
     """What is timed is real training: every step changes its student, and no teacher."""
     seen = {}
-    namespace = speed.steps.__globals__
-    plain = namespace["training_step"]
+    plain = speed.training_step
 
     def watched(model, *args):
         seen[type(model).__name__] = model
         return plain(model, *args)
 
-    monkeypatch.setitem(namespace, "training_step", watched)
-    todo = speed.steps(configure(speed))
+    monkeypatch.setattr(speed, "training_step", watched)
+    todo = speed.steps(configure())
     for name, kind in (
         ("student", "DetectionModel"),
         ("ultralytics", "DistillationModel"),
@@ -69,12 +63,12 @@ def test_steps_train_the_student_and_leave_the_teacher_alone(speed, monkeypatch)
             assert not teacher.training
 
 
-def test_recipe_reaches_the_pair(speed):
-    config = configure(speed, **{"hwjs.weight": 0, "pseudo": "online"})
+def test_recipe_reaches_the_pair():
+    config = configure(**{"hwjs.weight": 0, "pseudo": "online"})
     teacher, student = (speed.network("yolov8n.yaml", speed_args(config)) for _ in range(2))
     pair = speed.build_pair(config, teacher, student)
     assert set(pair.projector) == {"response_cls", "response_dfl"} and pair.labeler is not None
-    assert speed.build_pair(configure(speed), teacher, student).labeler is None
+    assert speed.build_pair(configure(), teacher, student).labeler is None
 
 
 def speed_args(config):
@@ -83,8 +77,8 @@ def speed_args(config):
     return get_cfg(overrides={"imgsz": config.train["imgsz"]})
 
 
-def test_random_teacher_marks_boxes(speed):
-    teacher = speed.network("yolov8n.yaml", speed_args(configure(speed)))
+def test_random_teacher_marks_boxes():
+    teacher = speed.network("yolov8n.yaml", speed_args(configure()))
     image = torch.rand(3, 3, 64, 64)
     speed.mark_boxes(teacher, image, 0.1)
     with torch.no_grad():
@@ -92,7 +86,7 @@ def test_random_teacher_marks_boxes(speed):
     assert (scores >= 0.1 - 1e-6).sum() == pytest.approx(3 * speed.MARKED, abs=2)
 
 
-def test_batch_is_that_of_the_trainers(speed):
+def test_batch_is_that_of_the_trainers():
     batch = speed.synthetic_batch(8, 64, 6, weak=True, device="cpu", nc=7)
     assert batch["labeled"].tolist() == [True] * 2 + [False] * 6
     assert len(batch["weak_img"]) == 6 and len(batch["ignore_bboxes"]) == 6 * speed.IGNORED
@@ -105,15 +99,15 @@ def test_batch_is_that_of_the_trainers(speed):
     assert torch.equal(batch["img"], again["img"]) and "weak_img" not in again
 
 
-def test_order_turns_and_warm_up_is_not_counted(speed):
+def test_order_turns_and_warm_up_is_not_counted():
     called: list[str] = []
-    taken = speed.measure({name: lambda name=name: called.append(name) for name in "abc"}, 3, lambda: None)
+    taken = speed.measure({name: partial(called.append, name) for name in "abc"}, 3, lambda: None)
     assert [len(values) for values in taken.values()] == [3, 3, 3]
     counted = ["".join(called[i : i + 3]) for i in range(0, len(called), 3)][speed.WARM_UP :]
     assert counted == ["abc", "bca", "cab"]
 
 
-def test_ratios_by_hand(speed):
+def test_ratios_by_hand():
     taken = {"student": [10, 20], "teacher forward": [10, 20], "ultralytics": [20, 40], "ours": [21, 44]}
     first, second = speed.ratios(taken).values()
     assert first == {"value": pytest.approx(1.075), "target": 1.10, "met": True}
@@ -123,7 +117,12 @@ def test_ratios_by_hand(speed):
 @pytest.mark.parametrize(
     ("word", "message"), [("rounds=0", "rounds=0"), ("epoch=2", "epoch"), ("hwjs.weigt=1", "hwjs")]
 )
-def test_mistakes_are_one_line(speed, word, message, capsys):
+def test_mistakes_are_one_line(word, message, capsys):
     assert speed.main([word]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_script_runs_from_any_folder(tmp_path):
+    done = subprocess.run([sys.executable, str(SCRIPT), "rounds=0"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "error: rounds=0: must be a whole number >= 1\n"

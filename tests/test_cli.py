@@ -14,6 +14,7 @@ import torch
 import yaml
 from ultralytics import YOLO
 
+import dfssd
 from dfssd.cli import main
 from dfssd.config import defaults
 from dfssd.distillation.terms import term_options
@@ -45,7 +46,8 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_plain_python_without_the_packages_is_told_where_to_find_them(tmp_path: Path) -> None:
-    code = f"import sys, runpy; sys.modules['psutil'] = None; runpy.run_path({str(ROOT / 'train.py')!r})"
+    start = f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
+    code = f"import sys, runpy; sys.modules['psutil'] = None; {start}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ}
     )
@@ -66,6 +68,20 @@ def fails(capsys, *words: str) -> str:
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ")
     return message
+
+
+def test_version(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dfssd {dfssd.__version__}\n"
+
+
+@pytest.mark.parametrize("program", ["dfssd", "python train.py"])
+def test_help_shows_the_command_that_was_used(capsys, program: str) -> None:
+    assert main(["--help"], program) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: {program} key=value")
+    assert shown.count(f"\n  {program} data=") == 2
+    assert ("train.py" in shown) == ("train.py" in program)
 
 
 def test_help_lists_keys_terms_and_defaults(capsys, monkeypatch) -> None:

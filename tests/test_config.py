@@ -81,10 +81,9 @@ def defaults_of_parameters(path: Path) -> dict[str, list[object]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             arguments = [*node.args.posonlyargs, *node.args.args]
-            for a, default in zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults):
-                note(a.arg, default)
-            for a, default in zip(node.args.kwonlyargs, node.args.kw_defaults):
-                note(a.arg, default)
+            positional = zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True)
+            for argument, default in [*positional, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]:
+                note(argument.arg, default)
         if isinstance(node, ast.ClassDef):
             for line in node.body:
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):

@@ -24,9 +24,9 @@ from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
 from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
 from dfssd.config import KEYS, RESUMABLE, differences, flat_settings, parse_arguments, read_yaml
-from dfssd.config.resolve import ROOT
-from dfssd.errors import UserError
+from dfssd.errors import UserError, report_problems
 from dfssd.files import write_json
+from dfssd.process import COMMAND, environment, prepare_process
 from dfssd.tables import minutes, read_json
 
 OWN = {"out": None, "only": None, "table": None, "project": "runs"}
@@ -46,10 +46,11 @@ Train = Callable[[Sequence[str], Path], int]
 
 
 def run_train(words: Sequence[str], log: Path) -> int:
-    """Run ``train.py`` in a process of its own, which is ended when this one is; its output goes to ``log``."""
+    """Run the command line in a process of its own, ended when this one is; its output goes to ``log``."""
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *words],
+            [*COMMAND, *words],
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -210,12 +211,11 @@ def main(argv: Sequence[str], *, train: Train = run_train, check: Callable[[dict
         train: Makes one run.
         check: Raises :class:`UserError` for arguments that ``train.py`` would refuse; None: its own check.
     """
+    prepare_process()  # the runs inherit it
     try:
         return _main(list(argv), train, check)
     except UserError as e:
-        for problem in e.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
+        return report_problems(e)
     except KeyboardInterrupt:
         print("\ninterrupted; the same line goes on from here", file=sys.stderr)
         return 130

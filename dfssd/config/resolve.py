@@ -22,15 +22,15 @@ from typing import Any
 
 import yaml
 
+from dfssd import resources
 from dfssd.config.parse import flatten, nearest
 from dfssd.config.rules import Line, Usable, problems
 from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
 from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
 from dfssd.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_PATH = ROOT / "cfg" / "default.yaml"
-RECIPES = ROOT / "cfg" / "recipes"
+DEFAULT_PATH = resources.folder("cfg") / "default.yaml"
+RECIPES = resources.folder("cfg") / "recipes"
 
 TRAINING_DEFAULTS: Mapping[str, int] = {"imgsz": 640, "batch": 16, "epochs": 100, "seed": 0}
 """Ultralytics' own defaults of the arguments that this package reads itself (tested)."""

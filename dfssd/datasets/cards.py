@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from dfssd import resources
 from dfssd.datasets.records import check_names
 
-CARDS = Path(__file__).resolve().parents[2] / "data"
+CARDS = resources.folder("data")
 
 
 @dataclass(frozen=True)

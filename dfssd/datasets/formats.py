@@ -12,7 +12,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -32,14 +31,12 @@ from dfssd.datasets.importing import (
 )
 from dfssd.datasets.label_files import format_labels, read_label_file
 from dfssd.datasets.layouts import read_folder
+from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet, Item, check_names
 from dfssd.datasets.sources import Source
 from dfssd.datasets.yaml_files import read_dataset_yaml, read_unlabeled
 from dfssd.errors import UserError
 from dfssd.files import write_json
-
-if TYPE_CHECKING:
-    from data.preprocessing import Preprocess
 
 _CONVERSION = 1
 """Raised when the conversion changes, so that older converted folders are not taken for current ones."""

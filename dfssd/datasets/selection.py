@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfssd.config import Config
 from dfssd.datasets.formats import load_dataset
+from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.splits import Split, make_split, read_split
 from dfssd.errors import UserError
@@ -18,8 +19,6 @@ def read_data(config: Config) -> DetectionSet:
     Raises:
         UserError: It cannot be read, or something in it is wrong.
     """
-    from data.preprocessing import Preprocess
-
     unlabeled, names = config["unlabeled"], config["names"]
     return load_dataset(
         config["data"],

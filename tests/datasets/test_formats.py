@@ -6,8 +6,8 @@ import yaml
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
-from data.preprocessing import Preprocess
 from dfssd.datasets.formats import load_dataset
+from dfssd.datasets.preprocessing import Preprocess
 from dfssd.errors import UserError
 from tests.datasets.material import CR7_NAMES, coco_json, cr7, neu, write_label, write_picture, zipped
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dfssd.errors import UserError
+from dfssd.segmentation import boundary_command as boundary
 from dfssd.segmentation.boundary import IGNORE, distance_maps
 from dfssd.segmentation.inspection import MARK, ClassDistances, write_distances
 from dfssd.segmentation.masks import MaskItem, MaskSet
@@ -22,19 +21,12 @@ from tests.segmentation.material import NEU_NAMES, ids, neu_seg, write_mask
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "boundary.py"
 
 
-@pytest.fixture
-def boundary(monkeypatch):
-    """The names of the script."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
-
-
 @pytest.fixture(scope="module")
 def steel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return neu_seg(tmp_path_factory.mktemp("steel") / "NEU-Seg", train=3, test=2)
 
 
-def run(boundary, steel: Path, folder: Path, *words: str) -> int:
+def run(steel: Path, folder: Path, *words: str) -> int:
     return boundary.main([f"data={steel}", f"data_dir={folder / 'sets'}", f"out={folder / 'out'}", *words])
 
 
@@ -52,8 +44,8 @@ def mask_set(folder: Path, masks: list[np.ndarray], names: tuple[str, ...]) -> M
     return MaskSet("plates", names, tuple(items))
 
 
-def test_arrays_are_the_distance_maps(boundary, steel, tmp_path, capsys):
-    assert run(boundary, steel, tmp_path, "pictures=1") == 0
+def test_arrays_are_the_distance_maps(steel, tmp_path, capsys):
+    assert run(steel, tmp_path, "pictures=1") == 0
     names = [f"test/00000{i}" for i in (1, 2)] + [f"train/00000{i}" for i in (1, 2, 3)]
     arrays = {name: np.load(tmp_path / "out" / f"{name}.npy") for name in names}
     for name, maps in arrays.items():
@@ -70,13 +62,13 @@ def test_arrays_are_the_distance_maps(boundary, steel, tmp_path, capsys):
     assert "5 images of NEU-Seg, 1 with a picture" in said
 
 
-def test_limit_and_pictures_are_spread_evenly(boundary, steel, tmp_path):
-    assert run(boundary, steel, tmp_path, "limit=3", "pictures=2") == 0
+def test_limit_and_pictures_are_spread_evenly(steel, tmp_path):
+    assert run(steel, tmp_path, "limit=3", "pictures=2") == 0
     files = written(tmp_path / "out")
     arrays, pictures = ([f for f in files if f.endswith(suffix)] for suffix in (".npy", ".png"))
     assert arrays == ["test/000001.npy", "test/000002.npy", "train/000002.npy"]
     assert pictures == ["test/000001.png", "test/000002.png"]
-    assert run(boundary, steel, tmp_path / "none", "limit=1", "pictures=0") == 0
+    assert run(steel, tmp_path / "none", "limit=1", "pictures=0") == 0
     assert len(written(tmp_path / "none" / "out")) == 1
 
 
@@ -92,13 +84,13 @@ def test_picture_shows_inside_red_and_outside_blue(tmp_path):
     assert ((blue > red + 80) & (green > red + 20))[:, panel].sum() > 100
 
 
-def test_old_files_are_overwritten_whole_and_others_kept(boundary, steel, tmp_path):
-    assert run(boundary, steel, tmp_path, "limit=1", "pictures=1") == 0
+def test_old_files_are_overwritten_whole_and_others_kept(steel, tmp_path):
+    assert run(steel, tmp_path, "limit=1", "pictures=1") == 0
     first, second = (tmp_path / "out" / name for name in written(tmp_path / "out"))
     before = np.load(first)
     for file in (first, second, tmp_path / "out" / "notes.txt"):
         file.write_bytes(b"x" * 100_000)
-    assert run(boundary, steel, tmp_path, "limit=1", "pictures=1") == 0
+    assert run(steel, tmp_path, "limit=1", "pictures=1") == 0
     np.testing.assert_allclose(np.load(first), before, atol=1e-5)  # OpenCV may round the last bit differently
     assert second.stat().st_size != 100_000
     assert written(tmp_path / "out") == [
@@ -145,8 +137,8 @@ def test_many_classes_take_several_rows(tmp_path):
         ("names=[a]", "one class"),
     ],
 )
-def test_mistakes_are_one_line(boundary, steel, tmp_path, word, message, capsys):
-    assert run(boundary, steel, tmp_path, word) == 2
+def test_mistakes_are_one_line(steel, tmp_path, word, message, capsys):
+    assert run(steel, tmp_path, word) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
     assert not (tmp_path / "out").exists()
@@ -155,23 +147,23 @@ def test_mistakes_are_one_line(boundary, steel, tmp_path, word, message, capsys)
 @pytest.mark.parametrize(
     ("words", "message"), [([], "data is missing"), (["data=nowhere.zip"], "data=nowhere.zip does not exist")]
 )
-def test_data_must_be_there(boundary, words, message, capsys):
+def test_data_must_be_there(words, message, capsys):
     assert boundary.main(words) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and message in lines[0]
 
 
 @pytest.mark.parametrize("folder", ["", "images", "annotations", "annotations/training"])
-def test_nothing_is_written_among_other_files(boundary, steel, tmp_path, capsys, folder):
+def test_nothing_is_written_among_other_files(steel, tmp_path, capsys, folder):
     before = {file: (steel / file).read_bytes() for file in written(steel)}
     assert boundary.main([f"data={steel}", f"data_dir={tmp_path}", f"out={steel / folder}"]) == 2
     assert "holds other files, which could be replaced" in capsys.readouterr().err
     assert {file: (steel / file).read_bytes() for file in written(steel)} == before
 
 
-def test_a_file_in_the_way_is_named(boundary, steel, tmp_path, capsys):
+def test_a_file_in_the_way_is_named(steel, tmp_path, capsys):
     (tmp_path / "out").write_text("a file")
-    assert run(boundary, steel, tmp_path) == 2
+    assert run(steel, tmp_path) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "cannot be made a folder" in lines[0]
     assert (tmp_path / "out").read_text() == "a file"
@@ -191,7 +183,7 @@ def test_image_that_vanished_is_named(tmp_path):
         write_distances(dataset, tmp_path / "out")
 
 
-def test_help_names_every_argument(boundary, capsys):
+def test_help_names_every_argument(capsys):
     assert boundary.main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(f"{key}=" in said for key in boundary.DEFAULTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from dfssd.datasets.semi import MixedSampler
-from dfssd.trainers.stage import StageSettings, StageTrainer
+from dfssd.trainers.settings import StageSettings
+from dfssd.trainers.stage import StageTrainer
 from dfssd.trainers.student import StudentTrainer
 from tests.trainers.test_stages import overrides, student_settings
 
@@ -59,7 +61,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
 @pytest.mark.parametrize("freeze_bn", [True, False])
 def test_freeze_bn_keeps_the_running_statistics_to_the_last_bit(squares: Path, tmp_path: Path, freeze_bn: bool) -> None:
     stage = tmp_path / "train" / "baseline"
-    StageSettings(batches_per_epoch=1, freeze_bn=freeze_bn).write(stage)
+    replace(StageSettings.labels_alone(1, cpu_bf16=False), freeze_bn=freeze_bn).write(stage)
     before, after, moved = one_step(StageTrainer(overrides=overrides(squares, stage)))
     assert moved, "this was no training step"
     assert changed(before, after) == ([] if freeze_bn else list(before))
@@ -84,7 +86,7 @@ EPOCHS, BATCHES, BATCH = 3, 3, 4
 def trainer(squares: Path, tmp_path: Path) -> Iterator[StageTrainer]:
     """A trainer with a loader that reads ahead: one worker keeps four batches ready, an epoch has three."""
     stage = tmp_path / "train" / "baseline"
-    StageSettings(batches_per_epoch=BATCHES).write(stage)
+    StageSettings.labels_alone(BATCHES, cpu_bf16=False).write(stage)
     trainer = StageTrainer(overrides=overrides(squares, stage, epochs=EPOCHS, batch=BATCH, mosaic=1.0))
     trainer.args.workers = 1  # Ultralytics takes none on a CPU
     trainer.setup_model()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.preprocessing import Preprocess
+from dfssd.datasets.preprocessing import Preprocess
 from dfssd.errors import UserError
 
 

@@ -1,0 +1,114 @@
+"""dfssd from Python: train as the command line does, and read what a run has recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dfssd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk.
+
+    Attributes:
+        folder: Its folder, absolute.
+        results: Content of its ``results.json`` (docs/results.md).
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the networks: ``student.pt``, ``student.onnx``, ``teacher.pt``, ``baseline.pt``."""
+        return self.folder / "weights"
+
+
+def read_run(path: str | Path) -> Run:
+    """The run in a folder, finished or not.
+
+    Args:
+        path: The run folder, or the ``results.json`` in it.
+
+    Raises:
+        UserError: There is no record, or it cannot be read.
+    """
+    where = Path(path).expanduser()
+    record = where if where.name == "results.json" else where / "results.json"
+    try:
+        results = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise UserError(f"{path} is not a run: no results.json there; give the folder of a run (project/name)") from e
+    except (OSError, ValueError) as e:
+        raise UserError(f"{record} cannot be read: {' '.join(str(e).split())}") from e
+    if not isinstance(results, dict) or "run" not in results or "stages" not in results:
+        raise UserError(f"{record} is not the record of a run")
+    return Run(record.resolve().parent, results)
+
+
+def train(**keys: Any) -> Run:
+    """Run the whole recipe, as ``dfssd key=value ...`` does, and return what it recorded.
+
+    The keys are those of the command line. Keys of a section and options of a term are written as a mapping or with
+    their dotted name; both of these are the same::
+
+        dfssd.train(data="demo", epochs=10, pseudo={"mode": "online"}, hwjs={"weight": 2})
+        dfssd.train(data="demo", epochs=10, **{"pseudo.mode": "online", "hwjs.weight": 2})
+
+    Values are Python's: ``True``, ``None``, ``0.1``, ``"yolov8n.pt"``, a :class:`~pathlib.Path`, or a list. As on the
+    command line, an interrupted run goes on with ``resume=<run folder>``. What Ultralytics and torch read from the
+    environment is set as by the command line (:func:`dfssd.process.prepare_process`), which has its full effect if
+    neither was imported before.
+
+    Args:
+        **keys: Keys and values; ``steps`` is not among them, since the class-incremental protocol is many runs.
+
+    Returns:
+        The run. It has been trained even if its exported model missed the tolerance: ``results["export"]["passed"]``.
+
+    Raises:
+        UserError: Bad input; what was finished before stays in the run folder.
+    """
+    from dfssd.process import prepare_process
+
+    prepare_process()
+    from dfssd.cli import command_line
+    from dfssd.pipeline import open_run, run_stages
+    from dfssd.runs.configure import configure
+
+    given = _flat(keys)
+    if given.get("steps") is not None:
+        raise UserError("steps= is a protocol of many runs: start it with the command line, dfssd steps=...")
+    run = open_run(configure(given), command_line("dfssd", given))
+    run_stages(run)
+    return read_run(run.folder.path)
+
+
+def _flat(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections as dotted keys, our own names for aliases, and values as the command line would deliver them."""
+    from dfssd.config import ALIASES, flatten
+
+    given: dict[str, Any] = {}
+    for name, value in keys.items():
+        pairs = flatten(value, f"{name}.") if isinstance(value, Mapping) else {ALIASES.get(name, name): value}
+        for key, one in pairs.items():
+            if key in given:
+                raise UserError(f"{key} is given twice: keep one")
+            given[key] = _plain(key, one)
+    return given
+
+
+def _plain(key: str, value: Any) -> Any:
+    """``value`` as a configuration file can hold it."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(key, item) for item in value]
+    raise UserError(f"{key}={value!r}: a value is a number, a text, a path, true, false, none, or a list of these")

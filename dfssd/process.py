@@ -1,0 +1,37 @@
+"""The process that a command runs in: what must be set before Ultralytics is imported, and how to start another one."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import psutil
+
+from dfssd import resources
+
+COMMAND = (sys.executable, "-m", "dfssd")
+"""Starts the command line in a process of its own, with :func:`environment`."""
+
+
+def prepare_process() -> None:
+    """Set the environment variables that torch and Ultralytics read on import, unless the user has set them.
+
+    ``YOLO_AUTOINSTALL=false``: Ultralytics installs missing packages at run time otherwise.
+    ``OMP_NUM_THREADS``: all cores. Ultralytics sets it to 1 if there is none, which on a CPU halves the speed of a
+    training even on two cores.
+
+    Commands, and :func:`dfssd.train`, call this before they import anything large; ``import dfssd`` does not, since
+    the environment belongs to whoever imports it. The processes of several GPUs inherit both.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(psutil.cpu_count(logical=False) or allowed, allowed)))
+
+
+def environment() -> dict[str, str]:
+    """The environment of a child process, which finds this very package wherever it is started."""
+    root = resources.source_tree()
+    if root is None:
+        return dict(os.environ)
+    others = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *([others] if others else [])])}

@@ -1,0 +1,134 @@
+"""dfssd from Python."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+import dfssd
+from dfssd import api, pipeline
+from dfssd.cli import command_line
+from dfssd.config import parse_arguments
+from tests.conftest import write_images
+
+SMALL = {
+    "recipe": "baseline",
+    "teacher": None,
+    "student": "yolov8n.yaml",
+    "epochs": 1,
+    "imgsz": 64,
+    "batch": 4,
+    "device": "cpu",
+    "workers": 0,
+    "amp": False,
+}
+
+
+@pytest.fixture
+def given(monkeypatch, tmp_path):
+    """Calls :func:`dfssd.train`, which stops before it opens a run; returns the configuration and the command."""
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(config, command):
+        seen.append((config, command))
+        raise Stop
+
+    monkeypatch.setattr(pipeline, "open_run", stop)
+    monkeypatch.chdir(tmp_path)
+
+    def call(**keys):
+        with pytest.raises(Stop):
+            dfssd.train(**keys)
+        return seen[-1]
+
+    return call
+
+
+def test_whole_run(squares, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = dfssd.train(data=squares, project="runs", name="mine", format="onnx", **SMALL)
+    assert run.folder == (tmp_path / "runs" / "mine").resolve()
+    assert [stage["name"] for stage in run.results["stages"]][-1] == "report"
+    assert run.results == json.loads((run.folder / "results.json").read_text())
+    assert (run.weights / "baseline.pt").is_file()
+    assert run.results["run"]["command"].startswith(f"dfssd data={squares} project=runs name=mine")
+    assert dfssd.read_run("runs/mine") == run == dfssd.read_run(run.folder / "results.json")
+
+
+def test_refused_run_is_one_exception_and_leaves_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(dfssd.UserError, match=r"^unknown key 'epoch'; did you mean 'epochs'\?$"):
+        dfssd.train(data="demo", epoch=3)
+    with pytest.raises(dfssd.UserError, match="nowhere"):
+        dfssd.train(**{**SMALL, "data": "nowhere"})
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_sections_are_mappings_or_dotted_names(given) -> None:
+    nested, _ = given(data="demo", pseudo={"mode": "online", "tau0": 0.25}, hwjs={"weight": 2}, epochs=3)
+    dotted, _ = given(data="demo", epochs=3, **{"pseudo.mode": "online", "pseudo.tau0": 0.25, "hwjs.weight": 2})
+    assert nested.own == dotted.own and nested.terms == dotted.terms and nested.train == dotted.train
+    assert nested["pseudo.mode"] == "online" and nested["pseudo.tau0"] == 0.25
+    assert nested.terms["hwjs"]["weight"] == 2 and nested.train == {"epochs": 3}
+
+
+def test_names_of_the_command_line_mean_the_same(given) -> None:
+    config, _ = given(dataset="demo", pseudo="online", teacher_model=None, recipe="baseline")
+    assert config["data"] == "demo" and config["pseudo.mode"] == "online" and config["teacher"] is None
+
+
+def test_recorded_command_asks_for_the_same(given) -> None:
+    keys = {
+        "data": Path("my photos"),
+        "labeled": 0.1,
+        "baseline": False,
+        "limit": None,
+        "split_ratio": (0.6, 0.2, 0.2),
+        "names": ["deep hole", "it's"],
+        "device": "0,1",
+        "name": "007",
+        "lr0": 1e-3,
+    }
+    config, command = given(**keys)
+    program, *words = shlex.split(command)
+    assert program == "dfssd"
+    assert parse_arguments(words) == config.given
+    assert config["split_ratio"] == [0.6, 0.2, 0.2] and config["data"] == "my photos"
+
+
+def test_none_is_written_as_the_word() -> None:
+    assert command_line("dfssd", {"teacher": None, "name": "a b"}) == "dfssd teacher=none 'name=a b'"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"pseudo": {"mode": "online"}, "pseudo.mode": "offline"}, r"pseudo\.mode is given twice"),
+        ({"data": "demo", "dataset": "demo"}, "data is given twice"),
+        ({"data": "demo", "labeled": "0.1"}, r"labeled=0\.1 must be a share"),
+        ({"data": object}, "data=<class 'object'>: a value is a number"),
+        ({"data": "demo", "names": ["a", {1}]}, r"names=\{1\}: a value is"),
+        ({"data": "demo", "steps": [1, 1]}, "steps= is a protocol of many runs"),
+    ],
+)
+def test_mistakes(keys, message, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(dfssd.UserError, match=message):
+        dfssd.train(**keys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_run_is_said(tmp_path) -> None:
+    with pytest.raises(dfssd.UserError, match=r"no results\.json there; give the folder of a run"):
+        api.read_run(tmp_path / "gone")
+    record = write_images(tmp_path / "set", 1, seed=1)[0].with_name("results.json")
+    for text, message in (("{", "cannot be read"), ("[]", "not the record of a run"), ("{}", "not the record")):
+        record.write_text(text, encoding="utf-8")
+        with pytest.raises(dfssd.UserError, match=message):
+            api.read_run(record.parent)
