@@ -48,6 +48,37 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def load_yaml(path: Path) -> object:
+    """The content of a YAML file, UTF-8 with or without a byte-order mark.
+
+    Raises:
+        UserError: It cannot be read, or is not valid YAML; the message names the line.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read {path}: {e}") from e
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = path if mark is None else f"{path}:{mark.line + 1}"
+        problem = getattr(e, "problem", None) or type(e).__name__
+        raise UserError(f"{where}: is not valid YAML ({problem}); correct it") from e
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds, empty for an empty file.
+
+    Raises:
+        UserError: It cannot be read, is not valid YAML, or holds something else.
+    """
+    tree = load_yaml(path)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold 'key: value' lines")
+    return tree
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
     with whole_file(path) as temporary:
@@ -73,3 +104,20 @@ def copy_whole(source: str | Path, target: str | Path) -> None:
     """Copy a file, whole or not at all."""
     with whole_file(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name where the file system can; copy it, whole or not at all, where it cannot.
+
+    Raises:
+        OSError: Neither is possible.
+    """
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import Config, differences, read_yaml
+from dfssd.config import Config, differences
 from dfssd.config.schema import argument, keys_where
 from dfssd.errors import UserError
-from dfssd.files import copy_whole
+from dfssd.files import copy_whole, read_yaml
 from dfssd.trainers.guard import better_of
 
 VALUE = {"detect": "val_map50_95", "semantic": "val_miou_fg"}

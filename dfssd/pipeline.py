@@ -13,14 +13,16 @@ from typing import Any
 from dfssd.config import Config
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.selection import choose_split, read_data
-from dfssd.datasets.splits import torn_groups, write_split
+from dfssd.datasets.split_files import write_split
+from dfssd.datasets.splits import torn_groups
 from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
+from dfssd.evaluation.forgetting import forgetting
 from dfssd.files import copy_whole
 from dfssd.handover import hand_over_baseline, hand_over_better, silent_teacher
 from dfssd.hardware import told_plainly
-from dfssd.incremental.measures import check_new_labels, forgetting
+from dfssd.incremental.steps import check_new_labels
 from dfssd.preflight import (
     check_before_start,
     has_teacher,
@@ -207,19 +209,10 @@ class DetectionRun(StagedRun):
         return "done"
 
     def _val_map(self, weights: Path) -> float:
-        from dfssd.evaluation import evaluate
+        from dfssd.detection.evaluate import evaluate
 
         where = self.folder.path / "train" / f"val_{weights.stem}"
-        measured = evaluate(
-            weights,
-            self.data_yaml,
-            split="val",
-            imgsz=self.imgsz,
-            batch=self.batch,
-            device=self.device,
-            save_dir=where,
-        )
-        return measured["map50_95"] or 0.0
+        return evaluate(weights, self.eval_settings("val"), save_dir=where)["map50_95"] or 0.0
 
     def _label(self, teacher: Path, folder: Path) -> dict[str, Any]:
         """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
@@ -338,7 +331,7 @@ class DetectionRun(StagedRun):
 
     def test(self) -> str:
         """Measure teacher, baseline and student on the test part, which nothing else has looked at."""
-        from dfssd.evaluation import evaluate
+        from dfssd.detection.evaluate import evaluate
 
         learnt = self.results["data"].get("learnt_classes", 0)
         files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
@@ -346,14 +339,7 @@ class DetectionRun(StagedRun):
             files["teacher"] = self.weights / "before.pt"
         self.results["test"] = {
             name: evaluate(
-                file,
-                self.data_yaml,
-                split="test",
-                imgsz=self.imgsz,
-                batch=self.batch,
-                device=self.device,
-                save_dir=self.folder.path / "test" / name,
-                keep_detections=True,
+                file, self.eval_settings("test"), save_dir=self.folder.path / "test" / name, keep_detections=True
             )
             for name, file in files.items()
             if file.exists()
@@ -364,23 +350,15 @@ class DetectionRun(StagedRun):
 
     def export(self) -> str:
         """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
-        from dfssd.export import export_and_check
+        from dfssd.detection.export import BoxTolerance, export_detector
 
         c = self.config
         self.results["export"] = None
         if not (self.weights / "student.pt").exists():
             return "skipped"
-        self.results["export"] = export_and_check(
-            self.weights / "student.pt",
-            self.data_yaml,
-            out=self.weights / "student.onnx",
-            imgsz=self.imgsz,
-            device=self.device,
-            batch=self.batch,
-            formats=c.formats,
-            box_tolerance_px=c.parity.box_px,
-            score_tolerance=c.parity.score,
-            map_tolerance=c.parity.map,
+        self.results["export"] = export_detector(
+            self.export_request(),
+            BoxTolerance(box_px=c.parity.box_px, score=c.parity.score, map50_95=c.parity.map),
             save_dir=self.folder.path / "test" / "export",
         )
         return "done" if self.results["export"]["passed"] else "failed"

@@ -17,7 +17,7 @@ from dfssd.distillation.compatibility import (
 from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
-from dfssd.export import check_formats
+from dfssd.evaluation.export import check_formats
 from dfssd.handover import check_baseline
 from dfssd.hardware import check_device, check_room, resolve_amp
 

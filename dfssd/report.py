@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dfssd import plots
-from dfssd.config import read_yaml
 from dfssd.errors import UserError
-from dfssd.files import write_text
+from dfssd.files import read_yaml, write_text
 from dfssd.tables import markdown_table, minutes, number, percent, picture, read_csv, read_json, small
 from dfssd.verdict import METRICS, ROLES, closing_table, headline, noise
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dfssd import __version__, resources
-from dfssd.config import RESUMABLE, Config, differences, flat_settings, read_yaml
+from dfssd.config import RESUMABLE, Config, differences, flat_settings
 from dfssd.errors import UserError
-from dfssd.files import write_json, write_yaml
+from dfssd.files import read_yaml, write_json, write_yaml
 
 STAGES = ("prepare", "teacher", "self-train", "pseudo-label", "baseline", "student", "test", "export", "report")
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dfssd.config import Config
+from dfssd.evaluation.export import ExportRequest
+from dfssd.evaluation.settings import EvalSettings
 from dfssd.handover import check_same_data, take_baseline
 from dfssd.hardware import check_device, resolve_amp
 from dfssd.runfolder import RunFolder
@@ -98,6 +100,16 @@ class StagedRun(ABC):
     def listed(self, part: str) -> list[Path]:
         """Images of one list of the split, such as ``val``."""
         return [Path(p) for p in (self.splits / f"{part}.txt").read_text(encoding="utf-8").splitlines() if p]
+
+    def eval_settings(self, split: str) -> EvalSettings:
+        """How a network is measured on the list ``split``."""
+        return EvalSettings(self.data_yaml, split, imgsz=self.imgsz, batch=self.batch, device=self.device)
+
+    def export_request(self) -> ExportRequest:
+        """The student, to be exported and compared on the test images."""
+        formats = tuple(self.config.formats)
+        student, out = self.weights / "student.pt", self.weights / "student.onnx"
+        return ExportRequest(student, out, formats, self.eval_settings("test"))
 
     def teacher_budget(self) -> tuple[int, dict[str, Any]]:
         """Batches in a pass of a teacher that is trained here, and its ``epochs`` and ``patience``."""

@@ -23,11 +23,11 @@ from dfssd.benchmark.grid import Grid
 from dfssd.benchmark.rows import COLUMNS, Difference, Row, difference, mean_sd, recovered, shown_command, student_t
 from dfssd.benchmark.running import is_finished, main, run_train
 from dfssd.benchmark.table import csv_text, markdown, write_tables
-from dfssd.bootstrap import paired_bootstrap
 from dfssd.config import parse_arguments
 from dfssd.errors import UserError
+from dfssd.evaluation.bootstrap import paired_bootstrap
 from dfssd.runs.configure import configure
-from tests.test_bootstrap import random_detections
+from tests.evaluation.test_bootstrap import random_detections
 
 ROOT = Path(__file__).resolve().parents[1]
 MAPS = {"baseline": 0.30, "teacher": 0.36, "ultralytics": 0.31, "dfssd": 0.34, "oracle": 0.40}

@@ -10,7 +10,7 @@ import yaml
 
 from dfssd import config
 from dfssd.config import KEYS, NameSpaces
-from dfssd.config.resolve import RECIPES
+from dfssd.config.resolution import RECIPES
 from dfssd.config.schema import ARGUMENTS
 from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
 from dfssd.errors import UserError
@@ -266,7 +266,7 @@ def test_share_without_balance_is_told() -> None:
 def test_broken_recipe_names_file_and_line(tmp_path) -> None:
     recipe = tmp_path / "broken.yaml"
     recipe.write_text("terms:\n  hwjs: {weight: 1\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML.*line"):
+    with pytest.raises(UserError, match=r"broken\.yaml:\d+: is not valid YAML"):
         resolve(f"recipe={recipe}")
 
 

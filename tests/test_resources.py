@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dfssd import resources
-from dfssd.config import resolve
+from dfssd.config import resolution
 from dfssd.datasets import cards
 from dfssd.runfolder import git_commit
 
@@ -42,8 +42,8 @@ def package(tmp_path: Path, monkeypatch) -> Path:
 
 def test_checkout_has_them_beside_the_package() -> None:
     assert resources.source_tree() == ROOT
-    assert resolve.DEFAULT_PATH == ROOT / "cfg" / "default.yaml"
-    assert resolve.RECIPES == ROOT / "cfg" / "recipes"
+    assert resolution.DEFAULT_PATH == ROOT / "cfg" / "default.yaml"
+    assert resolution.RECIPES == ROOT / "cfg" / "recipes"
     assert cards.CARDS == ROOT / "data"
 
 

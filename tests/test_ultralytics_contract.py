@@ -16,7 +16,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import ModelEMA, autocast
 
 from dfssd.config import ALIASES, ARGUMENTS, defaults
-from dfssd.config.resolve import TRAINING_DEFAULTS
+from dfssd.config.resolution import TRAINING_DEFAULTS
 
 
 def model(name: str = "yolov8n.yaml", nc: int = 3) -> DetectionModel:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import nearest, read_yaml
+from dfssd.config import nearest
 from dfssd.config.schema import SET_BY_GRID
 from dfssd.errors import UserError
+from dfssd.files import read_yaml
 
 BASE, TEACHER, ORACLE = "baseline", "teacher", "oracle"
 KEYS = ("common", "labeled", "seeds", "split", "cells", ORACLE)

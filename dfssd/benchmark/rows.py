@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-from dfssd.bootstrap import Detections, paired_bootstrap
+from dfssd.evaluation.bootstrap import Detections, paired_bootstrap
 from dfssd.tables import read_csv, read_json
 
 COLUMNS = (

@@ -23,9 +23,9 @@ import psutil
 from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
 from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
-from dfssd.config import KEYS, RESUMABLE, differences, flat_settings, parse_arguments, read_yaml
+from dfssd.config import KEYS, RESUMABLE, differences, flat_settings, parse_arguments
 from dfssd.errors import UserError, report_problems
-from dfssd.files import write_json
+from dfssd.files import read_yaml, write_json
 from dfssd.process import COMMAND, environment, prepare_process
 from dfssd.tables import minutes, read_json
 

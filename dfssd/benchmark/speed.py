@@ -171,7 +171,7 @@ def steps(config: Config) -> dict[str, Callable[[], None]]:
 
     from dfssd.datasets.semi import batch_composition
     from dfssd.distillation.pair import for_inference
-    from dfssd.evaluation import quiet
+    from dfssd.evaluation.settings import quiet
     from dfssd.hardware import check_device, resolve_amp, use_all_cores
 
     place = check_device(config.train.get("device"))

@@ -2,7 +2,7 @@
 
 from dfssd.config.parse import flatten, nearest, parse_arguments, parse_value, section_of
 from dfssd.config.record import UNSET, Difference, differences, flat_settings
-from dfssd.config.resolve import Config, NameSpaces, defaults, find_recipe, help_lines, read_yaml, resolve
+from dfssd.config.resolution import Config, NameSpaces, defaults, find_recipe, help_lines, resolve
 from dfssd.config.schema import ALIASES, ARGUMENTS, DETECT, GROWN, KEYS, RESUMABLE, SEMANTIC, TERM_OPTIONS, Protocol
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "nearest",
     "parse_arguments",
     "parse_value",
-    "read_yaml",
     "resolve",
     "section_of",
 ]

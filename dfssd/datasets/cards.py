@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dfssd import resources
 from dfssd.datasets.records import check_names
+from dfssd.files import read_yaml
 
 CARDS = resources.folder("data")
 
@@ -43,7 +42,7 @@ def is_card(content: Any) -> bool:
 
 def read_card(path: Path) -> Card:
     """The card at ``path``."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     return Card(
         name=path.stem,
         file=content["file"],

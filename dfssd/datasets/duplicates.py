@@ -16,7 +16,7 @@ seven at 0.70 to 0.91 are shifted crops; different scenes end below 0.2. That ma
 
 Copies survive JPEG quality 50, half resolution, a change of brightness and small shifts. Mirrored, rotated or heavily
 compressed copies, and crops that overlap by less than about nine tenths, are not found (mirrored and rotated ones are
-looked for by :mod:`dfssd.segmentation.leaks`). 11,000 images take a minute on two CPU cores.
+looked for by :mod:`dfssd.datasets.twins`). 11,000 images take a minute on two CPU cores.
 """
 
 from __future__ import annotations

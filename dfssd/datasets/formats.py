@@ -7,10 +7,9 @@ A data set YAML of Ultralytics is used in place.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,16 +17,20 @@ import numpy as np
 
 from dfssd.datasets.image_files import map_files, safe_names
 from dfssd.datasets.importing import (
+    Listing,
     check_problems,
     content_fingerprint,
     conversion,
+    import_once,
     is_converted,
-    link_or_copy,
-    opened_source,
-    own_yaml,
+    is_yaml,
+    read_any,
     resolve_source,
+    several,
+    short_name,
     target_folder,
     usual_names,
+    with_more_items,
 )
 from dfssd.datasets.label_files import format_labels, read_label_file
 from dfssd.datasets.layouts import read_folder
@@ -36,7 +39,7 @@ from dfssd.datasets.records import DetectionSet, Item, check_names
 from dfssd.datasets.sources import Source
 from dfssd.datasets.yaml_files import read_dataset_yaml, read_unlabeled
 from dfssd.errors import UserError
-from dfssd.files import write_json
+from dfssd.files import link_or_copy
 
 _CONVERSION = 1
 """Raised when the conversion changes, so that older converted folders are not taken for current ones."""
@@ -76,71 +79,70 @@ def load_dataset(
     missing = np.zeros((0, 5), dtype=np.float32) if missing_label == "background" else None
     if preprocess is not None and not preprocess.changes_pixels:
         preprocess = None
+    rules = _ImportRules(data_dir, names, missing, skip_bad, preprocess)
     path = resolve_source(source, data_dir)
-    if path.suffix.lower() in {".yaml", ".yml"}:
-        dataset = _finish(read_dataset_yaml(path, names, missing), path.stem, path, skip_bad)
-        if preprocess is not None:
-            dataset = _convert_items(dataset, data_dir, preprocess)
-    else:
-        dataset = _import(path, data_dir, names, missing, skip_bad, preprocess)
+    dataset = rules.from_yaml(path) if is_yaml(path) else rules.from_folder(path)
     if unlabeled:
-        more = [unlabeled] if isinstance(unlabeled, str) else list(unlabeled)
-        extra = _finish(Source(*read_unlabeled(more)), f"{dataset.name}-unlabeled", ", ".join(more), skip_bad)
-        if preprocess is not None:
-            extra = _convert_items(extra, data_dir, preprocess)
-        known = {item.image for item in dataset.items}
-        items = [*dataset.items, *(item for item in extra.items if item.image not in known)]
-        dataset = replace(dataset, items=tuple(items), skipped=dataset.skipped + extra.skipped)
+        extra = rules.unlabeled(several(unlabeled), dataset.name)
+        dataset = with_more_items(dataset, extra.items, extra.skipped)
     return dataset
 
 
-def _import(
-    path: Path,
-    data_dir: Path,
-    names: Sequence[str] | None,
-    missing: np.ndarray | None,
-    skip_bad: bool,
-    preprocess: Preprocess | None,
-) -> DetectionSet:
-    """The converted form of a folder or zip file, made now or found from an earlier run."""
-    usual = usual_names(path) if names is None else None
-    settings = (_CONVERSION, names, usual, missing is None, skip_bad, preprocess)
-    name = path.stem if path.is_file() else path.name
-    target = target_folder(data_dir, name, content_fingerprint(path), settings)
-    if not is_converted(target):
-        with opened_source(path, target) as root:
-            found = _finish(_read_any(root, path, names, usual, missing), name, path, skip_bad, root)
-            _write_converted(found, target, preprocess)
-    return _read_converted(target)
+@dataclass(frozen=True)
+class _ImportRules:
+    """How sources are read, and what becomes of them; for the attributes see :func:`load_dataset`."""
 
+    data_dir: Path
+    names: tuple[str, ...] | None
+    missing: np.ndarray | None
+    skip_bad: bool
+    preprocess: Preprocess | None
 
-def _read_any(
-    root: Path, path: Path, names: Sequence[str] | None, usual: Sequence[str] | None, missing: np.ndarray | None
-) -> Source:
-    """Read a folder: by its data set YAML if it has one, else by its layout and the usual names of its card."""
-    if file := own_yaml(root):
-        return read_dataset_yaml(file, names, missing, inside=root)
-    try:
-        return read_folder(root, names or usual, missing)
-    except UserError as e:
-        raise UserError(str(e).replace(str(root), str(path))) from e
+    def from_yaml(self, path: Path) -> DetectionSet:
+        """The images that a data set YAML lists, in place unless their pixels change."""
+        dataset = self._checked(read_dataset_yaml(path, self.names, self.missing), path.stem, path)
+        return self._preprocessed(dataset)
 
+    def from_folder(self, path: Path) -> DetectionSet:
+        """The converted form of a folder or zip file, made now or found from an earlier run."""
+        usual = usual_names(path) if self.names is None else None
+        settings = (_CONVERSION, self.names, usual, self.missing is None, self.skip_bad, self.preprocess)
+        name = short_name(path)
+        target = target_folder(self.data_dir, name, content_fingerprint(path), settings)
 
-def _finish(source: Source, name: str, where: Path | str, skip_bad: bool, root: Path | None = None) -> DetectionSet:
-    """Turn what a reader found into a data set, or into one message about everything that is wrong."""
-    problems = check_problems(source.problems, len(source.items), where, skip_bad, root)
-    return DetectionSet(name, source.names, tuple(source.items), tuple(problems))
+        def convert(root: Path) -> None:
+            found = read_any(
+                root,
+                path,
+                lambda file: read_dataset_yaml(file, self.names, self.missing, inside=root),
+                lambda folder: read_folder(folder, self.names or usual, self.missing),
+            )
+            _write_converted(self._checked(found, name, path, root), target, self.preprocess)
 
+        import_once(path, target, convert)
+        return _read_converted(target)
 
-def _convert_items(dataset: DetectionSet, data_dir: Path, preprocess: Preprocess) -> DetectionSet:
-    """The same data set with preprocessed pixels, in a folder of its own."""
-    files = [(str(i.image), i.image.stat().st_size, i.image.stat().st_mtime_ns, i.split) for i in dataset.items]
-    boxes = [None if i.boxes is None else i.boxes.tolist() for i in dataset.items]
-    settings = (_CONVERSION, files, boxes, dataset.names, dataset.skipped, repr(preprocess))
-    target = target_folder(data_dir, dataset.name, *settings)
-    if not is_converted(target):
-        _write_converted(dataset, target, preprocess)
-    return _read_converted(target)
+    def unlabeled(self, entries: list[str], beside: str) -> DetectionSet:
+        """Images without labels from folders and lists, for the data set called ``beside``."""
+        found = self._checked(Source(*read_unlabeled(entries)), f"{beside}-unlabeled", ", ".join(entries))
+        return self._preprocessed(found)
+
+    def _checked(self, source: Source, name: str, where: Path | str, root: Path | None = None) -> DetectionSet:
+        """Turn what a reader found into a data set, or into one message about everything that is wrong."""
+        problems = check_problems(source.problems, len(source.items), where, self.skip_bad, root)
+        return DetectionSet(name, source.names, tuple(source.items), tuple(problems))
+
+    def _preprocessed(self, dataset: DetectionSet) -> DetectionSet:
+        """The data set as it is, or with preprocessed pixels in a folder of its own."""
+        if self.preprocess is None:
+            return dataset
+        files = [(str(i.image), i.image.stat().st_size, i.image.stat().st_mtime_ns, i.split) for i in dataset.items]
+        boxes = [None if i.boxes is None else i.boxes.tolist() for i in dataset.items]
+        settings = (_CONVERSION, files, boxes, dataset.names, dataset.skipped, repr(self.preprocess))
+        target = target_folder(self.data_dir, dataset.name, *settings)
+        if not is_converted(target):
+            _write_converted(dataset, target, self.preprocess)
+        return _read_converted(target)
 
 
 def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess | None) -> None:
@@ -164,13 +166,8 @@ def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess
                 label.write_text(format_labels(boxes), encoding="utf-8", newline="\n")
 
         map_files(write, list(zip(dataset.items, names, strict=True)), f"Importing {dataset.name}")
-        listing = {
-            "name": dataset.name,
-            "names": dataset.names,
-            "items": [[name, item.split] for item, name in zip(dataset.items, names, strict=True)],
-            "skipped": [[str(file), reason] for file, reason in dataset.skipped],
-        }
-        write_json(partial / "dataset.json", listing)
+        rows = [[name, item.split] for item, name in zip(dataset.items, names, strict=True)]
+        Listing(dataset.name, dataset.names, rows, dataset.skipped).write(partial)
 
 
 def _write_preprocessed(item: Item, target: Path, preprocess: Preprocess) -> np.ndarray | None:
@@ -188,14 +185,13 @@ def _write_preprocessed(item: Item, target: Path, preprocess: Preprocess) -> np.
 
 
 def _read_converted(folder: Path) -> DetectionSet:
-    listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    n_classes = len(listing["names"])
+    listing = Listing.read(folder)
+    n_classes = len(listing.names)
 
-    def read(entry: tuple[str, str | None]) -> Item:
-        name, split = entry
+    def read(row: list[str | None]) -> Item:
+        name, split = str(row[0]), row[1]
         label = folder / "labels" / f"{Path(name).stem}.txt"
         return Item(folder / "images" / name, read_label_file(label, n_classes) if label.exists() else None, split)
 
-    items = map_files(read, listing["items"], f"Loading {listing['name']}")
-    skipped = tuple((Path(file), reason) for file, reason in listing["skipped"])
-    return DetectionSet(listing["name"], tuple(listing["names"]), tuple(items), skipped)
+    items = map_files(read, listing.items, f"Loading {listing.name}")
+    return DetectionSet(listing.name, listing.names, tuple(items), listing.skipped)

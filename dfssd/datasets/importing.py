@@ -4,50 +4,103 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import yaml
+from typing import Any, TypeVar
 
 from dfssd.datasets.archives import unpack, zip_fingerprint
 from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card
 from dfssd.datasets.demo import make_demo
 from dfssd.datasets.download import fetch_card
 from dfssd.datasets.image_files import safe_names
+from dfssd.datasets.records import LabeledSet
 from dfssd.errors import UserError
+from dfssd.files import load_yaml, write_json
+
+LISTING = "dataset.json"
+"""File of a finished import that says what it holds; it is written last."""
+
+T = TypeVar("T")
+SetT = TypeVar("SetT", bound=LabeledSet[Any])
 
 
-def resolve_source(source: str, data_dir: Path) -> Path:
+@dataclass(frozen=True)
+class Listing:
+    """What ``dataset.json`` says of an imported data set.
+
+    Attributes:
+        name: Short name.
+        names: Class names in id order.
+        items: One row per image; what is in it is up to the kind of labels.
+        skipped: (file, reason) of each image left out.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    items: list[list[Any]]
+    skipped: tuple[tuple[Path, str], ...]
+
+    def write(self, folder: Path) -> None:
+        """Write the file to ``folder``."""
+        skipped = [[str(file), reason] for file, reason in self.skipped]
+        content = {"name": self.name, "names": self.names, "items": self.items, "skipped": skipped}
+        write_json(folder / LISTING, content)
+
+    @classmethod
+    def read(cls, folder: Path) -> Listing:
+        """Read the file of a finished import."""
+        content = json.loads((folder / LISTING).read_text(encoding="utf-8"))
+        skipped = tuple((Path(file), reason) for file, reason in content["skipped"])
+        return cls(content["name"], tuple(content["names"]), content["items"], skipped)
+
+
+def resolve_source(source: str, data_dir: Path, demo: Callable[[Path], Path] = make_demo) -> Path:
     """The file or folder behind ``data=source``; demo and downloads are made on the way.
+
+    Args:
+        source: What the user passed.
+        data_dir: Folder for demo and downloads.
+        demo: Makes the demo in ``data_dir``.
 
     Raises:
         UserError: It does not exist, or is of a kind that is not read.
     """
     if source == "demo":
-        return make_demo(data_dir)
+        return demo(data_dir)
     path = Path(source).expanduser()
     if path.exists():
-        path = path.resolve()
-        if path.suffix.lower() in {".yaml", ".yml"} and is_card(load_yaml(path)):
-            return fetch_card(read_card(path), data_dir)
-        if path.is_file() and path.suffix.lower() not in {".zip", ".yaml", ".yml"}:
-            raise UserError(f"data={source} is neither a folder nor a .zip nor a .yaml file; pass one of these")
-        return path
+        return _existing_source(path.resolve(), source, data_dir)
     if path.parent == Path() and not path.suffix and (card := find_card(source)):
         return fetch_card(card, data_dir)
     hint = f"; did you mean data={near}?" if (near := nearest_card(path.stem)) and not path.suffix else ""
     raise UserError(f"data={source} does not exist{hint or '; pass demo, a .yaml, a folder, a .zip or a card name'}")
 
 
-def load_yaml(path: Path) -> object:
-    """The content of a YAML file; UserError with the line if it is none."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        where = getattr(e, "problem_mark", None)
-        raise UserError(f"{path}{f':{where.line + 1}' if where else ''}: is not valid YAML; correct it") from e
+def _existing_source(path: Path, source: str, data_dir: Path) -> Path:
+    if is_yaml(path) and is_card(load_yaml(path)):
+        return fetch_card(read_card(path), data_dir)
+    if path.is_file() and not is_yaml(path) and path.suffix.lower() != ".zip":
+        raise UserError(f"data={source} is neither a folder nor a .zip nor a .yaml file; pass one of these")
+    return path
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether the suffix is that of a YAML file."""
+    return path.suffix.lower() in {".yaml", ".yml"}
+
+
+def short_name(path: Path) -> str:
+    """Name of the data set behind a folder or file."""
+    return path.name if path.is_dir() else path.stem
+
+
+def several(entries: str | Sequence[str]) -> list[str]:
+    """One entry, or several, as a list."""
+    return [entries] if isinstance(entries, str) else list(entries)
 
 
 def own_yaml(root: Path) -> Path | None:
@@ -57,6 +110,25 @@ def own_yaml(root: Path) -> Path | None:
         if isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content):
             return file
     return None
+
+
+def read_any(root: Path, path: Path, by_yaml: Callable[[Path], T], by_layout: Callable[[Path], T]) -> T:
+    """Read a folder by its data set YAML if it has one, else by its layout.
+
+    Args:
+        root: Folder, perhaps an unpacked zip file.
+        path: What the user passed: the folder or the zip file; messages name it.
+        by_yaml: Reader for the YAML.
+        by_layout: Reader for ``root``.
+
+    Raises:
+        UserError: What the readers raise.
+    """
+    try:
+        file = own_yaml(root)
+        return by_layout(root) if file is None else by_yaml(file)
+    except UserError as e:
+        raise UserError(str(e).replace(str(root), str(path))) from e
 
 
 def usual_names(path: Path) -> tuple[str, ...] | None:
@@ -88,7 +160,7 @@ def target_folder(data_dir: Path, name: str, *parts: object) -> Path:
 
 def is_converted(target: Path) -> bool:
     """Whether a conversion is there and complete."""
-    return (target / "dataset.json").exists()
+    return (target / LISTING).exists()
 
 
 @contextlib.contextmanager
@@ -107,9 +179,16 @@ def opened_source(path: Path, target: Path) -> Iterator[Path]:
         shutil.rmtree(unpacked, ignore_errors=True)
 
 
+def import_once(path: Path, target: Path, convert: Callable[[Path], None]) -> None:
+    """Convert a folder or zip file to ``target`` unless an earlier run has; ``convert`` is given what to read."""
+    if not is_converted(target):
+        with opened_source(path, target) as root:
+            convert(root)
+
+
 @contextlib.contextmanager
 def conversion(target: Path) -> Iterator[Path]:
-    """A folder to fill, ``dataset.json`` last; it becomes ``target`` if the block succeeds, and vanishes if not.
+    """A folder to fill, the listing last; it becomes ``target`` if the block succeeds, and vanishes if not.
 
     Raises:
         UserError: The disk is full or the folder cannot be written to.
@@ -131,14 +210,6 @@ def conversion(target: Path) -> Iterator[Path]:
 def cannot_write(target: Path, error: OSError) -> str:
     """The message about a folder of data that cannot be written."""
     return f"cannot write {target}: {error.strerror or error}; free some space or choose another data_dir="
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """A second name for the same file where the file system can, a copy where it cannot."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def check_problems(
@@ -168,3 +239,10 @@ def check_problems(
     if not usable:
         raise UserError(f"no usable image in {where}: {problems[0][1] if problems else 'it is empty'}")
     return list(problems)
+
+
+def with_more_items(dataset: SetT, items: Iterable[Any], skipped: Sequence[tuple[Path, str]]) -> SetT:
+    """The data set with further images, those left out that it has already, and further skipped files."""
+    known = {item.image for item in dataset.items}
+    more = tuple(item for item in items if item.image not in known)
+    return replace(dataset, items=(*dataset.items, *more), skipped=(*dataset.skipped, *skipped))

@@ -1,18 +1,21 @@
-"""What a data set is to the rest of the program: images, boxes where they are known, and class names."""
+"""What a data set is to the rest of the program: images, boxes or masks where they are known, and class names."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from dfssd.errors import UserError
 
 SPLITS = ("train", "val", "test", "unlabeled")
+
+IGNORE = 255
+"""Id of pixels of a mask whose class is not known: they count in no loss and no metric."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,30 @@ class Item:
 
 
 @dataclass(frozen=True)
-class DetectionSet:
-    """A whole data set.
+class MaskItem:
+    """One image and what is known about its pixels.
 
     Attributes:
-        name: Short name for folders and reports.
-        names: Class names in id order.
-        items: All usable images, in a stable order.
-        skipped: (file, reason) of each image left out because ``skip_bad`` was set.
+        image: Absolute path.
+        mask: Absolute path of a PNG of the size of the image, class ids in one 8-bit channel; None = nothing known.
+        split: "train", "val", "test" or "unlabeled" if the source says so, else None.
+        pixels: Number of pixels of each class id, ignored ones left out; empty without a mask.
     """
 
-    name: str
-    names: tuple[str, ...]
-    items: tuple[Item, ...]
-    skipped: tuple[tuple[Path, str], ...] = ()
+    image: Path
+    mask: Path | None
+    split: str | None
+    pixels: tuple[int, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a mask."""
+        return self.mask is not None
+
+    @property
+    def classes(self) -> Counter[int]:
+        """Pixels per class id, for those that occur; the background is no class."""
+        return Counter({i: n for i, n in enumerate(self.pixels) if i and n})
 
 
 class LabeledImage(Protocol):
@@ -78,24 +91,32 @@ class LabeledImage(Protocol):
         """How much there is of each class id, for those that occur."""
 
 
-class LabeledSet(Protocol):
-    """What a split needs to know of a data set."""
+ItemT = TypeVar("ItemT", bound=LabeledImage, covariant=True)
 
-    @property
-    def name(self) -> str:
-        """Short name for reports."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Class names in id order."""
+@dataclass(frozen=True)
+class LabeledSet(Generic[ItemT]):
+    """A whole data set.
 
-    @property
-    def items(self) -> Sequence[LabeledImage]:
-        """All usable images."""
+    Attributes:
+        name: Short name for folders and reports.
+        names: Class names in id order; of masks the background first.
+        items: All usable images, in a stable order.
+        skipped: (file, reason) of each image left out because ``skip_bad`` was set.
+    """
 
-    @property
-    def skipped(self) -> tuple[tuple[Path, str], ...]:
-        """(file, reason) of each image left out."""
+    name: str
+    names: tuple[str, ...]
+    items: tuple[ItemT, ...]
+    skipped: tuple[tuple[Path, str], ...] = ()
+
+
+class DetectionSet(LabeledSet[Item]):
+    """A data set with boxes."""
+
+
+class MaskSet(LabeledSet[MaskItem]):
+    """A data set with masks."""
 
 
 def check_names(names: Iterable[object], where: object) -> tuple[str, ...]:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from dfssd.config import Config
 from dfssd.datasets.formats import load_dataset
+from dfssd.datasets.importing import several
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet
-from dfssd.datasets.splits import Split, make_split, read_split
+from dfssd.datasets.split_files import read_split
+from dfssd.datasets.splits import Split, SplitOptions, make_split
 from dfssd.errors import UserError
 
 
@@ -19,12 +21,11 @@ def read_data(config: Config) -> DetectionSet:
     Raises:
         UserError: It cannot be read, or something in it is wrong.
     """
-    unlabeled, names = config["unlabeled"], config["names"]
     return load_dataset(
         config["data"],
         Path(config["data_dir"]),
-        unlabeled=[unlabeled] if isinstance(unlabeled, str) else unlabeled,
-        names=[names] if isinstance(names, str) else names,
+        unlabeled=config["unlabeled"],
+        names=class_names(config),
         skip_bad=config["skip_bad"],
         missing_label=config["missing_label"],
         preprocess=Preprocess(**config.section("preprocess")),
@@ -47,15 +48,18 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], l
     if config["split"]:
         check_split_alone(config)
         return read_split(Path(config["split"]), dataset, learnt)
-    return make_split(
-        dataset,
-        labeled=config["labeled"],
-        limit=config["limit"],
-        ratios=tuple(config["split_ratio"]),
-        seed=config.seed,
-        groups=groups,
-        learnt=learnt,
-    )
+    return make_split(dataset, groups, split_options(config), learnt=learnt)
+
+
+def class_names(config: Config) -> list[str] | None:
+    """The class names of ``names=``, if any."""
+    return None if config["names"] is None else several(config["names"])
+
+
+def split_options(config: Config) -> SplitOptions:
+    """What a configuration asks to draw."""
+    train, val, test = config["split_ratio"]
+    return SplitOptions(config["labeled"], config["limit"], (train, val, test), config.seed)
 
 
 def check_split_alone(config: Config) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from ultralytics.data.utils import img2label_paths
 from ultralytics.utils import DATASETS_DIR
 
@@ -18,6 +17,7 @@ from dfssd.datasets.layouts import read_yolo
 from dfssd.datasets.records import Item, check_names
 from dfssd.datasets.sources import Source
 from dfssd.errors import UserError
+from dfssd.files import load_yaml
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,7 @@ def read_dataset_yaml(
 
 def read_entries(file: Path, names: Sequence[str] | None, inside: Path | None = None) -> Entries:
     """Read what a data set YAML lists, whatever the labels are; for arguments and errors see above."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{file} is not valid YAML; correct it") from e
+    content = load_yaml(file)
     if not isinstance(content, dict) or not content.get("train"):
         raise UserError(f"{file} has no entry train:; a data set YAML needs train:, names: and usually val:")
     if "validation" in content and "val" not in content:

@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten, read_yaml, section_of
+from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten, section_of
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.selection import choose_split, read_data
-from dfssd.datasets.splits import Split, read_split, write_split
+from dfssd.datasets.split_files import read_split, write_split
+from dfssd.datasets.splits import Split
 from dfssd.distillation.compatibility import check_bins, describe, normalised, resolve_weights
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
-from dfssd.files import write_json, write_text, write_yaml
-from dfssd.incremental.measures import mean_over
+from dfssd.evaluation.forgetting import mean_over
+from dfssd.files import read_yaml, write_json, write_text, write_yaml
 from dfssd.incremental.steps import Step, parse_steps, write_step
 from dfssd.preflight import check_can_grow, check_layers, check_settings
 from dfssd.tables import markdown_table, number, read_json

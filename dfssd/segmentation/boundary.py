@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-IGNORE = 255
-"""Id of pixels whose class is not known."""
+from dfssd.datasets.records import IGNORE
 
 
 def distance_maps(mask: np.ndarray, nc: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfssd.segmentation.boundary import IGNORE
+from dfssd.datasets.records import IGNORE
 from dfssd.segmentation.losses import SegmentationLoss, cross_entropy
 from dfssd.segmentation.model import full_resolution
 
@@ -64,7 +64,7 @@ class BatchLoss:
             taught=batch.get("taught"),
         )
         if self.probe:
-            self._look(parts, logits, batch)
+            self._measure_signal(parts, logits, batch)
         names = list(self.loss.weights)
         if self.auxiliary:
             names.append("aux")
@@ -74,7 +74,8 @@ class BatchLoss:
         zero = torch.zeros_like(total)
         return total * len(mask), {name: parts.get(name, zero).detach() for name in names}
 
-    def _look(self, parts: dict[str, Tensor], logits: Tensor, batch: dict[str, Any]) -> None:
+    def _measure_signal(self, parts: dict[str, Tensor], logits: Tensor, batch: dict[str, Any]) -> None:
+        """Note what each part of the loss teaches in this batch."""
         known = bool((batch["semantic_mask"] != IGNORE).any())
         speaks = {
             "boundary": "boundary_maps" in batch and bool(batch["boundary_maps"].any()),

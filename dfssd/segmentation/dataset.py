@@ -18,8 +18,9 @@ import torch
 from torch.utils.data import ConcatDataset
 from ultralytics.data.dataset import SemanticDataset, YOLODataset
 
+from dfssd.datasets.records import IGNORE
 from dfssd.datasets.semi import MixedDataset
-from dfssd.segmentation.boundary import IGNORE, distance_maps
+from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.views import Views, pad_to_square
 
 

@@ -1,11 +1,7 @@
-"""Export of a segmentation model, and the proof that the ONNX file computes what the PyTorch file computes.
+"""Export of a segmentation model: every pixel is compared, the padding too, and the mean IoU of the defects.
 
-The twin of :mod:`dfssd.export`. *Raw outputs*: both files get the same letterboxed images, and every pixel is compared,
-the padding too; PyTorch runs unfused in fp32 on the CPU. *Metrics*: mean IoU of the defects by both files on the whole
-split, both on squares, since the exported input shape is fixed.
-
-Our own networks export logits. Ultralytics' ``*-sem`` models export class ids alone: there the pixels that differ are
-counted.
+See :mod:`dfssd.evaluation.export` for how. Our own networks export logits. Ultralytics' ``*-sem`` models export class
+ids alone: there the pixels that differ are counted.
 """
 
 from __future__ import annotations
@@ -16,11 +12,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from dfssd.export import Limit, check_formats, export_and_compare, finite, onnx_function, sampled_inputs, split_images
+from dfssd.evaluation.export import (
+    ExportRequest,
+    Limit,
+    export_and_compare,
+    finite,
+    larger,
+    paired_outputs,
+    score_both,
+)
+from dfssd.evaluation.settings import EvalSettings
 from dfssd.segmentation.evaluate import evaluate_masks
 from dfssd.segmentation.model import full_resolution, load_semantic
+
+
+@dataclass(frozen=True)
+class MaskTolerance:
+    """Largest differences between both files that are allowed.
+
+    Attributes:
+        score: Of a class probability, in [0, 1]; for a file that gives class ids, the share of pixels whose class
+            differs.
+        miou: Of the mean IoU of the defects on the whole split, in [0, 1].
+    """
+
+    score: float
+    miou: float
 
 
 @dataclass(frozen=True)
@@ -43,79 +62,55 @@ class MaskParity:
     differing_pixels: float
     size: tuple[int, int]
 
+    @property
+    def gives_ids(self) -> bool:
+        """Whether the ONNX file gives class ids instead of logits."""
+        return self.max_score_diff is None
 
-def export_masks(
-    weights: Path,
-    data_yaml: Path,
-    *,
-    out: Path,
-    imgsz: int,
-    device: str | None,
-    batch: int,
-    formats: Sequence[str],
-    score_tolerance: float,
-    miou_tolerance: float,
-    split: str = "test",
-) -> dict[str, Any]:
-    """Export ``weights`` to ONNX at ``out``, compare both files, then write the other formats beside ``out``.
 
-    Nothing is written beside ``weights``; ``out`` appears whole, and only after it has been compared.
+def export_masks(request: ExportRequest, tolerance: MaskTolerance) -> dict[str, Any]:
+    """Export a segmentation model to ONNX, compare both files, then write the other formats.
 
     Args:
-        weights: The segmentation model, ``.pt``; it is not changed.
-        data_yaml: Semantic data YAML whose ``split`` is used for the comparison, a .txt list.
-        out: The ONNX file to write (fixed input of one image, ``imgsz`` x ``imgsz``).
-        imgsz: Input size [px]; Ultralytics rounds it up to a multiple of the model's stride.
-        device: Ultralytics device, for the PyTorch metrics and for formats that need a GPU.
-        batch: Images per forward pass of the PyTorch metrics.
-        formats: Wanted formats; ``onnx`` is always written, any other is passed on to Ultralytics' exporter.
-        score_tolerance: Largest allowed difference of a class probability; for a file that gives class ids, the largest
-            allowed share of pixels whose class differs.
-        miou_tolerance: Largest allowed difference in the mean IoU of the defects.
-        split: Key of the image list in ``data_yaml``.
+        request: What to export; Ultralytics rounds ``imgsz`` up to a multiple of the model's stride.
+        tolerance: What may differ.
 
     Returns:
-        ``format``, ``file``, ``size_mb``, ``input``: its shape; ``images``: number compared; ``answers``: ``logits`` or
-        ``ids``; ``max_logit_diff`` and ``max_score_diff``: None if the file gives class ids, or if they are not finite;
-        ``differing_pixels``: share in [0, 1]; ``miou_fg_torch`` and ``miou_fg_onnx``: None if there is nothing to
-        measure; ``tolerance``: ``score``, ``miou``; ``passed``: False if a difference is above its tolerance or if a
-        wanted format could not be written; ``failures``: one sentence for each reason; ``other``: ``format``, ``file``
-        and ``error`` of each other format.
+        Beside what :func:`~dfssd.evaluation.export.export_and_compare` records: ``input``: its shape; ``images``:
+        number compared; ``answers``: ``logits`` or ``ids``; ``max_logit_diff`` and ``max_score_diff``: None if the file
+        gives class ids, or if they are not finite; ``differing_pixels``: share in [0, 1]; ``miou_fg_torch`` and
+        ``miou_fg_onnx``: None if there is nothing to measure; ``tolerance``: ``score``, ``miou``.
 
     Raises:
         UserError: Unknown format, weights that are missing or of another task, other classes than those of the data, no
             readable image in the split, or Ultralytics cannot write ONNX.
     """
-    others = check_formats(formats)
-    images = split_images(data_yaml, split)
-    load_semantic(weights)  # refuses what is no segmentation model before anything is written
+    load_semantic(request.weights)  # refuses what is no segmentation model before anything is written
 
-    def compare(exported: Path) -> tuple[dict[str, Any], list[Limit]]:
-        found = mask_parity(weights, exported, images)
-        shared: dict[str, Any] = {"split": split, "imgsz": imgsz, "rect": False}
-        miou_torch = evaluate_masks(weights, data_yaml, batch=batch, device=device, **shared)["miou_fg"]
-        # onnxruntime from requirements.txt computes on the CPU, whatever the training used
-        miou_onnx = evaluate_masks(exported, data_yaml, device="cpu", **shared)["miou_fg"]
+    def miou_fg(weights: Path, settings: EvalSettings) -> float | None:
+        return evaluate_masks(weights, settings)["miou_fg"]
+
+    def compare(exported: Path, images: Sequence[Path]) -> tuple[dict[str, Any], list[Limit]]:
+        found = mask_parity(request.weights, exported, images)
+        scores = score_both(miou_fg, request, exported)
         section = {
             "input": [1, 3, *found.size],
             "images": found.images,
-            "answers": "ids" if found.max_score_diff is None else "logits",
+            "answers": "ids" if found.gives_ids else "logits",
             "max_logit_diff": finite(found.max_logit_diff),
             "max_score_diff": finite(found.max_score_diff),
             "differing_pixels": found.differing_pixels,
-            "miou_fg_torch": miou_torch,
-            "miou_fg_onnx": miou_onnx,
-            "tolerance": {"score": score_tolerance, "miou": miou_tolerance},
+            "miou_fg_torch": scores.torch,
+            "miou_fg_onnx": scores.onnx,
+            "tolerance": {"score": tolerance.score, "miou": tolerance.miou},
         }
-        if found.max_score_diff is None:
-            raw = Limit("the share of pixels of another class is", found.differing_pixels, score_tolerance)
+        if found.gives_ids:
+            raw = Limit("the share of pixels of another class is", found.differing_pixels, tolerance.score)
         else:
-            raw = Limit("class probabilities differ by", found.max_score_diff, score_tolerance)
-        return section, [raw, Limit("the two miou_fg differ by", _difference(miou_torch, miou_onnx), miou_tolerance)]
+            raw = Limit("class probabilities differ by", found.max_score_diff, tolerance.score)
+        return section, [raw, Limit("the two miou_fg differ by", scores.difference, tolerance.miou)]
 
-    return export_and_compare(
-        weights, data_yaml, task="semantic", out=out, imgsz=imgsz, device=device, others=others, compare=compare
-    )
+    return export_and_compare(request, task="semantic", compare=compare)
 
 
 def mask_parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> MaskParity:
@@ -131,33 +126,26 @@ def mask_parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> MaskP
         UserError: None of the images can be read, or ``weights`` is no segmentation model.
     """
     network = load_semantic(weights)
-    run, size = onnx_function(onnx_file)
+
+    def logits(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        return full_resolution(network(pixels), size)
+
+    size, pairs = paired_outputs(logits, onnx_file, images)
     gives_ids = False
     count, differing, pixels = 0, 0, 0
-    logit_diff = score_diff = torch.zeros(())
-    for image in sampled_inputs(images, size):
-        with torch.inference_mode():
-            expected = full_resolution(network(torch.from_numpy(image)), size)
-        got = torch.from_numpy(run(image))
-        gives_ids = got.dim() == 3
+    logit_diff = score_diff = 0.0
+    for expected, found in pairs:
+        gives_ids = found.dim() == 3
         count += 1
         ids = expected.argmax(1)
-        if got.shape != (ids if gives_ids else expected).shape:
+        if found.shape != (ids if gives_ids else expected).shape:
             return MaskParity(count, math.inf, math.inf, 1.0, size)
-        differing += int((ids != (got if gives_ids else got.argmax(1))).sum())
+        differing += int((ids != (found if gives_ids else found.argmax(1))).sum())
         pixels += ids.numel()
         if not gives_ids:
-            # torch.maximum keeps NaN, max() may lose it
-            logit_diff = torch.maximum(logit_diff, (expected - got).abs().max())
-            score_diff = torch.maximum(score_diff, (expected.softmax(1) - got.softmax(1)).abs().max())
+            logit_diff = larger(logit_diff, expected - found)
+            score_diff = larger(score_diff, expected.softmax(1) - found.softmax(1))
     share = differing / pixels
     if gives_ids:
         return MaskParity(count, None, None, share, size)
-    return MaskParity(count, float(logit_diff), float(score_diff), share, size)
-
-
-def _difference(first: float | None, second: float | None) -> float | None:
-    """Of two scores; None if neither could be measured, infinite if only one of them could."""
-    if first is None or second is None:
-        return None if first is second else math.inf
-    return abs(first - second)
+    return MaskParity(count, logit_diff, score_diff, share, size)

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure  # used directly: pyplot would choose a bac
 from PIL import ImageOps
 
 from dfssd.datasets.image_files import UNREADABLE, grey_values, not_decoded, open_image, progress
+from dfssd.datasets.masks import read_mask
+from dfssd.datasets.records import MaskSet
 from dfssd.errors import UserError
 from dfssd.files import whole_file, write_text
 from dfssd.segmentation.boundary import distance_maps
-from dfssd.segmentation.masks import MaskSet, read_mask
 from dfssd.segmentation.pictures import class_colours, overlay
 
 MARK = "boundary.txt"

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfssd.datasets.records import IGNORE
 from dfssd.distillation.terms.base import check_positive, check_same_shape, check_share, exact, no_autocast
-from dfssd.segmentation.boundary import IGNORE
 
 
 def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:

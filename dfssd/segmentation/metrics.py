@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dfssd.segmentation.boundary import IGNORE
+from dfssd.datasets.records import IGNORE
 
 
 @dataclass(frozen=True)

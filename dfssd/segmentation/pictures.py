@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from dfssd.datasets.image_files import UNREADABLE, grey_values, open_image
+from dfssd.datasets.records import IGNORE
 from dfssd.plots import COLOURS, MOST_CLASSES, bare_axes, save_figure, shortened
-from dfssd.segmentation.boundary import IGNORE
 
 MOST_ROWS = 8
 OPACITY = 0.55

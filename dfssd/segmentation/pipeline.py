@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config import Config
+from dfssd.datasets.mask_selection import select
+from dfssd.datasets.mask_splits import write_mask_split
+from dfssd.datasets.records import MaskItem
+from dfssd.datasets.twins import describe_leaks, name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, write_text
 from dfssd.handover import hand_over_better
 from dfssd.runfolder import RunFolder
-from dfssd.segmentation.leaks import describe_leaks, name_leak
-from dfssd.segmentation.masks import MaskItem
 from dfssd.segmentation.preflight import check_model, compared, teacher_is_to_be_trained
 from dfssd.segmentation.rows import csv_text
-from dfssd.segmentation.selection import select
-from dfssd.segmentation.splits import write_mask_split
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.stages import StagedRun
 from dfssd.trainers.settings import SegmentationSettings
@@ -177,7 +177,7 @@ class SegmentationRun(StagedRun):
 
     def test(self) -> str:
         """Measure all networks on the test part, which nothing else has looked at, and time them side by side."""
-        from dfssd.segmentation.evaluate import evaluate_masks, latency
+        from dfssd.segmentation.evaluate import evaluate_masks, time_networks
 
         roles = ("teacher", "baseline", "student", "student_trained", *self.others)
         files = {role: file for role in roles if (file := self.weights / f"{role}.pt").exists()}
@@ -186,44 +186,26 @@ class SegmentationRun(StagedRun):
         shown = {Path(picture["image"]): picture for picture in self.results["pictures"]}
         drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
         self.results["test"] = {
-            role: evaluate_masks(
-                file,
-                self.data_yaml,
-                split="test",
-                imgsz=self.imgsz,
-                batch=self.batch,
-                device=self.device,
-                keep=drawn[role],
-            )
-            for role, file in files.items()
+            role: evaluate_masks(file, self.eval_settings("test"), keep=drawn[role]) for role, file in files.items()
         }
         for image, picture in shown.items():
             masks = {role: drawn[role][image].relative_to(self.folder.path).as_posix() for role in files}
             picture["masks"] = masks
-        self.results["latency"] = latency(files, imgsz=self.imgsz, device=self.device)
+        self.results["latency"] = time_networks(files, imgsz=self.imgsz, device=self.device)
         write_text(self.folder.path / "segmentation.csv", csv_text(self.results))
         return "done"
 
     def export(self) -> str:
         """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
-        from dfssd.segmentation.export import export_masks
+        from dfssd.segmentation.export import MaskTolerance, export_masks
 
         c = self.config
         self.results["export"] = None
         if not (self.weights / "student.pt").exists():
             return "skipped"
         try:
-            self.results["export"] = export_masks(
-                self.weights / "student.pt",
-                self.data_yaml,
-                out=self.weights / "student.onnx",
-                imgsz=self.imgsz,
-                device=self.device,
-                batch=self.batch,
-                formats=c.formats,
-                score_tolerance=c.parity.score,
-                miou_tolerance=c.parity.map,
-            )
+            tolerance = MaskTolerance(score=c.parity.score, miou=c.parity.map)
+            self.results["export"] = export_masks(self.export_request(), tolerance)
         except UserError as e:  # some networks of libraries cannot be written; what was measured is worth its report
             print(f"[dfssd] export: {e}", file=sys.stderr)
             self.results["export"] = {"format": "onnx", "file": None, "passed": False, "failures": [str(e)]}

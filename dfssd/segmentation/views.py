@@ -12,7 +12,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from dfssd.segmentation.boundary import IGNORE
+from dfssd.datasets.records import IGNORE
 
 PADDING = 114
 """Grey of what is added around an image, as by Ultralytics' letterbox."""

@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from dfssd.config import read_yaml
 from dfssd.config.sections import MaskTraining, PseudoLabels
-from dfssd.files import write_yaml
+from dfssd.files import read_yaml, write_yaml
 
 _Settings = TypeVar("_Settings", bound="StageSettings")
 

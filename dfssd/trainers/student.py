@@ -20,6 +20,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
+from dfssd.detection.selftest import SignalSelfTest
 from dfssd.distillation.balance import MOST, is_due
 from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
@@ -29,7 +30,6 @@ from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 from dfssd.trainers.guard import Guard
-from dfssd.trainers.selftest import SignalSelfTest
 from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
 from dfssd.verdict import noise_of

@@ -6,7 +6,7 @@ from dfssd.datasets import demo
 from dfssd.datasets.cards import find_card
 from dfssd.datasets.demo import NAMES, draw_defects, draw_image, make_demo
 from dfssd.datasets.formats import load_dataset
-from dfssd.segmentation.demo import make_mask_demo
+from dfssd.datasets.mask_demo import make_mask_demo
 
 COUNTS = {"train": 12, "unlabeled": 6, "val": 4, "test": 4}
 

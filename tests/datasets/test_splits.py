@@ -8,7 +8,8 @@ import yaml
 from ultralytics.data.utils import check_det_dataset
 
 from dfssd.datasets.records import DetectionSet, Item
-from dfssd.datasets.splits import LISTS, Split, make_split, read_split, torn_groups, write_split
+from dfssd.datasets.split_files import read_split, write_split
+from dfssd.datasets.splits import LISTS, Split, SplitOptions, make_split, torn_groups
 from dfssd.errors import UserError
 
 NAMES = ("a", "b", "c", "d")
@@ -32,8 +33,8 @@ def skewed():
 
 
 def split_of(data, groups=None, **options):
-    options = {"labeled": 0.1, "limit": None, "seed": 0, **options}
-    return make_split(data, groups=groups or range(len(data.items)), **options)
+    options = {"labeled": 0.1, "limit": None, "ratios": (0.8, 0.1, 0.1), "seed": 0, **options}
+    return make_split(data, groups or range(len(data.items)), SplitOptions(**options))
 
 
 def per_class(data, paths):
@@ -233,3 +234,90 @@ def test_wrong_lists_are_told_with_their_line(tmp_path):
     (tmp_path / "test.txt").unlink()
     with pytest.raises(UserError, match=r"test\.txt does not exist"):
         read_split(tmp_path, data)
+
+
+GROUPS = [i // 2 * 2 if i < 16 else i for i in range(48)]
+# splits that the source gives, options, and what is drawn: numbers of the images of each list
+DRAWN = {
+    "nothing given": (
+        [None],
+        {"labeled": 0.4},
+        {
+            "train_labeled": [0, 1, 3, 19, 20, 21, 24, 26, 29, 32, 34, 36, 38, 39],
+            "train_unlabeled": [
+                2,
+                4,
+                5,
+                8,
+                9,
+                10,
+                12,
+                13,
+                14,
+                17,
+                18,
+                22,
+                23,
+                25,
+                27,
+                28,
+                30,
+                31,
+                35,
+                40,
+                *range(42, 47),
+            ],
+            "val": [7, 15, 33, 47],
+            "test": [6, 16, 37, 41],
+            "left_out": [11],
+        },
+    ),
+    "a limit, and copies": (
+        [None],
+        {"labeled": 9, "limit": 30, "seed": 3, "groups": GROUPS, "ratios": (0.6, 0.2, 0.2)},
+        {
+            "train_labeled": [0, 1, 12, 13, 14, 15, 19, 22, 36],
+            "train_unlabeled": [4, 5, 8, 9, 16, 17, 23, 28, 34, 35, 37],
+            "val": [6, 7, 29, 44, 47],
+            "test": [25, 27, 30, 32, 46],
+            "left_out": [],
+        },
+    ),
+    "val and test given": (
+        ["train", "train", "val", "test"],
+        {"labeled": 0.5, "seed": 1, "groups": GROUPS},
+        {
+            "train_labeled": [0, 1, 12, 13, 16, 21, 28, 32, 33, 44, 45],
+            "train_unlabeled": [4, 5, 8, 9, 17, 20, 23, 24, 25, 29, 36, 37, 40, 41],
+            "val": list(range(2, 48, 4)),
+            "test": [3, 7, 15, 19, 27, 31, 35, 39, 43, 47],
+            "left_out": [11],
+        },
+    ),
+    "val given, a limit": (
+        ["train", "val", "train"],
+        {"labeled": 1.0, "limit": 36, "seed": 2},
+        {
+            "train_labeled": [0, 2, 6, 8, 12, 14, 15, 18, 20, 21, 26, 27, 32, 33, 36, 38, 41, 44, 47],
+            "train_unlabeled": [5, 17, 23],
+            "val": [4, 10, 13, 16, 19, 22, 28, 31, 34, 37, 40, 43],
+            "test": [35, 39],
+            "left_out": [],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DRAWN)
+def test_a_seed_draws_what_it_has_always_drawn(case):
+    """A finished run can be repeated, and continued, only as long as its seed means the same images."""
+    parts, options, expected = DRAWN[case]
+    rng = np.random.default_rng(7)
+    shares = (0.5, 0.4, 0.3, 0.2)
+    items = [
+        item(i, [c for c, share in enumerate(shares) if rng.random() < share], parts[i % len(parts)]) for i in range(48)
+    ]
+    items[5], items[11] = item(5, None), item(11, None, "test")
+    items[17], items[23] = item(17, [0, 1], "unlabeled"), item(23, None, "unlabeled")
+    split = split_of(dataset(*items), **options)
+    assert {name: [int(path.stem[3:]) for path in getattr(split, name)] for name in expected} == expected

@@ -12,8 +12,7 @@ from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.splits import Split
 from dfssd.errors import UserError
-from dfssd.incremental.measures import check_new_labels, forgetting, mean_over
-from dfssd.incremental.steps import Step, parse_steps, write_step
+from dfssd.incremental.steps import Step, check_new_labels, parse_steps, write_step
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 
@@ -124,18 +123,3 @@ def test_old_boxes_among_new_labels_are_told(tmp_path) -> None:
     with pytest.raises(UserError, match=r"y\.png: its labels hold the old class 'b' \(id 1\)"):
         check_new_labels(DetectionSet("toy", NAMES, items), [i.image for i in items[:2]], 3)
     check_new_labels(DetectionSet("toy", NAMES, items), [items[0].image], 3)
-
-
-def test_measures_by_hand() -> None:
-    def test_of(*values: float | None) -> dict:
-        return {"per_class": {n: {"ap50": v, "ap50_95": v and v / 2} for n, v in zip(NAMES, values, strict=True)}}
-
-    test = {"teacher": test_of(0.8, 0.6, None, 0, 0, 0), "student": test_of(0.6, 0.5, None, 0.9, 0.7, 0.8)}
-    found = forgetting(test, NAMES, 3)
-    assert found["map_old"] == pytest.approx(0.55) and found["map_new"] == pytest.approx(0.8)
-    assert found["map_all"] == pytest.approx((2 * 0.55 + 3 * 0.8) / 5)
-    assert found["map_old_before"] == pytest.approx(0.7) and found["forgetting"] == pytest.approx(0.15)
-    for key in ("old", "new", "all", "old_before"):
-        assert found[f"map50_95_{key}"] == pytest.approx(found[f"map_{key}"] / 2)
-    assert found["map50_95_forgetting"] == pytest.approx(0.075)
-    assert mean_over(test["student"], ["c"]) is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dfssd.segmentation.boundary import IGNORE, distance_maps
+from dfssd.datasets.records import IGNORE
+from dfssd.segmentation.boundary import distance_maps
 
 
 def slow_maps(mask: np.ndarray, nc: int) -> np.ndarray:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dfssd.datasets.records import IGNORE, MaskItem, MaskSet
 from dfssd.errors import UserError
 from dfssd.segmentation import boundary_command as boundary
-from dfssd.segmentation.boundary import IGNORE, distance_maps
+from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.inspection import MARK, ClassDistances, write_distances
-from dfssd.segmentation.masks import MaskItem, MaskSet
 from tests.segmentation.material import NEU_NAMES, ids, neu_seg, write_mask
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "boundary.py"

@@ -13,9 +13,9 @@ from PIL import Image
 from ultralytics.cfg import get_cfg
 
 from dfssd.datasets.semi import MixedSampler, build_mixed_loader
+from dfssd.datasets.twins import poses
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
-from dfssd.segmentation.leaks import poses
 from tests.segmentation.material import mask_data
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ultralytics import YOLO
 
-from dfssd.segmentation.masks import load_masks
+from dfssd.datasets.masks import load_masks
 from dfssd.segmentation.model import build_model, parameters
 from tests.segmentation.material import NEU_NAMES, write_mask
 

@@ -14,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dfssd import export
 from dfssd.errors import UserError
-from dfssd.export import split_images
+from dfssd.evaluation import export
+from dfssd.evaluation.export import ExportRequest, split_images
+from dfssd.evaluation.settings import EvalSettings
 from dfssd.segmentation.evaluate import evaluate_masks
-from dfssd.segmentation.export import MaskParity, export_masks, mask_parity
+from dfssd.segmentation.export import MaskParity, MaskTolerance, export_masks, mask_parity
 from dfssd.segmentation.model import build_model, load_semantic
 from tests.segmentation.material import NEU_NAMES, defects, mask_data
 from tests.segmentation.test_model import checkpoint, lively
@@ -85,17 +86,22 @@ def yolo_onnx(yolo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return onnx_of(yolo, tmp_path_factory.mktemp("yolo_onnx"), imgsz=64)
 
 
-def run(weights: Path, data: Path, folder: Path, **changes) -> dict:
-    options = {
-        "out": folder / "weights" / "student.onnx",
-        "imgsz": SIZE,
-        "device": "cpu",
-        "batch": 2,
-        "formats": ["onnx"],
-        "score_tolerance": 0.01,
-        "miou_tolerance": 0.005,
-    }
-    return export_masks(weights, data, **{**options, **changes})
+def settings_of(data: Path, imgsz: int = SIZE, split: str = "test", **changes) -> EvalSettings:
+    return EvalSettings(data, split, imgsz, batch=2, device="cpu", **changes)
+
+
+def run(
+    weights: Path,
+    data: Path,
+    folder: Path,
+    *,
+    formats: tuple[str, ...] = ("onnx",),
+    score: float = 0.01,
+    miou: float = 0.005,
+    **settings,
+) -> dict:
+    request = ExportRequest(weights, folder / "weights" / "student.onnx", formats, settings_of(data, **settings))
+    return export_masks(request, MaskTolerance(score=score, miou=miou))
 
 
 def exporter_that_gives(file: Path):
@@ -172,7 +178,7 @@ def test_changed_weights_are_found(weights, data, onnx_file, tmp_path):
 
 def test_no_tolerance_fails(weights, data, onnx_file, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "export", exporter_that_gives(onnx_file))
-    section = run(weights, data, tmp_path, score_tolerance=0)
+    section = run(weights, data, tmp_path, score=0)
     assert not section["passed"]
     assert len(section["failures"]) == 1 and section["failures"][0].startswith("class probabilities differ by")
 
@@ -230,7 +236,7 @@ def test_other_class_ids_fail(yolo, yolo_onnx, tmp_path, monkeypatch):
         model.model[-1].classifier[-1].bias[:2] += torch.tensor([0.5, -0.5])
     changed = checkpoint(tmp_path / "changed.pt", model)
     monkeypatch.setattr(export, "export", exporter_that_gives(yolo_onnx))
-    section = run(changed, data, tmp_path, imgsz=64, miou_tolerance=1)
+    section = run(changed, data, tmp_path, imgsz=64, miou=1)
     share = section["differing_pixels"]
     assert 0.01 < share < 1 and not section["passed"]
     assert section["failures"] == [f"the share of pixels of another class is {share:.4g}, allowed is 0.01"]
@@ -240,7 +246,7 @@ def test_other_class_ids_fail(yolo, yolo_onnx, tmp_path, monkeypatch):
 def test_share_of_pixels_counted_by_hand(weights, data, monkeypatch, side):
     """A file that says background everywhere; at another size than it promises, all of it is wrong."""
     background = np.zeros((1, side, side), np.uint8)
-    monkeypatch.setattr("dfssd.segmentation.export.onnx_function", lambda _: (lambda image: background, (SIZE, SIZE)))
+    monkeypatch.setattr("dfssd.evaluation.export.onnx_function", lambda _: (lambda image: background, (SIZE, SIZE)))
     images = split_images(data, "test")
     found = mask_parity(weights, Path("none.onnx"), images)
     inputs = torch.cat([torch.from_numpy(export.letterbox(path, (SIZE, SIZE))) for path in images])
@@ -275,21 +281,21 @@ def test_both_files_are_measured_on_squares(weights, strips, tmp_path, monkeypat
     assert torch_side["per_class"]["background"]["iou"] == pytest.approx(
         onnx_side["per_class"]["background"]["iou"], abs=1e-3
     )
-    rectangles = evaluate_masks(weights, strips, imgsz=64, device="cpu")
+    rectangles = evaluate_masks(weights, settings_of(strips, 64))
     assert abs(rectangles["pixel_accuracy"] - torch_side["pixel_accuracy"]) > 1e-3
     assert section["passed"]
 
 
 def test_padding_is_cut_off_logits_at_an_eighth(yolo, yolo_onnx, strips):
     """The letterbox is known in pixels of the input, not of what the network answers."""
-    plain = evaluate_masks(yolo, strips, imgsz=64, device="cpu", rect=False)
-    exported = evaluate_masks(yolo_onnx, strips, imgsz=64, device="cpu")
+    plain = evaluate_masks(yolo, settings_of(strips, 64, rect=False))
+    exported = evaluate_masks(yolo_onnx, settings_of(strips, 64))
     assert plain["pixel_accuracy"] == pytest.approx(exported["pixel_accuracy"], abs=0.005)
     assert sum(row["pixels"] for row in plain["per_class"].values()) == 2 * 32 * 64
 
 
 def test_torchscript_comes_along(weights, data, tmp_path):
-    section = run(weights, data, tmp_path, formats=["onnx", "torchscript"])
+    section = run(weights, data, tmp_path, formats=("onnx", "torchscript"))
     assert section["other"] == [{"format": "torchscript", "file": "weights/student.torchscript", "error": None}]
     assert section["passed"]
     assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["student.onnx", "student.torchscript"]
@@ -298,7 +304,7 @@ def test_torchscript_comes_along(weights, data, tmp_path):
 def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_path, monkeypatch):
     monkeypatch.setattr("ultralytics.utils.checks.AUTOINSTALL", False)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    section = run(weights, data, tmp_path, formats=["openvino"])
+    section = run(weights, data, tmp_path, formats=("openvino",))
     [failed] = section["other"]
     assert failed["file"] is None and failed["error"].startswith("Ultralytics cannot write format=openvino: ")
     assert not section["passed"] and section["failures"] == [f"format=openvino: {failed['error']}"]
@@ -308,7 +314,7 @@ def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"formats": ["openvno"]}, r"format=openvno.*did you mean 'openvino'"),
+        ({"formats": ("openvno",)}, r"format=openvno.*did you mean 'openvino'"),
         ({"split": "holdout"}, "'holdout' has no images"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfssd.segmentation.boundary import IGNORE
+from dfssd.datasets.records import IGNORE
 from dfssd.segmentation.losses import SegmentationLoss, boundary, cross_entropy, dice, kd
 from tests.configured import segmentation_loss
 

@@ -12,8 +12,8 @@ from PIL import Image
 from ultralytics import YOLO
 
 from dfssd.cli import main
-from dfssd.segmentation.leaks import Leak, name_leak
-from dfssd.segmentation.masks import MaskItem
+from dfssd.datasets.records import MaskItem
+from dfssd.datasets.twins import Leak, name_leak
 from dfssd.segmentation.pipeline import pictured
 from tests.killing import kill_when
 from tests.segmentation.material import NEU_NAMES, defects, write_mask

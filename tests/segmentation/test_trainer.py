@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +20,9 @@ from ultralytics import YOLO
 from ultralytics.utils.patches import torch_load
 
 from dfssd.errors import UserError
+from dfssd.evaluation.settings import EvalSettings
 from dfssd.segmentation.criterion import BatchLoss
-from dfssd.segmentation.evaluate import evaluate_masks, latency
+from dfssd.segmentation.evaluate import evaluate_masks, time_networks
 from dfssd.segmentation.metrics import SegmentationScores, confusion_matrix, segmentation_scores
 from dfssd.segmentation.model import MFFMetalModel, build_model, load_semantic
 from dfssd.segmentation.selftest import SegmentationSelfTest
@@ -68,6 +70,10 @@ def train(data: Path, stage: Path, settings: dict | None = None, **changes) -> S
     trainer = SemanticStageTrainer(overrides=overrides(data, stage, **changes))
     trainer.train()
     return trainer
+
+
+def on_val(data: Path, imgsz: int) -> EvalSettings:
+    return EvalSettings(data, "val", imgsz, batch=2, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +370,7 @@ def test_own_model_of_ultralytics_is_validated_on_padded_images(tmp_path: Path) 
         with Image.open(file) as image:
             image.crop((0, 0, 64, 40)).save(file)
     trainer = train(data, tmp_path / "train" / "wide", {"boundary": 0.0}, epochs=1, model="yolo26n-sem.yaml", imgsz=64)
-    measured = evaluate_masks(trainer.best, data, split="val", imgsz=64, batch=2, device="cpu")
+    measured = evaluate_masks(trainer.best, on_val(data, 64))
     row = read_results_csv(trainer.csv)[0]
     assert float(row["metrics/pixel_acc"]) == pytest.approx(measured["pixel_accuracy"], abs=0.02)
 
@@ -431,7 +437,7 @@ def test_evaluation_equals_a_count_by_hand(tmp_path: Path, teacher: Path) -> Non
     for folder in ("images", "masks"):
         path = tmp_path / folder / "val" / "1.png"
         Image.open(path).crop((0, 0, 64, 40)).save(path)
-    found = evaluate_masks(teacher, file, split="val", imgsz=64, batch=2, device="cpu")
+    found = evaluate_masks(teacher, on_val(file, 64))
     model, total = load_semantic(teacher), np.zeros((4, 4), int)
     for i in range(3):
         image = np.asarray(Image.open(tmp_path / "images" / "val" / f"{i}.png")).transpose(2, 0, 1)
@@ -442,7 +448,7 @@ def test_evaluation_equals_a_count_by_hand(tmp_path: Path, teacher: Path) -> Non
     assert found["pixel_accuracy"] == pytest.approx(expected.pixel_accuracy, abs=1e-3)
     assert found["images"] == 3 and found["parameters"] == sum(p.numel() for p in model.parameters())
     assert [row["pixels"] for row in found["per_class"].values()] == total.sum(1).tolist()
-    half = evaluate_masks(teacher, file, split="val", imgsz=32, device="cpu")
+    half = evaluate_masks(teacher, on_val(file, 32))
     assert sum(row["pixels"] for row in half["per_class"].values()) == total.sum() and half["imgsz"] == 32
 
 
@@ -450,28 +456,28 @@ def test_exported_file_is_worth_the_same(data: Path, teacher: Path, tmp_path: Pa
     copy = tmp_path / "teacher.pt"
     copy.write_bytes(teacher.read_bytes())
     exported = Path(YOLO(copy).export(format="onnx", imgsz=40, batch=4, simplify=False, verbose=False))
-    plain = evaluate_masks(copy, data, split="val", imgsz=40, device="cpu")
-    found = evaluate_masks(exported, data, split="val", imgsz=40, device="cpu")
+    plain = evaluate_masks(copy, on_val(data, 40))
+    found = evaluate_masks(exported, on_val(data, 40))
     assert found["miou_fg"] == pytest.approx(plain["miou_fg"], abs=1e-3) and found["parameters"] is None
 
 
 def test_evaluation_needs_a_file_and_a_split(data: Path, teacher: Path) -> None:
     with pytest.raises(UserError, match="nothing to evaluate"):
-        evaluate_masks(Path("none.pt"), data, imgsz=40)
+        evaluate_masks(Path("none.pt"), on_val(data, 40))
     with pytest.raises(UserError, match="no 'other:' entry"):
-        evaluate_masks(teacher, data, split="other", imgsz=40)
+        evaluate_masks(teacher, replace(on_val(data, 40), split="other"))
 
 
 def test_latency_is_taken_in_turns(teacher: Path, taught: SemanticStageTrainer, monkeypatch) -> None:
     order: list[int] = []
     clock = iter(range(1000))
-    monkeypatch.setattr("dfssd.segmentation.evaluate.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("dfssd.evaluation.latency.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     hook = register_module_forward_pre_hook(
         lambda module, inputs: order.append(inputs[0].shape[-1]) if isinstance(module, MFFMetalModel) else None
     )
     sizes = {"wide": 40, "narrow": 46}
     try:
-        found = latency({"wide": teacher, "narrow": taught.best}, imgsz=sizes, device="cpu", rounds=4, warm_up=1)
+        found = time_networks({"wide": teacher, "narrow": taught.best}, imgsz=sizes, device="cpu", rounds=4, warm_up=1)
     finally:
         hook.remove()
     assert order == [40, 48, 48, 40] * 2 + [40, 48]

@@ -1,37 +1,10 @@
-"""What is asked of the labels of a step, and what is measured after it."""
+"""What a step with new classes has won, and what it has cost the old ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-from dfssd.datasets.records import DetectionSet
-from dfssd.errors import UserError
-
-
-def check_new_labels(dataset: DetectionSet, trained: Sequence[Path], learnt: int) -> None:
-    """Check that training labels speak of new classes only.
-
-    Old boxes would be lost without a word, since the loss on labels does not see their classes.
-
-    Args:
-        dataset: Data of the step.
-        trained: The labelled training images.
-        learnt: Number of the first classes, those that the teacher knows.
-
-    Raises:
-        UserError: An image of the training part has a box of an old class.
-    """
-    wanted = set(trained)
-    for item in dataset.items:
-        if item.image in wanted and (old := sorted(c for c in item.classes if c < learnt)):
-            raise UserError(
-                f"{item.image}: its labels hold the old class '{dataset.names[old[0]]}' (id {old[0]}), but "
-                "new_only=true learns the new classes alone; take these boxes out, or use new_only=false"
-            )
-
 
 PRECISIONS = {"map": "ap50", "map50_95": "ap50_95"}
 """Prefix of the values of a step -> what it is the mean of, by class."""

@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dfssd.bootstrap import Detections
-from dfssd.config import read_yaml
-from dfssd.errors import UserError
+from dfssd.evaluation.bootstrap import Detections
+from dfssd.evaluation.settings import EvalSettings, quiet
 
 CURVE_POINTS = 101
 """Recall points of the precision-recall curve: 0, 0.01, ..., 1 (the sampling of COCO)."""
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back what Ultralytics logs as information; warnings, errors and progress bars stay."""
-    from ultralytics.utils import LOGGER
-
-    def warnings_only(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING
-
-    # Raising the level instead would switch Ultralytics' progress bars off, too.
-    LOGGER.addFilter(warnings_only)
-    try:
-        yield
-    finally:
-        LOGGER.removeFilter(warnings_only)
-
-
-def evaluate(
-    weights: Path,
-    data_yaml: Path,
-    *,
-    split: str = "test",
-    imgsz: int,
-    batch: int,
-    device: str | None,
-    save_dir: Path,
-    rect: bool = True,
-    keep_detections: bool = False,
-) -> dict[str, Any]:
+def evaluate(weights: Path, settings: EvalSettings, *, save_dir: Path, keep_detections: bool = False) -> dict[str, Any]:
     """Measure a detector with Ultralytics' validator, so that ``yolo val`` gives the same numbers.
 
     Args:
         weights: ``.pt`` or exported file (an exported file with fixed input shape is always run on squares).
-        data_yaml: Ultralytics dataset YAML.
-        split: Key of the image list in ``data_yaml``.
-        imgsz: Longer side of the network input [px].
-        batch: Images per forward pass.
-        device: Ultralytics device; None lets Ultralytics choose.
+        settings: What to measure it on.
         save_dir: Folder for what Ultralytics writes and for the detections.
-        rect: Pad each batch to its own smallest rectangle (``yolo val``'s default) instead of to squares.
-        keep_detections: Write ``detections.npz`` (:class:`dfssd.bootstrap.Detections`) into ``save_dir``, from which
-            differences between detectors get their confidence intervals.
+        keep_detections: Write ``detections.npz`` (:class:`~dfssd.evaluation.bootstrap.Detections`) into ``save_dir``,
+            from which differences between detectors get their confidence intervals.
 
     Returns:
         ``map50``, ``map50_95``: mean over the classes present of the average precision at IoU 0.5, and of its mean over
@@ -69,28 +34,25 @@ def evaluate(
         ``instances``: counts. All values are in [0, 1]; the means are None if the split has no boxes at all.
 
     Raises:
-        UserError: The weights are missing or ``data_yaml`` has no such split.
+        UserError: The weights are missing, or the data have no such split.
     """
     from ultralytics import YOLO
 
-    if not weights.exists():
-        raise UserError(f"{weights} does not exist: nothing to evaluate")
-    if not read_yaml(data_yaml).get(split):
-        raise UserError(f"{data_yaml} has no '{split}:' entry: add a list of images, or choose another split")
+    settings.check(weights)
     model = YOLO(weights, task="detect")
-    record = _Record()
-    model.add_callback("on_val_batch_end", record.add)
-    model.add_callback("on_val_end", record.close)
+    recorder = _DetectionRecorder()
+    model.add_callback("on_val_batch_end", recorder.add)
+    model.add_callback("on_val_end", recorder.close)
     save_dir = save_dir.absolute()
     made = [folder for folder in (save_dir, *save_dir.parents) if not folder.exists()]
     with quiet():
         metrics = model.val(
-            data=str(data_yaml),
-            split=split,
-            imgsz=imgsz,
-            batch=batch,
-            device=device,
-            rect=rect,
+            data=str(settings.data_yaml),
+            split=settings.split,
+            imgsz=settings.imgsz,
+            batch=settings.batch,
+            device=settings.device,
+            rect=settings.rect,
             plots=False,
             verbose=False,
             project=str(save_dir.parent),
@@ -98,15 +60,15 @@ def evaluate(
             exist_ok=True,
         )
     if keep_detections:
-        record.detections().write(save_dir / "detections.npz")
+        recorder.detections().write(save_dir / "detections.npz")
     else:
         for folder in made:
             with contextlib.suppress(OSError):  # something was written after all
                 folder.rmdir()
-    return _plain(metrics, images=len(record.images))
+    return plain_metrics(metrics, images=len(recorder.images))
 
 
-class _Record:
+class _DetectionRecorder:
     """Callbacks of a validator that keep what it found in each image; it forgets that before its metrics are ready."""
 
     def __init__(self) -> None:
@@ -134,34 +96,35 @@ class _Record:
         )
 
 
-def _plain(metrics: Any, images: int) -> dict[str, Any]:
+def plain_metrics(metrics: Any, images: int) -> dict[str, Any]:
     """Ultralytics' metrics object -> the dictionary that :func:`evaluate` documents."""
     from ultralytics.utils.metrics import smooth
 
-    box, counts = metrics.box, metrics.nt_per_class
-    rows = {int(class_id): row for row, class_id in enumerate(box.ap_class_index)}
-    per_class = {}
-    for class_id, name in metrics.names.items():
-        row = rows.get(int(class_id))
-        per_class[name] = {
-            "ap50": None if row is None else float(box.ap50[row]),
-            "ap50_95": None if row is None else float(box.ap[row]),
-            "precision": None if row is None else float(box.p[row]),
-            "recall": None if row is None else float(box.r[row]),
-            "instances": int(counts[class_id]),
-        }
+    box = metrics.box
+    measured = len(box.ap_class_index) > 0
     # where Ultralytics reads precision and recall off their curves over the score threshold
-    best = smooth(box.f1_curve.mean(0), 0.1).argmax() if rows else 0
+    best = smooth(box.f1_curve.mean(0), 0.1).argmax() if measured else 0
     recall = np.linspace(0.0, 1.0, CURVE_POINTS)
     curve = np.interp(recall, box.px, np.asarray(box.prec_values).mean(0))
     return {
-        "map50": float(box.map50) if rows else None,
-        "map50_95": float(box.map) if rows else None,
-        "precision": float(box.mp) if rows else None,
-        "recall": float(box.mr) if rows else None,
-        "confidence": float(box.px[best]) if rows else None,
-        "per_class": per_class,
+        "map50": float(box.map50) if measured else None,
+        "map50_95": float(box.map) if measured else None,
+        "precision": float(box.mp) if measured else None,
+        "recall": float(box.mr) if measured else None,
+        "confidence": float(box.px[best]) if measured else None,
+        "per_class": {name: _class_metrics(metrics, int(class_id)) for class_id, name in metrics.names.items()},
         "pr_curve": {"recall": recall.round(2).tolist(), "precision": curve.tolist()},
         "images": images,
-        "instances": int(counts.sum()),
+        "instances": int(metrics.nt_per_class.sum()),
     }
+
+
+def _class_metrics(metrics: Any, class_id: int) -> dict[str, float | int | None]:
+    """The numbers of one class; None for a class without boxes."""
+    box, instances = metrics.box, int(metrics.nt_per_class[class_id])
+    rows = np.flatnonzero(np.asarray(box.ap_class_index) == class_id)
+    if not len(rows):
+        return {"ap50": None, "ap50_95": None, "precision": None, "recall": None, "instances": instances}
+    row = rows[0]
+    values = {"ap50": box.ap50[row], "ap50_95": box.ap[row], "precision": box.p[row], "recall": box.r[row]}
+    return {**{name: float(value) for name, value in values.items()}, "instances": instances}

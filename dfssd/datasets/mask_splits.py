@@ -10,85 +10,58 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dfssd.datasets.splits import Split, make_split, read_split, write_split
+from dfssd.datasets.mask_folders import MASKS_DIR
+from dfssd.datasets.records import MaskSet
+from dfssd.datasets.split_files import read_split, write_split
+from dfssd.datasets.splits import Split, SplitOptions, make_split
 from dfssd.errors import UserError
-from dfssd.segmentation.mask_sources import MASKS_DIR
-from dfssd.segmentation.masks import MaskSet
 
 _BACKGROUNDS = 1
 """Classes, from id 0 on, that need no training image: every image shows the background."""
 
 
-def official_split(
-    dataset: MaskSet,
-    groups: Sequence[int],
-    *,
-    labeled: float | int = 1.0,
-    limit: int | None = None,
-    ratios: Sequence[float] = (0.8, 0.1, 0.1),
-    seed: int,
-) -> Split:
+def has_official_split(dataset: MaskSet) -> bool:
+    """Whether the source has a val or a test part with masks."""
+    return any(item.known and item.split in {"val", "test"} for item in dataset.items)
+
+
+def official_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions) -> Split:
     """Train, val and test as the source has them; a part that it lacks is drawn from train.
 
-    Twins that the source itself has put on two sides stay there: :func:`dfssd.segmentation.leaks.find_leaks` names
-    them. Between train and a val part drawn from it there are none.
+    Twins that the source itself has put on two sides stay there: :func:`dfssd.datasets.twins.find_leaks` names them.
+    Between train and a val part drawn from it there are none.
 
     Args:
         dataset: The data set.
-        groups: Group number of each item (:func:`dfssd.segmentation.leaks.twin_groups`).
-        labeled: Share of the train images that keep their masks, a float in (0, 1], or their number, an int; the
-            others are unlabelled.
-        limit: Use a stratified subset of so many images; None = all.
-        ratios: Shares of train, val and test; those of given parts are left out, so that (0.8, 0.1, 0.1) makes a ninth
-            of train val if only test is given.
-        seed: Seed of the draw.
+        groups: Group number of each item (:func:`dfssd.datasets.twins.twin_groups`).
+        options: What to draw.
 
     Raises:
         UserError: The source has neither a val nor a test part, there are too few images, or a class is without an
             image in the labelled part.
     """
-    if not any(item.known and item.split in {"val", "test"} for item in dataset.items):
+    if not has_official_split(dataset):
         raise UserError(f"{dataset.name} has no val or test part of its own; pass split=grouped to draw them")
-    return make_split(
-        dataset, labeled=labeled, limit=limit, ratios=ratios, seed=seed, groups=groups, learnt=_BACKGROUNDS
-    )
+    return make_split(dataset, groups, options, learnt=_BACKGROUNDS)
 
 
-def grouped_split(
-    dataset: MaskSet,
-    groups: Sequence[int],
-    *,
-    labeled: float | int = 1.0,
-    limit: int | None = None,
-    ratios: Sequence[float] = (0.8, 0.1, 0.1),
-    seed: int,
-) -> Split:
+def grouped_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions) -> Split:
     """Train, val and test drawn anew, each group of twins on one side; the parts of the source count for nothing.
 
     All images of a group are kept, in test as well. Unlabelled images stay so, and are left out if they have a twin in
-    val or test.
+    val or test. The shares of the parts are met as closely as groups of several images allow.
 
     Args:
         dataset: The data set.
-        groups: Group number of each item (:func:`dfssd.segmentation.leaks.twin_groups`).
-        labeled: Share of the train images that keep their masks, a float in (0, 1], or their number, an int; the
-            others are unlabelled.
-        limit: Use a stratified subset of so many images; None = all.
-        ratios: Shares of train, val and test, met as closely as groups of several images allow.
-        seed: Seed of the draw.
+        groups: Group number of each item (:func:`dfssd.datasets.twins.twin_groups`).
+        options: What to draw.
 
     Raises:
         UserError: Too few images, or a class without an image in the labelled part.
     """
     items = tuple(item if item.split == "unlabeled" else replace(item, split=None) for item in dataset.items)
     return make_split(
-        replace(dataset, items=items),
-        labeled=labeled,
-        limit=limit,
-        ratios=ratios,
-        seed=seed,
-        groups=groups,
-        learnt=_BACKGROUNDS,
+        MaskSet(dataset.name, dataset.names, items, dataset.skipped), groups, options, learnt=_BACKGROUNDS
     )
 
 

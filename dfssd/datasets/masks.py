@@ -10,9 +10,7 @@ Id 0 is the background, 255 is ignored: such pixels count in no loss and no metr
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,70 +23,29 @@ from PIL.PngImagePlugin import PngImageFile
 
 from dfssd.datasets.image_files import UNREADABLE, image_size, map_files, not_decoded, open_image, safe_names
 from dfssd.datasets.importing import (
+    Listing,
     check_problems,
     content_fingerprint,
     conversion,
+    import_once,
     is_converted,
-    link_or_copy,
-    opened_source,
+    is_yaml,
     resolve_source,
+    several,
+    short_name,
     target_folder,
     usual_names,
+    with_more_items,
 )
-from dfssd.datasets.records import check_names
+from dfssd.datasets.mask_demo import make_mask_demo
+from dfssd.datasets.mask_folders import MASKS_DIR, MaskSource, read_mask_yaml, read_masks
+from dfssd.datasets.records import IGNORE, MaskItem, MaskSet, check_names
 from dfssd.datasets.yaml_files import read_unlabeled
 from dfssd.errors import UserError
-from dfssd.files import write_json
-from dfssd.segmentation.boundary import IGNORE
-from dfssd.segmentation.demo import make_mask_demo
-from dfssd.segmentation.mask_sources import MASKS_DIR, MaskSource, read_mask_yaml, read_masks
+from dfssd.files import link_or_copy
 
 _CONVERSION = 1
 """Raised when the conversion changes, so that older converted folders are not taken for current ones."""
-
-
-@dataclass(frozen=True)
-class MaskItem:
-    """One image and what is known about its pixels.
-
-    Attributes:
-        image: Absolute path.
-        mask: Absolute path of a PNG of the size of the image, class ids in one 8-bit channel; None = nothing known.
-        split: "train", "val", "test" or "unlabeled" if the source says so, else None.
-        pixels: Number of pixels of each class id, ignored ones left out; empty without a mask.
-    """
-
-    image: Path
-    mask: Path | None
-    split: str | None
-    pixels: tuple[int, ...] = ()
-
-    @property
-    def known(self) -> bool:
-        """Whether there is a mask."""
-        return self.mask is not None
-
-    @property
-    def classes(self) -> Counter[int]:
-        """Pixels per class id, for those that occur; the background is no class."""
-        return Counter({i: n for i, n in enumerate(self.pixels) if i and n})
-
-
-@dataclass(frozen=True)
-class MaskSet:
-    """A whole data set.
-
-    Attributes:
-        name: Short name for folders and reports.
-        names: Class names in id order, the background first.
-        items: All usable images, in a stable order.
-        skipped: (file, reason) of each image left out because ``skip_bad`` was set.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    items: tuple[MaskItem, ...]
-    skipped: tuple[tuple[Path, str], ...] = ()
 
 
 def load_masks(
@@ -122,27 +79,26 @@ def load_masks(
     data_dir = Path(data_dir).resolve()
     if names is not None:
         names = check_names(names, "names=")
-    path = make_mask_demo(data_dir) if source == "demo" else resolve_source(source, data_dir)
-    name = path.name if path.is_dir() else path.stem
+    path = resolve_source(source, data_dir, make_mask_demo)
+    name = short_name(path)
     settings = ("masks", _CONVERSION, names, usual_names(path), skip_bad)
-    if path.is_file() and path.suffix.lower() != ".zip":
+    if is_yaml(path):
         found = read_mask_yaml(path, names)
         target = target_folder(data_dir, name, found.fingerprint(), settings)
         if not is_converted(target):
             _convert(found, target, name, path, skip_bad)
     else:
         target = target_folder(data_dir, name, content_fingerprint(path), settings)
-        if not is_converted(target):
-            with opened_source(path, target) as root:
-                _convert(read_masks(root, path, names), target, name, path, skip_bad, root)
+        import_once(
+            path, target, lambda root: _convert(read_masks(root, path, names), target, name, path, skip_bad, root)
+        )
     dataset = _read_converted(target)
-    if not unlabeled:
-        return dataset
-    more = [unlabeled] if isinstance(unlabeled, str) else list(unlabeled)
-    extra, _, problems = read_unlabeled(more)
-    skipped = check_problems(problems, len(extra), ", ".join(more), skip_bad)
-    items = (*dataset.items, *(MaskItem(item.image, None, "unlabeled") for item in extra))
-    return MaskSet(dataset.name, dataset.names, items, (*dataset.skipped, *skipped))
+    if unlabeled:
+        entries = several(unlabeled)
+        extra, _, problems = read_unlabeled(entries)
+        skipped = check_problems(problems, len(extra), ", ".join(entries), skip_bad)
+        dataset = with_more_items(dataset, (MaskItem(item.image, None, "unlabeled") for item in extra), skipped)
+    return dataset
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -176,6 +132,27 @@ def _ids(image: ImageFile, path: Path) -> np.ndarray:
     return np.asarray(image)
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """An image that is imported.
+
+    Attributes:
+        image: Its file.
+        mask: The file of its mask, if there is one.
+        split: Part of the source.
+        path: ``<part>/<file name>`` in the imported data set.
+        pixels: Number of pixels of each class id, 0 to 254; empty without a mask.
+        ignored: The mask holds no defect, but ignored pixels.
+    """
+
+    image: Path
+    mask: Path | None
+    split: str | None
+    path: Path
+    pixels: list[int]
+    ignored: bool
+
+
 def _convert(
     source: MaskSource, target: Path, name: str, where: Path, skip_bad: bool, root: Path | None = None
 ) -> None:
@@ -188,51 +165,64 @@ def _convert(
             (partial / "images" / part).mkdir(parents=True)
             (partial / MASKS_DIR / part).mkdir(parents=True)
 
-        hidden: list[Path] = []
+        def write(job: tuple[tuple[Path, Path | None, str | None], Path]) -> _Pair | str:
+            (image, mask, split), path = job
+            try:
+                return _write_pair(source, image, mask, split, partial, path)
+            except UserError as e:
+                return str(e)
 
-        def write(job: tuple[tuple[Path, Path | None, str | None], Path]) -> list[int] | str:
-            (image, mask, _), path = job
-            size = image_size(image)
-            if isinstance(size, str):
-                return f"{image}: {size}"
-            pixels = []
-            if mask is not None:
-                try:
-                    pixels = _write_mask(mask, partial / MASKS_DIR / path.with_suffix(".png"), image, size, source)
-                except UserError as e:
-                    return str(e)
-                if not any(pixels[1:]) and pixels[0] < size[0] * size[1]:
-                    hidden.append(mask)
-            link_or_copy(image, partial / "images" / path)
-            return pixels
-
-        found = map_files(write, list(zip(source.pairs, paths, strict=True)), f"Importing {name}")
-        results = list(zip(source.pairs, paths, found, strict=True))
-        problems = source.problems + [(pair[0], why) for pair, _, why in results if isinstance(why, str)]
-        usable = [(pair, path, pixels) for pair, path, pixels in results if not isinstance(pixels, str)]
+        written = map_files(write, list(zip(source.pairs, paths, strict=True)), f"Importing {name}")
+        usable = [pair for pair in written if isinstance(pair, _Pair)]
+        problems = source.problems + [
+            (image, why) for (image, _, _), why in zip(source.pairs, written, strict=True) if isinstance(why, str)
+        ]
         problems = check_problems(problems, len(usable), where, skip_bad, root)
-        counts = [pixels for _, _, pixels in usable if pixels]
-        names = source.names or _numbered(counts)
-        if not any(any(pixels[1:]) for pixels in counts):
-            raise UserError(
-                f"{where}: no mask shows a defect, only 0 (background) and perhaps {IGNORE} (ignored); write classes "
-                "as 1, 2, ..., or describe the data in a .yaml with label_mapping: {255: 1}"
-            )
-        if hidden:
-            print(
-                f"[dfssd] warning: {len(hidden)} of {len(counts)} masks hold only 0 and {IGNORE}, which means ignored, "
-                f"such as {min(hidden)}; if {IGNORE} is a defect, say so in a .yaml with label_mapping: {{{IGNORE}: 1}}"
-            )
-        listing = {
-            "name": name,
-            "names": names,
-            "items": [
-                [path.as_posix(), split, None if mask is None else pixels[: len(names)]]
-                for (_, mask, split), path, pixels in usable
-            ],
-            "skipped": [[str(file), reason] for file, reason in problems],
-        }
-        write_json(partial / "dataset.json", listing)
+        _check_defects(usable, where)
+        names = source.names or _numbered([pair.pixels for pair in usable])
+        rows = [
+            [pair.path.as_posix(), pair.split, None if pair.mask is None else pair.pixels[: len(names)]]
+            for pair in usable
+        ]
+        Listing(name, names, rows, tuple(problems)).write(partial)
+
+
+def _write_pair(
+    source: MaskSource, image: Path, mask: Path | None, split: str | None, partial: Path, path: Path
+) -> _Pair:
+    """Check an image and its mask, and write both to the folder ``partial``.
+
+    Raises:
+        UserError: The image or the mask cannot be used.
+    """
+    size = image_size(image)
+    if isinstance(size, str):
+        raise UserError(f"{image}: {size}")
+    pixels: list[int] = []
+    if mask is not None:
+        pixels = _write_mask(mask, partial / MASKS_DIR / path.with_suffix(".png"), image, size, source)
+    link_or_copy(image, partial / "images" / path)
+    ignored = mask is not None and not any(pixels[1:]) and pixels[0] < size[0] * size[1]
+    return _Pair(image, mask, split, path, pixels, ignored)
+
+
+def _check_defects(pairs: Sequence[_Pair], where: Path) -> None:
+    """Warn of masks that hold ignored pixels but no defect.
+
+    Raises:
+        UserError: No mask shows a defect.
+    """
+    counts = [pair.pixels for pair in pairs if pair.pixels]
+    if not any(any(pixels[1:]) for pixels in counts):
+        raise UserError(
+            f"{where}: no mask shows a defect, only 0 (background) and perhaps {IGNORE} (ignored); write classes "
+            "as 1, 2, ..., or describe the data in a .yaml with label_mapping: {255: 1}"
+        )
+    if hidden := [pair.mask for pair in pairs if pair.mask is not None and pair.ignored]:
+        print(
+            f"[dfssd] warning: {len(hidden)} of {len(counts)} masks hold only 0 and {IGNORE}, which means ignored, "
+            f"such as {min(hidden)}; if {IGNORE} is a defect, say so in a .yaml with label_mapping: {{{IGNORE}: 1}}"
+        )
 
 
 def _new_paths(source: MaskSource) -> list[Path]:
@@ -279,10 +269,9 @@ def _numbered(pixels: list[list[int]]) -> tuple[str, ...]:
 
 
 def _read_converted(folder: Path) -> MaskSet:
-    listing = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    listing = Listing.read(folder)
     items = []
-    for path, split, pixels in listing["items"]:
+    for path, split, pixels in listing.items:
         mask = None if pixels is None else folder / MASKS_DIR / Path(path).with_suffix(".png")
         items.append(MaskItem(folder / "images" / path, mask, split, tuple(pixels or ())))
-    skipped = tuple((Path(file), reason) for file, reason in listing["skipped"])
-    return MaskSet(listing["name"], tuple(listing["names"]), tuple(items), skipped)
+    return MaskSet(listing.name, listing.names, tuple(items), listing.skipped)

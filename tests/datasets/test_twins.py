@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dfssd.datasets.demo import draw_image
-from dfssd.segmentation.leaks import Leak, describe_leaks, find_leaks, find_twins, poses, twin_groups
+from dfssd.datasets.twins import Leak, describe_leaks, find_leaks, find_twins, poses, twin_groups
 
 
 def texture(seed, size=200):

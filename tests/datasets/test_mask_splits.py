@@ -7,10 +7,11 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.dataset import SemanticDataset
 from ultralytics.data.utils import check_det_dataset
 
-from dfssd.datasets.splits import LISTS
+from dfssd.datasets.mask_splits import grouped_split, official_split, read_mask_split, write_mask_split
+from dfssd.datasets.masks import load_masks
+from dfssd.datasets.records import MaskItem, MaskSet
+from dfssd.datasets.splits import LISTS, SplitOptions
 from dfssd.errors import UserError
-from dfssd.segmentation.masks import MaskItem, MaskSet, load_masks
-from dfssd.segmentation.splits import grouped_split, official_split, read_mask_split, write_mask_split
 from tests.segmentation.material import NEU_NAMES, neu_seg
 
 
@@ -19,6 +20,10 @@ def item(i, classes, split=None):
         return MaskItem(Path(f"/set/images/{split}/{i}.jpg"), None, split)
     pixels = tuple(100 if k in (0, *classes) else 0 for k in range(4))
     return MaskItem(Path(f"/set/images/{split}/{i}.jpg"), Path(f"/set/masks/{split}/{i}.png"), split, pixels)
+
+
+def drawn(seed, labeled=1.0, ratios=(0.8, 0.1, 0.1)):
+    return SplitOptions(labeled, None, ratios, seed)
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def share(dataset, paths, class_id):
 
 def test_official_keeps_the_test_part_and_draws_val_by_groups(twofold):
     dataset, groups = twofold
-    split = official_split(dataset, groups, seed=0)
+    split = official_split(dataset, groups, drawn(seed=0))
     assert set(split.test) == {i.image for i in dataset.items if i.split == "test"}
     n = len(dataset.items) - len(split.test)
     assert abs(len(split.val) - n / 9) <= 4 and split.train_unlabeled == ()
@@ -61,13 +66,13 @@ def test_official_needs_parts(twofold):
     dataset, groups = twofold
     plain = MaskSet("plain", NEU_NAMES, tuple(MaskItem(i.image, i.mask, None, i.pixels) for i in dataset.items))
     with pytest.raises(UserError, match="plain has no val or test part of its own; pass split=grouped"):
-        official_split(plain, groups, seed=0)
+        official_split(plain, groups, drawn(seed=0))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_grouped_has_no_group_on_two_sides(twofold, seed):
     dataset, groups = twofold
-    split = grouped_split(dataset, groups, labeled=0.25, ratios=(0.7, 0.1, 0.2), seed=seed)
+    split = grouped_split(dataset, groups, drawn(labeled=0.25, ratios=(0.7, 0.1, 0.2), seed=seed))
     assert all(len(home) == 1 for home in sides(split, dataset, groups))
     assert [len(getattr(split, name)) for name in LISTS] == [140, 420, 80, 160]
     everything = [path for name in LISTS for path in getattr(split, name)]
@@ -78,8 +83,9 @@ def test_grouped_has_no_group_on_two_sides(twofold, seed):
 
 
 def test_the_seed_decides(twofold):
-    assert grouped_split(*twofold, seed=1) == grouped_split(*twofold, seed=1)
-    assert grouped_split(*twofold, seed=1).test != grouped_split(*twofold, seed=2).test
+    dataset, groups = twofold
+    assert grouped_split(dataset, groups, drawn(seed=1)) == grouped_split(dataset, groups, drawn(seed=1))
+    assert grouped_split(dataset, groups, drawn(seed=1)).test != grouped_split(dataset, groups, drawn(seed=2)).test
 
 
 def test_unlabelled_images_are_trained_on_unless_a_twin_is_tested(twofold):
@@ -87,7 +93,7 @@ def test_unlabelled_images_are_trained_on_unless_a_twin_is_tested(twofold):
     more = tuple(item(800 + k, None, "unlabeled") for k in range(200))
     dataset = MaskSet("set", NEU_NAMES, dataset.items + more)
     groups = [*groups, *(4 * k for k in range(200))]
-    split = grouped_split(dataset, groups, seed=0)
+    split = grouped_split(dataset, groups, drawn(seed=0))
     held = {group for i, group in zip(dataset.items, groups) if i.image in {*split.val, *split.test}}
     for i, group in zip(more, groups[800:]):
         assert (i.image in split.left_out) == (group in held) != (i.image in split.train_unlabeled)
@@ -98,14 +104,14 @@ def test_a_class_without_a_labelled_image_is_told_but_the_background_needs_none(
     without = MaskSet("set", NEU_NAMES, tuple(i for i in dataset.items if 3 not in i.classes))
     kept = [group for i, group in zip(dataset.items, groups) if 3 not in i.classes]
     with pytest.raises(UserError, match=r"no labelled training image of class 'scratches'.*no image of set has it"):
-        grouped_split(without, kept, seed=0)
+        grouped_split(without, kept, drawn(seed=0))
     full = MaskSet("set", NEU_NAMES, tuple(MaskItem(i.image, i.mask, i.split, (0, 9, 9, 9)) for i in dataset.items))
-    assert grouped_split(full, groups, seed=0).train_labeled
+    assert grouped_split(full, groups, drawn(seed=0)).train_labeled
 
 
 def test_the_lists_can_be_written_and_read_again_even_elsewhere(twofold, tmp_path):
     dataset, groups = twofold
-    split = grouped_split(dataset, groups, labeled=0.5, seed=0)
+    split = grouped_split(dataset, groups, drawn(labeled=0.5, seed=0))
     write_mask_split(split, dataset, tmp_path)
     for source in (tmp_path, tmp_path / "data.yaml"):
         again = read_mask_split(source, dataset)
@@ -123,7 +129,7 @@ def test_the_lists_can_be_written_and_read_again_even_elsewhere(twofold, tmp_pat
 def test_an_image_without_mask_is_not_labelled(twofold, tmp_path):
     dataset, groups = twofold
     dataset = MaskSet("set", NEU_NAMES, (*dataset.items, item(900, None, "unlabeled")))
-    write_mask_split(grouped_split(dataset, [*groups, 900], seed=0), dataset, tmp_path)
+    write_mask_split(grouped_split(dataset, [*groups, 900], drawn(seed=0)), dataset, tmp_path)
     (tmp_path / "val.txt").write_text("/set/images/unlabeled/900.jpg\n")
     (tmp_path / "train_unlabeled.txt").write_text("")
     with pytest.raises(UserError, match=r"val\.txt:1: .*900\.jpg has no labels"):
@@ -133,7 +139,7 @@ def test_an_image_without_mask_is_not_labelled(twofold, tmp_path):
 def test_the_lists_serve_plain_ultralytics(tmp_path):
     """The files of ``data.yaml`` are read by its own data set class, which finds every mask and takes every id."""
     dataset = load_masks(str(neu_seg(tmp_path / "NEU-Seg", train=12, test=4)), tmp_path / "sets")
-    split = official_split(dataset, range(16), seed=0)
+    split = official_split(dataset, range(16), drawn(seed=0))
     data = check_det_dataset(str(write_mask_split(split, dataset, tmp_path / "splits")))
     assert data["names"] == dict(enumerate(NEU_NAMES))
     theirs = SemanticDataset(img_path=data["test"], data=data, task="semantic", imgsz=64, hyp=get_cfg(), augment=False)

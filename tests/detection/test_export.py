@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
-from dfssd import export
+from dfssd.detection.export import BoxParity, BoxTolerance, box_parity, export_detector
 from dfssd.errors import UserError
-from dfssd.export import Parity, check_formats, export_and_check, letterbox, parity
+from dfssd.evaluation import export
+from dfssd.evaluation.export import ExportRequest
+from dfssd.evaluation.settings import EvalSettings
 from tests.tiny_detection import save_detector, write_images
 
 SIZE = 64
@@ -39,19 +40,13 @@ def images_of(data: Path) -> list[Path]:
     return export.split_images(data, "test")
 
 
-def run(weights: Path, data: Path, folder: Path, **changes) -> dict:
-    options = {
-        "out": folder / "weights" / "student.onnx",
-        "imgsz": SIZE,
-        "device": "cpu",
-        "batch": 2,
-        "formats": ["onnx"],
-        "box_tolerance_px": 0.5,
-        "score_tolerance": 0.01,
-        "map_tolerance": 0.005,
-        "save_dir": folder / "scratch",
-    }
-    return export_and_check(weights, data, **{**options, **changes})
+def run(
+    weights: Path, data: Path, folder: Path, *, formats: tuple[str, ...] = ("onnx",), split: str = "test", box_px=0.5
+) -> dict:
+    settings = EvalSettings(data, split, imgsz=SIZE, batch=2, device="cpu")
+    request = ExportRequest(weights, folder / "weights" / "student.onnx", formats, settings)
+    tolerance = BoxTolerance(box_px=box_px, score=0.01, map50_95=0.005)
+    return export_detector(request, tolerance, save_dir=folder / "scratch")
 
 
 def test_a_faithful_export_passes_and_leaves_only_the_file(weights, data, tmp_path):
@@ -77,7 +72,7 @@ def test_weights_beside_the_target_are_not_touched(weights, data, tmp_path):
 
 
 def test_no_tolerance_fails(weights, data, tmp_path):
-    section = run(weights, data, tmp_path, box_tolerance_px=0)
+    section = run(weights, data, tmp_path, box_px=0)
     assert not section["passed"]
     assert len(section["failures"]) == 1 and section["failures"][0].startswith("box edges [px] differ by")
 
@@ -102,13 +97,13 @@ def test_one_changed_bias_is_found(weights, data, onnx_file, tmp_path):
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     changed = tmp_path / "changed.onnx"
     onnx.save(graph, str(changed))
-    good, bad = (parity(weights, file, images_of(data)) for file in (onnx_file, changed))
+    good, bad = (box_parity(weights, file, images_of(data)) for file in (onnx_file, changed))
     assert good.max_score_diff < 1e-4 < 0.01 < bad.max_score_diff
     assert bad.max_box_diff_px == good.max_box_diff_px  # the change is in the scores alone
 
 
 def test_nan_output_is_not_within_tolerance(weights, data, onnx_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "parity", lambda *_: Parity(1, float("nan"), 0.0, (SIZE, SIZE)))
+    monkeypatch.setattr("dfssd.detection.export.box_parity", lambda *_: BoxParity(1, float("nan"), 0.0, (SIZE, SIZE)))
     section = run(weights, data, tmp_path)
     assert not section["passed"] and section["max_box_diff_px"] is None
     json.dumps(section, allow_nan=False)
@@ -116,10 +111,10 @@ def test_nan_output_is_not_within_tolerance(weights, data, onnx_file, tmp_path, 
 
 def test_nan_of_one_image_survives_the_maximum(weights, data, onnx_file, monkeypatch):
     """The first image is poisoned, the others are sound."""
-    honest = letterbox
+    honest = export.letterbox
     first = images_of(data)[0]
     monkeypatch.setattr(export, "letterbox", lambda path, size: honest(path, size) * (np.nan if path == first else 1))
-    assert np.isnan(parity(weights, onnx_file, images_of(data)).max_score_diff)
+    assert np.isnan(box_parity(weights, onnx_file, images_of(data)).max_score_diff)
 
 
 def test_other_number_of_anchors_is_not_compared_elementwise(weights, data, tmp_path):
@@ -127,33 +122,25 @@ def test_other_number_of_anchors_is_not_compared_elementwise(weights, data, tmp_
     from ultralytics import YOLO
 
     YOLO("yolov8n.yaml").save(tmp_path / "coco.pt")
-    found = parity(weights, export.export(tmp_path / "coco.pt", "onnx", task="detect", imgsz=SIZE), images_of(data))
+    found = box_parity(weights, export.export(tmp_path / "coco.pt", "onnx", task="detect", imgsz=SIZE), images_of(data))
     assert found.max_box_diff_px == found.max_score_diff == float("inf")
 
 
 def test_many_images_are_sampled_evenly(weights, data, onnx_file, monkeypatch):
     monkeypatch.setattr(export, "PARITY_IMAGES", 2)
-    assert parity(weights, onnx_file, images_of(data)).images == 2
+    assert box_parity(weights, onnx_file, images_of(data)).images == 2
 
 
 def test_unreadable_images_are_left_out(weights, data, onnx_file, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    assert parity(weights, onnx_file, [broken, *images_of(data)]).images == 4
+    assert box_parity(weights, onnx_file, [broken, *images_of(data)]).images == 4
     with pytest.raises(UserError, match=r"none of the 1 images .*broken\.png"):
-        parity(weights, onnx_file, [broken])
-
-
-def test_letterbox_keeps_the_aspect_and_pads_with_grey(tmp_path):
-    Image.new("RGB", (80, 40), (255, 0, 0)).save(tmp_path / "red.png")
-    pixels = letterbox(tmp_path / "red.png", (SIZE, SIZE))
-    assert pixels.shape == (1, 3, SIZE, SIZE) and pixels.dtype == np.float32
-    assert np.allclose(pixels[0, :, SIZE // 2, SIZE // 2], [1, 0, 0])  # RGB, 0-1
-    assert np.allclose(pixels[0, :, 2, SIZE // 2], 114 / 255)  # 16 px above and below
+        box_parity(weights, onnx_file, [broken])
 
 
 def test_torchscript_comes_along(weights, data, tmp_path):
-    section = run(weights, data, tmp_path, formats=["onnx", "torchscript"])
+    section = run(weights, data, tmp_path, formats=("onnx", "torchscript"))
     assert section["other"] == [{"format": "torchscript", "file": "weights/student.torchscript", "error": None}]
     assert section["passed"]
     assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["student.onnx", "student.torchscript"]
@@ -162,7 +149,7 @@ def test_torchscript_comes_along(weights, data, tmp_path):
 def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_path, monkeypatch):
     monkeypatch.setattr("ultralytics.utils.checks.AUTOINSTALL", False)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    section = run(weights, data, tmp_path, formats=["openvino", "torchscript"])
+    section = run(weights, data, tmp_path, formats=("openvino", "torchscript"))
     failed, written = section["other"]
     assert failed["file"] is None and failed["error"].startswith("Ultralytics cannot write format=openvino: ")
     assert "\n" not in failed["error"]
@@ -173,12 +160,8 @@ def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_pa
 
 def test_unknown_format_is_refused_before_anything_is_written(weights, data, tmp_path):
     with pytest.raises(UserError, match=r"format=openvno.*did you mean 'openvino'"):
-        run(weights, data, tmp_path, formats=["openvno"])
+        run(weights, data, tmp_path, formats=("openvno",))
     assert not (tmp_path / "weights").exists()
-
-
-def test_formats_are_listed_once_and_without_onnx():
-    assert check_formats(["onnx", "TorchScript", " torchscript", "engine"]) == ["torchscript", "engine"]
 
 
 def test_split_without_list_is_named(weights, data, tmp_path):

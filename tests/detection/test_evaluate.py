@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ultralytics.utils import LOGGER
 from ultralytics.utils.metrics import DetMetrics
 
-from dfssd.bootstrap import Detections, mean_average_precision
+from dfssd.detection.evaluate import evaluate, plain_metrics
 from dfssd.errors import UserError
-from dfssd.evaluation import _plain, evaluate, quiet
+from dfssd.evaluation.bootstrap import Detections, mean_average_precision
+from dfssd.evaluation.settings import EvalSettings
 from tests.tiny_detection import NAMES, save_detector, write_images
 
 METRICS = {"map50", "map50_95", "precision", "recall", "confidence"}
@@ -21,8 +20,8 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_detector(tmp_path_factory.mktemp("weights") / "n.pt")
 
 
-def measure(detector: Path, data: Path, save_dir: Path, **options) -> dict:
-    return evaluate(detector, data, imgsz=64, batch=2, device="cpu", save_dir=save_dir, **options)
+def measure(detector: Path, data: Path, save_dir: Path, *, split: str = "test", imgsz: int = 64, **options) -> dict:
+    return evaluate(detector, EvalSettings(data, split, imgsz, batch=2, device="cpu"), save_dir=save_dir, **options)
 
 
 def test_all_keys_are_there_with_the_counts_of_the_split(detector, tmp_path):
@@ -66,7 +65,7 @@ def test_recorded_detections_give_the_same_map(detector, tmp_path):
     data = write_images(tmp_path / "data", count=5)
     for file in sorted((tmp_path / "data" / "labels").glob("*.txt"))[1:]:  # big boxes, as this detector gives them
         file.write_text("0 0.5 0.5 0.9 0.9\n1 0.5 0.5 0.7 0.9\n2 0.6 0.5 0.8 1")
-    result = evaluate(detector, data, imgsz=256, batch=2, device="cpu", save_dir=tmp_path / "out", keep_detections=True)
+    result = measure(detector, data, tmp_path / "out", imgsz=256, keep_detections=True)
     found = Detections.read(tmp_path / "out" / "detections.npz")
     assert len(found.conf) > 0 and len(found.images) == result["images"] == 5
     assert result["map50_95"] > 0  # else equality would say nothing
@@ -98,7 +97,7 @@ def test_values_are_those_of_ultralytics_per_class():
         }
     )
     metrics.process()
-    result = _plain(metrics, images=1)
+    result = plain_metrics(metrics, images=1)
     scratch, pit, stain = (result["per_class"][name] for name in NAMES)
     assert scratch["ap50"] == pytest.approx(0.995) == scratch["ap50_95"]
     assert stain["ap50"] == pytest.approx(0.5, abs=0.01)
@@ -124,21 +123,3 @@ def test_missing_split_is_named(detector, tmp_path):
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.pt does not exist"):
         measure(tmp_path / "gone.pt", tmp_path / "data.yaml", tmp_path / "out")
-
-
-def test_quiet_keeps_warnings_and_is_undone_after_an_error():
-    kept: list[int] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: kept.append(record.levelno)  # type: ignore[method-assign]
-    LOGGER.addHandler(handler)
-    before = list(LOGGER.filters)
-    try:
-        with pytest.raises(RuntimeError), quiet():
-            LOGGER.info("info")
-            LOGGER.warning("warning")
-            raise RuntimeError
-        assert LOGGER.filters == before
-        LOGGER.info("info again")
-    finally:
-        LOGGER.removeHandler(handler)
-    assert kept == [logging.WARNING, logging.INFO]

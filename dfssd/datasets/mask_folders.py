@@ -13,11 +13,11 @@ import numpy as np
 from ultralytics.data.utils import img2label_paths
 
 from dfssd.datasets.image_files import SUFFIXES, find_images
-from dfssd.datasets.importing import own_yaml, usual_names
+from dfssd.datasets.importing import read_any, usual_names
+from dfssd.datasets.records import IGNORE
 from dfssd.datasets.sources import pairing_key, split_of
 from dfssd.datasets.yaml_files import read_entries
 from dfssd.errors import UserError
-from dfssd.segmentation.boundary import IGNORE
 
 MASKS_DIR = "masks"
 """Folder beside ``images``, as Ultralytics calls it by default."""
@@ -78,12 +78,12 @@ def read_masks(root: Path, path: Path, names: Sequence[str] | None) -> MaskSourc
     Raises:
         UserError: There are no images or no masks, or the YAML is wrong.
     """
-    try:
-        if file := own_yaml(root):
-            return read_mask_yaml(file, names, inside=root)
-        return _read_folder(root, names or usual_names(path))
-    except UserError as e:
-        raise UserError(str(e).replace(str(root), str(path))) from e
+    return read_any(
+        root,
+        path,
+        lambda file: read_mask_yaml(file, names, inside=root),
+        lambda folder: _read_folder(folder, names or usual_names(path)),
+    )
 
 
 def read_mask_yaml(file: Path, names: Sequence[str] | None, inside: Path | None = None) -> MaskSource:

@@ -15,6 +15,7 @@ from ultralytics.utils import LOGGER
 
 from dfssd.distillation.pair import DistillationPair, state_hash
 from dfssd.errors import UserError
+from dfssd.trainers.watch import TaughtTerms, check_teacher, gradient_shares, no_gradient, not_finite
 
 OVERFLOWS = 3
 """Probes in a row with a gradient that is not finite, while the loss is, after which the training is stopped."""
@@ -63,16 +64,27 @@ class SignalSelfTest:
         if not self.result["adapters_in_optimizer"] or self.result["teacher_in_optimizer"]:
             raise UserError("self-test: the optimizer must hold every adapter and nothing of the teacher; it does not")
         self._overflows: dict[str, int] = {}
-        self._alive: dict[str, bool] = {}
-        self._asked: dict[str, int] = {}
+        self._taught = TaughtTerms()
         self._adapters = {name: p.detach().clone() for name, p in adapters.items()}
         self._teacher_hash = state_hash(pair.teacher_model) if frozen else ""
         self.alike = alike
-        self._start = [p.detach().clone() for p in self._head()] if alike else []
+        self._first_head = [p.detach().clone() for p in self._head_parameters()] if alike else []
 
-    def _head(self) -> list[torch.Tensor]:
+    def _head_parameters(self) -> list[torch.Tensor]:
         """Parameters that every optimizer step with a learning rate changes."""
         return list(self.pair.student_model.model[-1].parameters())
+
+    def _starts_alike(self) -> bool:
+        """Whether the student was still what it started as, the teacher, when the losses of the last batch were made.
+
+        They are computed before the step of their batch: a student that moves now counts from the next batch on.
+        """
+        alike = bool(self._first_head)
+        if alike and any(
+            not torch.equal(now, first) for now, first in zip(self._head_parameters(), self._first_head, strict=True)
+        ):
+            self._first_head = []
+        return alike
 
     def load(self, terms: Mapping[str, Mapping[str, Any]], epochs: int) -> None:
         """Go on with the records of a training that was stopped after ``epochs`` epochs."""
@@ -92,42 +104,41 @@ class SignalSelfTest:
             UserError: A loss is not finite, or a term has moved nothing in the first :attr:`steps` batches (those with
                 boxes, for a term that needs boxes).
         """
-        pair, alike = self.pair, bool(self._start)
-        if alike and any(not torch.equal(now, then) for now, then in zip(self._head(), self._start, strict=True)):
-            self._start = []  # from the next batch on; this one's losses were computed before its step
+        pair, alike = self.pair, self._starts_alike()
         if not pair.probe or not pair.trust:
             return
-        for name, norm in pair.gradients.items():
-            value = pair.values.get(name)
+        self._check_finite(epoch)
+        if not all(map(math.isfinite, pair.gradients.values())):
+            return  # a gradient too large for half precision: the training's own scaler skips such a step, too
+        shares = gradient_shares(pair.gradients)
+        for name, value in pair.values.items():
+            self.records[name]["grad_share_by_probe"].append(shares[name])
+            if not alike and (pair.boxes or not pair.projector[name].needs_boxes):
+                self._taught.note(name, taught=float(value) != 0 and pair.gradients[name] > 0)
+        if batches >= self.steps and self._can_be_judged():
+            self._check_alive(batches, self.steps)
+
+    def _check_finite(self, epoch: int) -> None:
+        """Stop at a loss that is not finite, or at several gradients in a row that are not."""
+        for name, norm in self.pair.gradients.items():
+            value = self.pair.values.get(name)  # None for the YOLO loss
             self._overflows[name] = 0 if math.isfinite(norm) else self._overflows.get(name, 0) + 1
             broken = value is not None and not bool(torch.isfinite(value))
             if broken or self._overflows[name] >= OVERFLOWS:
-                what = "the YOLO loss" if value is None else f"term {name}"
-                cure = "lr0" if value is None else f"{name}.weight or lr0"
-                raise UserError(f"self-test: {what} is not finite in epoch {epoch + 1}; lower {cure}")
-        if not all(map(math.isfinite, pair.gradients.values())):
-            return  # a gradient too large for half precision: the training's own scaler skips such a step, too
-        total = sum(pair.gradients.values())
-        for name, value in pair.values.items():
-            norm = pair.gradients[name]
-            self.records[name]["grad_share_by_probe"].append(norm / total if total > 0 else 0.0)
-            if not alike and (pair.boxes or not pair.projector[name].needs_boxes):
-                self._asked[name] = self._asked.get(name, 0) + 1
-                self._alive[name] = self._alive.get(name, False) or (float(value) != 0 and norm > 0)
-        heard = not self.alike or "checked_batches" in self.result or max(self._asked.values(), default=0) >= self.steps
-        if batches >= self.steps and heard:
-            self._judge(batches, self.steps)
+                if value is None:
+                    raise not_finite("the YOLO loss", epoch, "lr0")
+                raise not_finite(f"term {name}", epoch, f"{name}.weight or lr0")
 
-    def _judge(self, batches: int, probes: int) -> None:
-        """Stop if a term that could have spoken in so many probed batches has not; later ones wait for their boxes."""
-        dead = [name for name, alive in self._alive.items() if not alive and self._asked[name] >= probes]
-        if dead:
-            raise UserError(
-                f"self-test: {', '.join(dead)} gave the student no gradient in the first {batches} "
-                "batches; check that the teacher is trained, or switch the term off with weight=0"
-            )
+    def _can_be_judged(self) -> bool:
+        """Whether a student that started as its teacher has moved for long enough, or did not start so."""
+        return not self.alike or "checked_batches" in self.result or self._taught.most_batches >= self.steps
+
+    def _check_alive(self, batches: int, probes: int) -> None:
+        """Stop if a term that could teach in so many probed batches has not; later ones wait for their boxes."""
+        if dead := self._taught.silent(probes):
+            raise no_gradient(dead, batches, "switch the term off with weight=0")
         self.result.setdefault("checked_batches", batches)
-        self.result["terms_alive"] = sorted(name for name, alive in self._alive.items() if alive)
+        self.result["terms_alive"] = self._taught.names
 
     def end_epoch(self, epoch: int, means: Mapping[str, Any], batches: int) -> None:
         """Record the mean of each term over an epoch.
@@ -136,7 +147,7 @@ class SignalSelfTest:
             UserError: The epoch was shorter than :attr:`steps`, and a term has moved nothing so far.
         """
         if "checked_batches" not in self.result and self.pair.trust:
-            self._judge(batches, 1)
+            self._check_alive(batches, 1)
         for name, record in self.records.items():
             value = float(means[name])
             # by position, since Ultralytics repeats an epoch after a loss that was not finite
@@ -157,21 +168,23 @@ class SignalSelfTest:
             UserError: The teacher has moved, or an adapter has not.
         """
         if self.frozen:
-            self.result["teacher_unchanged"] = state_hash(self.pair.teacher_model) == self._teacher_hash
-            if not self.result["teacher_unchanged"]:
-                raise UserError(
-                    "self-test: the teacher's weights changed during training; its result cannot be trusted"
-                )
+            check_teacher(self.result, unchanged=state_hash(self.pair.teacher_model) == self._teacher_hash)
         parameters = self.pair.projector.named_parameters()
-        still = [name for name, p in parameters if torch.equal(p.detach(), self._adapters[name])]
-        self.result["adapters_changed"] = not still
-        if last and self.pair.trust and (unheard := [n for n in self.pair.weights if not self._alive.get(n)]):
-            LOGGER.warning(f"self-test: {', '.join(unheard)} has had no batch in which it could show that it teaches")
-        if still and last and self.pair.trust:
-            if updates >= 2:
-                raise UserError(f"self-test: adapters {', '.join(still)} did not change during training")
-            # Ultralytics' first step has learning rate 0
-            LOGGER.warning(f"only {updates} optimizer step(s): nothing is learnt; raise epochs or lower nbs")
+        unmoved = [name for name, p in parameters if torch.equal(p.detach(), self._adapters[name])]
+        self.result["adapters_changed"] = not unmoved
+        if last and self.pair.trust:
+            self._check_at_the_end(unmoved, updates)
+
+    def _check_at_the_end(self, unmoved: list[str], updates: int) -> None:
+        """Warn of terms that have had no batch to teach in; stop if adapters have learned nothing."""
+        if never := [name for name in self.pair.weights if not self._taught.alive.get(name)]:
+            LOGGER.warning(f"self-test: {', '.join(never)} has had no batch in which it could show that it teaches")
+        if not unmoved:
+            return
+        if updates >= 2:
+            raise UserError(f"self-test: adapters {', '.join(unmoved)} did not change during training")
+        # Ultralytics' first step has learning rate 0
+        LOGGER.warning(f"only {updates} optimizer step(s): nothing is learnt; raise epochs or lower nbs")
 
     def terms(self) -> dict[str, dict[str, Any]]:
         """The record of each term for ``results.json``."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ultralytics.utils.metrics import ap_per_class
 
-from dfssd.bootstrap import Detections, mean_average_precision, paired_bootstrap
+from dfssd.evaluation.bootstrap import Detections, mean_average_precision, paired_bootstrap
 
 
 def random_detections(seed: int = 0, images: int = 40, per_image: int = 30, classes: int = 4, skill: float = 0.3):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfssd.config import Config
-from dfssd.datasets.selection import check_split_alone
+from dfssd.datasets.mask_splits import grouped_split, has_official_split, official_split, read_mask_split
+from dfssd.datasets.masks import load_masks
+from dfssd.datasets.records import MaskSet
+from dfssd.datasets.selection import check_split_alone, class_names, split_options
 from dfssd.datasets.splits import Split
-from dfssd.segmentation.leaks import Leak, find_leaks, find_twins, twin_groups
-from dfssd.segmentation.masks import MaskSet, load_masks
-from dfssd.segmentation.splits import grouped_split, official_split, read_mask_split
+from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,11 @@ def select(config: Config) -> Selection:
     Raises:
         UserError: The data cannot be read, or the split does not fit it.
     """
-    unlabeled, names = config["unlabeled"], config["names"]
     dataset = load_masks(
         config["data"],
         Path(config["data_dir"]),
-        unlabeled=unlabeled,
-        names=[names] if isinstance(names, str) else names,
+        unlabeled=config["unlabeled"],
+        names=class_names(config),
         skip_bad=config["skip_bad"],
     )
     images = [item.image for item in dataset.items]
@@ -69,20 +69,9 @@ def select(config: Config) -> Selection:
 def _divide(config: Config, dataset: MaskSet, groups: Sequence[int]) -> tuple[Split, str]:
     asked = config["split"]
     if asked is None:
-        parted = any(item.known and item.split in {"val", "test"} for item in dataset.items)
-        asked = "official" if parted else "grouped"
+        asked = "official" if has_official_split(dataset) else "grouped"
     if asked not in {"official", "grouped"}:
         check_split_alone(config)
         return read_mask_split(Path(asked), dataset), "given"
     draw = official_split if asked == "official" else grouped_split
-    return (
-        draw(
-            dataset,
-            groups,
-            labeled=config["labeled"],
-            limit=config["limit"],
-            ratios=tuple(config["split_ratio"]),
-            seed=config.seed,
-        ),
-        asked,
-    )
+    return draw(dataset, groups, split_options(config)), asked

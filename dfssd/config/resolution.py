@@ -20,14 +20,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dfssd import resources
 from dfssd.config.parse import flatten, nearest
 from dfssd.config.rules import Line, Usable, problems
 from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
 from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
 from dfssd.errors import UserError
+from dfssd.files import read_yaml
 
 DEFAULT_PATH = resources.folder("cfg") / "default.yaml"
 RECIPES = resources.folder("cfg") / "recipes"
@@ -128,21 +127,6 @@ class Config:
 def as_list(value: str | list[str] | None) -> list[str]:
     """One or several strings, or none, as a list."""
     return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; a broken file is a :class:`UserError` with its line."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"cannot read {path}: {e}") from e
-    except yaml.YAMLError as e:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} must hold 'key: value' lines")
-    return tree
 
 
 def defaults() -> dict[str, Any]:

@@ -5,10 +5,10 @@ import yaml
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
+from dfssd.datasets import mask_demo as demo
+from dfssd.datasets.mask_demo import make_mask_demo
+from dfssd.datasets.masks import load_masks, read_mask
 from dfssd.errors import UserError
-from dfssd.segmentation import demo
-from dfssd.segmentation.demo import make_mask_demo
-from dfssd.segmentation.masks import load_masks, read_mask
 from tests.datasets.material import write_label, write_picture, zipped
 from tests.segmentation.material import NEU_NAMES, ids, neu_seg, write_mask
 

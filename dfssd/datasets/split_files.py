@@ -1,0 +1,174 @@
+"""The lists of a split on disk: four ``.txt`` files, ``split.json``, and ``data.yaml`` for plain Ultralytics."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+
+from dfssd.datasets.records import LabeledImage, LabeledSet
+from dfssd.datasets.splits import LISTS, Split, check_classes
+from dfssd.errors import UserError
+from dfssd.files import write_json, write_text, write_yaml
+
+
+def write_split(
+    split: Split,
+    dataset: LabeledSet[LabeledImage],
+    folder: Path,
+    *,
+    unit: str = "boxes",
+    first: int = 0,
+    more: Mapping[str, object] | None = None,
+) -> Path:
+    """Write the four lists, ``split.json`` and ``data.yaml`` to ``folder``.
+
+    ``data.yaml`` describes the labelled part alone, ready for plain ``yolo train data=``. ``split.json`` is written
+    last: where it is, the rest is complete.
+
+    Args:
+        split: What to write.
+        dataset: The data set, for names and counts.
+        folder: Where to.
+        unit: What ``classes`` of an image counts, a word for ``split.json``.
+        first: The first class that is counted.
+        more: Further entries of ``data.yaml``.
+
+    Returns:
+        Path of ``data.yaml``.
+    """
+    for name in LISTS:
+        write_text(folder / f"{name}.txt", "".join(f"{path}\n" for path in getattr(split, name)))
+    data_yaml = folder / "data.yaml"
+    write_yaml(
+        data_yaml,
+        {
+            "train": "train_labeled.txt",
+            "val": "val.txt",
+            "test": "test.txt",
+            **(more or {}),
+            "names": dict(enumerate(dataset.names)),
+        },
+    )
+    write_json(
+        folder / "split.json",
+        {
+            "dataset": dataset.name,
+            "names": list(dataset.names),
+            "seed": split.seed,
+            "counts": _counts(split, dataset, unit, first),
+            "duplicates": [[str(path) for path in group] for group in split.duplicates],
+            "left_out": [str(path) for path in split.left_out],
+            "skipped": [[str(path), reason] for path, reason in dataset.skipped],
+        },
+    )
+    return data_yaml
+
+
+def _counts(
+    split: Split, dataset: LabeledSet[LabeledImage], unit: str, first: int
+) -> dict[str, dict[str, int | dict[str, int]]]:
+    """Images and units of each list, in all and by class."""
+    by_path = {item.image: item for item in dataset.items}
+    labels = dict(enumerate(dataset.names[first:], first))
+    counts: dict[str, dict[str, int | dict[str, int]]] = {}
+    for name in LISTS:
+        items = [by_path[path] for path in getattr(split, name)]
+        images = Counter(c for item in items for c in item.classes)
+        units = sum((item.classes for item in items), Counter())
+        counts[name] = {
+            "images": len(items),
+            unit: units.total(),
+            "images_per_class": {label: images[i] for i, label in labels.items()},
+            f"{unit}_per_class": {label: units[i] for i, label in labels.items()},
+        }
+    return counts
+
+
+def read_split(source: Path, dataset: LabeledSet[LabeledImage], learnt: int = 0) -> Split:
+    """Read the lists that :func:`write_split` wrote, perhaps on another machine.
+
+    Args:
+        source: The folder, or a file in it such as ``data.yaml``.
+        dataset: The data set; listed images are found in it by path, else by the name of the file, or of file and
+            folder, where that is unique.
+        learnt: The first classes need no labelled image.
+
+    Raises:
+        UserError: A list is missing, names an unknown image, an image without labels, or one of another list.
+    """
+    source = Path(source)
+    folder = source if source.is_dir() else source.parent
+    find = _finder(dataset.items)
+    lists: dict[str, tuple[Path, ...]] = {}
+    listed_in: dict[Path, str] = {}
+    for name in LISTS:
+        file = folder / f"{name}.txt"
+        if not file.is_file():
+            raise UserError(f"split={source}: {file} does not exist; pass the splits/ folder of an earlier run")
+        lists[name] = _read_list(file, dataset.name, find, listed_in, labeled=name != "train_unlabeled")
+        if not lists[name] and name != "train_unlabeled":
+            raise UserError(f"{file} is empty; pass the splits/ folder of an earlier run")
+    split = Split(
+        lists["train_labeled"],
+        lists["train_unlabeled"],
+        lists["val"],
+        lists["test"],
+        duplicates=_known_duplicates(folder, find, listed_in),
+    )
+    check_classes(split, dataset, learnt)
+    return split
+
+
+def _read_list(
+    file: Path,
+    dataset: str,
+    find: Callable[[str], LabeledImage | None],
+    listed_in: dict[Path, str],
+    *,
+    labeled: bool,
+) -> tuple[Path, ...]:
+    """The images of one list; each is noted in ``listed_in``, image -> name of its list."""
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not (line := line.strip()):
+            continue
+        item = find(line)
+        if item is None:
+            raise UserError(f"{file}:{number}: {line} is not in data set {dataset}; pass the same data= again")
+        if item.image in listed_in:
+            raise UserError(f"{file}:{number}: {line} is also in {listed_in[item.image]}; keep it in one list")
+        if labeled and not item.known:
+            raise UserError(f"{file}:{number}: {line} has no labels; move it to train_unlabeled.txt")
+        listed_in[item.image] = file.name
+        found.append(item.image)
+    return tuple(found)
+
+
+def _finder(items: Sequence[LabeledImage]) -> Callable[[str], LabeledImage | None]:
+    """Function from a listed path, perhaps of another machine, to the image that it means, None if there is none."""
+    by_path = {str(item.image): item for item in items}
+    by_name: dict[str, list[LabeledImage]] = defaultdict(list)
+    for item in items:
+        by_name[item.image.name].append(item)
+
+    def find(line: str) -> LabeledImage | None:
+        *folders, name = line.replace("\\", "/").split("/")
+        same = by_name.get(name, [])
+        if len(same) > 1:  # names may repeat in the folders of train and test
+            same = [item for item in same if folders[-1:] == [item.image.parent.name]]
+        return by_path.get(line) or (same[0] if len(same) == 1 else None)
+
+    return find
+
+
+def _known_duplicates(
+    folder: Path, find: Callable[[str], LabeledImage | None], used: Container[Path]
+) -> tuple[tuple[Path, ...], ...]:
+    try:
+        groups = json.loads((folder / "split.json").read_text(encoding="utf-8"))["duplicates"]
+    except (OSError, ValueError, KeyError):
+        return ()
+    found = [[item.image for path in group if (item := find(path)) is not None] for group in groups]
+    return tuple(tuple(image for image in group if image in used) for group in found)

@@ -1,0 +1,59 @@
+"""How a network is measured, whatever its task is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfssd.errors import UserError
+from dfssd.files import read_yaml
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How a network is measured on one part of a data set.
+
+    Attributes:
+        data_yaml: Ultralytics dataset YAML.
+        split: Key of the image list in ``data_yaml``.
+        imgsz: Longer side of the network input [px]; rounded up to the stride.
+        batch: Images per forward pass.
+        device: Ultralytics device; None lets Ultralytics choose.
+        rect: Pad to the smallest rectangle (``yolo val``'s default) instead of to a square. An exported file has one
+            input shape: compare it with its ``.pt`` on squares.
+    """
+
+    data_yaml: Path
+    split: str
+    imgsz: int
+    batch: int
+    device: str | None
+    rect: bool = True
+
+    def check(self, weights: Path) -> None:
+        """Raise :class:`UserError` if ``weights`` are missing or :attr:`data_yaml` has no such split."""
+        if not weights.exists():
+            raise UserError(f"{weights} does not exist: nothing to evaluate")
+        if not read_yaml(self.data_yaml).get(self.split):
+            raise UserError(
+                f"{self.data_yaml} has no '{self.split}:' entry: add a list of images, or choose another split"
+            )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what Ultralytics logs as information; warnings, errors and progress bars stay."""
+    from ultralytics.utils import LOGGER
+
+    def warnings_only(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    # Raising the level instead would switch Ultralytics' progress bars off, too.
+    LOGGER.addFilter(warnings_only)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(warnings_only)

@@ -1,0 +1,82 @@
+"""What the self-tests of all trainings share: what taught the student, that losses are finite, that the teacher stands.
+
+A loss without gradient looks like one that is small, and a teacher that moves looks like one that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dfssd.errors import UserError
+
+
+class TaughtTerms:
+    """Which terms of a loss have given the student a gradient in the batches in which they could.
+
+    Attributes:
+        alive: Term -> whether it has taught in one of them.
+    """
+
+    def __init__(self) -> None:
+        self.alive: dict[str, bool] = {}
+        self._batches: dict[str, int] = {}
+
+    def note(self, name: str, *, taught: bool) -> None:
+        """Count a measured batch in which a term could teach, and whether it has."""
+        self._batches[name] = self.batches(name) + 1
+        self.alive[name] = self.alive.get(name, False) or taught
+
+    def batches(self, name: str) -> int:
+        """Measured batches in which a term could teach."""
+        return self._batches.get(name, 0)
+
+    @property
+    def most_batches(self) -> int:
+        """Measured batches of the term that could teach most often."""
+        return max(self._batches.values(), default=0)
+
+    @property
+    def names(self) -> list[str]:
+        """The terms that have taught, sorted."""
+        return sorted(name for name, alive in self.alive.items() if alive)
+
+    def silent(self, batches: int) -> list[str]:
+        """The terms that could teach in so many measured batches, and have not."""
+        return [name for name, alive in self.alive.items() if not alive and self._batches[name] >= batches]
+
+
+def gradient_shares(norms: Mapping[str, float]) -> dict[str, float]:
+    """Share of each gradient norm in the sum of all, in [0, 1]; 0 where there is no gradient at all."""
+    total = sum(norms.values())
+    return {name: norm / total if total > 0 else 0.0 for name, norm in norms.items()}
+
+
+def not_finite(what: str, epoch: int, lower: str) -> UserError:
+    """The error about a loss or gradient that is not finite.
+
+    Args:
+        what: Name of the loss.
+        epoch: Number of the epoch, from 0.
+        lower: The arguments to lower.
+    """
+    return UserError(f"self-test: {what} is not finite in epoch {epoch + 1}; lower {lower}")
+
+
+def no_gradient(names: Sequence[str], batches: int, remedy: str) -> UserError:
+    """The error about terms that have taught the student nothing in so many batches."""
+    return UserError(
+        f"self-test: {', '.join(names)} gave the student no gradient in the first {batches} batches; check that the "
+        f"teacher is trained, or {remedy}"
+    )
+
+
+def check_teacher(result: dict[str, Any], *, unchanged: bool) -> None:
+    """Record whether the teacher is the same bit for bit.
+
+    Raises:
+        UserError: It is not.
+    """
+    result["teacher_unchanged"] = unchanged
+    if not unchanged:
+        raise UserError("self-test: the teacher's weights changed during training; its result cannot be trusted")
