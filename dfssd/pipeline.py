@@ -29,7 +29,7 @@ from dfssd.preflight import (
     learnt_classes,
     teacher_is_to_be_trained,
 )
-from dfssd.pseudo_labels.labels import PREDICTIONS
+from dfssd.pseudo_labels.files import PREDICTIONS
 from dfssd.runfolder import RunFolder
 from dfssd.self_training import self_train
 from dfssd.stages import StagedRun
@@ -224,8 +224,6 @@ class DetectionRun(StagedRun):
         for number, extra in enumerate(self.config.pseudo.teachers, 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
             align_teacher(resolve_weights(extra, "pseudo.teachers"), names, weights[-1])
-        rule = self.config.section("pseudo")
-        options = ("tau_low", "tau0", "tau_max", "ema_decay", "iou", "tta", "precision")
         return label_images(
             weights,
             self.listed("train_unlabeled"),
@@ -236,7 +234,7 @@ class DetectionRun(StagedRun):
             device=self.device,
             val=self.listed("val"),
             shown=len(data["classes"]),
-            **{k: rule[k] for k in options},
+            rule=self.config.pseudo,
         )
 
     def pseudo_label(self) -> str:

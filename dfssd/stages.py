@@ -77,7 +77,7 @@ class StagedRun(ABC):
 
     def batches_per_epoch(self) -> int:
         """Batches in which the student passes the labelled images once."""
-        from dfssd.datasets.semi import batch_composition
+        from dfssd.trainers.mixed_data import batch_composition
 
         labeled, _ = batch_composition(self.batch, self.unlabeled_share())
         return math.ceil(self.results["data"]["train_labeled"] / labeled)

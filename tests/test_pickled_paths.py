@@ -20,7 +20,7 @@ from dfssd.distillation.terms import TERMS
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 from dfssd.segmentation.model import build_model
-from tests.configured import pair as build_pair
+from tests import configured
 
 SEGMENTATION = {
     "dfssd.segmentation.model.FullResolutionHead",
@@ -96,7 +96,7 @@ def pair(**changes) -> DistillationPair:
     thresholds = ClassThresholds(2, tau_low=0.1, tau0=0.2, tau_max=0.3, decay=0.99)
     labeler = OnlineLabeler(thresholds, iou=0.6)
     teacher = for_inference(detector("yolov8s.yaml"))
-    return build_pair(teacher, detector("yolov8n.yaml"), terms=options, labeler=labeler, balance=True)
+    return configured.pair(teacher, detector("yolov8n.yaml"), terms=options, labeler=labeler, balance=True)
 
 
 def explain(found: set[str], frozen: set[str]) -> str:

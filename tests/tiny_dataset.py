@@ -8,7 +8,7 @@ from typing import Any
 
 from ultralytics.cfg import get_cfg
 
-from dfssd.datasets.semi import PseudoLabelDataset
+from dfssd.trainers.mixed_data import PseudoLabelDataset
 
 
 def unlabelled_images(

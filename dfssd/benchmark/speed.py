@@ -97,11 +97,8 @@ def build_pair(config: Config, teacher: Any, student: Any) -> Any:
 
     labeler = None
     if config["pseudo.mode"] != "offline":
-        rule = config.pseudo
-        thresholds = ClassThresholds(
-            student.model[-1].nc, tau_low=rule.tau_low, tau0=rule.tau0, tau_max=rule.tau_max, decay=rule.ema_decay
-        )
-        labeler = OnlineLabeler(thresholds, iou=rule.iou)
+        thresholds = ClassThresholds.from_rule(student.model[-1].nc, config.pseudo)
+        labeler = OnlineLabeler(thresholds, iou=config.pseudo.iou)
     pair = DistillationPair(
         for_inference(teacher),
         student,
@@ -169,10 +166,10 @@ def steps(config: Config) -> dict[str, Callable[[], None]]:
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.distill_model import DistillationModel
 
-    from dfssd.datasets.semi import batch_composition
     from dfssd.distillation.pair import for_inference
     from dfssd.evaluation.settings import quiet
     from dfssd.hardware import check_device, resolve_amp, use_all_cores
+    from dfssd.trainers.mixed_data import batch_composition
 
     place = check_device(config.train.get("device"))
     amp, cpu_bf16 = resolve_amp(config.train.get("amp"), place)

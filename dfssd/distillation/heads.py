@@ -24,7 +24,8 @@ TAPS: tuple[Tap, ...] = tuple((branch, stage) for branch in BRANCHES for stage i
 
 
 def _levels(head: Any, branch: str) -> Sequence[Any]:
-    return getattr(head, BRANCHES[branch])
+    levels: Sequence[Any] = getattr(head, BRANCHES[branch])
+    return levels
 
 
 def _last_block(stage: Any) -> Any:

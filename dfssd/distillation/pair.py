@@ -22,6 +22,7 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.tal import dist2bbox, make_anchors
 from ultralytics.utils.torch_utils import copy_attr
 
+from dfssd.batches import Batch
 from dfssd.config import TERM_OPTIONS
 from dfssd.distillation.balance import DETECTION, GradientBalance
 from dfssd.distillation.heads import Tap, tap_channels, tapped
@@ -31,7 +32,8 @@ from dfssd.distillation.semi_loss import SemiDetectionLoss, take_images
 from dfssd.distillation.terms import TERMS, PairShape
 from dfssd.distillation.terms.base import no_autocast
 from dfssd.pseudo_labels.meter import HealthMeter
-from dfssd.pseudo_labels.online import BatchLabels, OnlineLabeler
+from dfssd.pseudo_labels.online import OnlineLabeler
+from dfssd.pseudo_labels.records import BatchLabels
 
 PROBE_SCALE = 1024.0
 """Loss factor while gradients are measured, so that small ones survive half precision."""
@@ -191,14 +193,11 @@ class DistillationPair(DistillationModel):
         """Tell the schedules where training stands: batches done, batches in all, batches per epoch."""
         self.progress = (step, total, per_epoch)
 
-    def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch, preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """YOLO loss on both kinds of labels plus the distillation terms.
 
         Args:
-            batch: ``img`` (N, 3, H, W) in 0-1, ``cls`` (M, 1), ``bboxes`` (M, 4) xywh 0-1, ``batch_idx`` (M,); in
-                training also ``labeled`` (N,) bool, ``score`` (M,), the ignore boxes ``ignore_bboxes``,
-                ``ignore_batch_idx`` and ``ignore_source``, and optionally ``weak_img`` (U, 3, H, W), the teacher's
-                views of the unlabelled images.
+            batch: The batch; in validation one of Ultralytics, without the fields that are ours.
             preds: Predictions of the student, given by the validator.
 
         Returns:
@@ -263,7 +262,7 @@ class DistillationPair(DistillationModel):
             self.gradients = {k: v if k == DETECTION else factors[k] * v for k, v in norms.items()}
         return factors
 
-    def _teach(self, batch: Mapping[str, Any]) -> None:
+    def _teach(self, batch: Batch) -> None:
         """The teacher's forward pass, on the weak views where there are any; the hooks keep what it says."""
         views = batch["img"]
         if "weak_img" in batch and len(batch["weak_img"]):
@@ -272,24 +271,31 @@ class DistillationPair(DistillationModel):
         with torch.no_grad():
             self.teacher_model(views)
 
-    def _pseudo_boxes(self, batch: dict[str, Any], guided: bool) -> dict[str, Any]:
+    def _pseudo_boxes(self, batch: Batch, guided: bool) -> Batch:
         """The batch with the boxes of this step: true ones, and for unlabelled images those of the teacher."""
-        on_unlabeled = ~batch["labeled"][batch["batch_idx"].long()]
-        boxes = {**batch, "score": batch["score"].float()}
+        pseudo = ~batch["labeled"][batch["batch_idx"].long()]
         known = BatchLabels(
-            **{k: boxes[k][on_unlabeled].float() for k in ("batch_idx", "cls", "bboxes", "score")},
+            batch_idx=batch["batch_idx"][pseudo].float(),
+            cls=batch["cls"][pseudo].float(),
+            bboxes=batch["bboxes"][pseudo].float(),
+            score=batch["score"][pseudo].float(),
             ignore_batch_idx=batch["ignore_batch_idx"].float(),
             ignore_bboxes=batch["ignore_bboxes"].float(),
             ignore_source=batch["ignore_source"],
         )
+        boxes: Batch = {**batch, "score": batch["score"].float()}
         unlabeled = (~batch["labeled"]).nonzero().flatten()
         if self.labeler is not None and guided and len(unlabeled):
             size = (batch["img"].shape[2], batch["img"].shape[3])
             said = take_images(self._raw(self._teacher_feats), unlabeled)
             known = self.labeler(decode(said, self.teacher_model.stride), unlabeled, size, known)
-            kept = {k: boxes[k][~on_unlabeled].float() for k in ("batch_idx", "cls", "bboxes", "score")}
-            boxes.update({k: torch.cat([kept[k], getattr(known, k)]) for k in kept})
-            boxes.update(ignore_batch_idx=known.ignore_batch_idx, ignore_bboxes=known.ignore_bboxes)
+            boxes["batch_idx"] = torch.cat([batch["batch_idx"][~pseudo].float(), known.batch_idx])
+            boxes["cls"] = torch.cat([batch["cls"][~pseudo].float(), known.cls])
+            boxes["bboxes"] = torch.cat([batch["bboxes"][~pseudo].float(), known.bboxes])
+            boxes["score"] = torch.cat([batch["score"][~pseudo].float(), known.score])
+            boxes["ignore_batch_idx"] = known.ignore_batch_idx
+            boxes["ignore_bboxes"] = known.ignore_bboxes
+            boxes["ignore_source"] = known.ignore_source
         self.labels = known
         if not self.weigh_boxes:
             boxes["score"] = torch.ones_like(boxes["score"])
@@ -307,8 +313,9 @@ class DistillationPair(DistillationModel):
     def _raw(self, captured: dict[int, Any]) -> dict[str, Any]:
         """Raw head outputs among the captured ones."""
         head = captured[len(self.feats_idx) - 1]
-        raw = head[1] if isinstance(head, tuple) else head
-        return raw.get("one2many", raw)
+        outputs = head[1] if isinstance(head, tuple) else head
+        raw: dict[str, Any] = outputs.get("one2many", outputs)
+        return raw
 
     def _outputs(self, captured: dict[int, Any], model: Any, hidden: Mapping[Tap, list[Tensor]]) -> Outputs:
         """Captured layer outputs as the value object that the terms read."""

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfssd.batches import Batch
+
 LEAST_WEIGHT = 1e-3
 """Weight of a box whose score is lower still: the loss divides by it."""
 
@@ -77,7 +79,7 @@ class WeightedBCE(nn.Module):
         """Elementwise loss."""
         weight = self.assigner.anchor_weights
         if weight is None:
-            loss = self.bce(logits, targets)
+            loss: Tensor = self.bce(logits, targets)
         else:
             weight = weight[..., None].to(targets.dtype)
             loss = self.bce(logits, targets / weight) * weight * self.assigner.correction
@@ -161,22 +163,23 @@ def take_images(preds: Any, index: Tensor) -> Any:
     return preds[index]
 
 
-def take_boxes(batch: Mapping[str, Any], index: Tensor, n: int, prefix: str = "") -> dict[str, Tensor]:
-    """The boxes of the images ``index``, with image numbers counted anew, ordered by image.
+def rows_of(images: Tensor, batch_idx: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Which boxes lie in some images of a batch, ordered by image, with image numbers counted anew.
 
     Args:
-        batch: Batch with ``<prefix>batch_idx``, ``<prefix>bboxes`` and, for an empty prefix, ``cls`` and ``score``.
-        index: (K,) image numbers to keep.
+        images: (I,) numbers of the images, of which the first becomes 0, the second 1, ...
+        batch_idx: (M,) image of each box.
         n: Images in the batch.
-        prefix: ``""`` for boxes to learn, ``"ignore_"`` for ignore boxes.
+
+    Returns:
+        (B,) int64, rows of the boxes, and (B,) float32, their new image numbers in rising order.
     """
-    renumber = torch.full((n,), -1, dtype=torch.long, device=index.device)
-    renumber[index] = torch.arange(len(index), device=index.device)
-    new = renumber[batch[f"{prefix}batch_idx"].long()]
-    keep = (new >= 0).nonzero().flatten()
-    keep = keep[new[keep].argsort(stable=True)]  # Ultralytics counts on rising image numbers
-    names = ("bboxes",) if prefix else ("bboxes", "cls", "score")
-    return {"batch_idx": new[keep].float(), **{k: batch[f"{prefix}{k}"][keep] for k in names}}
+    renumber = torch.full((n,), -1, dtype=torch.long, device=images.device)
+    renumber[images] = torch.arange(len(images), device=images.device)
+    new = renumber[batch_idx.long()]
+    rows = (new >= 0).nonzero().flatten()
+    rows = rows[new[rows].argsort(stable=True)]  # Ultralytics counts on rising image numbers
+    return rows, new[rows].float()
 
 
 def take_classes(preds: Any, chosen: slice) -> Any:
@@ -221,45 +224,46 @@ class SemiDetectionLoss:
             branch.class_weights = None if weights is None else weights[..., chosen]
         return chosen
 
-    def __call__(
-        self, preds: Any, batch: Mapping[str, Any], unsup_weight: float
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def __call__(self, preds: Any, batch: Batch, unsup_weight: float) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Loss vectors (a mean over the images times their number) and detached items of both kinds.
 
         Args:
             preds: Predictions of the model in training mode.
-            batch: ``labeled`` (N,) bool; ``batch_idx``, ``cls``, ``bboxes``, ``score`` of the boxes to learn;
-                ``ignore_batch_idx`` and ``ignore_bboxes``.
+            batch: Batch with the boxes of this step.
             unsup_weight: Factor on the loss of the unlabelled images; 0 leaves them out altogether.
 
         Returns:
             Vectors to sum, at most one per kind; and the items by column name, those of pseudo-labels with ``u_``.
         """
-        n = len(batch["labeled"])
         many = preds.get("one2many", preds)
-        levels = [(f.shape[2], f.shape[3]) for f in many["feats"]]
         vectors: list[Tensor] = []
         items: dict[str, Tensor] = {}
         for prefix, chosen, weight in (("", batch["labeled"], 1.0), ("u_", ~batch["labeled"], unsup_weight)):
-            index = chosen.nonzero().flatten()
-            if len(index) and weight > 0:
-                boxes = take_boxes(batch, index, n)
-                ignore = take_boxes(batch, index, n, "ignore_")
-                mask = ignored_anchors(ignore["bboxes"], ignore["batch_idx"], len(index), levels)
-                score = boxes.pop("score").clamp(min=LEAST_WEIGHT)
-                weights = padded(score, boxes["batch_idx"], len(index)) if prefix else None
-                for branch in self.branches:
-                    branch.bce.ignored, branch.assigner.weights = mask, weights
-                classes = self._spoken_of(bool(prefix))
-                boxes["cls"] = boxes["cls"] - classes.start
-                vector, part = self.criterion(take_classes(take_images(preds, index), classes), boxes)
-                for branch, class_weights in zip(self.branches, self.class_weights, strict=True):
-                    # the validation uses the same criterion
-                    branch.bce.ignored, branch.assigner.weights = None, None
-                    branch.assigner.assigner.num_classes, branch.class_weights = self.classes, class_weights
+            images = chosen.nonzero().flatten()
+            if len(images) and weight > 0:
+                vector, part = self._part(preds, batch, images, pseudo=bool(prefix))
                 vectors.append(weight * vector)
             else:
                 names = [k.removeprefix("u_") for k in items] or list(self.branches[0].loss_names)
                 part = dict.fromkeys(names, many["boxes"].new_zeros(()))
             items.update({f"{prefix}{k}": v * weight for k, v in part.items()})
         return vectors, items
+
+    def _part(self, preds: Any, batch: Batch, images: Tensor, *, pseudo: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The criterion on some images of the batch: the labeled ones, or those with pseudo boxes."""
+        n = len(batch["labeled"])
+        rows, image = rows_of(images, batch["batch_idx"], n)
+        ignored, ignored_image = rows_of(images, batch["ignore_batch_idx"], n)
+        levels = [(f.shape[2], f.shape[3]) for f in preds.get("one2many", preds)["feats"]]
+        mask = ignored_anchors(batch["ignore_bboxes"][ignored], ignored_image, len(images), levels)
+        weights = padded(batch["score"][rows].clamp(min=LEAST_WEIGHT), image, len(images)) if pseudo else None
+        for branch in self.branches:
+            branch.bce.ignored, branch.assigner.weights = mask, weights
+        classes = self._spoken_of(pseudo)
+        boxes = {"batch_idx": image, "bboxes": batch["bboxes"][rows], "cls": batch["cls"][rows] - classes.start}
+        vector, items = self.criterion(take_classes(take_images(preds, images), classes), boxes)
+        for branch, class_weights in zip(self.branches, self.class_weights, strict=True):
+            # the validation uses the same criterion
+            branch.bce.ignored, branch.assigner.weights = None, None
+            branch.assigner.assigner.num_classes, branch.class_weights = self.classes, class_weights
+        return vector, items

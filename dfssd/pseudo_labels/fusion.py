@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dfssd.pseudo_labels.labels import ImagePrediction
+from dfssd.pseudo_labels.records import ImagePrediction
 
 
 def fuse(predictions: Sequence[ImagePrediction], *, iou: float = 0.55, score_floor: float = 0.0) -> ImagePrediction:

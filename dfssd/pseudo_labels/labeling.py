@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ultralytics.data.utils import img2label_paths
 
+from dfssd.config.sections import PseudoLabels
 from dfssd.datasets.label_files import read_label_file
 from dfssd.errors import UserError
+from dfssd.pseudo_labels.files import write_pseudo_labels
 from dfssd.pseudo_labels.fusion import fuse
-from dfssd.pseudo_labels.labels import ImagePrediction, write_pseudo_labels
 from dfssd.pseudo_labels.quality import find_matches
+from dfssd.pseudo_labels.records import ImagePrediction
 from dfssd.pseudo_labels.teacher_inference import View, augmented_views, predict_views
 from dfssd.pseudo_labels.thresholds import ClassThresholds, precision_thresholds
 
@@ -32,13 +33,7 @@ def label_images(
     imgsz: int,
     batch: int,
     device: str,
-    tau_low: float,
-    tau0: float,
-    tau_max: float,
-    ema_decay: float,
-    iou: float,
-    tta: bool = False,
-    precision: float | None = None,
+    rule: PseudoLabels,
     val: Sequence[Path] = (),
     shown: int | None = None,
 ) -> dict[str, Any]:
@@ -50,10 +45,10 @@ def label_images(
     Several teachers, or several views of test-time augmentation, or both, are fused once, all with the same weight, by
     :func:`dfssd.pseudo_labels.fusion.fuse`, which says what a score means then.
 
-    With ``precision`` the threshold of a class is the lowest score at which the teacher, looking at the ``val`` images
-    in just the same way, is right often enough (:func:`dfssd.pseudo_labels.thresholds.precision_thresholds`). Classes
-    of which ``val`` shows too little follow the average as they do without it. The teacher's best epoch was chosen on
-    ``val``, too, so the target is met there a little more easily than elsewhere.
+    With ``rule.precision`` the threshold of a class is the lowest score at which the teacher, looking at the ``val``
+    images in just the same way, is right often enough (:func:`dfssd.pseudo_labels.thresholds.precision_thresholds`).
+    Classes of which ``val`` shows too little follow the average as they do without it. The teacher's best epoch was
+    chosen on ``val``, too, so the target is met there a little more easily than elsewhere.
 
     Args:
         weights: The teacher, or several, each with the classes ``names`` in that order.
@@ -63,16 +58,8 @@ def label_images(
         imgsz: Inference size [px].
         batch: Images per forward pass and per threshold update.
         device: Ultralytics device.
-        tau_low: Scores below are background.
-        tau0: Lowest threshold of a class that follows the average.
-        tau_max: Highest threshold of a class that follows the average.
-        ema_decay: Decay of the class confidence average.
-        iou: IoU of the non-maximum suppression.
-        tta: Test-time augmentation: look at each image in the views of
-            :func:`dfssd.pseudo_labels.teacher_inference.augmented_views`, too.
-        precision: Target precision of the accepted boxes of each class at IoU 0.5, in (0, 1]; None: all thresholds
-            follow the average.
-        val: Labelled images, read with ``precision`` only. One without label file is free of defects, as it is in
+        rule: How the teacher looks, and which of its detections are accepted.
+        val: Labelled images, read with ``rule.precision`` only. One without label file is free of defects, as it is in
             Ultralytics' validation.
         shown: Number of classes in label files, where they show more than the teacher knows; None: the same.
 
@@ -88,21 +75,22 @@ def label_images(
     teachers = [weights] if isinstance(weights, (str, Path)) else list(weights)
     if not teachers:
         raise ValueError("at least one teacher must be given")
-    if precision is not None and not 0 < precision <= 1:  # told before the teacher works for hours
-        raise ValueError(f"precision={precision} must be above 0 and at most 1")
-    rule = partial(ClassThresholds, len(names), tau_low=tau_low, tau0=tau0, tau_max=tau_max, decay=ema_decay)
-    thresholds = rule()
+    if rule.precision is not None and not 0 < rule.precision <= 1:
+        raise ValueError(f"precision={rule.precision} must be above 0 and at most 1")
+    thresholds = ClassThresholds.from_rule(len(names), rule)  # a wrong rule shows before the teacher works for hours
     shown = shown or len(names)
 
     def look(at: Sequence[Path], what: str) -> list[ImagePrediction]:
-        views = augmented_views(imgsz) if tta else (View(imgsz),)
-        seen = predict_views(teachers, at, views, batch=batch, device=device, conf=tau_low, iou=iou, what=what)
-        return [fuse(looks, score_floor=tau_low) for looks in seen]
+        views = augmented_views(imgsz) if rule.tta else (View(imgsz),)
+        seen = predict_views(
+            teachers, at, views, batch=batch, device=device, conf=rule.tau_low, iou=rule.iou, what=what
+        )
+        return [fuse(looks, score_floor=rule.tau_low) for looks in seen]
 
-    if precision is not None:
+    if rule.precision is not None:
         found = judge(look(val, "val images"), _labels_of(val, shown))
-        fixed = precision_thresholds(*found, len(names), precision=precision, tau_low=tau_low)
-        thresholds = rule(fixed=fixed)
+        fixed = precision_thresholds(*found, len(names), precision=rule.precision, tau_low=rule.tau_low)
+        thresholds = ClassThresholds.from_rule(len(names), rule, fixed)
     predictions = look(images, "unlabelled images")
     for start in range(0, len(predictions), batch):
         part = predictions[start : start + batch]
@@ -112,7 +100,7 @@ def label_images(
     section = write_pseudo_labels(
         folder, predictions, thresholds, names, truth=true_boxes(images, len(names), shown) or None
     )
-    return {**section, "settings": {"teachers": len(teachers), "tta": tta, "precision": precision}}
+    return {**section, "settings": {"teachers": len(teachers), "tta": rule.tta, "precision": rule.precision}}
 
 
 def judge(

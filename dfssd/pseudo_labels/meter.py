@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dfssd.pseudo_labels.quality import count_matches
-
-if TYPE_CHECKING:
-    from dfssd.pseudo_labels.online import BatchLabels
+from dfssd.pseudo_labels.records import BatchLabels
 
 TRUE_IOU = 0.5
 """IoU from which an accepted box counts as right, where the truth is known."""
@@ -85,7 +84,7 @@ class HealthMeter:
                 a, b = mine[mine[:, 5] == c], real[real[:, 5] == c]
                 self.matched += count_matches(a[:, :4], a[:, 4], b[:, :4], TRUE_IOU)
 
-    def take(self, labels: BatchLabels, images: int, agreement: tuple[float, float], truth: Any) -> None:
+    def take(self, labels: BatchLabels, images: int, agreement: tuple[float, float], truth: Tensor) -> None:
         """Take in one batch as the trainer has it.
 
         Args:

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 from ultralytics.utils.nms import non_max_suppression
 
+from dfssd.batches import NO_TILE, TILE_WIDER
 from dfssd.pseudo_labels.quality import box_iou
+from dfssd.pseudo_labels.records import BatchLabels
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
 from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE, ClassThresholds
 
 SAME_BOX = 0.5
 """IoU from which a box of the teacher and a box that is known already are the same."""
-
-TILE_WIDER = 1.5
-"""The tiles of a silent photo come widened by that factor (:func:`dfssd.datasets.semi.widen_tiles`)."""
-
-
-@dataclass
-class BatchLabels:
-    """Boxes of the unlabelled images of a batch; all boxes xywh centre format, normalised 0-1.
-
-    Attributes:
-        batch_idx: (M,) image of each accepted box.
-        cls: (M, 1) its class.
-        bboxes: (M, 4).
-        score: (M,) its score in [0, 1].
-        ignore_batch_idx: (K,) image of each box that is neither learnt nor background.
-        ignore_bboxes: (K, 4); an image without any accepted box is ignored as a whole.
-        ignore_source: (K,) the photo that the box is a tile of, or -1 for a box that is no tile.
-    """
-
-    batch_idx: Tensor
-    cls: Tensor
-    bboxes: Tensor
-    score: Tensor
-    ignore_batch_idx: Tensor
-    ignore_bboxes: Tensor
-    ignore_source: Tensor
-
-    def table(self) -> np.ndarray:
-        """The accepted boxes as (M, 7) float64: x, y, w, h, score, class, image."""
-        columns = (self.bboxes, self.score[:, None], self.cls.view(-1, 1), self.batch_idx[:, None])
-        return torch.cat(columns, 1).cpu().numpy().astype(np.float64)
 
 
 class OnlineLabeler:
@@ -105,7 +74,7 @@ class OnlineLabeler:
         whole = np.tile([0.5, 0.5, 1.0, 1.0], (len(empty), 1))
         ignore = np.concatenate([ignored[:, :4], tiles[silent], whole])
         ignore_images = np.concatenate([ignored[:, 6], tile_images[silent], empty])
-        no_tiles = np.full(len(ignore), -1.0)
+        no_tiles = np.full(len(ignore), NO_TILE)
 
         def tensor(values: np.ndarray) -> Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
@@ -126,7 +95,8 @@ def _among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
     if not len(rows) or not len(known):
         return np.zeros(len(rows), dtype=bool)
     same = (rows[:, None, 5:] == known[None, :, 5:]).all(2)
-    return (same & (box_iou(rows[:, :4], known[:, :4]) >= SAME_BOX)).any(1)
+    found: np.ndarray = (same & (box_iou(rows[:, :4], known[:, :4]) >= SAME_BOX)).any(1)
+    return found
 
 
 def _of_silent_photos(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray, accepted: np.ndarray) -> np.ndarray:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from dfssd.pseudo_labels.records import PseudoImage
 from dfssd.pseudo_labels.thresholds import ACCEPT
-
-if TYPE_CHECKING:
-    from dfssd.pseudo_labels.labels import PseudoImage
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -28,7 +26,8 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     high = np.minimum(a[:, None, :2] + a[:, None, 2:] / 2, b[None, :, :2] + b[None, :, 2:] / 2)
     inter = np.clip(high - low, 0, None).prod(2)
     union = a[:, None, 2:].prod(2) + b[None, :, 2:].prod(2) - inter
-    return inter / np.maximum(union, np.finfo(np.float64).tiny)
+    overlap: np.ndarray = inter / np.maximum(union, np.finfo(np.float64).tiny)
+    return overlap
 
 
 def find_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float) -> np.ndarray:
@@ -71,7 +70,7 @@ def pseudo_label_quality(
     """Precision and recall of the accepted boxes against true ones.
 
     Args:
-        images: Pseudo-labelled images, as :func:`dfssd.pseudo_labels.labels.read_pseudo_labels` returns them.
+        images: Pseudo-labelled images, as :func:`dfssd.pseudo_labels.files.read_pseudo_labels` returns them.
         truth: True boxes by image: (n, 5) rows [class id, x, y, w, h], xywh centre format normalised to 0-1. Images
             that are not in it are left out.
         names: Class names in id order.

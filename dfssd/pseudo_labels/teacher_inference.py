@@ -15,7 +15,7 @@ from ultralytics.utils import TQDM
 from ultralytics.utils.patches import imread
 
 from dfssd.errors import UserError
-from dfssd.pseudo_labels.labels import ImagePrediction
+from dfssd.pseudo_labels.records import ImagePrediction
 
 READERS = 4
 """Threads that decode the images of a batch."""
@@ -95,7 +95,7 @@ def _mirror(prediction: ImagePrediction) -> ImagePrediction:
 
 
 def _read(image: Path) -> np.ndarray:
-    pixels = imread(image)
+    pixels: np.ndarray | None = imread(image)
     if pixels is None:
         raise UserError(f"cannot read {image}: restore the file, or prepare the data anew with skip_bad=true")
     return pixels
@@ -108,8 +108,8 @@ def predict_views(
     *,
     batch: int,
     device: str,
-    conf: float = 0.1,
-    iou: float = 0.6,
+    conf: float,
+    iou: float,
     max_det: int = 300,
     what: str = "unlabelled images",
 ) -> Iterator[list[ImagePrediction]]:

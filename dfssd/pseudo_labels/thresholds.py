@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dfssd.config.schema import HIGHEST_THRESHOLD
+from dfssd.config.sections import PseudoLabels
 
 ACCEPT, IGNORE, BACKGROUND = "accept", "ignore", "background"
 """Zones of a predicted box: trained as a true box; neither box nor background; no box at all."""
@@ -92,7 +93,7 @@ class ClassThresholds:
     ``tau0`` (a class whose scores are low but right must not starve) or above ``tau_max``.
 
     Half of the detections lie below their mean: where a teacher is sure of a class, a threshold that follows the mean
-    all the way throws half of the right boxes away. The range here is the published one, that of ``cfg/default.yaml``
+    all the way throws half of the right boxes away. The published range is 0.5 to 0.9; that of ``cfg/default.yaml``
     lies lower.
 
     The rule moves over batches; :meth:`zone` uses the thresholds as they stand. To give every prediction the same
@@ -104,10 +105,10 @@ class ClassThresholds:
         self,
         nc: int,
         *,
-        tau_low: float = 0.1,
-        tau0: float = 0.5,
-        tau_max: float = 0.9,
-        decay: float = 0.99,
+        tau_low: float,
+        tau0: float,
+        tau_max: float,
+        decay: float,
         fixed: np.ndarray | None = None,
     ):
         """Start without any detection seen.
@@ -135,6 +136,11 @@ class ClassThresholds:
         self._batches = np.zeros(nc, dtype=np.int64)
         self._fixed = self._checked_fixed(np.full(nc, np.nan) if fixed is None else fixed)
         self._thresholds: np.ndarray | None = None  # as they stand; None once something has changed
+
+    @classmethod
+    def from_rule(cls, nc: int, rule: PseudoLabels, fixed: np.ndarray | None = None) -> ClassThresholds:
+        """Thresholds of ``rule`` for ``nc`` classes, without any detection seen; ``fixed`` as in the constructor."""
+        return cls(nc, tau_low=rule.tau_low, tau0=rule.tau0, tau_max=rule.tau_max, decay=rule.ema_decay, fixed=fixed)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ClassThresholds:
@@ -179,7 +185,7 @@ class ClassThresholds:
 
     def thresholds(self) -> np.ndarray:
         """Threshold of each class as it stands: (nc,) float64 in [tau0, tau_max], in [tau_low, 1] if fixed."""
-        return self._as_they_stand().copy()
+        return np.array(self._as_they_stand())
 
     def _as_they_stand(self) -> np.ndarray:
         if self._thresholds is None:

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import ConcatDataset
 from ultralytics.data.dataset import SemanticDataset, YOLODataset
 
 from dfssd.datasets.records import IGNORE
-from dfssd.datasets.semi import MixedDataset
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.views import Views, pad_to_square
+from dfssd.trainers.mixed_data import MixedDataset
 
 
 class MaskDataset(SemanticDataset):
@@ -104,7 +103,7 @@ class MixedMaskDataset(MixedDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The sample of the dataset that it lies in, with the flag ``labeled``."""
-        return {**ConcatDataset.__getitem__(self, index), "labeled": torch.tensor(index < self.n_labeled)}
+        return {**super(MixedDataset, self).__getitem__(index), "labeled": torch.tensor(index < self.n_labeled)}
 
     @staticmethod
     def collate_fn(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfssd.checks import check_positive, check_share
 from dfssd.datasets.records import IGNORE
-from dfssd.distillation.terms.base import check_positive, check_same_shape, check_share, exact, no_autocast
+from dfssd.distillation.terms.base import check_same_shape, exact, no_autocast
 
 
 def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:

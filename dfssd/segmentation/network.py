@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfssd.distillation.terms.base import check_whole
+from dfssd.checks import check_whole
 
 DILATIONS = ((2, 3), (4, 6), (8, 12))
 """Pairs of dilations; the blocks of the last stage use all three, those before only the first."""

@@ -27,10 +27,10 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first
 
-from dfssd.datasets.semi import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
 from dfssd.errors import UserError
 from dfssd.files import whole_file, write_json, write_text
 from dfssd.hardware import use_all_cores
+from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
 from dfssd.trainers.settings import StageSettings
 
 LEARNT = 0.02

@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import distributed as dist
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset, widen_tiles
+from dfssd.batches import LoadedBatch, decode
 from dfssd.detection.selftest import SignalSelfTest
 from dfssd.distillation.balance import MOST, is_due
 from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.errors import UserError
-from dfssd.pseudo_labels.labels import read_thresholds
+from dfssd.pseudo_labels.files import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 from dfssd.trainers.guard import Guard
+from dfssd.trainers.mixed_data import MixedDataset, PseudoLabelDataset
 from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
 from dfssd.verdict import noise_of
@@ -53,7 +53,9 @@ class StudentTrainer(StageTrainer):
     settings: StudentSettings
     selftest: SignalSelfTest  # from the start of the training on
 
-    def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
+    def __init__(
+        self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
+    ):
         """Build the stage trainer and hook self-test, health meter and guard into it."""
         super().__init__(cfg, overrides, _callbacks)
         self.guard = Guard(self.settings.guard, noise=0.0, patience=self.settings.guard_patience)
@@ -118,14 +120,7 @@ class StudentTrainer(StageTrainer):
         if s.pseudo and s.keep_thresholds:
             thresholds = read_thresholds(Path(s.pseudo))
         else:
-            rule = s.labels
-            thresholds = ClassThresholds(
-                self.data["nc"],
-                tau_low=rule.tau_low,
-                tau0=rule.tau0,
-                tau_max=rule.tau_max,
-                decay=rule.ema_decay,
-            )
+            thresholds = ClassThresholds.from_rule(self.data["nc"], s.labels)
         return OnlineLabeler(thresholds, iou=s.labels.iou)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -172,32 +167,18 @@ class StudentTrainer(StageTrainer):
         )
         return MixedDataset(labeled, unlabeled)
 
-    def preprocess_batch(self, batch: dict) -> dict:
-        """Ultralytics' preprocessing; then take what is no label to learn (class ids from ``nc``) out of the labels."""
-        batch = super().preprocess_batch(batch)
-        if "weak_img" in batch:
-            weak = batch["weak_img"].float() / 255
-            if weak.shape[2:] != batch["img"].shape[2:]:  # multi_scale has resized the student's views
-                weak = F.interpolate(weak, size=batch["img"].shape[2:], mode="bilinear", align_corners=False)
-            batch["weak_img"] = weak
-        kind = batch["cls"].view(-1) - self.data["nc"]
-        learn, ignore, truth = kind < 0, (kind >= 0) & (kind < TRUTH), kind >= TRUTH
-        batch["ignore_batch_idx"] = batch["batch_idx"][ignore]
-        batch["ignore_bboxes"] = widen_tiles(batch["bboxes"][ignore], kind[ignore])
-        tile = kind[ignore] == IGNORED_TILE
-        batch["ignore_source"] = torch.where(tile, batch["score"][ignore], -torch.ones_like(kind[ignore]))
-        columns = batch["bboxes"], batch["score"][:, None], kind[:, None] - TRUTH, batch["batch_idx"][:, None]
-        self._truth = torch.cat(columns, 1)[truth & (kind - TRUTH < self.pair.known)]
-        for name in ("batch_idx", "bboxes", "cls", "score"):
-            batch[name] = batch[name][learn]
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Ultralytics' preprocessing; then :func:`dfssd.batches.decode`, and the pair learns where training stands."""
+        ready, truth = decode(cast(LoadedBatch, super().preprocess_batch(batch)), nc=self.data["nc"])
+        self._truth = truth[truth[:, 5] < self.pair.known]
         pair = self.pair
         per_epoch = self.settings.batches_per_epoch
         pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
         early = self.batches_done < self.settings.selftest_steps
         pair.probe = early or (is_due(pair.progress[0]) if pair.balance else self._batch_in_epoch == 0)
         self._batch_in_epoch += 1
-        self._unlabeled_in_batch = int((~batch["labeled"]).sum())
-        return batch
+        self._unlabeled_in_batch = int((~ready["labeled"]).sum())
+        return cast(dict[str, Any], ready)
 
     def summary(self) -> dict[str, Any]:
         """The stage's summary, with the record of the distillation terms and the self-test under ``distill``."""

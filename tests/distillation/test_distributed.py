@@ -12,12 +12,12 @@ import torch.distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from dfssd.datasets.semi import MixedSampler
 from dfssd.distillation.pair import state_hash
 from dfssd.pseudo_labels.online import OnlineLabeler
-from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.trainers.mixed_data import MixedSampler
 from tests.distillation.test_pair import make_batch, make_pair
 from tests.distillation.test_sdidd import grown_pair
+from tests.thresholds import class_thresholds
 
 TSKD = {
     name: {"weight": 1.0, "schedule": "constant", "share": 0.1}
@@ -32,7 +32,7 @@ def work(rank: int, folder: str, changes: dict) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
     # every anchor of a random teacher has a score of about 1e-5: all are accepted
-    labeler = OnlineLabeler(ClassThresholds(3, tau_low=1e-6, tau0=1e-6, tau_max=1e-6), iou=0.6)
+    labeler = OnlineLabeler(class_thresholds(3, tau_low=1e-6, tau0=1e-6, tau_max=1e-6), iou=0.6)
     make = grown_pair if "new" in changes else make_pair
     pair = make(labeler=labeler, weigh_boxes=True, **changes)
     model = DistributedDataParallel(pair, find_unused_parameters=True)  # as Ultralytics wraps a distillation model

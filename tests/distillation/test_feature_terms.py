@@ -65,9 +65,9 @@ def test_mgd_hides_places_from_the_student_only() -> None:
     term = MaskedGenerative(PairShape((4,), (4,), 16, 3), masked=0.99999)
     student, teacher = maps(1, 1, 4, 4, 4).float(), maps(2, 1, 4, 4, 4).float()
     blind = mse(term.generators[0](torch.zeros_like(student)), teacher)
-    assert term.compare(0, student, teacher, {}).item() == pytest.approx(blind.item())
+    assert term.compare(0, student, teacher, make_batch()).item() == pytest.approx(blind.item())
     open_eyed = MaskedGenerative(PairShape((4,), (4,), 16, 3), masked=0.0)
-    assert open_eyed.compare(0, student, teacher, {}) == mse(open_eyed.generators[0](student), teacher)
+    assert open_eyed.compare(0, student, teacher, make_batch()) == mse(open_eyed.generators[0](student), teacher)
 
 
 @pytest.mark.parametrize("option", ["background", "attention", "relation"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from dfssd.distillation.pair import DistillationPair, for_inference, state_hash
 from dfssd.pseudo_labels.online import OnlineLabeler
-from dfssd.pseudo_labels.thresholds import ClassThresholds
 from tests.configured import pair as build_pair
+from tests.thresholds import class_thresholds
 
 TERMS = {
     "hwjs": {"weight": 2.0, "schedule": "constant"},
@@ -36,7 +37,7 @@ def make_pair(**changes) -> DistillationPair:
     return pair.train()
 
 
-def make_batch(labeled: list[bool], *, ignore: Sequence[tuple[int, list[float]]] = ()) -> dict:
+def make_batch(labeled: list[bool], *, ignore: Sequence[tuple[int, list[float]]] = ()) -> dict[str, Any]:
     n = len(labeled)
     torch.manual_seed(0)
     return {
@@ -162,7 +163,7 @@ def test_one_forward_pass_of_each_network_per_step() -> None:
 
 
 def labeler(**rule) -> OnlineLabeler:
-    return OnlineLabeler(ClassThresholds(3, **{"tau_low": 1e-6, "tau0": 1e-6, "tau_max": 1e-6, **rule}), iou=0.6)
+    return OnlineLabeler(class_thresholds(3, **{"tau_low": 1e-6, "tau0": 1e-6, "tau_max": 1e-6, **rule}), iou=0.6)
 
 
 def without_boxes(batch: dict, images: list[int]) -> dict:

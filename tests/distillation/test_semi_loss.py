@@ -15,7 +15,7 @@ from dfssd.distillation.semi_loss import (
     WeightedBCE,
     ignored_anchors,
     padded,
-    take_boxes,
+    rows_of,
 )
 
 
@@ -43,25 +43,17 @@ def test_bce_keeps_positives_inside_ignore_zones() -> None:
     assert (loss[0, 0] == 0).all() and (loss[0, 1:] > 0).all()
 
 
-def test_take_boxes_renumbers_images() -> None:
-    batch = {
-        "batch_idx": torch.tensor([0.0, 2.0, 2.0, 3.0]),
-        "bboxes": torch.arange(16.0).reshape(4, 4),
-        "cls": torch.arange(4.0)[:, None],
-        "score": torch.ones(4),
-    }
-    taken = take_boxes(batch, torch.tensor([2, 3]), 4)
-    assert taken["batch_idx"].tolist() == [0, 0, 1]
-    assert taken["cls"].flatten().tolist() == [1, 2, 3]
+def test_boxes_of_some_images_with_image_numbers_counted_anew() -> None:
+    rows, image = rows_of(torch.tensor([2, 3]), torch.tensor([0.0, 2.0, 2.0, 3.0]), 4)
+    assert rows.tolist() == [1, 2, 3] and image.tolist() == [0, 0, 1]
+    rows, image = rows_of(torch.tensor([1]), torch.tensor([0.0, 2.0]), 4)
+    assert rows.shape == image.shape == (0,)
 
 
-def test_take_boxes_orders_them_by_image_as_the_criterion_counts_them() -> None:
-    batch = {"batch_idx": torch.tensor([3.0, 1.0, 3.0]), "bboxes": torch.arange(12.0).reshape(3, 4)}
-    batch.update(cls=torch.tensor([[0.0], [1.0], [2.0]]), score=torch.tensor([0.3, 0.1, 0.4]))
-    taken = take_boxes(batch, torch.tensor([1, 3]), 4)
-    assert taken["batch_idx"].tolist() == [0, 1, 1]
-    assert taken["cls"].flatten().tolist() == [1, 0, 2]
-    assert taken["score"].tolist() == pytest.approx([0.1, 0.3, 0.4])
+def test_boxes_come_ordered_by_image_as_the_criterion_counts_them() -> None:
+    rows, image = rows_of(torch.tensor([1, 3]), torch.tensor([3.0, 1.0, 3.0]), 4)
+    assert rows.tolist() == [1, 0, 2], "equal ones keep their order"
+    assert image.tolist() == [0, 1, 1] and image.dtype == torch.float32
 
 
 def test_padded_by_hand() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dfssd.pseudo_labels.fusion import fuse
-from dfssd.pseudo_labels.labels import ImagePrediction
+from dfssd.pseudo_labels.records import ImagePrediction
 
 
 def look(*rows: tuple[int, float, tuple[float, float, float, float]], image: str = "a.jpg") -> ImagePrediction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -13,18 +14,25 @@ import pytest
 import torch
 from ultralytics.engine.results import Boxes
 
+from dfssd.config.sections import PseudoLabels
 from dfssd.errors import UserError
 from dfssd.pseudo_labels import labeling, teacher_inference
+from dfssd.pseudo_labels.files import read_pseudo_labels, read_thresholds, write_pseudo_labels
 from dfssd.pseudo_labels.labeling import judge, label_images
-from dfssd.pseudo_labels.labels import ImagePrediction, read_pseudo_labels, read_thresholds, write_pseudo_labels
+from dfssd.pseudo_labels.records import ImagePrediction
 from dfssd.pseudo_labels.teacher_inference import View, predict_views
-from dfssd.pseudo_labels.thresholds import ClassThresholds
+from tests.configured import DEFAULTS
+from tests.thresholds import class_thresholds
 
 NAMES = ["dark", "bright"]
 OPTIONS = {
     "names": NAMES, "imgsz": 416, "batch": 2, "device": "cpu",
-    "tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.99, "iou": 0.6,
 }  # fmt: skip
+
+
+def rule(**changes) -> PseudoLabels:
+    numbers = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.99, "iou": 0.6}
+    return replace(DEFAULTS.pseudo, **{**numbers, "tta": False, "precision": None, **changes})
 
 
 class Teacher:
@@ -90,10 +98,10 @@ def zones(folder: Path) -> list[list[str]]:
 
 def test_one_teacher_and_one_view_are_as_ever(tmp_path, images):
     """The stage spelled out as it is without all options: detections, averages batch by batch, zones, files."""
-    section = label_images(Path("one.pt"), images, tmp_path / "ours", **OPTIONS)
+    section = label_images(Path("one.pt"), images, tmp_path / "ours", **OPTIONS, rule=rule())
     looks = predict_views([Path("one.pt")], images, [View(416)], batch=2, device="cpu", conf=0.1, iou=0.6)
     seen = [look for (look,) in looks]
-    thresholds = ClassThresholds(2)
+    thresholds = class_thresholds(2)
     thresholds.update(np.array([0, 1, 0]), np.concatenate([p.scores for p in seen]))
     expected = write_pseudo_labels(tmp_path / "theirs", seen, thresholds, NAMES)
     assert section == {**expected, "settings": {"teachers": 1, "tta": False, "precision": None}}
@@ -104,9 +112,9 @@ def test_one_teacher_and_one_view_are_as_ever(tmp_path, images):
 
 
 def test_views_of_one_teacher_agree_on_where_a_box_is(tmp_path, images):
-    plain = label_images(Path("one.pt"), images, tmp_path / "plain", **OPTIONS)
+    plain = label_images(Path("one.pt"), images, tmp_path / "plain", **OPTIONS, rule=rule())
     Teacher.calls.clear()
-    augmented = label_images(Path("one.pt"), images, tmp_path / "tta", **OPTIONS, tta=True)
+    augmented = label_images(Path("one.pt"), images, tmp_path / "tta", **OPTIONS, rule=rule(tta=True))
     assert [size for _, size, _ in Teacher.calls] == [416, 416, 352, 512] * 2
     for a, b in zip(*(read_pseudo_labels(tmp_path / f) for f in ("plain", "tta")), strict=True):
         order = np.argsort(-a.scores)  # of fusion
@@ -117,7 +125,7 @@ def test_views_of_one_teacher_agree_on_where_a_box_is(tmp_path, images):
 
 def test_box_that_half_of_the_views_miss_loses_half_of_its_score(tmp_path, images):
     Teacher.blind_sizes.update({352, 512})
-    label_images(Path("one.pt"), images[:2], tmp_path / "pseudo", **OPTIONS, tta=True)
+    label_images(Path("one.pt"), images[:2], tmp_path / "pseudo", **OPTIONS, rule=rule(tta=True))
     first, second = read_pseudo_labels(tmp_path / "pseudo")
     assert first.scores == pytest.approx([0.475, 0.225]) and first.classes.tolist() == [1, 0]
     assert second.scores == pytest.approx([0.1])
@@ -126,7 +134,7 @@ def test_box_that_half_of_the_views_miss_loses_half_of_its_score(tmp_path, image
 def test_teachers_are_fused_across_all_views(tmp_path, images):
     """Two that see and one that does not, in four views each: 8 of 12 looks show the box."""
     teachers = [Path("a.pt"), Path("blind.pt"), Path("b.pt")]
-    section = label_images(teachers, images[:1], tmp_path / "pseudo", **OPTIONS, tta=True)
+    section = label_images(teachers, images[:1], tmp_path / "pseudo", **OPTIONS, rule=rule(tta=True))
     assert section["settings"] == {"teachers": 3, "tta": True, "precision": None}
     assert [name for name, _, _ in Teacher.calls] == ["a"] * 4 + ["blind"] * 4 + ["b"] * 4
     assert read_pseudo_labels(tmp_path / "pseudo")[0].scores == pytest.approx([0.95 * 2 / 3, 0.3], abs=1e-6)
@@ -142,7 +150,7 @@ def val(tmp_path) -> list[Path]:
 
 def test_precision_fixes_thresholds_below_tau0(tmp_path, images, val):
     """Dark: 5 of 5 down to 0.36 reach 0.9, 5 of 6 do not. Bright: never right, so the highest threshold."""
-    section = label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, precision=0.9, val=val)
+    section = label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, rule=rule(precision=0.9), val=val)
     assert section["thresholds"] == {"dark": pytest.approx(0.36), "bright": 0.9}
     assert zones(tmp_path / "p") == [["accept", "accept"], ["ignore"], []]
     assert section["starved"] == [] and section["settings"]["precision"] == 0.9
@@ -152,23 +160,23 @@ def test_precision_fixes_thresholds_below_tau0(tmp_path, images, val):
 def test_val_is_looked_at_in_the_same_way(tmp_path, images, val):
     """A second teacher that sees nothing halves the scores of both, so the threshold halves with them."""
     both = [Path("one.pt"), Path("blind.pt")]
-    section = label_images(both, images, tmp_path / "p", **OPTIONS, precision=0.9, val=val, tta=True)
+    section = label_images(both, images, tmp_path / "p", **OPTIONS, rule=rule(precision=0.9, tta=True), val=val)
     assert section["thresholds"]["dark"] == pytest.approx(0.18)
     assert len(Teacher.calls) == 2 * 4 * (6 + 2)
 
 
 def test_class_without_evidence_follows_the_average(tmp_path, images, val):
-    section = label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, precision=0.9, val=val[:6])
+    section = label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, rule=rule(precision=0.9), val=val[:6])
     assert section["thresholds"] == {"dark": pytest.approx(0.36), "bright": 0.9}  # the average 0.95, clipped
     assert read_thresholds(tmp_path / "p").state_dict()["fixed"] == [pytest.approx(0.36), None]
-    nothing = label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, precision=0.9)
+    nothing = label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, rule=rule(precision=0.9))
     assert nothing["thresholds"] == {"dark": 0.5, "bright": 0.9}
 
 
 def test_wrong_val_labels_are_an_error(tmp_path, images, val):
     (tmp_path / "val" / "labels" / "d140.txt").write_text("7 0.5 0.5 0.1 0.1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"d140\.txt"):
-        label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, precision=0.9, val=val)
+        label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, rule=rule(precision=0.9), val=val)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +185,9 @@ def test_wrong_val_labels_are_an_error(tmp_path, images, val):
 )
 def test_wrong_settings_are_told_before_the_teacher_starts(tmp_path, images, change, message):
     with pytest.raises(ValueError, match=message):
-        label_images(Path("one.pt"), images, tmp_path / "p", **{**OPTIONS, **change})
+        label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, rule=rule(**change))
     with pytest.raises(ValueError, match="at least one teacher"):
-        label_images([], images, tmp_path / "p", **OPTIONS)
+        label_images([], images, tmp_path / "p", **OPTIONS, rule=rule())
     assert Teacher.calls == [] and not (tmp_path / "p").exists()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dfssd.pseudo_labels.online import TILE_WIDER, BatchLabels, OnlineLabeler
-from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.batches import TILE_WIDER
+from dfssd.pseudo_labels.online import OnlineLabeler
+from dfssd.pseudo_labels.records import BatchLabels
+from tests.thresholds import class_thresholds
 
 
 def labeler(**rule) -> OnlineLabeler:
-    return OnlineLabeler(ClassThresholds(2, **{"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, **rule}), iou=0.6)
+    return OnlineLabeler(class_thresholds(2, **{"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, **rule}), iou=0.6)
 
 
 def decoded(*images: list[tuple[float, float, float, float, float, float]]) -> torch.Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfssd.pseudo_labels.labels import PseudoImage
 from dfssd.pseudo_labels.quality import box_iou, count_matches, find_matches, pseudo_label_quality
+from dfssd.pseudo_labels.records import PseudoImage
 
 NAMES = ["dents", "pits", "punching"]
 LEFT, RIGHT, FAR = [0.2, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2], [0.85, 0.85, 0.2, 0.2]

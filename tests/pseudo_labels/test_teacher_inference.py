@@ -15,10 +15,12 @@ from ultralytics.nn.tasks import DetectionModel
 from dfssd.errors import UserError
 from dfssd.pseudo_labels.teacher_inference import View, augmented_views, normalize_boxes, predict_views
 
+RULE = {"conf": 0.1, "iou": 0.6}
+
 
 def predict(weights, images, *, imgsz, **options):
     """One look of one model at each image."""
-    for (prediction,) in predict_views([weights], images, [View(imgsz)], **options):
+    for (prediction,) in predict_views([weights], images, [View(imgsz)], **{**RULE, **options}):
         yield prediction
 
 
@@ -122,7 +124,7 @@ def test_augmented_views():
 def test_several_teachers_and_views_in_order(weights, images):
     """Models times views per image, each the same as a pass of its own; in a mirrored view, of a mirrored image."""
     views = [View(64), View(96)]
-    looks = list(predict_views([weights, weights], images, views, batch=3, device="cpu", max_det=20))
+    looks = list(predict_views([weights, weights], images, views, batch=3, device="cpu", max_det=20, **RULE))
     assert [len(seen) for seen in looks] == [4] * len(images)
     for k, view in enumerate(views):
         alone = list(predict(weights, images, imgsz=view.imgsz, batch=3, device="cpu", max_det=20))
@@ -135,7 +137,9 @@ def test_several_teachers_and_views_in_order(weights, images):
 def test_mirrored_view_is_that_of_the_mirrored_image(weights, images, tmp_path):
     """Exactly the boxes of a mirrored file, mirrored back."""
     cv2.imwrite(str(tmp_path / "mirrored.png"), cv2.imread(str(images[1]))[:, ::-1])
-    [[ours]] = predict_views([weights], [images[1]], [View(64, mirrored=True)], batch=1, device="cpu", max_det=20)
+    [[ours]] = predict_views(
+        [weights], [images[1]], [View(64, mirrored=True)], batch=1, device="cpu", max_det=20, **RULE
+    )
     [theirs] = predict(weights, [tmp_path / "mirrored.png"], imgsz=64, batch=1, device="cpu", max_det=20)
     assert len(ours.classes) and ours.image == images[1]
     assert ours.scores.tolist() == theirs.scores.tolist() and ours.classes.tolist() == theirs.classes.tolist()

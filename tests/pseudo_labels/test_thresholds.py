@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dfssd.pseudo_labels.thresholds import ClassThresholds, precision_thresholds
+from tests.thresholds import class_thresholds
 
 
 def update(thresholds: ClassThresholds, *detections: tuple[int, float]) -> None:
@@ -16,14 +17,14 @@ def update(thresholds: ClassThresholds, *detections: tuple[int, float]) -> None:
 
 
 def test_nothing_seen_gives_tau0():
-    assert ClassThresholds(3).thresholds().tolist() == [0.5, 0.5, 0.5]
+    assert class_thresholds(3).thresholds().tolist() == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99, 0.999])
 @pytest.mark.parametrize("batches", [1, 2, 50])
 def test_constant_confidence_is_reached_at_once(decay, batches):
     """The bias correction: e_n / (1 - beta^n) of a constant is that constant, from the first batch."""
-    thresholds = ClassThresholds(2, decay=decay)
+    thresholds = class_thresholds(2, decay=decay)
     for _ in range(batches):
         update(thresholds, (1, 0.8))
     assert thresholds.thresholds() == pytest.approx([0.5, 0.8])
@@ -32,7 +33,7 @@ def test_constant_confidence_is_reached_at_once(decay, batches):
 def test_closed_form_of_changing_confidences():
     rng = np.random.default_rng(0)
     means, decay = rng.uniform(0.55, 0.85, 20), 0.9
-    thresholds = ClassThresholds(1, decay=decay)
+    thresholds = class_thresholds(1, decay=decay)
     for mean in means:
         update(thresholds, (0, mean - 0.05), (0, mean + 0.05))
     weights = (1 - decay) * decay ** np.arange(19, -1, -1)
@@ -40,7 +41,7 @@ def test_closed_form_of_changing_confidences():
 
 
 def test_a_batch_counts_once_however_many_detections_it_holds():
-    few, many = ClassThresholds(1, decay=0.5), ClassThresholds(1, decay=0.5)
+    few, many = class_thresholds(1, decay=0.5), class_thresholds(1, decay=0.5)
     update(few, (0, 0.9))
     update(many, *[(0, 0.9)] * 100)
     for t in (few, many):
@@ -51,20 +52,20 @@ def test_a_batch_counts_once_however_many_detections_it_holds():
 
 
 def test_classes_move_apart_from_each_other_and_only_where_present():
-    thresholds = ClassThresholds(3, decay=0.5)
+    thresholds = class_thresholds(3, decay=0.5)
     update(thresholds, (0, 0.6), (1, 0.8))
     update(thresholds, (0, 0.9))
     assert thresholds.thresholds() == pytest.approx([(0.25 * 0.6 + 0.5 * 0.9) / 0.75, 0.8, 0.5])
 
 
 def test_thresholds_are_clipped():
-    thresholds = ClassThresholds(2, tau0=0.5, tau_max=0.9)
+    thresholds = class_thresholds(2, tau0=0.5, tau_max=0.9)
     update(thresholds, (0, 0.2), (1, 0.99))
     assert thresholds.thresholds().tolist() == [0.5, 0.9]
 
 
 def test_background_scores_take_no_part():
-    with_noise, without = ClassThresholds(1), ClassThresholds(1)
+    with_noise, without = class_thresholds(1), class_thresholds(1)
     update(with_noise, (0, 0.8), (0, 0.0999), (0, 0.01))
     update(with_noise, (0, 0.05))  # a batch of noise alone does not count as a batch of the class
     update(without, (0, 0.8))
@@ -72,30 +73,30 @@ def test_background_scores_take_no_part():
 
 
 def test_empty_batch_changes_nothing():
-    thresholds = ClassThresholds(2)
+    thresholds = class_thresholds(2)
     update(thresholds)
     thresholds.update(np.zeros(0), np.zeros(0))
-    assert thresholds.state_dict() == ClassThresholds(2).state_dict()
+    assert thresholds.state_dict() == class_thresholds(2).state_dict()
     assert thresholds.zone(np.zeros(0, dtype=int), np.zeros(0)).shape == (0,)
 
 
 def test_zones_at_their_edges():
-    thresholds = ClassThresholds(2, tau_low=0.1, tau0=0.5, decay=0.0)
+    thresholds = class_thresholds(2, tau_low=0.1, tau0=0.5, decay=0.0)
     update(thresholds, (1, 0.75))
     zones = thresholds.zone(np.array([0, 0, 0, 0, 1, 1]), np.array([0.0999, 0.1, 0.4999, 0.5, 0.7499, 0.75]))
     assert zones.tolist() == ["background", "ignore", "ignore", "accept", "ignore", "accept"]
 
 
 def test_zoning_does_not_move_the_thresholds():
-    thresholds = ClassThresholds(1)
+    thresholds = class_thresholds(1)
     thresholds.zone(np.array([0, 0]), np.array([0.9, 0.9]))
-    assert thresholds.state_dict() == ClassThresholds(1).state_dict()
+    assert thresholds.state_dict() == class_thresholds(1).state_dict()
 
 
 def test_state_survives_json_and_goes_on_identically():
-    first = ClassThresholds(2, decay=0.9)
+    first = class_thresholds(2, decay=0.9)
     update(first, (0, 0.7), (1, 0.6))
-    second = ClassThresholds(2, decay=0.9)
+    second = class_thresholds(2, decay=0.9)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     for t in (first, second):
         update(t, (1, 0.85))
@@ -104,9 +105,9 @@ def test_state_survives_json_and_goes_on_identically():
 
 def test_state_of_another_rule_is_refused():
     with pytest.raises(ValueError, match="saved thresholds were made with"):
-        ClassThresholds(2, decay=0.9).load_state_dict(ClassThresholds(2).state_dict())
+        class_thresholds(2, decay=0.9).load_state_dict(class_thresholds(2).state_dict())
     with pytest.raises(ValueError, match="3 classes"):
-        ClassThresholds(2).load_state_dict(ClassThresholds(3).state_dict())
+        class_thresholds(2).load_state_dict(class_thresholds(3).state_dict())
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_state_of_another_rule_is_refused():
 )
 def test_wrong_rules_are_told(options, message):
     with pytest.raises(ValueError, match=message):
-        ClassThresholds(**options)
+        class_thresholds(**options)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_wrong_rules_are_told(options, message):
     ],
 )
 def test_wrong_detections_are_told(classes, scores, message):
-    for method in (ClassThresholds(2).update, ClassThresholds(2).zone):
+    for method in (class_thresholds(2).update, class_thresholds(2).zone):
         with pytest.raises(ValueError, match=message):
             method(np.array(classes), np.array(scores))
 
@@ -230,7 +231,7 @@ def test_wrong_evidence_is_told(options, message):
 
 
 def test_fixed_thresholds_do_not_move_and_may_lie_outside_the_range_of_the_rest():
-    thresholds = ClassThresholds(3, tau_max=0.8, fixed=np.array([0.2, np.nan, 0.9]))
+    thresholds = class_thresholds(3, tau_max=0.8, fixed=np.array([0.2, np.nan, 0.9]))
     assert thresholds.thresholds().tolist() == [0.2, 0.5, 0.9]
     update(thresholds, (0, 0.8), (1, 0.8), (2, 0.8))
     assert thresholds.thresholds() == pytest.approx([0.2, 0.8, 0.9])
@@ -241,17 +242,17 @@ def test_fixed_thresholds_do_not_move_and_may_lie_outside_the_range_of_the_rest(
 @pytest.mark.parametrize("fixed", [[0.05], [1.05], [0.5, 0.5], 0.5])
 def test_wrong_fixed_thresholds_are_told(fixed):
     with pytest.raises(ValueError, match="fixed"):
-        ClassThresholds(1, fixed=np.array(fixed))
+        class_thresholds(1, fixed=np.array(fixed))
 
 
 def test_thresholds_are_handed_out_as_a_copy():
-    thresholds = ClassThresholds(2)
+    thresholds = class_thresholds(2)
     thresholds.thresholds()[:] = 0.0
     assert thresholds.thresholds().tolist() == [0.5, 0.5]
 
 
 def test_state_alone_makes_the_thresholds_anew():
-    first = ClassThresholds(2, tau_low=0.05, tau0=0.4, tau_max=0.8, decay=0.9, fixed=np.array([np.nan, 0.1]))
+    first = class_thresholds(2, tau_low=0.05, tau0=0.4, tau_max=0.8, decay=0.9, fixed=np.array([np.nan, 0.1]))
     update(first, (0, 0.7), (1, 0.6))
     state = first.state_dict()
     second = ClassThresholds.from_state(json.loads(json.dumps(state, allow_nan=False)))
@@ -263,15 +264,15 @@ def test_state_alone_makes_the_thresholds_anew():
 
 
 def test_fixed_thresholds_are_loaded_too():
-    thresholds = ClassThresholds(2)
+    thresholds = class_thresholds(2)
     update(thresholds, (0, 0.7))
     thresholds.thresholds()
-    thresholds.load_state_dict(ClassThresholds(2, fixed=np.array([0.3, np.nan])).state_dict())
+    thresholds.load_state_dict(class_thresholds(2, fixed=np.array([0.3, np.nan])).state_dict())
     assert thresholds.thresholds().tolist() == [0.3, 0.5]
 
 
 def test_broken_state_is_refused():
-    state = ClassThresholds(2).state_dict()
+    state = class_thresholds(2).state_dict()
     for broken in ({**state, "fixed": [None]}, {**state, "batches": [0]}, {**state, "fixed": [None, 0.01]}):
         with pytest.raises(ValueError, match=r"saved thresholds|fixed="):
             ClassThresholds.from_state(broken)

@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 from ultralytics.cfg import get_cfg
 
-from dfssd.datasets.semi import MixedSampler, build_mixed_loader
 from dfssd.datasets.twins import poses
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
+from dfssd.trainers.mixed_data import MixedSampler, build_mixed_loader
 from tests.segmentation.material import mask_data
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfssd.pseudo_labels.labels import ImagePrediction, write_pseudo_labels
-from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.pseudo_labels.files import write_pseudo_labels
+from dfssd.pseudo_labels.records import ImagePrediction
 from tests.conftest import NAMES
+from tests.thresholds import class_thresholds
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def pseudo(squares: Path, tmp_path: Path) -> tuple[Path, Path]:
                 np.array([[0.5, 0.5, 0.3, 0.3]], np.float32),
             )
         )
-    thresholds = ClassThresholds(2, tau_low=0.1, tau0=0.5, tau_max=0.9, decay=0.9)
+    thresholds = class_thresholds(2, tau_low=0.1, tau0=0.5, tau_max=0.9, decay=0.9)
     write_pseudo_labels(tmp_path / "pseudo", rows, thresholds, NAMES)
     listed = tmp_path / "train_unlabeled.txt"
     listed.write_text("\n".join(map(str, images)) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from ultralytics.data.augment import Mosaic
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from dfssd.datasets.semi import MixedSampler
+from dfssd.trainers.mixed_data import MixedSampler
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer
 from dfssd.trainers.student import StudentTrainer

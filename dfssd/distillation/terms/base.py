@@ -1,4 +1,4 @@
-"""The face of a distillation term, and the few checks and casts that all terms share.
+"""The face of a distillation term, and the few casts that all terms share.
 
 A term is one method: its mathematics as a pure function, and a thin module that feeds it and owns its trainable
 adapters. Weight, schedule and the factor N of Ultralytics' batch loss are applied outside, alike for all terms.
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dfssd.batches import Batch
 from dfssd.distillation.heads import Tap
 from dfssd.distillation.outputs import Outputs
 
@@ -65,14 +66,14 @@ class Term(nn.Module):
                 "switch the term off with weight=0"
             )
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Value of the term for one batch.
 
         Args:
             student: Outputs of the student, with gradient.
             teacher: Outputs of the teacher; no gradient is sent back into them.
-            batch: For terms that look at boxes: ``bboxes`` (M, 4) xywh in 0-1 and ``batch_idx`` (M,), true boxes and
-                accepted pseudo boxes alike, and ``ignore_bboxes``, ``ignore_batch_idx``, where nothing is known.
+            batch: For terms that look at boxes: ``bboxes`` and ``batch_idx``, true boxes and accepted pseudo boxes
+                alike, and ``ignore_bboxes`` and ``ignore_batch_idx``, where nothing is known.
 
         Returns:
             Scalar in at least fp32, a mean over the images of the batch (not multiplied by N), finite.
@@ -134,11 +135,11 @@ class FeatureTerm(Term):
                 fs, ft = fs[images], ft[images]
             yield align(fs), ft.detach()
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Distance between the aligned maps of one level, scalar."""
         raise NotImplementedError(f"{type(self).__name__} must implement compare")
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Mean of :meth:`compare` over the levels."""
         pairs = enumerate(self.pairs(student, teacher))
         return torch.stack([self.compare(level, fs, ft, batch) for level, (fs, ft) in pairs]).mean()
@@ -180,7 +181,7 @@ def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
 
 
-def no_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
+def no_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Block in which operations on the device of ``tensor`` keep the precision of their inputs."""
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
@@ -202,47 +203,3 @@ def check_same_shape(what: str, student: Tensor, teacher: Tensor, dims: str) -> 
             f"{what} must have one shape ({dims}) in student and teacher, "
             f"but they are {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
-
-
-def check_positive(name: str, value: Any) -> float:
-    """``value`` as a float.
-
-    Raises:
-        ValueError: It is not a number above 0.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ValueError(f"{name}={value} must be a number > 0")
-    return float(value)
-
-
-def check_whole(name: str, value: Any, *, least: int = 0) -> int:
-    """``value`` itself.
-
-    Raises:
-        ValueError: It is not a whole number of at least ``least``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value} must be a whole number >= {least}")
-    return value
-
-
-def check_share(name: str, value: Any, *, least: float = 0.0, below: float = 1.0) -> float:
-    """``value`` as a float.
-
-    Raises:
-        ValueError: It is not a number from ``least`` up to, but not including, ``below``.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < below:
-        raise ValueError(f"{name}={value} must be a number >= {least:g} and < {below:g}")
-    return float(value)
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """``value`` itself.
-
-    Raises:
-        ValueError: It is not among ``choices``.
-    """
-    if value not in choices:
-        raise ValueError(f"{name}={value} must be one of: {', '.join(choices)}")
-    return value

@@ -13,12 +13,12 @@ adapter where the hidden widths differ, and the normaliser of :mod:`dfssd.distil
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
+from dfssd.batches import Batch
 from dfssd.distillation.heads import Tap, finish
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import PairShape, Term, adapter, check_same_shape, exact, no_autocast
@@ -130,7 +130,7 @@ class CrossResponseCls(CrossResponse):
 
     branch = "cls"
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`~dfssd.distillation.terms.response.cls_response` of the teacher's verdict."""
         return cls_response(self.replay(student, teacher), teacher.scores.detach())
 
@@ -140,7 +140,7 @@ class CrossResponseDfl(CrossResponse):
 
     branch, needs_bins = "box", True
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`~dfssd.distillation.terms.response.dfl_response` of the teacher's verdict."""
         boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
         return dfl_response(self.replay(student, teacher), boxes, scores, self.shape.reg_max)
@@ -151,7 +151,7 @@ class CrossResponseGiou(CrossResponse):
 
     branch = "box"
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`giou_response` of the teacher's verdict."""
         boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
         return giou_response(self.replay(student, teacher), boxes, scores, self.shape.reg_max)

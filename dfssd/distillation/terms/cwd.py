@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfssd.distillation.terms.base import (
-    FeatureTerm,
-    PairShape,
-    check_positive,
-    check_same_shape,
-    exact,
-    no_autocast,
-)
+from dfssd.batches import Batch
+from dfssd.checks import check_positive
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, no_autocast
 
 
 def channel_kl(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
@@ -58,6 +51,6 @@ class ChannelWise(FeatureTerm):
         super().__init__(shape)
         self.tau = check_positive("tau", tau)
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`channel_kl` of one level."""
         return channel_kl(student, teacher, self.tau)

@@ -8,17 +8,15 @@ values of one known range.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from dfssd.batches import Batch
+from dfssd.checks import check_positive, check_share
 from dfssd.distillation.terms.base import (
     FeatureTerm,
     PairShape,
-    check_positive,
     check_same_shape,
-    check_share,
     exact,
     mean,
     no_autocast,
@@ -28,7 +26,7 @@ from dfssd.distillation.terms.regions import attention, box_masks
 
 
 def decoupled(
-    student: Tensor, teacher: Tensor, batch: dict[str, Any], *, background: float = 0.5, temperature: float = 0.5
+    student: Tensor, teacher: Tensor, batch: Batch, *, background: float = 0.5, temperature: float = 0.5
 ) -> Tensor:
     """Squared distance where the defects are plus that of the background, by the teacher's attention.
 
@@ -139,7 +137,7 @@ class Decoupled(FeatureTerm):
         self.temperature = check_positive("temperature", temperature)
         self.needs_boxes = self.background == 0
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`decoupled` of one level."""
         return decoupled(student, teacher, batch, background=self.background, temperature=self.temperature)
 
@@ -147,6 +145,6 @@ class Decoupled(FeatureTerm):
 class Structure(FeatureTerm):
     """Structural prior of DED: the maps must have the same local structure (SSIM)."""
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`structure` of one level."""
         return structure(student, teacher)

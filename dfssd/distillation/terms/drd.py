@@ -14,18 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfssd.batches import Batch
+from dfssd.checks import check_choice, check_positive, check_whole
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.base import (
-    FeatureTerm,
-    PairShape,
-    check_choice,
-    check_positive,
-    check_same_shape,
-    check_whole,
-    mean,
-    no_autocast,
-    standardize,
-)
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, mean, no_autocast, standardize
 from dfssd.distillation.terms.regions import attention, corners
 
 MOST_BOXES = 64
@@ -182,9 +174,10 @@ def reason(vectors: Tensor, image: Tensor) -> Tensor:
     Returns:
         (K, d); a single instance of an image gives 2 v.
     """
-    likeness = vectors @ vectors.T / vectors.shape[1] ** 0.5
+    likeness: Tensor = vectors @ vectors.T / vectors.shape[1] ** 0.5
     apart = image[:, None] != image[None, :]
-    return vectors + likeness.masked_fill(apart, float("-inf")).softmax(1) @ vectors
+    others = likeness.masked_fill(apart, float("-inf")).softmax(1) @ vectors
+    return vectors + others
 
 
 def instance_relation(
@@ -253,7 +246,7 @@ class PixelRelation(FeatureTerm):
         generator = torch.Generator().manual_seed(seed)
         self.graphs = nn.ModuleList(PixelGraph(c, nodes, generator) for c in shape.teacher_channels)
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`pixel_relation` of one level."""
         graph: Any = self.graphs[level]
         if self.resample:
@@ -279,12 +272,10 @@ class InstanceRelation(FeatureTerm):
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Mean of :func:`instance_relation` over the levels."""
         boxes, image = corners(batch)
         kept = largest_per_image(boxes, image)
-        return super().forward(student, teacher, {"corners": boxes[kept], "image": image[kept]})
-
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
-        """:func:`instance_relation` of one level."""
-        return instance_relation(student, teacher, batch["corners"], batch["image"], self.temperature)
+        boxes, image = boxes[kept], image[kept]
+        pairs = self.pairs(student, teacher)
+        return torch.stack([instance_relation(fs, ft, boxes, image, self.temperature) for fs, ft in pairs]).mean()

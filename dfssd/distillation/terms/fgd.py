@@ -6,21 +6,12 @@ places. Sums of the published code are means here, so the weights of the parts a
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from dfssd.distillation.terms.base import (
-    FeatureTerm,
-    PairShape,
-    check_positive,
-    check_same_shape,
-    check_share,
-    exact,
-    mean,
-    no_autocast,
-)
+from dfssd.batches import Batch
+from dfssd.checks import check_positive, check_share
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, mean, no_autocast
 from dfssd.distillation.terms.ded import decoupled
 from dfssd.distillation.terms.regions import attention
 
@@ -62,7 +53,8 @@ class Context(nn.Module):
         places = x.flatten(2)
         weights = self.where(x).flatten(2).softmax(2)
         context = torch.einsum("nca,na->nc", places, weights[:, 0].to(places.dtype))
-        return x + self.transform(context)[:, :, None, None].to(x.dtype)
+        shift: Tensor = self.transform(context)[:, :, None, None]
+        return x + shift.to(x.dtype)
 
 
 class FocalGlobal(FeatureTerm):
@@ -99,7 +91,7 @@ class FocalGlobal(FeatureTerm):
         self.own_context = nn.ModuleList(Context(c) for c in shape.teacher_channels)
         self.their_context = nn.ModuleList(Context(c) for c in shape.teacher_channels)
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Weighted sum of the four parts of one level, >= 0."""
         focal = decoupled(student, teacher, batch, background=self.background, temperature=self.temperature)
         looks = attention_distance(student, teacher, self.temperature)

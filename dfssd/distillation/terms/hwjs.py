@@ -13,17 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfssd.batches import Batch
+from dfssd.checks import check_choice, check_positive
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.base import (
-    FeatureTerm,
-    PairShape,
-    check_choice,
-    check_positive,
-    check_same_shape,
-    exact,
-    no_autocast,
-    standardize,
-)
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, no_autocast, standardize
 
 
 class _JensenShannon(torch.autograd.Function):
@@ -82,7 +75,7 @@ def spatial_js(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     with no_autocast(student):
         student, teacher = exact(student, teacher)
         logits = [x.flatten(2) if tau == 1 else x.flatten(2) / tau for x in (student, teacher)]
-        total = _JensenShannon.apply(*logits)
+        total: Tensor = _JensenShannon.apply(*logits)
         return tau**2 * total / max(1, student.shape[0] * student.shape[1])
 
 
@@ -137,12 +130,12 @@ class HierarchicalJS(FeatureTerm):
         if self.images > 1:
             raise ValueError(f"images={images} must be a share in (0, 1]")
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`spatial_js` of the standardised maps, in [0, tau^2 ln 2]."""
         with no_autocast(student):
             return spatial_js(standardize(student), standardize(teacher), self.tau)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Weighted mean of the divergences of all levels, in [0, tau^2 ln 2].
 
         Raises:

@@ -9,22 +9,15 @@ boxes: everywhere, weighted by the teacher's confidence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import distance_box_iou
 
+from dfssd.batches import Batch
+from dfssd.checks import check_positive, check_share
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.base import (
-    PairShape,
-    Term,
-    check_positive,
-    check_same_shape,
-    check_share,
-    exact,
-    no_autocast,
-)
+from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
 from dfssd.distillation.terms.regions import corners, in_images, match_anchors
 
 
@@ -108,7 +101,7 @@ class Localisation(Term):
         self.valuable = check_share("valuable", valuable, below=float("inf"))
         self.gamma = check_share("gamma", gamma)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`localisation` in the main region plus that in the valuable one."""
         boxes, image = corners(batch)
         main, valuable = ld_regions(boxes, image, len(student.boxes), student.levels, self.gamma)

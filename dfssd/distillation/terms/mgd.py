@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from dfssd.distillation.terms.base import (
-    FeatureTerm,
-    PairShape,
-    check_same_shape,
-    check_share,
-    exact,
-    mean,
-    no_autocast,
-)
+from dfssd.batches import Batch
+from dfssd.checks import check_share
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, mean, no_autocast
 
 
 def mse(generated: Tensor, teacher: Tensor) -> Tensor:
@@ -52,7 +44,7 @@ class MaskedGenerative(FeatureTerm):
             for c in shape.teacher_channels
         )
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`mse` between the teacher's map and the one made from the visible places."""
         n, _, h, w = student.shape
         visible = torch.rand(n, 1, h, w, device=student.device) >= self.masked

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
+from dfssd.batches import Batch
 from dfssd.distillation.terms.base import FeatureTerm, check_same_shape, exact, no_autocast
 
 
@@ -41,6 +40,6 @@ class Mimic(FeatureTerm):
 
     bias = True  # the means of the channels count
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`normalised_mse` of one level."""
         return normalised_mse(student, teacher)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
+from dfssd.batches import Batch
 from dfssd.distillation.terms.base import FeatureTerm, check_same_shape, mean, no_autocast, standardize
 
 
@@ -32,6 +31,6 @@ def pearson(student: Tensor, teacher: Tensor) -> Tensor:
 class Pearson(FeatureTerm):
     """PKD: correlation of each channel with the teacher's, whatever their means and scales."""
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: dict[str, Any]) -> Tensor:
+    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`pearson` of one level."""
         return pearson(student, teacher)

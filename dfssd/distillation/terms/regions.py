@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from dfssd.batches import Batch
 from dfssd.distillation.semi_loss import ignored_anchors
 from dfssd.distillation.terms.base import exact
 
@@ -20,7 +20,7 @@ CANDIDATES = 9
 """Anchors of each level, those next to the centre of a box, whose overlap with it sets the threshold of the box."""
 
 
-def corners(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def corners(batch: Batch) -> tuple[Tensor, Tensor]:
     """The boxes of a batch as corners, with the image of each.
 
     Returns:
@@ -31,7 +31,7 @@ def corners(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     return torch.cat([centre - half, centre + half], 1), batch["batch_idx"].long().reshape(-1)
 
 
-def box_masks(batch: Mapping[str, Any], n: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+def box_masks(batch: Batch, n: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Weights of the foreground and of the background cells of one level (FGD, arXiv:2111.11837, equations 2 to 4).
 
     A box covers the cells from floor(x1 W) to ceil(x2 W) and likewise in y, both included, as far as they are on the

@@ -12,14 +12,14 @@ Where the teacher sees nothing the floor keeps the quotient small instead of div
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfssd.batches import Batch
+from dfssd.checks import check_positive
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.base import PairShape, Term, check_positive, check_same_shape, exact, no_autocast
+from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
 
 
 def confidence(teacher_scores: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def logit_mse(student: Outputs, teacher: Outputs) -> Tensor:
 class ClsResponse(Term):
     """Response term for classes: the student's score of each class at each anchor against the teacher's."""
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`cls_response` of the class scores."""
         return cls_response(student.scores, teacher.scores.detach())
 
@@ -147,7 +147,7 @@ class DflResponse(Term):
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`dfl_response` of the box logits, weighted by the teacher's class scores."""
         boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
         return dfl_response(student.boxes, boxes, scores, self.shape.reg_max, self.temperature)
@@ -156,7 +156,7 @@ class DflResponse(Term):
 class LogitMSE(Term):
     """Response term of the published DFSSD code: mean squared distance of all raw head outputs."""
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`logit_mse` of both networks."""
         detached = Outputs(teacher.feats, teacher.boxes.detach(), teacher.scores.detach(), teacher.levels)
         return logit_mse(student, detached)

@@ -13,25 +13,15 @@ networks of different widths get adapters); ``scores`` are those of the classes 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from dfssd.batches import Batch
+from dfssd.checks import check_choice, check_positive, check_share
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.base import (
-    FeatureTerm,
-    PairShape,
-    Term,
-    check_choice,
-    check_positive,
-    check_same_shape,
-    check_share,
-    exact,
-    no_autocast,
-)
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, Term, check_same_shape, exact, no_autocast
 from dfssd.distillation.terms.crd import distances
 from dfssd.distillation.terms.regions import corners, in_images, match_anchors
 
@@ -162,7 +152,7 @@ class IncrementalCls(Term):
         super().__init__(shape)
         self.deviations = check_share("deviations", deviations, below=float("inf"))
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`old_class_distance` in the region of :func:`confident`."""
         scores = teacher.scores.detach()
         return old_class_distance(student.scores, scores, confident(scores, self.deviations))
@@ -191,7 +181,7 @@ class IncrementalBox(Term):
         self.weights = check_choice("weights", weights, ("iou", "conf", "uniform"))
         self.fallback = bool(fallback)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Mean over the images of the weighted mean of :func:`box_kl`, >= 0.
 
             1/N sum_i sum_a w_a KL_a / max(1, sum_a w_a)
@@ -229,7 +219,7 @@ class IncrementalFeature(FeatureTerm):
             if own == theirs:
                 self.align[level] = nn.Identity()
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Sum over the levels of mean_{cells in region, channels} (f_s - f_t)^2, >= 0."""
         boxes, image = corners(batch)
         sizes = [(f.shape[2], f.shape[3]) for f in student.feats]
@@ -267,7 +257,7 @@ class ElasticBox(Term):
         self.deviations = check_share("deviations", deviations, below=float("inf"))
         self.iou = check_share("iou", iou)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: dict[str, Any]) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Mean of :func:`box_kl` over the kept anchors of each image, weighted by the student's confidence, >= 0."""
         check_same_shape("box logits", student.boxes, teacher.boxes, "N, 4*reg_max, A")
         with no_autocast(student.boxes):

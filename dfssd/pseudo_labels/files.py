@@ -14,7 +14,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,70 +22,10 @@ import numpy as np
 from dfssd.errors import UserError
 from dfssd.files import whole_file
 from dfssd.pseudo_labels.quality import pseudo_label_quality
+from dfssd.pseudo_labels.records import ImagePrediction, PseudoImage
 from dfssd.pseudo_labels.thresholds import ACCEPT, BACKGROUND, IGNORE, ClassThresholds
 
 PREDICTIONS = "predictions.json"
-
-
-@dataclass(frozen=True)
-class ImagePrediction:
-    """What the teacher sees in one image, after non-maximum suppression.
-
-    Attributes:
-        image: Path of the image.
-        width: Its width [px].
-        height: Its height [px].
-        classes: Class ids, (n,) int64.
-        scores: Confidences, (n,) in [0, 1].
-        boxes_xywhn: Boxes, (n, 4), xywh centre format, normalised to 0-1.
-    """
-
-    image: Path
-    width: int
-    height: int
-    classes: np.ndarray
-    scores: np.ndarray
-    boxes_xywhn: np.ndarray
-
-    def __post_init__(self) -> None:
-        _check_boxes(self)
-
-
-@dataclass(frozen=True)
-class PseudoImage:
-    """One pseudo-labelled image as read back.
-
-    Attributes:
-        image: Path of the image.
-        width: Its width [px].
-        height: Its height [px].
-        label: Label file, or None if no box was accepted.
-        classes: Class ids, (n,) int64.
-        scores: Confidences, (n,) float32.
-        boxes_xywhn: Boxes, (n, 4) float32, xywh centre format, normalised to 0-1.
-        zones: "accept", "ignore" or "background", (n,) strings.
-    """
-
-    image: Path
-    width: int
-    height: int
-    label: Path | None
-    classes: np.ndarray
-    scores: np.ndarray
-    boxes_xywhn: np.ndarray
-    zones: np.ndarray
-
-    def __post_init__(self) -> None:
-        _check_boxes(self)
-
-
-def _check_boxes(image: ImagePrediction | PseudoImage) -> None:
-    n = len(image.classes)
-    shapes = (image.classes.shape, image.scores.shape, image.boxes_xywhn.shape)
-    if shapes != ((n,), (n,), (n, 4)):
-        raise ValueError(f"{image.image}: classes (n,), scores (n,) and boxes (n, 4) must fit, but they are {shapes}")
-    if n and not ((image.boxes_xywhn >= 0) & (image.boxes_xywhn <= 1)).all():
-        raise ValueError(f"{image.image}: boxes must be normalised to 0-1")
 
 
 def label_stems(images: Sequence[Path]) -> list[str]:

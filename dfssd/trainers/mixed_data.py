@@ -23,45 +23,20 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import exif_size
 from ultralytics.utils import RANK
 
-from dfssd.datasets.views import StrongView
+from dfssd.batches import PhotoBoxes, encode
 from dfssd.errors import UserError
+from dfssd.pseudo_labels.files import read_pseudo_labels
 from dfssd.pseudo_labels.labeling import true_boxes
-from dfssd.pseudo_labels.labels import PseudoImage, read_pseudo_labels
-from dfssd.pseudo_labels.online import TILE_WIDER
-
-IGNORED_BOX, IGNORED_TILE, TRUTH = 0, 1, 2
-"""What a box past the last class is: its id is ``nc`` plus one of these (for a true box, plus its class)."""
-
-_TILES = 8
-"""An image with nothing accepted is ignored as a whole, by 8 x 8 tiles instead of one box: the geometric augmentations
-drop a box of which less than a tenth stays visible, and with it the rest of the image would become background."""
-
-
-def widen_tiles(boxes: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
-    """Ignore boxes (M, 4), xywh centre format 0-1, with the tiles among them (``kind`` (M,)) widened.
-
-    A tile covers the tenth of a neighbour that the augmentation has dropped then.
-    """
-    factor = torch.where(kind == IGNORED_TILE, TILE_WIDER, 1.0)[:, None].to(boxes.dtype)
-    return torch.cat([boxes[:, :2], boxes[:, 2:] * factor], dim=1)
-
-
-def whole_image_tiles(n: int = _TILES) -> np.ndarray:
-    """``n * n`` boxes that tile the unit square: (n * n, 4) float32, xywh centre format, 0-1."""
-    centres = (np.arange(n, dtype=np.float32) + 0.5) / n
-    x, y = np.meshgrid(centres, centres)
-    side = np.full(n * n, 1 / n, dtype=np.float32)
-    return np.stack([x.ravel(), y.ravel(), side, side], axis=1)
+from dfssd.pseudo_labels.records import PseudoImage
+from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE
+from dfssd.trainers.views import StrongView
 
 
 class PseudoLabelDataset(YOLODataset):
     """Unlabelled images, with the pseudo boxes that are known before the training, if any.
 
-    Rows of ``cls`` are (class id, score; for a tile the number of its photo instead). Ids past the last class travel
-    through every geometric augmentation with the image and are taken out of the batch again by the trainer
-    (:class:`dfssd.trainers.student.StudentTrainer`): ``nc`` is an ignored box, ``nc + 1`` a tile of a photo without
-    accepted box, and ``nc + TRUTH + c`` a true box of class ``c``, which benchmarks have and only the health meter
-    looks at.
+    What is known of a photo travels with it through every geometric augmentation as rows of class ids and boxes
+    (:mod:`dfssd.batches`): ``cls`` has two columns for that, the encoded class id and the number beside it.
 
     ``data["pseudo"]`` names a folder written by :func:`write_pseudo_labels`; empty, the boxes are found during the
     training and an image starts without any. ``data["strong_view"]`` is the strength of :class:`StrongView`, 0 for
@@ -81,14 +56,10 @@ class PseudoLabelDataset(YOLODataset):
         known = {str(image.image): image for image in read_pseudo_labels(Path(folder))} if folder else {}
         truth = true_boxes([Path(im_file) for im_file in self.im_files], nc)
         labels = []
-        for number, im_file in enumerate(self.im_files):
-            if folder:
-                rows, shape = _offline_rows(known[im_file], nc, number)
-            else:
-                rows, shape = _tile_rows(nc, number), _image_shape(im_file)
-            real = truth.get(Path(im_file), np.zeros((0, 5)))
-            real = np.concatenate([real[:, :1] + nc + TRUTH, np.ones((len(real), 1)), real[:, 1:]], axis=1)
-            rows = np.concatenate([rows, real]).astype(np.float32)
+        for photo, im_file in enumerate(self.im_files):
+            found = known[im_file] if folder else None
+            shape = _image_shape(im_file) if found is None else (found.height, found.width)
+            rows = encode(_known_boxes(found, truth.get(Path(im_file))), photo=photo, nc=nc)
             labels.append(
                 {
                     "im_file": im_file,
@@ -113,22 +84,13 @@ class PseudoLabelDataset(YOLODataset):
         return {**sample, "cls": rows[:, :1], "score": rows[:, 1]}
 
 
-def _offline_rows(image: PseudoImage, nc: int, number: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Accepted boxes and what is ignored, rows of (id, score, x, y, w, h), and the (height, width) of the image."""
-    accepted = image.zones == "accept"
+def _known_boxes(image: PseudoImage | None, truth: np.ndarray | None) -> PhotoBoxes:
+    """Boxes of one photo: pseudo boxes found before the training, if any, and true ones (m, 5), if known."""
+    truth = np.zeros((0, 5)) if truth is None else truth
+    if image is None:
+        return PhotoBoxes(np.zeros((0, 6)), np.zeros((0, 4)), truth)
     found = np.concatenate([image.classes[:, None], image.scores[:, None], image.boxes_xywhn], axis=1)
-    ignored = found[image.zones == "ignore"]
-    ignored[:, 0] = nc + IGNORED_BOX
-    return np.concatenate([found[accepted], ignored if accepted.any() else _tile_rows(nc, number)]), (
-        image.height,
-        image.width,
-    )
-
-
-def _tile_rows(nc: int, number: int) -> np.ndarray:
-    """Rows that cover photo ``number`` as a whole, since nothing is accepted in it so far."""
-    tiles = whole_image_tiles()
-    return np.concatenate([np.tile([nc + IGNORED_TILE, number], (len(tiles), 1)), tiles], axis=1)
+    return PhotoBoxes(found[image.zones == ACCEPT], image.boxes_xywhn[image.zones == IGNORE], truth)
 
 
 def _image_shape(path: str) -> tuple[int, int]:
@@ -140,7 +102,7 @@ def _image_shape(path: str) -> tuple[int, int]:
     return height, width
 
 
-class MixedDataset(ConcatDataset):
+class MixedDataset(ConcatDataset[dict[str, Any]]):
     """Labelled images, then (optionally) unlabelled ones, with the face of a ``YOLODataset``.
 
     Each sample gets ``labeled`` (bool) and ``score`` (n,), the weight of its boxes; :attr:`labels` shows only true and
@@ -162,12 +124,9 @@ class MixedDataset(ConcatDataset):
 
     @staticmethod
     def collate_fn(samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch as Ultralytics makes it, plus ``score`` (M,), ``labeled`` (N,) and, if any, ``weak_img``.
-
-        ``weak_img`` (U, 3, H, W) holds the teacher's views of the unlabelled images only, in their order.
-        """
+        """A :class:`~dfssd.batches.LoadedBatch`: what Ultralytics makes, and our own fields."""
         own = ("weak_img", "score", "labeled")
-        batch = YOLODataset.collate_fn([{k: v for k, v in s.items() if k not in own} for s in samples])
+        batch: dict[str, Any] = YOLODataset.collate_fn([{k: v for k, v in s.items() if k not in own} for s in samples])
         batch["score"] = torch.cat([s["score"] for s in samples])
         batch["labeled"] = torch.tensor([s["labeled"] for s in samples])
         if weak := [s["weak_img"] for s in samples if "weak_img" in s]:
@@ -239,7 +198,8 @@ class MixedSampler(Sampler[int]):
             order = np.random.default_rng((self.seed, part, int(block))).permutation(n)
             here = blocks == block
             picked[here] = order[positions[here] % n]
-        return (offset + picked).tolist()
+        indices: list[int] = (offset + picked).tolist()
+        return indices
 
     def __iter__(self) -> Iterator[int]:
         """Indices of one epoch, batch after batch, labelled ones first within each batch."""

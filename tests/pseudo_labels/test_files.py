@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from dfssd.errors import UserError
-from dfssd.pseudo_labels.labels import (
+from dfssd.pseudo_labels.files import (
     ImagePrediction,
     label_stems,
     read_pseudo_labels,
     read_thresholds,
     write_pseudo_labels,
 )
-from dfssd.pseudo_labels.thresholds import ClassThresholds
+from tests.thresholds import class_thresholds
 
 NAMES = ["oil spots", "pits"]
 
@@ -46,7 +46,7 @@ def predictions() -> list[ImagePrediction]:
 
 
 def test_files_and_section(tmp_path, predictions):
-    section = write_pseudo_labels(tmp_path / "pseudo", predictions, ClassThresholds(2), NAMES)
+    section = write_pseudo_labels(tmp_path / "pseudo", predictions, class_thresholds(2), NAMES)
     assert section == {
         "images": 4,
         "boxes": 5,
@@ -67,7 +67,7 @@ def test_files_and_section(tmp_path, predictions):
 
 
 def test_json_layout(tmp_path, predictions):
-    write_pseudo_labels(tmp_path / "pseudo", predictions, ClassThresholds(2), NAMES)
+    write_pseudo_labels(tmp_path / "pseudo", predictions, class_thresholds(2), NAMES)
     tree = json.loads((tmp_path / "pseudo" / "predictions.json").read_text(encoding="utf-8"))
     assert list(tree) == ["names", "thresholds", "rule", "state", "images"]
     assert tree["names"] == NAMES
@@ -80,7 +80,7 @@ def test_json_layout(tmp_path, predictions):
 
 
 def test_round_trip(tmp_path, predictions):
-    thresholds = ClassThresholds(2)
+    thresholds = class_thresholds(2)
     write_pseudo_labels(tmp_path / "pseudo", predictions, thresholds, NAMES)
     images = read_pseudo_labels(tmp_path / "pseudo")
     assert [i.image for i in images] == [p.image for p in predictions]
@@ -96,7 +96,7 @@ def test_round_trip(tmp_path, predictions):
 
 
 def test_no_images_at_all(tmp_path):
-    section = write_pseudo_labels(tmp_path / "pseudo", [], ClassThresholds(2), NAMES)
+    section = write_pseudo_labels(tmp_path / "pseudo", [], class_thresholds(2), NAMES)
     assert section["images"] == section["boxes"] == 0
     assert section["mean_score"] is None and section["starved"] == NAMES
     assert read_pseudo_labels(tmp_path / "pseudo") == []
@@ -113,7 +113,7 @@ def test_label_stems_are_unique_without_regard_to_case():
 
 
 def test_final_thresholds_zone_all_predictions(tmp_path):
-    thresholds = ClassThresholds(1, decay=0.5)
+    thresholds = class_thresholds(1, decay=0.5)
     parts = [prediction("/d/a.jpg", (0, 0.6)), prediction("/d/b.jpg", (0, 0.9))]
     for part in parts:
         thresholds.update(part.classes, part.scores)
@@ -123,15 +123,15 @@ def test_final_thresholds_zone_all_predictions(tmp_path):
 
 
 def test_classes_without_accepted_boxes_are_named(tmp_path, predictions):
-    section = write_pseudo_labels(tmp_path / "pseudo", predictions[2:], ClassThresholds(2), NAMES)
+    section = write_pseudo_labels(tmp_path / "pseudo", predictions[2:], class_thresholds(2), NAMES)
     assert section["starved"] == ["oil spots", "pits"] and section["mean_score"] is None
-    low = ClassThresholds(2, fixed=np.array([0.3, np.nan]))
+    low = class_thresholds(2, fixed=np.array([0.3, np.nan]))
     section = write_pseudo_labels(tmp_path / "pseudo", predictions[2:], low, NAMES)
     assert section["starved"] == ["pits"] and section["mean_score"] == 0.4
 
 
 def test_thresholds_are_read_back_and_go_on(tmp_path, predictions):
-    thresholds = ClassThresholds(2, decay=0.9, fixed=np.array([0.25, np.nan]))
+    thresholds = class_thresholds(2, decay=0.9, fixed=np.array([0.25, np.nan]))
     thresholds.update(np.array([0, 1]), np.array([0.7, 0.6]))
     write_pseudo_labels(tmp_path / "pseudo", predictions, thresholds, NAMES)
     again = read_thresholds(tmp_path / "pseudo")
@@ -143,7 +143,7 @@ def test_thresholds_that_cannot_be_read_are_told(tmp_path, predictions):
     folder = tmp_path / "pseudo"
     with pytest.raises(UserError, match="has not finished; resume the run"):
         read_thresholds(folder)
-    write_pseudo_labels(folder, predictions, ClassThresholds(2), NAMES)
+    write_pseudo_labels(folder, predictions, class_thresholds(2), NAMES)
     path = folder / "predictions.json"
     tree = json.loads(path.read_text(encoding="utf-8"))
     for state in (None, {}, {**tree["state"], "rule": {}}, {**tree["state"], "ema": [0.0]}):
@@ -154,16 +154,16 @@ def test_thresholds_that_cannot_be_read_are_told(tmp_path, predictions):
 
 def test_quality_is_reported_where_the_truth_is_given(tmp_path, predictions):
     truth = {predictions[0].image: np.array([[0, 0.2, 0.5, 0.1, 1 / 3]])}
-    section = write_pseudo_labels(tmp_path / "pseudo", predictions, ClassThresholds(2), NAMES, truth)
+    section = write_pseudo_labels(tmp_path / "pseudo", predictions, class_thresholds(2), NAMES, truth)
     assert (section["quality"]["images"], section["quality"]["precision"]) == (1, 1.0)
 
 
 def test_rewriting_replaces_the_folder(tmp_path, predictions):
     folder = tmp_path / "pseudo"
-    write_pseudo_labels(folder, predictions, ClassThresholds(2), NAMES)
+    write_pseudo_labels(folder, predictions, class_thresholds(2), NAMES)
     (tmp_path / ".pseudo.building" / "labels").mkdir(parents=True)  # as a killed process leaves them
     (tmp_path / ".pseudo.old").mkdir()
-    write_pseudo_labels(folder, predictions[2:], ClassThresholds(2), NAMES)
+    write_pseudo_labels(folder, predictions[2:], class_thresholds(2), NAMES)
     assert len(read_pseudo_labels(folder)) == 2
     assert not list((folder / "labels").iterdir())
     assert [p.name for p in tmp_path.iterdir()] == ["pseudo"]
@@ -171,7 +171,7 @@ def test_rewriting_replaces_the_folder(tmp_path, predictions):
 
 def test_full_disk_leaves_the_folder_as_it_was(tmp_path, predictions, monkeypatch):
     folder = tmp_path / "pseudo"
-    write_pseudo_labels(folder, predictions[:1], ClassThresholds(2), NAMES)
+    write_pseudo_labels(folder, predictions[:1], class_thresholds(2), NAMES)
     write_text = Path.write_text
 
     def full(path: Path, *args, **kwargs):
@@ -181,7 +181,7 @@ def test_full_disk_leaves_the_folder_as_it_was(tmp_path, predictions, monkeypatc
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
-        write_pseudo_labels(folder, predictions, ClassThresholds(2), NAMES)
+        write_pseudo_labels(folder, predictions, class_thresholds(2), NAMES)
     assert len(read_pseudo_labels(folder)) == 1
 
 
@@ -189,9 +189,9 @@ def test_a_process_that_dies_while_writing_leaves_nothing(tmp_path, predictions,
     def die(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dfssd.pseudo_labels.labels.os.replace", die)
+    monkeypatch.setattr("dfssd.pseudo_labels.files.os.replace", die)
     with pytest.raises(KeyboardInterrupt):
-        write_pseudo_labels(tmp_path / "pseudo", predictions, ClassThresholds(2), NAMES)
+        write_pseudo_labels(tmp_path / "pseudo", predictions, class_thresholds(2), NAMES)
     assert not (tmp_path / "pseudo").exists()
 
 
@@ -199,7 +199,7 @@ def test_missing_or_broken_files_are_told(tmp_path, predictions):
     folder = tmp_path / "pseudo"
     with pytest.raises(UserError, match="has not finished; resume the run"):
         read_pseudo_labels(folder)
-    write_pseudo_labels(folder, predictions, ClassThresholds(2), NAMES)
+    write_pseudo_labels(folder, predictions, class_thresholds(2), NAMES)
     path = folder / "predictions.json"
     for text in (path.read_text(encoding="utf-8")[:-30], "{}", "[]", '{"images": [{}]}'):
         path.write_text(text, encoding="utf-8")
@@ -209,7 +209,7 @@ def test_missing_or_broken_files_are_told(tmp_path, predictions):
 
 def test_names_must_fit_the_thresholds(tmp_path):
     with pytest.raises(ValueError, match="1 class names do not fit thresholds for 2 classes"):
-        write_pseudo_labels(tmp_path, [], ClassThresholds(2), ["pits"])
+        write_pseudo_labels(tmp_path, [], class_thresholds(2), ["pits"])
 
 
 def test_arrays_that_do_not_fit_are_told():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from ultralytics.cfg import get_cfg
 
-from dfssd.datasets.semi import IGNORED_TILE, TRUTH, MixedDataset, PseudoLabelDataset
-from dfssd.datasets.views import StrongView
+from dfssd.batches import IGNORED, TRUTH, Batch, LoadedBatch, decode
+from dfssd.trainers.mixed_data import MixedDataset, PseudoLabelDataset
+from dfssd.trainers.views import StrongView
+from tests.batch_fields import check_fields
 from tests.tiny_dataset import unlabelled_images
 
 
@@ -85,7 +88,11 @@ def test_batch_holds_the_weak_views_of_unlabelled_images_only(squares, tmp_path)
     assert batch["labeled"].tolist() == [True, False, True, False]
     assert batch["img"].shape == (4, 3, 64, 64) and batch["weak_img"].shape == (2, 3, 64, 64)
     assert not torch.equal(batch["weak_img"][0], batch["img"][1])
-    assert len(batch["score"]) == len(batch["cls"]) == len(batch["batch_idx"])
+    sizes = {"N": 4, "U": 2, "H": 64, "W": 64}
+    assert check_fields(batch, LoadedBatch) == {**sizes, "R": len(batch["cls"])}
+    ready, truth = decode(cast(LoadedBatch, {**batch, "img": batch["img"].float() / 255}), nc=2)
+    assert check_fields(ready, Batch) == {**sizes, "M": len(ready["cls"]), "K": len(batch["cls"]) - len(ready["cls"])}
+    assert truth.shape == (0, 7) and (ready["ignore_source"] >= 0).all(), "nothing is known but the photos themselves"
 
 
 def test_without_strength_there_is_one_view(squares, tmp_path) -> None:
@@ -97,5 +104,5 @@ def test_true_boxes_of_unlabelled_images_travel_past_the_classes(squares, tmp_pa
     images = sorted((squares.parent / "train" / "images").glob("*.png"))
     dataset = unlabelled_images(images, tmp_path / "list.txt", augment=False)
     ids = dataset[0]["cls"].flatten()
-    assert sorted(ids[ids != 2 + IGNORED_TILE].tolist()) == [2 + TRUTH, 2 + TRUTH + 1]
+    assert sorted(ids[ids != 2 + IGNORED].tolist()) == [2 + TRUTH, 2 + TRUTH + 1]
     assert len(MixedDataset(dataset, None).labels[0]["cls"]) == 0, "nobody but the meter sees them"

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from dfssd.datasets.semi import MixedSampler, batch_composition, whole_image_tiles
+from dfssd.batches import IGNORED, widen_tiles
+from dfssd.trainers.mixed_data import MixedSampler, batch_composition
+from tests.thresholds import class_thresholds
 from tests.tiny_dataset import unlabelled_images
 
 
@@ -66,16 +68,6 @@ def test_batch_composition(batch: int, share: float, expected: tuple[int, int]) 
     assert batch_composition(batch, share) == expected
 
 
-def test_tiles_cover_the_image_once() -> None:
-    tiles = whole_image_tiles(4)
-    assert tiles.shape == (16, 4)
-    assert np.isclose((tiles[:, 2] * tiles[:, 3]).sum(), 1)
-    low, high = tiles[:, :2] - tiles[:, 2:] / 2, tiles[:, :2] + tiles[:, 2:] / 2
-    assert low.min() == 0 and high.max() == 1
-    point = np.array([0.3, 0.8])
-    assert ((low < point) & (point < high)).all(1).sum() == 1
-
-
 def test_image_without_accepted_box_is_never_background_whatever_the_augmentation(tmp_path) -> None:
     """The anchors on an ignored image lie in ignore boxes after mosaic, scale, shift and flip.
 
@@ -84,10 +76,9 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
     import torch
     from PIL import Image
 
-    from dfssd.datasets.semi import widen_tiles
     from dfssd.distillation.semi_loss import ignored_anchors
-    from dfssd.pseudo_labels.labels import ImagePrediction, write_pseudo_labels
-    from dfssd.pseudo_labels.thresholds import ClassThresholds
+    from dfssd.pseudo_labels.files import write_pseudo_labels
+    from dfssd.pseudo_labels.records import ImagePrediction
 
     size, paths = 256, []
     for k in range(12):
@@ -96,7 +87,7 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
         Image.new("RGB", (200, 150 + 10 * k), (255, 255, 255)).save(paths[-1])
     nothing = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
     rows = [ImagePrediction(p, 200, 150 + 10 * k, *nothing) for k, p in enumerate(paths)]
-    write_pseudo_labels(tmp_path / "pseudo", rows, ClassThresholds(3), ["a", "b", "c"])
+    write_pseudo_labels(tmp_path / "pseudo", rows, class_thresholds(3), ["a", "b", "c"])
     dataset = unlabelled_images(
         paths,
         tmp_path / "list.txt",
@@ -110,8 +101,8 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
     lost = total = 0
     for k in range(60):
         sample = dataset[k % len(dataset)]
-        assert (sample["cls"] == 4).all() and sample["score"].shape == (len(sample["cls"]),)
-        boxes = widen_tiles(sample["bboxes"], sample["cls"].view(-1) - 3)
+        assert (sample["cls"] == 3 + IGNORED).all() and sample["score"].shape == (len(sample["cls"]),)
+        boxes = widen_tiles(sample["bboxes"], sample["score"])
         mask = ignored_anchors(boxes, torch.zeros(len(boxes)), 1, [(size // 8, size // 8)])[0]
         pixels = (points * size).long()
         content = sample["img"][:, pixels[:, 1], pixels[:, 0]].float().mean(0) > 200  # the padding is grey 114
@@ -134,6 +125,6 @@ def test_tiles_of_online_photos_carry_their_number(squares, tmp_path) -> None:
     images = sorted((squares.parent / "plain" / "images").glob("*.png"))
     dataset = unlabelled_images(images, tmp_path / "list.txt")
     samples = [dataset[k % len(images)] for k in range(16)]  # a mosaic takes its other photos from the latest ones
-    assert all((sample["cls"] == 2 + 1).all() for sample in samples)
+    assert all((sample["cls"] == 2 + IGNORED).all() for sample in samples)
     photos = [set(sample["score"].tolist()) for sample in samples]
     assert max(map(len, photos)) > 1 and set.union(*photos) == set(range(len(images)))

@@ -1,0 +1,191 @@
+"""What a training batch holds, and how boxes that are no labels travel to it through Ultralytics' augmentation.
+
+Ultralytics carries rows of a class id and a box through mosaic, scale, shift and flip; what else is known of a photo
+stays behind, or no longer fits what is seen. So everything that has a place in the image travels as such a row
+(:func:`encode`, in the data set) and is sorted out again once the batch is complete (:func:`decode`, in the trainer).
+Class ids are those of the data set, ``nc`` of them, and go on behind the last one:
+
+====================  =====================================  ==================================================
+id                    box                                    number beside it
+====================  =====================================  ==================================================
+``0 .. nc - 1``       to learn                               its score, 1 for a true box
+``nc + IGNORED``      neither to learn nor background        number of the photo that it is a tile of, or -1
+``nc + TRUTH + c``    true box of class ``c``, where known   1
+====================  =====================================  ==================================================
+
+A photo in which nothing is accepted is ignored as a whole, by tiles instead of one box: the geometric augmentation
+drops a box of which less than a tenth stays visible, and with it the rest of the photo would become background. The
+tiles come out of the batch widened by that tenth and more, and they know their photo, so that a box found later takes
+those of its own photo away and leaves the other photos of a mosaic ignored.
+
+This module lies on the ground floor, since the rooms that make a batch and the rooms that read it import each other's
+values, but not each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED, TRUTH = 0, 1
+"""What a row past the last class is: its id is ``nc`` plus one of these (for a true box, plus its class)."""
+
+NO_TILE = -1.0
+"""The number beside an ignored box that is no tile."""
+
+TILES = 8
+"""A photo without accepted box is ignored by so many tiles in each direction."""
+
+TILE_WIDER = 1.5
+"""Factor on the sides of tiles when they come out of a batch."""
+
+
+class _OfUltralytics(TypedDict, total=False):
+    """Fields that Ultralytics adds for its own plots and validation; nothing here reads them."""
+
+    im_file: tuple[str, ...]  # N paths
+    ori_shape: tuple[tuple[int, int], ...]  # N times (height, width) of the file [px]
+    resized_shape: tuple[tuple[int, int], ...]  # N times (height, width) as loaded [px]
+    ratio_pad: tuple[Any, ...]  # N times how the letterbox scaled and padded
+
+
+class _LoadedViews(TypedDict, total=False):
+    """What a batch holds only where unlabeled images have two views; U of the N images are unlabeled."""
+
+    weak_img: Annotated[Tensor, "uint8", "U 3 H W", "RGB, 0 to 255; the teacher's views, in the order of the images"]
+
+
+class LoadedBatch(_OfUltralytics, _LoadedViews):
+    """A batch as the loader's workers leave it: N images, R rows of boxes as :func:`encode` describes them.
+
+    Beside each field: dtype, shape, and what it holds. Ultralytics' preprocessing divides ``img`` by 255 (float32) and
+    may resize it (``multi_scale``); all else it leaves as it is.
+    """
+
+    img: Annotated[Tensor, "uint8", "N 3 H W", "RGB, 0 to 255; the student's view"]
+    cls: Annotated[Tensor, "float32", "R 1", "encoded class id"]
+    bboxes: Annotated[Tensor, "float32", "R 4", "xywh, center format, shares of the image, 0 to 1"]
+    score: Annotated[Tensor, "float32", "R", "number beside the encoded class id"]
+    batch_idx: Annotated[Tensor, "float32", "R", "number of the image in the batch, in rising order"]
+    labeled: Annotated[Tensor, "bool", "N", "whether the image comes from the labeled part"]
+
+
+class _Views(TypedDict, total=False):
+    """What a batch holds only where unlabeled images have two views; U of the N images are unlabeled."""
+
+    weak_img: Annotated[Tensor, "float32", "U 3 H W", "RGB, 0 to 1; the teacher's views, in the order of the images"]
+
+
+class Batch(_OfUltralytics, _Views):
+    """A batch as the model gets it: N images, M boxes to learn, K ignored boxes.
+
+    Beside each field: dtype, shape, and what it holds. Of an unlabeled image the boxes to learn are those known before
+    the training; during the step the model adds those that the teacher finds.
+    """
+
+    img: Annotated[Tensor, "float32", "N 3 H W", "RGB, 0 to 1; the student's view"]
+    cls: Annotated[Tensor, "float32", "M 1", "class id, 0 to nc - 1"]
+    bboxes: Annotated[Tensor, "float32", "M 4", "xywh, center format, shares of the image, 0 to 1"]
+    score: Annotated[Tensor, "float32", "M", "0 to 1; 1 for a true box"]
+    batch_idx: Annotated[Tensor, "float32", "M", "number of the image in the batch, in rising order"]
+    labeled: Annotated[Tensor, "bool", "N", "whether the image comes from the labeled part"]
+    ignore_bboxes: Annotated[Tensor, "float32", "K 4", "xywh, center format, shares of the image; tiles widened"]
+    ignore_batch_idx: Annotated[Tensor, "float32", "K", "number of the image in the batch, in rising order"]
+    ignore_source: Annotated[Tensor, "float32", "K", "number of the photo that the box is a tile of, or -1"]
+
+
+@dataclass(frozen=True)
+class PhotoBoxes:
+    """What is known of an unlabeled photo before the training; boxes xywh, center format, shares of the photo, 0 to 1.
+
+    Attributes:
+        accepted: (n, 6) class id, score, box: to learn. Without any the photo is ignored as a whole.
+        ignored: (k, 4) boxes: neither to learn nor background.
+        truth: (m, 5) class id, box: true boxes, which benchmarks have and only the health meter looks at.
+    """
+
+    accepted: np.ndarray
+    ignored: np.ndarray
+    truth: np.ndarray
+
+
+def encode(boxes: PhotoBoxes, *, photo: int, nc: int) -> np.ndarray:
+    """The boxes of one photo as rows that Ultralytics' augmentation carries along; :func:`decode` sorts them out.
+
+    Args:
+        boxes: What is known of the photo.
+        photo: Its number; exact in float32 up to 2**24.
+        nc: Number of classes.
+
+    Returns:
+        (R, 6) float32: encoded class id, number beside it, box; see the table above.
+    """
+    if len(boxes.accepted):
+        ignored, beside = boxes.ignored, NO_TILE
+    else:
+        ignored, beside = whole_image_tiles(), float(photo)
+    parts = (
+        boxes.accepted,
+        np.concatenate([np.tile([nc + IGNORED, beside], (len(ignored), 1)), ignored], axis=1),
+        np.concatenate([boxes.truth[:, :1] + nc + TRUTH, np.ones((len(boxes.truth), 1)), boxes.truth[:, 1:]], axis=1),
+    )
+    return np.concatenate(parts).astype(np.float32)
+
+
+def decode(loaded: LoadedBatch, *, nc: int) -> tuple[Batch, Tensor]:
+    """Sort out the rows of a batch that :func:`encode` has written, and bring the teacher's views to the student's.
+
+    Args:
+        loaded: Batch after Ultralytics' preprocessing.
+        nc: Number of classes.
+
+    Returns:
+        The batch as the model gets it, and the true boxes of its unlabeled images, (T, 7): x, y, w, h, 1, class, image.
+    """
+    kind = loaded["cls"].view(-1) - nc
+    learned, ignored, true = kind < 0, (kind >= IGNORED) & (kind < TRUTH), kind >= TRUTH
+    source = loaded["score"][ignored]
+    batch: Batch = {
+        **loaded,
+        "cls": loaded["cls"][learned],
+        "bboxes": loaded["bboxes"][learned],
+        "score": loaded["score"][learned],
+        "batch_idx": loaded["batch_idx"][learned],
+        "ignore_bboxes": widen_tiles(loaded["bboxes"][ignored], source),
+        "ignore_batch_idx": loaded["batch_idx"][ignored],
+        "ignore_source": source,
+    }
+    if "weak_img" in loaded:
+        batch["weak_img"] = _as_seen(loaded["weak_img"], loaded["img"])
+    columns = loaded["bboxes"], loaded["score"][:, None], kind[:, None] - TRUTH, loaded["batch_idx"][:, None]
+    return batch, torch.cat(columns, 1)[true]
+
+
+def whole_image_tiles(n: int = TILES) -> np.ndarray:
+    """``n * n`` boxes that tile the unit square: (n * n, 4) float32, xywh, center format, 0 to 1."""
+    centers = (np.arange(n, dtype=np.float32) + 0.5) / n
+    x, y = np.meshgrid(centers, centers)
+    side = np.full(n * n, 1 / n, dtype=np.float32)
+    return np.stack([x.ravel(), y.ravel(), side, side], axis=1)
+
+
+def widen_tiles(boxes: Tensor, source: Tensor) -> Tensor:
+    """Ignored boxes (K, 4), xywh, center format, with the tiles among them (``source`` (K,) >= 0) widened.
+
+    A tile covers the tenth of a neighbor that the augmentation has dropped then.
+    """
+    factor = torch.where(source >= 0, TILE_WIDER, 1.0)[:, None].to(boxes.dtype)
+    return torch.cat([boxes[:, :2], boxes[:, 2:] * factor], dim=1)
+
+
+def _as_seen(weak: Tensor, strong: Tensor) -> Tensor:
+    """Weak views (U, 3, H, W) uint8 as Ultralytics' preprocessing makes the strong ones: float32, 0 to 1, same size."""
+    weak = weak.float() / 255
+    if weak.shape[2:] != strong.shape[2:]:  # multi_scale has resized the student's views
+        weak = F.interpolate(weak, size=strong.shape[2:], mode="bilinear", align_corners=False)
+    return weak

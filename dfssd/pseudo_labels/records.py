@@ -1,0 +1,99 @@
+"""What the modules of this room hand each other: boxes of one image, and boxes of a training batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What the teacher sees in one image, after non-maximum suppression.
+
+    Attributes:
+        image: Path of the image.
+        width: Its width [px].
+        height: Its height [px].
+        classes: Class ids, (n,) int64.
+        scores: Confidences, (n,) in [0, 1].
+        boxes_xywhn: Boxes, (n, 4), xywh centre format, normalised to 0-1.
+    """
+
+    image: Path
+    width: int
+    height: int
+    classes: np.ndarray
+    scores: np.ndarray
+    boxes_xywhn: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_boxes(self)
+
+
+@dataclass(frozen=True)
+class PseudoImage:
+    """One pseudo-labelled image as read back.
+
+    Attributes:
+        image: Path of the image.
+        width: Its width [px].
+        height: Its height [px].
+        label: Label file, or None if no box was accepted.
+        classes: Class ids, (n,) int64.
+        scores: Confidences, (n,) float32.
+        boxes_xywhn: Boxes, (n, 4) float32, xywh centre format, normalised to 0-1.
+        zones: "accept", "ignore" or "background", (n,) strings.
+    """
+
+    image: Path
+    width: int
+    height: int
+    label: Path | None
+    classes: np.ndarray
+    scores: np.ndarray
+    boxes_xywhn: np.ndarray
+    zones: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_boxes(self)
+
+
+def _check_boxes(image: ImagePrediction | PseudoImage) -> None:
+    n = len(image.classes)
+    shapes = (image.classes.shape, image.scores.shape, image.boxes_xywhn.shape)
+    if shapes != ((n,), (n,), (n, 4)):
+        raise ValueError(f"{image.image}: classes (n,), scores (n,) and boxes (n, 4) must fit, but they are {shapes}")
+    if n and not ((image.boxes_xywhn >= 0) & (image.boxes_xywhn <= 1)).all():
+        raise ValueError(f"{image.image}: boxes must be normalised to 0-1")
+
+
+@dataclass(frozen=True)
+class BatchLabels:
+    """Boxes of the unlabelled images of a batch; all boxes xywh centre format, normalised 0-1.
+
+    Attributes:
+        batch_idx: (M,) image of each accepted box.
+        cls: (M, 1) its class.
+        bboxes: (M, 4).
+        score: (M,) its score in [0, 1].
+        ignore_batch_idx: (K,) image of each box that is neither learnt nor background.
+        ignore_bboxes: (K, 4); an image without any accepted box is ignored as a whole.
+        ignore_source: (K,) the photo that the box is a tile of, or -1 for a box that is no tile.
+    """
+
+    batch_idx: Tensor
+    cls: Tensor
+    bboxes: Tensor
+    score: Tensor
+    ignore_batch_idx: Tensor
+    ignore_bboxes: Tensor
+    ignore_source: Tensor
+
+    def table(self) -> np.ndarray:
+        """The accepted boxes as (M, 7) float64: x, y, w, h, score, class, image."""
+        columns = (self.bboxes, self.score[:, None], self.cls.view(-1, 1), self.batch_idx[:, None])
+        return torch.cat(columns, 1).cpu().numpy().astype(np.float64)
