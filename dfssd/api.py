@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfssd.errors import UserError
+
+if TYPE_CHECKING:
+    from dfssd.runs.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,11 @@ class Run:
 
     Attributes:
         folder: Its folder, absolute.
-        results: Content of its ``results.json`` (docs/results.md).
+        record: Content of its ``results.json`` (docs/results.md).
     """
 
     folder: Path
-    results: Mapping[str, Any]
+    record: RunRecord
 
     @property
     def weights(self) -> Path:
@@ -29,26 +31,21 @@ class Run:
         return self.folder / "weights"
 
 
-def read_run(path: str | Path) -> Run:
-    """The run in a folder, finished or not.
+def read_run(path: str | Path) -> RunRecord:
+    """What a run has recorded so far, finished or not (docs/results.md).
 
     Args:
         path: The run folder, or the ``results.json`` in it.
 
+    Returns:
+        A :class:`~dfssd.runs.record.BoxRecord` or a :class:`~dfssd.runs.record.MaskRecord`, by the task of the run.
+
     Raises:
-        UserError: There is no record, or it cannot be read.
+        UserError: There is no record, it cannot be read, or it is that of a later version.
     """
-    where = Path(path).expanduser()
-    record = where if where.name == "results.json" else where / "results.json"
-    try:
-        results = json.loads(record.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise UserError(f"{path} is not a run: no results.json there; give the folder of a run (project/name)") from e
-    except (OSError, ValueError) as e:
-        raise UserError(f"{record} cannot be read: {' '.join(str(e).split())}") from e
-    if not isinstance(results, dict) or "run" not in results or "stages" not in results:
-        raise UserError(f"{record} is not the record of a run")
-    return Run(record.resolve().parent, results)
+    from dfssd.runs import record  # late, since importing dfssd imports nothing large
+
+    return record.read_run(path)
 
 
 def train(**keys: Any) -> Run:
@@ -69,7 +66,7 @@ def train(**keys: Any) -> Run:
         **keys: Keys and values; ``steps`` is not among them, since the class-incremental protocol is many runs.
 
     Returns:
-        The run. It has been trained even if its exported model missed the tolerance: ``results["export"]["passed"]``.
+        The run. It has been trained even if its exported model missed the tolerance: ``record.export.passed``.
 
     Raises:
         UserError: Bad input; what was finished before stays in the run folder.
@@ -86,7 +83,7 @@ def train(**keys: Any) -> Run:
         raise UserError("steps= is a protocol of many runs: start it with the command line, dfssd steps=...")
     run = open_run(configure(given), command_line("dfssd", given))
     run_stages(run)
-    return read_run(run.folder.path)
+    return Run(run.folder.path, read_run(run.folder.path))
 
 
 def _flat(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The recipe, read top to bottom: prepare, teacher, self-train, pseudo-label, baseline, student, test, export, report.
 
-What all tasks share, and what an epoch is, stands in :mod:`dfssd.stages`; segmentation is in
+What all tasks share, and what an epoch is, stands in :mod:`dfssd.runs.stages`; segmentation is in
 :mod:`dfssd.segmentation.pipeline`.
 """
 
@@ -20,7 +20,6 @@ from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
 from dfssd.evaluation.forgetting import forgetting
 from dfssd.files import copy_whole
-from dfssd.handover import hand_over_baseline, hand_over_better, silent_teacher
 from dfssd.hardware import told_plainly
 from dfssd.incremental.steps import check_new_labels
 from dfssd.preflight import (
@@ -30,9 +29,12 @@ from dfssd.preflight import (
     teacher_is_to_be_trained,
 )
 from dfssd.pseudo_labels.files import PREDICTIONS
-from dfssd.runfolder import RunFolder
-from dfssd.self_training import self_train
-from dfssd.stages import StagedRun
+from dfssd.runs.folder import RunFolder
+from dfssd.runs.model_selection import nothing_to_teach, select_baseline, select_better
+from dfssd.runs.record import BoxRecord
+from dfssd.runs.sections import BoxData, BoxExport, BoxScores, PseudoLabels, Status
+from dfssd.runs.self_training import self_train
+from dfssd.runs.stages import StagedRun
 from dfssd.trainers.settings import StageSettings, StudentSettings
 from dfssd.trainers.stage import StageTrainer
 from dfssd.trainers.student import StudentTrainer
@@ -97,6 +99,7 @@ class DetectionRun(StagedRun):
     """A run that ends with a detector."""
 
     TASK = "detect"
+    record: BoxRecord
 
     def __init__(self, folder: RunFolder, config: Config):
         """Bind folder and configuration; nothing runs yet."""
@@ -118,10 +121,15 @@ class DetectionRun(StagedRun):
         from dfssd.report import closing_table
 
         print(f"[dfssd] report: {self.folder.path / 'report.md'}")
-        closing_table(self.results)
+        closing_table(self.record.to_json())
         return self.passed()
 
-    def prepare(self) -> str:
+    @property
+    def learnt(self) -> int:
+        """Number of the first classes that the teacher knew before the data was read; 0 if it is to learn all."""
+        return self.record.data.learnt_classes if self.record.data else 0
+
+    def prepare(self) -> Status:
         """Read the data, find duplicates, split, and write the lists that all other stages use."""
         c = self.config
         dataset = read_data(c)
@@ -133,18 +141,19 @@ class DetectionRun(StagedRun):
             check_new_labels(dataset, split.train_labeled, learnt)
         write_split(split, dataset, self.splits)
         chosen = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
-        self.results["data"] = {
-            "name": dataset.name,
-            "classes": list(dataset.names),
-            "learnt_classes": learnt,
-            "images": len(dataset.items),
+        torn = torn_groups(split, images, groups)
+        self.record.data = BoxData(
+            name=dataset.name,
+            classes=dataset.names,
+            learnt_classes=learnt,
+            images=len(dataset.items),
             **chosen,
-            "duplicates": len(groups) - len(set(groups)),
-            "torn_duplicates": torn_groups(split, images, groups),
-            "left_out": len(split.left_out),
-            "skipped": [[str(path), reason] for path, reason in dataset.skipped],
-        }
-        if torn := torn_groups(split, images, groups):
+            duplicates=len(groups) - len(set(groups)),
+            torn_duplicates=torn,
+            left_out=len(split.left_out),
+            skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
+        )
+        if torn:
             print(
                 f"[dfssd] warning: {torn} images of the given val or test part have a copy in train; the test flatters"
             )
@@ -173,25 +182,25 @@ class DetectionRun(StagedRun):
         c = self.config
         return c["student_training"] != "grown" or bool(c.terms) or c["unsup_weight"] > 0
 
-    def teacher(self) -> str:
+    def teacher(self) -> Status:
         """Use the teacher as it is, in the class order of the data, or train it on the labelled images."""
         if not has_teacher(self.config):
             return "skipped"
         source = resolve_weights(self.config["teacher"], "teacher")
-        if self.results["data"].get("learnt_classes", 0):
+        if self.learnt:
             copy_whole(source, self.weights / "teacher.pt")
-            names, seed = self.results["data"]["classes"], self.config.seed
+            names, seed = self.data.classes, self.config.seed
             write_grown(self.weights / "teacher.pt", names, self.weights / "before.pt", seed)
             return "reused"
-        if not teacher_is_to_be_trained(self.config, self.results["data"]["classes"]):
-            align_teacher(source, self.results["data"]["classes"], self.weights / "teacher.pt")
+        if not teacher_is_to_be_trained(self.config, self.data.classes):
+            align_teacher(source, self.data.classes, self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
         settings = StageSettings.labels_alone(per_epoch, cpu_bf16=self.cpu_bf16)
         self.train("teacher", StageTrainer, settings, model=source, **budget)
         return "done"
 
-    def self_train(self) -> str:
+    def self_train(self) -> Status:
         """Train the teacher again on the labels and its own pseudo-labels; keep whichever is best on val."""
         rounds = self.config["teacher_rounds"]
         if not rounds or not self.listed("train_unlabeled"):
@@ -205,7 +214,7 @@ class DetectionRun(StagedRun):
             self.train(f"teacher_round{number}", StudentTrainer, settings, model=str(source))
             return self.weights / f"teacher_round{number}.pt"
 
-        self.results["self_training"] = self_train(self.weights, rounds, train=train, value=self._val_map)
+        self.record.self_training = self_train(self.weights, rounds, train=train, value=self._val_map)
         return "done"
 
     def _val_map(self, weights: Path) -> float:
@@ -214,17 +223,16 @@ class DetectionRun(StagedRun):
         where = self.folder.path / "train" / f"val_{weights.stem}"
         return evaluate(weights, self.eval_settings("val"), save_dir=where)["map50_95"] or 0.0
 
-    def _label(self, teacher: Path, folder: Path) -> dict[str, Any]:
+    def _label(self, teacher: Path, folder: Path) -> PseudoLabels:
         """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
         from dfssd.pseudo_labels.labeling import label_images
 
-        data = self.results["data"]
-        names = data["classes"][: data.get("learnt_classes") or None]
+        names = self.data.classes[: self.learnt or None]
         weights = [teacher]
         for number, extra in enumerate(self.config.pseudo.teachers, 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
             align_teacher(resolve_weights(extra, "pseudo.teachers"), names, weights[-1])
-        return label_images(
+        found = label_images(
             weights,
             self.listed("train_unlabeled"),
             folder,
@@ -233,27 +241,28 @@ class DetectionRun(StagedRun):
             batch=self.batch,
             device=self.device,
             val=self.listed("val"),
-            shown=len(data["classes"]),
+            shown=len(self.data.classes),
             rule=self.config.pseudo,
         )
+        return PseudoLabels.model_validate(found)
 
-    def pseudo_label(self) -> str:
+    def pseudo_label(self) -> Status:
         """Let the teacher label the unlabelled images, in three zones by class thresholds.
 
         Done for ``pseudo=online`` as well: the thresholds found here are where the online ones start, and a teacher
         that sees nothing is found out before a student is trained.
         """
-        self.results["pseudo_labels"] = None
+        self.record.pseudo_labels = None
         c = self.config
         taught = c["student_training"] in {"distilled", "grown"} and has_teacher(c) and self.learns_from_unlabeled()
         if not taught or not self.listed("train_unlabeled"):
             return "skipped"
-        section = self.results["pseudo_labels"] = self._label(self.weights / "teacher.pt", self.pseudo)
-        if section["accepted"] and section["starved"]:
-            print(f"[dfssd] warning: no box was accepted of: {', '.join(section['starved'])}")
+        found = self.record.pseudo_labels = self._label(self.weights / "teacher.pt", self.pseudo)
+        if found.accepted and found.starved:
+            print(f"[dfssd] warning: no box was accepted of: {', '.join(found.starved)}")
         return "done"
 
-    def baseline(self) -> str:
+    def baseline(self) -> Status:
         """Train the same student on the labelled images only, with as many batches as the student gets."""
         asked = self.config["baseline"]
         if asked is False:
@@ -267,7 +276,7 @@ class DetectionRun(StagedRun):
     def _student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
         """Settings of a training on labelled and unlabelled images."""
         c = self.config
-        unlabeled = self.results["data"]["train_unlabeled"] > 0 and self.learns_from_unlabeled()
+        unlabeled = self.data.train_unlabeled > 0 and self.learns_from_unlabeled()
         frozen = has_teacher(c)
         patience = c["guard_patience"]
         return StudentSettings(
@@ -293,15 +302,15 @@ class DetectionRun(StagedRun):
             guard_patience=max(3, math.ceil(self.epochs / 10)) if patience == "auto" else patience,
         )
 
-    def student(self) -> str:
+    def student(self) -> Status:
         """Train the student with what the teacher and the unlabelled images give, and hand over the better network."""
         method = self.config["student_training"]
-        self.results["guard"] = None
+        self.record.guard = None
         if method == "skip":
             return "skipped"
         learns = method == "distilled" and self.config["unsup_weight"] > 0
-        if learns and (silence := silent_teacher(self.results["pseudo_labels"])):
-            hand_over_baseline(self.weights, self.results, silence)
+        if learns and (silence := nothing_to_teach(self.record.pseudo_labels)):
+            select_baseline(self.weights, self.record, silence)
             return "skipped"
         if method == "grown":
             settings = self._student_settings(
@@ -313,55 +322,57 @@ class DetectionRun(StagedRun):
             self.train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)
             return "done"
         source = resolve_weights(self.config["student"], "student")
-        baseline = (self.results.get("training") or {}).get("baseline")
+        baseline = self.record.training.get("baseline")
         if method == "ultralytics":
             plain = StageSettings.labels_alone(self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
             teacher = str(self.weights / "teacher.pt")
             self.train("student", StageTrainer, plain, model=source, distill_model=teacher)
             return "done"
-        floor = baseline["val_map50_95_by_epoch"] if baseline and self.config["guard"] else ()
+        floor = baseline.val_score_by_epoch if baseline and self.config["guard"] else ()
         settings = self._student_settings(
             pseudo=self.pseudo, teacher=self.weights / "teacher.pt", terms=self.config.terms, guard=floor
         )
         self.train("student", StudentTrainer, settings, model=source)
-        hand_over_better(self.weights, self.results, task=self.TASK, guarded=self.config["guard"])
+        select_better(self.weights, self.record, guarded=self.config["guard"])
         return "done"
 
-    def test(self) -> str:
+    def test(self) -> Status:
         """Measure teacher, baseline and student on the test part, which nothing else has looked at."""
         from dfssd.detection.evaluate import evaluate
 
-        learnt = self.results["data"].get("learnt_classes", 0)
         files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
-        if learnt:  # with rows for the classes that it does not know
+        if self.learnt:  # with rows for the classes that it does not know
             files["teacher"] = self.weights / "before.pt"
-        self.results["test"] = {
-            name: evaluate(
-                file, self.eval_settings("test"), save_dir=self.folder.path / "test" / name, keep_detections=True
+        self.record.test = {
+            name: BoxScores.model_validate(
+                evaluate(
+                    file, self.eval_settings("test"), save_dir=self.folder.path / "test" / name, keep_detections=True
+                )
             )
             for name, file in files.items()
             if file.exists()
         }
-        if learnt:
-            self.results["incremental"] = forgetting(self.results["test"], self.results["data"]["classes"], learnt)
+        if self.learnt:
+            self.record.incremental = forgetting(self.record.test, self.data.classes, self.learnt)
         return "done"
 
-    def export(self) -> str:
+    def export(self) -> Status:
         """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
         from dfssd.detection.export import BoxTolerance, export_detector
 
         c = self.config
-        self.results["export"] = None
+        self.record.export = None
         if not (self.weights / "student.pt").exists():
             return "skipped"
-        self.results["export"] = export_detector(
+        checked = export_detector(
             self.export_request(),
             BoxTolerance(box_px=c.parity.box_px, score=c.parity.score, map50_95=c.parity.map),
             save_dir=self.folder.path / "test" / "export",
         )
-        return "done" if self.results["export"]["passed"] else "failed"
+        self.record.export = BoxExport.model_validate(checked)
+        return "done" if self.record.export.passed else "failed"
 
-    def report(self) -> str:
+    def report(self) -> Status:
         """Write the report and its pictures from the recorded results."""
         from dfssd.report import write_report
 

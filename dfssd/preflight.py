@@ -18,8 +18,8 @@ from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.evaluation.export import check_formats
-from dfssd.handover import check_baseline
 from dfssd.hardware import check_device, check_room, resolve_amp
+from dfssd.runs.model_selection import check_baseline
 
 
 def check_before_start(config: Config) -> None:

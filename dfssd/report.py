@@ -13,6 +13,7 @@ from typing import Any
 from dfssd import plots
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_text
+from dfssd.runs.record import upgraded
 from dfssd.tables import markdown_table, minutes, number, percent, picture, read_csv, read_json, small
 from dfssd.verdict import METRICS, ROLES, closing_table, headline, noise
 
@@ -228,7 +229,7 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
             continue
         epochs, steps = done.get("epochs_done") or 0, done.get("optimizer_steps")
         values = curves[role].get("metrics/mAP50-95(B)") or []
-        values = values or done.get("val_map50_95_by_epoch") or []  # a baseline of another run has no curve here
+        values = values or done.get("val_score_by_epoch") or []  # a baseline of another run has no curve here
         if values and epochs and steps:
             progress[role] = ([steps * (i + 1) / epochs for i in range(len(values))], values)
         rows.append(
@@ -239,7 +240,7 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
                 number(done.get("batch")),
                 f"{done.get('optimizer')}, lr0 {done.get('lr0')}",
                 number(done.get("best_epoch")),
-                number(done.get("val_map50_95")),
+                number(done.get("val_score")),
                 minutes(done.get("seconds", seconds.get(role))),
             ]
         )
@@ -248,7 +249,7 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
     if guard := results.get("guard"):
         lines += ["", f"Handed over as `weights/student.pt`: the **{guard['chosen']}** ({guard['why']})."]
     if rounds := results.get("self_training"):
-        reached = ", ".join(f"{value:.3f}" for value in rounds["val_map50_95"])
+        reached = ", ".join(f"{value:.3f}" for value in rounds["val_score"])
         lines += [
             "",
             f"The teacher learnt from its own pseudo-labels; val mAP50-95 before and after each round: {reached}; "
@@ -382,4 +383,4 @@ def read_results(run_dir: Path) -> dict[str, Any]:
     results = read_json(path)
     if not results:
         raise UserError(f"{path} is not a JSON object: the run's record is broken; resume the run to write it again")
-    return results
+    return results if "schema" in results else upgraded(results)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,25 @@ def _float(text: str) -> float:
         return float(text)
     except ValueError:
         return float("nan")
+
+
+def csv_text(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, *, show: Callable[[float], Any]
+) -> str:
+    """A CSV table with a header; a cell is empty where a row has None or nothing.
+
+    Args:
+        rows: Column -> value; columns that are not asked for are left out.
+        columns: Names of the columns; None: those of the first row. Without rows there is then no header either.
+        show: How a fraction is written.
+    """
+    text = io.StringIO()
+    names = list(rows[0] if rows else ()) if columns is None else columns
+    if names:
+        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: show(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def number(value: Any, digits: int = 3) -> str:

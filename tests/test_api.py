@@ -54,11 +54,11 @@ def test_whole_run(squares, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = dfssd.train(data=squares, project="runs", name="mine", format="onnx", **SMALL)
     assert run.folder == (tmp_path / "runs" / "mine").resolve()
-    assert [stage["name"] for stage in run.results["stages"]][-1] == "report"
-    assert run.results == json.loads((run.folder / "results.json").read_text())
+    assert run.record.stages[-1].name == "report" and run.record.test["baseline"].images == 4
+    assert run.record.to_json() == json.loads((run.folder / "results.json").read_text())
     assert (run.weights / "baseline.pt").is_file()
-    assert run.results["run"]["command"].startswith(f"dfssd data={squares} project=runs name=mine")
-    assert dfssd.read_run("runs/mine") == run == dfssd.read_run(run.folder / "results.json")
+    assert run.record.run.command.startswith(f"dfssd data={squares} project=runs name=mine")
+    assert dfssd.read_run("runs/mine") == run.record == dfssd.read_run(run.folder / "results.json")
 
 
 def test_refused_run_is_one_exception_and_leaves_nothing(tmp_path, monkeypatch) -> None:
@@ -125,7 +125,7 @@ def test_mistakes(keys, message, tmp_path, monkeypatch) -> None:
 
 
 def test_what_is_no_run_is_said(tmp_path) -> None:
-    with pytest.raises(dfssd.UserError, match=r"no results\.json there; give the folder of a run"):
+    with pytest.raises(dfssd.UserError, match=r"results\.json does not exist: give the folder of a run"):
         api.read_run(tmp_path / "gone")
     record = write_images(tmp_path / "set", 1, seed=1)[0].with_name("results.json")
     for text, message in (("{", "cannot be read"), ("[]", "not the record of a run"), ("{}", "not the record")):

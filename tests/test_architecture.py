@@ -76,7 +76,6 @@ PURE = [
     "batches.py",
     "report.py",
     "evaluation/bootstrap.py",
-    "self_training.py",
     "distillation/outputs.py",
     "distillation/schedules.py",
     "distillation/terms/*.py",
@@ -101,6 +100,9 @@ PURE = [
     "segmentation/verdict.py",
     "segmentation/pictures.py",
     "segmentation/rows.py",
+    "runs/record.py",
+    "runs/sections.py",
+    "runs/self_training.py",
 ]
 
 

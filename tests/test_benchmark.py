@@ -21,12 +21,13 @@ import yaml
 from dfssd.benchmark import running
 from dfssd.benchmark.grid import Grid
 from dfssd.benchmark.rows import COLUMNS, Difference, Row, difference, mean_sd, recovered, shown_command, student_t
-from dfssd.benchmark.running import is_finished, main, run_train
-from dfssd.benchmark.table import csv_text, markdown, write_tables
+from dfssd.benchmark.running import main, run_train
+from dfssd.benchmark.table import csv_rows, markdown, write_tables
 from dfssd.config import parse_arguments
 from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import paired_bootstrap
 from dfssd.runs.configure import configure
+from dfssd.tables import csv_text
 from tests.evaluation.test_bootstrap import random_detections
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,10 @@ SMALL = {
     "cells": {"baseline": {"recipe": "baseline"}, "ultralytics": {"recipe": "ultralytics"}, "dfssd": None},
     "oracle": {"recipe": "baseline", "teacher": "none", "epochs": 1},
 }
+
+
+TRAINED = {"epochs": 2, "epochs_done": 2, "batches": 80, "optimizer_steps": 20, "batch": 16, "optimizer": "SGD"}
+TRAINED |= {"lr0": 0.01, "best_epoch": 1}
 
 
 class FakeTrain:
@@ -66,24 +71,32 @@ class FakeTrain:
             (folder / "run.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))
         command = "python train.py " + shlex.join(words)
         run = {"command": command, "device": "cpu", "dfssd": "0.1", "ultralytics": "8", "torch": "2", "git": "abc"}
-        results: dict[str, Any] = {
-            "run": {**run, "machine": "Linux x86_64"},
-            "stages": [{"name": "prepare", "status": "done"}],
-        }
-        (folder / "results.json").write_text(json.dumps(results))
+        run |= {"machine": "Linux x86_64", "python": "3", "recipe": "dfssd", "seed": given["seed"]}
+        results: dict[str, Any] = {"run": run, "stages": [{"name": "prepare", "seconds": 0.5, "status": "done"}]}
+        (folder / "results.json").write_text(json.dumps({"schema": 1, "measure": "mAP50-95", **results}))
         if cell in self.die:
             raise KeyboardInterrupt
         roles = {"baseline": ["teacher", "baseline"], "oracle": ["baseline"]}.get(cell, ["student"])
         shift = self.seeds.get(given["seed"], 0.0)
         for role in roles:
             value = self.maps["oracle" if cell == "oracle" else "teacher" if role == "teacher" else cell] + shift
-            test = {"map50": value + 0.2, "map50_95": value, "images": 40, "per_class": {"pit": {"ap50_95": value}}}
+            unasked = {"precision": 0.5, "recall": 0.5}
+            pit = {"ap50": value + 0.2, "ap50_95": value, "instances": 9, **unasked}
+            test: dict[str, Any] = {
+                "map50": value + 0.2,
+                "map50_95": value,
+                "confidence": 0.3,
+                "images": 40,
+                "instances": 9,
+                **unasked,
+            }
+            test |= {"per_class": {"pit": pit}, "pr_curve": {"recall": [], "precision": []}}
             results.setdefault("test", {})[role] = test
-            results.setdefault("training", {})[role] = {"batches": 80, "optimizer_steps": 20, "val_map50_95": 0.5}
+            results.setdefault("training", {})[role] = {**TRAINED, "val_score": 0.5}
             results["stages"].append({"name": role, "seconds": 12.5, "status": "done"})
             random_detections(skill=10 * value).write(folder / "test" / role / "detections.npz")
         results["stages"].append({"name": "report", "seconds": 1.0, "status": "done"})
-        (folder / "results.json").write_text(json.dumps(results))
+        (folder / "results.json").write_text(json.dumps({"schema": 1, "measure": "mAP50-95", **results}))
         return 0
 
     @property
@@ -449,14 +462,6 @@ def test_process_ends_with_the_grid(tmp_path, monkeypatch):
     assert not started[0].is_running()
 
 
-def test_unfinished_runs_are_told_from_finished_ones(tmp_path):
-    assert not is_finished(tmp_path)
-    (tmp_path / "results.json").write_text(json.dumps({"stages": [{"name": "test"}]}))
-    assert not is_finished(tmp_path)
-    (tmp_path / "results.json").write_text(json.dumps({"stages": [{"name": "test"}, {"name": "report"}]}))
-    assert is_finished(tmp_path)
-
-
 # the numbers
 
 
@@ -531,7 +536,7 @@ def test_guard_is_told():
 
 
 def test_unknown_values_are_empty_in_the_csv():
-    header, line = csv_text([row("dfssd", 0.3, steps=None)]).splitlines()
+    header, line = csv_text(*csv_rows([row("dfssd", 0.3, steps=None)]), show=str).splitlines()
     assert header.split(",") == list(COLUMNS)
     assert dict(zip(COLUMNS, line.split(",")))["steps"] == ""
 
@@ -561,7 +566,8 @@ def test_seconds_of_a_resumed_run_are_those_of_all_sessions(tmp_path, fake):
     fake(words, tmp_path / "log")
     folder = tmp_path / "dfssd-labeled0.1-seed0"
     record = json.loads((folder / "results.json").read_text())
-    record["run"]["resumed"] = [{}]
+    session = ("dfssd", "ultralytics", "torch", "python", "machine", "device", "git")
+    record["run"]["resumed"] = [{key: record["run"][key] for key in session}]
     (folder / "results.json").write_text(json.dumps(record))
     (folder / "train" / "student").mkdir(parents=True)
     (folder / "train" / "student" / "results.csv").write_text("epoch,time\n1,10\n2,20\n3,9\n4,19\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import yaml
 from ultralytics import YOLO
 
@@ -144,21 +143,6 @@ def test_split_and_label_share_contradict(squares: Path, tmp_path: Path, capsys)
     assert "leave out labeled" in capsys.readouterr().err
 
 
-def test_existing_name_counts_up_and_exist_ok_starts_clean(tmp_path: Path) -> None:
-    from dfssd.runfolder import RunFolder
-    from dfssd.runs.configure import configure
-
-    given = {"project": str(tmp_path / "runs"), "name": "x"}
-    names = [RunFolder.create(configure(given), "line").path.name for _ in range(3)]
-    assert names == ["x", "x2", "x3"]
-    (tmp_path / "runs" / "x" / "weights").mkdir()
-    for file in ("report.md", "segmentation.csv"):
-        (tmp_path / "runs" / "x" / file).write_text("old", encoding="utf-8")
-    again = RunFolder.create(configure({**given, "exist_ok": True}), "line")
-    assert again.path.name == "x" and not (again.path / "weights").exists()
-    assert sorted(p.name for p in again.path.iterdir()) == ["results.json", "run.yaml"]
-
-
 def test_resume_refuses_another_line(squares: Path, tmp_path: Path, capsys) -> None:
     run = tmp_path / "runs" / "other"
     words = arguments(squares, tmp_path, "name=other", "epochs=1", "baseline=off", "teacher_epochs=1")
@@ -168,13 +152,3 @@ def test_resume_refuses_another_line(squares: Path, tmp_path: Path, capsys) -> N
     assert "epochs=5, but the run was started with epochs=1" in capsys.readouterr().err
     assert main([f"resume={run}"]) == 0
     assert capsys.readouterr().out.count("before, kept") == 9
-
-
-@pytest.mark.parametrize("content", ["{half", ""])
-def test_damaged_record_is_told(tmp_path: Path, capsys, content: str) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "run.yaml").write_text("config: {}\nterms: {}\ntrain: {}\ngiven: {}\n", encoding="utf-8")
-    (run / "results.json").write_text(content, encoding="utf-8")
-    assert main([f"resume={run}"]) == 2
-    assert "results.json cannot be read" in capsys.readouterr().err

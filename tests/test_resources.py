@@ -10,7 +10,7 @@ import pytest
 from dfssd import resources
 from dfssd.config import resolution
 from dfssd.datasets import cards
-from dfssd.runfolder import git_commit
+from dfssd.runs.folder import git_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,7 +13,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from dfssd.evaluation.bootstrap import Detections, paired_bootstrap
-from dfssd.tables import read_csv, read_json
+from dfssd.runs.record import FILE, BoxRecord
+from dfssd.runs.sections import Training
+from dfssd.tables import read_csv
 
 COLUMNS = (
     "recipe", "labeled", "seed", "map50", "map50_95", "steps", "seconds", "device", "command",
@@ -79,49 +81,47 @@ def rows_of_run(
         seed: Seed of the run.
         machine: Model of the processor or GPU; None: what the run itself has recorded.
     """
-    results = read_json(folder / "results.json")
-    run, rows = results.get("run") or {}, []
+    record = BoxRecord.read(folder / FILE)
+    run, rows = record.run, []
     for name, role in named.items():
-        measured = (results.get("test") or {}).get(role) or {}
-        if measured.get("map50_95") is None:
+        scores = record.test.get(role)
+        if scores is None or scores.map50_95 is None:
             continue
-        training = _training(results, role)
-        chosen = results.get("guard") or {} if role == "student" else {}
-        if chosen.get("chosen") == "baseline":  # whose weights were tested
-            training = {**training, "val_map50_95": chosen.get("baseline_val_map50_95")}
+        trainings = _trainings(record, role)
+        selection = record.guard if role == "student" else None
+        chosen = selection.chosen if selection else None
+        val_score = trainings[-1].val_score if trainings else None
+        if selection and chosen == "baseline":  # whose weights were tested
+            val_score = selection.baseline_val_score
         values = {
-            "map50": measured["map50"],
-            "map50_95": measured["map50_95"],
-            "steps": training.get("batches"),
-            "optimizer_steps": training.get("optimizer_steps"),
-            "seconds": _seconds(folder, results, role) if training else None,
-            "val_map50_95": training.get("val_map50_95"),
-            "chosen": chosen.get("chosen"),
-            "machine": machine or run.get("machine"),
-            "command": shown_command(shlex.split(run.get("command", "")), folder.parent.parent.parent),
-            **{key: run.get(key) for key in ("device", "dfssd", "ultralytics", "torch", "git")},
+            "map50": scores.map50,
+            "map50_95": scores.map50_95,
+            "steps": sum(training.batches for training in trainings) if trainings else None,
+            "optimizer_steps": sum(training.optimizer_steps or 0 for training in trainings) if trainings else None,
+            "seconds": _seconds(folder, record, role) if trainings else None,
+            "val_map50_95": val_score,
+            "chosen": chosen,
+            "machine": machine or run.machine,
+            "command": shown_command(shlex.split(run.command), folder.parent.parent.parent),
+            **{key: getattr(run, key) for key in ("device", "dfssd", "ultralytics", "torch", "git")},
         }
-        per_class = {k: v.get("ap50_95") for k, v in (measured.get("per_class") or {}).items()}
+        per_class = {name: own.ap50_95 for name, own in scores.per_class.items()}
         detections = folder / "test" / role / "detections.npz"
-        rows.append(Row(name, labeled, seed, values, per_class, detections, measured.get("images")))
+        rows.append(Row(name, labeled, seed, values, per_class, detections, scores.images))
     return rows
 
 
-def _training(results: Mapping[str, Any], role: str) -> dict[str, Any]:
-    """Summary of a training; of a refined teacher that of the round in use, with the steps of all rounds up to it."""
-    trainings = results.get("training") or {}
-    first = trainings.get(role) or {}
-    taken = (results.get("self_training") or {}).get("taken") or 0
-    if role != "teacher" or not taken:
-        return first
-    rounds = [first, *(trainings.get(f"teacher_round{n}") or {} for n in range(1, taken + 1))]
-    return {**rounds[-1], **{key: sum(r.get(key) or 0 for r in rounds) for key in ("batches", "optimizer_steps")}}
+def _trainings(record: BoxRecord, role: str) -> list[Training]:
+    """The training of a network; of a refined teacher all rounds up to the one in use, which is the last."""
+    taken = record.self_training.taken if record.self_training and role == "teacher" else 0
+    roles = [role, *(f"teacher_round{number}" for number in range(1, taken + 1))]
+    return [record.training[name] for name in roles if name in record.training]
 
 
-def _seconds(folder: Path, results: Mapping[str, Any], role: str) -> float | None:
+def _seconds(folder: Path, record: BoxRecord, role: str) -> float | None:
     """Duration of a training; of one in several sessions the sum of its epochs, since a stage records its last one."""
-    if not (results.get("run") or {}).get("resumed"):
-        return next((s["seconds"] for s in results.get("stages") or () if s["name"] == role), None)
+    if not record.run.resumed:
+        return next((stage.seconds for stage in record.stages if stage.name == role), None)
     times = read_csv(folder / "train" / role / "results.csv").get("time") or []
     if not times or not all(math.isfinite(t) for t in times):
         return None

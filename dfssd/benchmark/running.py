@@ -27,6 +27,7 @@ from dfssd.config import KEYS, RESUMABLE, differences, flat_settings, parse_argu
 from dfssd.errors import UserError, report_problems
 from dfssd.files import read_yaml, write_json
 from dfssd.process import COMMAND, environment, prepare_process
+from dfssd.runs.record import is_finished, read_run
 from dfssd.tables import minutes, read_json
 
 OWN = {"out": None, "only": None, "table": None, "project": "runs"}
@@ -88,11 +89,6 @@ def machine_name(device: str) -> str:
             if line.startswith("model name"):
                 return f"{line.partition(':')[2].strip()}, {psutil.cpu_count(logical=False) or '?'} cores"
     return platform.processor() or platform.machine()
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the run in ``folder`` has come to its last stage."""
-    return any(stage.get("name") == "report" for stage in read_json(folder / "results.json").get("stages", ()))
 
 
 def check_same(run: Run, runs: Path) -> None:
@@ -172,7 +168,7 @@ def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, a
         code = train(words, log)
         took, elapsed = minutes(time.monotonic() - begun), minutes(time.monotonic() - start)
         if is_finished(folder):
-            device = read_json(folder / "results.json")["run"]["device"]
+            device = read_run(folder).run.device
             write_json(log.with_suffix(".json"), {"machine": machine_name(device)})
             print(f"{head}: done in {took}; {elapsed} since the start", flush=True)
             after()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dfssd.benchmark.rows import COLUMNS, Row, difference, mean_sd, of, recovered
 from dfssd.files import whole_file, write_text
-from dfssd.tables import markdown_table, number
+from dfssd.tables import csv_text, markdown_table, number
 
 TEACHER, BASELINE, ORACLE, PEER = "teacher", "baseline", "oracle", "ultralytics"
 LINES = {BASELINE: "#e08214", TEACHER: "#7a7a7a", ORACLE: "#1a9850"}
@@ -30,7 +28,7 @@ def write_tables(rows: Sequence[Row], name: str, out: Path, *, cells: Sequence[s
         command: The command of the grid, as it may be shown.
     """
     rows = sorted(rows, key=lambda r: (_order(r.recipe, cells), float(r.labeled), r.seed))
-    write_text(out / f"{name}.csv", csv_text(rows))
+    write_text(out / f"{name}.csv", csv_text(*csv_rows(rows), show=lambda value: round(value, 6)))
     write_text(out / f"{name}.md", "\n".join(markdown(rows, name, cells=cells, command=command)) + "\n")
     if rows:
         draw(rows, out / f"{name}.png", cells=cells)
@@ -41,17 +39,19 @@ def _order(recipe: str, cells: Sequence[str]) -> int:
     return order.index(recipe)
 
 
-def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV; empty where a value is not known."""
-    classes = list(dict.fromkeys(f"ap50_95 {name}" for row in rows for name in row.per_class))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *classes], lineterminator="\n", restval="")
-    writer.writeheader()
-    for row in rows:
-        values = {"recipe": row.recipe, "labeled": row.labeled, "seed": row.seed, **row.values}
-        values |= {f"ap50_95 {name}": value for name, value in row.per_class.items()}
-        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()})
-    return text.getvalue()
+def csv_rows(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows by column, and the columns: :data:`COLUMNS` and one per class."""
+    cells = [
+        {
+            "recipe": row.recipe,
+            "labeled": row.labeled,
+            "seed": row.seed,
+            **row.values,
+            **{f"ap50_95 {name}": value for name, value in row.per_class.items()},
+        }
+        for row in rows
+    ]
+    return cells, [*COLUMNS, *dict.fromkeys(f"ap50_95 {name}" for row in rows for name in row.per_class)]
 
 
 def shares(rows: Sequence[Row]) -> list[float]:

@@ -13,6 +13,7 @@ from dfssd.datasets.records import MaskSet
 from dfssd.datasets.selection import check_split_alone, class_names, split_options
 from dfssd.datasets.splits import Split
 from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
+from dfssd.runs.sections import SplitKind
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Selection:
 
     dataset: MaskSet
     split: Split
-    kind: str
+    kind: SplitKind
     repeated: int
     test_leaks: list[Leak]
     val_leaks: list[Leak]
@@ -66,7 +67,7 @@ def select(config: Config) -> Selection:
     )
 
 
-def _divide(config: Config, dataset: MaskSet, groups: Sequence[int]) -> tuple[Split, str]:
+def _divide(config: Config, dataset: MaskSet, groups: Sequence[int]) -> tuple[Split, SplitKind]:
     asked = config["split"]
     if asked is None:
         asked = "official" if has_official_split(dataset) else "grouped"

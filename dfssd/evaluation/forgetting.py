@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+
+from dfssd.runs.sections import BoxScores, Incremental
 
 PRECISIONS = {"map": "ap50", "map50_95": "ap50_95"}
 """Prefix of the values of a step -> what it is the mean of, by class."""
 
 
-def mean_over(test: Mapping[str, Any], classes: Sequence[str], precision: str = "ap50") -> float | None:
+def mean_over(scores: BoxScores, classes: Sequence[str], precision: str = "ap50") -> float | None:
     """Mean average precision over those of ``classes`` that have boxes in the test part; None if none has."""
-    values = [value for name in classes if (value := test["per_class"][name][precision]) is not None]
+    values = [value for name in classes if (value := getattr(scores.per_class[name], precision)) is not None]
     return fmean(values) if values else None
 
 
-def forgetting(test: Mapping[str, Mapping[str, Any]], names: Sequence[str], learnt: int) -> dict[str, Any]:
+def forgetting(test: Mapping[str, BoxScores], names: Sequence[str], learnt: int) -> Incremental:
     """What a step has won on the new classes, and what it has cost the old ones.
 
     Args:
-        test: Section ``test`` of ``results.json``: ``teacher`` (with untrained rows for the new classes) and
-            ``student``.
+        test: Scores of ``teacher`` (with untrained rows for the new classes) and ``student``.
         names: All classes in id order.
         learnt: Number of old ones.
 
     Returns:
-        ``classes_old``, ``classes_new``; in AP50 ``map_old``, ``map_new``, ``map_all``, ``map_old_before`` and
-        ``forgetting`` (before minus after), in mAP50-95 the same with ``map50_95_`` (``map50_95_forgetting``). In
-        [0, 1], forgetting in [-1, 1]; None where no class has a box.
+        Means in [0, 1], forgetting (before minus after) in [-1, 1]; None where no class has a box.
     """
     old, new = names[:learnt], names[learnt:]
-    values: dict[str, Any] = {"classes_old": list(old), "classes_new": list(new)}
+    values: dict[str, float | None] = {}
     for prefix, precision in PRECISIONS.items():
         before = mean_over(test["teacher"], old, precision)
         after = mean_over(test["student"], old, precision)
@@ -44,4 +42,4 @@ def forgetting(test: Mapping[str, Mapping[str, Any]], names: Sequence[str], lear
                 None if before is None or after is None else before - after
             ),
         }
-    return values
+    return Incremental(classes_old=tuple(old), classes_new=tuple(new), **values)

@@ -8,8 +8,6 @@ own, so the protocol is continued like any run: finished ones are kept, an unfin
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import shutil
@@ -31,8 +29,9 @@ from dfssd.evaluation.forgetting import mean_over
 from dfssd.files import read_yaml, write_json, write_text, write_yaml
 from dfssd.incremental.steps import Step, parse_steps, write_step
 from dfssd.preflight import check_can_grow, check_layers, check_settings
-from dfssd.tables import markdown_table, number, read_json
-from dfssd.trainers.budget import teacher_schedule
+from dfssd.runs.budget import teacher_schedule
+from dfssd.runs.record import FILE, BoxRecord, is_finished
+from dfssd.tables import csv_text, markdown_table, number
 
 BASE = "base"
 RESULT = "incremental.json"
@@ -135,7 +134,8 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
             teacher = folder / "weights" / "student.pt"
             rows = _rows(root, list(known["modes"]), steps)
             write_json(root / RESULT, {"command": command, "steps": counts, "rows": rows})
-            write_text(root / "incremental.csv", csv_text(rows))
+            columns = [name for name in rows[0] if name != "map_by_step"]
+            write_text(root / "incremental.csv", csv_text(rows, columns, show="{:.4f}".format))
             write_text(root / "incremental.md", markdown(rows, dataset.names, steps, command))
     failed = [row["run"] for row in rows if row["export_passed"] is False]
     if failed:
@@ -259,56 +259,42 @@ def _check_base(base: Path, names: Sequence[str]) -> None:
 
 def _make(run: Run, folder: Path, values: Mapping[str, Any]) -> None:
     """Make one run, go on with it, or keep it."""
-    if _finished(folder):
+    if is_finished(folder):
         print(f"[dfssd] {folder.name}: finished before, kept")
         return
     print(f"[dfssd] {folder.name}")
     again = {"resume": str(folder)} if (folder / "run.yaml").is_file() else {"exist_ok": True}
     run({**values, "name": folder.name, **again})
-    if not _finished(folder):
+    if not is_finished(folder):
         raise UserError(f"{folder} did not finish; the same line goes on from there")
-
-
-def _finished(folder: Path) -> bool:
-    return any(stage.get("name") == "report" for stage in read_json(folder / "results.json").get("stages", ()))
 
 
 def _rows(root: Path, modes: Sequence[str], steps: Sequence[Step]) -> list[dict[str, Any]]:
     """The rows of all finished runs of these modes."""
     folders = [(mode, step, root / f"{mode}-{step.name}") for mode in modes for step in steps[1:]]
-    return [_row(mode, step, folder, steps) for mode, step, folder in folders if _finished(folder)]
+    return [_row(mode, step, folder, steps) for mode, step, folder in folders if is_finished(folder)]
 
 
 def _row(mode: str, step: Step, folder: Path, steps: Sequence[Step]) -> dict[str, Any]:
-    results = read_json(folder / "results.json")
-    part, run, training = results["incremental"], results["run"], results["training"]["student"]
-    test, names = results["test"]["student"], results["data"]["classes"]
+    record = BoxRecord.read(folder / FILE)
+    training, test, data = record.training["student"], record.test["student"], record.data
+    if data is None or record.incremental is None:
+        raise UserError(f"{folder} has not taught new classes: remove it, and the same line makes it anew")
     return {
         "mode": mode,
         "steps": "+".join(str(s.last - s.first) for s in steps),
         "step": step.number,
         "classes": step.last,
-        "seed": run["seed"],
-        **{k: v for k, v in part.items() if not k.startswith("classes")},
-        "map_by_step": [mean_over(test, names[s.first : s.last]) for s in steps[: step.number]],
-        "images": results["data"]["train_labeled"],
-        "epochs": training["epochs_done"],
-        "optimizer_steps": training["optimizer_steps"],
-        "export_passed": (results["export"] or {}).get("passed"),
+        "seed": record.run.seed,
+        **record.incremental.model_dump(exclude={"classes_old", "classes_new"}),
+        "map_by_step": [mean_over(test, data.classes[s.first : s.last]) for s in steps[: step.number]],
+        "images": data.train_labeled,
+        "epochs": training.epochs_done,
+        "optimizer_steps": training.optimizer_steps,
+        "export_passed": record.export.passed if record.export else None,
         "run": folder.name,
-        **{k: run[k] for k in ("device", "dfssd", "ultralytics", "torch", "git")},
+        **{key: getattr(record.run, key) for key in ("device", "dfssd", "ultralytics", "torch", "git")},
     }
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as CSV; average precisions with four digits."""
-    text = io.StringIO()
-    names = [name for name in rows[0] if name != "map_by_step"]
-    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
-    return text.getvalue()
 
 
 def _tell_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[str, Any]]) -> None:

@@ -101,7 +101,7 @@ def validation(training: Mapping[str, Any], labels: Mapping[str, str], path: Pat
     axes = figure.add_subplot()
     for role, label in labels.items():
         done = training.get(role) or {}
-        values, steps = _floats(done.get("val_miou_fg_by_epoch")), done.get("optimizer_steps")
+        values, steps = _floats(done.get("val_score_by_epoch")), done.get("optimizer_steps")
         if steps and np.isfinite(values).any():
             place = steps * np.arange(1, len(values) + 1) / len(values)
             style = ".-" if len(values) < 30 else "-"

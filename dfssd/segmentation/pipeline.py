@@ -2,7 +2,7 @@
 
 The teacher learns from the masks. The student learns from the masks and from the teacher's soft masks, of unlabelled
 images as well; the baseline is the same network without a teacher, and ``compare`` trains others like it. What all
-tasks share stands in :mod:`dfssd.stages`.
+tasks share stands in :mod:`dfssd.runs.stages`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from dfssd.datasets.records import MaskItem
 from dfssd.datasets.twins import describe_leaks, name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, write_text
-from dfssd.handover import hand_over_better
-from dfssd.runfolder import RunFolder
+from dfssd.runs.folder import RunFolder
+from dfssd.runs.model_selection import select_better
+from dfssd.runs.record import MaskRecord
+from dfssd.runs.sections import Latency, Leaks, MaskData, MaskExport, MaskScores, MaskTraining, Picture, Status
+from dfssd.runs.stages import StagedRun
 from dfssd.segmentation.preflight import check_model, compared, teacher_is_to_be_trained
-from dfssd.segmentation.rows import csv_text
+from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
-from dfssd.stages import StagedRun
+from dfssd.tables import csv_text
 from dfssd.trainers.settings import SegmentationSettings
 
 PICTURES = 8
@@ -40,6 +43,8 @@ class SegmentationRun(StagedRun):
     """A run that ends with a segmentation model."""
 
     TASK = "semantic"
+    TRAINING = MaskTraining
+    record: MaskRecord
 
     def __init__(self, folder: RunFolder, config: Config):
         """Bind folder and configuration; nothing runs yet."""
@@ -59,33 +64,33 @@ class SegmentationRun(StagedRun):
         from dfssd.segmentation.verdict import closing_table
 
         print(f"[dfssd] report: {self.folder.path / 'report.md'}")
-        closing_table(self.results)
+        closing_table(self.record.to_json())
         return self.passed()
 
-    def prepare(self) -> str:
+    def prepare(self) -> Status:
         """Read the data, find twins in eight poses, split, and write the lists that all other stages use."""
         c = self.config
         chosen = select(c)
         dataset, split = chosen.dataset, chosen.split
         write_mask_split(split, dataset, self.splits)
         counts = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
-        self.results["data"] = {
-            "name": dataset.name,
-            "classes": list(dataset.names),
-            "images": len(dataset.items),
+        self.record.data = MaskData(
+            name=dataset.name,
+            classes=dataset.names,
+            images=len(dataset.items),
             **counts,
-            "split": chosen.kind,
-            "duplicates": chosen.repeated,
-            "leaks": {
-                "test": len(chosen.test_leaks),
-                "val": len(chosen.val_leaks),
-                "named": [name_leak(leak) for leak in chosen.test_leaks[:NAMED]],
-            },
-            "left_out": len(split.left_out),
-            "skipped": [[str(path), reason] for path, reason in dataset.skipped],
-        }
-        self.results["models"] = {role: c[role] for role in ("teacher", "student") if c[role] is not None}
-        self.results["compare"] = self.others
+            split=chosen.kind,
+            duplicates=chosen.repeated,
+            leaks=Leaks(
+                test=len(chosen.test_leaks),
+                val=len(chosen.val_leaks),
+                named=tuple(name_leak(leak) for leak in chosen.test_leaks[:NAMED]),
+            ),
+            left_out=len(split.left_out),
+            skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
+        )
+        self.record.models = {role: c[role] for role in ("teacher", "student") if c[role] is not None}
+        self.record.compare = self.others
         for part, leaks in (("test", chosen.test_leaks), ("val", chosen.val_leaks)):
             if leaks:
                 lines = "".join(f"{name_leak(leak)}\n" for leak in leaks)
@@ -96,10 +101,10 @@ class SegmentationRun(StagedRun):
             print(f"[dfssd] warning: {describe_leaks(chosen.test_leaks, len(split.test))}")
             print(f"[dfssd] all of them: {self.splits / 'test_leaks.txt'}; a true figure: split=grouped")
         tested = set(split.test)
-        self.results["pictures"] = [
-            {"image": str(item.image), "truth": str(item.mask), "masks": {}}
+        self.record.pictures = tuple(
+            Picture(image=str(item.image), truth=str(item.mask), masks={})
             for item in pictured([item for item in dataset.items if item.image in tested], PICTURES)
-        ]
+        )
         if dataset.skipped:
             print(f"[dfssd] {len(dataset.skipped)} unusable images left out; results.json and split.json list them")
         if split.left_out:
@@ -133,22 +138,23 @@ class SegmentationRun(StagedRun):
         nbs = self.config.train.get("nbs", self.batch)
         self.train(role, SemanticStageTrainer, settings, model=source, nbs=nbs, **budget)
 
-    def teacher(self) -> str:
+    def teacher(self) -> Status:
         """Use the teacher as it is, or train it on the masks."""
         c = self.config
         if c["teacher"] is None:
             return "skipped"
         source = check_model(c["teacher"], "teacher")
-        if not teacher_is_to_be_trained(c, self.results["data"]["classes"]):
+        if not teacher_is_to_be_trained(c, self.data.classes):
             copy_whole(Path(source), self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
         self._fit("teacher", self._settings(batches_per_epoch=per_epoch), source, **budget)
         return "done"
 
-    def baseline(self) -> str:
+    def baseline(self) -> Status:
         """Train the student's network, and those of ``compare``, on the masks only, for as many batches."""
-        asked, status = self.config["baseline"], "skipped"
+        asked = self.config["baseline"]
+        status: Status = "skipped"
         if asked is True:
             self._fit("baseline", self._settings(), check_model(self.config["student"], "student"))
             status = "done"
@@ -159,12 +165,12 @@ class SegmentationRun(StagedRun):
             status = "done"
         return status
 
-    def student(self) -> str:
+    def student(self) -> Status:
         """Train the student on the masks and what the teacher sees, and hand over the better network."""
-        self.results["guard"] = None
+        self.record.guard = None
         if self.config["student_training"] == "skip":
             return "skipped"
-        unlabeled = self.results["data"]["train_unlabeled"] > 0
+        unlabeled = self.data.train_unlabeled > 0
         settings = self._settings(
             teacher=str(self.weights / "teacher.pt"),
             seg=self.config.seg,
@@ -172,10 +178,10 @@ class SegmentationRun(StagedRun):
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
         )
         self._fit("student", settings, check_model(self.config["student"], "student"))
-        hand_over_better(self.weights, self.results, task=self.TASK, guarded=self.config["guard"])
+        select_better(self.weights, self.record, guarded=self.config["guard"])
         return "done"
 
-    def test(self) -> str:
+    def test(self) -> Status:
         """Measure all networks on the test part, which nothing else has looked at, and time them side by side."""
         from dfssd.segmentation.evaluate import evaluate_masks, time_networks
 
@@ -183,35 +189,44 @@ class SegmentationRun(StagedRun):
         files = {role: file for role in roles if (file := self.weights / f"{role}.pt").exists()}
         folder = self.folder.path / "test"
         shutil.rmtree(folder, ignore_errors=True)
-        shown = {Path(picture["image"]): picture for picture in self.results["pictures"]}
+        shown = [Path(picture.image) for picture in self.record.pictures]
         drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
-        self.results["test"] = {
-            role: evaluate_masks(file, self.eval_settings("test"), keep=drawn[role]) for role, file in files.items()
+        self.record.test = {
+            role: MaskScores.model_validate(evaluate_masks(file, self.eval_settings("test"), keep=drawn[role]))
+            for role, file in files.items()
         }
-        for image, picture in shown.items():
-            masks = {role: drawn[role][image].relative_to(self.folder.path).as_posix() for role in files}
-            picture["masks"] = masks
-        self.results["latency"] = time_networks(files, imgsz=self.imgsz, device=self.device)
-        write_text(self.folder.path / "segmentation.csv", csv_text(self.results))
+        self.record.pictures = tuple(
+            Picture(
+                image=picture.image,
+                truth=picture.truth,
+                masks={role: own[image].relative_to(self.folder.path).as_posix() for role, own in drawn.items()},
+            )
+            for image, picture in zip(shown, self.record.pictures)
+        )
+        timed = time_networks(files, imgsz=self.imgsz, device=self.device)
+        self.record.latency = {role: Latency.model_validate(own) for role, own in timed.items()}
+        write_text(self.folder.path / "segmentation.csv", csv_text(rows(self.record), show="{:.6g}".format))
         return "done"
 
-    def export(self) -> str:
+    def export(self) -> Status:
         """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
         from dfssd.segmentation.export import MaskTolerance, export_masks
 
         c = self.config
-        self.results["export"] = None
+        self.record.export = None
         if not (self.weights / "student.pt").exists():
             return "skipped"
         try:
             tolerance = MaskTolerance(score=c.parity.score, miou=c.parity.map)
-            self.results["export"] = export_masks(self.export_request(), tolerance)
+            checked = export_masks(self.export_request(), tolerance)
         except UserError as e:  # some networks of libraries cannot be written; what was measured is worth its report
             print(f"[dfssd] export: {e}", file=sys.stderr)
-            self.results["export"] = {"format": "onnx", "file": None, "passed": False, "failures": [str(e)]}
-        return "done" if self.results["export"]["passed"] else "failed"
+            self.record.export = MaskExport(format="onnx", file=None, passed=False, failures=(str(e),))
+        else:
+            self.record.export = MaskExport.model_validate(checked)
+        return "done" if self.record.export.passed else "failed"
 
-    def report(self) -> str:
+    def report(self) -> Status:
         """Write the report and its pictures from the recorded results."""
         from dfssd.segmentation.report import write_report
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from dfssd.config import Config
 from dfssd.distillation.compatibility import resolve_weights
 from dfssd.errors import UserError
-from dfssd.handover import check_baseline
 from dfssd.preflight import check_settings
+from dfssd.runs.model_selection import check_baseline
 from dfssd.segmentation.model import build_model, load_semantic
 
 DISTINCT = 2

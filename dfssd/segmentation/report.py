@@ -208,7 +208,7 @@ def _training_section(results: Mapping[str, Any], run_dir: Path) -> list[str]:
                 number(done.get("imgsz")),
                 f"{done.get('optimizer')}, lr0 {done.get('lr0')}",
                 number(done.get("best_epoch")),
-                number(done.get("val_miou_fg")),
+                number(done.get("val_score")),
             ]
         )
     header = ["network", "epochs", "optimizer steps", "batch", "image [px]", "optimizer", "best epoch"]

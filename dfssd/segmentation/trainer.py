@@ -65,7 +65,7 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
     """
 
     SETTINGS = SegmentationSettings
-    SCORE = ("val_miou_fg", MIOU_FG)
+    SCORE = MIOU_FG
 
     settings: SegmentationSettings
     model: Any

@@ -88,19 +88,3 @@ class Guard:
         bad, at = (self.patience, undone[0]["epoch"]) if undone else (state["bad"], state["epochs"])
         self.bad = max(0, bad - max(0, at - epochs))
         self.epochs = epochs
-
-
-def better_of(student: float | None, baseline: float | None, measure: str = "mAP50-95") -> tuple[str, str]:
-    """Which network a run hands over, by the best validation score of each, and why in one sentence.
-
-    Args:
-        student: Best value of the student; None if it was not trained.
-        baseline: Best value of the baseline; None without a baseline.
-        measure: What was measured, for the sentence.
-    """
-    if baseline is None:
-        return "student", "there is no baseline to compare with"
-    if student is None:
-        return "baseline", "the student was not trained"
-    said = f"validation {measure} {student:.3f} against {baseline:.3f} of the baseline"
-    return ("student", said) if student >= baseline else ("baseline", said)

@@ -45,8 +45,8 @@ class StageTrainer(DetectionTrainer):
     settings: StageSettings
 
     SETTINGS: type[StageSettings] = StageSettings
-    SCORE = ("val_map50_95", "metrics/mAP50-95(B)")
-    """What the best epoch is best in: its name in the summary and its column in ``results.csv``."""
+    SCORE = "metrics/mAP50-95(B)"
+    """What the best epoch is best in: a column of ``results.csv``."""
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""
@@ -210,8 +210,7 @@ class StageTrainer(DetectionTrainer):
     def summary(self) -> dict[str, Any]:
         """What this training really did, for ``results.json`` (see docs/results.md)."""
         rows = read_results_csv(self.csv)
-        name, column = self.SCORE
-        scores = [float(row.get(column) or 0) for row in rows]
+        scores = [float(row.get(self.SCORE) or 0) for row in rows]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
         return {
             "epochs": self.epochs,
@@ -222,8 +221,8 @@ class StageTrainer(DetectionTrainer):
             "optimizer": type(self.optimizer).__name__,
             "lr0": self.args.lr0,
             "best_epoch": None if best is None else best + 1,
-            name: None if best is None else scores[best],
-            f"{name}_by_epoch": scores,
+            "val_score": None if best is None else scores[best],
+            "val_score_by_epoch": scores,
         }
 
     @staticmethod

@@ -70,8 +70,10 @@ def results(student: float = 0.812, baseline: float = 0.790, teacher: float = 0.
     levels = {"teacher": teacher, "baseline": baseline, "student": student, "compare1": 0.80, "compare2": 0.71}
     terms = {"ce": 0.4, "dice": 0.06, "boundary": -0.002, "kd": 1.5}
     stages = ("prepare", "teacher", "baseline", "student", "test", "export", "report")
+    versions = {"dfssd": "0.1.0", "ultralytics": "8.4.190", "torch": "2.15.0", "python": "3.11.7"}
+    where = {"machine": "Linux x86_64", "device": "cpu", "recipe": "mffmetal", "git": None}
     return {
-        "run": {"command": "python train.py recipe=mffmetal data=NEU-Seg", "seed": 0, "torch": "2.15.0", "git": None},
+        "run": {"command": "python train.py recipe=mffmetal data=NEU-Seg", "seed": 0, **versions, **where},
         "stages": [{"name": name, "seconds": 45.0 * i, "status": "done"} for i, name in enumerate(stages)],
         "data": {
             "name": "NEU-Seg",

@@ -269,7 +269,7 @@ def test_best_is_the_epoch_with_the_best_defects(data: Path, tmp_path: Path, mon
     assert float(rows[0]["metrics/IoU(scratches)"]) == 0.2
     best = torch_load(trainer.best, map_location="cpu")
     assert best["train_metrics"]["metrics/mIoU_fg"] == trainer.best_fitness == 0.5
-    assert summary(trainer)["best_epoch"] == 2 and summary(trainer)["val_miou_fg"] == 0.5
+    assert summary(trainer)["best_epoch"] == 2 and summary(trainer)["val_score"] == 0.5
 
 
 def test_trains_in_bf16_on_a_cpu_with_plots(data: Path, teacher: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dfssd.trainers.guard import Guard, better_of
+from dfssd.trainers.guard import Guard
 
 
 def guard(baseline: list[float], patience: int = 2, noise: float = 0.02) -> Guard:
@@ -70,18 +70,3 @@ def test_goes_on_after_a_resume() -> None:
 def test_bad_settings(changes: dict) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         guard([0.1], **changes)
-
-
-@pytest.mark.parametrize(
-    ("student", "baseline", "chosen"),
-    [
-        (0.3, 0.2, "student"),
-        (0.2, 0.2, "student"),
-        (0.1, 0.2, "baseline"),
-        (0.1, None, "student"),
-        (None, 0.2, "baseline"),
-    ],
-)
-def test_better_of(student: float | None, baseline: float | None, chosen: str) -> None:
-    got, why = better_of(student, baseline)
-    assert got == chosen and why

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dfssd.files import copy_whole
+from dfssd.runs.sections import SelfTraining
 
 
 def self_train(
@@ -15,7 +15,7 @@ def self_train(
     *,
     train: Callable[[int, Path], Path],
     value: Callable[[Path], float],
-) -> dict[str, Any]:
+) -> SelfTraining:
     """Run all rounds and leave the best teacher in ``weights/teacher.pt``.
 
     Each round starts from the best teacher so far; one that brings nothing is kept as a file and not built upon. Done
@@ -28,8 +28,7 @@ def self_train(
         value: Validation mAP50-95 of a teacher. The test part takes no part.
 
     Returns:
-        Section ``self_training`` of ``results.json``: ``val_map50_95`` before the first round and after each, and
-        ``taken``, the number of the round whose teacher is used.
+        The section of the record.
     """
     files = [weights / "teacher_round0.pt"]
     if not files[0].exists():
@@ -45,4 +44,4 @@ def self_train(
         )
         best = number if better else best
     copy_whole(files[best], weights / "teacher.pt")
-    return {"val_map50_95": tried, "taken": best}
+    return SelfTraining(val_score=tuple(tried), taken=best)

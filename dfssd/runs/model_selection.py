@@ -1,46 +1,42 @@
-"""Which network a run hands over as its student, and the baseline that one run takes over from another."""
+"""Model selection: which network a run ships as its student, and the baseline that one run takes from another."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dfssd.config import Config, differences
 from dfssd.config.schema import argument, keys_where
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, read_yaml
-from dfssd.trainers.guard import better_of
-
-VALUE = {"detect": "val_map50_95", "semantic": "val_miou_fg"}
-"""What the networks of a task are compared by on validation: its name in the summaries of their trainings."""
-
-_MEASURES = {"detect": "mAP50-95", "semantic": "mIoU of the defects"}
+from dfssd.runs.record import FILE, RECORDS, BoxRecord, RunRecord
+from dfssd.runs.sections import ModelSelection, PseudoLabels, Training
 
 
-def silent_teacher(section: Mapping[str, Any] | None) -> str | None:
-    """What to say of a teacher that accepts no box in any unlabelled image; None if it accepts some.
+def nothing_to_teach(found: PseudoLabels | None) -> str | None:
+    """What to say of a teacher that accepts no box in any unlabeled image; None if it accepts some.
 
     Args:
-        section: Section ``pseudo_labels`` of ``results.json``; None without pseudo-labels.
+        found: Its pseudo-labels; None without any.
     """
-    if not section or section["accepted"]:
+    if not found or found.accepted:
         return None
-    lower = "pseudo.tau0" if (section.get("settings") or {}).get("precision") is None else "pseudo.precision"
+    precision = found.settings.precision if found.settings else None
+    lower = "pseudo.tau0" if precision is None else "pseudo.precision"
     return (
-        f"the teacher accepted no box in {section['images']:,} unlabelled images (it marked {section['boxes']:,}, all "
+        f"the teacher accepted no box in {found.images:,} unlabelled images (it marked {found.boxes:,}, all "
         "below the threshold of their class), so it has nothing to teach: give it more labels or epochs, or lower "
         f"{lower}"
     )
 
 
-def hand_over_baseline(weights: Path, results: dict[str, Any], why: str) -> None:
+def select_baseline(weights: Path, record: BoxRecord, why: str) -> None:
     """Make the baseline the result of a run that trains no student.
 
     Args:
         weights: Folder of the run's checkpoints.
-        results: Content of ``results.json``; ``guard`` is set.
+        record: Record of the run; its selection is set.
         why: Reason, for the user and the record.
 
     Raises:
@@ -50,59 +46,77 @@ def hand_over_baseline(weights: Path, results: dict[str, Any], why: str) -> None
         raise UserError(f"{why}; with baseline=off there is no other network to hand over")
     print(f"[dfssd] warning: {why}. The student is the baseline.")
     copy_whole(weights / "baseline.pt", weights / "student.pt")
-    results["training"].pop("student", None)
-    results.pop("distill", None)
-    results["guard"] = {
-        "chosen": "baseline",
-        "why": why,
-        "student_val_map50_95": None,
-        "baseline_val_map50_95": results["training"]["baseline"]["val_map50_95"],
-        "events": [],
-    }
+    record.training = {role: training for role, training in record.training.items() if role != "student"}
+    if record.distill is not None:  # of a student that was trained before the stages were done anew
+        record.distill = None
+    record.guard = ModelSelection(
+        chosen="baseline",
+        why=why,
+        student_val_score=None,
+        baseline_val_score=record.training["baseline"].val_score,
+        events=(),
+    )
 
 
-def hand_over_better(weights: Path, results: dict[str, Any], *, task: str, guarded: bool) -> None:
+def select_better(weights: Path, record: RunRecord, *, guarded: bool) -> None:
     """Leave the better of student and baseline, by validation, in ``student.pt``, and record why.
 
-    A student that is not handed over is kept as ``student_trained.pt``.
+    A student that is not selected is kept as ``student_trained.pt``.
 
     Args:
         weights: Folder of the run's checkpoints.
-        results: Content of ``results.json`` after both trainings; ``guard`` is set.
-        task: Key of :data:`VALUE`.
-        guarded: False: the student is handed over whatever it has become.
+        record: Record of the run after both trainings; its selection is set.
+        guarded: False: the student is selected whatever it has become.
     """
-    value = VALUE[task]
-    student = results["training"]["student"][value]
-    floor = (results["training"].get("baseline") or {}).get(value)
-    chosen, why = better_of(student, floor, _MEASURES[task]) if guarded else ("student", "guard=off")
-    results["guard"] = {
-        "chosen": chosen,
-        "why": why,
-        f"student_{value}": student,
-        f"baseline_{value}": floor,
-        "events": ((results.get("distill") or {}).get("guard") or {}).get("events", []),
-    }
+    student, baseline = (
+        training.val_score if (training := record.training.get(role)) else None for role in ("student", "baseline")
+    )
+    chosen, why = better_of(student, baseline, record.measure) if guarded else ("student", "guard=off")
+    distill = record.distill if isinstance(record, BoxRecord) else None
+    record.guard = ModelSelection(
+        chosen=chosen,
+        why=why,
+        student_val_score=student,
+        baseline_val_score=baseline,
+        events=distill.guard.events if distill and distill.guard else (),
+    )
     if chosen == "baseline":
         copy_whole(weights / "student.pt", weights / "student_trained.pt")
         copy_whole(weights / "baseline.pt", weights / "student.pt")
         print(f"[dfssd] warning: the baseline is handed over as student.pt: {why}")
 
 
-def check_baseline(run: Path, config: Config) -> dict[str, Any]:
+def better_of(
+    student: float | None, baseline: float | None, measure: str = "mAP50-95"
+) -> tuple[Literal["student", "baseline"], str]:
+    """Which network a run ships, by the best validation score of each, and why in one sentence.
+
+    Args:
+        student: Best score of the student; None if it was not trained.
+        baseline: Best score of the baseline; None without a baseline.
+        measure: What was measured, for the sentence.
+    """
+    if baseline is None:
+        return "student", "there is no baseline to compare with"
+    if student is None:
+        return "baseline", "the student was not trained"
+    compared = f"validation {measure} {student:.3f} against {baseline:.3f} of the baseline"
+    return ("student", compared) if student >= baseline else ("baseline", compared)
+
+
+def check_baseline(run: Path, config: Config) -> Training:
     """Check that ``run`` holds a finished baseline with the network and the training arguments of ``config``.
 
     Returns:
-        Its summary, section ``training.baseline`` of its ``results.json``.
+        Its training.
 
     Raises:
         UserError: There is none, or it was trained in another way, so that a comparison would not be fair.
     """
     try:
         tree = read_yaml(run / "run.yaml")
-        summary: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))["training"]["baseline"]
+        baseline = RECORDS[config["task"]].read(run / FILE).training["baseline"]
         others = _settings_of_baseline(tree["config"], tree["train"])
-        summary[f"{VALUE[config['task']]}_by_epoch"], summary["batches"], summary["epochs_done"]
         for needed in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt", "splits/data.yaml"):
             if not (run / needed).is_file():
                 raise FileNotFoundError(f"{needed} is missing")
@@ -110,7 +124,7 @@ def check_baseline(run: Path, config: Config) -> dict[str, Any]:
         raise UserError(f"baseline={run}: no finished baseline there ({e}); give the folder of a run") from e
     changed = differences(others, _settings_of_baseline(config.own, config.train))
     _refuse(run, [f"{key} ({theirs} there)" for key, theirs, _ in changed])
-    return summary
+    return baseline
 
 
 def _settings_of_baseline(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +134,7 @@ def _settings_of_baseline(own: Mapping[str, Any], train: Mapping[str, Any]) -> d
     return {**arguments, **{key: own.get(key) for key in read}}
 
 
-def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Config) -> dict[str, Any]:
+def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Config) -> Training:
     """Check that the baseline of ``run`` was trained on the images of this run, and for the same time.
 
     Args:
@@ -130,12 +144,12 @@ def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Confi
         config: Configuration of this run.
 
     Returns:
-        Its summary.
+        Its training.
 
     Raises:
         UserError: As in :func:`check_baseline`, or it was trained on other images or for another time.
     """
-    summary = check_baseline(run, config)
+    baseline = check_baseline(run, config)
     different = [
         part
         for part in ("train_labeled", "val")
@@ -144,21 +158,21 @@ def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Confi
     ]
     names = [read_yaml(folder / "splits" / "data.yaml").get("names") for folder in (into, run)]
     different += ["the classes"] if names[0] != names[1] else []
-    theirs = summary["batches"] / max(1, summary["epochs_done"])
+    theirs = baseline.batches / max(1, baseline.epochs_done)
     if theirs != batches_per_epoch:
         different.append(f"batches per epoch ({theirs:g} there, {batches_per_epoch} here)")
     _refuse(run, different)
-    return summary
+    return baseline
 
 
-def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config) -> dict[str, Any]:
-    """Take over the baseline of a finished run: its weights and its training summary with the validation curve.
+def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config) -> Training:
+    """Take over the baseline of a finished run: its weights and its training with the validation curve.
 
     Arguments and errors are those of :func:`check_same_data`.
     """
-    summary = check_same_data(run, into, batches_per_epoch, config)
+    baseline = check_same_data(run, into, batches_per_epoch, config)
     copy_whole(run / "weights" / "baseline.pt", into / "weights" / "baseline.pt")
-    return {**summary, "taken_from": run.resolve().name}
+    return baseline.model_copy(update={"taken_from": run.resolve().name})
 
 
 def _refuse(run: Path, different: list[str]) -> None:

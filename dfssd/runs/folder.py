@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import subprocess
@@ -11,12 +10,13 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from dfssd import __version__, resources
 from dfssd.config import RESUMABLE, Config, differences, flat_settings
 from dfssd.errors import UserError
-from dfssd.files import read_yaml, write_json, write_yaml
+from dfssd.files import read_yaml, write_yaml
+from dfssd.runs.record import FILE, RECORDS, RunRecord
+from dfssd.runs.sections import RunFacts, Session, Stage, Status
 
 STAGES = ("prepare", "teacher", "self-train", "pseudo-label", "baseline", "student", "test", "export", "report")
 
@@ -29,19 +29,12 @@ class RunFolder:
 
     Attributes:
         path: The folder, absolute.
-        results: The content of ``results.json`` (docs/results.md).
+        record: The content of ``results.json``, which the stages fill (docs/results.md).
     """
 
-    def __init__(self, path: Path):
-        """Open the folder; its record is read if there is one."""
-        self.path = path.resolve()
-        record = self.path / "results.json"
-        self.results: dict[str, Any] = {"run": {}, "stages": []}
-        if record.exists():
-            try:
-                self.results = json.loads(record.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as e:
-                raise UserError(f"{record} cannot be read ({e}); remove it to start the run's stages anew") from e
+    def __init__(self, path: Path, record: RunRecord):
+        """Bind the folder and its record; nothing is written yet."""
+        self.path, self.record = path.resolve(), record
 
     @classmethod
     def create(cls, config: Config, command: str) -> RunFolder:
@@ -52,7 +45,7 @@ class RunFolder:
             base.parent.mkdir(parents=True, exist_ok=True)
             if config["exist_ok"]:
                 base.mkdir(exist_ok=True)
-                for file in ("results.json", "report.md", "segmentation.csv"):  # the first says what can be relied on
+                for file in (FILE, "report.md", "segmentation.csv"):  # the first says what can be relied on
                     (base / file).unlink(missing_ok=True)
                 for part in ("train", "pseudo", "pseudo_round*", ".pseudo*", "splits", "weights", "plots", "test"):
                     for old in base.glob(part):
@@ -65,8 +58,8 @@ class RunFolder:
             raise UserError(
                 f"cannot make the run folder {path}: {e.strerror}; choose another place with project="
             ) from e
-        run = cls(path)
-        run.results["run"] = run.facts(command, config)
+        facts = run_facts(command, config)
+        run = cls(path, RECORDS[config["task"]](run=facts))
         write_yaml(
             run.path / "run.yaml",
             {
@@ -75,8 +68,8 @@ class RunFolder:
                 "terms": {k: dict(v) for k, v in config.terms.items()},
                 "train": dict(config.train),
                 "given": dict(config.given),
-                "versions": {k: run.results["run"][k] for k in ("dfssd", "ultralytics", "torch", "python")},
-                "git": run.results["run"]["git"],
+                "versions": facts.model_dump(include={"dfssd", "ultralytics", "torch", "python"}),
+                "git": facts.git,
             },
         )
         run.save()
@@ -112,56 +105,60 @@ class RunFolder:
             )
         own = {**tree["config"], **{k: v for k, v in config.own.items() if k in RESUMABLE}}
         train = {**tree["train"], **{k: v for k, v in config.train.items() if k in RESUMABLE}}
-        run = cls(path)
-        facts = run.facts("resume", config)
-        session = {key: facts[key] for key in ("dfssd", "ultralytics", "torch", "python", "machine", "device", "git")}
-        run.results["run"].setdefault("resumed", []).append(session)
+        facts = run_facts(tree.get("command", "resume"), config)
+        kind = RECORDS[tree["config"].get("task", config["task"])]
+        # without a record the stages are done anew
+        record = kind.read(path / FILE) if (path / FILE).exists() else kind(run=facts)
+        session = Session(**facts.model_dump(include=set(Session.model_fields)))
+        record.run = record.run.model_copy(update={"resumed": (*record.run.resumed, session)})
+        run = cls(path, record)
         run.save()  # a session that is killed before a stage ends was a session, too
         return run, Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
 
     def discard_if_empty(self) -> None:
         """Remove the folder if no stage has finished and nothing but its record is in it: the name stays free."""
-        if not self.results["stages"] and {p.name for p in self.path.iterdir()} <= {"run.yaml", "results.json"}:
+        if not self.record.stages and {p.name for p in self.path.iterdir()} <= {"run.yaml", FILE}:
             shutil.rmtree(self.path)
 
     def save(self) -> None:
         """Write ``results.json``, whole."""
-        write_json(self.path / "results.json", self.results)
+        self.record.write(self.path / FILE)
 
-    def stage(self, name: str) -> dict[str, Any] | None:
+    def stage(self, name: str) -> Stage | None:
         """The record of a finished stage, or None."""
-        return next((s for s in self.results["stages"] if s["name"] == name and s["status"] != "failed"), None)
+        return next((s for s in self.record.stages if s.name == name and s.status != "failed"), None)
 
-    def do(self, name: str, work: Callable[[], str]) -> None:
-        """Run a stage unless it is finished; ``work`` fills :attr:`results` and returns the status."""
+    def do(self, name: str, work: Callable[[], Status]) -> None:
+        """Run a stage unless it is finished; ``work`` fills :attr:`record` and returns the status."""
         if done := self.stage(name):
-            print(f"[dfssd] {name}: {done['status']} before, kept")
+            print(f"[dfssd] {name}: {done.status} before, kept")
             return
         print(f"[dfssd] {name}")
         # what a stage wrote is the input of the later ones: they are done anew
         earlier = STAGES[: STAGES.index(name)]
-        self.results["stages"] = [s for s in self.results["stages"] if s["name"] in earlier]
+        self.record.stages = tuple(s for s in self.record.stages if s.name in earlier)
         start = time.monotonic()
         status = work()
         seconds = round(time.monotonic() - start, 1)
-        self.results["stages"].append({"name": name, "seconds": seconds, "status": status})
+        self.record.stages = (*self.record.stages, Stage(name=name, seconds=seconds, status=status))
         self.save()
         print(f"[dfssd] {name}: {status} in {seconds:.0f} s")
 
-    def facts(self, command: str, config: Config) -> dict[str, Any]:
-        """What is needed to repeat the run: command, versions, machine, seed, commit."""
-        return {
-            "command": command,
-            "dfssd": __version__,
-            "ultralytics": version("ultralytics"),
-            "torch": version("torch"),
-            "python": sys.version.split()[0],
-            "machine": f"{platform.system()} {platform.machine()}",
-            "device": str(config.train.get("device", "auto")),
-            "seed": config.seed,
-            "recipe": config["recipe"],
-            "git": git_commit(),
-        }
+
+def run_facts(command: str, config: Config) -> RunFacts:
+    """What is needed to repeat the run: command, versions, machine, seed, commit."""
+    return RunFacts(
+        command=command,
+        dfssd=__version__,
+        ultralytics=version("ultralytics"),
+        torch=version("torch"),
+        python=sys.version.split()[0],
+        machine=f"{platform.system()} {platform.machine()}",
+        device=str(config.train.get("device", "auto")),
+        seed=config.seed,
+        recipe=config["recipe"],
+        git=git_commit(),
+    )
 
 
 def _made(path: Path) -> bool:

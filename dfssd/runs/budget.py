@@ -1,4 +1,4 @@
-"""How long a network is trained that others learn from."""
+"""Training budget of the teacher."""
 
 from __future__ import annotations
 

@@ -20,10 +20,12 @@ from typing import Any, ClassVar
 from dfssd.config import Config
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.settings import EvalSettings
-from dfssd.handover import check_same_data, take_baseline
 from dfssd.hardware import check_device, resolve_amp
-from dfssd.runfolder import RunFolder
-from dfssd.trainers.budget import teacher_schedule
+from dfssd.runs.budget import teacher_schedule
+from dfssd.runs.folder import RunFolder
+from dfssd.runs.model_selection import check_same_data, take_baseline
+from dfssd.runs.record import BoxRecord, RunRecord, upgraded_scores
+from dfssd.runs.sections import Data, Distill, Status, Training
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint
 
@@ -36,14 +38,17 @@ class StagedRun(ABC):
 
     Attributes:
         TASK: Ultralytics' name of the task.
-        results: Content of ``results.json``; each stage fills its section.
+        TRAINING: What is recorded of a training.
+        record: Content of ``results.json``; each stage fills its section.
     """
 
     TASK: ClassVar[str]
+    TRAINING: ClassVar[type[Training]] = Training
+    record: RunRecord
 
     def __init__(self, folder: RunFolder, config: Config):
         """Bind folder and configuration; nothing runs yet."""
-        self.folder, self.config, self.results = folder, config, folder.results
+        self.folder, self.config, self.record = folder, config, folder.record
         self.device = check_device(config.train.get("device"))
         self.amp, self.cpu_bf16 = resolve_amp(config.train.get("amp"), self.device)
         self.splits = folder.path / "splits"
@@ -61,7 +66,14 @@ class StagedRun(ABC):
 
     def passed(self) -> bool:
         """Whether what was exported is within its tolerance, or nothing was."""
-        return self.results["export"] is None or bool(self.results["export"]["passed"])
+        return self.record.export is None or self.record.export.passed
+
+    @property
+    def data(self) -> Data:
+        """What ``prepare``, the first stage, has found."""
+        if self.record.data is None:
+            raise RuntimeError("the data has not been prepared")
+        return self.record.data
 
     @abstractmethod
     def learns_from_unlabeled(self) -> bool:
@@ -69,10 +81,9 @@ class StagedRun(ABC):
 
     def unlabeled_share(self) -> float:
         """Share of unlabelled images in a student batch: the asked ratio, at most that of the two sets."""
-        data = self.results["data"]
         if not self.learns_from_unlabeled():
             return 0.0
-        ratio = min(self.config["unlabeled_ratio"], data["train_unlabeled"] / data["train_labeled"])
+        ratio: float = min(self.config["unlabeled_ratio"], self.data.train_unlabeled / self.data.train_labeled)
         return ratio / (1 + ratio)
 
     def batches_per_epoch(self) -> int:
@@ -80,7 +91,7 @@ class StagedRun(ABC):
         from dfssd.trainers.mixed_data import batch_composition
 
         labeled, _ = batch_composition(self.batch, self.unlabeled_share())
-        return math.ceil(self.results["data"]["train_labeled"] / labeled)
+        return math.ceil(self.data.train_labeled / labeled)
 
     def check_plan(self) -> None:
         """What can be known of the trainings as soon as the data is split.
@@ -113,23 +124,22 @@ class StagedRun(ABC):
 
     def teacher_budget(self) -> tuple[int, dict[str, Any]]:
         """Batches in a pass of a teacher that is trained here, and its ``epochs`` and ``patience``."""
-        per_epoch = math.ceil(self.results["data"]["train_labeled"] / self.batch)
+        per_epoch = math.ceil(self.data.train_labeled / self.batch)
         if self.config["teacher_epochs"] == "auto":
             per_epoch = max(per_epoch, self.batches_per_epoch())
         passes, patience = teacher_schedule(self.config, per_epoch)
         return per_epoch, {"epochs": passes, "patience": patience}
 
-    def take_baseline(self, asked: str) -> str:
+    def take_baseline(self, asked: str) -> Status:
         """Take over the baseline of the finished run ``asked``; the status of the stage."""
-        self.results.setdefault("training", {})["baseline"] = take_baseline(
-            Path(asked), self.folder.path, self.batches_per_epoch(), self.config
-        )
+        baseline = take_baseline(Path(asked), self.folder.path, self.batches_per_epoch(), self.config)
+        self.record.training = {**self.record.training, "baseline": baseline}
         return "taken over"
 
     def train(
         self, name: str, trainer: type[StageTrainer], settings: StageSettings, *, keep: str = "best", **overrides: Any
-    ) -> dict[str, Any]:
-        """Train one stage, or go on with it, and leave its plain checkpoint in ``weights/``.
+    ) -> None:
+        """Train one stage, or go on with it, leave its plain checkpoint in ``weights/``, and record the training.
 
         Args:
             name: Role of the network: of its folder, its checkpoint, and its section of ``training``.
@@ -137,9 +147,6 @@ class StagedRun(ABC):
             settings: What it needs beyond Ultralytics' arguments.
             keep: ``best`` or ``last``.
             overrides: Ultralytics' arguments that differ from those of the configuration.
-
-        Returns:
-            The summary of the training, also kept in ``results``.
         """
         stage = self.folder.path / "train" / name
         settings.write(stage)
@@ -167,9 +174,20 @@ class StagedRun(ABC):
                 arguments["resume"] = str(last)
             trainer(overrides=arguments).train()
         finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
-        summary: dict[str, Any] = json.loads(stage.with_name(f"{name}.json").read_text(encoding="utf-8"))
-        distill = summary.pop("distill", None)
-        if name == "student" and distill:
-            self.results["distill"] = distill
-        self.results.setdefault("training", {})[name] = summary
-        return summary
+        training, distill = read_summary(stage.with_name(f"{name}.json"), self.TRAINING)
+        if name == "student" and distill and isinstance(self.record, BoxRecord):
+            self.record.distill = distill
+        self.record.training = {**self.record.training, name: training}
+
+
+def read_summary(file: Path, kind: type[Training]) -> tuple[Training, Distill | None]:
+    """What a trainer has left beside its folder: the training, and what a student learned from its teacher.
+
+    Args:
+        file: ``train/<role>.json``; one of the version before records had a ``schema`` is read as well, since a
+            training may have ended under it and its stage not.
+        kind: What is recorded of a training of the task.
+    """
+    summary = upgraded_scores(json.loads(file.read_text(encoding="utf-8")))
+    distill = summary.pop("distill", None)
+    return kind.model_validate(summary), Distill.model_validate(distill) if distill else None

@@ -1,0 +1,243 @@
+"""The record of a run, ``results.json``: typed, checked when it is read and when it is written (docs/results.md).
+
+A record is :class:`BoxRecord` or :class:`MaskRecord`, by the task of its run. Its sections are frozen
+(:mod:`dfssd.runs.sections`); the record itself is filled by the stages of a run, each assigning its own::
+
+    record.data = BoxData(name=dataset.name, ...)
+
+What no stage has assigned is absent in the file. A section is None where its stage had nothing to do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dfssd.errors import UserError
+from dfssd.files import write_json
+from dfssd.runs.sections import (
+    BoxData,
+    BoxExport,
+    BoxScores,
+    Data,
+    Distill,
+    Export,
+    Incremental,
+    Latency,
+    MaskData,
+    MaskExport,
+    MaskScores,
+    MaskTraining,
+    ModelSelection,
+    Picture,
+    PseudoLabels,
+    Role,
+    RunFacts,
+    SelfTraining,
+    Stage,
+    Training,
+    to_json,
+)
+
+SCHEMA = 1
+"""Version of the layout; a change that a reader would notice raises it."""
+
+FILE = "results.json"
+"""Name of the record in the folder of its run."""
+
+_Record = TypeVar("_Record", bound="RunRecord")
+
+
+class RunRecord(BaseModel):
+    """What the runs of all tasks report."""
+
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    TASK: ClassVar[str] = ""
+    """Ultralytics' name of the task whose runs leave such a record."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    """Version of this layout."""
+    measure: str
+    """What `val_score` is, everywhere in the record."""
+    run: RunFacts
+    """How to repeat it."""
+    stages: tuple[Stage, ...] = ()
+    """What happened, in order of execution."""
+    data: Data | None = None
+    """What was trained and tested on."""
+    training: Mapping[Role, Training] = {}
+    """How long and how each network was trained."""
+    guard: ModelSelection | None = None
+    """Which network is shipped as the student, and why."""
+    test: Mapping[Role, Any] = {}
+    """The result: the scores of each network on the test images."""
+    export: Export | None = None
+    """The ONNX file and the proof that it computes the same."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its last stage."""
+        return any(stage.name == "report" for stage in self.stages)
+
+    @classmethod
+    def read(cls: type[_Record], path: str | Path) -> _Record:
+        """Read a ``results.json``; one of a version without ``schema`` is brought to this layout.
+
+        Args:
+            path: The file.
+
+        Raises:
+            UserError: It is missing or broken, not the record of a run (of this task), or of a later version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: give the folder of a run (project/name)")
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise UserError(f"{path} cannot be read ({e}); remove it to start the run's stages anew") from e
+        if not isinstance(tree, dict) or not isinstance(tree.get("run"), dict):
+            raise UserError(f"{path} is not the record of a run: it has no section 'run'")
+        schema = tree.get("schema", 0)
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise UserError(
+                f"{path} was written by a later version of dfssd (schema {schema}, this one reads up to {SCHEMA}): "
+                "update dfssd to read it"
+            )
+        if "schema" not in tree:
+            tree = upgraded(tree, cls.TASK)
+        kind = next((kind for kind in RECORDS.values() if tree.get("measure") == kind.MEASURE), None)
+        if kind is None or not issubclass(kind, cls):
+            raise UserError(f"{path} is the record of another task: its measure is {tree.get('measure')}")
+        try:
+            return kind.model_validate(tree)
+        except ValidationError as e:
+            first = e.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{path} is not the record of a run: {where}: {first['msg']}") from e
+
+    def write(self, path: str | Path) -> None:
+        """Write the record, whole or not at all."""
+        write_json(path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as it is written."""
+        return {"schema": self.schema_version, "measure": self.measure, **to_json(self)}
+
+
+class BoxRecord(RunRecord):
+    """The record of a run that ends with a detector."""
+
+    TASK: ClassVar[str] = "detect"
+    MEASURE: ClassVar[str] = "mAP50-95"
+
+    measure: Literal["mAP50-95"] = "mAP50-95"
+    """What `val_score` is, everywhere in the record."""
+    data: BoxData | None = None
+    """What was trained and tested on."""
+    pseudo_labels: PseudoLabels | None = None
+    """What the teacher found in the unlabeled images."""
+    self_training: SelfTraining | None = None
+    """Whether the teacher improved on its own labels."""
+    distill: Distill | None = None
+    """What the student learned from the teacher."""
+    incremental: Incremental | None = None
+    """What a step with new classes has gained and lost."""
+    test: Mapping[Role, BoxScores] = {}
+    """The result: the scores of each network on the test images."""
+    export: BoxExport | None = None
+    """The ONNX file and the proof that it computes the same."""
+
+
+class MaskRecord(RunRecord):
+    """The record of a run that ends with a segmentation network."""
+
+    TASK: ClassVar[str] = "semantic"
+    MEASURE: ClassVar[str] = "mIoU of the defects"
+
+    measure: Literal["mIoU of the defects"] = "mIoU of the defects"
+    """What `val_score` is, everywhere in the record."""
+    data: MaskData | None = None
+    """What was trained and tested on."""
+    models: Mapping[str, str] = {}
+    """`teacher`, `student`: as given."""
+    compare: Mapping[Role, str] = {}
+    """`compare1`, ...: networks of `compare=`, by the name they have in the other sections."""
+    training: Mapping[Role, MaskTraining] = {}
+    """How long and how each network was trained."""
+    test: Mapping[Role, MaskScores] = {}
+    """The result: the scores of each network on the test images."""
+    latency: Mapping[Role, Latency] = {}
+    """Forward pass of one image, all networks in turn."""
+    pictures: tuple[Picture, ...] = ()
+    """Images that the report shows."""
+    export: MaskExport | None = None
+    """The ONNX file and the proof that it computes the same."""
+
+
+RECORDS: dict[str, type[BoxRecord] | type[MaskRecord]] = {kind.TASK: kind for kind in (BoxRecord, MaskRecord)}
+"""Ultralytics' name of a task -> the record of its runs."""
+
+
+def read_run(path: str | Path) -> RunRecord:
+    """The record of a run.
+
+    Args:
+        path: The folder of the run (``project/name``), or its ``results.json``.
+
+    Returns:
+        A :class:`BoxRecord` or a :class:`MaskRecord`.
+
+    Raises:
+        UserError: As :meth:`RunRecord.read`.
+    """
+    path = Path(path).expanduser()
+    return RunRecord.read(path if path.name == FILE or path.is_file() else path / FILE)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in ``folder`` has come to its last stage; False without a record that can be read."""
+    try:
+        return RunRecord.read(folder / FILE).finished
+    except UserError:
+        return False
+
+
+_SCORES = ("val_map50_95", "val_miou_fg")
+"""What a validation score was called before it had one name: by its measure."""
+
+
+def upgraded(tree: Mapping[str, Any], task: str = "") -> dict[str, Any]:
+    """The content of a ``results.json`` without ``schema``, in the layout of today.
+
+    Args:
+        tree: Content of the file.
+        task: Ultralytics' name of the task, for a record that was stopped too early to show it.
+    """
+    new = {**tree, "schema": SCHEMA}
+    masks = "models" in tree if tree.get("data") else task == MaskRecord.TASK
+    new["measure"] = (MaskRecord if masks else BoxRecord).MEASURE
+    if tree.get("training"):
+        new["training"] = {role: upgraded_scores(training) for role, training in tree["training"].items()}
+    for section in ("guard", "self_training"):
+        if tree.get(section):
+            new[section] = upgraded_scores(tree[section])
+    return new
+
+
+def upgraded_scores(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of such a record, or the summary of a training, with ``val_score`` in the names of its scores."""
+    return {_score_name(key): value for key, value in section.items()}
+
+
+def _score_name(key: str) -> str:
+    for old in _SCORES:
+        key = key.replace(old, "val_score")
+    return key

@@ -1,0 +1,134 @@
+"""The folder of a run: its name, its record, stages that are kept, damaged records and those of the version before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfssd.cli import main
+from dfssd.errors import UserError
+from dfssd.files import write_yaml
+from dfssd.runs.configure import configure
+from dfssd.runs.folder import RunFolder
+from dfssd.runs.model_selection import check_baseline
+from dfssd.runs.record import BoxRecord, MaskRecord, RunRecord
+from dfssd.runs.sections import Status
+
+EXAMPLES = Path(__file__).parent / "without_schema"
+
+
+def create(tmp_path: Path, **given: Any) -> RunFolder:
+    return RunFolder.create(configure({"project": str(tmp_path / "runs"), "name": "x", **given}), "the line")
+
+
+def resume(folder: Path) -> RunFolder:
+    return RunFolder.resume(configure({"resume": str(folder)}))[0]
+
+
+def test_existing_name_counts_up_and_exist_ok_starts_clean(tmp_path: Path) -> None:
+    assert [create(tmp_path).path.name for _ in range(3)] == ["x", "x2", "x3"]
+    (tmp_path / "runs" / "x" / "weights").mkdir()
+    for file in ("report.md", "segmentation.csv"):
+        (tmp_path / "runs" / "x" / file).write_text("old", encoding="utf-8")
+    again = create(tmp_path, exist_ok=True)
+    assert again.path.name == "x" and not (again.path / "weights").exists()
+    assert sorted(p.name for p in again.path.iterdir()) == ["results.json", "run.yaml"]
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [("dfssd", BoxRecord), ("mffmetal", MaskRecord)])
+def test_new_run_has_the_record_of_its_task(tmp_path: Path, recipe: str, kind: type[RunRecord]) -> None:
+    folder = create(tmp_path, recipe=recipe, seed=7)
+    record = kind.read(folder.path / "results.json")
+    assert record == folder.record and type(record) is kind
+    assert record.run.command == "the line" and record.run.recipe == recipe and record.run.seed == 7
+    assert set(record.to_json()) == {"schema", "measure", "run"}
+
+
+def test_stage_is_done_once_and_those_after_it_anew(tmp_path: Path) -> None:
+    folder = create(tmp_path)
+    worked: list[str] = []
+
+    def work(name: str, status: Status = "done") -> None:
+        def note() -> Status:
+            worked.append(name)
+            return status
+
+        folder.do(name, note)
+
+    for name in ("prepare", "teacher", "export"):
+        work(name, "failed" if name == "export" else "done")
+    kept = resume(folder.path)
+    assert [stage.name for stage in kept.record.stages] == ["prepare", "teacher", "export"]
+    assert kept.stage("teacher") and kept.stage("export") is None
+    work("teacher")
+    work("export")
+    assert worked == ["prepare", "teacher", "export", "export"]
+    folder.record.stages = folder.record.stages[1:]  # the first one is to be done again
+    work("prepare")
+    assert [stage.name for stage in RunRecord.read(folder.path / "results.json").stages] == ["prepare"]
+
+
+def test_session_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
+    folder = create(tmp_path)
+    folder.do("prepare", lambda: "done")
+    before = (folder.path / "results.json").read_bytes()
+
+    def fail() -> Any:
+        folder.record.export = None
+        raise RuntimeError("the disk burns")
+
+    with pytest.raises(RuntimeError):
+        folder.do("teacher", fail)
+    assert (folder.path / "results.json").read_bytes() == before
+
+
+def test_each_session_is_noted_also_where_the_record_was_removed(tmp_path: Path) -> None:
+    folder = create(tmp_path, seed=7)
+    resume(folder.path)
+    record = resume(folder.path).record
+    assert len(record.run.resumed) == 2 and record.run.resumed[0].torch == record.run.torch
+    (folder.path / "results.json").unlink()
+    anew = RunRecord.read(resume(folder.path).path / "results.json")
+    assert anew.run.command == "the line" and len(anew.run.resumed) == 1 and not anew.stages
+
+
+@pytest.mark.parametrize("content", ["{half", ""])
+def test_damaged_record_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.yaml").write_text("config: {}\nterms: {}\ntrain: {}\ngiven: {}\n", encoding="utf-8")
+    (run / "results.json").write_text(content, encoding="utf-8")
+    assert main([f"resume={run}"]) == 2
+    error = capsys.readouterr().err
+    assert "results.json cannot be read" in error and "remove it to start the run's stages anew" in error
+
+
+@pytest.mark.parametrize(("recipe", "example"), [("dfssd", "boxes"), ("mffmetal", "masks")])
+def test_run_of_the_version_before_is_resumed(tmp_path: Path, recipe: str, example: str) -> None:
+    folder = create(tmp_path, recipe=recipe).path
+    shutil.copyfile(EXAMPLES / f"{example}.json", folder / "results.json")
+    run = resume(folder)
+    assert run.stage("report") and run.record.training["student"].val_score is not None
+    tree = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert tree["schema"] == 1 and "val_score" in tree["training"]["student"] and len(tree["run"]["resumed"]) == 1
+
+
+@pytest.mark.parametrize(("recipe", "example"), [("dfssd", "boxes"), ("mffmetal", "masks")])
+def test_baseline_of_the_version_before_can_be_taken(tmp_path: Path, recipe: str, example: str) -> None:
+    given = {"recipe": recipe, "student": "yolov8n.yaml" if recipe == "dfssd" else "mffmetal-6"}
+    folder = create(tmp_path, **given).path
+    shutil.copyfile(EXAMPLES / f"{example}.json", folder / "results.json")
+    for file in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).touch()
+    write_yaml(folder / "splits" / "data.yaml", {"names": {0: "dark"}})
+    config = configure({**given, "baseline": str(folder)})
+    baseline = check_baseline(folder, config)
+    assert baseline.val_score == baseline.val_score_by_epoch[(baseline.best_epoch or 0) - 1]
+    shutil.copyfile(EXAMPLES / f"{'masks' if example == 'boxes' else 'boxes'}.json", folder / "results.json")
+    with pytest.raises(UserError, match="no finished baseline there"):
+        check_baseline(folder, config)
