@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dfssd.batches import Batch
 from dfssd.benchmark import speed
+from tests.batch_fields import check_fields
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark_speed.py"
 
@@ -88,6 +90,7 @@ def test_random_teacher_marks_boxes():
 
 def test_batch_is_that_of_the_trainers():
     batch = speed.synthetic_batch(8, 64, 6, weak=True, device="cpu", nc=7)
+    check_fields(batch, Batch)
     assert batch["labeled"].tolist() == [True] * 2 + [False] * 6
     assert len(batch["weak_img"]) == 6 and len(batch["ignore_bboxes"]) == 6 * speed.IGNORED
     corners = torch.cat(

@@ -17,11 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dfssd.config import Config, parse_arguments
 from dfssd.errors import UserError, report_problems
 from dfssd.process import prepare_process
+
+if TYPE_CHECKING:  # torch is imported once the arguments are known to be right
+    from dfssd.batches import Batch
 
 DEFAULTS = {"imgsz": 224, "batch": 16, "student": "yolov8n.yaml", "teacher": "yolov8s.yaml"}
 CLASSES = 7
@@ -61,7 +64,7 @@ def mark_boxes(teacher: Any, image: Any, score: float) -> None:
             branch[-1].bias += math.log(score / (1 - score)) - level
 
 
-def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: Any, nc: int) -> dict[str, Any]:
+def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: Any, nc: int) -> Batch:
     """A batch as the trainers hand it to their models, from a fixed seed; the last ``unlabeled`` are unlabelled."""
     import torch
 
@@ -86,7 +89,7 @@ def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: A
     batch["score"][batch["labeled"][batch["batch_idx"].long()]] = 1.0
     if weak and unlabeled:
         batch["weak_img"] = image[n - unlabeled :].clone()
-    return {key: value.to(device) for key, value in batch.items()}
+    return cast("Batch", {key: value.to(device) for key, value in batch.items()})
 
 
 def build_pair(config: Config, teacher: Any, student: Any) -> Any:
@@ -115,9 +118,7 @@ def build_pair(config: Config, teacher: Any, student: Any) -> Any:
     return pair
 
 
-def training_step(
-    model: Any, batch: dict[str, Any], autocast: Callable[[], Any], optimizer_name: str
-) -> Callable[[], None]:
+def training_step(model: Any, batch: Batch, autocast: Callable[[], Any], optimizer_name: str) -> Callable[[], None]:
     """One step of Ultralytics' trainer with its own optimizer and EMA, as a function to be called again and again."""
     import torch
     from ultralytics.engine.trainer import BaseTrainer
