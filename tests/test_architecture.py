@@ -89,6 +89,8 @@ PURE = [
     "trainers/views.py",
     "datasets/duplicates.py",
     "datasets/splits.py",
+    "datasets/split_files.py",
+    "datasets/samples.py",
     "datasets/records.py",
     "segmentation/network.py",
     "segmentation/losses.py",

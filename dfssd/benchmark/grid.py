@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,35 +92,20 @@ class Grid:
             UserError: Unknown key, wrong value, no baseline to compare with.
         """
         tree = read_yaml(path)
-        for key in tree:
-            if key not in KEYS:
-                raise UserError(f"{path.name}: unknown key '{key}'{_near(key, KEYS)}")
-        cells = _mapping(tree.get("cells"), path, "cells")
-        if BASE not in cells:
-            raise UserError(f"{path.name}: cells must hold '{BASE}', the run that gives teacher and baseline")
-        if clash := [name for name in (TEACHER, ORACLE) if name in cells]:
-            raise UserError(f"{path.name}: a cell cannot be called '{clash[0]}': that is another row of the table")
-        given = {**_mapping(tree.get("common") or {}, path, "common"), **(given or {})}
+        cells = _read_cells(tree, path)
+        common = {**_mapping(tree.get("common") or {}, path, "common"), **(given or {})}
         # the other cells take over a teacher that has been refined already, the oracle needs none
-        later = {k: v for k, v in given.items() if k != "teacher_rounds"}
-        values = {
-            name: {**(given if name == BASE else later), **_mapping(cell or {}, path, f"cells.{name}")}
-            for name, cell in cells.items()
-        }
-        for where, keys in (("common or on the command line", given), *((f"cells.{n}", v) for n, v in values.items())):
-            if clash := sorted(SET_BY_GRID & set(keys)):
-                raise UserError(f"{path.name}: {clash[0]} cannot be set in {where}: the grid sets it in each run")
+        later = {key: value for key, value in common.items() if key != "teacher_rounds"}
+        values = {name: {**(common if name == BASE else later), **cell} for name, cell in cells.items()}
+        _check_fixed(common, "common or on the command line", path, SET_BY_GRID)
+        for name, arguments in values.items():
+            _check_fixed(arguments, f"cells.{name}", path, SET_BY_GRID)
         for name in set(cells) - {BASE}:
-            if "teacher" in (cells[name] or ()):
+            if "teacher" in cells[name]:
                 raise UserError(f"{path.name}: teacher cannot be set in cells.{name}: it takes over that of {BASE}")
         points = _points(tree, path)
-        split, oracle = tree.get("split"), None
-        if split is not None and not (isinstance(split, str) and len(points) == 1 and not tree.get(ORACLE)):
-            raise UserError(f"{path.name}: split is one folder of lists: give one share in labeled, and no oracle")
-        if tree.get(ORACLE):
-            oracle = {**later, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
-            if clash := sorted((SET_BY_GRID - {"labeled"}) & set(oracle)):
-                raise UserError(f"{path.name}: {clash[0]} cannot be set in {ORACLE}: the grid sets it in each run")
+        split = _read_split(tree, points, path)
+        oracle = _read_oracle(tree, later, path)
         runs: list[Run] = []
         for seed in dict.fromkeys(seed for _, seeds in points for seed in seeds):
             for labeled in (labeled for labeled, seeds in points if seed in seeds):
@@ -148,6 +133,44 @@ def _near(key: object, known: Sequence[str]) -> str:
     return hint if "mean" in hint else f"; known: {', '.join(known)}"
 
 
+def _read_cells(tree: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """The cells by name with their own arguments; all keys of the file are known ones."""
+    for key in tree:
+        if key not in KEYS:
+            raise UserError(f"{path.name}: unknown key '{key}'{_near(key, KEYS)}")
+    cells = _mapping(tree.get("cells"), path, "cells")
+    if BASE not in cells:
+        raise UserError(f"{path.name}: cells must hold '{BASE}', the run that gives teacher and baseline")
+    if clash := [name for name in (TEACHER, ORACLE) if name in cells]:
+        raise UserError(f"{path.name}: a cell cannot be called '{clash[0]}': that is another row of the table")
+    return {name: _mapping(cell or {}, path, f"cells.{name}") for name, cell in cells.items()}
+
+
+def _check_fixed(arguments: Mapping[str, Any], where: str, path: Path, fixed: Collection[str]) -> None:
+    """Raise :class:`UserError` if ``arguments`` hold one that the grid sets itself."""
+    if clash := sorted(set(fixed) & set(arguments)):
+        raise UserError(f"{path.name}: {clash[0]} cannot be set in {where}: the grid sets it in each run")
+
+
+def _read_split(tree: Mapping[str, Any], points: Sequence[tuple[float, list[int]]], path: Path) -> str | None:
+    """The folder of lists that replaces the share of labels, if any."""
+    split = tree.get("split")
+    if split is None:
+        return None
+    if not isinstance(split, str) or len(points) != 1 or tree.get(ORACLE):
+        raise UserError(f"{path.name}: split is one folder of lists: give one share in labeled, and no oracle")
+    return split
+
+
+def _read_oracle(tree: Mapping[str, Any], common: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """The arguments of the oracle with its share of labels, if there is an oracle."""
+    if not tree.get(ORACLE):
+        return None
+    oracle = {**common, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
+    _check_fixed(oracle, ORACLE, path, SET_BY_GRID - {"labeled"})
+    return oracle
+
+
 def _mapping(value: Any, path: Path, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UserError(f"{path.name}: {where} must hold 'key: value' lines")
@@ -157,11 +180,13 @@ def _mapping(value: Any, path: Path, where: str) -> dict[str, Any]:
 def _points(tree: Mapping[str, Any], path: Path) -> list[tuple[float, list[int]]]:
     """The shares of labels with their seeds."""
     labeled, seeds = tree.get("labeled"), tree.get("seeds", [0])
-    points = labeled if isinstance(labeled, dict) else dict.fromkeys(labeled or (), seeds) if _list(labeled) else {}
-    good = bool(points) and not (isinstance(labeled, dict) and "seeds" in tree)
-    good = good and all(isinstance(x, (int, float)) and not isinstance(x, bool) and x > 0 for x in points)
-    good = good and all(_list(s) and s and all(type(seed) is int and seed >= 0 for seed in s) for s in points.values())
-    if not good:
+    if isinstance(labeled, dict) and "seeds" not in tree:
+        points = labeled
+    elif isinstance(labeled, list):
+        points = dict.fromkeys(labeled, seeds)
+    else:
+        points = {}
+    if not points or not all(map(_is_share, points)) or not all(map(_are_seeds, points.values())):
         raise UserError(
             f"{path.name}: give labeled: [0.05, 0.1] with seeds: [0, 1], or each share with its own seeds, "
             "labeled: {0.05: [0], 0.1: [0, 1, 2]}"
@@ -169,5 +194,10 @@ def _points(tree: Mapping[str, Any], path: Path) -> list[tuple[float, list[int]]
     return list(points.items())
 
 
-def _list(value: Any) -> bool:
-    return isinstance(value, list)
+def _is_share(value: Any) -> bool:
+    """Whether it can be a share or a number of labelled images."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _are_seeds(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(seed) is int and seed >= 0 for seed in value)

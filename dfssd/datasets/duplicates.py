@@ -61,12 +61,12 @@ def duplicate_groups(images: Sequence[Path]) -> list[int]:
     unique = list(first.values())
     if len(unique) < 2:
         return groups
-    looks = map_files(_look, [images[i] for i in unique], "Comparing images")
-    candidates = _candidates(np.stack([bits for bits, _ in looks]))
+    compared = map_files(_hash_and_reduced, [images[i] for i in unique], "Comparing images")
+    candidates = _candidates(np.stack([bits for bits, _ in compared]))
 
     @lru_cache(maxsize=1024)
     def spectrum(i: int) -> np.ndarray:
-        return np.fft.rfft2(grain(looks[i][1]))
+        return np.fft.rfft2(grain(compared[i][1]))
 
     def copies(job: tuple[int, list[int]]) -> list[int]:
         i, others = job
@@ -97,7 +97,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha1(path.read_bytes()).hexdigest()
 
 
-def _look(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _hash_and_reduced(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Hash as (64,) bool, and the image as (SIDE, SIDE) uint8."""
     grey = _grey(path)
     return imagehash.phash(grey).hash.ravel(), _reduced(grey)
@@ -125,7 +125,8 @@ def grain(image: np.ndarray) -> np.ndarray:
     # One grey level is added to the local contrast, so that the rounding noise of a flat region counts for nothing.
     detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 4)) + 1
     detail -= detail.mean()
-    return detail / (np.linalg.norm(detail) + 1e-6)
+    texture: np.ndarray = detail / (np.linalg.norm(detail) + 1e-6)
+    return texture
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

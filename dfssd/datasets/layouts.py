@@ -61,24 +61,11 @@ def read_yolo(
         names: Class names in id order; None: from ``classes.txt``, else ``class_0``, ``class_1``, ...
         missing: Boxes of an image without label.
     """
-    if names is None:
-        listed = sorted(root.rglob("classes.txt"), key=lambda p: len(p.parts))
-        if listed:
-            lines = listed[0].read_text(encoding="utf-8-sig").splitlines()
-            names = check_names([line for line in lines if line.strip()], listed[0])
+    names = names if names is not None else _listed_names(root)
     source = Source([], tuple(names or ()))
     sizes = usable_sizes([image for image, _, _ in entries], source)
     usable = [entry for entry in entries if entry[0] in sizes]
-    n_classes = None if names is None else len(names)
-
-    def read(label: Path) -> np.ndarray | str:
-        try:
-            return read_label_file(label, n_classes)
-        except UserError as e:
-            return str(e)
-
-    labels = [label for _, label, _ in usable if label is not None]
-    boxes = dict(zip(labels, map_files(read, labels, "Reading labels"), strict=True))
+    boxes = _read_labels([label for _, label, _ in usable if label is not None], None if names is None else len(names))
     for image, label, split in usable:
         found = missing if label is None else boxes[label]
         if isinstance(found, str):
@@ -89,3 +76,24 @@ def read_yolo(
         ids = [int(item.boxes[:, 0].max()) for item in source.items if item.boxes is not None and len(item.boxes)]
         source.names = tuple(f"class_{i}" for i in range(max(ids, default=0) + 1))
     return source
+
+
+def _listed_names(root: Path) -> tuple[str, ...] | None:
+    """Class names of the ``classes.txt`` nearest to ``root``, if there is one."""
+    listed = sorted(root.rglob("classes.txt"), key=lambda p: len(p.parts))
+    if not listed:
+        return None
+    lines = listed[0].read_text(encoding="utf-8-sig").splitlines()
+    return check_names([line for line in lines if line.strip()], listed[0])
+
+
+def _read_labels(files: Sequence[Path], n_classes: int | None) -> dict[Path, np.ndarray | str]:
+    """Boxes of each label file, or the reason why it cannot be used."""
+
+    def read(file: Path) -> np.ndarray | str:
+        try:
+            return read_label_file(file, n_classes)
+        except UserError as e:
+            return str(e)
+
+    return dict(zip(files, map_files(read, files, "Reading labels"), strict=True))

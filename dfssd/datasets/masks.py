@@ -21,6 +21,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from dfssd.datasets.demo import make_mask_demo
 from dfssd.datasets.image_files import UNREADABLE, image_size, map_files, not_decoded, open_image, safe_names
 from dfssd.datasets.importing import (
     Listing,
@@ -37,7 +38,6 @@ from dfssd.datasets.importing import (
     usual_names,
     with_more_items,
 )
-from dfssd.datasets.mask_demo import make_mask_demo
 from dfssd.datasets.mask_folders import MASKS_DIR, MaskSource, read_mask_yaml, read_masks
 from dfssd.datasets.records import IGNORE, MaskItem, MaskSet, check_names
 from dfssd.datasets.yaml_files import read_unlabeled
@@ -254,7 +254,7 @@ def _write_mask(mask: Path, target: Path, image: Path, size: tuple[int, int], so
         link_or_copy(mask, target)
     else:
         Image.fromarray(classes).save(target)
-    return np.bincount(classes.ravel(), minlength=256)[:IGNORE].tolist()
+    return [int(n) for n in np.bincount(classes.ravel(), minlength=256)[:IGNORE]]
 
 
 def _is_grey_png(mask: Path) -> bool:

@@ -98,7 +98,7 @@ def find_twins(images: Sequence[Path]) -> list[tuple[int, int]]:
         members[group].append(i)
     pairs = {pair for group in members.values() for pair in combinations(group, 2)}
     if len(images) > 1:
-        grains = np.stack([grain(look) for look in map_files(reduced_image, images, "Reading images")])
+        grains = np.stack([grain(reduced) for reduced in map_files(reduced_image, images, "Reading images")])
         pairs.update(_twins(grains))
     return sorted(pairs)
 
@@ -182,4 +182,5 @@ def _tiles(image: np.ndarray) -> np.ndarray:
     n = SIDE // _TILE
     tiles = image.reshape(n, _TILE, n, _TILE).swapaxes(1, 2)
     tiles = tiles - tiles.mean(2, keepdims=True)
-    return (tiles - tiles.mean(3, keepdims=True)).reshape(n, n, -1)
+    tiles = tiles - tiles.mean(3, keepdims=True)
+    return np.reshape(tiles, (n, n, -1))

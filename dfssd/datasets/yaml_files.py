@@ -103,7 +103,7 @@ def read_unlabeled(entries: Sequence[str]) -> tuple[list[Item], tuple[str, ...],
     return items, (), problems
 
 
-def _names(content: dict, file: Path) -> tuple[str, ...]:
+def _names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     names = content.get("names")
     if names is None:
         if not isinstance(content.get("nc"), int) or content["nc"] < 1:
@@ -120,7 +120,7 @@ def _names(content: dict, file: Path) -> tuple[str, ...]:
     return check_names(names, file)
 
 
-def _root(content: dict, file: Path, inside: Path | None) -> Path:
+def _root(content: dict[str, Any], file: Path, inside: Path | None) -> Path:
     root = Path(content.get("path") or file.parent).expanduser()
     if inside is not None:
         return root if root.is_absolute() and inside in root.parents else file.parent

@@ -77,7 +77,8 @@ def export_detector(request: ExportRequest, tolerance: BoxTolerance, *, save_dir
     """
 
     def map50_95(weights: Path, settings: EvalSettings) -> float | None:
-        return evaluate(weights, settings, save_dir=save_dir)["map50_95"]
+        value: float | None = evaluate(weights, settings, save_dir=save_dir)["map50_95"]
+        return value
 
     def compare(exported: Path, images: Sequence[Path]) -> tuple[dict[str, Any], list[Limit]]:
         found = box_parity(request.weights, exported, images)
@@ -118,7 +119,8 @@ def box_parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> BoxPar
 
     def decoded(pixels: Tensor, _: tuple[int, int]) -> Tensor:
         result = network(pixels)
-        return result[0] if isinstance(result, (tuple, list)) else result
+        output: Tensor = result[0] if isinstance(result, (tuple, list)) else result
+        return output
 
     size, pairs = paired_outputs(decoded, onnx_file, images)
     count, box_diff, score_diff = 0, 0.0, 0.0

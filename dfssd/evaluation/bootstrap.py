@@ -106,7 +106,7 @@ def _average_precision(tp: np.ndarray, times: np.ndarray, targets: np.ndarray) -
     before and just after each true positive. One that counts m times makes m steps of growing precision; as the curve
     is made to fall monotonically from the right, its first step already has the value of the last one.
     """
-    rounds, thresholds = len(times), tp.shape[1]
+    rounds, thresholds = len(times), int(tp.shape[1])
     if not tp.any():
         return np.zeros(rounds)
     seen = times.cumsum(1)  # detections up to and including each

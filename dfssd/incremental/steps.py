@@ -8,10 +8,8 @@ seen so far.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from dfssd.datasets.label_files import format_labels
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.splits import Split
 from dfssd.errors import UserError
-from dfssd.files import write_text, write_yaml
+from dfssd.files import link_or_copy, write_text, write_yaml
 
 
 @dataclass(frozen=True)
@@ -98,15 +96,7 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
         UserError: No training image shows a class of the step.
     """
     by_path = {item.image: item for item in dataset.items}
-    low = 0 if joint else step.first
-    shown = [by_path[path] for path in split.train_labeled]
-    train = {item.image: boxes for item in shown if len(boxes := step_boxes(item, low, step.last))}
-    for number in range(step.first, step.last):
-        if not any((boxes[:, 0] == number).any() for boxes in train.values()):
-            raise UserError(
-                f"{step.name}: no labelled training image shows '{dataset.names[number]}'; label some, or choose other "
-                "steps"
-            )
+    train = _training_boxes(dataset, [by_path[path] for path in split.train_labeled], step, joint=joint)
     parts: dict[str, dict[Path, np.ndarray | None]] = {
         "train": dict(train),
         "val": {path: step_boxes(by_path[path], 0, step.last) for path in split.val},
@@ -114,48 +104,61 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
     }
     # the truth of unlabelled images, where it is known, judges pseudo-labels: only of classes that have been seen
     hidden = [by_path[path] for path in split.train_unlabeled]
-    if step.first:  # the base learns from labels alone
+    if step.first and hidden:  # the base learns from labels alone
         parts["unlabeled"] = {
             item.image: None if item.boxes is None else step_boxes(item, 0, step.last) for item in hidden
         }
     for part, images in parts.items():
-        used: set[str] = set()
-        for image, known in images.items():
-            stem = image.stem  # images of one name may come from several folders
-            while stem in used:
-                stem += "_"
-            used.add(stem)
-            _place(image, folder / part / "images" / f"{stem}{image.suffix}")
-            if known is not None:
-                write_text(folder / part / "labels" / f"{stem}.txt", format_labels(known))
+        _write_part(folder / part, images)
     tree: dict[str, Any] = {"path": str(folder.resolve())}
     tree |= {part: f"{part}/images" for part in ("train", "val", "test")}
-    if "unlabeled" in parts and split.train_unlabeled:
+    if "unlabeled" in parts:
         tree["unlabeled"] = "unlabeled/images"
     names = list(dataset.names[: step.last])
     write_yaml(folder / "data.yaml", {**tree, "names": dict(enumerate(names))})
     kept = Counter(int(c) for boxes in train.values() for c in boxes[:, 0])
-    whole = sum((by_path[image].classes for image in train), Counter())
+    shown = sum((by_path[image].classes for image in train), Counter())
     return {
         "classes": names[step.first :],
         "images": len(train),
         "boxes": kept.total(),
-        "removed": {dataset.names[k]: n for k, n in sorted((whole - kept).items())},
+        "removed": {dataset.names[k]: n for k, n in sorted((shown - kept).items())},
         "yaml": str(folder / "data.yaml"),
     }
 
 
-def _place(source: Path, target: Path) -> None:
-    """Link ``target`` to ``source``, or copy it where links are not to be had."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        temporary = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+def _training_boxes(dataset: DetectionSet, items: Sequence[Item], step: Step, *, joint: bool) -> dict[Path, np.ndarray]:
+    """The boxes that each training image shows in a step, (n, 5) rows; images without any are left out.
+
+    Raises:
+        UserError: A class of the step is in none of them.
+    """
+    low = 0 if joint else step.first
+    train = {item.image: boxes for item in items if len(boxes := step_boxes(item, low, step.last))}
+    present = {int(c) for boxes in train.values() for c in boxes[:, 0]}
+    for class_id in range(step.first, step.last):
+        if class_id not in present:
+            raise UserError(
+                f"{step.name}: no labelled training image shows '{dataset.names[class_id]}'; label some, or choose "
+                "other steps"
+            )
+    return train
+
+
+def _write_part(folder: Path, images: Mapping[Path, np.ndarray | None]) -> None:
+    """Write ``images/`` and ``labels/`` of one part; an image whose boxes are None gets no label file."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    used: set[str] = set()
+    for image, boxes in images.items():
+        stem = image.stem  # images of one name may come from several folders
+        while stem in used:
+            stem += "_"
+        used.add(stem)
+        target = folder / "images" / f"{stem}{image.suffix}"
+        if not target.exists():
+            link_or_copy(image, target)
+        if boxes is not None:
+            write_text(folder / "labels" / f"{stem}.txt", format_labels(boxes))
 
 
 def check_new_labels(dataset: DetectionSet, trained: Sequence[Path], learnt: int) -> None:

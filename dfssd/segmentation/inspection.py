@@ -16,6 +16,7 @@ from PIL import ImageOps
 from dfssd.datasets.image_files import UNREADABLE, grey_values, not_decoded, open_image, progress
 from dfssd.datasets.masks import read_mask
 from dfssd.datasets.records import MaskSet
+from dfssd.datasets.samples import evenly
 from dfssd.errors import UserError
 from dfssd.files import whole_file, write_text
 from dfssd.segmentation.boundary import distance_maps
@@ -100,12 +101,6 @@ def write_distances(
         low, high = (float(least[c]), float(greatest[c])) if empty[c] < len(items) else (None, None)
         rows.append(ClassDistances(name, int(shown[c]), low, high, float(empty[c] / len(items))))
     return len(items), rows
-
-
-def evenly(count: int, most: int | None) -> list[int]:
-    """Numbers below ``count``, all or at most ``most``, evenly spaced."""
-    taken = count if most is None else min(count, most)
-    return [i * count // taken for i in range(taken)]
 
 
 def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequence[str], path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from dfssd.config import Config
 from dfssd.datasets.mask_selection import select
 from dfssd.datasets.mask_splits import write_mask_split
-from dfssd.datasets.records import MaskItem
+from dfssd.datasets.samples import evenly_by_class
 from dfssd.datasets.twins import describe_leaks, name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, write_text
@@ -103,7 +102,7 @@ class SegmentationRun(StagedRun):
         tested = set(split.test)
         self.record.pictures = tuple(
             Picture(image=str(item.image), truth=str(item.mask), masks={})
-            for item in pictured([item for item in dataset.items if item.image in tested], PICTURES)
+            for item in evenly_by_class([item for item in dataset.items if item.image in tested], PICTURES)
         )
         if dataset.skipped:
             print(f"[dfssd] {len(dataset.skipped)} unusable images left out; results.json and split.json list them")
@@ -233,19 +232,6 @@ class SegmentationRun(StagedRun):
         self.folder.save()
         write_report(self.folder.path)
         return "done"
-
-
-def pictured(items: Sequence[MaskItem], most: int) -> list[MaskItem]:
-    """At most ``most`` images to show, evenly from the list, as many for each class as that fills most of them."""
-    by_class: dict[int, list[MaskItem]] = {}
-    for item in items:
-        if item.classes:
-            by_class.setdefault(item.classes.most_common(1)[0][0], []).append(item)
-    chosen: list[MaskItem] = []
-    for i, (_, found) in enumerate(sorted(by_class.items())):
-        share = min(len(found), (most - len(chosen)) // (len(by_class) - i))
-        chosen += [found[k * len(found) // share] for k in range(share)]
-    return chosen
 
 
 def _file_name(image: Path) -> str:

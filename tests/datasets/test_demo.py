@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfssd.datasets import demo
+from dfssd.datasets import demo, drawings
 from dfssd.datasets.cards import find_card
-from dfssd.datasets.demo import NAMES, draw_defects, draw_image, make_demo
+from dfssd.datasets.demo import make_demo, make_mask_demo
+from dfssd.datasets.drawings import NAMES, draw_defects, draw_image
 from dfssd.datasets.formats import load_dataset
-from dfssd.datasets.mask_demo import make_mask_demo
 
 COUNTS = {"train": 12, "unlabeled": 6, "val": 4, "test": 4}
 
@@ -16,9 +16,9 @@ def test_the_classes_are_those_of_cr7():
 
 
 def test_drawings_depend_on_the_seed_alone():
-    for a, b in zip(draw_image(np.random.default_rng(3)), draw_image(np.random.default_rng(3))):
+    for a, b in zip(draw_image(np.random.default_rng(3), 160), draw_image(np.random.default_rng(3), 160)):
         np.testing.assert_array_equal(a, b)
-    assert (draw_image(np.random.default_rng(3))[0] != draw_image(np.random.default_rng(4))[0]).any()
+    assert (draw_image(np.random.default_rng(3), 160)[0] != draw_image(np.random.default_rng(4), 160)[0]).any()
 
 
 # seed -> class ids, boxes [px], and the greys of every 32nd pixel of both directions, from the 16th on
@@ -54,8 +54,8 @@ def test_a_mask_holds_what_is_more_defect_than_steel(monkeypatch):
 
         return drawn
 
-    monkeypatch.setattr(demo, "_steel", lambda rng, size: np.full((size, size), 200.0))
-    monkeypatch.setattr(demo, "_DRAW", tuple(black(draw) for draw in demo._DRAW))
+    monkeypatch.setattr(drawings, "_steel", lambda rng, size: np.full((size, size), 200.0))
+    monkeypatch.setattr(drawings, "_DRAW", tuple(black(draw) for draw in drawings._DRAW))
     seen = set()
     for seed in range(40):
         image, boxes, mask = draw_defects(np.random.default_rng(seed), 96, NAMES)
@@ -150,8 +150,8 @@ def test_what_a_killed_run_left_is_no_data_set(make, tmp_path, monkeypatch):
 @pytest.mark.parametrize("class_id", range(7))
 def test_boxes_touch_what_was_drawn_on_all_four_sides(class_id, monkeypatch):
     """On a plain sheet the changed pixels span the box, up to a pixel of soft edge."""
-    monkeypatch.setattr(demo, "_steel", lambda rng, size: np.full((size, size), 200.0))
-    monkeypatch.setattr(demo, "_DRAW", (demo._DRAW[class_id],) * 7)
+    monkeypatch.setattr(drawings, "_steel", lambda rng, size: np.full((size, size), 200.0))
+    monkeypatch.setattr(drawings, "_DRAW", (drawings._DRAW[class_id],) * 7)
     for seed in range(10):
         image, boxes = draw_image(np.random.default_rng(seed), 160)
         if len(boxes) == 1:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfssd.datasets.demo import draw_image
+from dfssd.datasets.drawings import draw_image
 from dfssd.datasets.duplicates import duplicate_groups, join_pairs
 
 

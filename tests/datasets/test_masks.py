@@ -5,8 +5,7 @@ import yaml
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
-from dfssd.datasets import mask_demo as demo
-from dfssd.datasets.mask_demo import make_mask_demo
+from dfssd.datasets.demo import MASK_COUNTS, MASK_NAMES, make_mask_demo
 from dfssd.datasets.masks import load_masks, read_mask
 from dfssd.errors import UserError
 from tests.datasets.material import write_label, write_picture, zipped
@@ -278,9 +277,9 @@ def test_the_demo_has_all_parts_and_every_class_in_each(sets):
     dataset = load_masks("demo", sets)
     made = contents(sets)
     assert load_masks("demo", sets) == dataset and contents(sets) == made  # drawn and imported once
-    assert (dataset.name, dataset.names) == ("demo", demo.NAMES)
+    assert (dataset.name, dataset.names) == ("demo", MASK_NAMES)
     parts = {part: [i for i in dataset.items if i.split == part] for part in ("train", "unlabeled", "val", "test")}
-    assert {part: len(items) for part, items in parts.items()} == demo.COUNTS
+    assert {part: len(items) for part, items in parts.items()} == MASK_COUNTS
     assert not any(item.known for item in parts.pop("unlabeled"))
     for items in parts.values():
         assert all(item.known for item in items) and {c for i in items for c in i.classes} == {1, 2, 3}
@@ -298,7 +297,7 @@ def test_masks_of_the_demo_lie_on_its_defects(sets):
         off = np.abs(image - np.median(image[steel]))
         assert off[steel].mean() < 12
         for class_id in set(np.unique(mask)) - {0}:
-            assert off[mask == class_id].mean() > 24, (file, demo.NAMES[class_id])
+            assert off[mask == class_id].mean() > 24, (file, MASK_NAMES[class_id])
 
 
 def test_the_demo_depends_on_its_seed_alone(tmp_path):

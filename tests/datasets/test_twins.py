@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfssd.datasets.demo import draw_image
+from dfssd.datasets.drawings import draw_image
 from dfssd.datasets.twins import Leak, describe_leaks, find_leaks, find_twins, poses, twin_groups
 
 

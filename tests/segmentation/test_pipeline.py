@@ -12,9 +12,7 @@ from PIL import Image
 from ultralytics import YOLO
 
 from dfssd.cli import main
-from dfssd.datasets.records import MaskItem
 from dfssd.datasets.twins import Leak, name_leak
-from dfssd.segmentation.pipeline import pictured
 from tests.killing import kill_when
 from tests.segmentation.material import NEU_NAMES, defects, write_mask
 
@@ -238,16 +236,6 @@ def test_bad_masks_end_in_one_line(masks: Path, tmp_path: Path, capsys, fault: s
     assert main(arguments(masks, tmp_path)) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ") and "005" in message
-
-
-def test_pictures_show_every_class() -> None:
-    def item(i: int, *pixels: int) -> MaskItem:
-        return MaskItem(Path(f"{i}.png"), Path(f"m{i}.png"), "test", pixels)
-
-    items = [item(i, 10, 5 * (i < 20), 0, 5 * (20 <= i < 21)) for i in range(30)]
-    shown = pictured(items, 8)
-    assert len(shown) == 5 and [i.classes.most_common(1)[0][0] for i in shown].count(3) == 1
-    assert pictured(items[21:], 8) == []
 
 
 def test_leak_is_named_with_its_folder() -> None:
