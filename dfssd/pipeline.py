@@ -118,10 +118,10 @@ class DetectionRun(StagedRun):
         do("test", self.test)
         do("export", self.export)
         do("report", self.report)
-        from dfssd.report import closing_table
+        from dfssd.detection.verdict import closing_table
 
         print(f"[dfssd] report: {self.folder.path / 'report.md'}")
-        closing_table(self.record.to_json())
+        closing_table(self.record)
         return self.passed()
 
     @property
@@ -374,7 +374,7 @@ class DetectionRun(StagedRun):
 
     def report(self) -> Status:
         """Write the report and its pictures from the recorded results."""
-        from dfssd.report import write_report
+        from dfssd.detection.report import write_report
 
         self.folder.save()
         write_report(self.folder.path)

@@ -26,8 +26,8 @@ from dfssd.benchmark.table import csv_rows, markdown, write_tables
 from dfssd.config import parse_arguments
 from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import paired_bootstrap
+from dfssd.reporting.tables import csv_text
 from dfssd.runs.configure import configure
-from dfssd.tables import csv_text
 from tests.evaluation.test_bootstrap import random_detections
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ import torch
 from ultralytics.utils.patches import torch_load
 
 from dfssd.cli import main
-from dfssd.tables import read_csv
+from dfssd.reporting.run_files import read_csv
 from dfssd.trainers.student import StudentTrainer
 from tests.conftest import write_squares
 

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from dfssd.evaluation.bootstrap import Detections, paired_bootstrap
+from dfssd.reporting.run_files import read_csv
 from dfssd.runs.record import FILE, BoxRecord
 from dfssd.runs.sections import Training
-from dfssd.tables import read_csv
 
 COLUMNS = (
     "recipe", "labeled", "seed", "map50", "map50_95", "steps", "seconds", "device", "command",

@@ -27,8 +27,9 @@ from dfssd.config import KEYS, RESUMABLE, differences, flat_settings, parse_argu
 from dfssd.errors import UserError, report_problems
 from dfssd.files import read_yaml, write_json
 from dfssd.process import COMMAND, environment, prepare_process
+from dfssd.reporting.run_files import read_json
+from dfssd.reporting.tables import format_duration
 from dfssd.runs.record import is_finished, read_run
-from dfssd.tables import minutes, read_json
 
 OWN = {"out": None, "only": None, "table": None, "project": "runs"}
 """Arguments of the command itself; all others are passed on to every run."""
@@ -166,7 +167,7 @@ def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, a
         print(f"{head}: {'resumed' if folder.exists() else 'started'}, output in {log}", flush=True)
         begun = time.monotonic()
         code = train(words, log)
-        took, elapsed = minutes(time.monotonic() - begun), minutes(time.monotonic() - start)
+        took, elapsed = format_duration(time.monotonic() - begun), format_duration(time.monotonic() - start)
         if is_finished(folder):
             device = read_run(folder).run.device
             write_json(log.with_suffix(".json"), {"machine": machine_name(device)})

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dfssd.benchmark.rows import COLUMNS, Row, difference, mean_sd, of, recovered
 from dfssd.files import whole_file, write_text
-from dfssd.tables import csv_text, markdown_table, number
+from dfssd.reporting.tables import csv_text, format_number, markdown_table
 
 TEACHER, BASELINE, ORACLE, PEER = "teacher", "baseline", "oracle", "ultralytics"
 LINES = {BASELINE: "#e08214", TEACHER: "#7a7a7a", ORACLE: "#1a9850"}
@@ -126,7 +126,7 @@ def _footnotes(rows: Sequence[Row], kinds: set[str]) -> list[str]:
         )
     if "images" in kinds:
         images = sorted({row.images for row in rows if row.images})
-        sample = f" ({number(images[0]) if len(images) == 1 else 'several'} test images)" if images else ""
+        sample = f" ({format_number(images[0]) if len(images) == 1 else 'several'} test images)" if images else ""
         lines.append(
             "[low, high]* is from one seed: a paired bootstrap over the test images (1,000 draws, 95 %). It covers "
             f"which images happened to be in the test part{sample}, **not the randomness of the training**."

@@ -29,9 +29,9 @@ from dfssd.evaluation.forgetting import mean_over
 from dfssd.files import read_yaml, write_json, write_text, write_yaml
 from dfssd.incremental.steps import Step, parse_steps, write_step
 from dfssd.preflight import check_can_grow, check_layers, check_settings
+from dfssd.reporting.tables import csv_text, format_number, markdown_table
 from dfssd.runs.budget import teacher_schedule
 from dfssd.runs.record import FILE, BoxRecord, is_finished
-from dfssd.tables import csv_text, markdown_table, number
 
 BASE = "base"
 RESULT = "incremental.json"
@@ -313,7 +313,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str], steps: Seq
     head = ["mode", "step", "AP50 old before", "old", "new", "all", "forgetting"]
     table = markdown_table(
         [*head, "mAP50-95 old before", "old", "new", "all"],
-        [[row["mode"], str(row["step"]), *(number(row[k]) for k in SHOWN)] for row in rows],
+        [[row["mode"], str(row["step"]), *(format_number(row[k]) for k in SHOWN)] for row in rows],
     )
     lines = [
         "# New classes step by step",

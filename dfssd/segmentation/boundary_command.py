@@ -59,15 +59,18 @@ def main(argv: Sequence[str]) -> int:
             print(__doc__)
             return 0
         own = settings(argv)
+        from dfssd.datasets.masks import load_masks
+        from dfssd.reporting.tables import format_number, format_share, markdown_table
         from dfssd.segmentation.inspection import write_distances
-        from dfssd.segmentation.masks import load_masks
-        from dfssd.tables import markdown_table, number, percent
 
         names = [own["names"]] if isinstance(own["names"], str) else own["names"]
         dataset = load_masks(own["data"], Path(own["data_dir"]), names=names, skip_bad=own["skip_bad"])
         out = Path(own["out"])
         count, classes = write_distances(dataset, out, limit=own["limit"], pictures=own["pictures"])
-        rows = [[c.name, c.images, number(c.least, 1), number(c.greatest, 1), percent(c.empty)] for c in classes]
+        rows = [
+            [c.name, c.images, format_number(c.least, 1), format_number(c.greatest, 1), format_share(c.empty)]
+            for c in classes
+        ]
         print("\n".join(markdown_table(["class", "images", "least [px]", "greatest [px]", "empty maps"], rows)))
         print(f"{count} images of {dataset.name}, {min(count, own['pictures'])} with a picture: {out}")
     except UserError as e:

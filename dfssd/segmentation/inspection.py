@@ -20,7 +20,7 @@ from dfssd.datasets.samples import evenly
 from dfssd.errors import UserError
 from dfssd.files import whole_file, write_text
 from dfssd.segmentation.boundary import distance_maps
-from dfssd.segmentation.pictures import class_colours, overlay
+from dfssd.segmentation.figures import class_colors, overlay
 
 MARK = "boundary.txt"
 """Marks a folder that may be written to again."""
@@ -125,7 +125,7 @@ def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequen
     except UNREADABLE as e:
         raise UserError(f"{image}: the image {not_decoded(e)}; replace it") from e
     pixels = np.repeat(shades[..., None], 3, 2)
-    panels = {"image": pixels, "mask": overlay(shades, ids, class_colours(len(names)))}
+    panels = {"image": pixels, "mask": overlay(shades, ids, class_colors(len(names)))}
     columns = min(COLUMNS, 1 + len(names))
     rows = math.ceil((1 + len(names)) / columns)
     height = 2.6 * min(ids.shape[0] / ids.shape[1], 1.5) + 0.4

@@ -20,6 +20,7 @@ from dfssd.datasets.samples import evenly_by_class
 from dfssd.datasets.twins import describe_leaks, name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, write_text
+from dfssd.reporting.tables import csv_text
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import select_better
 from dfssd.runs.record import MaskRecord
@@ -28,7 +29,6 @@ from dfssd.runs.stages import StagedRun
 from dfssd.segmentation.preflight import check_model, compared, teacher_is_to_be_trained
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
-from dfssd.tables import csv_text
 from dfssd.trainers.settings import SegmentationSettings
 
 PICTURES = 8
@@ -63,7 +63,7 @@ class SegmentationRun(StagedRun):
         from dfssd.segmentation.verdict import closing_table
 
         print(f"[dfssd] report: {self.folder.path / 'report.md'}")
-        closing_table(self.record.to_json())
+        closing_table(self.record)
         return self.passed()
 
     def prepare(self) -> Status:

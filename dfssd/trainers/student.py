@@ -24,6 +24,7 @@ from dfssd.distillation.balance import MOST, is_due
 from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.errors import UserError
+from dfssd.evaluation.significance import noise_of
 from dfssd.pseudo_labels.files import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
@@ -32,7 +33,6 @@ from dfssd.trainers.guard import Guard
 from dfssd.trainers.mixed_data import MixedDataset, PseudoLabelDataset
 from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
-from dfssd.verdict import noise_of
 
 
 def _not_about_teacher(record: logging.LogRecord) -> bool:

@@ -200,11 +200,3 @@ def test_finished_is_known_by_the_last_stage(tmp_path: Path) -> None:
     record.stages = (*record.stages, Stage(name="report", seconds=1, status="done"))
     record.write(tmp_path / "results.json")
     assert is_finished(tmp_path)
-
-
-def test_invented_records_of_the_report_tests_are_records() -> None:
-    from tests import recorded_run
-    from tests.segmentation import test_report
-
-    BoxRecord.model_validate(upgraded(recorded_run.results()))
-    MaskRecord.model_validate(upgraded(test_report.results()))

@@ -1,0 +1,335 @@
+"""``report.md`` and its figures: what the run found, for someone who runs a plant.
+
+Everything is read from files of the run folder (JSON, YAML, CSV); no model is loaded and nothing is computed anew, so
+a report can be written again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dfssd.detection.figures import draw
+from dfssd.detection.run_files import DetectionFiles
+from dfssd.detection.verdict import METRICS, headline, noise
+from dfssd.files import write_text
+from dfssd.reporting import sections
+from dfssd.reporting.sections import Column, Drawn, Lines, figure_lines
+from dfssd.reporting.tables import (
+    UNKNOWN,
+    format_difference,
+    format_duration,
+    format_number,
+    format_share,
+    markdown_table,
+)
+from dfssd.reporting.words import ROLES
+from dfssd.runs.record import BoxRecord
+from dfssd.runs.sections import BoxExport, BoxScores, LabelSettings, PseudoLabels, Quality, Role, Term
+
+_HEALTH = {
+    "accepted": "accepted boxes per image",
+    "ignored": "ignored boxes per image",
+    "score": "mean score of the accepted",
+    "agreement": "student agrees with the teacher",
+    "precision": "precision (truth known)",
+    "recall": "recall (truth known)",
+}
+
+
+def write_report(run_dir: Path) -> None:
+    """Write ``report.md`` and ``plots/*.png`` of a run folder; missing parts are described in prose.
+
+    Raises:
+        UserError: ``results.json`` is missing or broken, or the folder cannot be written to.
+    """
+    run = DetectionFiles.read(run_dir)
+    write_text(run_dir / "report.md", words(run, draw(run)))
+
+
+def words(run: DetectionFiles, drawn: Drawn) -> str:
+    """The text of the report.
+
+    Args:
+        run: What the run has left.
+        drawn: The figures that the report can show.
+    """
+    record = run.record
+    return sections.join_sections(
+        [
+            sections.top_section(run.folder.resolve().name, headline(record), _cautions(record)),
+            _test_section(run, drawn),
+            _pseudo_section(run, drawn),
+            _training_section(record, drawn),
+            sections.export_section(record.export, _differences(record.export) if record.export else ()),
+            _usage_section(run),
+            sections.data_section(record.data, truth="labels", classes="classes", notes=_data_notes(record)),
+            sections.record_section(record),
+        ]
+    )
+
+
+def _cautions(record: BoxRecord) -> Lines:
+    """What to keep in mind before believing the headline."""
+    lines = [sections.seed_caution(record, f"Differences up to about {noise(record):.3f} can be chance")]
+    if student := record.test.get("student"):
+        lines.append(
+            f"- The test part has {student.images} images with {student.instances} defects, which no "
+            "training has seen. A class with fewer than about 30 defects there has an uncertain value."
+        )
+    if record.data and not record.data.train_unlabeled:
+        source = "the labels" if record.incremental else "the labels and from the teacher"
+        lines.append(f"- There were no unlabelled images: the student learnt from {source} only.")
+    for event in record.guard.events if record.guard else ():
+        done = f"cut back to {event.factor:g}" if event.factor else "switched off"
+        lines.append(
+            f"- **After epoch {event.epoch} the weight of pseudo-labels and distillation was {done}**, because "
+            f"{event.why}."
+        )
+    if starved := _starved(record):
+        lines.append(
+            f"- No pseudo-label was accepted of: {', '.join(starved)}. The unlabelled images teach nothing about "
+            + ("them." if len(starved) > 1 else "it.")
+        )
+    return lines + sections.export_cautions(record)
+
+
+def _starved(record: BoxRecord) -> tuple[str, ...]:
+    """Classes of which the student saw no pseudo-label in training, or, if none was trained, of which there is none."""
+    if record.distill:
+        return record.distill.starved
+    return record.pseudo_labels.starved if record.pseudo_labels else ()
+
+
+def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
+    test = run.record.test
+    lines = ["## On the test images", ""]
+    if not any(role in test for role in ROLES):
+        return [*lines, "The networks have not been tested."]
+    cells = {
+        role: [*(format_number(getattr(test[role], key)) for key in METRICS), sections.file_size(run.weights_mb, role)]
+        for role in ROLES
+        if role in test
+    }
+    rows = sections.network_rows({role: [role] for role in ROLES}, cells, 5)
+    lines += markdown_table(["network", "mAP50-95", "mAP50", "precision", "recall", "file"], rows)
+    confidence = f" (student: {format_number(test['student'].confidence, 2)})." if "student" in test else "."
+    lines += [
+        "",
+        "- **teacher**: the network as it was before, with untrained rows for the new classes; **student**: what it "
+        "has become, the network of the last epoch."
+        if run.record.incremental
+        else "- **teacher**: the large network that gives the advice; **student**: the small one you deploy; "
+        "**baseline**: the same small network, trained on the labelled images only.",
+        "- **recall**: share of the true defects that were found; **precision**: share of the alarms that were right; "
+        f"both at the score threshold where they are best balanced{confidence}",
+        "- **mAP50**: precision averaged over all thresholds and classes, 0 to 1, a box counts if it overlaps the true "
+        "one by half; **mAP50-95**: the same, averaged over stricter and stricter overlaps. Higher is better.",
+        "",
+        "AP50-95 of each class; - where the test images have no such defect:",
+        "",
+        *markdown_table(["class", "defects", *ROLES, "student - baseline"], _class_rows(test)),
+        *figure_lines(drawn, "per_class_ap", "AP per class"),
+    ]
+    return lines + figure_lines(drawn, "pr_curves", "Precision over recall: further up and to the right is better")
+
+
+def _class_rows(test: Mapping[Role, BoxScores]) -> list[Lines]:
+    tested = [role for role in ROLES if role in test]
+    scores: dict[Role, dict[str, float | None]] = {
+        role: {name: own.ap50_95 for name, own in test[role].per_class.items()} if role in test else {}
+        for role in ROLES
+    }
+    # the first network that knows a class counts it
+    counts = {name: str(own.instances) for role in reversed(tested) for name, own in test[role].per_class.items()}
+    return sections.class_rows(scores, counts, list(scores["student"] or scores["baseline"] or scores["teacher"]))
+
+
+def _pseudo_section(run: DetectionFiles, drawn: Drawn) -> Lines:
+    section = run.record.pseudo_labels
+    lines = ["## Pseudo-labels: what the teacher saw in the unlabelled images", ""]
+    health = _health_lines(run.record, drawn)
+    if not section and not health:
+        return [*lines, "There are none: the run had no unlabelled images, or trained no student on them."]
+    if not section:
+        own = "None were made before the training; the student's own moving average was its teacher."
+        return [*lines, own, *health]
+    low = "the lower limit" if run.lowest_score is None else f"{run.lowest_score:g}"
+    lines += [
+        f"The teacher marked {section.boxes:,} boxes in {section.images:,} images; "
+        f"{section.images_without_accepted:,} images got no accepted box." + _label_settings(section.settings),
+        "",
+        f"- **accepted** ({section.accepted:,}): score at or above the threshold of its class. The student is "
+        "trained on it; by default a box counts by its score.",
+        f"- **ignored** ({section.ignored:,}): score between {low} and that threshold. It may be a defect, so "
+        "the student is taught neither that it is one nor that it is not.",
+        f"- **background**: everything else, scores below {low}. The student is taught that nothing is there, "
+        "except in images without any accepted box.",
+        "",
+        *_pseudo_table(section),
+        "",
+        _quality_words(section),
+        *figure_lines(drawn, "pseudo_labels", "Pseudo-labels per class"),
+        *figure_lines(drawn, "gallery", f"{drawn.get('gallery')} unlabelled images as the teacher sees them"),
+    ]
+    if not drawn.get("gallery"):
+        lines += ["", "No picture of them: there is no box to show, or the images have moved."]
+    return lines + health
+
+
+def _pseudo_table(section: PseudoLabels) -> Lines:
+    """Pseudo-labels of each class, with their quality where it is known."""
+    quality = section.quality
+    rows = []
+    for name, counts in section.per_class.items():
+        row = [name, format_number(section.thresholds.get(name)), str(counts.accepted), str(counts.ignored)]
+        rows.append([*row, *_class_quality(quality, name)] if quality else row)
+    header = ["class", "threshold", "accepted", "ignored", *(["precision", "recall"] if quality else [])]
+    return markdown_table(header, rows)
+
+
+def _class_quality(quality: Quality, name: str) -> Lines:
+    known = quality.per_class.get(name)
+    return [format_number(known.precision), format_number(known.recall)] if known else [UNKNOWN, UNKNOWN]
+
+
+def _quality_words(section: PseudoLabels) -> str:
+    """How many of the accepted boxes are right, if anybody can know."""
+    quality = section.quality
+    if not section.accepted:
+        return "The student has learnt from no pseudo-label: a better teacher would find more."
+    if not quality:
+        return "How many of them are right is not known, because these images have no true labels."
+    return (
+        f"True labels of unlabelled images were at hand and were used for this check only: of the accepted boxes, "
+        f"{format_share(quality.precision)} are right, and they cover {format_share(quality.recall)} of the "
+        f"true defects (overlap at least {quality.iou})."
+    )
+
+
+def _label_settings(settings: LabelSettings | None) -> str:
+    """How the labels were made, where it differs from one teacher with one look."""
+    if not settings:
+        return ""
+    parts = [f"{settings.teachers} teachers"] if settings.teachers > 1 else []
+    if settings.tta:
+        parts.append("flipped and resized copies")
+    text = f" Boxes of {' and '.join(parts)} were fused." if parts else ""
+    if settings.precision is not None:
+        text += f" Thresholds aim for a precision of {settings.precision:g} on the validation images."
+    return text
+
+
+def _health_lines(record: BoxRecord, drawn: Drawn) -> Lines:
+    """What the student was shown of the unlabeled images, epoch by epoch."""
+    health = record.distill.health if record.distill else ()
+    if not health:
+        return []
+    shown = [epoch for epoch in health if epoch.accepted is not None] or health  # fewer if the guard said so
+    rows = [[label, *(format_number(getattr(shown[i], key)) for i in (0, -1))] for key, label in _HEALTH.items()]
+    lines = ["", "What the student was shown in training, over all unlabelled images of an epoch:", ""]
+    lines += markdown_table(["", "first epoch", "last epoch"], rows)
+    return lines + figure_lines(drawn, "health", "Pseudo-labels over the epochs")
+
+
+def _training_section(record: BoxRecord, drawn: Drawn) -> Lines:
+    lines = ["## Training", ""]
+    if not record.training:
+        return [*lines, "Nothing was trained, or no training has finished."]
+    lines += sections.training_table({role: role for role in ROLES}, record.training, _training_columns(record))
+    lines += sections.selected_network(record.guard)
+    if rounds := record.self_training:
+        reached = ", ".join(f"{value:.3f}" for value in rounds.val_score)
+        lines += [
+            "",
+            f"The teacher learnt from its own pseudo-labels; val mAP50-95 before and after each round: {reached}; "
+            f"taken: {f'round {rounds.taken}' if rounds.taken else 'the first'}.",
+        ]
+    lines += figure_lines(drawn, "validation", "Progress")
+    lines += _term_lines(record)
+    return lines + figure_lines(drawn, "loss_terms", "Losses of the student (and of the baseline) over the epochs")
+
+
+def _training_columns(record: BoxRecord) -> list[Column]:
+    seconds = {stage.name: stage.seconds for stage in record.stages}
+    return [
+        sections.EPOCHS,
+        sections.OPTIMIZER_STEPS,
+        sections.BATCH,
+        sections.OPTIMIZER,
+        sections.BEST_EPOCH,
+        sections.val_score("its val mAP50-95"),
+        ("time", lambda role, _: format_duration(seconds.get(role))),
+    ]
+
+
+def _term_lines(record: BoxRecord) -> Lines:
+    """The distillation terms, and what their values mean."""
+    terms = record.distill.terms if record.distill else {}
+    if not terms:
+        return ["", "No distillation term is recorded."]
+    rows = [
+        [name, format_number(term.weight), *(format_number(v, 4) for v in (term.first, term.last)), share]
+        for name, term in terms.items()
+        for share in [format_share(term.grad_share)]
+    ]
+    moved = any(map(_moves, terms.values())) or bool(record.guard and record.guard.events)
+    return [
+        "",
+        "What the student learns from the teacher besides the boxes (distillation terms):",
+        "",
+        *markdown_table(["term", "weight", "first epoch", "last epoch", "share of the gradient"], rows),
+        "",
+        "The values include weight and schedule, which moved (the weights shown are the last ones), so a falling "
+        "value alone says nothing."
+        if moved
+        else "A term that falls means that the student has come closer to the teacher in that respect.",
+    ]
+
+
+def _moves(term: Term) -> bool:
+    """Whether the weight of a term changes during the training."""
+    return len(set(term.weight_by_epoch)) > 1 or term.schedule != "constant"
+
+
+def _differences(export: BoxExport) -> list[Lines]:
+    """Rows of the export check."""
+    tolerance = export.tolerance
+    maps = (export.map50_95_torch, export.map50_95_onnx)
+    moved = None if maps[0] is None or maps[1] is None else abs(maps[0] - maps[1])
+    allowed = (tolerance.box_px, tolerance.score, tolerance.map50_95) if tolerance else (None, None, None)
+    found = (export.max_box_diff_px, export.max_score_diff, moved)
+    names = ("box edge [px]", "class score", "mAP50-95")
+    return [[name, format_difference(f), format_number(a)] for name, f, a in zip(names, found, allowed, strict=True)]
+
+
+def _usage_section(run: DetectionFiles) -> Lines:
+    export, student = run.record.export, run.record.test.get("student")
+    imgsz = export.input[-1] if export and export.input else run.imgsz
+    confidence = max(0.01, (student.confidence if student else None) or 0.25)
+    return [
+        "## How to use the files",
+        "",
+        "The files are plain Ultralytics and ONNX; they do not need this program. In this folder, with `pip install "
+        "ultralytics onnxruntime`:",
+        "",
+        "```",
+        f"yolo predict model=weights/student.pt source=FOLDER_OF_IMAGES imgsz={imgsz} conf={confidence:.2f}",
+        f"yolo predict model=weights/student.onnx source=FOLDER_OF_IMAGES imgsz={imgsz} conf={confidence:.2f}",
+        f"yolo val model=weights/student.pt data=splits/data.yaml split=test imgsz={imgsz}",
+        f"yolo export model=weights/student.pt format=openvino imgsz={imgsz}   # or engine, coreml, ncnn, ...",
+        "```",
+        "",
+        "`conf` is the score from which a box is reported: lower finds more defects and raises more false alarms. The "
+        "value above balances both on the test images. Ultralytics and what is trained with it are under AGPL-3.0.",
+    ]
+
+
+def _data_notes(record: BoxRecord) -> Lines:
+    """What else is to be known of the data."""
+    data, notes = record.data, []
+    if data and data.duplicates:
+        notes.append(f"{data.duplicates} images repeat another one; repeats were kept on one side of the split.")
+    if data and data.skipped:
+        notes.append(f"{len(data.skipped)} unreadable files were left out; results.json lists them.")
+    return notes

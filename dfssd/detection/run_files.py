@@ -1,0 +1,55 @@
+"""What the report of a detection run is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dfssd.files import read_yaml
+from dfssd.reporting.run_files import Curves, RunFiles, read_csv, read_json, weight_sizes
+from dfssd.reporting.words import ROLES
+from dfssd.runs.record import FILE, BoxRecord
+from dfssd.runs.sections import Role
+
+
+@dataclass(frozen=True)
+class DetectionFiles(RunFiles):
+    """Files of the folder of a detection run, read once.
+
+    Attributes:
+        record: Its ``results.json``.
+        curves: Role -> its ``train/<role>/results.csv``; empty for one that was not trained here.
+        predictions: Its ``pseudo/predictions.json``; empty without one.
+        imgsz: Size of the training images [px].
+    """
+
+    record: BoxRecord
+    curves: Mapping[Role, Curves] = field(default_factory=dict)
+    predictions: Mapping[str, Any] = field(default_factory=dict)
+    imgsz: int = 640
+
+    @classmethod
+    def read(cls, folder: Path) -> DetectionFiles:
+        """Read a run folder.
+
+        Raises:
+            UserError: ``results.json`` is missing or broken.
+        """
+        run = folder / "run.yaml"
+        train = (read_yaml(run).get("train") or {}) if run.is_file() else {}
+        return cls(
+            folder,
+            weight_sizes(folder),
+            BoxRecord.read(folder / FILE),
+            curves={role: read_csv(folder / "train" / role / "results.csv") for role in ROLES},
+            predictions=read_json(folder / "pseudo" / "predictions.json"),
+            imgsz=train.get("imgsz", cls.imgsz),
+        )
+
+    @property
+    def lowest_score(self) -> float | None:
+        """Score below which a box of the teacher is background (``pseudo.tau_low``); None if it is not known."""
+        low: float | None = (self.predictions.get("rule") or {}).get("tau_low")
+        return low

@@ -1,0 +1,100 @@
+"""The result of a run in one sentence, one line and one terminal table."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from dfssd.evaluation.significance import CHANCE, noise_of
+from dfssd.reporting import words
+from dfssd.reporting.tables import format_number
+from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, compare_budgets, export_failures
+from dfssd.runs.record import BoxRecord
+from dfssd.runs.sections import Incremental, Role
+
+METRICS = ("map50_95", "map50", "precision", "recall")
+_BUDGET = BudgetWords(
+    unknown="with a training length that was not recorded",
+    other_batches="but with batches of {student} and {baseline} images, so not a fair comparison",
+    other_steps="but after different numbers of optimizer steps ({student:,} against {baseline:,}), so not a fair "
+    "comparison",
+)
+
+
+def noise(record: BoxRecord) -> float:
+    """Difference in mAP50-95 that can be chance, with the defects of the test part."""
+    student = record.test.get("student")
+    return noise_of(student.instances if student else None)
+
+
+def closing_table(record: BoxRecord, console: Console | None = None) -> None:
+    """Print the test metrics of all networks and :func:`closing_line`."""
+    table = Table("", "mAP50-95", "mAP50", "precision", "recall", title="test images", title_justify="left")
+    for role in ROLES:
+        if scores := record.test.get(role):
+            table.add_row(role, *(format_number(getattr(scores, key)) for key in METRICS))
+    warnings = [f"export FAILED: {failure}" for failure in export_failures(record)]
+    words.print_closing(table, warnings, closing_line(record), console)
+
+
+def closing_line(record: BoxRecord) -> str:
+    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mAP50-95, with what there is."""
+    if record.incremental:
+        return _new_classes(record.incremental)
+    scores = {role: _score(record, role) for role in ROLES}
+    return words.closing_line(scores, baseline_selected=baseline_is_selected(record))
+
+
+def _new_classes(step: Incremental) -> str:
+    """What a run that taught new classes has won and lost, in AP50."""
+    count = len(step.classes_new)
+    new = "not measured, no test image shows them" if step.map_new is None else f"AP50 {step.map_new:.3f}"
+    line = f"The model knows {count} more class{'' if count == 1 else 'es'}: {new}"
+    if step.map_old_before is None or step.map_old is None:
+        return f"{line}. What it has forgotten of the old ones cannot be told: no test image shows them."
+    old = f"on the {len(step.classes_old)} old ones AP50 {step.map_old:.3f}, before {step.map_old_before:.3f}"
+    return f"{line}; {old}."
+
+
+def headline(record: BoxRecord) -> str:
+    """One sentence: did the unlabeled images and the teacher help, by how much, against what."""
+    if record.incremental:
+        return _new_classes(record.incremental)
+    student, baseline, teacher = (_score(record, role) for role in ("student", "baseline", "teacher"))
+    if student is None and baseline is not None:
+        return f"No student was trained; the network trained on the labels alone reaches mAP50-95 {baseline:.3f}."
+    if student is None:
+        return "The student has no result on test images, so this run says nothing about whether the method helped."
+    if record.guard and baseline_is_selected(record):
+        return (
+            "The teacher and the unlabelled images did not help, so the network handed over as the student is the "
+            f"baseline, trained on the labels alone: mAP50-95 {student:.3f}. Why: {record.guard.why}."
+        )
+    if baseline is None:
+        beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
+        return (
+            f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether the unlabelled images and "
+            "the teacher helped cannot be told, because no baseline was trained (baseline=off)."
+        )
+    verdict = _judge(student, baseline, noise(record))
+    budget = compare_budgets(record.training.get("student"), record.training.get("baseline"), _BUDGET)
+    return f"{verdict}: mAP50-95 {student:.3f} against {baseline:.3f} ({student - baseline:+.3f}), {budget}."
+
+
+def _judge(student: float, baseline: float, margin: float) -> str:
+    """What the difference of two scores means, if one of up to ``margin`` can be chance."""
+    gain = student - baseline
+    if max(student, baseline) < CHANCE:
+        return "Neither the student nor the baseline finds defects yet; train longer or with more labels"
+    if gain > margin:
+        return "The student finds defects better than the same network trained on the labelled images alone"
+    if gain > 0:
+        return "The student is about as good as the same network trained on the labelled images alone"
+    if gain >= -margin:
+        return "The method did not help: the student is about as good as the same network trained on labels alone"
+    return "The method did harm: the student is worse than the same network trained on the labelled images alone"
+
+
+def _score(record: BoxRecord, role: Role) -> float | None:
+    scores = record.test.get(role)
+    return scores.map50_95 if scores else None

@@ -1,0 +1,187 @@
+"""Sections that the reports of all tasks share: their skeleton is here, the words of a task are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dfssd.reporting.tables import (
+    UNKNOWN,
+    format_count,
+    format_duration,
+    format_gain,
+    format_number,
+    markdown_table,
+)
+from dfssd.reporting.words import ROLES, export_failures
+from dfssd.runs.record import RunRecord
+from dfssd.runs.sections import Data, Export, ModelSelection, Role, Training
+from dfssd.runs.sections import to_json as section_to_json
+
+Lines = list[str]
+Drawn = Mapping[str, int]
+"""Name of each figure that was drawn, ``plots/<name>.png`` -> number of images it shows; 1 for a chart."""
+
+Column = tuple[str, Callable[[Role, Any], str]]
+"""Head of a column, and the cell of a network."""
+
+_FACTS = ("dfssd", "ultralytics", "torch", "python", "machine", "device", "seed", "recipe", "git", "resumed")
+
+
+def join_sections(sections: Sequence[Lines]) -> str:
+    """The text of a report."""
+    return "\n\n".join("\n".join(lines).strip("\n") for lines in sections) + "\n"
+
+
+def top_section(name: str, headline: str, cautions: Lines) -> Lines:
+    """Title, headline, and what to keep in mind before believing it."""
+    return [f"# {name}: what the run found", "", f"**{headline}**", "", *cautions]
+
+
+def figure_lines(drawn: Drawn, name: str, caption: str) -> Lines:
+    """Lines that show ``plots/<name>.png``, if it was drawn."""
+    return ["", f"![{caption}](plots/{name}.png)"] if drawn.get(name) else []
+
+
+def seed_caution(record: RunRecord, differences: str) -> str:
+    """That one run is one sample; ``differences`` says which ones can be chance."""
+    return (
+        f"- This is one run with one random seed ({record.run.seed}). {differences}; repeat the run with seed=1 and "
+        "seed=2 before you rely on a small one."
+    )
+
+
+def export_cautions(record: RunRecord) -> Lines:
+    """A line for each reason not to deploy the exported file."""
+    return [f"- **The export check failed: {failure}.**" for failure in export_failures(record)]
+
+
+def network_rows(names: Mapping[Role, Sequence[str]], cells: Mapping[Role, Sequence[str]], width: int) -> list[Lines]:
+    """Rows of the test table.
+
+    Args:
+        names: Role -> first cells of its row, in the order of the table.
+        cells: Role -> the other cells; absent for a network without result.
+        width: Number of the other cells.
+    """
+    rows = []
+    for role, first in names.items():
+        missing = "not trained" if role == "baseline" else "no result"
+        rows.append([*first, *cells.get(role, [missing, *[UNKNOWN] * (width - 1)])])
+    return rows
+
+
+def file_size(weights_mb: Mapping[Role, float], role: Role) -> str:
+    """Size of the checkpoint of a network."""
+    return f"{weights_mb[role]:.1f} MB" if role in weights_mb else UNKNOWN
+
+
+def class_rows(
+    scores: Mapping[Role, Mapping[str, float | None]], counts: Mapping[str, str], order: Sequence[str]
+) -> list[Lines]:
+    """Rows of the table of classes: name, count in the test part, score of each network, student - baseline.
+
+    Args:
+        scores: Role -> class name -> score, the roles in the order of the columns.
+        counts: Class name -> how many true objects or pixels the test part has.
+        order: Class names in the order of the rows.
+    """
+    rows = []
+    for name in order:
+        found = {role: own.get(name) for role, own in scores.items()}
+        gain = format_gain(found.get("student"), found.get("baseline"))
+        rows.append([name, counts.get(name, UNKNOWN), *map(format_number, found.values()), gain])
+    return rows
+
+
+EPOCHS: Column = ("epochs", lambda _, done: f"{done.epochs_done} of {done.epochs}")
+OPTIMIZER_STEPS: Column = ("optimizer steps", lambda _, done: format_count(done.optimizer_steps))
+BATCH: Column = ("batch", lambda _, done: str(done.batch))
+OPTIMIZER: Column = ("optimizer", lambda _, done: f"{done.optimizer}, lr0 {done.lr0}")
+BEST_EPOCH: Column = ("best epoch", lambda _, done: format_number(done.best_epoch))
+
+
+def val_score(head: str) -> Column:
+    """The column of the best validation score."""
+    return head, lambda _, done: format_number(done.val_score)
+
+
+def training_table(
+    labels: Mapping[Role, str], training: Mapping[Role, Training], columns: Sequence[Column]
+) -> list[str]:
+    """How long and how each network was trained; of :data:`ROLES` those that were not trained are named, too.
+
+    Args:
+        labels: Role -> name of the network, in the order of the table.
+        training: Role -> its training.
+        columns: The columns after the first.
+    """
+    rows = []
+    for role, label in labels.items():
+        if done := training.get(role):
+            rows.append([label, *(cell(role, done) for _, cell in columns)])
+        elif role in ROLES:
+            missing = "used as given" if role == "teacher" else "not trained"
+            rows.append([label, missing, *[UNKNOWN] * (len(columns) - 1)])
+    return markdown_table(["network", *(head for head, _ in columns)], rows)
+
+
+def selected_network(guard: ModelSelection | None) -> Lines:
+    """Which network is shipped as the student, and why."""
+    return ["", f"Handed over as `weights/student.pt`: the **{guard.chosen}** ({guard.why})."] if guard else []
+
+
+def export_section(export: Export | None, differences: Sequence[Sequence[str]]) -> Lines:
+    """What the ONNX file is, and how closely it computes the same as the checkpoint.
+
+    Args:
+        export: What was exported.
+        differences: What was compared, the largest difference found, and the one that is allowed.
+    """
+    lines = ["## The ONNX file", ""]
+    if not export:
+        return [*lines, "The student has not been exported."]
+    if export.passed:
+        lines.append(
+            f"`{export.file}` ({export.size_mb} MB) computes what `weights/student.pt` computes: compared on "
+            f"{export.images} test images, all differences are within tolerance."
+        )
+    else:
+        lines.append("**The check failed; do not deploy the file before this is understood:**")
+        lines += ["", *(f"- {failure}" for failure in export.failures or ["no reason was recorded"])]
+    lines += ["", *markdown_table(["largest difference", "found", "allowed"], differences)]
+    for other in export.other:
+        outcome = f"could not be written: {other.error}" if other.error else f"`{other.file}` (not compared)"
+        lines += ["", f"- {other.format}: {outcome}"]
+    return lines
+
+
+def data_section(data: Data | None, *, truth: str, classes: str, notes: Lines) -> Lines:
+    """What was trained and tested on.
+
+    Args:
+        data: The record of it.
+        truth: What a person has drawn: ``labels`` or ``masks``.
+        classes: How the classes are counted: ``classes``.
+        notes: What else is to be known of the data.
+    """
+    lines = ["## Data", ""]
+    if not data:
+        return [*lines, "No data is recorded."]
+    rows = [
+        [f"training, with {truth}", str(data.train_labeled)],
+        [f"training, {truth} unknown or not used", str(data.train_unlabeled)],
+        ["validation (chooses the best epoch)", str(data.val)],
+        ["test (the numbers above)", str(data.test)],
+    ]
+    lines += markdown_table(["part", "images"], rows)
+    return [*lines, "", f"{len(data.classes)} {classes}: {', '.join(data.classes)}.", *notes]
+
+
+def record_section(record: RunRecord) -> Lines:
+    """The stages, the command and the versions of a run."""
+    rows = [[stage.name, stage.status, format_duration(stage.seconds)] for stage in record.stages]
+    recorded = section_to_json(record.run)
+    facts = [f"{key} {recorded[key]}" for key in _FACTS if recorded.get(key) is not None]
+    command = ["```", record.run.command, "```", ""]
+    return ["## Record", "", *markdown_table(["stage", "status", "time"], rows), "", *command, ", ".join(facts)]

@@ -1,0 +1,78 @@
+"""What the verdicts of all tasks say alike: which network was selected, how fair a comparison is, the last line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from dfssd.runs.record import RunRecord
+from dfssd.runs.sections import Role, Training
+
+ROLES: tuple[Role, ...] = ("teacher", "baseline", "student")
+
+
+def baseline_is_selected(record: RunRecord) -> bool:
+    """Whether the baseline was selected to be shipped as the student."""
+    return record.guard is not None and record.guard.chosen == "baseline"
+
+
+@dataclass(frozen=True)
+class BudgetWords:
+    """How a task speaks of training budgets; ``{student}`` and ``{baseline}`` stand for the numbers of the two."""
+
+    unknown: str
+    other_batches: str
+    other_steps: str
+    equal: str = "after the same number of optimizer steps ({student:,})"
+
+
+def compare_budgets(student: Training | None, baseline: Training | None, words: BudgetWords) -> str:
+    """Whether student and baseline were trained equally long, in words."""
+    if student is None or baseline is None or None in (student.optimizer_steps, baseline.optimizer_steps):
+        return words.unknown
+    if student.batch != baseline.batch:
+        return words.other_batches.format(student=student.batch, baseline=baseline.batch)
+    steps = {"student": student.optimizer_steps, "baseline": baseline.optimizer_steps}
+    return (words.equal if steps["student"] == steps["baseline"] else words.other_steps).format(**steps)
+
+
+def closing_line(scores: Mapping[Role, float | None], *, baseline_selected: bool) -> str:
+    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx``, with what there is.
+
+    Args:
+        scores: Test score of each of :data:`ROLES`; None or absent without one.
+        baseline_selected: Whether the student is the baseline.
+    """
+    student, baseline, teacher = (scores.get(role) for role in ("student", "baseline", "teacher"))
+    if student is None:
+        return "student: no test result" if baseline is None else f"baseline {baseline:.3f} (no student)"
+    beside = "" if teacher is None else f", teacher {teacher:.3f}"
+    if baseline_selected:
+        return f"student = baseline {student:.3f}{beside}"
+    against = " (no baseline)" if baseline is None else f" vs baseline {baseline:.3f} ({student - baseline:+.3f})"
+    return f"student {student:.3f}{against}{beside}"
+
+
+def print_closing(table: Table, warnings: Iterable[str], line: str, console: Console | None) -> None:
+    """Print what a run ends with: its scores, what is wrong with them, and the result in one line.
+
+    Args:
+        table: Scores of the networks; nothing is printed of one without rows.
+        warnings: A line each, in red.
+        line: The result.
+        console: Where to print; None is the terminal.
+    """
+    console = console or Console()
+    if table.row_count:
+        console.print(table)
+    for warning in warnings:
+        console.print(warning, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
+
+
+def export_failures(record: RunRecord) -> tuple[str, ...]:
+    """Why the export check did not pass; empty if it did, or if nothing was exported."""
+    return record.export.failures if record.export else ()
