@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dfssd.errors import UserError
 
 if TYPE_CHECKING:
-    from dfssd.runs.record import RunRecord
+    from dfssd.results.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def read_run(path: str | Path) -> RunRecord:
         path: The run folder, or the ``results.json`` in it.
 
     Returns:
-        A :class:`~dfssd.runs.record.BoxRecord` or a :class:`~dfssd.runs.record.MaskRecord`, by the task of the run.
+        A `BoxRecord` or a `MaskRecord` (:mod:`dfssd.results.record`), by the task of the run.
 
     Raises:
         UserError: There is no record, it cannot be read, or it is that of a later version.
     """
-    from dfssd.runs import record  # late, since importing dfssd imports nothing large
+    from dfssd.results import record  # late, since importing dfssd imports nothing large
 
     return record.read_run(path)
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel  # noqa: E402
 
 from dfssd.files import write_text  # noqa: E402
 from dfssd.reporting.tables import markdown_table  # noqa: E402
-from dfssd.runs import record, sections  # noqa: E402
+from dfssd.results import record, sections  # noqa: E402
 
 PAGE = ROOT / "docs" / "results.md"
 TABLE = re.compile(r"(<!-- fields of (\w+)(?: beyond (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -16,8 +16,8 @@ import torch
 from ultralytics.utils.patches import torch_load
 
 from dfssd.cli import main
+from dfssd.detection.trainer import StudentTrainer
 from dfssd.reporting.run_files import read_csv
-from dfssd.trainers.student import StudentTrainer
 from tests.conftest import write_squares
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -236,7 +236,7 @@ def test_baseline_of_another_budget_is_refused(plates, base, tmp_path, capsys) -
 RESUMED = """
 import os, sys
 from dfssd.cli import main
-from dfssd.trainers.student import StudentTrainer
+from dfssd.detection.trainer import StudentTrainer
 started = StudentTrainer._end_batch
 def die(trainer):
     started(trainer)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from dfssd.evaluation.bootstrap import Detections, paired_bootstrap
 from dfssd.reporting.run_files import read_csv
-from dfssd.runs.record import FILE, BoxRecord
-from dfssd.runs.sections import Training
+from dfssd.results.record import FILE, BoxRecord
+from dfssd.results.sections import Training
 
 COLUMNS = (
     "recipe", "labeled", "seed", "map50", "map50_95", "steps", "seconds", "device", "command",

@@ -29,7 +29,7 @@ from dfssd.files import read_yaml, write_json
 from dfssd.process import COMMAND, environment, prepare_process
 from dfssd.reporting.run_files import read_json
 from dfssd.reporting.tables import format_duration
-from dfssd.runs.record import is_finished, read_run
+from dfssd.results.record import is_finished, read_run
 
 OWN = {"out": None, "only": None, "table": None, "project": "runs"}
 """Arguments of the command itself; all others are passed on to every run."""

@@ -93,7 +93,7 @@ def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: A
 
 
 def build_pair(config: Config, teacher: Any, student: Any) -> Any:
-    """The pair as :class:`dfssd.trainers.student.StudentTrainer` builds it, in the middle of its schedules."""
+    """The pair as :class:`dfssd.detection.trainer.StudentTrainer` builds it, in the middle of its schedules."""
     from dfssd.distillation.pair import DistillationPair, for_inference
     from dfssd.pseudo_labels.online import OnlineLabeler
     from dfssd.pseudo_labels.thresholds import ClassThresholds

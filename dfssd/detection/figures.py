@@ -20,8 +20,8 @@ from dfssd.reporting.figures import COLORS, MOST_CLASSES, bare_axes, list_classe
 from dfssd.reporting.run_files import Curves
 from dfssd.reporting.sections import Drawn
 from dfssd.reporting.words import ROLES
-from dfssd.runs.record import BoxRecord
-from dfssd.runs.sections import BoxScores, Health, PseudoLabels, Quality, Role
+from dfssd.results.record import BoxRecord
+from dfssd.results.sections import BoxScores, Health, PseudoLabels, Quality, Role
 
 ACCEPTED, IGNORED = "#1a9850", "#e08214"
 GALLERY_IMAGES = 12

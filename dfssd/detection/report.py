@@ -24,8 +24,8 @@ from dfssd.reporting.tables import (
     markdown_table,
 )
 from dfssd.reporting.words import ROLES
-from dfssd.runs.record import BoxRecord
-from dfssd.runs.sections import BoxExport, BoxScores, LabelSettings, PseudoLabels, Quality, Role, Term
+from dfssd.results.record import BoxRecord
+from dfssd.results.sections import BoxExport, BoxScores, LabelSettings, PseudoLabels, Quality, Role, Term
 
 _HEALTH = {
     "accepted": "accepted boxes per image",

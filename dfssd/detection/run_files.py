@@ -10,8 +10,8 @@ from typing import Any
 from dfssd.files import read_yaml
 from dfssd.reporting.run_files import Curves, RunFiles, read_csv, read_json, weight_sizes
 from dfssd.reporting.words import ROLES
-from dfssd.runs.record import FILE, BoxRecord
-from dfssd.runs.sections import Role
+from dfssd.results.record import FILE, BoxRecord
+from dfssd.results.sections import Role
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dfssd.evaluation.significance import CHANCE, noise_of
 from dfssd.reporting import words
 from dfssd.reporting.tables import format_number
 from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, compare_budgets, export_failures
-from dfssd.runs.record import BoxRecord
-from dfssd.runs.sections import Incremental, Role
+from dfssd.results.record import BoxRecord
+from dfssd.results.sections import Incremental, Role
 
 METRICS = ("map50_95", "map50", "precision", "recall")
 _BUDGET = BudgetWords(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from dfssd.runs.sections import BoxScores, Incremental
+from dfssd.results.sections import BoxScores, Incremental
 
 PRECISIONS = {"map": "ap50", "map50_95": "ap50_95"}
 """Prefix of the values of a step -> what it is the mean of, by class."""

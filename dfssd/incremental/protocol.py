@@ -19,19 +19,20 @@ from typing import Any
 from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten, section_of
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.records import DetectionSet
-from dfssd.datasets.selection import choose_split, read_data
 from dfssd.datasets.split_files import read_split, write_split
 from dfssd.datasets.splits import Split
+from dfssd.detection.checks import check_can_grow, check_layers
+from dfssd.detection.data import choose_split, read_data
 from dfssd.distillation.compatibility import check_bins, describe, normalised, resolve_weights
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.evaluation.forgetting import mean_over
 from dfssd.files import read_yaml, write_json, write_text, write_yaml
 from dfssd.incremental.steps import Step, parse_steps, write_step
-from dfssd.preflight import check_can_grow, check_layers, check_settings
 from dfssd.reporting.tables import csv_text, format_number, markdown_table
+from dfssd.results.record import FILE, BoxRecord, is_finished
 from dfssd.runs.budget import teacher_schedule
-from dfssd.runs.record import FILE, BoxRecord, is_finished
+from dfssd.runs.checks import check_machine
 
 BASE = "base"
 RESULT = "incremental.json"
@@ -182,7 +183,7 @@ def _modes(config: Config, check: Check) -> list[Mode]:
             )
         if mode.name in modes:
             raise UserError(f"modes: {recipe} and {modes[mode.name].recipe} have one name; rename one of the files")
-        check_settings(mode.config)
+        check_machine(mode.config)
         check_layers(mode.config, facts.head)
         check_bins(facts, [name for name in mode.config.terms if TERMS[name].needs_bins], role)
         modes[mode.name] = mode

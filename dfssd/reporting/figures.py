@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dfssd.files import whole_file
-from dfssd.runs.sections import Role
+from dfssd.results.sections import Role
 
 COLORS = {"teacher": "#7a7a7a", "baseline": "#e08214", "student": "#2166ac"}
 MOST_CLASSES = 40

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfssd.runs.sections import Role
+from dfssd.results.sections import Role
 
 Curves = Mapping[str, Sequence[float]]
 """Columns of a results.csv: name -> one value per epoch; NaN where a value is missing."""

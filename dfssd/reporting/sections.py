@@ -14,9 +14,9 @@ from dfssd.reporting.tables import (
     markdown_table,
 )
 from dfssd.reporting.words import ROLES, export_failures
-from dfssd.runs.record import RunRecord
-from dfssd.runs.sections import Data, Export, ModelSelection, Role, Training
-from dfssd.runs.sections import to_json as section_to_json
+from dfssd.results.record import RunRecord
+from dfssd.results.sections import Data, Export, ModelSelection, Role, Training
+from dfssd.results.sections import to_json as section_to_json
 
 Lines = list[str]
 Drawn = Mapping[str, int]

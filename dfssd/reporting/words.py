@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from dfssd.runs.record import RunRecord
-from dfssd.runs.sections import Role, Training
+from dfssd.results.record import RunRecord
+from dfssd.results.sections import Role, Training
 
 ROLES: tuple[Role, ...] = ("teacher", "baseline", "student")
 

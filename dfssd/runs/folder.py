@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,10 +15,8 @@ from dfssd import __version__, resources
 from dfssd.config import RESUMABLE, Config, differences, flat_settings
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_yaml
-from dfssd.runs.record import FILE, RECORDS, RunRecord
-from dfssd.runs.sections import RunFacts, Session, Stage, Status
-
-STAGES = ("prepare", "teacher", "self-train", "pseudo-label", "baseline", "student", "test", "export", "report")
+from dfssd.results.record import FILE, RECORDS, RunRecord
+from dfssd.results.sections import RunFacts, Session, Stage, Status
 
 
 class RunFolder:
@@ -128,14 +126,18 @@ class RunFolder:
         """The record of a finished stage, or None."""
         return next((s for s in self.record.stages if s.name == name and s.status != "failed"), None)
 
-    def do(self, name: str, work: Callable[[], Status]) -> None:
-        """Run a stage unless it is finished; ``work`` fills :attr:`record` and returns the status."""
+    def do(self, name: str, work: Callable[[], Status], *, earlier: Collection[str]) -> None:
+        """Run a stage unless it is finished.
+
+        Args:
+            name: Its name.
+            work: Fills :attr:`record` and returns the status.
+            earlier: Names of the stages before it. What it writes is the input of the later ones: these are done anew.
+        """
         if done := self.stage(name):
             print(f"[dfssd] {name}: {done.status} before, kept")
             return
         print(f"[dfssd] {name}")
-        # what a stage wrote is the input of the later ones: they are done anew
-        earlier = STAGES[: STAGES.index(name)]
         self.record.stages = tuple(s for s in self.record.stages if s.name in earlier)
         start = time.monotonic()
         status = work()

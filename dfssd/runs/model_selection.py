@@ -10,8 +10,8 @@ from dfssd.config import Config, differences
 from dfssd.config.schema import argument, keys_where
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, read_yaml
-from dfssd.runs.record import FILE, RECORDS, BoxRecord, RunRecord
-from dfssd.runs.sections import ModelSelection, PseudoLabels, Training
+from dfssd.results.record import FILE, RECORDS, BoxRecord, RunRecord
+from dfssd.results.sections import ModelSelection, PseudoLabels, Training
 
 
 def nothing_to_teach(found: PseudoLabels | None) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dfssd.files import copy_whole
-from dfssd.runs.sections import SelfTraining
+from dfssd.results.sections import SelfTraining
 
 
 def self_train(

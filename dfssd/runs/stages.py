@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,11 +22,11 @@ from dfssd.config import Config
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.settings import EvalSettings
 from dfssd.hardware import check_device, resolve_amp
+from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
+from dfssd.results.sections import Data, Distill, Status, Training
 from dfssd.runs.budget import teacher_schedule
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
-from dfssd.runs.record import BoxRecord, RunRecord, upgraded_scores
-from dfssd.runs.sections import Data, Distill, Status, Training
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint
 
@@ -37,12 +38,12 @@ class StagedRun(ABC):
     """One run: the folder, its configuration, and a method per stage, called like the stage.
 
     Attributes:
-        TASK: Ultralytics' name of the task.
+        STAGES: Names of the stages, in order; ``self-train`` is done by the method ``self_train``.
         TRAINING: What is recorded of a training.
         record: Content of ``results.json``; each stage fills its section.
     """
 
-    TASK: ClassVar[str]
+    STAGES: ClassVar[tuple[str, ...]]
     TRAINING: ClassVar[type[Training]] = Training
     record: RunRecord
 
@@ -56,13 +57,22 @@ class StagedRun(ABC):
         self.weights = folder.path / "weights"
         self.imgsz, self.batch, self.epochs = config.imgsz, config.batch, config.epochs
 
-    @abstractmethod
     def run(self) -> bool:
         """All stages of the task in order; a finished one is kept.
 
         Returns:
             Whether every check passed; False when the exported model is outside its tolerance.
         """
+        for number, name in enumerate(self.STAGES):
+            work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
+            self.folder.do(name, work, earlier=self.STAGES[:number])
+        print(f"[dfssd] report: {self.folder.path / 'report.md'}")
+        self.show()
+        return self.passed()
+
+    @abstractmethod
+    def show(self) -> None:
+        """Show the result in a few lines of the terminal."""
 
     def passed(self) -> bool:
         """Whether what was exported is within its tolerance, or nothing was."""
@@ -154,7 +164,7 @@ class StagedRun(ABC):
         done = checkpoint_epoch(last)
         arguments = {
             **self.config.train,
-            "task": self.TASK,
+            "task": self.record.TASK,
             "mode": "train",
             "data": str(self.data_yaml),
             "device": self.device,

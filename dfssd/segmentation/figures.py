@@ -19,8 +19,8 @@ from dfssd.reporting import figures
 from dfssd.reporting.figures import COLORS, save_figure, shortened
 from dfssd.reporting.sections import Drawn
 from dfssd.reporting.words import baseline_is_selected
-from dfssd.runs.record import MaskRecord
-from dfssd.runs.sections import Loss, MaskScores, MaskTraining, Picture, Role
+from dfssd.results.record import MaskRecord
+from dfssd.results.sections import Loss, MaskScores, MaskTraining, Picture, Role
 from dfssd.segmentation.run_files import SegmentationFiles
 from dfssd.segmentation.verdict import networks, student_training
 

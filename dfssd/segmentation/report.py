@@ -23,8 +23,8 @@ from dfssd.reporting.tables import (
     markdown_table,
 )
 from dfssd.reporting.words import baseline_is_selected
-from dfssd.runs.record import MaskRecord
-from dfssd.runs.sections import Loss, MaskExport, MaskScores, MaskSelfTest, MaskTraining, Role
+from dfssd.results.record import MaskRecord
+from dfssd.results.sections import Loss, MaskExport, MaskScores, MaskSelfTest, MaskTraining, Role
 from dfssd.segmentation.figures import draw
 from dfssd.segmentation.run_files import SegmentationFiles
 from dfssd.segmentation.usage import usage_section

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfssd.runs.record import MaskRecord
+from dfssd.results.record import MaskRecord
 
 NAMES = {"teacher": "teacher", "baseline": "student", "student": "student", "student_trained": "student"}
 """The argument that names the network of a role."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfssd.reporting.run_files import RunFiles, weight_sizes
-from dfssd.runs.record import FILE, MaskRecord
+from dfssd.results.record import FILE, MaskRecord
 
 
 @dataclass(frozen=True)

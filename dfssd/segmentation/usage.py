@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfssd.reporting.sections import Lines
-from dfssd.runs.record import MaskRecord
+from dfssd.results.record import MaskRecord
 from dfssd.segmentation.verdict import student_training
 
 _GRID = 32

@@ -9,8 +9,8 @@ from dfssd.evaluation.significance import CHANCE
 from dfssd.reporting import words
 from dfssd.reporting.tables import UNKNOWN, format_count, format_number
 from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, compare_budgets, export_failures
-from dfssd.runs.record import MaskRecord
-from dfssd.runs.sections import MaskTraining, Role
+from dfssd.results.record import MaskRecord
+from dfssd.results.sections import MaskTraining, Role
 
 METRICS = ("miou_fg", "miou_all", "pixel_accuracy")
 _BUDGET = BudgetWords(

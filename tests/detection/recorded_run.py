@@ -13,8 +13,8 @@ from PIL import Image
 
 from dfssd.detection.run_files import DetectionFiles
 from dfssd.reporting.words import ROLES
-from dfssd.runs.record import FILE, BoxRecord
-from dfssd.runs.sections import (
+from dfssd.results.record import FILE, BoxRecord
+from dfssd.results.sections import (
     BoxData,
     BoxExport,
     BoxScores,

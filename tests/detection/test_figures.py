@@ -14,7 +14,7 @@ from PIL import Image
 from dfssd.detection import figures
 from dfssd.detection.run_files import DetectionFiles
 from dfssd.reporting.figures import COLORS, MOST_CLASSES
-from dfssd.runs.sections import ClassScores
+from dfssd.results.sections import ClassScores
 from tests.detection.recorded_run import measured, results, write_run
 from tests.reporting.records import changed
 from tests.reporting.scenarios import SCENARIOS

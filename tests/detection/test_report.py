@@ -11,8 +11,8 @@ from rich.console import Console
 from dfssd.detection.report import words, write_report
 from dfssd.detection.verdict import closing_line, closing_table, headline, noise
 from dfssd.errors import UserError
-from dfssd.runs.record import BoxRecord
-from dfssd.runs.sections import Quality
+from dfssd.results.record import BoxRecord
+from dfssd.results.sections import Quality
 from tests.detection.recorded_run import FIGURES, pseudo_labels, results, run_files
 from tests.reporting.records import changed, without
 

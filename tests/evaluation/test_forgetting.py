@@ -1,7 +1,7 @@
 import pytest
 
 from dfssd.evaluation.forgetting import forgetting, mean_over
-from dfssd.runs.sections import BoxScores, ClassScores, Curve
+from dfssd.results.sections import BoxScores, ClassScores, Curve
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from dfssd.runs.record import RunRecord
+from dfssd.results.record import RunRecord
 
 R = TypeVar("R", bound=RunRecord)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from dfssd.detection.run_files import DetectionFiles
 from dfssd.reporting.sections import Drawn
-from dfssd.runs.record import BoxRecord
-from dfssd.runs.sections import GuardEvent, Health, ModelSelection
+from dfssd.results.record import BoxRecord
+from dfssd.results.sections import GuardEvent, Health, ModelSelection
 from dfssd.segmentation.run_files import SegmentationFiles
 from tests.detection import recorded_run as boxes
 from tests.reporting.records import changed, without

@@ -12,13 +12,15 @@ import pytest
 from dfssd.cli import main
 from dfssd.errors import UserError
 from dfssd.files import write_yaml
+from dfssd.results.record import BoxRecord, MaskRecord, RunRecord
+from dfssd.results.sections import Status
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_baseline
-from dfssd.runs.record import BoxRecord, MaskRecord, RunRecord
-from dfssd.runs.sections import Status
 
 EXAMPLES = Path(__file__).parent / "without_schema"
+
+STAGES = ("prepare", "teacher", "export")
 
 
 def create(tmp_path: Path, **given: Any) -> RunFolder:
@@ -57,7 +59,7 @@ def test_stage_is_done_once_and_those_after_it_anew(tmp_path: Path) -> None:
             worked.append(name)
             return status
 
-        folder.do(name, note)
+        folder.do(name, note, earlier=STAGES[: STAGES.index(name)])
 
     for name in ("prepare", "teacher", "export"):
         work(name, "failed" if name == "export" else "done")
@@ -74,7 +76,7 @@ def test_stage_is_done_once_and_those_after_it_anew(tmp_path: Path) -> None:
 
 def test_session_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
     folder = create(tmp_path)
-    folder.do("prepare", lambda: "done")
+    folder.do("prepare", lambda: "done", earlier=())
     before = (folder.path / "results.json").read_bytes()
 
     def fail() -> Any:
@@ -82,7 +84,7 @@ def test_session_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
         raise RuntimeError("the disk burns")
 
     with pytest.raises(RuntimeError):
-        folder.do("teacher", fail)
+        folder.do("teacher", fail, earlier=("prepare",))
     assert (folder.path / "results.json").read_bytes() == before
 
 

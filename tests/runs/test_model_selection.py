@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dfssd.errors import UserError
+from dfssd.results.record import BoxRecord, MaskRecord
 from dfssd.runs.model_selection import better_of, nothing_to_teach, select_baseline, select_better
-from dfssd.runs.record import BoxRecord, MaskRecord
 
 EXAMPLES = Path(__file__).parent / "without_schema"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dfssd.runs.sections import SelfTraining
+from dfssd.results.sections import SelfTraining
 from dfssd.runs.self_training import self_train
 
 VALUES = {"first": 0.30, "round 1": 0.25, "round 2": 0.35, "round 3": 0.34}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dfssd.runs.sections import MaskTraining, Training
+from dfssd.results.sections import MaskTraining, Training
 from dfssd.runs.stages import read_summary
 
 EXAMPLES = Path(__file__).parent / "without_schema"

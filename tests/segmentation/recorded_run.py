@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dfssd.runs.record import FILE, MaskRecord
-from dfssd.runs.sections import (
+from dfssd.results.record import FILE, MaskRecord
+from dfssd.results.sections import (
     ClassIou,
     Latency,
     Leaks,

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dfssd.reporting.figures import COLORS, MOST_CLASSES
-from dfssd.runs.record import FILE, MaskRecord
-from dfssd.runs.sections import ClassIou, Loss, Picture
+from dfssd.results.record import FILE, MaskRecord
+from dfssd.results.sections import ClassIou, Loss, Picture
 from dfssd.segmentation import figures
 from dfssd.segmentation.run_files import SegmentationFiles
 from tests.reporting.scenarios import SCENARIOS

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from dfssd.errors import UserError
-from dfssd.runs.record import MaskRecord
+from dfssd.results.record import MaskRecord
 from dfssd.segmentation.report import words, write_report
 from dfssd.segmentation.verdict import closing_line, closing_table, headline
 from tests.reporting.records import changed, without

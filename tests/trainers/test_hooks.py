@@ -15,10 +15,10 @@ from ultralytics.data.augment import Mosaic
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 
+from dfssd.detection.trainer import StudentTrainer
 from dfssd.trainers.mixed_data import MixedSampler
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer
-from dfssd.trainers.student import StudentTrainer
 from tests.trainers.test_stages import overrides, student_settings
 
 

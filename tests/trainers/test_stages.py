@@ -14,11 +14,11 @@ import torch
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import EarlyStopping
 
+from dfssd.detection.trainer import StudentTrainer
 from dfssd.distillation.pair import DistillationPair
 from dfssd.errors import UserError
 from dfssd.trainers.settings import StageSettings, StudentSettings
 from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint, read_results_csv
-from dfssd.trainers.student import StudentTrainer
 from tests import configured
 from tests.conftest import NAMES
 
@@ -126,7 +126,7 @@ def test_student_stage_learns_from_both_lists_and_proves_its_signal(squares, pse
 
 KILLED = """
 import os, sys
-from dfssd.trainers.student import StudentTrainer
+from dfssd.detection.trainer import StudentTrainer
 import tests.trainers.test_stages as t
 from pathlib import Path
 squares, stage = Path(sys.argv[1]), Path(sys.argv[2])

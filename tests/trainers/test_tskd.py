@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from dfssd.detection.trainer import StudentTrainer
 from dfssd.errors import UserError
 from dfssd.runs.configure import configure
 from dfssd.trainers.stage import finish_checkpoint, read_results_csv
-from dfssd.trainers.student import StudentTrainer
 from tests.trainers.test_stages import overrides, student_settings
 
 

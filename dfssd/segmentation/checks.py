@@ -8,7 +8,7 @@ from pathlib import Path
 from dfssd.config import Config
 from dfssd.distillation.compatibility import resolve_weights
 from dfssd.errors import UserError
-from dfssd.preflight import check_settings
+from dfssd.runs.checks import check_machine
 from dfssd.runs.model_selection import check_baseline
 from dfssd.segmentation.model import build_model, load_semantic
 
@@ -25,7 +25,7 @@ def check_before_start(config: Config) -> None:
     """
     if config["data"] is None:
         raise UserError("data is missing: data=demo, a semantic data set YAML, a folder, a .zip, or NEU-Seg")
-    check_settings(config)
+    check_machine(config)
     for role in ("student", "teacher"):
         if config[role] is not None:
             check_model(config[role], role)

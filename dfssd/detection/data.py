@@ -7,12 +7,11 @@ from pathlib import Path
 
 from dfssd.config import Config
 from dfssd.datasets.formats import load_dataset
-from dfssd.datasets.importing import several
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split
-from dfssd.datasets.splits import Split, SplitOptions, make_split
-from dfssd.errors import UserError
+from dfssd.datasets.splits import Split, make_split
+from dfssd.runs.data import check_split_alone, class_names, split_options
 
 
 def read_data(config: Config) -> DetectionSet:
@@ -49,20 +48,3 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], l
         check_split_alone(config)
         return read_split(Path(config["split"]), dataset, learnt)
     return make_split(dataset, groups, split_options(config), learnt=learnt)
-
-
-def class_names(config: Config) -> list[str] | None:
-    """The class names of ``names=``, if any."""
-    return None if config["names"] is None else several(config["names"])
-
-
-def split_options(config: Config) -> SplitOptions:
-    """What a configuration asks to draw."""
-    train, val, test = config["split_ratio"]
-    return SplitOptions(config["labeled"], config["limit"], (train, val, test), config.seed)
-
-
-def check_split_alone(config: Config) -> None:
-    """Raise :class:`UserError` if another argument, too, says which images are used."""
-    if clash := {"labeled", "limit"} & set(config.given):
-        raise UserError(f"split={config['split']} says which images are used; leave out {', '.join(sorted(clash))}")

@@ -10,10 +10,10 @@ from dfssd.config import Config
 from dfssd.datasets.mask_splits import grouped_split, has_official_split, official_split, read_mask_split
 from dfssd.datasets.masks import load_masks
 from dfssd.datasets.records import MaskSet
-from dfssd.datasets.selection import check_split_alone, class_names, split_options
 from dfssd.datasets.splits import Split
 from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
-from dfssd.runs.sections import SplitKind
+from dfssd.results.sections import SplitKind
+from dfssd.runs.data import check_split_alone, class_names, split_options
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The record of a run, ``results.json``: typed, checked when it is read and when it is written (docs/results.md).
 
 A record is :class:`BoxRecord` or :class:`MaskRecord`, by the task of its run. Its sections are frozen
-(:mod:`dfssd.runs.sections`); the record itself is filled by the stages of a run, each assigning its own::
+(:mod:`dfssd.results.sections`); the record itself is filled by the stages of a run, each assigning its own::
 
     record.data = BoxData(name=dataset.name, ...)
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dfssd.errors import UserError
 from dfssd.files import write_json
-from dfssd.runs.sections import (
+from dfssd.results.sections import (
     BoxData,
     BoxExport,
     BoxScores,

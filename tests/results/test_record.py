@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from dfssd.errors import UserError
-from dfssd.runs.record import RECORDS, SCHEMA, BoxRecord, MaskRecord, RunRecord, is_finished, read_run, upgraded
-from dfssd.runs.sections import BoxData, Health, ModelSelection, RunFacts, Stage, Training
+from dfssd.results.record import RECORDS, SCHEMA, BoxRecord, MaskRecord, RunRecord, is_finished, read_run, upgraded
+from dfssd.results.sections import BoxData, Health, ModelSelection, RunFacts, Stage, Training
 
 EXAMPLES = Path(__file__).parent / "without_schema"
 """Records of two small runs of the version before ``schema``, as it wrote them (paths of the machine replaced)."""

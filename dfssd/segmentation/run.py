@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config import Config
-from dfssd.datasets.mask_selection import select
 from dfssd.datasets.mask_splits import write_mask_split
 from dfssd.datasets.samples import evenly_by_class
 from dfssd.datasets.twins import describe_leaks, name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, write_text
 from dfssd.reporting.tables import csv_text
+from dfssd.results.record import MaskRecord
+from dfssd.results.sections import Latency, Leaks, MaskData, MaskExport, MaskScores, MaskTraining, Picture, Status
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import select_better
-from dfssd.runs.record import MaskRecord
-from dfssd.runs.sections import Latency, Leaks, MaskData, MaskExport, MaskScores, MaskTraining, Picture, Status
 from dfssd.runs.stages import StagedRun
-from dfssd.segmentation.preflight import check_model, compared, teacher_is_to_be_trained
+from dfssd.segmentation.checks import check_model, compared, teacher_is_to_be_trained
+from dfssd.segmentation.data import select
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.trainers.settings import SegmentationSettings
@@ -41,7 +41,7 @@ NAMED = 10
 class SegmentationRun(StagedRun):
     """A run that ends with a segmentation model."""
 
-    TASK = "semantic"
+    STAGES = ("prepare", "teacher", "baseline", "student", "test", "export", "report")
     TRAINING = MaskTraining
     record: MaskRecord
 
@@ -49,22 +49,6 @@ class SegmentationRun(StagedRun):
         """Bind folder and configuration; nothing runs yet."""
         super().__init__(folder, config)
         self.others = {f"compare{i}": name for i, name in enumerate(compared(config), 1)}
-
-    def run(self) -> bool:
-        """All stages in order; a finished one is kept."""
-        do = self.folder.do
-        do("prepare", self.prepare)
-        do("teacher", self.teacher)
-        do("baseline", self.baseline)
-        do("student", self.student)
-        do("test", self.test)
-        do("export", self.export)
-        do("report", self.report)
-        from dfssd.segmentation.verdict import closing_table
-
-        print(f"[dfssd] report: {self.folder.path / 'report.md'}")
-        closing_table(self.record)
-        return self.passed()
 
     def prepare(self) -> Status:
         """Read the data, find twins in eight poses, split, and write the lists that all other stages use."""
@@ -232,6 +216,12 @@ class SegmentationRun(StagedRun):
         self.folder.save()
         write_report(self.folder.path)
         return "done"
+
+    def show(self) -> None:
+        """The result in a few lines of the terminal."""
+        from dfssd.segmentation.verdict import closing_table
+
+        closing_table(self.record)
 
 
 def _file_name(image: Path) -> str:

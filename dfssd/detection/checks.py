@@ -17,8 +17,7 @@ from dfssd.distillation.compatibility import (
 from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
-from dfssd.evaluation.export import check_formats
-from dfssd.hardware import check_device, check_room, resolve_amp
+from dfssd.runs.checks import check_machine
 from dfssd.runs.model_selection import check_baseline
 
 
@@ -31,7 +30,7 @@ def check_before_start(config: Config) -> None:
     """
     if config["data"] is None:
         raise UserError("data is missing: data=demo, a dataset YAML, a folder, a .zip, or a name such as CR7-DET")
-    check_settings(config)
+    check_machine(config)
     if config["guard"] and config["baseline"] is False:
         print(
             "[dfssd] baseline=off: there is no floor for the guard, the student is handed over whatever it has become"
@@ -59,14 +58,6 @@ def check_before_start(config: Config) -> None:
         f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
         f"strides {student.strides}, {student.reg_max} bins per box side"
     )
-
-
-def check_settings(config: Config) -> None:
-    """Raise :class:`UserError` for a device, precision or export format that cannot be used on this machine."""
-    device = check_device(config.train.get("device"))
-    check_room(device)
-    resolve_amp(config.train.get("amp"), device)
-    check_formats(config.formats)
 
 
 def check_can_grow(teacher: ModelFacts) -> None:

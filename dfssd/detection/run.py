@@ -1,0 +1,287 @@
+"""The stages of a detector: prepare, teacher, self-train, pseudo-label, baseline, student, test, export, report.
+
+What all tasks share, and what an epoch is, stands in :mod:`dfssd.runs.stages`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from dfssd.config import GROWN, Config
+from dfssd.datasets.duplicates import duplicate_groups
+from dfssd.datasets.split_files import write_split
+from dfssd.datasets.splits import torn_groups
+from dfssd.detection.checks import (
+    has_teacher,
+    learnt_classes,
+    teacher_is_to_be_trained,
+)
+from dfssd.detection.data import choose_split, read_data
+from dfssd.detection.methods import METHODS, Method
+from dfssd.detection.trainer import StudentTrainer
+from dfssd.distillation.compatibility import align_teacher, resolve_weights
+from dfssd.distillation.growth import write_grown
+from dfssd.errors import UserError
+from dfssd.evaluation.forgetting import forgetting
+from dfssd.files import copy_whole
+from dfssd.incremental.steps import check_new_labels
+from dfssd.pseudo_labels.files import PREDICTIONS
+from dfssd.results.record import BoxRecord
+from dfssd.results.sections import BoxData, BoxExport, BoxScores, PseudoLabels, Status
+from dfssd.runs.folder import RunFolder
+from dfssd.runs.self_training import self_train
+from dfssd.runs.stages import StagedRun
+from dfssd.trainers.settings import StageSettings, StudentSettings
+from dfssd.trainers.stage import StageTrainer
+
+
+class DetectionRun(StagedRun):
+    """A run that ends with a detector."""
+
+    STAGES = ("prepare", "teacher", "self-train", "pseudo-label", "baseline", "student", "test", "export", "report")
+    record: BoxRecord
+
+    def __init__(self, folder: RunFolder, config: Config):
+        """Bind folder and configuration; nothing runs yet."""
+        super().__init__(folder, config)
+        self.pseudo = folder.path / "pseudo"
+
+    @property
+    def method(self) -> Method:
+        """How the student is trained."""
+        return METHODS[self.config["student_training"]]
+
+    @property
+    def learnt(self) -> int:
+        """Number of the first classes that the teacher knew before the data was read; 0 if it is to learn all."""
+        return self.record.data.learnt_classes if self.record.data else 0
+
+    def prepare(self) -> Status:
+        """Read the data, find duplicates, split, and write the lists that all other stages use."""
+        c = self.config
+        dataset = read_data(c)
+        learnt = learnt_classes(c, dataset.names)
+        images = [item.image for item in dataset.items]
+        groups = duplicate_groups(images)
+        split = choose_split(c, dataset, groups, learnt)
+        if learnt and c["new_only"]:
+            check_new_labels(dataset, split.train_labeled, learnt)
+        write_split(split, dataset, self.splits)
+        chosen = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
+        torn = torn_groups(split, images, groups)
+        self.record.data = BoxData(
+            name=dataset.name,
+            classes=dataset.names,
+            learnt_classes=learnt,
+            images=len(dataset.items),
+            **chosen,
+            duplicates=len(groups) - len(set(groups)),
+            torn_duplicates=torn,
+            left_out=len(split.left_out),
+            skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
+        )
+        if torn:
+            print(
+                f"[dfssd] warning: {torn} images of the given val or test part have a copy in train; the test flatters"
+            )
+        if split.left_out:
+            print(f"[dfssd] {len(split.left_out)} images without labels left out: they or copies belong to val or test")
+        if not chosen["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":
+            raise UserError(
+                "there is nothing to distil: no term is switched on and there are no unlabelled images; add a term, "
+                "such as pkd.weight=1, or use recipe=baseline"
+            )
+        train = teacher_is_to_be_trained(c, dataset.names)
+        if learnt:
+            known, new = dataset.names[:learnt], dataset.names[learnt:]
+            print(f"[dfssd] the teacher knows {', '.join(known)}; new: {', '.join(new)}")
+        elif not chosen["train_unlabeled"]:
+            print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
+        if has_teacher(c) and not learnt:
+            print(
+                f"[dfssd] the teacher {'is trained on the labelled images' if train else 'knows all classes by name'}"
+            )
+        self.check_plan()
+        return "done"
+
+    def learns_from_unlabeled(self) -> bool:
+        """False for a grown network without terms and pseudo boxes."""
+        c = self.config
+        return c["student_training"] != GROWN or bool(c.terms) or c["unsup_weight"] > 0
+
+    def teacher(self) -> Status:
+        """Use the teacher as it is, in the class order of the data, or train it on the labelled images."""
+        if not has_teacher(self.config):
+            return "skipped"
+        source = resolve_weights(self.config["teacher"], "teacher")
+        if self.learnt:
+            copy_whole(source, self.weights / "teacher.pt")
+            names, seed = self.data.classes, self.config.seed
+            write_grown(self.weights / "teacher.pt", names, self.weights / "before.pt", seed)
+            return "reused"
+        if not teacher_is_to_be_trained(self.config, self.data.classes):
+            align_teacher(source, self.data.classes, self.weights / "teacher.pt")
+            return "reused"
+        per_epoch, budget = self.teacher_budget()
+        settings = StageSettings.labels_alone(per_epoch, cpu_bf16=self.cpu_bf16)
+        self.train("teacher", StageTrainer, settings, model=source, **budget)
+        return "done"
+
+    def self_train(self) -> Status:
+        """Train the teacher again on the labels and its own pseudo-labels; keep whichever is best on val."""
+        rounds = self.config["teacher_rounds"]
+        if not rounds or not self.listed("train_unlabeled"):
+            return "skipped"
+
+        def train(number: int, source: Path) -> Path:
+            folder = self.folder.path / f"pseudo_round{number}"
+            if not (folder / PREDICTIONS).exists():
+                self._label(source, folder)
+            settings = self.student_settings(pseudo=folder, teacher=source, terms={}, guard=())
+            self.train(f"teacher_round{number}", StudentTrainer, settings, model=str(source))
+            return self.weights / f"teacher_round{number}.pt"
+
+        self.record.self_training = self_train(self.weights, rounds, train=train, value=self._val_map)
+        return "done"
+
+    def _val_map(self, weights: Path) -> float:
+        from dfssd.detection.evaluate import evaluate
+
+        where = self.folder.path / "train" / f"val_{weights.stem}"
+        return evaluate(weights, self.eval_settings("val"), save_dir=where)["map50_95"] or 0.0
+
+    def _label(self, teacher: Path, folder: Path) -> PseudoLabels:
+        """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
+        from dfssd.pseudo_labels.labeling import label_images
+
+        names = self.data.classes[: self.learnt or None]
+        weights = [teacher]
+        for number, extra in enumerate(self.config.pseudo.teachers, 1):
+            weights.append(self.weights / f"extra_teacher{number}.pt")
+            align_teacher(resolve_weights(extra, "pseudo.teachers"), names, weights[-1])
+        found = label_images(
+            weights,
+            self.listed("train_unlabeled"),
+            folder,
+            names=names,
+            imgsz=self.imgsz,
+            batch=self.batch,
+            device=self.device,
+            val=self.listed("val"),
+            shown=len(self.data.classes),
+            rule=self.config.pseudo,
+        )
+        return PseudoLabels.model_validate(found)
+
+    def pseudo_label(self) -> Status:
+        """Let the teacher label the unlabelled images, in three zones by class thresholds.
+
+        Done for ``pseudo=online`` as well: the thresholds found here are where the online ones start, and a teacher
+        that sees nothing is found out before a student is trained.
+        """
+        self.record.pseudo_labels = None
+        c = self.config
+        taught = self.method.uses_pseudo_labels and has_teacher(c) and self.learns_from_unlabeled()
+        if not taught or not self.listed("train_unlabeled"):
+            return "skipped"
+        found = self.record.pseudo_labels = self._label(self.weights / "teacher.pt", self.pseudo)
+        if found.accepted and found.starved:
+            print(f"[dfssd] warning: no box was accepted of: {', '.join(found.starved)}")
+        return "done"
+
+    def baseline(self) -> Status:
+        """Train the same student on the labelled images only, with as many batches as the student gets."""
+        asked = self.config["baseline"]
+        if asked is False:
+            return "skipped"
+        if asked is not True:
+            return self.take_baseline(asked)
+        settings = StageSettings.labels_alone(self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+        self.train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
+        return "done"
+
+    def student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
+        """Settings of a training on labelled and unlabelled images."""
+        c = self.config
+        unlabeled = self.data.train_unlabeled > 0 and self.learns_from_unlabeled()
+        frozen = has_teacher(c)
+        patience = c["guard_patience"]
+        return StudentSettings(
+            batches_per_epoch=self.batches_per_epoch(),
+            unlabeled_share=self.unlabeled_share(),
+            cpu_bf16=self.cpu_bf16,
+            unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
+            pseudo=str(pseudo) if unlabeled and frozen else "",
+            labels=c.pseudo,
+            # scores of fused boxes are lower than those of the single look that the training takes
+            keep_thresholds=not c.pseudo.tta and not c.pseudo.teachers,
+            strong_view=float(c["strong_view"]),
+            teacher=str(teacher) if frozen else "",
+            layers=() if c["layers"] == "auto" else tuple(c["layers"]),
+            terms={k: dict(v) for k, v in terms.items()},
+            balance=c["balance"] == "auto",
+            new_only=c["new_only"],
+            freeze_bn=c["freeze_bn"],
+            unsup_weight=c["unsup_weight"],
+            unsup_schedule=c["unsup_schedule"],
+            selftest_steps=c["selftest_steps"],
+            guard=tuple(guard),
+            guard_patience=max(3, math.ceil(self.epochs / 10)) if patience == "auto" else patience,
+        )
+
+    def student(self) -> Status:
+        """Train the student with what the teacher and the unlabelled images give, and hand over the better network."""
+        self.record.guard = None
+        return self.method.train(self)
+
+    def test(self) -> Status:
+        """Measure teacher, baseline and student on the test part, which nothing else has looked at."""
+        from dfssd.detection.evaluate import evaluate
+
+        files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
+        if self.learnt:  # with rows for the classes that it does not know
+            files["teacher"] = self.weights / "before.pt"
+        self.record.test = {
+            name: BoxScores.model_validate(
+                evaluate(
+                    file, self.eval_settings("test"), save_dir=self.folder.path / "test" / name, keep_detections=True
+                )
+            )
+            for name, file in files.items()
+            if file.exists()
+        }
+        if self.learnt:
+            self.record.incremental = forgetting(self.record.test, self.data.classes, self.learnt)
+        return "done"
+
+    def export(self) -> Status:
+        """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
+        from dfssd.detection.export import BoxTolerance, export_detector
+
+        c = self.config
+        self.record.export = None
+        if not (self.weights / "student.pt").exists():
+            return "skipped"
+        checked = export_detector(
+            self.export_request(),
+            BoxTolerance(box_px=c.parity.box_px, score=c.parity.score, map50_95=c.parity.map),
+            save_dir=self.folder.path / "test" / "export",
+        )
+        self.record.export = BoxExport.model_validate(checked)
+        return "done" if self.record.export.passed else "failed"
+
+    def report(self) -> Status:
+        """Write the report and its pictures from the recorded results."""
+        from dfssd.detection.report import write_report
+
+        self.folder.save()
+        write_report(self.folder.path)
+        return "done"
+
+    def show(self) -> None:
+        """The result in a few lines of the terminal."""
+        from dfssd.detection.verdict import closing_table
+
+        closing_table(self.record)

@@ -1,0 +1,32 @@
+"""What a task is: everything in which the runs of detectors and of mask networks differ for those who start them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dfssd.config import Config
+from dfssd.results.record import RunRecord
+from dfssd.runs.folder import RunFolder
+from dfssd.runs.stages import StagedRun
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of run.
+
+    Attributes:
+        record: Type of its record; it has Ultralytics' name of the task and the measure that networks are compared by.
+        check: Raises :class:`~dfssd.errors.UserError` for arguments and models that cannot work, before a run folder
+            is made.
+        run: Its stages: a :class:`~dfssd.runs.stages.StagedRun` with a method for each.
+    """
+
+    record: type[RunRecord]
+    check: Callable[[Config], None]
+    run: Callable[[RunFolder, Config], StagedRun]
+
+    @property
+    def name(self) -> str:
+        """Ultralytics' name of the task."""
+        return self.record.TASK
