@@ -41,7 +41,7 @@ def _not_about_teacher(record: logging.LogRecord) -> bool:
 
 
 class StudentTrainer(StageTrainer):
-    """Trains the student on labelled and pseudo-labelled images under the guidance of a teacher.
+    """Trains the student on labeled and pseudo-labeled images under the guidance of a teacher.
 
     The teacher is a frozen network, or (``settings.teacher`` empty) the moving average of the student itself, which
     Ultralytics keeps anyway for validation: the mean teacher (arXiv:1703.01780).
@@ -113,7 +113,7 @@ class StudentTrainer(StageTrainer):
         return ckpt
 
     def _labeler(self) -> OnlineLabeler | None:
-        """Where boxes of unlabelled images come from during the training; None if they are all known before."""
+        """Where boxes of unlabeled images come from during the training; None if they are all known before."""
         s = self.settings
         if not s.unlabeled or s.labels.mode == "offline":
             return None
@@ -124,7 +124,7 @@ class StudentTrainer(StageTrainer):
         return OnlineLabeler(thresholds, iou=s.labels.iou)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """The stage's loader; labelled images alone once the guard has switched the rest off."""
+        """The stage's loader; labeled images alone once the guard has switched the rest off."""
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         if mode == "train" and self.guard.factor == 0:
             loader.sampler.labeled_only()
@@ -146,7 +146,7 @@ class StudentTrainer(StageTrainer):
             pair.teacher_model = teacher
 
     def build_train_dataset(self, labeled: Any) -> MixedDataset:
-        """Labelled images plus, if there are any, the unlabelled ones with their pseudo-labels."""
+        """Labeled images plus, if there are any, the unlabeled ones with their pseudo-labels."""
         if not self.settings.unlabeled:
             return MixedDataset(labeled)
         unlabeled = PseudoLabelDataset(
@@ -260,7 +260,7 @@ class StudentTrainer(StageTrainer):
         if health:
             LOGGER.info(self.meter.line())
             if not health["accepted"] and self.pair.trust:
-                LOGGER.warning("no pseudo box was accepted in this epoch: the unlabelled images have taught no box")
+                LOGGER.warning("no pseudo box was accepted in this epoch: the unlabeled images have taught no box")
             self.health[self.epoch :] = [health]
         columns = {f"pseudo/{k}".replace(",", " "): float("nan") if v is None else v for k, v in health.items()}
         if self.pair.balance:

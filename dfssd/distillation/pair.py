@@ -49,9 +49,9 @@ def state_hash(module: nn.Module) -> str:
 
 
 def for_inference(teacher: Any) -> Any:
-    """A trained teacher that is only asked from now on: its batch normalisation is folded into the convolutions.
+    """A trained teacher, for inference only from now on: its batch normalization is folded into the convolutions.
 
-    A convolution with weight W followed by a normalisation with scale g, shift b and running mean m and variance v is
+    A convolution with weight W followed by a normalization with scale g, shift b and running mean m and variance v is
     one convolution with weight g W / sqrt(v + eps) and bias b - g m / sqrt(v + eps): the same function. The weights are
     stored channels innermost, the layout of the images on a CPU.
 
@@ -67,17 +67,17 @@ def for_inference(teacher: Any) -> Any:
 class DistillationPair(DistillationModel):
     """A student with a teacher that it does not train, trained by the YOLO loss plus weighted distillation terms.
 
-    total = L_det(labelled) * N_l + trust * unsup_weight * ramp(step) * L_det(accepted pseudo boxes) * N_u
+    total = L_det(labeled) * N_l + trust * unsup_weight * ramp(step) * L_det(accepted pseudo boxes) * N_u
             + trust * N * sum_t weight_t * schedule_t(step) * L_t(all images)
 
     The weights are fixed, or follow from the gradients (:mod:`dfssd.distillation.balance`). Ultralytics sums detection
     losses over the images of a batch (a mean times N), hence the factors N. The one forward pass of the teacher serves
-    the terms and, with a ``labeler``, the pseudo boxes; it sees the weak views of unlabelled images, if there are any.
+    the terms and, with a ``labeler``, the pseudo boxes; it sees the weak views of unlabeled images, if there are any.
 
     Attributes:
         projector (nn.ModuleDict): The terms with their trainable adapters, by name.
         trust (float): Factor in [0, 1] on everything that comes from the teacher; at 0 its forward pass is left out.
-        labels (BatchLabels | None): The boxes of the unlabelled images in the last batch, for the health meter.
+        labels (BatchLabels | None): The boxes of the unlabeled images in the last batch, for the health meter.
         agreement (tuple): In the last batch: anchors at which the student's best class was that of a sure teacher, and
             anchors at which the teacher was sure.
         boxes (int): Boxes, true or accepted, in the last batch.
@@ -113,7 +113,7 @@ class DistillationPair(DistillationModel):
             student: Detection model to train.
             terms: Active terms: name -> options with ``weight``, ``schedule`` and, for ``balance``, ``share``.
             layers: Layers to compare, the same numbers in both models; empty: the inputs of the heads.
-            unsup_weight: Weight of the YOLO loss on pseudo-labelled images.
+            unsup_weight: Weight of the YOLO loss on pseudo-labeled images.
             unsup_schedule: Schedule of that weight.
             labeler: Makes pseudo boxes from the teacher's forward pass; None: the batch brings them.
             weigh_boxes: Weigh each pseudo box by its score in the YOLO loss; else all count as true boxes.
@@ -205,17 +205,14 @@ class DistillationPair(DistillationModel):
             validation, where there is no teacher, the unsupervised and distillation items are 0.
         """
         if not self.training:
-            vector, items = self.student_model.loss(batch, preds)
-            zero = torch.zeros(1, device=vector.device)
-            silent = [f"u_{k}" for k in items] + list(self.weights)
-            return torch.cat([vector, zero.expand(len(silent))]), {**items, **dict.fromkeys(silent, zero[0])}
+            return self._validation_loss(batch, preds)
         self._clear_features()
         images = batch["img"]
         guided = self.trust > 0 and (len(self.projector) > 0 or self.labeler is not None)
         taps = self.taps if guided else ()
         with tapped(self.teacher_model.model[-1], taps) as theirs:
             if guided:
-                self._teach(batch)
+                self._run_teacher(batch)
         with tapped(self.student_model.model[-1], taps) as own:
             preds = self.student_model(images)
         boxes = self._pseudo_boxes(batch, guided)
@@ -240,6 +237,13 @@ class DistillationPair(DistillationModel):
         self._clear_features()
         return torch.cat(vectors), items
 
+    def _validation_loss(self, batch: Batch, preds: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The student's YOLO loss; zeros stand for what only a training has."""
+        vector, items = self.student_model.loss(batch, preds)
+        zero = torch.zeros(1, device=vector.device)
+        absent = [f"u_{k}" for k in items] + list(self.weights)
+        return torch.cat([vector, zero.expand(len(absent))]), {**items, **dict.fromkeys(absent, zero[0])}
+
     def weight(self, name: str) -> float:
         """Weight of a term now, without schedule and trust."""
         return self.balance.weight(name) if self.balance else self.weights[name]
@@ -262,8 +266,8 @@ class DistillationPair(DistillationModel):
             self.gradients = {k: v if k == DETECTION else factors[k] * v for k, v in norms.items()}
         return factors
 
-    def _teach(self, batch: Batch) -> None:
-        """The teacher's forward pass, on the weak views where there are any; the hooks keep what it says."""
+    def _run_teacher(self, batch: Batch) -> None:
+        """The teacher's forward pass, on the weak views where there are any; the hooks keep its outputs."""
         views = batch["img"]
         if "weak_img" in batch and len(batch["weak_img"]):
             views = views.clone()
@@ -272,7 +276,7 @@ class DistillationPair(DistillationModel):
             self.teacher_model(views)
 
     def _pseudo_boxes(self, batch: Batch, guided: bool) -> Batch:
-        """The batch with the boxes of this step: true ones, and for unlabelled images those of the teacher."""
+        """The batch with the boxes of this step: true ones, and for unlabeled images those of the teacher."""
         pseudo = ~batch["labeled"][batch["batch_idx"].long()]
         known = BatchLabels(
             batch_idx=batch["batch_idx"][pseudo].float(),
@@ -287,8 +291,8 @@ class DistillationPair(DistillationModel):
         unlabeled = (~batch["labeled"]).nonzero().flatten()
         if self.labeler is not None and guided and len(unlabeled):
             size = (batch["img"].shape[2], batch["img"].shape[3])
-            said = take_images(self._raw(self._teacher_feats), unlabeled)
-            known = self.labeler(decode(said, self.teacher_model.stride), unlabeled, size, known)
+            raw = take_images(self._raw(self._teacher_feats), unlabeled)
+            known = self.labeler(decode(raw, self.teacher_model.stride), unlabeled, size, known)
             boxes["batch_idx"] = torch.cat([batch["batch_idx"][~pseudo].float(), known.batch_idx])
             boxes["cls"] = torch.cat([batch["cls"][~pseudo].float(), known.cls])
             boxes["bboxes"] = torch.cat([batch["bboxes"][~pseudo].float(), known.bboxes])

@@ -1,7 +1,7 @@
-"""The YOLO loss on labelled and pseudo-labelled images: ignore zones, box weights, a normaliser for each kind.
+"""The YOLO loss on labeled and pseudo-labeled images: ignore zones, box weights, a normalizer for each kind.
 
 Ultralytics' detection criterion is used as it is. Its two exchangeable parts are replaced by drop-ins: the binary
-cross-entropy (silent at ignored anchors, weighted at assigned ones) and the assigner (which tells which box, and so
+cross-entropy (zero at ignored anchors, weighted at assigned ones) and the assigner (which reports which box, and so
 which weight, each anchor got).
 """
 
@@ -130,7 +130,7 @@ def ignored_anchors(boxes: Tensor, batch_idx: Tensor, n: int, levels: Sequence[t
     table of boxes times anchors is ever built, which would take gigabytes for large images.
 
     Args:
-        boxes: (M, 4) ignore boxes, xywh centre format, normalised 0-1.
+        boxes: (M, 4) ignore boxes, xywh center format, normalized 0-1.
         batch_idx: (M,) image of each box.
         n: Number of images.
         levels: (height, width) of each level [cells].
@@ -190,11 +190,11 @@ def take_classes(preds: Any, chosen: slice) -> Any:
 
 
 class SemiDetectionLoss:
-    """Ultralytics' criterion of one model, applied to labelled and to pseudo-labelled images separately.
+    """Ultralytics' criterion of one model, applied to labeled and to pseudo-labeled images separately.
 
-    Each kind has its own normaliser, so that neither the number nor the doubtfulness of pseudo-boxes changes what a
-    true box is worth. Where new classes are taught to a detector, each kind speaks of its own classes only: the labels
-    of the new ones, where old defects in the same images are not labelled, and the teacher's boxes of the old ones.
+    Each kind has its own normalizer, so that neither the number nor the doubtfulness of pseudo-boxes changes what a
+    true box is worth. Where new classes are taught to a detector, each kind covers its own classes only: the labels
+    of the new ones, where old defects in the same images are not labeled, and the teacher's boxes of the old ones.
     """
 
     def __init__(self, criterion: Any, *, labels_from: int = 0, pseudo_until: int | None = None):
@@ -202,8 +202,8 @@ class SemiDetectionLoss:
 
         Args:
             criterion: What ``model.init_criterion()`` returned.
-            labels_from: The first class that labels speak of.
-            pseudo_until: The number of classes that pseudo boxes speak of, those of the teacher; None: all.
+            labels_from: The first class that labels cover.
+            pseudo_until: The number of classes that pseudo boxes cover, those of the teacher; None: all.
         """
         self.criterion = criterion
         heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
@@ -213,12 +213,12 @@ class SemiDetectionLoss:
             branch.bce = WeightedBCE(branch.assigner)
             branch.bbox_loss = CorrectedBoxLoss(branch.bbox_loss, branch.assigner)
         self.classes = self.branches[0].nc
-        self.spoken_of = {False: slice(labels_from, self.classes), True: slice(0, pseudo_until or self.classes)}
+        self.covered = {False: slice(labels_from, self.classes), True: slice(0, pseudo_until or self.classes)}
         self.class_weights = [branch.class_weights for branch in self.branches]
 
-    def _spoken_of(self, pseudo: bool) -> slice:
-        """The classes that labels, or pseudo boxes, speak of; the criterion is set to them."""
-        chosen = self.spoken_of[pseudo]
+    def _restrict_classes(self, pseudo: bool) -> slice:
+        """Restrict the criterion to the classes that labels, or pseudo boxes, cover; returns them."""
+        chosen = self.covered[pseudo]
         for branch, weights in zip(self.branches, self.class_weights, strict=True):
             branch.assigner.assigner.num_classes = chosen.stop - chosen.start
             branch.class_weights = None if weights is None else weights[..., chosen]
@@ -230,7 +230,7 @@ class SemiDetectionLoss:
         Args:
             preds: Predictions of the model in training mode.
             batch: Batch with the boxes of this step.
-            unsup_weight: Factor on the loss of the unlabelled images; 0 leaves them out altogether.
+            unsup_weight: Factor on the loss of the unlabeled images; 0 leaves them out altogether.
 
         Returns:
             Vectors to sum, at most one per kind; and the items by column name, those of pseudo-labels with ``u_``.
@@ -259,7 +259,7 @@ class SemiDetectionLoss:
         weights = padded(batch["score"][rows].clamp(min=LEAST_WEIGHT), image, len(images)) if pseudo else None
         for branch in self.branches:
             branch.bce.ignored, branch.assigner.weights = mask, weights
-        classes = self._spoken_of(pseudo)
+        classes = self._restrict_classes(pseudo)
         boxes = {"batch_idx": image, "bboxes": batch["bboxes"][rows], "cls": batch["cls"][rows] - classes.start}
         vector, items = self.criterion(take_classes(take_images(preds, images), classes), boxes)
         for branch, class_weights in zip(self.branches, self.class_weights, strict=True):

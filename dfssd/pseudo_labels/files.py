@@ -59,7 +59,7 @@ def write_pseudo_labels(
 
     Args:
         folder: Folder to write; one that is there is replaced.
-        predictions: Predictions of all unlabelled images, each image once.
+        predictions: Predictions of all unlabeled images, each image once.
         thresholds: Thresholds after all updates.
         names: Class names in id order.
         truth: True boxes of some images for the report of the quality, see :func:`pseudo_label_quality`.

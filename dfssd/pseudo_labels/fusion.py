@@ -61,6 +61,6 @@ def fuse(predictions: Sequence[ImagePrediction], *, iou: float = 0.55, score_flo
 
 
 def _corners(boxes_xywhn: np.ndarray) -> np.ndarray:
-    """(n, 4) xywh centre format -> (n, 4) corners, inside 0-1 where rounding had left it."""
+    """(n, 4) xywh center format -> (n, 4) corners, inside 0-1 where rounding had left it."""
     half = boxes_xywhn[:, 2:] / 2
     return np.concatenate([boxes_xywhn[:, :2] - half, boxes_xywhn[:, :2] + half], axis=1).clip(0, 1)

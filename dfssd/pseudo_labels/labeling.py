@@ -52,14 +52,14 @@ def label_images(
 
     Args:
         weights: The teacher, or several, each with the classes ``names`` in that order.
-        images: Unlabelled images.
+        images: Unlabeled images.
         folder: Where ``labels/`` and ``predictions.json`` go.
         names: Class names in id order.
         imgsz: Inference size [px].
         batch: Images per forward pass and per threshold update.
         device: Ultralytics device.
         rule: How the teacher looks, and which of its detections are accepted.
-        val: Labelled images, read with ``rule.precision`` only. One without label file is free of defects, as it is in
+        val: Labeled images, read with ``rule.precision`` only. One without label file is free of defects, as it is in
             Ultralytics' validation.
         shown: Number of classes in label files, where they show more than the teacher knows; None: the same.
 
@@ -80,7 +80,7 @@ def label_images(
     thresholds = ClassThresholds.from_rule(len(names), rule)  # a wrong rule shows before the teacher works for hours
     shown = shown or len(names)
 
-    def look(at: Sequence[Path], what: str) -> list[ImagePrediction]:
+    def detect(at: Sequence[Path], what: str) -> list[ImagePrediction]:
         views = augmented_views(imgsz) if rule.tta else (View(imgsz),)
         seen = predict_views(
             teachers, at, views, batch=batch, device=device, conf=rule.tau_low, iou=rule.iou, what=what
@@ -88,10 +88,10 @@ def label_images(
         return [fuse(looks, score_floor=rule.tau_low) for looks in seen]
 
     if rule.precision is not None:
-        found = judge(look(val, "val images"), _labels_of(val, shown))
+        found = judge(detect(val, "val images"), _labels_of(val, shown))
         fixed = precision_thresholds(*found, len(names), precision=rule.precision, tau_low=rule.tau_low)
         thresholds = ClassThresholds.from_rule(len(names), rule, fixed)
-    predictions = look(images, "unlabelled images")
+    predictions = detect(images, "unlabeled images")
     for start in range(0, len(predictions), batch):
         part = predictions[start : start + batch]
         thresholds.update(
@@ -110,7 +110,7 @@ def judge(
 
     Args:
         predictions: Predictions of images whose truth is known.
-        truth: Their true boxes, each (m, 5) rows [class id, x, y, w, h], xywh centre format normalised to 0-1.
+        truth: Their true boxes, each (m, 5) rows [class id, x, y, w, h], xywh center format normalized to 0-1.
 
     Returns:
         Class ids (n,) int64, scores (n,) and whether each found a true box of its own (n,) bool, over all images.
@@ -127,7 +127,7 @@ def judge(
 
 
 def _labels_of(images: Sequence[Path], n_classes: int) -> list[np.ndarray]:
-    """True boxes of labelled images, (m, 5) each; here, unlike in :func:`true_boxes`, a wrong file is an error."""
+    """True boxes of labeled images, (m, 5) each; here, unlike in :func:`true_boxes`, a wrong file is an error."""
     labels = [Path(label) for label in img2label_paths([str(i) for i in images])]
     return [read_label_file(p, n_classes) if p.is_file() else np.zeros((0, 5), dtype=np.float32) for p in labels]
 
@@ -135,8 +135,8 @@ def _labels_of(images: Sequence[Path], n_classes: int) -> list[np.ndarray]:
 def true_boxes(images: Sequence[Path], n_classes: int, shown: int | None = None) -> dict[Path, np.ndarray]:
     """True boxes of those images that have a readable label file: image -> (n, 5) [class, x, y, w, h], xywh, 0-1.
 
-    Labels beside unlabelled images are nobody's promise: one that is wrong counts as not known. Boxes of classes from
-    ``n_classes`` on, up to ``shown`` of them, which the teacher does not know yet, are left out.
+    Labels beside unlabeled images are not guaranteed to be correct: a file that is wrong counts as not known. Boxes of
+    classes from ``n_classes`` on, up to ``shown`` of them, which the teacher does not know yet, are left out.
     """
     truth = {}
     for image, label in zip(images, img2label_paths([str(i) for i in images])):

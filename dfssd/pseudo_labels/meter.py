@@ -16,16 +16,16 @@ TRUE_IOU = 0.5
 
 
 class HealthMeter:
-    """Counts over the unlabelled images of an epoch.
+    """Counts over the unlabeled images of an epoch.
 
     The numbers of :meth:`summary`, always the same keys; NaN where there is nothing to divide by:
 
-    * ``accepted``, ``ignored``: boxes per unlabelled image (one ignored as a whole counts as one or as its tiles),
+    * ``accepted``, ``ignored``: boxes per unlabeled image (one ignored as a whole counts as one or as its tiles),
     * ``score``: mean score of the accepted boxes, in [0, 1],
     * ``agreement``: share of the anchors at which the teacher is sure (its highest score is at least 0.25) where the
       student's best class is the teacher's, in [0, 1],
     * ``precision``, ``recall``: of the accepted boxes at IoU 0.5, where true boxes are known (benchmarks), in [0, 1],
-    * ``class/<name>``: accepted boxes of a class per unlabelled image.
+    * ``class/<name>``: accepted boxes of a class per unlabeled image.
     """
 
     SURE = 0.25
@@ -55,7 +55,7 @@ class HealthMeter:
         """Take in one batch.
 
         Args:
-            images: Unlabelled images in it.
+            images: Unlabeled images in it.
             classes: (M,) classes of the accepted boxes.
             scores: (M,) their scores.
             ignored: Ignored boxes.
@@ -88,7 +88,7 @@ class HealthMeter:
         """Take in one batch as the trainer has it.
 
         Args:
-            labels: Boxes of its unlabelled images.
+            labels: Boxes of its unlabeled images.
             images: Number of these images.
             agreement: Sure anchors at which student and teacher agree, and sure anchors.
             truth: (m, 7) tensor of true boxes, as in :meth:`compare`.
@@ -119,7 +119,7 @@ class HealthMeter:
     def line(self) -> str:
         """One line about the epoch for the progress output."""
         if not self.images:
-            return "pseudo-labels: no unlabelled image in this epoch"
+            return "pseudo-labels: no unlabeled image in this epoch"
         numbers = self.summary()
         parts = [f"{numbers['accepted']:.2f} accepted and {numbers['ignored']:.2f} ignored boxes per image"]
         parts += [

@@ -18,7 +18,7 @@ SAME_BOX = 0.5
 
 
 class OnlineLabeler:
-    """Turns the teacher's predictions for unlabelled images into accepted and ignored boxes.
+    """Turns the teacher's predictions for unlabeled images into accepted and ignored boxes.
 
     The class thresholds follow the teacher batch by batch (:class:`ClassThresholds`) and are applied as they stand.
 
@@ -37,7 +37,7 @@ class OnlineLabeler:
         self.thresholds, self.iou, self.max_det = thresholds, iou, max_det
 
     def __call__(self, decoded: Tensor, images: Tensor, size: tuple[int, int], known: BatchLabels) -> BatchLabels:
-        """Label the unlabelled images of one batch.
+        """Label the unlabeled images of one batch.
 
         Args:
             decoded: Decoded predictions of the teacher for them, as Ultralytics' head returns them in eval mode:
@@ -68,12 +68,12 @@ class OnlineLabeler:
         old = known.table()
         accepted = np.concatenate([old, accepted[~_among(accepted, old)]])
         tiles, tile_images = known.ignore_bboxes.cpu().numpy(), known.ignore_batch_idx.cpu().numpy()
-        silent = _of_silent_photos(tiles, tile_images, known.ignore_source.cpu().numpy(), accepted)
+        kept_tiles = _still_ignored(tiles, tile_images, known.ignore_source.cpu().numpy(), accepted)
         accepted = accepted[np.argsort(accepted[:, 6], kind="stable")]
         empty = np.setdiff1d(images.cpu().numpy(), accepted[:, 6])
         whole = np.tile([0.5, 0.5, 1.0, 1.0], (len(empty), 1))
-        ignore = np.concatenate([ignored[:, :4], tiles[silent], whole])
-        ignore_images = np.concatenate([ignored[:, 6], tile_images[silent], empty])
+        ignore = np.concatenate([ignored[:, :4], tiles[kept_tiles], whole])
+        ignore_images = np.concatenate([ignored[:, 6], tile_images[kept_tiles], empty])
         no_tiles = np.full(len(ignore), NO_TILE)
 
         def tensor(values: np.ndarray) -> Tensor:
@@ -99,7 +99,7 @@ def _among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
     return found
 
 
-def _of_silent_photos(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray, accepted: np.ndarray) -> np.ndarray:
+def _still_ignored(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray, accepted: np.ndarray) -> np.ndarray:
     """Which ignore boxes are no tiles, or tiles of photos without an accepted box.
 
     Args:
@@ -114,5 +114,5 @@ def _of_silent_photos(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray
     inside = (np.abs(accepted[None, :, :2] - tiles[:, None, :2]) <= tiles[:, None, 2:] / TILE_WIDER / 2).all(2)
     hit = (inside & (accepted[None, :, 6] == images[:, None])).any(1) & (sources >= 0)
     place = np.stack([images, sources], 1)
-    spoken = {tuple(row) for row in place[hit].tolist()}
-    return np.array([source < 0 or (image, source) not in spoken for image, source in place.tolist()], dtype=bool)
+    found = {tuple(row) for row in place[hit].tolist()}
+    return np.array([source < 0 or (image, source) not in found for image, source in place.tolist()], dtype=bool)

@@ -16,7 +16,7 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of every pair.
 
     Args:
-        a: Boxes (n, 4), xywh centre format.
+        a: Boxes (n, 4), xywh center format.
         b: Boxes (m, 4), same units.
 
     Returns:
@@ -70,8 +70,8 @@ def pseudo_label_quality(
     """Precision and recall of the accepted boxes against true ones.
 
     Args:
-        images: Pseudo-labelled images, as :func:`dfssd.pseudo_labels.files.read_pseudo_labels` returns them.
-        truth: True boxes by image: (n, 5) rows [class id, x, y, w, h], xywh centre format normalised to 0-1. Images
+        images: Pseudo-labeled images, as :func:`dfssd.pseudo_labels.files.read_pseudo_labels` returns them.
+        truth: True boxes by image: (n, 5) rows [class id, x, y, w, h], xywh center format normalized to 0-1. Images
             that are not in it are left out.
         names: Class names in id order.
         iou: Least overlap of a match.

@@ -20,7 +20,7 @@ class ImagePrediction:
         height: Its height [px].
         classes: Class ids, (n,) int64.
         scores: Confidences, (n,) in [0, 1].
-        boxes_xywhn: Boxes, (n, 4), xywh centre format, normalised to 0-1.
+        boxes_xywhn: Boxes, (n, 4), xywh center format, normalized to 0-1.
     """
 
     image: Path
@@ -36,7 +36,7 @@ class ImagePrediction:
 
 @dataclass(frozen=True)
 class PseudoImage:
-    """One pseudo-labelled image as read back.
+    """One pseudo-labeled image as read back.
 
     Attributes:
         image: Path of the image.
@@ -45,7 +45,7 @@ class PseudoImage:
         label: Label file, or None if no box was accepted.
         classes: Class ids, (n,) int64.
         scores: Confidences, (n,) float32.
-        boxes_xywhn: Boxes, (n, 4) float32, xywh centre format, normalised to 0-1.
+        boxes_xywhn: Boxes, (n, 4) float32, xywh center format, normalized to 0-1.
         zones: "accept", "ignore" or "background", (n,) strings.
     """
 
@@ -68,19 +68,19 @@ def _check_boxes(image: ImagePrediction | PseudoImage) -> None:
     if shapes != ((n,), (n,), (n, 4)):
         raise ValueError(f"{image.image}: classes (n,), scores (n,) and boxes (n, 4) must fit, but they are {shapes}")
     if n and not ((image.boxes_xywhn >= 0) & (image.boxes_xywhn <= 1)).all():
-        raise ValueError(f"{image.image}: boxes must be normalised to 0-1")
+        raise ValueError(f"{image.image}: boxes must be normalized to 0-1")
 
 
 @dataclass(frozen=True)
 class BatchLabels:
-    """Boxes of the unlabelled images of a batch; all boxes xywh centre format, normalised 0-1.
+    """Boxes of the unlabeled images of a batch; all boxes xywh center format, normalized 0-1.
 
     Attributes:
         batch_idx: (M,) image of each accepted box.
         cls: (M, 1) its class.
         bboxes: (M, 4).
         score: (M,) its score in [0, 1].
-        ignore_batch_idx: (K,) image of each box that is neither learnt nor background.
+        ignore_batch_idx: (K,) image of each box that is neither learned nor background.
         ignore_bboxes: (K, 4); an image without any accepted box is ignored as a whole.
         ignore_source: (K,) the photo that the box is a tile of, or -1 for a box that is no tile.
     """

@@ -1,4 +1,4 @@
-"""The teacher looks at the unlabelled images."""
+"""Inference of teachers on many images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def augmented_views(imgsz: int) -> tuple[View, ...]:
     """Views of test-time augmentation: as it is, mirrored left to right, and at 0.83 and 1.25 times the size.
 
     Together they cost about 4.2 times the plain view. Upside down is left out, although many surface defects have no
-    upper side: Ultralytics trains without that flip unless told (``flipud=0``), and a view in which the teacher is
+    upper side: Ultralytics trains without that flip by default (``flipud=0``), and a view in which the teacher is
     weak lowers the score of every right box (see :func:`dfssd.pseudo_labels.fusion.fuse`).
 
     Args:
@@ -56,7 +56,7 @@ def augmented_views(imgsz: int) -> tuple[View, ...]:
 
 
 def normalize_boxes(boxes_xyxy: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clip pixel boxes to the image, normalise them and drop those that have no area left.
+    """Clip pixel boxes to the image, normalize them and drop those that have no area left.
 
     Args:
         boxes_xyxy: (n, 4) corners [px].
@@ -64,7 +64,7 @@ def normalize_boxes(boxes_xyxy: np.ndarray, width: int, height: int) -> tuple[np
         height: Image height [px].
 
     Returns:
-        Boxes that are left, (k, 4) float64 xywh centre format in [0, 1], and which they are, (n,) bool.
+        Boxes that are left, (k, 4) float64 xywh center format in [0, 1], and which they are, (n,) bool.
     """
     size = np.array([width, height], dtype=np.float64)
     corners = np.clip(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 2, 2) / size, 0, 1)
@@ -88,7 +88,7 @@ def _prediction(image: Path, result: Any) -> ImagePrediction:
 
 
 def _mirror(prediction: ImagePrediction) -> ImagePrediction:
-    """The boxes of a mirrored image in the image as it is: x -> 1 - x of the centres."""
+    """The boxes of a mirrored image in the image as it is: x -> 1 - x of the centers."""
     boxes = prediction.boxes_xywhn.copy()
     boxes[:, 0] = 1 - boxes[:, 0]
     return replace(prediction, boxes_xywhn=boxes)
@@ -111,13 +111,13 @@ def predict_views(
     conf: float,
     iou: float,
     max_det: int = 300,
-    what: str = "unlabelled images",
+    what: str = "unlabeled images",
 ) -> Iterator[list[ImagePrediction]]:
     """Detections of several models in several views of many images, in the order given, under one progress bar.
 
     Images are read once each, as in training (by Ultralytics' own reader), and batch by batch, so memory does not grow
     with their number; all models stay loaded meanwhile. All images go through the same square letterbox: a batch of
-    mixed shapes would otherwise be padded differently depending on its neighbours.
+    mixed shapes would otherwise be padded differently depending on its neighbors.
 
     Args:
         weights: Detection checkpoints whose class ids are those of the data set.

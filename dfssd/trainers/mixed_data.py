@@ -1,11 +1,11 @@
-"""Training data that mixes labelled and pseudo-labelled images at a fixed ratio in every batch.
+"""Training data that mixes labeled and pseudo-labeled images at a fixed ratio in every batch.
 
-Two Ultralytics datasets stand side by side, so that a mosaic is made of labelled images only or of pseudo-labelled
-images only, and "labelled" stays a property of a whole training image. The sampler lays out every batch as labelled
-images first, then unlabelled ones, and makes an epoch a *number of batches*, which is how the labelled-only baseline
+Two Ultralytics datasets stand side by side, so that a mosaic is made of labeled images only or of pseudo-labeled
+images only, and "labeled" stays a property of a whole training image. The sampler lays out every batch as labeled
+images first, then unlabeled ones, and makes an epoch a *number of batches*, which is how the labeled-only baseline
 is given exactly the optimizer steps of the student.
 
-Pseudo-labelled images never reach Ultralytics' label reader: a missing label file would be read as "defect-free".
+Pseudo-labeled images never reach Ultralytics' label reader: a missing label file would be read as "free of defects".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dfssd.trainers.views import StrongView
 
 
 class PseudoLabelDataset(YOLODataset):
-    """Unlabelled images, with the pseudo boxes that are known before the training, if any.
+    """Unlabeled images, with the pseudo boxes that are known before the training, if any.
 
     What is known of a photo travels with it through every geometric augmentation as rows of class ids and boxes
     (:mod:`dfssd.batches`): ``cls`` has two columns for that, the encoded class id and the number beside it.
@@ -47,7 +47,7 @@ class PseudoLabelDataset(YOLODataset):
         """Label dictionaries from the pseudo-labels, in the order of the image list.
 
         Raises:
-            KeyError: The list names an image without pseudo-label entry (a defect of the caller, not of the user).
+            KeyError: The list names an image without pseudo-label entry (a bug of the caller, no mistake of the user).
         """
         nc = len(self.data["names"])
         strength = self.data.get("strong_view", 0.0)
@@ -103,7 +103,7 @@ def _image_shape(path: str) -> tuple[int, int]:
 
 
 class MixedDataset(ConcatDataset[dict[str, Any]]):
-    """Labelled images, then (optionally) unlabelled ones, with the face of a ``YOLODataset``.
+    """Labeled images, then (optionally) unlabeled ones, with the face of a ``YOLODataset``.
 
     Each sample gets ``labeled`` (bool) and ``score`` (n,), the weight of its boxes; :attr:`labels` shows only true and
     accepted boxes.
@@ -112,7 +112,7 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
     datasets: list[YOLODataset]
 
     def __init__(self, labeled: YOLODataset, unlabeled: PseudoLabelDataset | None = None):
-        """Put the two datasets side by side; indices below ``len(labeled)`` are labelled."""
+        """Put the two datasets side by side; indices below ``len(labeled)`` are labeled."""
         super().__init__([labeled] if unlabeled is None else [labeled, unlabeled])
         self.n_labeled = len(labeled)
         self.nc = len(labeled.data["names"])
@@ -152,7 +152,7 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
 class MixedSampler(Sampler[int]):
     """Endless permutations of both parts, cut into batches of a fixed composition.
 
-    Batch ``b`` of epoch ``e`` takes the next ``labeled_per_batch`` labelled and ``unlabeled_per_batch`` unlabelled
+    Batch ``b`` of epoch ``e`` takes the next ``labeled_per_batch`` labeled and ``unlabeled_per_batch`` unlabeled
     images of two streams; each stream runs through its part in a fresh permutation again and again, without regard to
     epochs, so every image is seen equally often. The streams depend on (seed, position) alone: a resumed run goes on
     exactly where it stopped, and the ranks of a multi-GPU run take disjoint slices of each batch.
@@ -180,7 +180,7 @@ class MixedSampler(Sampler[int]):
         return self.batches * sum(per_batch for _, _, per_batch in self.parts)
 
     def labeled_only(self) -> None:
-        """From the next epoch on fill the batches with labelled images alone."""
+        """From the next epoch on fill the batches with labeled images alone."""
         (offset, n, labeled), (after, others, unlabeled) = self.parts
         self.parts = ((offset, n, labeled + unlabeled), (after, others, 0))
 
@@ -202,7 +202,7 @@ class MixedSampler(Sampler[int]):
         return indices
 
     def __iter__(self) -> Iterator[int]:
-        """Indices of one epoch, batch after batch, labelled ones first within each batch."""
+        """Indices of one epoch, batch after batch, labeled ones first within each batch."""
         epoch, self.epoch = self.epoch, self.epoch + 1
         columns = []
         for part, (_, _, per_batch) in enumerate(self.parts):
@@ -214,11 +214,11 @@ class MixedSampler(Sampler[int]):
 
 
 def batch_composition(batch: int, unlabeled_share: float) -> tuple[int, int]:
-    """Labelled and unlabelled images in a batch of ``batch``; at least one of each when the share is above 0.
+    """Labeled and unlabeled images in a batch of ``batch``; at least one of each when the share is above 0.
 
     Args:
         batch: Images per batch, at least 2 if ``unlabeled_share`` > 0.
-        unlabeled_share: Share of unlabelled images, in [0, 1).
+        unlabeled_share: Share of unlabeled images, in [0, 1).
     """
     unlabeled = round(batch * unlabeled_share)
     if unlabeled_share > 0:

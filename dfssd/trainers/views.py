@@ -1,10 +1,10 @@
-"""Weak and strong views of one unlabelled image.
+"""Weak and strong views of one unlabeled image.
 
-The weak view is the image after Ultralytics' own augmentation (mosaic, scale, shift, flip, colour jitter); the teacher
+The weak view is the image after Ultralytics' own augmentation (mosaic, scale, shift, flip, color jitter); the teacher
 sees it. The strong view, for the student, is the *same* pixels made harder by photometric changes and cut-outs only:
 nothing moves, so boxes, scores and feature maps of the teacher hold for the student's view cell by cell, and nothing
 has to be mapped back. The idea is that of FixMatch (arXiv:2001.07685) and Unbiased Teacher (arXiv:2102.09480); the
-operations are chosen for surfaces of one colour: exposure, focus, motion, sensor noise, contrast, occlusion.
+operations are chosen for surfaces of one color: exposure, focus, motion, sensor noise, contrast, occlusion.
 """
 
 from __future__ import annotations

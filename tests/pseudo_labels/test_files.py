@@ -215,5 +215,5 @@ def test_names_must_fit_the_thresholds(tmp_path):
 def test_arrays_that_do_not_fit_are_told():
     with pytest.raises(ValueError, match="must fit"):
         ImagePrediction(Path("a.jpg"), 4, 4, np.zeros(2, dtype=int), np.zeros(1), np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="normalised to 0-1"):
+    with pytest.raises(ValueError, match="normalized to 0-1"):
         ImagePrediction(Path("a.jpg"), 4, 4, np.zeros(1, dtype=int), np.zeros(1), np.array([[5, 5, 2, 2.0]]))

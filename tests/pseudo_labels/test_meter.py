@@ -50,4 +50,4 @@ def test_keys_never_change_and_fit_json() -> None:
 
 def test_line_names_starved_classes() -> None:
     assert "none of: dent" in filled().line() and "0.75 accepted" in filled().line()
-    assert "no unlabelled image" in HealthMeter(["pit"]).line()
+    assert "no unlabeled image" in HealthMeter(["pit"]).line()
