@@ -25,7 +25,7 @@ def parse_value(text: str) -> Any:
         return None
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that its documentation names
         pass
     if text.startswith("[") and text.endswith("]"):  # lists of bare words, as shells deliver them
         return [parse_value(part.strip()) for part in text[1:-1].split(",") if part.strip()]

@@ -82,7 +82,8 @@ def make_split(
         learnt: The first classes need no labelled image: they have been learnt before.
 
     Raises:
-        UserError: Too few images, or a class without an image in the labelled part.
+        UserError: Too few images or too few groups of copies for all parts, or a class without an image in the
+            labelled part.
     """
     rng = np.random.default_rng(options.seed)
     units = _limited(dataset, _units(dataset.items, groups), options.limit, rng)
@@ -113,6 +114,7 @@ def make_split(
         duplicates=tuple(paths(unit) for unit in units if len(unit) > 1),
         left_out=paths(left_out),
     )
+    _check_filled(split, dataset, len(units))
     check_classes(split, dataset, learnt)
     return split
 
@@ -236,6 +238,15 @@ def _distribute(
     table = np.stack([features(unit) for unit in units])
     home = stratify(table, np.array([len(unit) for unit in units]), sizes, rng, every_feature=every_class)
     return [[units[u] for u in np.flatnonzero(home == part).tolist()] for part in range(len(sizes))]
+
+
+def _check_filled(split: Split, dataset: LabeledSet[LabeledImage], units: int) -> None:
+    """Raise :class:`UserError` if a part got nothing, since copies stay together and went elsewhere."""
+    if empty := [name for name in ("train_labeled", "val", "test") if not getattr(split, name)]:
+        raise UserError(
+            f"no image is left for {' and '.join(empty)} in {dataset.name}: with copies taken together it has {units} "
+            "different images; add others, or give the parts yourself"
+        )
 
 
 def check_classes(split: Split, dataset: LabeledSet[LabeledImage], learnt: int) -> None:

@@ -193,6 +193,15 @@ def test_a_split_can_be_given_back_even_from_another_machine(skewed, tmp_path):
     assert [path.name for path in read_split(tmp_path, moved).test] == [path.name for path in split.test]
 
 
+def test_too_few_groups_of_copies_for_all_parts_are_refused():
+    """Twelve images of three scenes: train holds ten, and each scene is too large for val and test."""
+    data = dataset(*(item(i, [0, 1, 2, 3]) for i in range(12)))
+    with pytest.raises(UserError, match=r"no image is left for val and test in set: .* 3 different images; add others"):
+        split_of(data, [i % 3 for i in range(12)], labeled=0.5, ratios=(0.8, 0.1, 0.1))
+    apart = split_of(data, labeled=0.5, ratios=(0.8, 0.1, 0.1))
+    assert apart.val and apart.test
+
+
 def test_names_that_repeat_in_two_folders_are_told_apart_by_the_folder(tmp_path):
     items = [item(i % 10, [i % 4], folder=f"images/{'train' if i < 10 else 'test'}") for i in range(20)]
     labeled, unlabeled, val, test = (
