@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dfssd import __version__
+from dfssd import __version__, log
 from dfssd.config import TERM_OPTIONS, Config, help_lines, parse_arguments
 from dfssd.errors import UserError, report_problems
 
@@ -57,6 +57,7 @@ def _run_steps(config: Config, program: str, command: str) -> int:
     return 0 if run_protocol(config, command, one, configure) else 2
 
 
+@log.console()
 def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
     """Run the command line and return the exit code.
 

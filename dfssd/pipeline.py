@@ -9,6 +9,7 @@ from __future__ import annotations
 from dfssd.config import Config
 from dfssd.errors import UserError
 from dfssd.hardware import told_plainly
+from dfssd.log import LOGGER
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.stages import StagedRun
 from dfssd.tasks import TASKS
@@ -34,7 +35,7 @@ def open_run(config: Config, command: str) -> StagedRun:
     else:
         TASKS[config["task"]].check(config)
         folder = RunFolder.create(config, command)
-    print(f"[dfssd] run folder {folder.path}")
+    LOGGER.info(f"run folder {folder.path}")
     return TASKS[config["task"]].run(folder, config)
 
 

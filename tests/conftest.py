@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from dfssd.log import console
 from tests.tiny_detection import save_detector
 
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
@@ -57,6 +58,13 @@ def write_squares(root: Path, *, train: int, val: int, test: int, plain: int) ->
     }
     (root / "data.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     return root / "data.yaml"
+
+
+@pytest.fixture(autouse=True)
+def shown_messages():
+    """What is logged is shown on the console, as by the commands, and so found by capsys."""
+    with console():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ from dfssd.datasets.records import IGNORE, MaskItem, MaskSet, check_names
 from dfssd.datasets.yaml_files import read_unlabeled
 from dfssd.errors import UserError
 from dfssd.files import link_or_copy
+from dfssd.log import LOGGER
 
 _CONVERSION = 1
 """Raised when the conversion changes, so that older converted folders are not taken for current ones."""
@@ -219,8 +220,8 @@ def _check_defects(pairs: Sequence[_Pair], where: Path) -> None:
             "as 1, 2, ..., or describe the data in a .yaml with label_mapping: {255: 1}"
         )
     if hidden := [pair.mask for pair in pairs if pair.mask is not None and pair.ignored]:
-        print(
-            f"[dfssd] warning: {len(hidden)} of {len(counts)} masks hold only 0 and {IGNORE}, which means ignored, "
+        LOGGER.warning(
+            f"{len(hidden)} of {len(counts)} masks hold only 0 and {IGNORE}, which means ignored, "
             f"such as {min(hidden)}; if {IGNORE} is a defect, say so in a .yaml with label_mapping: {{{IGNORE}: 1}}"
         )
 

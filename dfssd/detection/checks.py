@@ -17,6 +17,7 @@ from dfssd.distillation.compatibility import (
 from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
+from dfssd.log import LOGGER
 from dfssd.runs.checks import check_machine
 from dfssd.runs.model_selection import check_baseline
 
@@ -32,9 +33,7 @@ def check_before_start(config: Config) -> None:
         raise UserError("data is missing: data=demo, a dataset YAML, a folder, a .zip, or a name such as CR7-DET")
     check_machine(config)
     if config["guard"] and config["baseline"] is False:
-        print(
-            "[dfssd] baseline=off: there is no floor for the guard, the student is handed over whatever it has become"
-        )
+        LOGGER.info("baseline=off: there is no floor for the guard, the student is handed over whatever it has become")
     role = "teacher" if config["student_training"] == "grown" else "student"
     student = describe(resolve_weights(config[role], role), role)
     if isinstance(config["baseline"], str):
@@ -50,12 +49,12 @@ def check_before_start(config: Config) -> None:
     if role == "teacher":
         check_can_grow(teacher)
         check_layers(config, teacher.head)
-        print(f"[dfssd] teacher {config['teacher']} knows {len(teacher.names)} classes: {', '.join(teacher.names)}")
+        LOGGER.info(f"teacher {config['teacher']} knows {len(teacher.names)} classes: {', '.join(teacher.names)}")
         return
     check_pair(teacher, student)
     check_layers(config, min(teacher.head, student.head))
-    print(
-        f"[dfssd] teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
+    LOGGER.info(
+        f"teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
         f"strides {student.strides}, {student.reg_max} bins per box side"
     )
 

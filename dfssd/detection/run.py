@@ -27,6 +27,7 @@ from dfssd.errors import UserError
 from dfssd.evaluation.forgetting import forgetting
 from dfssd.files import copy_whole
 from dfssd.incremental.steps import check_new_labels
+from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import PREDICTIONS
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import BoxData, BoxExport, BoxScores, PseudoLabels, Status
@@ -83,11 +84,9 @@ class DetectionRun(StagedRun):
             skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
         )
         if torn:
-            print(
-                f"[dfssd] warning: {torn} images of the given val or test part have a copy in train; the test flatters"
-            )
+            LOGGER.warning(f"{torn} images of the given val or test part have a copy in train; the test flatters")
         if split.left_out:
-            print(f"[dfssd] {len(split.left_out)} images without labels left out: they or copies belong to val or test")
+            LOGGER.info(f"{len(split.left_out)} images without labels left out: they or copies belong to val or test")
         if not chosen["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":
             raise UserError(
                 "there is nothing to distil: no term is switched on and there are no unlabelled images; add a term, "
@@ -96,13 +95,11 @@ class DetectionRun(StagedRun):
         train = teacher_is_to_be_trained(c, dataset.names)
         if learnt:
             known, new = dataset.names[:learnt], dataset.names[learnt:]
-            print(f"[dfssd] the teacher knows {', '.join(known)}; new: {', '.join(new)}")
+            LOGGER.info(f"the teacher knows {', '.join(known)}; new: {', '.join(new)}")
         elif not chosen["train_unlabeled"]:
-            print("[dfssd] no unlabelled images: the student is distilled on the labelled ones alone")
+            LOGGER.info("no unlabelled images: the student is distilled on the labelled ones alone")
         if has_teacher(c) and not learnt:
-            print(
-                f"[dfssd] the teacher {'is trained on the labelled images' if train else 'knows all classes by name'}"
-            )
+            LOGGER.info(f"the teacher {'is trained on the labelled images' if train else 'knows all classes by name'}")
         self.check_plan()
         return "done"
 
@@ -188,7 +185,7 @@ class DetectionRun(StagedRun):
             return "skipped"
         found = self.record.pseudo_labels = self._label(self.weights / "teacher.pt", self.pseudo)
         if found.accepted and found.starved:
-            print(f"[dfssd] warning: no box was accepted of: {', '.join(found.starved)}")
+            LOGGER.warning(f"no box was accepted of: {', '.join(found.starved)}")
         return "done"
 
     def baseline(self) -> Status:

@@ -15,7 +15,6 @@ import difflib
 import math
 import os
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ import numpy as np
 from dfssd.errors import UserError
 from dfssd.evaluation.settings import EvalSettings, quiet
 from dfssd.files import read_yaml, whole_file
+from dfssd.log import LOGGER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,7 +148,7 @@ def export_and_compare(request: ExportRequest, *, task: str, compare: Comparison
     failures = [failure for limit in limits if (failure := limit.failure)]
     failures += [f"format={other['format']}: {other['error']}" for other in written if other["error"]]
     for failure in failures:
-        print(f"[dfssd] export: {failure}", file=sys.stderr)
+        LOGGER.error(f"export: {failure}")
     return {
         "format": "onnx",
         "file": f"{out.parent.name}/{out.name}",

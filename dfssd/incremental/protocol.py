@@ -29,6 +29,7 @@ from dfssd.errors import UserError
 from dfssd.evaluation.forgetting import mean_over
 from dfssd.files import read_yaml, write_json, write_text, write_yaml
 from dfssd.incremental.steps import Step, parse_steps, write_step
+from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text, format_number, markdown_table
 from dfssd.results.record import FILE, BoxRecord, is_finished
 from dfssd.runs.budget import teacher_schedule
@@ -140,7 +141,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
             write_text(root / "incremental.md", markdown(rows, dataset.names, steps, command))
     failed = [row["run"] for row in rows if row["export_passed"] is False]
     if failed:
-        print(f"[dfssd] the exported model is outside its tolerance in {', '.join(failed)}: see their report.md")
+        LOGGER.info(f"the exported model is outside its tolerance in {', '.join(failed)}: see their report.md")
     return not failed
 
 
@@ -261,9 +262,9 @@ def _check_base(base: Path, names: Sequence[str]) -> None:
 def _make(run: Run, folder: Path, values: Mapping[str, Any]) -> None:
     """Make one run, go on with it, or keep it."""
     if is_finished(folder):
-        print(f"[dfssd] {folder.name}: finished before, kept")
+        LOGGER.info(f"{folder.name}: finished before, kept")
         return
-    print(f"[dfssd] {folder.name}")
+    LOGGER.info(folder.name)
     again = {"resume": str(folder)} if (folder / "run.yaml").is_file() else {"exist_ok": True}
     run({**values, "name": folder.name, **again})
     if not is_finished(folder):
@@ -302,8 +303,8 @@ def _tell_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[s
     for step in steps:
         part = data[step.number, False]
         removed = ", ".join(f"{n} {name}" for name, n in part["removed"].items()) or "none"
-        print(
-            f"[dfssd] {step.name}: {', '.join(part['classes'])}: {part['images']} images, {part['boxes']} boxes; boxes "
+        LOGGER.info(
+            f"{step.name}: {', '.join(part['classes'])}: {part['images']} images, {part['boxes']} boxes; boxes "
             f"of other classes left out there: {removed}"
         )
 

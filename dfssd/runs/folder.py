@@ -15,6 +15,7 @@ from dfssd import __version__, resources
 from dfssd.config import RESUMABLE, Config, differences, flat_settings
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_yaml
+from dfssd.log import LOGGER
 from dfssd.results.record import FILE, RECORDS, RunRecord
 from dfssd.results.sections import RunFacts, Session, Stage, Status
 
@@ -135,16 +136,16 @@ class RunFolder:
             earlier: Names of the stages before it. What it writes is the input of the later ones: these are done anew.
         """
         if done := self.stage(name):
-            print(f"[dfssd] {name}: {done.status} before, kept")
+            LOGGER.info(f"{name}: {done.status} before, kept")
             return
-        print(f"[dfssd] {name}")
+        LOGGER.info(f"{name}")
         self.record.stages = tuple(s for s in self.record.stages if s.name in earlier)
         start = time.monotonic()
         status = work()
         seconds = round(time.monotonic() - start, 1)
         self.record.stages = (*self.record.stages, Stage(name=name, seconds=seconds, status=status))
         self.save()
-        print(f"[dfssd] {name}: {status} in {seconds:.0f} s")
+        LOGGER.info(f"{name}: {status} in {seconds:.0f} s")
 
 
 def run_facts(command: str, config: Config) -> RunFacts:

@@ -10,6 +10,7 @@ from dfssd.config import Config, differences
 from dfssd.config.schema import argument, keys_where
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, read_yaml
+from dfssd.log import LOGGER
 from dfssd.results.record import FILE, RECORDS, BoxRecord, RunRecord
 from dfssd.results.sections import ModelSelection, PseudoLabels, Training
 
@@ -44,7 +45,7 @@ def select_baseline(weights: Path, record: BoxRecord, why: str) -> None:
     """
     if not (weights / "baseline.pt").exists():
         raise UserError(f"{why}; with baseline=off there is no other network to hand over")
-    print(f"[dfssd] warning: {why}. The student is the baseline.")
+    LOGGER.warning(f"{why}. The student is the baseline.")
     copy_whole(weights / "baseline.pt", weights / "student.pt")
     record.training = {role: training for role, training in record.training.items() if role != "student"}
     if record.distill is not None:  # of a student that was trained before the stages were done anew
@@ -83,7 +84,7 @@ def select_better(weights: Path, record: RunRecord, *, guarded: bool) -> None:
     if chosen == "baseline":
         copy_whole(weights / "student.pt", weights / "student_trained.pt")
         copy_whole(weights / "baseline.pt", weights / "student.pt")
-        print(f"[dfssd] warning: the baseline is handed over as student.pt: {why}")
+        LOGGER.warning(f"the baseline is handed over as student.pt: {why}")
 
 
 def better_of(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dfssd.files import copy_whole
+from dfssd.log import LOGGER
 from dfssd.results.sections import SelfTraining
 
 
@@ -38,8 +39,8 @@ def self_train(
         files.append(train(number, files[best]))
         tried.append(value(files[number]))
         better = tried[number] > tried[best]
-        print(
-            f"[dfssd] self-training round {number}: val mAP50-95 {tried[number]:.3f} after {tried[best]:.3f}, "
+        LOGGER.info(
+            f"self-training round {number}: val mAP50-95 {tried[number]:.3f} after {tried[best]:.3f}, "
             + ("taken" if better else "not taken")
         )
         best = number if better else best

@@ -22,6 +22,7 @@ from dfssd.config import Config
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.settings import EvalSettings
 from dfssd.hardware import check_device, resolve_amp
+from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
 from dfssd.results.sections import Data, Distill, Status, Training
 from dfssd.runs.budget import teacher_schedule
@@ -66,7 +67,7 @@ class StagedRun(ABC):
         for number, name in enumerate(self.STAGES):
             work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
             self.folder.do(name, work, earlier=self.STAGES[:number])
-        print(f"[dfssd] report: {self.folder.path / 'report.md'}")
+        LOGGER.info(f"report: {self.folder.path / 'report.md'}")
         self.show()
         return self.passed()
 
@@ -113,8 +114,8 @@ class StagedRun(ABC):
             check_same_data(Path(asked), self.folder.path, self.batches_per_epoch(), self.config)
         batches = self.batches_per_epoch() * self.epochs
         if batches < FEW_BATCHES:
-            print(
-                f"[dfssd] {self.epochs} epochs are {batches} batches in all, few for a network to settle: "
+            LOGGER.info(
+                f"{self.epochs} epochs are {batches} batches in all, few for a network to settle: "
                 f"consider epochs={math.ceil(FEW_BATCHES / self.batches_per_epoch())}"
             )
 
@@ -180,7 +181,7 @@ class StagedRun(ABC):
         }
         if done is None or 0 <= done < arguments["epochs"] - 1:
             if done is not None:
-                print(f"[dfssd] {name}: going on after epoch {done + 1}")
+                LOGGER.info(f"{name}: going on after epoch {done + 1}")
                 arguments["resume"] = str(last)
             trainer(overrides=arguments).train()
         finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)

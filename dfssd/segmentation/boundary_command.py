@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dfssd import log
 from dfssd.config import KEYS, nearest, parse_arguments
 from dfssd.errors import UserError, report_problems
 from dfssd.process import prepare_process
@@ -51,6 +52,7 @@ def settings(argv: Sequence[str]) -> dict[str, Any]:
     return own
 
 
+@log.console()
 def main(argv: Sequence[str]) -> int:
     """The command ``scripts/boundary.py``; returns its exit code."""
     prepare_process()

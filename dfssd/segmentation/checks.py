@@ -8,6 +8,7 @@ from pathlib import Path
 from dfssd.config import Config
 from dfssd.distillation.compatibility import resolve_weights
 from dfssd.errors import UserError
+from dfssd.log import LOGGER
 from dfssd.runs.checks import check_machine
 from dfssd.runs.model_selection import check_baseline
 from dfssd.segmentation.model import build_model, load_semantic
@@ -37,7 +38,7 @@ def check_before_start(config: Config) -> None:
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
     if config["guard"] and config["baseline"] is False and config["student_training"] != "skip":
-        print("[dfssd] baseline=off: there is nothing to compare the student with, it is handed over as it is")
+        LOGGER.info("baseline=off: there is nothing to compare the student with, it is handed over as it is")
 
 
 def check_model(value: str, role: str) -> str:

@@ -8,7 +8,6 @@ tasks share stands in :mod:`dfssd.runs.stages`.
 from __future__ import annotations
 
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from dfssd.datasets.samples import evenly_by_class
 from dfssd.datasets.twins import describe_leaks, name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, write_text
+from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text
 from dfssd.results.record import MaskRecord
 from dfssd.results.sections import Latency, Leaks, MaskData, MaskExport, MaskScores, MaskTraining, Picture, Status
@@ -79,22 +79,22 @@ class SegmentationRun(StagedRun):
                 lines = "".join(f"{name_leak(leak)}\n" for leak in leaks)
                 write_text(self.splits / f"{part}_leaks.txt", lines)
         if chosen.val_leaks:
-            print(f"[dfssd] warning: {len(chosen.val_leaks)} of {len(split.val)} val images have a copy in train, too")
+            LOGGER.warning(f"{len(chosen.val_leaks)} of {len(split.val)} val images have a copy in train, too")
         if chosen.test_leaks:
-            print(f"[dfssd] warning: {describe_leaks(chosen.test_leaks, len(split.test))}")
-            print(f"[dfssd] all of them: {self.splits / 'test_leaks.txt'}; a true figure: split=grouped")
+            LOGGER.warning(describe_leaks(chosen.test_leaks, len(split.test)))
+            LOGGER.info(f"all of them: {self.splits / 'test_leaks.txt'}; a true figure: split=grouped")
         tested = set(split.test)
         self.record.pictures = tuple(
             Picture(image=str(item.image), truth=str(item.mask), masks={})
             for item in evenly_by_class([item for item in dataset.items if item.image in tested], PICTURES)
         )
         if dataset.skipped:
-            print(f"[dfssd] {len(dataset.skipped)} unusable images left out; results.json and split.json list them")
+            LOGGER.info(f"{len(dataset.skipped)} unusable images left out; results.json and split.json list them")
         if split.left_out:
-            print(f"[dfssd] {len(split.left_out)} images without masks left out: they or twins belong to val or test")
+            LOGGER.info(f"{len(split.left_out)} images without masks left out: they or twins belong to val or test")
         if c["teacher"] is not None:
             train = teacher_is_to_be_trained(c, dataset.names)
-            print(f"[dfssd] the teacher {'is trained on the masks' if train else 'knows the classes'}")
+            LOGGER.info(f"the teacher {'is trained on the masks' if train else 'knows the classes'}")
         self.check_plan()
         return "done"
 
@@ -203,7 +203,7 @@ class SegmentationRun(StagedRun):
             tolerance = MaskTolerance(score=c.parity.score, miou=c.parity.map)
             checked = export_masks(self.export_request(), tolerance)
         except UserError as e:  # some networks of libraries cannot be written; what was measured is worth its report
-            print(f"[dfssd] export: {e}", file=sys.stderr)
+            LOGGER.error(f"export: {e}")
             self.record.export = MaskExport(format="onnx", file=None, passed=False, failures=(str(e),))
         else:
             self.record.export = MaskExport.model_validate(checked)

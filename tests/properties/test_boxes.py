@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dfssd.pseudo_labels.labels import label_stems
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -14,7 +15,6 @@ from torch import Tensor
 from dfssd.datasets.label_files import clip_box, format_labels, read_label_file
 from dfssd.distillation.semi_loss import ignored_anchors, padded, take_boxes
 from dfssd.distillation.terms.crd import giou_response
-from dfssd.pseudo_labels.labels import label_stems
 from dfssd.pseudo_labels.quality import box_iou, find_matches
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
 

@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
+from dfssd.datasets.semi import MixedSampler, batch_composition, whole_image_tiles
 from hypothesis import given
 from hypothesis import strategies as st
-
-from dfssd.datasets.semi import MixedSampler, batch_composition, whole_image_tiles
 
 
 @dataclass(frozen=True)
