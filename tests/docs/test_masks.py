@@ -1,4 +1,4 @@
-"""What docs/segmentation.md shows is true: its YAML is read as it stands, its script answers as the network does."""
+"""What docs/masks.md shows is true: its YAML is read as it stands, its script answers as the network does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dfssd.datasets.masks import load_masks
 from dfssd.segmentation.model import build_model, parameters
 from tests.segmentation.material import NEU_NAMES, write_mask
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "segmentation.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "masks.md").read_text(encoding="utf-8")
 
 
 def test_yaml_of_masks_with_0_and_255(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_script_for_the_onnx_file_answers_as_ultralytics_does(tmp_path: Path, mo
     cv2.imwrite(str(tmp_path / "photo.png"), cv2.normalize(photo, np.empty_like(photo), 0, 255, cv2.NORM_MINMAX))
     monkeypatch.chdir(tmp_path)
     made: dict = {}
-    exec(compile(code, "docs/segmentation.md", "exec"), made)
+    exec(compile(code, "docs/masks.md", "exec"), made)
     network = YOLO(tmp_path / "student.onnx", task="semantic")
     expected = network.predict(tmp_path / "photo.png", imgsz=200, verbose=False)[0].semantic_mask.data
     classes = np.asarray(expected.cpu()).squeeze()

@@ -11,7 +11,7 @@ import torch
 from dfssd.distillation.terms import TERMS
 from tests.distillation.test_terms import SHAPE, leaves, make_batch, make_outputs
 
-TEXT = (Path(__file__).resolve().parents[1] / "docs" / "terms.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "terms.md").read_text(encoding="utf-8")
 
 
 def test_table_has_every_term_with_its_needs() -> None:

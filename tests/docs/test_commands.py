@@ -1,0 +1,70 @@
+"""The command lines and the keys that the Markdown files show exist and are accepted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from dfssd.config import ALIASES, KEYS, TERM_OPTIONS, parse_arguments
+from dfssd.distillation.terms import term_options
+from dfssd.errors import UserError
+from dfssd.runs.configure import configure
+from tests.docs.test_links import PAGES, ROOT
+
+OF_SCRIPTS = {"only", "table", "out", "pictures", "rounds"}
+"""Arguments of benchmark.py, benchmark_speed.py and boundary.py alone."""
+
+NO_KEYS = {"key", "strict", "distills", "at.weight"}
+"""The placeholder, arguments in Python, and the option of a term that is an example."""
+
+FORMER = {"teacher_min_steps"}
+"""Keys of runs in EXPERIMENTS.md that have another name today."""
+
+
+def commands(text: str) -> list[str]:
+    """Lines of code that start a run, without comments; those with an ellipsis or a placeholder are no commands."""
+    lines = re.findall(r"^    (?:dfssd|python train\.py) (.+?)(?:  +# .*)?$", text, re.M)
+    return [line for line in lines if not re.search(r"(^| )\.\.\.|=\.\.\.|<\w+>", line)]
+
+
+SHOWN = [(page.name, line) for page in PAGES for line in commands(page.read_text(encoding="utf-8"))]
+
+
+def test_finds_the_commands() -> None:
+    assert len(SHOWN) >= 12
+    assert commands("x\n\n    dfssd a=1 b=[c,d]  # why\n    python train.py ...\n    dfssd a=... b=1\n") == [
+        "a=1 b=[c,d]"
+    ]
+
+
+@pytest.mark.parametrize(("page", "line"), SHOWN)
+def test_commands_are_accepted(page: str, line: str) -> None:
+    if line == "--help":
+        return
+    configure(parse_arguments(shlex.split(line)))
+
+
+def test_a_wrong_command_is_not_accepted() -> None:
+    with pytest.raises(UserError, match="epoch"):
+        configure(parse_arguments(["data=demo", "epoch=3"]))
+
+
+def keys_of(text: str) -> set[str]:
+    """Keys that the code in a page sets, but for that of other languages: ``key=value`` and ``key=``."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    code = [a or b for a, b in re.findall(r"`([^`]+)`|^    ((?:dfssd|python|\.\.\.) .*)$", text, re.M)]
+    return set(re.findall(r"(?<![\w./=\[-])([a-z]\w*(?:\.\w+)?)=", "\n".join(code)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_named_keys_exist(page) -> None:
+    known = {*KEYS, *DEFAULT_CFG_DICT, *ALIASES, *OF_SCRIPTS, *FORMER, *NO_KEYS}
+    known |= {f"{term}.{option}" for term, own in term_options().items() for option in {*own, *TERM_OPTIONS}}
+    assert sorted(keys_of(page.read_text(encoding="utf-8")) - known) == []
+
+
+def test_an_unknown_key_is_noticed() -> None:
+    assert keys_of("a `wrong=0.1` b `pseudo.tau=1`\n\n    dfssd recip=x\n") == {"wrong", "pseudo.tau", "recip"}

@@ -1,0 +1,367 @@
+"""Numbers in README and docs/benchmarks.md are those of the files they come from, to the printed precision.
+
+A table names its source in a comment before it: ``<!-- from benchmarks/<file>.csv: <name> -->``. ``TABLES`` says, for
+each of them, what each row and column is. A table of measurements without a source says ``<!-- not checked: why -->``.
+Not checked, since no file holds them: precision and recall of pseudo-labels (``classes``), the speed of a step, shares
+of the gradient. Intervals cannot be derived from a CSV file either: they are compared with the generated tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+NUMBER = re.compile(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?")
+NO_VALUE = "-"
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a printed number must agree with.
+
+    Attributes:
+        exact: The value computed from the file.
+        error: Largest error of it, since the file holds rounded numbers.
+    """
+
+    exact: float
+    error: float = 0.0
+
+    def __sub__(self, other: Value) -> Value:
+        return Value(self.exact - other.exact, self.error + other.error)
+
+    def __truediv__(self, other: Value) -> Value:
+        quotient = self.exact / other.exact
+        relative = self.error / abs(self.exact or 1) + other.error / abs(other.exact)
+        return Value(quotient, abs(quotient) * relative)
+
+    def percent(self) -> Value:
+        return Value(100 * self.exact, 100 * self.error)
+
+    def agrees(self, text: str) -> bool:
+        """Whether ``text`` is this value, rounded to the digits that it shows."""
+        decimals = len(text.partition(".")[2])
+        return abs(float(text.replace(",", "")) - self.exact) <= 0.5 * 10**-decimals + self.error + 1e-9
+
+
+class Source:
+    """The rows of a CSV file, found by some of their values."""
+
+    def __init__(self, name: str):
+        with (ROOT / "benchmarks" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            self.rows = list(csv.DictReader(file))
+        self.decimals = {
+            column: max(len(row[column].partition(".")[2]) for row in self.rows) for column in self.rows[0]
+        }
+
+    def get(self, column: str, **where: str) -> Value:
+        [row] = [row for row in self.rows if all(row[key] == value for key, value in where.items())]
+        decimals = self.decimals[column]
+        return Value(float(row[column]), 0.5 * 10**-decimals if decimals else 0.0)
+
+
+def intervals(name: str) -> dict[str, list[str]]:
+    """Cells of the generated table ``benchmarks/<name>.md``: first cell -> all cells, without the mark of one seed."""
+    text = (ROOT / "benchmarks" / f"{name}.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip().rstrip("*") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"
+    ]
+    return {row[0]: row for row in rows}
+
+
+Expected = list[Value] | str | None
+"""Of a cell: the values of its numbers, or its whole text, or None: not checked."""
+Check = Callable[[str, str], Expected]
+"""Row key and column header -> what the cell must be."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a table is compared.
+
+    Attributes:
+        source: Name of the CSV file.
+        rows: Key of each row, in their order.
+        check: See :data:`Check`.
+        unchecked: Headers of columns that no file holds.
+    """
+
+    source: str
+    rows: tuple[str, ...]
+    check: Check
+    unchecked: tuple[str, ...] = ()
+
+
+CR7, NEU, STEPS, SEG = map(Source, ("cr7-det", "neu-det", "neu-det-incremental", "neu-seg"))
+CELLS = ("teacher", "baseline", "ultralytics", "dfssd", "dfssd-online", "oracle")
+
+
+def cells_of(source: Source, name: str) -> Check:
+    """Tables of a grid: metrics, differences with intervals, share of the way from baseline to oracle."""
+    generated = intervals(name)
+    columns = {
+        "mAP50-95": "map50_95",
+        "test mAP50-95": "map50_95",
+        "val mAP50-95": "val_map50_95",
+        "mAP50": "map50",
+        "test AP50": "map50",
+        "batches = optimizer steps": "steps",
+    }
+
+    def check(row: str, header: str) -> Expected:
+        if header in columns:
+            if header.startswith("batches"):
+                assert source.get("steps", recipe=row) == source.get("optimizer_steps", recipe=row)
+            return [source.get(columns[header], recipe=row)]
+        score = {name: source.get("map50_95", recipe=name) for name in {row, "baseline", "ultralytics"}}
+        if header in {"vs. baseline", "vs. none", "vs. Ultralytics"}:
+            other = "ultralytics" if header == "vs. Ultralytics" else "baseline"
+            text = generated[row][generated["cell"].index(f"against {other}")]
+            if row == other:
+                return NO_VALUE
+            assert (score[row] - score[other]).agrees(text.split()[0])
+            return text
+        assert header == "baseline to oracle"
+        whole = source.get("map50_95", recipe="oracle") - score["baseline"]
+        return NO_VALUE if row == "baseline" else [((score[row] - score["baseline"]) / whole).percent()]
+
+    return check
+
+
+def classes(row: str, header: str) -> Expected:
+    """AP50-95 of a class by a network."""
+    recipe = {"Ultralytics": "ultralytics", "online": "dfssd-online"}.get(header, header)
+    return [CR7.get(f"ap50_95 {row}", recipe=recipe)]
+
+
+def modes(row: str, header: str) -> Expected:
+    """Class-incremental learning: seeds 0 and 1."""
+    metric, part = header.split()
+    column = f"{'map' if metric == 'AP50' else 'map50_95'}_{part}"
+    if row == "base":  # every row of a seed has the values from before the step
+        return [STEPS.get(f"{column}_before", mode="joint", seed=s) for s in "01"] if part == "old" else NO_VALUE
+    return [STEPS.get(column, mode=row, seed=seed) for seed in "01"]
+
+
+def networks(row: str, header: str) -> Expected:
+    """Segmentation: the official split, the grouped one, size and relative latency."""
+    whole = {"official": "3228", "grouped": "3576"}  # rows with all masks
+    columns = {
+        "official: mIoU of defects": ("official", ["miou_fg"]),
+        "with background": ("official", ["miou_all"]),
+        "grouped: mIoU of defects": ("grouped", ["miou_fg"]),
+        "inclusion / patches / scratches": ("grouped", ["iou_inclusion", "iou_patches", "iou_scratches"]),
+        "with background, grouped": ("grouped", ["miou_all"]),
+        "parameters": ("grouped", ["params"]),
+    }
+    if header == "latency":
+        times = [SEG.get("latency_ms", split="grouped", labeled="3576", role=role) for role in (row, "student")]
+        return [times[0] / times[1]]
+    split, names = columns[header]
+    if split == "official" and row.startswith("compare"):
+        return NO_VALUE
+    return [SEG.get(name, split=split, labeled=whole[split], role=row) for name in names]
+
+
+TABLES: Mapping[tuple[str, str], Table] = {
+    ("README.md", "headline"): Table("cr7-det", CELLS, cells_of(CR7, "cr7-det")),
+    ("docs/benchmarks.md", "cr7-det"): Table("cr7-det", CELLS, cells_of(CR7, "cr7-det")),
+    ("docs/benchmarks.md", "classes"): Table(
+        "cr7-det",
+        tuple(c.partition(" ")[2] for c in CR7.rows[0] if c.startswith("ap50_95 ")),
+        classes,
+        ("precision / recall of the accepted boxes",),
+    ),
+    ("docs/benchmarks.md", "neu-det"): Table(
+        "neu-det",
+        (
+            "teacher",
+            "baseline",
+            "ultralytics",
+            "crd",
+            "ded",
+            "drd",
+            "crd+ded",
+            "tskd",
+            "hwjs",
+            "cwd",
+            "mgd",
+            "pkd",
+            "ld",
+        ),
+        cells_of(NEU, "neu-det"),
+    ),
+    ("docs/benchmarks.md", "modes"): Table(
+        "neu-det-incremental", ("base", "finetune", "freeze", "erd", "sdidd", "joint"), modes
+    ),
+    ("docs/benchmarks.md", "networks"): Table(
+        "neu-seg", ("teacher", "baseline", "student", "compare1", "compare2"), networks
+    ),
+}
+PAGES = {"README.md": README, "docs/benchmarks.md": BENCHMARKS}
+MASKS = (ROOT / "docs" / "masks.md").read_text(encoding="utf-8")
+
+
+def marked(text: str) -> dict[str, tuple[str, list[list[str]]]]:
+    """Tables with a source: name -> (CSV file, rows of cells, the header first)."""
+    found = {}
+    for source, name, table in re.findall(r"<!-- from benchmarks/([\w-]+)\.csv: ([\w-]+) -->\n((?:\|.*\n)+)", text):
+        header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+        seen: set[str] = set()
+        for column, title in enumerate(header):  # the second column of a title belongs to the second group
+            header[column] = f"{title}, grouped" if title in seen else title
+            seen.add(title)
+        found[name] = (source, [header, *rows])
+    return found
+
+
+def disagreements(text: str, name: str, table: Table) -> list[str]:
+    """What a marked table says and its source does not."""
+    source, [header, *rows] = marked(text)[name]
+    bad = [] if source == table.source else [f"comes from {source}, not {table.source}"]
+    if len(rows) != len(table.rows):
+        return [*bad, f"{len(rows)} rows, not {len(table.rows)}"]
+    for key, cells in zip(table.rows, rows):
+        for title, cell in list(zip(header, cells))[1:]:
+            if title in table.unchecked:
+                continue
+            cell, expected = cell.replace("*", "").removesuffix(" %"), table.check(key, title)
+            if isinstance(expected, str):
+                good = cell == expected
+            else:
+                assert expected is not None
+                numbers = cell.split(" / ")
+                good = len(numbers) == len(expected) and all(
+                    NUMBER.fullmatch(number) and value.agrees(number) for number, value in zip(numbers, expected)
+                )
+            if not good:
+                bad.append(f"{key}, {title}: {cell}, not {expected}")
+    return bad
+
+
+@pytest.mark.parametrize(("page", "name"), TABLES)
+def test_tables_agree_with_their_source(page: str, name: str) -> None:
+    assert disagreements(PAGES[page], name, TABLES[page, name]) == []
+
+
+@pytest.mark.parametrize(("page", "name"), TABLES)
+def test_any_number_that_changes_is_noticed(page: str, name: str) -> None:
+    """Each checked number, one after the other, with its last digit changed: the comparison above can fail."""
+    text, table = PAGES[page], TABLES[page, name]
+    header = marked(text)[name][1][0]
+    start = text.index(f": {name} -->")
+    lines = text[start:].split("\n\n", 1)[0].splitlines()[3:]
+    changed = 0
+    for line in lines:
+        cells = line.split("|")
+        for column in range(2, len(cells) - 1):
+            if header[column - 1] in table.unchecked:
+                continue
+            for match in NUMBER.finditer(cells[column]):
+                end = match.end()
+                digit = "5" if cells[column][end - 1] in "012" else "0"
+                wrong = cells[column][: end - 1] + digit + cells[column][end:]
+                other = "|".join([*cells[:column], wrong, *cells[column + 1 :]])
+                assert disagreements(text.replace(line, other), name, table), (line, wrong)
+                changed += 1
+    assert changed >= 10
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_table_with_decimals_has_a_source_or_says_why_not(page: str) -> None:
+    text = PAGES[page]
+    assert {name for where, name in TABLES if where == page} == set(marked(text))
+    assert "<!-- from" not in re.sub(r"<!-- from benchmarks/[\w-]+\.csv: [\w-]+ -->\n\|", "", text)
+    for before, table in re.findall(r"(^.*\n)?((?:^\|.*\n)+)", text, re.M):
+        cells = [cell for line in table.splitlines()[2:] for cell in line.split("|")[2:-1]]
+        if any(re.search(r"[+-]?\d\.\d{2,}", cell) for cell in cells):
+            assert before.startswith(("<!-- from ", "<!-- not checked: ")), table
+
+
+def flat(text: str) -> str:
+    """``text`` in one line, without emphasis."""
+    return " ".join(text.replace("*", "").split())
+
+
+def sentences() -> list[tuple[str, str]]:
+    """(page, words) of sentences that quote the files."""
+    val = {name: CR7.get("val_map50_95", recipe=name).exact for name in CELLS}
+    test = {name: CR7.get("map50_95", recipe=name).exact for name in CELLS}
+    lost = {
+        mode: [STEPS.get("map50_95_forgetting", mode=mode, seed=s).exact for s in "01"] for mode in ("sdidd", "erd")
+    }
+    ahead = {
+        column: [
+            STEPS.get(column, mode="sdidd", seed=s).exact - STEPS.get(column, mode="erd", seed=s).exact for s in "01"
+        ]
+        for column in ("map_all", "map50_95_all")
+    }
+    few = {role: SEG.get("miou_fg", labeled="358", role=role).exact for role in ("teacher", "baseline", "student")}
+
+    def gain(column: str, split: str, student: str = "student") -> float:
+        labeled = {"official": "3228", "grouped": "3576"}[split]
+        roles = [SEG.get(column, split=split, labeled=labeled, role=role).exact for role in (student, "baseline")]
+        return roles[0] - roles[1]
+
+    def seg(column: str, split: str, labeled: str) -> int:
+        return round(SEG.get(column, split=split, labeled=labeled, role="baseline").exact)
+
+    lists = ROOT / "benchmarks" / "splits" / "neu-det"
+    n_train, n_val, n_test = (
+        len((lists / f"{part}.txt").read_text(encoding="utf-8").split("\n")) - 1
+        for part in ("train_labeled", "val", "test")
+    )
+    official, grouped = (seg("optimizer_steps", split, n) for split, n in (("official", "3228"), ("grouped", "3576")))
+    [few_row] = [row for row in SEG.rows if row["labeled"] == "358" and row["role"] == "student"]
+    steps = {mode: STEPS.get("optimizer_steps", mode=mode, seed="0").exact for mode in ("sdidd", "joint")}
+    page = "docs/benchmarks.md"
+    return [
+        (page, f"({n_train:,} training, {n_val} validation, and {n_test} test images,"),
+        (page, f"(3,228 / 402 / {seg('test_images', 'official', '3228')} images for training, validation, and test)"),
+        (page, f"test images {seg('leaking_test_images', 'official', '3228')} have a rotated, mirrored,"),
+        ("docs/masks.md", f"Of the {seg('test_images', 'official', '3228')} official test images of NEU-Seg, "),
+        ("docs/masks.md", f"NEU-Seg, {seg('leaking_test_images', 'official', '3228')} have such a twin"),
+        (page, f"(3,576 / 447 / {seg('test_images', 'grouped', '3576')}), where none has"),
+        (page, f"4 epochs ({official:,} / {grouped:,} optimizer steps) for every network"),
+        (page, f"{few_row['labeled']} labeled and {int(few_row['unlabeled']):,} unlabeled images"),
+        (page, f"teacher `mffmetal-60`, {few_row['optimizer_steps']} steps each"),
+        (
+            page,
+            f"{steps['sdidd']:,.0f} optimizer steps; `joint`, which also has the old images, {steps['joint']:,.0f}.",
+        ),
+        (page, f"prefers it ({val['dfssd']:.3f} vs. {val['dfssd-online']:.3f}; baseline {val['baseline']:.3f})"),
+        (page, f"is {test['teacher'] - test['dfssd']:.3f} below its teacher"),
+        (page, f"the oracle has {100 * (test['oracle'] - test['baseline']):.1f}."),
+        (page, f"and after minutes of training, has {max(float(row['map50']) for row in NEU.rows):.3f}."),
+        (page, "({:.3f} / {:.3f} vs. {:.3f} / {:.3f})".format(*lost["sdidd"], *lost["erd"])),
+        (
+            page,
+            "by {:.3f} and {:.3f}, and level in AP50 ({:+.3f} and {:+.3f},".format(
+                *ahead["map50_95_all"], *ahead["map_all"]
+            ),
+        ),
+        (
+            page,
+            f"{gain('miou_fg', 'grouped'):+.3f} on the grouped test (validation {gain('val_miou_fg', 'grouped'):+.3f})"
+            f", none on the official one (validation {gain('val_miou_fg', 'official', 'student_trained'):+.3f},",
+        ),
+        (page, "has {student:.3f}, the baseline {baseline:.3f}, and the teacher {teacher:.3f}:".format(**few)),
+        (
+            page,
+            f"{NEU.get('steps', recipe='tskd').exact:,.0f} batches and optimizer steps for each student, "
+            f"{NEU.get('steps', recipe='teacher').exact:,.0f} for the teacher",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("page", "words"), sentences())
+def test_sentences_agree_with_their_source(page: str, words: str) -> None:
+    assert words in flat({**PAGES, "docs/masks.md": MASKS}[page])
