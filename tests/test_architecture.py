@@ -102,7 +102,7 @@ PURE = [
     "segmentation/figures.py",
     "segmentation/rows.py",
     "results/record.py",
-    "results/sections.py",
+    "results/sections/*.py",
     "runs/self_training.py",
 ]
 

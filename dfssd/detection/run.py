@@ -19,12 +19,12 @@ from dfssd.detection.checks import (
     teacher_is_to_be_trained,
 )
 from dfssd.detection.data import choose_split, read_data
+from dfssd.detection.forgetting import forgetting
 from dfssd.detection.methods import METHODS, Method
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.distillation.compatibility import align_teacher, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
-from dfssd.evaluation.forgetting import forgetting
 from dfssd.files import copy_whole
 from dfssd.incremental.steps import check_new_labels
 from dfssd.log import LOGGER

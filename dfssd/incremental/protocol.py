@@ -23,10 +23,10 @@ from dfssd.datasets.split_files import read_split, write_split
 from dfssd.datasets.splits import Split
 from dfssd.detection.checks import check_can_grow, check_layers
 from dfssd.detection.data import choose_split, read_data
+from dfssd.detection.forgetting import mean_over
 from dfssd.distillation.compatibility import check_bins, describe, normalised, resolve_weights
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
-from dfssd.evaluation.forgetting import mean_over
 from dfssd.files import read_yaml, write_json, write_text, write_yaml
 from dfssd.incremental.steps import Step, parse_steps, write_step
 from dfssd.log import LOGGER
@@ -136,8 +136,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
             teacher = folder / "weights" / "student.pt"
             rows = _rows(root, list(known["modes"]), steps)
             write_json(root / RESULT, {"command": command, "steps": counts, "rows": rows})
-            columns = [name for name in rows[0] if name != "map_by_step"]
-            write_text(root / "incremental.csv", csv_text(rows, columns, show="{:.4f}".format))
+            write_text(root / "incremental.csv", table_text(rows))
             write_text(root / "incremental.md", markdown(rows, dataset.names, steps, command))
     failed = [row["run"] for row in rows if row["export_passed"] is False]
     if failed:
@@ -297,6 +296,11 @@ def _row(mode: str, step: Step, folder: Path, steps: Sequence[Step]) -> dict[str
         "run": folder.name,
         **{key: getattr(record.run, key) for key in ("device", "dfssd", "ultralytics", "torch", "git")},
     }
+
+
+def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV; average precisions with four digits."""
+    return csv_text(rows, [name for name in rows[0] if name != "map_by_step"], show="{:.4f}".format)
 
 
 def _tell_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from dfssd.evaluation.forgetting import forgetting, mean_over
+from dfssd.detection.forgetting import forgetting, mean_over
 from dfssd.results.sections import BoxScores, ClassScores, Curve
 
 NAMES = ("a", "b", "c", "d", "e", "f")

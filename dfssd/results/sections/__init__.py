@@ -1,0 +1,71 @@
+"""The sections of a run's record: what each stage reports, as frozen types.
+
+The text below a field is its documentation: the tables of docs/results.md are made of them. "Not known" and "does not
+apply" are None (``null`` in the file); no number is ever NaN or infinite. Scores and shares lie in [0, 1].
+"""
+
+from dfssd.results.sections.boxes import (
+    BoxData,
+    BoxExport,
+    BoxScores,
+    BoxTolerance,
+    ClassBoxes,
+    ClassQuality,
+    ClassScores,
+    Curve,
+    Incremental,
+    LabelSettings,
+    PseudoLabels,
+    Quality,
+    SelfTraining,
+)
+from dfssd.results.sections.distillation import (
+    BalanceState,
+    Distill,
+    GuardState,
+    Health,
+    SelfTest,
+    Term,
+    ThresholdRule,
+    ThresholdState,
+)
+from dfssd.results.sections.masks import (
+    ClassIou,
+    Latency,
+    Leaks,
+    Loss,
+    MaskData,
+    MaskExport,
+    MaskScores,
+    MaskSelfTest,
+    MaskTolerance,
+    MaskTraining,
+    Picture,
+    SplitKind,
+)
+from dfssd.results.sections.shared import (
+    Count,
+    Data,
+    Export,
+    GuardEvent,
+    ModelSelection,
+    Number,
+    OtherFormat,
+    Role,
+    RunFacts,
+    Section,
+    Session,
+    Stage,
+    Status,
+    Training,
+    to_json,
+)
+
+__all__ = [
+    "BalanceState", "BoxData", "BoxExport", "BoxScores", "BoxTolerance", "ClassBoxes", "ClassIou", "ClassQuality",
+    "ClassScores", "Count", "Curve", "Data", "Distill", "Export", "GuardEvent", "GuardState", "Health",
+    "Incremental", "LabelSettings", "Latency", "Leaks", "Loss", "MaskData", "MaskExport", "MaskScores",
+    "MaskSelfTest", "MaskTolerance", "MaskTraining", "ModelSelection", "Number", "OtherFormat", "Picture",
+    "PseudoLabels", "Quality", "Role", "RunFacts", "Section", "SelfTest", "SelfTraining", "Session", "SplitKind",
+    "Stage", "Status", "Term", "ThresholdRule", "ThresholdState", "Training", "to_json",
+]  # fmt: skip

@@ -1,0 +1,184 @@
+"""Sections of the record that runs of all tasks have, and what sections are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, Field(strict=True)]
+Role = str
+"""Name of a network in a run: ``teacher``, ``teacher_round1``, ``baseline``, ``student``, ``compare1``, ..."""
+
+
+Status = Literal["done", "reused", "taken over", "skipped", "failed"]
+"""How a stage ended; a failed one is not finished."""
+
+
+class Section(BaseModel):
+    """A part of a record that a stage fills once, as a whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Session(Section):
+    """With what and where a session ran."""
+
+    dfssd: str
+    """Version of dfssd."""
+    ultralytics: str
+    """Version of Ultralytics."""
+    torch: str
+    """Version of PyTorch."""
+    python: str
+    """Version of Python."""
+    machine: str
+    """System and processor family."""
+    device: str
+    """`device=` as given, `auto` if it was not."""
+    git: str | None = None
+    """Commit of the checkout, with `+changes` if files differed; null outside a checkout."""
+
+
+class RunFacts(Session):
+    """What is needed to repeat the run."""
+
+    command: str
+    """The command line."""
+    recipe: str
+    """Name or path of the recipe."""
+    seed: Annotated[int, Field(strict=True)]
+    """Seed of split, training order and augmentation."""
+    resumed: tuple[Session, ...] = ()
+    """One entry for each later session: `dfssd`, `ultralytics`, `torch`, `python`, `machine`, `device`, `git`;
+    absent if there was none."""
+
+
+class Stage(Section):
+    """One finished stage."""
+
+    name: str
+    """Name of the stage."""
+    seconds: Number
+    """Duration, of the last session that worked on it [s]."""
+    status: Status
+    """How it ended, see below."""
+
+
+class Data(Section):
+    """What was trained and tested on."""
+
+    name: str
+    """Name of the data set."""
+    classes: tuple[str, ...]
+    """Class names in id order."""
+    images: Count
+    """Images read, before `limit=`."""
+    train_labeled: Count
+    """Labeled training images; the lists of all parts are in `splits/`."""
+    train_unlabeled: Count
+    """Unlabeled training images."""
+    val: Count
+    """Validation images."""
+    test: Count
+    """Test images."""
+    duplicates: Count
+    """Images that repeat another one; repeats are kept in one part."""
+    left_out: Count = 0
+    """Images without labels that are not used, since they or a copy belong to val or test."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Pairs of file and reason, with `skip_bad=true`."""
+
+
+class Training(Section):
+    """How long and how a network was trained."""
+
+    epochs: Count
+    """Planned; an epoch is one pass over the labeled images."""
+    epochs_done: Count
+    """Done; fewer after early stopping."""
+    batches: Count
+    """Forward and backward passes."""
+    optimizer_steps: Count | None
+    """Weight updates; equal for baseline and student unless one stopped early."""
+    batch: Count
+    """Images in a batch, labeled and unlabeled together."""
+    optimizer: str
+    """As really used."""
+    lr0: Number
+    """Initial learning rate, as really used."""
+    best_epoch: Count | None
+    """First epoch (from 1) with the best validation score; on a tie the later weights were kept."""
+    val_score: Number | None
+    """Validation score of that epoch, in the `measure` of the record."""
+    val_score_by_epoch: tuple[Number, ...] = ()
+    """The score after each epoch."""
+    taken_from: str | None = None
+    """Name of the run whose baseline was taken over; absent for a network that was trained here."""
+
+
+class GuardEvent(Section):
+    """One thing that the guard did."""
+
+    epoch: Count
+    """Epoch after which it acted, from 1."""
+    factor: Number
+    """What is left of all that comes from the teacher: 0.25, then 0."""
+    why: str
+    """Reason in one sentence."""
+
+
+class ModelSelection(Section):
+    """Which network is shipped as the student, and why."""
+
+    chosen: Literal["student", "baseline"]
+    """What `weights/student.pt` is: the better one on the validation images; the test images are not used."""
+    why: str
+    """In one sentence."""
+    student_val_score: Number | None
+    """Best validation score of the student; null if there is none."""
+    baseline_val_score: Number | None
+    """Best validation score of the baseline; null if there is none."""
+    events: tuple[GuardEvent, ...] = ()
+    """What the guard did during the training: `epoch`, `factor` left of all that comes from the teacher (0.25, then
+    0), `why`."""
+
+
+class OtherFormat(Section):
+    """A further format of `format=`; its outputs are not compared."""
+
+    format: str
+    """Name of the format."""
+    file: str | None
+    """The file; null if it could not be written."""
+    error: str | None
+    """null, or why it could not be written."""
+
+
+class Export(Section):
+    """The ONNX file and the proof that it computes the same. Of a file that could not be written only `failures`."""
+
+    format: Literal["onnx"]
+    """`onnx`."""
+    file: str | None
+    """The file; null if it could not be written."""
+    size_mb: Number | None = None
+    """Its size in 10^6 bytes."""
+    input: tuple[Count, ...] | None = None
+    """Shape of its input: 1, 3, height, width [px], RGB in 0-1."""
+    images: Count | None = None
+    """Test images whose raw outputs were compared (at most 100, evenly from the split)."""
+    passed: StrictBool
+    """Whether all differences are within tolerance and every wanted format was written."""
+    failures: tuple[str, ...] = ()
+    """A sentence for each reason not to pass."""
+    other: tuple[OtherFormat, ...] = ()
+    """Further formats of `format=`: `format`, `file` (null if it could not be written), `error` (null or a sentence);
+    their outputs are not compared."""
+
+
+def to_json(section: BaseModel) -> dict[str, Any]:
+    """A section as it is written: in the order of its fields, those that were never given left out."""
+    tree: dict[str, Any] = section.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    return tree
