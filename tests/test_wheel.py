@@ -159,4 +159,6 @@ def stages(record: Path) -> list[tuple[str, str]]:
     """Name and status of the stages that a run has recorded."""
     if not record.is_file():
         return []
-    return [(stage["name"], stage["status"]) for stage in json.loads(record.read_text(encoding="utf-8"))["stages"]]
+    return [
+        (stage["name"], stage["status"]) for stage in json.loads(record.read_text(encoding="utf-8")).get("stages", [])
+    ]
