@@ -6,6 +6,8 @@ What all tasks share, and what an epoch is, stands in :mod:`dfssd.runs.stages`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,19 @@ from dfssd.detection.checks import (
     learnt_classes,
     teacher_is_to_be_trained,
 )
-from dfssd.detection.data import choose_split, read_data
+from dfssd.detection.data import check_new_labels, choose_split, read_data
 from dfssd.detection.forgetting import forgetting
-from dfssd.detection.methods import METHODS, Method
 from dfssd.detection.trainer import StudentTrainer
-from dfssd.distillation.compatibility import align_teacher, resolve_weights
+from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
 from dfssd.files import copy_whole
-from dfssd.incremental.steps import check_new_labels
 from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import PREDICTIONS
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import BoxData, BoxExport, BoxScores, PseudoLabels, Status
 from dfssd.runs.folder import RunFolder
+from dfssd.runs.model_selection import nothing_to_teach, select_baseline, select_better
 from dfssd.runs.self_training import self_train
 from dfssd.runs.stages import StagedRun
 from dfssd.trainers.settings import StageSettings, StudentSettings
@@ -282,3 +283,68 @@ class DetectionRun(StagedRun):
         from dfssd.detection.verdict import closing_table
 
         closing_table(self.record)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train the network that becomes ``student.pt``: a value of ``student_training``.
+
+    What must hold for its arguments is a rule of :mod:`dfssd.config.rules`.
+
+    Attributes:
+        train: Trains it and records its training; returns the status of the stage.
+        uses_pseudo_labels: The teacher labels the unlabeled images for it.
+    """
+
+    train: Callable[[DetectionRun], Status]
+    uses_pseudo_labels: bool
+
+
+def distilled(run: DetectionRun) -> Status:
+    """By the YOLO loss on true and accepted boxes and the distillation terms, under the guard."""
+    config = run.config
+    if config["unsup_weight"] > 0 and (silence := nothing_to_teach(run.record.pseudo_labels)):
+        select_baseline(run.weights, run.record, silence)
+        return "skipped"
+    baseline = run.record.training.get("baseline")
+    floor = baseline.val_score_by_epoch if baseline and config["guard"] else ()
+    settings = run.student_settings(
+        pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=config.terms, guard=floor
+    )
+    run.train("student", StudentTrainer, settings, model=resolve_weights(config["student"], "student"))
+    select_better(run.weights, run.record, guarded=config["guard"])
+    return "done"
+
+
+def ultralytics(run: DetectionRun) -> Status:
+    """By Ultralytics' own ``distill_model=``, on the labeled images."""
+    settings = StageSettings.labels_alone(run.batches_per_epoch(), cpu_bf16=run.cpu_bf16)
+    source, teacher = resolve_weights(run.config["student"], "student"), str(run.weights / "teacher.pt")
+    run.train("student", StageTrainer, settings, model=source, distill_model=teacher)
+    return "done"
+
+
+def grown(run: DetectionRun) -> Status:
+    """The teacher with rows for new classes learns these, and the terms hold what it knew."""
+    settings = run.student_settings(
+        pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=run.config.terms, guard=()
+    )
+    before = run.weights / "before.pt"
+    frozen = {"freeze": describe(str(before), "teacher").head} if run.config["freeze_features"] else {}
+    # the last epoch: validation images seldom show old defects, and the best epoch on new ones is a late one
+    run.train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)
+    return "done"
+
+
+def skip(run: DetectionRun) -> Status:
+    """No student: the run is about its teacher, or its baseline."""
+    return "skipped"
+
+
+METHODS: Mapping[str, Method] = {
+    "distilled": Method(distilled, uses_pseudo_labels=True),
+    "ultralytics": Method(ultralytics, uses_pseudo_labels=False),
+    GROWN: Method(grown, uses_pseudo_labels=True),
+    "skip": Method(skip, uses_pseudo_labels=False),
+}
+"""``student_training`` -> method; the same names as in the schema of the configuration (tested)."""

@@ -159,25 +159,3 @@ def _write_part(folder: Path, images: Mapping[Path, np.ndarray | None]) -> None:
             link_or_copy(image, target)
         if boxes is not None:
             write_text(folder / "labels" / f"{stem}.txt", format_labels(boxes))
-
-
-def check_new_labels(dataset: DetectionSet, trained: Sequence[Path], learnt: int) -> None:
-    """Check that training labels speak of new classes only.
-
-    Old boxes would be lost without a word, since the loss on labels does not see their classes.
-
-    Args:
-        dataset: Data of the step.
-        trained: The labelled training images.
-        learnt: Number of the first classes, those that the teacher knows.
-
-    Raises:
-        UserError: An image of the training part has a box of an old class.
-    """
-    wanted = set(trained)
-    for item in dataset.items:
-        if item.image in wanted and (old := sorted(c for c in item.classes if c < learnt)):
-            raise UserError(
-                f"{item.image}: its labels hold the old class '{dataset.names[old[0]]}' (id {old[0]}), but "
-                "new_only=true learns the new classes alone; take these boxes out, or use new_only=false"
-            )

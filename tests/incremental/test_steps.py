@@ -11,8 +11,9 @@ from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.splits import Split
+from dfssd.detection.data import check_new_labels
 from dfssd.errors import UserError
-from dfssd.incremental.steps import Step, check_new_labels, parse_steps, write_step
+from dfssd.incremental.steps import Step, parse_steps, write_step
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 

@@ -18,7 +18,7 @@ from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_baseline
 
-EXAMPLES = Path(__file__).parent / "without_schema"
+EXAMPLES = Path(__file__).parents[1] / "results" / "without_schema"
 
 STAGES = ("prepare", "teacher", "export")
 

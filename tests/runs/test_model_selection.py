@@ -11,7 +11,7 @@ from dfssd.errors import UserError
 from dfssd.results.record import BoxRecord, MaskRecord
 from dfssd.runs.model_selection import better_of, nothing_to_teach, select_baseline, select_better
 
-EXAMPLES = Path(__file__).parent / "without_schema"
+EXAMPLES = Path(__file__).parents[1] / "results" / "without_schema"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dfssd.results.sections import MaskTraining, Training
 from dfssd.runs.stages import read_summary
 
-EXAMPLES = Path(__file__).parent / "without_schema"
+EXAMPLES = Path(__file__).parents[1] / "results" / "without_schema"
 
 
 def left_by_a_trainer(tmp_path: Path, example: str, **more: Any) -> Path:
