@@ -13,6 +13,7 @@ from dfssd.results.record import BoxRecord
 from dfssd.results.sections import Incremental, Role
 
 METRICS = ("map50_95", "map50", "precision", "recall")
+
 _BUDGET = BudgetWords(
     unknown="with a training length that was not recorded",
     other_batches="but with batches of {student} and {baseline} images, so not a fair comparison",

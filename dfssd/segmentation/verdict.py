@@ -13,6 +13,7 @@ from dfssd.results.record import MaskRecord
 from dfssd.results.sections import MaskTraining, Role
 
 METRICS = ("miou_fg", "miou_all", "pixel_accuracy")
+
 _BUDGET = BudgetWords(
     unknown="after trainings of a length that was not recorded",
     other_batches="after batches of {student} and {baseline} images, which is not fair",

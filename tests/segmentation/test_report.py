@@ -212,7 +212,7 @@ def test_missing_or_broken_record_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"results\.json does not exist"):
         write_report(tmp_path)
     (tmp_path / "results.json").write_text('{"run": ')
-    with pytest.raises(UserError, match="the record of the run is broken"):
+    with pytest.raises(UserError, match=r"results\.json cannot be read"):
         write_report(tmp_path)
 
 
