@@ -13,5 +13,5 @@ slow_to_draw = [HealthCheck.too_slow]  # on a busy machine; says nothing about t
 settings.register_profile(
     "repeatable", max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=slow_to_draw
 )
-settings.register_profile("search", max_examples=3000, deadline=None, suppress_health_check=slow_to_draw)
+settings.register_profile("search", max_examples=1000, deadline=None, suppress_health_check=slow_to_draw)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dfssd.pseudo_labels.labels import label_stems
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from dfssd.datasets.label_files import clip_box, format_labels, read_label_file
-from dfssd.distillation.semi_loss import ignored_anchors, padded, take_boxes
+from dfssd.distillation.semi_loss import ignored_anchors, padded, rows_of
 from dfssd.distillation.terms.crd import giou_response
+from dfssd.pseudo_labels.files import label_stems
 from dfssd.pseudo_labels.quality import box_iou, find_matches
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
 
@@ -143,19 +143,14 @@ def test_ignored_anchors_are_those_inside_a_box_of_their_image(batch, sizes) -> 
     assert ignored_anchors(rows, index, n, sizes).tolist() == expected
 
 
-@given(batches(ordered=False), st.sampled_from(["", "ignore_"]), st.data())
-def test_taken_boxes_are_those_of_the_images_in_their_new_order(batch, prefix, data) -> None:
-    n, rows, index = batch
-    chosen = data.draw(st.lists(st.integers(0, n - 1), max_size=n, unique=True))
-    content = {"batch_idx": index, "bboxes": rows, "cls": rows[:, :1] * 9, "score": rows[:, 1]}
-    taken = take_boxes(
-        {f"{prefix}{k}": v for k, v in content.items()}, torch.tensor(chosen, dtype=torch.long), n, prefix
-    )
-    order = [i for image in chosen for i, home in enumerate(index.tolist()) if home == image]
-    assert taken["batch_idx"].tolist() == [chosen.index(int(index[i])) for i in order]
-    assert set(taken) == ({"batch_idx", "bboxes"} if prefix else set(content))
-    for name in set(taken) - {"batch_idx"}:
-        assert torch.equal(taken[name], content[name][order])
+@given(batches(ordered=False), st.data())
+def test_rows_of_images_are_theirs_in_the_new_order(batch, data) -> None:
+    n, _, index = batch
+    images = data.draw(st.lists(st.integers(0, n - 1), max_size=n, unique=True))
+    rows, numbers = rows_of(torch.tensor(images, dtype=torch.long), index, n)
+    expected = [row for image in images for row, home in enumerate(index.tolist()) if home == image]
+    assert rows.tolist() == expected
+    assert numbers.tolist() == [images.index(int(index[row])) for row in expected]
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([1, 4]), st.integers(0, 99))

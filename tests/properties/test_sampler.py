@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
-from dfssd.datasets.semi import MixedSampler, batch_composition, whole_image_tiles
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dfssd.trainers.mixed_data import MixedSampler, batch_composition
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,3 @@ def test_composition_adds_up_and_leaves_none_out(batch: int, share: float) -> No
     assert labeled + unlabeled == batch and labeled >= 1
     assert unlabeled == 0 if share == 0 else unlabeled >= 1
     assert abs(unlabeled - share * batch) <= 1
-
-
-@given(st.integers(1, 12), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
-def test_tiles_cover_the_image_without_gap_or_overlap(n: int, x: float, y: float) -> None:
-    tiles = whole_image_tiles(n).astype(float)
-    assert tiles.shape == (n * n, 4) and abs(tiles[:, 2:].prod(1).sum() - 1) < 1e-5
-    inside = (abs(tiles[:, :2] - [x, y]) <= tiles[:, 2:] / 2 + 1e-6).all(1).sum()
-    assert 1 <= inside <= 4, "a point on the border of two tiles is in both"

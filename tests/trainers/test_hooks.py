@@ -21,6 +21,8 @@ from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer
 from tests.trainers.test_stages import overrides, student_settings
 
+pytestmark = pytest.mark.train
+
 
 class EnoughError(Exception):
     """Ends a training after its first step."""
