@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from dfssd.config import Config, defaults
+from dfssd.datasets import formats, masks
+from dfssd.datasets.preprocessing import Preprocess
+from dfssd.datasets.records import DetectionSet, MaskSet
 from dfssd.distillation.pair import DistillationPair
 from dfssd.segmentation.losses import SegmentationLoss
 from dfssd.segmentation.views import Views
@@ -86,3 +90,19 @@ def pair(teacher: nn.Module, student: nn.Module, **changes: Any) -> Distillation
         "new_only": False,
     }
     return DistillationPair(teacher, student, **{**values, **changes})
+
+
+def load_dataset(source: str, data_dir: Path, **changes: Any) -> DetectionSet:
+    """A data set with boxes, imported as the configuration asks, with ``changes``."""
+    rules = {key: DEFAULTS[key] for key in ("skip_bad", "missing_label")}
+    return formats.load_dataset(source, data_dir, **{**rules, **changes})
+
+
+def load_masks(source: str, data_dir: Path, **changes: Any) -> MaskSet:
+    """A data set with masks, imported as the configuration asks, with ``changes``."""
+    return masks.load_masks(source, data_dir, **{"skip_bad": DEFAULTS["skip_bad"], **changes})
+
+
+def preprocess(**changes: Any) -> Preprocess:
+    """No change to the pixels but ``changes``."""
+    return replace(Preprocess(**DEFAULTS.section("preprocess")), **changes)

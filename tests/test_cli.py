@@ -18,6 +18,7 @@ import dfssd
 from dfssd.cli import main
 from dfssd.config import defaults
 from dfssd.distillation.terms import term_options
+from tests.configured import load_dataset
 from tests.conftest import write_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,8 +213,6 @@ def test_corrupt_image_is_named_and_skipped_on_demand(folder: Path, capsys) -> N
     image.write_bytes(image.read_bytes()[:100])
     assert image.name in fails(capsys, "data=set")
     assert "teacher=gone" in fails(capsys, "data=set", "skip_bad=true", "teacher=gone.pt")
-    from dfssd.datasets.formats import load_dataset
-
     skipped = load_dataset("set", Path("data sets"), skip_bad=True).skipped
     assert [path.name for path, _ in skipped] == [image.name]
 

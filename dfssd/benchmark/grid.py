@@ -98,14 +98,9 @@ class Grid:
         later = {key: value for key, value in common.items() if key != "teacher_rounds"}
         values = {name: {**(common if name == BASE else later), **cell} for name, cell in cells.items()}
         _check_fixed(common, "common or on the command line", path, SET_BY_GRID)
-        for name, arguments in values.items():
-            _check_fixed(arguments, f"cells.{name}", path, SET_BY_GRID)
-        for name in set(cells) - {BASE}:
-            if "teacher" in cells[name]:
-                raise UserError(f"{path.name}: teacher cannot be set in cells.{name}: it takes over that of {BASE}")
+        _check_cells(cells, path)
         points = _points(tree, path)
-        split = _read_split(tree, points, path)
-        oracle = _read_oracle(tree, later, path)
+        split, oracle = _read_split(tree, points, path), _read_oracle(tree, later, path)
         runs: list[Run] = []
         for seed in dict.fromkeys(seed for _, seeds in points for seed in seeds):
             for labeled in (labeled for labeled, seeds in points if seed in seeds):
@@ -144,6 +139,15 @@ def _read_cells(tree: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]
     if clash := [name for name in (TEACHER, ORACLE) if name in cells]:
         raise UserError(f"{path.name}: a cell cannot be called '{clash[0]}': that is another row of the table")
     return {name: _mapping(cell or {}, path, f"cells.{name}") for name, cell in cells.items()}
+
+
+def _check_cells(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Raise :class:`UserError` if a cell sets what the grid sets, or another teacher than that of the base."""
+    for name, arguments in cells.items():
+        _check_fixed(arguments, f"cells.{name}", path, SET_BY_GRID)
+    for name, arguments in cells.items():
+        if name != BASE and "teacher" in arguments:
+            raise UserError(f"{path.name}: teacher cannot be set in cells.{name}: it takes over that of {BASE}")
 
 
 def _check_fixed(arguments: Mapping[str, Any], where: str, path: Path, fixed: Collection[str]) -> None:

@@ -68,35 +68,10 @@ def markdown(rows: Sequence[Row], name: str, *, cells: Sequence[str], command: s
     """The table for people, as lines of Markdown."""
     lines = [f"# {name}", "", "Test images, which no training and no choice of an epoch has seen."]
     kinds: set[str] = set()
-    oracle = of(rows, ORACLE)
     for labeled in shares(rows):
-        baseline, peer = of(rows, BASELINE, labeled), of(rows, PEER, labeled)
-        table = []
-        for recipe in (TEACHER, *(cell for cell in cells if cell != ORACLE), ORACLE):
-            cell = oracle if recipe == ORACLE else of(rows, recipe, labeled)
-            if not cell:
-                continue
-            gaps = [
-                None if recipe == other else difference(cell, ref)
-                for other, ref in ((BASELINE, baseline), (PEER, peer))
-            ]
-            kinds |= {gap.kind for gap in gaps if gap}
-            share = None if recipe in {BASELINE, ORACLE} else recovered(cell, baseline, oracle)
-            table.append(
-                [
-                    recipe,
-                    len(cell),
-                    *(_mean_sd_text([row.values[key] for row in cell.values()]) for key in ("map50_95", "map50")),
-                    " / ".join(
-                        _range([row.values[key] for row in cell.values()]) for key in ("steps", "optimizer_steps")
-                    ),
-                    *("-" if gap is None else str(gap) for gap in gaps),
-                    "-" if share is None else f"{share:.0%}",
-                ]
-            )
-        header = ["cell", "seeds", "mAP50-95", "mAP50", "batches / optimizer steps", "against baseline"]
-        header += [f"against {PEER}", "baseline to oracle recovered"]
-        lines += ["", f"## {share_text(labeled)}", "", *markdown_table(header, table)]
+        table, used = _share_table(rows, labeled, cells)
+        kinds |= used
+        lines += ["", f"## {share_text(labeled)}", "", *table]
     if not rows:
         lines += ["", "No run has finished yet."]
     lines += ["", *_footnotes(rows, kinds)]
@@ -106,6 +81,35 @@ def markdown(rows: Sequence[Row], name: str, *, cells: Sequence[str], command: s
     if rows:
         lines += ["", f"![{name}]({name}.png)"]
     return [*lines, "", "## How it was made", "", "```", command, "```", "", *_facts(rows, name)]
+
+
+def _share_table(rows: Sequence[Row], labeled: float, cells: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The lines of the table of one share of labels, and the kinds of differences that stand in it."""
+    references = {other: of(rows, other, labeled) for other in (BASELINE, PEER)}
+    oracle = of(rows, ORACLE)
+    kinds: set[str] = set()
+    table = []
+    for recipe in (TEACHER, *(cell for cell in cells if cell != ORACLE), ORACLE):
+        cell = oracle if recipe == ORACLE else of(rows, recipe, labeled)
+        if not cell:
+            continue
+        gaps = [None if recipe == other else difference(cell, reference) for other, reference in references.items()]
+        kinds |= {gap.kind for gap in gaps if gap}
+        share = None if recipe in {BASELINE, ORACLE} else recovered(cell, references[BASELINE], oracle)
+        values = [row.values for row in cell.values()]
+        table.append(
+            [
+                recipe,
+                len(cell),
+                *(_mean_sd_text([value[key] for value in values]) for key in ("map50_95", "map50")),
+                " / ".join(_range([value[key] for value in values]) for key in ("steps", "optimizer_steps")),
+                *("-" if gap is None else str(gap) for gap in gaps),
+                "-" if share is None else f"{share:.0%}",
+            ]
+        )
+    header = ["cell", "seeds", "mAP50-95", "mAP50", "batches / optimizer steps", "against baseline"]
+    header += [f"against {PEER}", "baseline to oracle recovered"]
+    return markdown_table(header, table), kinds
 
 
 def _mean_sd_text(values: Sequence[float]) -> str:

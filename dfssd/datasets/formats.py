@@ -51,8 +51,8 @@ def load_dataset(
     *,
     unlabeled: str | Sequence[str] | None = None,
     names: Sequence[str] | None = None,
-    skip_bad: bool = False,
-    missing_label: str = "unlabeled",
+    skip_bad: bool,
+    missing_label: str,
     preprocess: Preprocess | None = None,
 ) -> DetectionSet:
     """Load the data set that ``source`` names.

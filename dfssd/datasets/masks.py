@@ -55,7 +55,7 @@ def load_masks(
     *,
     unlabeled: str | Sequence[str] | None = None,
     names: Sequence[str] | None = None,
-    skip_bad: bool = False,
+    skip_bad: bool,
 ) -> MaskSet:
     """Load the data set that ``source`` names.
 

@@ -34,11 +34,11 @@ class Preprocess:
         pad: Pad to a square, the image in the middle.
     """
 
-    resize: int | None = None
-    normalize: bool = False
-    clahe: bool = False
-    crop: tuple[int, int, int, int] | list[int] | None = None
-    pad: bool = False
+    resize: int | None
+    normalize: bool
+    clahe: bool
+    crop: tuple[int, int, int, int] | list[int] | None
+    pad: bool
 
     @property
     def changes_pixels(self) -> bool:

@@ -266,3 +266,25 @@ def check_classes(split: Split, dataset: LabeledSet[LabeledImage], learnt: int) 
             f"no labelled training image of class {', '.join(repr(name) for name in unknown or missing)} among "
             f"{len(split.train_labeled)}; {remedy}"
         )
+
+
+def check_new_labels(dataset: LabeledSet[LabeledImage], trained: Sequence[Path], learnt: int) -> None:
+    """Check that training labels speak of new classes only.
+
+    Old boxes would be lost without a word, since the loss on labels does not see their classes.
+
+    Args:
+        dataset: Data of the step.
+        trained: The labelled training images.
+        learnt: Number of the first classes, those that the teacher knows.
+
+    Raises:
+        UserError: An image of the training part has a box of an old class.
+    """
+    wanted = set(trained)
+    for item in dataset.items:
+        if item.image in wanted and (old := sorted(c for c in item.classes if c < learnt)):
+            raise UserError(
+                f"{item.image}: its labels hold the old class '{dataset.names[old[0]]}' (id {old[0]}), but "
+                "new_only=true learns the new classes alone; take these boxes out, or use new_only=false"
+            )

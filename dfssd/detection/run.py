@@ -14,7 +14,7 @@ from typing import Any
 from dfssd.config import GROWN, Config
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.split_files import write_split
-from dfssd.datasets.splits import torn_groups
+from dfssd.datasets.splits import check_new_labels, torn_groups
 from dfssd.detection.checks import (
     has_teacher,
     learnt_classes,

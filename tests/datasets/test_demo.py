@@ -6,7 +6,7 @@ from dfssd.datasets import demo, drawings
 from dfssd.datasets.cards import find_card
 from dfssd.datasets.demo import make_demo, make_mask_demo
 from dfssd.datasets.drawings import NAMES, draw_defects, draw_image
-from dfssd.datasets.formats import load_dataset
+from tests.configured import load_dataset
 
 COUNTS = {"train": 12, "unlabeled": 6, "val": 4, "test": 4}
 

@@ -6,9 +6,8 @@ import yaml
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
-from dfssd.datasets.formats import load_dataset
-from dfssd.datasets.preprocessing import Preprocess
 from dfssd.errors import UserError
+from tests.configured import load_dataset, preprocess
 from tests.datasets.material import CR7_NAMES, coco_json, cr7, neu, write_label, write_picture, zipped
 
 
@@ -106,7 +105,7 @@ def test_preprocessing_changes_pixels_and_boxes_once(tmp_path):
     write_picture(tmp_path / "y" / "images" / "a.png", 0)
     write_picture(tmp_path / "y" / "images" / "b.png", 1)
     write_label(tmp_path / "y" / "labels" / "a.txt", "0 0.5 0.5 0.25 0.5")
-    dataset = load_dataset(str(tmp_path / "y"), tmp_path / "sets", preprocess=Preprocess(resize=32, pad=True))
+    dataset = load_dataset(str(tmp_path / "y"), tmp_path / "sets", preprocess=preprocess(resize=32, pad=True))
     a, b = dataset.items
     with Image.open(a.image) as image:
         assert image.size == (32, 32)
@@ -116,7 +115,7 @@ def test_preprocessing_changes_pixels_and_boxes_once(tmp_path):
 
 def test_preprocessing_of_a_yaml_in_place_makes_a_copy(squares, tmp_path):
     before = squares.read_bytes()
-    dataset = load_dataset(str(squares), tmp_path / "sets", preprocess=Preprocess(resize=32))
+    dataset = load_dataset(str(squares), tmp_path / "sets", preprocess=preprocess(resize=32))
     assert all(tmp_path / "sets" in item.image.parents for item in dataset.items)
     assert {item.split for item in dataset.items} == {"train", "val", "test", "unlabeled"}
     assert squares.read_bytes() == before
@@ -124,7 +123,7 @@ def test_preprocessing_of_a_yaml_in_place_makes_a_copy(squares, tmp_path):
 
 def test_a_crop_that_does_not_fit_names_the_image(tmp_path):
     with pytest.raises(UserError, match=r"\.jpg: preprocess\.crop=\[0, 0, 99, 48\]"):
-        load_dataset(str(cr7(tmp_path / "cr7")), tmp_path / "sets", preprocess=Preprocess(crop=[0, 0, 99, 48]))
+        load_dataset(str(cr7(tmp_path / "cr7")), tmp_path / "sets", preprocess=preprocess(crop=[0, 0, 99, 48]))
 
 
 def spoil(root):

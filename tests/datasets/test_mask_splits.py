@@ -8,10 +8,10 @@ from ultralytics.data.dataset import SemanticDataset
 from ultralytics.data.utils import check_det_dataset
 
 from dfssd.datasets.mask_splits import grouped_split, official_split, read_mask_split, write_mask_split
-from dfssd.datasets.masks import load_masks
 from dfssd.datasets.records import MaskItem, MaskSet
 from dfssd.datasets.splits import LISTS, SplitOptions
 from dfssd.errors import UserError
+from tests.configured import load_masks
 from tests.segmentation.material import NEU_NAMES, neu_seg
 
 

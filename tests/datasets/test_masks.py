@@ -6,8 +6,9 @@ from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
 from dfssd.datasets.demo import MASK_COUNTS, MASK_NAMES, make_mask_demo
-from dfssd.datasets.masks import load_masks, read_mask
+from dfssd.datasets.masks import read_mask
 from dfssd.errors import UserError
+from tests.configured import load_masks
 from tests.datasets.material import write_label, write_picture, zipped
 from tests.segmentation.material import NEU_NAMES, ids, neu_seg, write_mask
 

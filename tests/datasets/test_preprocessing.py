@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dfssd.datasets.preprocessing import Preprocess
 from dfssd.errors import UserError
+from tests.configured import preprocess
 
 
 def picture(width: int = 80, height: int = 40) -> np.ndarray:
@@ -16,57 +16,57 @@ BOX = np.array([[3, 40 / 80, 15 / 40, 20 / 80, 10 / 40]], dtype=np.float32)
 
 
 def test_everything_is_off_by_default():
-    assert not Preprocess().changes_pixels
-    image, boxes = Preprocess().apply(picture(), BOX)
+    assert not preprocess().changes_pixels
+    image, boxes = preprocess().apply(picture(), BOX)
     np.testing.assert_array_equal(image, picture())
     np.testing.assert_allclose(boxes, BOX, atol=1e-6)
 
 
 def test_resize_sets_the_longer_side_and_keeps_relative_boxes():
-    image, boxes = Preprocess(resize=40).apply(picture(), BOX)
+    image, boxes = preprocess(resize=40).apply(picture(), BOX)
     assert image.shape == (20, 40, 3)
     np.testing.assert_allclose(boxes, BOX, atol=1e-6)
 
 
 def test_normalize_stretches_to_the_full_range_and_leaves_a_flat_image():
-    image, _ = Preprocess(normalize=True).apply(picture(), BOX)
+    image, _ = preprocess(normalize=True).apply(picture(), BOX)
     assert (image.min(), image.max()) == (0, 255)
     flat = np.full((20, 20, 3), 90, np.uint8)
-    np.testing.assert_array_equal(Preprocess(normalize=True).apply(flat, None)[0], flat)
+    np.testing.assert_array_equal(preprocess(normalize=True).apply(flat, None)[0], flat)
 
 
 def test_clahe_raises_local_contrast_and_repeats_exactly():
-    once, _ = Preprocess(clahe=True).apply(picture(), BOX)
-    again, _ = Preprocess(clahe=True).apply(picture(), BOX)
+    once, _ = preprocess(clahe=True).apply(picture(), BOX)
+    again, _ = preprocess(clahe=True).apply(picture(), BOX)
     np.testing.assert_array_equal(once, again)
     assert once.std() > picture().std()
 
 
 def test_crop_moves_and_cuts_boxes():
-    image, boxes = Preprocess(crop=[40, 0, 80, 40]).apply(picture(), BOX)
+    image, boxes = preprocess(crop=[40, 0, 80, 40]).apply(picture(), BOX)
     assert image.shape == (40, 40, 3)
     np.testing.assert_allclose(boxes, [[3, 5 / 40, 15 / 40, 10 / 40, 10 / 40]], atol=1e-6)
 
 
 def test_crop_drops_a_box_of_which_almost_nothing_is_left():
-    _, boxes = Preprocess(crop=(49, 0, 80, 40)).apply(picture(), BOX)
+    _, boxes = preprocess(crop=(49, 0, 80, 40)).apply(picture(), BOX)
     assert boxes.shape == (0, 5)
 
 
 def test_crop_outside_the_image_is_an_error():
     with pytest.raises(UserError, match=r"crop=\[0, 0, 90, 40\].*80x40 px"):
-        Preprocess(crop=[0, 0, 90, 40]).apply(picture(), BOX)
+        preprocess(crop=[0, 0, 90, 40]).apply(picture(), BOX)
 
 
 def test_pad_makes_a_square_with_grey_and_the_image_in_the_middle():
-    image, boxes = Preprocess(pad=True).apply(picture(), BOX)
+    image, boxes = preprocess(pad=True).apply(picture(), BOX)
     assert image.shape == (80, 80, 3)
     assert (image[:20] == 114).all() and (image[60:] == 114).all()
     np.testing.assert_allclose(boxes, [[3, 40 / 80, 35 / 80, 20 / 80, 10 / 80]], atol=1e-6)
 
 
 def test_all_steps_together_keep_the_box_on_its_pixels():
-    image, boxes = Preprocess(crop=[10, 0, 80, 40], resize=140, normalize=True, pad=True).apply(picture(), BOX)
+    image, boxes = preprocess(crop=[10, 0, 80, 40], resize=140, normalize=True, pad=True).apply(picture(), BOX)
     assert image.shape == (140, 140, 3)
     x, y, w, h = boxes[0, 1:] * 140
     inside = image[int(y - h / 2) + 2 : int(y + h / 2) - 2, int(x - w / 2) + 2 : int(x + w / 2) - 2]
@@ -74,4 +74,4 @@ def test_all_steps_together_keep_the_box_on_its_pixels():
 
 
 def test_unlabelled_images_stay_unlabelled():
-    assert Preprocess(resize=40).apply(picture(), None)[1] is None
+    assert preprocess(resize=40).apply(picture(), None)[1] is None

@@ -9,8 +9,9 @@ from ultralytics.data.utils import check_det_dataset
 
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.split_files import read_split, write_split
-from dfssd.datasets.splits import LISTS, Split, SplitOptions, make_split, torn_groups
+from dfssd.datasets.splits import LISTS, Split, SplitOptions, check_new_labels, make_split, torn_groups
 from dfssd.errors import UserError
+from tests.configured import load_dataset
 
 NAMES = ("a", "b", "c", "d")
 
@@ -157,8 +158,6 @@ def test_too_few_images_are_told():
 
 
 def test_the_lists_serve_plain_ultralytics(squares, tmp_path):
-    from dfssd.datasets.formats import load_dataset
-
     data = load_dataset(str(squares), tmp_path / "sets")
     split = split_of(data, labeled=0.5)
     data_yaml = write_split(split, data, tmp_path / "run" / "splits")
@@ -330,3 +329,11 @@ def test_a_seed_draws_what_it_has_always_drawn(case):
     items[17], items[23] = item(17, [0, 1], "unlabeled"), item(23, None, "unlabeled")
     split = split_of(dataset(*items), **options)
     assert {name: [int(path.stem[3:]) for path in getattr(split, name)] for name in expected} == expected
+
+
+def test_old_boxes_among_new_labels_are_told():
+    new, mixed, tested = item(0, [3]), item(1, [3, 1]), item(2, [0], "test")
+    data = dataset(new, mixed, tested)
+    with pytest.raises(UserError, match=r"im 1\.png: its labels hold the old class 'b' \(id 1\)"):
+        check_new_labels(data, [new.image, mixed.image], 3)
+    check_new_labels(data, [new.image], 3)

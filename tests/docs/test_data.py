@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dfssd.datasets.formats import load_dataset
+from tests.configured import load_dataset
 from tests.docs.test_links import ROOT
 
 

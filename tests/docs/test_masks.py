@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from ultralytics import YOLO
 
-from dfssd.datasets.masks import load_masks
 from dfssd.segmentation.model import build_model, parameters
+from tests.configured import load_masks
 from tests.segmentation.material import NEU_NAMES, write_mask
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "masks.md").read_text(encoding="utf-8")

@@ -13,10 +13,10 @@ from ultralytics import YOLO
 
 from dfssd.cli import main
 from dfssd.config import find_recipe
-from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.splits import Split
 from dfssd.incremental.steps import Step, write_step
 from dfssd.trainers.stage import StageTrainer
+from tests.configured import load_dataset
 from tests.conftest import NAMES, write_squares
 from tests.tiny_detection import save_detector
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfssd.datasets.formats import load_dataset
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.splits import Split
-from dfssd.detection.data import check_new_labels
 from dfssd.errors import UserError
 from dfssd.incremental.steps import Step, parse_steps, write_step
+from tests.configured import load_dataset
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 
@@ -117,10 +116,3 @@ def test_written_step_is_a_data_set(squares, tmp_path) -> None:
     assert again.names == whole.names and len(again.items) == sum(map(len, parts.values()))
     for known in again.items:
         assert set(known.classes) == ({1} if known.split == "train" else {0, 1})
-
-
-def test_old_boxes_among_new_labels_are_told(tmp_path) -> None:
-    items = (item(tmp_path / "x.png", 3), item(tmp_path / "y.png", 4, 1), item(tmp_path / "t.png", 0, split="test"))
-    with pytest.raises(UserError, match=r"y\.png: its labels hold the old class 'b' \(id 1\)"):
-        check_new_labels(DetectionSet("toy", NAMES, items), [i.image for i in items[:2]], 3)
-    check_new_labels(DetectionSet("toy", NAMES, items), [items[0].image], 3)
