@@ -22,10 +22,26 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported(path: Path) -> set[str]:
-    """Dotted names of what a file imports, anywhere in it: modules, and ``module.name`` for names out of modules."""
-    found = set()
-    for node in ast.walk(tree(path)):
+class _WithoutTypeChecking(ast.NodeTransformer):
+    """Leaves out the body of ``if TYPE_CHECKING:``."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return node.orelse
+        return self.generic_visit(node)
+
+
+def imported(path: Path, *, types: bool = True) -> set[str]:
+    """Dotted names of what a file imports, anywhere in it: modules, and ``module.name`` for names out of modules.
+
+    Args:
+        path: The file.
+        types: Count what is imported for type checking alone.
+    """
+    code, found = tree(path), set()
+    if not types:
+        code = _WithoutTypeChecking().visit(code)
+    for node in ast.walk(code):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -39,12 +55,12 @@ def module_name(path: Path, root: Path = ROOT) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
-def import_graph(paths: list[Path], root: Path = ROOT) -> dict[str, set[str]]:
-    """Modules of those files -> other ones of them that they import, in functions and for type checking, too."""
+def import_graph(paths: list[Path], root: Path = ROOT, *, types: bool = True) -> dict[str, set[str]]:
+    """Modules of those files -> other ones of them that they import, also in functions; ``types`` as above."""
     names = {module_name(path, root): path for path in paths}
     graph = {}
     for name, path in names.items():
-        arrows = {full if full in names else full.rpartition(".")[0] for full in imported(path)}
+        arrows = {full if full in names else full.rpartition(".")[0] for full in imported(path, types=types)}
         graph[name] = arrows & set(names) - {name}
     return graph
 

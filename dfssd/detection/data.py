@@ -11,7 +11,6 @@ from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split
 from dfssd.datasets.splits import Split, make_split
-from dfssd.errors import UserError
 from dfssd.runs.data import check_split_alone, class_names, split_options
 
 
@@ -49,25 +48,3 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], l
         check_split_alone(config)
         return read_split(Path(config["split"]), dataset, learnt)
     return make_split(dataset, groups, split_options(config), learnt=learnt)
-
-
-def check_new_labels(dataset: DetectionSet, trained: Sequence[Path], learnt: int) -> None:
-    """Check that training labels speak of new classes only.
-
-    Old boxes would be lost without a word, since the loss on labels does not see their classes.
-
-    Args:
-        dataset: Data of the step.
-        trained: The labelled training images.
-        learnt: Number of the first classes, those that the teacher knows.
-
-    Raises:
-        UserError: An image of the training part has a box of an old class.
-    """
-    wanted = set(trained)
-    for item in dataset.items:
-        if item.image in wanted and (old := sorted(c for c in item.classes if c < learnt)):
-            raise UserError(
-                f"{item.image}: its labels hold the old class '{dataset.names[old[0]]}' (id {old[0]}), but "
-                "new_only=true learns the new classes alone; take these boxes out, or use new_only=false"
-            )

@@ -20,7 +20,7 @@ from dfssd.detection.checks import (
     learnt_classes,
     teacher_is_to_be_trained,
 )
-from dfssd.detection.data import check_new_labels, choose_split, read_data
+from dfssd.detection.data import choose_split, read_data
 from dfssd.detection.forgetting import forgetting
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights

@@ -106,13 +106,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
     known = _record(config, modes, root, check)
     if not (root / RECORD).exists():  # what a line that was refused or stopped has left may be of another split
         shutil.rmtree(root / "data", ignore_errors=True)
-    data = {
-        (step.number, joint): write_step(
-            dataset, split, step, root / "data" / (f"{step.name}-all" if joint else step.name), joint=joint
-        )
-        for step in steps
-        for joint in sorted({False, *(mode.joint for mode in modes if step.number > 1)})
-    }
+    data = _write_steps(dataset, split, steps, modes, root / "data")
     _tell_steps(steps, data)
     if not (root / "splits" / "split.json").exists():
         write_split(split, dataset, root / "splits")
@@ -142,6 +136,19 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
     if failed:
         LOGGER.info(f"the exported model is outside its tolerance in {', '.join(failed)}: see their report.md")
     return not failed
+
+
+def _write_steps(
+    dataset: DetectionSet, split: Split, steps: Sequence[Step], modes: Sequence[Mode], folder: Path
+) -> dict[tuple[int, bool], dict[str, Any]]:
+    """Write the data of all steps that some mode needs: (number of the step, all its classes together) -> facts."""
+    return {
+        (step.number, joint): write_step(
+            dataset, split, step, folder / (f"{step.name}-all" if joint else step.name), joint=joint
+        )
+        for step in steps
+        for joint in sorted({False, *(mode.joint for mode in modes if step.number > 1)})
+    }
 
 
 def _common(config: Config) -> dict[str, Any]:

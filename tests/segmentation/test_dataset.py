@@ -16,11 +16,13 @@ from dfssd.datasets.twins import poses
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
 from dfssd.trainers.mixed_data import MixedSampler, build_mixed_loader
+from tests.configured import DEFAULTS
 from tests.segmentation.material import mask_data
 
 
 def dataset(kind: type, file: Path, part: str, imgsz: int = 64, *, augment: bool = True, **data):
-    content = {**yaml.safe_load(file.read_text()), **data, "channels": 3}
+    views = {"symmetries": DEFAULTS.seg.symmetries, "jitter": DEFAULTS.seg.jitter}
+    content = {**yaml.safe_load(file.read_text()), **views, **data, "channels": 3}
     path = str(file.parent / f"{part}.txt")
     options = {"batch_size": 2, "stride": 8, "pad": 0.0, "rect": not augment, "hyp": get_cfg()}
     return kind(img_path=path, imgsz=imgsz, augment=augment, data=content, task="semantic", **options)
