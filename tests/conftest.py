@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,22 @@ import yaml
 from PIL import Image
 
 from dfssd.log import console
+from tests.costs import CostWatch
 from tests.tiny_detection import save_detector
 
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-os.environ.setdefault("YOLO_OFFLINE", "true")
-
 NAMES = ["dark", "bright"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hold the mark ``train`` to its word."""
+    config.pluginmanager.register(CostWatch())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that train come first: where processes share the work by files, the short ones fill the gaps at the end."""
+    training = {item.path for item in items if item.get_closest_marker("train")}
+    items.sort(key=lambda item: item.path not in training)
 
 
 def write_images(folder: Path, n: int, *, seed: int, labels: bool = True, size: int = 64) -> list[Path]:

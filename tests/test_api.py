@@ -50,6 +50,7 @@ def given(monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.train
 def test_whole_run(squares, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = dfssd.train(data=squares, project="runs", name="mine", format="onnx", **SMALL)

@@ -419,6 +419,7 @@ def test_real_check_names_a_misspelt_key(bench, fake, capsys, tmp_path):
     assert "cell baseline: unknown key 'epoch'; did you mean 'epochs'" in capsys.readouterr().err
 
 
+@pytest.mark.train
 def test_help_and_script(capsys):
     assert main([]) == 0 and "usage: python scripts/benchmark.py" in capsys.readouterr().out
     done = subprocess.run(
@@ -427,6 +428,7 @@ def test_help_and_script(capsys):
     assert done.returncode == 2 and done.stderr.startswith("error: cannot read none.yaml")
 
 
+@pytest.mark.train
 def test_process_gets_the_arguments_and_its_output_is_kept(tmp_path, monkeypatch):
     script = "import sys; print(sys.argv[1:]); print('oh', file=sys.stderr); sys.exit(3)"
     (tmp_path / "train.py").write_text(script)
@@ -439,6 +441,7 @@ def test_process_gets_the_arguments_and_its_output_is_kept(tmp_path, monkeypatch
     assert set(json.loads((tmp_path / "a.json").read_text())) == {"pid", "created"}
 
 
+@pytest.mark.train
 def test_run_is_the_command_line_wherever_the_grid_is_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -447,6 +450,7 @@ def test_run_is_the_command_line_wherever_the_grid_is_started(tmp_path, monkeypa
     assert log.read_text() == "error: unknown key 'epoch'; did you mean 'epochs'?\n"
 
 
+@pytest.mark.train
 def test_process_ends_with_the_grid(tmp_path, monkeypatch):
     (tmp_path / "train.py").write_text("import time; time.sleep(60)")
     monkeypatch.setattr(running, "COMMAND", [sys.executable, str(tmp_path / "train.py")])

@@ -126,6 +126,7 @@ def test_mistakes_are_one_line(word, message, capsys):
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
 
 
+@pytest.mark.train
 def test_script_runs_from_any_folder(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT), "rounds=0"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr == "error: rounds=0: must be a whole number >= 1\n"

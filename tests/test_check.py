@@ -64,6 +64,7 @@ def test_tool_that_is_not_installed(check, capsys, monkeypatch):
     assert "pip install --requirement requirements.txt" in capsys.readouterr().out
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(
     ("line", "correction"),
     [

@@ -20,12 +20,23 @@ from dfssd.config import defaults
 from dfssd.distillation.terms import term_options
 from tests.configured import load_dataset
 from tests.conftest import write_images
+from tests.tiny_detection import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="module")
+def other_names(tmp_path_factory) -> Path:
+    """A detector of eighty classes that no data set here has."""
+    other = YOLO(TINY)
+    other.model.names = {k: f"class {k}" for k in range(80)}
+    path = tmp_path_factory.mktemp("other") / "other.pt"
+    other.save(path)
+    return path
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch) -> Path:
+def folder(tmp_path: Path, monkeypatch, other_names: Path) -> Path:
     """A folder in YOLO layout with six labelled images, and the current directory outside the checkout."""
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "set", 6, seed=1)
@@ -35,9 +46,7 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     (tmp_path / "no.zip").write_bytes(b"no zip at all")
     with zipfile.ZipFile(tmp_path / "escape.zip", "w") as archive:
         archive.writestr("../outside.txt", "x")
-    other = YOLO("yolov8n.yaml")
-    other.model.names = {k: f"class {k}" for k in range(80)}
-    other.save(tmp_path / "other.pt")
+    (tmp_path / "other.pt").hardlink_to(other_names)
     write_images(tmp_path / "rare", 6, seed=2)
     (tmp_path / "rare" / "classes.txt").write_text("dark\nbright\n", encoding="utf-8")
     for label in (tmp_path / "rare" / "labels").glob("*.txt"):
@@ -46,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "set"
 
 
+@pytest.mark.train
 def test_plain_python_without_the_packages_is_told_where_to_find_them(tmp_path: Path) -> None:
     start = f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
     code = f"import sys, runpy; sys.modules['psutil'] = None; {start}"
@@ -63,7 +73,7 @@ def test_refused_run_leaves_no_folder_behind(folder: Path, capsys) -> None:
 
 def fails(capsys, *words: str) -> str:
     """Run the command line, check that it ends as bad input must, and return its message."""
-    base = {"teacher": "yolov8n.yaml", "student": "yolov8n.yaml", "device": "cpu", "data_dir": "data sets"}
+    base = {"teacher": TINY, "student": TINY, "device": "cpu", "data_dir": "data sets"}
     given = [*words, *(f"{k}={v}" for k, v in base.items() if not any(w.startswith(f"{k}=") for w in words))]
     assert main(given) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
@@ -99,6 +109,7 @@ def test_help_lists_keys_terms_and_defaults(capsys, monkeypatch) -> None:
     assert shown["pseudo.tau0"] == 0.2 and shown["drd_pixel.graphs"] == "fixed"
 
 
+@pytest.mark.train
 def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "data=demo", "epoch=3"],

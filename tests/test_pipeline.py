@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from ultralytics import YOLO
 
 from dfssd.cli import main
 from tests.conftest import NAMES
-from tests.killing import kill_when
+from tests.processes import kill_when
+from tests.tiny_detection import TINY
 
-ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS = [
-    "teacher=yolov8n.yaml",
-    "student=yolov8n.yaml",
+    f"teacher={TINY}",
+    f"student={TINY}",
     "teacher_epochs=1",
     "epochs=2",
     "imgsz=64",
@@ -36,10 +39,19 @@ def arguments(squares: Path, tmp_path: Path, *more: str) -> list[str]:
     return [f"data={squares}", f"project={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}", *kept, *more]
 
 
-def test_every_file_and_section_is_there(squares: Path, tmp_path: Path, capsys) -> None:
-    assert main(arguments(squares, tmp_path, "name=all")) == 0
-    assert "student " in capsys.readouterr().out.splitlines()[-1]
-    run = tmp_path / "runs" / "all"
+@pytest.fixture(scope="module")
+def finished(squares: Path, tmp_path_factory) -> tuple[Path, str]:
+    """A run of all stages, and what it printed."""
+    folder, said = tmp_path_factory.mktemp("finished"), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main(arguments(squares, folder, "name=all")) == 0
+    return folder / "runs" / "all", said.getvalue()
+
+
+@pytest.mark.train
+def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
+    run, said = finished
+    assert "student " in said.splitlines()[-1]
     for name in (
         "run.yaml",
         "results.json",
@@ -76,36 +88,40 @@ def test_every_file_and_section_is_there(squares: Path, tmp_path: Path, capsys) 
     assert plain.names == dict(enumerate(NAMES))
 
 
-def test_second_run_takes_split_and_teacher_of_the_first(squares: Path, tmp_path: Path, teacher_file: Path) -> None:
+@pytest.mark.train
+def test_second_run_takes_split_and_teacher(squares: Path, tmp_path: Path, finished, teacher_file: Path) -> None:
+    """The split of another run, and a teacher whose classes are in another order."""
     swapped = YOLO(teacher_file)
     swapped.model.names = dict(enumerate(reversed(NAMES)))
     swapped.save(tmp_path / "swapped.pt")
-    first = arguments(squares, tmp_path, "name=a", f"teacher={tmp_path / 'swapped.pt'}", "epochs=1", "baseline=off")
-    assert main(first) == 0
+    first, _ = finished
+    words = [f"teacher={tmp_path / 'swapped.pt'}", f"split={first / 'splits'}", "epochs=1", "baseline=off"]
+    assert main(arguments(squares, tmp_path, "name=a", *words)) == 0
     run = tmp_path / "runs" / "a"
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert {s["name"]: s["status"] for s in results["stages"]}["teacher"] == "reused"
     assert {s["name"]: s["status"] for s in results["stages"]}["baseline"] == "skipped"
     assert YOLO(run / "weights" / "teacher.pt").names == dict(enumerate(NAMES))
-    again = [w for w in first if not w.startswith("name=")]
-    assert main([*again, "name=b", f"split={run / 'splits'}"]) == 0
     for part in ("train_labeled", "train_unlabeled", "val", "test"):
-        lists = [(tmp_path / "runs" / name / "splits" / f"{part}.txt").read_text(encoding="utf-8") for name in "ab"]
+        lists = [(folder / "splits" / f"{part}.txt").read_text(encoding="utf-8") for folder in (first, run)]
         assert lists[0] == lists[1]
 
 
-def test_no_unlabelled_images_works_and_says_so(squares: Path, tmp_path: Path, capsys) -> None:
+@pytest.mark.train
+def test_no_unlabelled_images_works_and_says_so(squares: Path, tmp_path: Path, teacher_file: Path, capsys) -> None:
     tree = yaml.safe_load(squares.read_text(encoding="utf-8"))
     tree.pop("unlabeled")
     alone = tmp_path / "alone.yaml"
     alone.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    assert main(arguments(alone, tmp_path, "name=alone", "epochs=1", "baseline=off")) == 0
+    words = ("name=alone", "epochs=1", "baseline=off", f"teacher={teacher_file}")
+    assert main(arguments(alone, tmp_path, *words)) == 0
     assert "no unlabelled images" in capsys.readouterr().out
     results = json.loads((tmp_path / "runs" / "alone" / "results.json").read_text(encoding="utf-8"))
     assert results["pseudo_labels"] is None
     assert results["distill"]["terms"]["hwjs"]["last"] > 0
 
 
+@pytest.mark.train
 def test_run_killed_in_five_places_finishes_with_the_same_budget(squares: Path, tmp_path: Path) -> None:
     words = arguments(squares, tmp_path, "name=killed", "epochs=3")
     run = tmp_path / "runs" / "killed"
@@ -127,8 +143,9 @@ def test_run_killed_in_five_places_finishes_with_the_same_budget(squares: Path, 
     assert len(results["run"]["resumed"]) == 5
 
 
-def test_stage_done_again_takes_the_later_ones_with_it(squares: Path, tmp_path: Path) -> None:
-    words = arguments(squares, tmp_path, "name=again", "epochs=1", "baseline=off")
+@pytest.mark.train
+def test_stage_done_again_takes_the_later_ones_with_it(squares: Path, tmp_path: Path, teacher_file: Path) -> None:
+    words = arguments(squares, tmp_path, "name=again", "epochs=1", "baseline=off", f"teacher={teacher_file}")
     assert main([*words, "parity.box_px=0"]) == 2, "no two programs agree to the last bit"
     run = tmp_path / "runs" / "again"
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
@@ -143,12 +160,12 @@ def test_split_and_label_share_contradict(squares: Path, tmp_path: Path, capsys)
     assert "leave out labeled" in capsys.readouterr().err
 
 
-def test_resume_refuses_another_line(squares: Path, tmp_path: Path, capsys) -> None:
-    run = tmp_path / "runs" / "other"
-    words = arguments(squares, tmp_path, "name=other", "epochs=1", "baseline=off", "teacher_epochs=1")
-    assert main(words) == 0
+@pytest.mark.train
+def test_resume_refuses_another_line(squares: Path, finished, capsys) -> None:
+    run, _ = finished
+    words = arguments(squares, run.parents[1], "name=all")
     changed = [w for w in words if not w.startswith("epochs=")]
     assert main([*changed, "epochs=5", f"resume={run}"]) == 2
-    assert "epochs=5, but the run was started with epochs=1" in capsys.readouterr().err
+    assert "epochs=5, but the run was started with epochs=2" in capsys.readouterr().err
     assert main([f"resume={run}"]) == 0
     assert capsys.readouterr().out.count("before, kept") == 9

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("YOLO_AUTOINSTALL", "OMP_NUM_THREADS")
 
 
+@pytest.mark.train
 def test_import_is_cheap_and_leaves_the_environment_alone() -> None:
     code = """
 import json, os, sys
@@ -58,6 +59,7 @@ def test_no_more_cores_than_the_process_may_use(monkeypatch, cores: int | None, 
     assert os.environ["OMP_NUM_THREADS"] == expected
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("entry", [["train.py"], ["-m", "dfssd"]])
 def test_every_start_of_the_command_line_prepares_its_process(entry: list[str]) -> None:
     """Before numpy and torch are imported, which read the number of threads on import."""

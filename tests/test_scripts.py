@@ -53,6 +53,7 @@ def error_of(capsys) -> str:
     return lines[0]
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("script", ["quickstart.py", "run_tests.py", "check.py"])
 def test_old_python_is_told_what_is_needed(script):
     run = f"runpy.run_path({str(SCRIPTS / script)!r}, run_name='__main__')"
@@ -140,6 +141,7 @@ def test_a_folder_with_other_things_in_it_is_never_cleared(environment, tmp_path
     assert (tmp_path / "env" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.train
 def test_real_environment_with_pip(environment, tmp_path, capsys):
     """Made for real with this Python's venv; a broken one in the same place is replaced."""
     env = tmp_path / "env"
@@ -261,6 +263,13 @@ def test_quickstart_arguments_of_the_user_win(environment):
     assert words[:3] == ["name=mine", "--epochs", "1"]
     assert not {"name=quickstart"} & set(words)
     assert not any(word.startswith("epochs=") for word in words)
+
+
+def test_fast_tests_are_those_without_training(environment):
+    command = runpy.run_path(str(SCRIPTS / "run_tests.py"))["command"]
+    assert command(["-x"])[:2] == ["-m", "pytest"] and command(["-x"])[-1] == "-x" and "not train" not in command([])
+    words = command(["--fast", "-n0", "tests/test_files.py"])
+    assert words[-4:] == ["-m", "not train", "-n0", "tests/test_files.py"], "what the user says comes last and wins"
 
 
 def test_ci_runs_what_the_readme_gives():

@@ -20,6 +20,8 @@ import dfssd
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
 
+pytestmark = pytest.mark.train
+
 
 def call(*command: str | Path, cwd: Path) -> str:
     """Run a command to its end; return its output."""

@@ -210,6 +210,7 @@ def test_closing_line_and_table():
     assert any("student" in line and "0.412" in line and "0.659" in line for line in lines)
 
 
+@pytest.mark.train
 def test_report_loads_no_model():
     """Neither torch nor Ultralytics is imported for a report."""
     code = "import dfssd.detection.report, sys; sys.exit(bool({'torch', 'ultralytics'} & set(sys.modules)))"

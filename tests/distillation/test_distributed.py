@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from dfssd.distillation.pair import state_hash
@@ -17,7 +17,10 @@ from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.trainers.mixed_data import MixedSampler
 from tests.distillation.test_pair import make_batch, make_pair
 from tests.distillation.test_sdidd import grown_pair
+from tests.processes import METHOD
 from tests.thresholds import class_thresholds
+
+pytestmark = pytest.mark.train
 
 TSKD = {
     name: {"weight": 1.0, "schedule": "constant", "share": 0.1}
@@ -70,7 +73,7 @@ def work(rank: int, folder: str, changes: dict) -> None:
     ids=["dfssd", "tskd", "sdidd"],
 )
 def test_two_processes_stay_the_same_and_share_the_images(tmp_path: Path, changes: dict) -> None:
-    multiprocessing.spawn(work, args=(str(tmp_path), changes), nprocs=2)
+    start_processes(work, args=(str(tmp_path), changes), nprocs=2, start_method=METHOD)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     assert not torch.equal(first["image"], second["image"])
     assert not set(first["seen"]) & set(second["seen"])

@@ -43,6 +43,7 @@ def check() -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.train
 def test_tables_are_those_of_the_types() -> None:
     done = check()
     assert done.returncode == 0, done.stderr
@@ -64,6 +65,7 @@ def test_every_type_has_a_table_or_is_described_where_it_is_used() -> None:
                 assert part.__name__ in TABLES or not keys, f"{model.__name__}.{key} does not name {keys}"
 
 
+@pytest.mark.train
 def test_page_out_of_date_is_found(tmp_path: Path) -> None:
     """Counterpart of the first test: with a row changed, the same command complains."""
     for folder in ("scripts", "docs"):

@@ -189,6 +189,7 @@ def test_help_names_every_argument(capsys):
     assert all(f"{key}=" in said for key in boundary.DEFAULTS)
 
 
+@pytest.mark.train
 def test_it_runs_from_any_folder(steel, tmp_path):
     command = [sys.executable, str(SCRIPT), f"data={steel}", "limit=1", "pictures=0"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})

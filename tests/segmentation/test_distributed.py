@@ -6,9 +6,10 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from dfssd.segmentation.boundary import distance_maps
@@ -16,7 +17,10 @@ from dfssd.segmentation.criterion import BatchLoss
 from dfssd.segmentation.model import build_model
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from tests.configured import segmentation_loss
+from tests.processes import METHOD
 from tests.segmentation.material import defects
+
+pytestmark = pytest.mark.train
 
 
 def batch_of(rank: int) -> dict:
@@ -59,7 +63,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_two_processes_make_the_step_of_the_mean_gradient(tmp_path: Path) -> None:
-    multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+    start_processes(work, args=(str(tmp_path),), nprocs=2, start_method=METHOD)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     assert first["asked"] == second["asked"] == ["boundary", "ce", "dice", "kd"]
     alone = student()

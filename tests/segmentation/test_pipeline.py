@@ -13,7 +13,7 @@ from ultralytics import YOLO
 
 from dfssd.cli import main
 from dfssd.datasets.twins import Leak, name_leak
-from tests.killing import kill_when
+from tests.processes import kill_when
 from tests.segmentation.material import NEU_NAMES, defects, write_mask
 
 ARGUMENTS = [
@@ -72,6 +72,7 @@ def results_of(tmp_path: Path, name: str) -> dict:
     return json.loads((tmp_path / "runs" / name / "results.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.train
 def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) -> None:
     assert main(arguments(masks, tmp_path, "name=all", "split=official", "compare=[yolo26n-sem.yaml]")) == 0
     out = capsys.readouterr().out
@@ -118,6 +119,7 @@ def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) ->
     assert YOLO(run / "weights" / "student.pt").names == dict(enumerate(NEU_NAMES))
 
 
+@pytest.mark.train
 def test_grouped_split_leaks_nothing_and_unlabelled_images_teach(masks: Path, tmp_path: Path, capsys) -> None:
     for i in range(6):
         write(masks, "unlabeled", f"{i}", picture(200 + i)[0], None)
@@ -139,6 +141,7 @@ def test_grouped_split_leaks_nothing_and_unlabelled_images_teach(masks: Path, tm
     assert again["data"]["split"] == "given" and again["test"]["teacher"] == results["test"]["teacher"]
 
 
+@pytest.mark.train
 def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
     words = ("name=alone", "recipe=baseline", "task=semantic", "teacher=none", "student=yolo26n-sem.yaml", "epochs=1")
     assert main(arguments(masks, tmp_path, *words)) == 0
@@ -146,6 +149,7 @@ def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
     assert set(results["test"]) == {"baseline"} and results["export"] is None and results["guard"] is None
 
 
+@pytest.mark.train
 def test_baseline_alone_is_taken_over_by_a_run_with_unlabelled_images(masks: Path, tmp_path: Path, capsys) -> None:
     common = ("split=grouped", "labeled=0.5", "epochs=1")
     assert main(arguments(masks, tmp_path, "name=base", "student_training=skip", "teacher=none", *common)) == 0
@@ -159,6 +163,7 @@ def test_baseline_alone_is_taken_over_by_a_run_with_unlabelled_images(masks: Pat
     assert not (tmp_path / "runs/other/weights").exists(), "found out before a teacher is trained"
 
 
+@pytest.mark.train
 def test_network_that_onnx_cannot_hold_is_reported(masks: Path, tmp_path: Path, capsys) -> None:
     words = ("name=psp", "student=smp:pspnet/resnet18", "split=grouped", "epochs=1", "baseline=off", "imgsz=64")
     assert main(arguments(masks, tmp_path, *words)) == 2
@@ -168,6 +173,7 @@ def test_network_that_onnx_cannot_hold_is_reported(masks: Path, tmp_path: Path, 
     assert "student.onnx source" not in report
 
 
+@pytest.mark.train
 def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -> None:
     words, run = arguments(masks, tmp_path, "name=killed", "epochs=3"), tmp_path / "runs" / "killed"
     kill_when(words, run, [run / "train" / role / "weights" / "last.pt" for role in ("baseline", "student")])

@@ -227,6 +227,7 @@ def test_closing_table():
     assert all(cell in row for cell in ("0.800", "0.960", "24,400,000", "40.0 ms"))
 
 
+@pytest.mark.train
 def test_report_loads_no_model():
     """Neither torch nor Ultralytics is imported for a report."""
     code = "import dfssd.segmentation.report, sys; sys.exit(bool({'torch', 'ultralytics'} & set(sys.modules)))"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,11 +30,10 @@ from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.segmentation.validator import MaskMetrics, native_ids
 from dfssd.trainers.settings import SegmentationSettings
 from dfssd.trainers.stage import checkpoint_epoch, finish_checkpoint, read_results_csv
+from tests import processes
 from tests.configured import segmentation_loss, segmentation_settings
 from tests.segmentation.material import NEU_NAMES, mask_data
 from tests.segmentation.test_model import checkpoint, lively
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def overrides(data: Path, stage: Path, **changes) -> dict:
@@ -106,12 +104,14 @@ def test_settings_survive_the_file(tmp_path: Path) -> None:
     assert SegmentationSettings.read(tmp_path / "student") == settings
 
 
+@pytest.mark.train
 def test_native_size_stays(taught: SemanticStageTrainer) -> None:
     assert taught.args.imgsz == 40
     assert next(iter(taught.train_loader))["img"].shape == (4, 3, 40, 40)
     assert next(iter(taught.test_loader))["img"].shape[2:] == (40, 40)
 
 
+@pytest.mark.train
 def test_every_loss_teaches_and_is_recorded(taught: SemanticStageTrainer) -> None:
     found = summary(taught)
     assert found["selftest"]["alive"] == ["boundary", "ce", "dice", "kd"]
@@ -123,6 +123,7 @@ def test_every_loss_teaches_and_is_recorded(taught: SemanticStageTrainer) -> Non
     assert float(row["val/kd"]) == float(row["val/boundary"]) == 0 < float(row["val/ce"])
 
 
+@pytest.mark.train
 def test_no_teacher_in_the_checkpoints(taught: SemanticStageTrainer) -> None:
     for name in ("last", "best"):
         file = taught.wdir / f"{name}.pt"
@@ -137,6 +138,7 @@ def test_no_teacher_in_the_checkpoints(taught: SemanticStageTrainer) -> None:
     )
 
 
+@pytest.mark.train
 def test_the_plain_file_is_loaded_by_ultralytics(taught: SemanticStageTrainer, tmp_path: Path, data: Path) -> None:
     finish_checkpoint(taught.save_dir, tmp_path / "student.pt")
     result = YOLO(tmp_path / "student.pt").predict(next((data.parent / "images/val").iterdir()), verbose=False)[0]
@@ -237,6 +239,7 @@ def test_self_test_waits_for_a_defect(data: Path) -> None:
     assert watch.result["alive"] == ["boundary", "ce", "dice"] and not criterion.probe
 
 
+@pytest.mark.train
 def test_changed_teacher_leaves_no_checkpoint(data: Path, teacher: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "student"
     segmentation_settings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
@@ -251,6 +254,7 @@ def test_changed_teacher_leaves_no_checkpoint(data: Path, teacher: Path, tmp_pat
     assert not (stage / "weights" / "last.pt").exists()
 
 
+@pytest.mark.train
 def test_best_is_the_epoch_with_the_best_defects(data: Path, tmp_path: Path, monkeypatch) -> None:
     """The mean over all classes and the accuracy are best in other epochs."""
     figures = iter([(0.2, 0.9, 0.1), (0.5, 0.3, 0.2), (0.3, 0.4, 0.9), (0.5, 0.3, 0.2)])
@@ -272,6 +276,7 @@ def test_best_is_the_epoch_with_the_best_defects(data: Path, tmp_path: Path, mon
     assert summary(trainer)["best_epoch"] == 2 and summary(trainer)["val_score"] == 0.5
 
 
+@pytest.mark.train
 def test_trains_in_bf16_on_a_cpu_with_plots(data: Path, teacher: Path, tmp_path: Path) -> None:
     settings = {"teacher": str(teacher), "kd": 15.0, "cpu_bf16": True}
     trainer = train(data, tmp_path / "train" / "half", settings, epochs=1, plots=True)
@@ -281,6 +286,7 @@ def test_trains_in_bf16_on_a_cpu_with_plots(data: Path, teacher: Path, tmp_path:
         assert (trainer.save_dir / name).exists(), name
 
 
+@pytest.mark.train
 def test_bf16_on_a_cpu_teaches_dilated_convolutions_as_fp32_does(tmp_path: Path) -> None:
     """With the channels innermost their gradients were off by half, or NaN (30 channels, maps above 25 px)."""
     data = mask_data(tmp_path, side=96)
@@ -333,6 +339,7 @@ def test_fitness_and_columns_are_those_of_the_matrix() -> None:
     assert metrics.fitness == 0.0 and all(np.isnan(metrics.mean_results()))
 
 
+@pytest.mark.train
 def test_rate_falls_in_steps(data: Path, tmp_path: Path) -> None:
     settings = {"boundary": 0.0, "lr_steps": (1 / 3, 0.5), "lr_factor": 0.1, "batches_per_epoch": 1}
     trainer = train(data, tmp_path / "train" / "steps", settings, epochs=6, imgsz=16)
@@ -340,6 +347,7 @@ def test_rate_falls_in_steps(data: Path, tmp_path: Path) -> None:
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-5, 1e-5])
 
 
+@pytest.mark.train
 def test_first_epoch_has_the_full_rate_however_short_the_training(data: Path, tmp_path: Path) -> None:
     for epochs in (1, 2):
         settings = {"boundary": 0.0, "batches_per_epoch": 1}
@@ -348,6 +356,7 @@ def test_first_epoch_has_the_full_rate_however_short_the_training(data: Path, tm
         assert rates == pytest.approx([1e-3, 1e-3 / 8][:epochs])
 
 
+@pytest.mark.train
 def test_loss_that_is_not_finite_stops_the_training(data: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "broken"
     segmentation_settings(batches_per_epoch=3, selftest_steps=1).write(stage)
@@ -363,6 +372,7 @@ def test_loss_that_is_not_finite_stops_the_training(data: Path, tmp_path: Path) 
         trainer.train()
 
 
+@pytest.mark.train
 def test_own_model_of_ultralytics_is_validated_on_padded_images(tmp_path: Path) -> None:
     """Its logits are an eighth of the input, but the padding is given in pixels of the input."""
     data = mask_data(tmp_path, side=64)
@@ -375,20 +385,21 @@ def test_own_model_of_ultralytics_is_validated_on_padded_images(tmp_path: Path) 
     assert float(row["metrics/pixel_acc"]) == pytest.approx(measured["pixel_accuracy"], abs=0.02)
 
 
+def die_in_the_second_epoch(wanted: dict) -> None:
+    """Train, and die as epoch 1 (from 0) begins."""
+    trainer = SemanticStageTrainer(overrides=wanted)
+    trainer.add_callback("on_train_epoch_start", lambda t: os._exit(9) if t.epoch == 1 else None)
+    trainer.train()
+
+
+@pytest.mark.train
 def test_goes_on_after_a_kill(data: Path, teacher: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "student"
     segmentation_settings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
-    code = (
-        "import os, sys, json\n"
-        "from dfssd.segmentation.trainer import SemanticStageTrainer\n"
-        "t = SemanticStageTrainer(overrides=json.loads(sys.argv[1]))\n"
-        "t.add_callback('on_train_epoch_start', lambda t: os._exit(9) if t.epoch == 1 else None)\n"
-        "t.train()\n"
-    )
     wanted = overrides(data, stage, epochs=3)
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(wanted)], cwd=ROOT, capture_output=True, check=False)
+    done = processes.run(die_in_the_second_epoch, wanted, folder=tmp_path)
     last = stage / "weights" / "last.pt"
-    assert done.returncode == 9 and checkpoint_epoch(last) == 0
+    assert done.returncode == 9 and checkpoint_epoch(last) == 0, done.output[-2000:]
     trainer = SemanticStageTrainer(overrides={**wanted, "resume": str(last)})
     trainer.train()
     assert trainer.batches_done == 4 and checkpoint_epoch(last) == -1
@@ -397,6 +408,7 @@ def test_goes_on_after_a_kill(data: Path, teacher: Path, tmp_path: Path) -> None
     assert trainer.args.imgsz == 40 and summary(trainer)["selftest"]["alive"] == ["boundary", "ce", "dice", "kd"]
 
 
+@pytest.mark.train
 def test_ultralytics_own_model_is_trained_the_same_way(data: Path, tmp_path: Path) -> None:
     trainer = train(data, tmp_path / "train" / "yolo", {"boundary": 0.0}, epochs=1, model="yolo26n-sem.yaml")
     assert trainer.args.imgsz == 64 and "train/aux" in read_results_csv(trainer.csv)[0]
@@ -468,6 +480,7 @@ def test_evaluation_needs_a_file_and_a_split(data: Path, teacher: Path) -> None:
         evaluate_masks(teacher, replace(on_val(data, 40), split="other"))
 
 
+@pytest.mark.train
 def test_latency_is_taken_in_turns(teacher: Path, taught: SemanticStageTrainer, monkeypatch) -> None:
     order: list[int] = []
     clock = iter(range(1000))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +18,10 @@ from dfssd.distillation.pair import DistillationPair
 from dfssd.errors import UserError
 from dfssd.trainers.settings import StageSettings, StudentSettings
 from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint, read_results_csv
-from tests import configured
+from tests import configured, processes
 from tests.conftest import NAMES
+from tests.tiny_detection import TINY
 
-ROOT = Path(__file__).resolve().parents[2]
 TERMS = {
     "hwjs": {"weight": 2.0, "schedule": "constant"},
     "response_cls": {"weight": 1.0, "schedule": "constant"},
@@ -32,7 +31,7 @@ TERMS = {
 
 def overrides(squares: Path, stage: Path, **changes) -> dict:
     return {
-        "model": "yolov8n.yaml",
+        "model": TINY,
         "data": str(squares),
         "task": "detect",
         "mode": "train",
@@ -73,6 +72,7 @@ def test_settings_survive_the_file(tmp_path: Path, pseudo, teacher_file: Path) -
     assert StudentSettings.read(tmp_path / "train" / "student") == settings
 
 
+@pytest.mark.train
 def test_labelled_stage_has_the_asked_budget_and_a_plain_checkpoint(squares: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "baseline"
     StageSettings.labels_alone(5, cpu_bf16=False).write(stage)
@@ -87,6 +87,7 @@ def test_labelled_stage_has_the_asked_budget_and_a_plain_checkpoint(squares: Pat
     assert YOLO(tmp_path / "weights" / "baseline.pt").names == dict(enumerate(NAMES))
 
 
+@pytest.mark.train
 def test_student_stage_learns_from_both_lists_and_proves_its_signal(squares, pseudo, teacher_file, tmp_path) -> None:
     stage = tmp_path / "train" / "student"
     student_settings(pseudo, teacher_file).write(stage)
@@ -111,7 +112,6 @@ def test_student_stage_learns_from_both_lists_and_proves_its_signal(squares, pse
 
     finish_checkpoint(stage, tmp_path / "student.pt")
     code = (
-        "import sys; sys.modules['dfssd'] = None\n"
         "from ultralytics import YOLO\n"
         "import numpy as np\n"
         f"m = YOLO({str(tmp_path / 'student.pt')!r})\n"
@@ -119,35 +119,31 @@ def test_student_stage_learns_from_both_lists_and_proves_its_signal(squares, pse
         "print('kind', type(m.model).__name__, type(m.model).__module__)\n"
         "m.export(format='torchscript', imgsz=64, verbose=False)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "kind DetectionModel ultralytics.nn.tasks" in done.stdout
+    done = processes.run_without_dfssd(code, tmp_path)
+    assert done.returncode == 0, done.output[-2000:]
+    assert "kind DetectionModel ultralytics.nn.tasks" in done.output
 
 
-KILLED = """
-import os, sys
-from dfssd.detection.trainer import StudentTrainer
-import tests.trainers.test_stages as t
-from pathlib import Path
-squares, stage = Path(sys.argv[1]), Path(sys.argv[2])
-def die(trainer):
-    if trainer.epoch == 2 and trainer.batches_done == 8:
-        os._exit(9)
-trainer = StudentTrainer(overrides=t.overrides(squares, stage, epochs=4))
-trainer.add_callback("on_train_batch_end", die)
-trainer.train()
-"""
+def die_in_the_third_epoch(squares: Path, stage: Path) -> None:
+    """Train, and die after two batches of epoch 2 (from 0)."""
+
+    def die(trainer: StudentTrainer) -> None:
+        if trainer.epoch == 2 and trainer.batches_done == 8:
+            os._exit(9)
+
+    trainer = StudentTrainer(overrides=overrides(squares, stage, epochs=4))
+    trainer.add_callback("on_train_batch_end", die)
+    trainer.train()
 
 
+@pytest.mark.train
 def test_resume_after_kill_restores_everything_and_counts_no_epoch_twice(
     squares, pseudo, teacher_file, tmp_path
 ) -> None:
     stage = tmp_path / "train" / "student"
     student_settings(pseudo, teacher_file).write(stage)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(squares), str(stage)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert killed.returncode == 9, killed.stderr[-2000:]
+    killed = processes.run(die_in_the_third_epoch, squares, stage, folder=tmp_path)
+    assert killed.returncode == 9, killed.output[-2000:]
     last = stage / "weights" / "last.pt"
     assert checkpoint_epoch(last) == 1
     (stage / "weights" / "writing_best.pt").write_bytes(b"half")  # left by a process that died while writing
@@ -191,6 +187,7 @@ def read_line(path: Path, number: int) -> str:
     return path.read_text(encoding="utf-8").splitlines()[number]
 
 
+@pytest.mark.train
 def test_checkpoint_that_fails_while_written_leaves_the_old_one(squares, tmp_path, monkeypatch) -> None:
     stage = tmp_path / "train" / "baseline"
     StageSettings.labels_alone(1, cpu_bf16=False).write(stage)
@@ -209,6 +206,7 @@ def test_checkpoint_that_fails_while_written_leaves_the_old_one(squares, tmp_pat
     assert checkpoint_epoch(stage / "weights" / "last.pt") == 0
 
 
+@pytest.mark.train
 def test_bf16_on_the_cpu_reaches_the_forward_pass_and_ends_with_the_step(squares, tmp_path) -> None:
     stage = tmp_path / "train" / "baseline"
     StageSettings.labels_alone(1, cpu_bf16=True).write(stage)
@@ -226,6 +224,7 @@ def test_bf16_on_the_cpu_reaches_the_forward_pass_and_ends_with_the_step(squares
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.train
 def test_term_without_gradient_stops_the_training(squares, pseudo, teacher_file, tmp_path, monkeypatch) -> None:
     from dfssd.distillation.terms import TERMS as REGISTERED
     from dfssd.distillation.terms.base import Term
@@ -244,6 +243,7 @@ def test_term_without_gradient_stops_the_training(squares, pseudo, teacher_file,
         StudentTrainer(overrides=overrides(squares, stage)).train()
 
 
+@pytest.mark.train
 def test_training_shorter_than_the_selftest_is_judged_all_the_same(
     squares, pseudo, teacher_file, tmp_path, monkeypatch
 ) -> None:
@@ -264,6 +264,7 @@ def test_training_shorter_than_the_selftest_is_judged_all_the_same(
         StudentTrainer(overrides=overrides(squares, stage)).train()
 
 
+@pytest.mark.train
 def test_teacher_that_moves_is_found_before_a_checkpoint_exists(squares, pseudo, teacher_file, tmp_path) -> None:
     stage = tmp_path / "train" / "student"
     student_settings(pseudo, teacher_file).write(stage)
@@ -278,6 +279,7 @@ def test_teacher_that_moves_is_found_before_a_checkpoint_exists(squares, pseudo,
     assert not (stage / "weights" / "last.pt").exists()
 
 
+@pytest.mark.train
 def test_resume_takes_the_precision_of_the_new_device(squares, tmp_path) -> None:
     stage = tmp_path / "train" / "baseline"
     StageSettings.labels_alone(1, cpu_bf16=False).write(stage)
@@ -294,6 +296,7 @@ def test_resume_takes_the_precision_of_the_new_device(squares, tmp_path) -> None
     assert resumed.args.amp is False
 
 
+@pytest.mark.train
 def test_term_that_is_not_finite_stops_the_training(squares, pseudo, teacher_file, tmp_path, monkeypatch) -> None:
     from dfssd.distillation.terms import TERMS as REGISTERED
     from dfssd.distillation.terms.base import Term
@@ -343,6 +346,7 @@ class Watched(StudentTrainer):
         return batch
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("workers", [0, 1])
 def test_guard_switches_the_teacher_off_and_stays_off_after_a_resume(
     squares, pseudo, teacher_file, tmp_path, workers, monkeypatch
@@ -368,6 +372,7 @@ def test_guard_switches_the_teacher_off_and_stays_off_after_a_resume(
     assert distill["terms"]["hwjs"]["by_epoch"][2:] == [0.0] * 3
 
 
+@pytest.mark.train
 def test_mean_teacher_is_the_moving_average_of_the_student(squares, pseudo, tmp_path) -> None:
     stage = tmp_path / "train" / "student"
     rule = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.9}
