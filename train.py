@@ -1,4 +1,4 @@
-"""Train a small YOLO detector from labelled and unlabelled images: see ``python train.py --help`` and README.md."""
+"""Train a small YOLO detector from labeled and unlabeled images: see ``python train.py --help`` and README.md."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""dfssd: from labelled and unlabelled images to a small distilled YOLO detector.
+"""dfssd: from labeled and unlabeled images to a small distilled YOLO detector.
 
 From Python: :func:`train`, :func:`read_run` and :class:`UserError`. The command line is :mod:`dfssd.cli`,
 :mod:`dfssd.pipeline` is the story that both tell. Importing this package imports nothing large and changes nothing in

@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def write_images(folder: Path, n: int, *, seed: int, labels: bool = True, size: int = 64) -> list[Path]:
-    """``n`` grey images with one dark and one bright square each, in ``folder/images`` and ``folder/labels``."""
+    """``n`` gray images with one dark and one bright square each, in ``folder/images`` and ``folder/labels``."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "labels").mkdir(parents=True, exist_ok=True)
@@ -37,10 +37,10 @@ def write_images(folder: Path, n: int, *, seed: int, labels: bool = True, size: 
     for k in range(n):
         image = rng.normal(128, 12, (size, size, 3)).clip(0, 255)
         rows = []
-        for cls, grey in ((0, 20), (1, 235)):
+        for cls, gray in ((0, 20), (1, 235)):
             side = int(rng.integers(size // 5, size // 3))
             x, y = rng.integers(0, size - side, 2)
-            image[y : y + side, x : x + side] = grey
+            image[y : y + side, x : x + side] = gray
             rows.append(
                 f"{cls} {(x + side / 2) / size:.6f} {(y + side / 2) / size:.6f} {side / size:.6f} {side / size:.6f}"
             )
@@ -78,7 +78,7 @@ def shown_messages():
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory) -> Path:
-    """Ultralytics dataset YAML with 8 labelled, 4 val, 4 test and 8 unlabelled images of two easy classes."""
+    """Ultralytics dataset YAML with 8 labeled, 4 val, 4 test and 8 unlabeled images of two easy classes."""
     return write_squares(tmp_path_factory.mktemp("squares"), train=8, val=4, test=4, plain=8)
 
 

@@ -411,7 +411,7 @@ def test_arguments_are_checked_before_the_first_run(bench, fake, tmp_path, capsy
     assert fake.calls == []
 
 
-def test_real_check_names_a_misspelt_key(bench, fake, capsys, tmp_path):
+def test_real_check_names_a_misspelled_key(bench, fake, capsys, tmp_path):
     (tmp_path / "grids").mkdir()
     tree = {"labeled": [0.1], "cells": {"baseline": {"epoch": 3}}}
     (tmp_path / "grids" / "x.yaml").write_text(yaml.safe_dump(tree))
@@ -519,7 +519,7 @@ def test_table_of_several_seeds_and_shares(tmp_path):
     rows += [row("oracle", 0.41, s, 1.0) for s in (0, 1)]
     write_tables(rows, "g", tmp_path, cells=["baseline", "dfssd", "other", "oracle"], command="python x")
     text = (tmp_path / "g.md").read_text()
-    assert "## 10 % of the labels" in text and "## 50 labelled images" in text
+    assert "## 10 % of the labels" in text and "## 50 labeled images" in text
     line = next(line for line in text.splitlines() if line.startswith("| dfssd"))
     # gains .04 and .06: mean .05, standard error .01, t = 12.706
     assert line == ("| dfssd | 2 | 0.360 ± 0.028 | 0.560 ± 0.028 | 80 to 81 / 20 | +0.050 [-0.077, +0.177] | - | 50% |")

@@ -37,7 +37,7 @@ def other_names(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch, other_names: Path) -> Path:
-    """A folder in YOLO layout with six labelled images, and the current directory outside the checkout."""
+    """A folder in YOLO layout with six labeled images, and the current directory outside the checkout."""
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "set", 6, seed=1)
     (tmp_path / "set" / "classes.txt").write_text("dark\nbright\n", encoding="utf-8")
@@ -157,7 +157,7 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
             ["data=set", "recipe=distill", "balance=auto", "pkd.share=0.3"],
             "pkd.share has no effect: pkd is switched off",
         ),
-        (["data=set", "recipe=distill"], "there is nothing to distil: no term is switched on"),
+        (["data=set", "recipe=distill"], "there is nothing to distill: no term is switched on"),
         (["data=set", "balance=grad"], "balance=grad must be one of: fixed, auto"),
         (["data=set", "resume=nowhere"], "no run.yaml there"),
     ],

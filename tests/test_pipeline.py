@@ -108,14 +108,14 @@ def test_second_run_takes_split_and_teacher(squares: Path, tmp_path: Path, finis
 
 
 @pytest.mark.train
-def test_no_unlabelled_images_works_and_says_so(squares: Path, tmp_path: Path, teacher_file: Path, capsys) -> None:
+def test_no_unlabeled_images_works_and_says_so(squares: Path, tmp_path: Path, teacher_file: Path, capsys) -> None:
     tree = yaml.safe_load(squares.read_text(encoding="utf-8"))
     tree.pop("unlabeled")
     alone = tmp_path / "alone.yaml"
     alone.write_text(yaml.safe_dump(tree), encoding="utf-8")
     words = ("name=alone", "epochs=1", "baseline=off", f"teacher={teacher_file}")
     assert main(arguments(alone, tmp_path, *words)) == 0
-    assert "no unlabelled images" in capsys.readouterr().out
+    assert "no unlabeled images" in capsys.readouterr().out
     results = json.loads((tmp_path / "runs" / "alone" / "results.json").read_text(encoding="utf-8"))
     assert results["pseudo_labels"] is None
     assert results["distill"]["terms"]["hwjs"]["last"] > 0

@@ -30,7 +30,7 @@ LEARN = [*SHORT, f"epochs={EPOCHS}"]
 
 @pytest.fixture(scope="module")
 def plates(tmp_path_factory) -> Path:
-    """Dataset YAML with 24 labelled, 36 unlabelled, 12 val and 12 test images."""
+    """Dataset YAML with 24 labeled, 36 unlabeled, 12 val and 12 test images."""
     return write_squares(tmp_path_factory.mktemp("plates"), train=24, val=12, test=12, plain=36)
 
 
@@ -47,7 +47,7 @@ def results(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def base(plates: Path) -> Path:
-    """A run whose baseline has learnt the two classes, with itself as the teacher of later runs."""
+    """A run whose baseline has learned the two classes, with itself as the teacher of later runs."""
     folder = run(plates, "base", "recipe=baseline", "teacher=none", *LEARN)
     assert results(folder)["test"]["baseline"]["map50_95"] > 0.5
     return folder
@@ -121,7 +121,7 @@ def test_silent_teacher_leads_to_the_baseline_and_a_clear_message(plates, base, 
     torch.save(checkpoint, tmp_path / "silent.pt")
     folder = run(plates, "silent", f"teacher={tmp_path / 'silent.pt'}", f"baseline={base}", *LEARN)
     out = capsys.readouterr().out
-    assert "the teacher accepted no box in 36 unlabelled images" in out and "The student is the baseline" in out
+    assert "the teacher accepted no box in 36 unlabeled images" in out and "The student is the baseline" in out
     record = results(folder)
     assert record["guard"]["chosen"] == "baseline" and "training" in record and "student" not in record["training"]
     assert record["test"]["student"]["map50_95"] == record["test"]["baseline"]["map50_95"]
@@ -152,7 +152,7 @@ def test_good_teacher_online_is_metered_every_epoch(plates, base) -> None:
 
 
 @pytest.mark.train
-def test_seven_labelled_images_work(plates, base, capsys) -> None:
+def test_seven_labeled_images_work(plates, base, capsys) -> None:
     teacher = base / "weights" / "baseline.pt"
     folder = run(
         plates, "seven", "labeled=7", "pseudo=online", f"teacher={teacher}", *SHORT, "epochs=4",

@@ -11,7 +11,7 @@ from ultralytics.cfg import get_cfg
 from dfssd.trainers.mixed_data import PseudoLabelDataset
 
 
-def unlabelled_images(
+def unlabeled_images(
     images: Sequence[Path],
     listing: Path,
     *,

@@ -1,4 +1,4 @@
-"""Test material: a few small images with boxes, and a detector that answers something without having learnt it."""
+"""Test material: a few small images with boxes, and a detector that answers something without having learned it."""
 
 from __future__ import annotations
 

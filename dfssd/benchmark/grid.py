@@ -22,11 +22,11 @@ class Run:
 
     Attributes:
         cell: Name in the YAML, or ``oracle``.
-        labeled: Share or number of labelled images.
+        labeled: Share or number of labeled images.
         seed: Seed of split and training.
         values: Arguments for ``train.py``, except those that the grid sets.
         base: The run whose split, teacher and baseline are taken over; None for that run itself and for the oracle.
-        split: Folder of lists that say which images are labelled, instead of the share; for a run without ``base``.
+        split: Folder of lists that say which images are labeled, instead of the share; for a run without ``base``.
     """
 
     cell: str
@@ -199,7 +199,7 @@ def _points(tree: Mapping[str, Any], path: Path) -> list[tuple[float, list[int]]
 
 
 def _is_share(value: Any) -> bool:
-    """Whether it can be a share or a number of labelled images."""
+    """Whether it can be a share or a number of labeled images."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 

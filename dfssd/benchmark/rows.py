@@ -31,7 +31,7 @@ class Row:
 
     Attributes:
         recipe: Name of the cell, or ``teacher``, ``baseline``, ``oracle``.
-        labeled: Share or number of labelled images.
+        labeled: Share or number of labeled images.
         seed: Seed of the run.
         values: The other :data:`COLUMNS`; None for what is not known.
         per_class: Class name -> AP50-95 on the test images.
@@ -77,7 +77,7 @@ def rows_of_run(
     Args:
         folder: The run folder.
         named: Name of the row -> role in the run (``teacher``, ``baseline``, ``student``).
-        labeled: Share or number of labelled images.
+        labeled: Share or number of labeled images.
         seed: Seed of the run.
         machine: Model of the processor or GPU; None: what the run itself has recorded.
     """

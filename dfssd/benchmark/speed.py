@@ -6,7 +6,7 @@ zero_grad and EMA update, as in Ultralytics' trainer. Loading images is not in i
 
 Own arguments: ``rounds=20``, ``out=file.json``; all others are those of ``train.py`` (``recipe=``, ``hwjs.weight=``,
 ``pseudo=online``, ``optimizer=``, ...). Networks from a ``.yaml`` have random weights, which are as fast as trained
-ones; the random teacher is set to mark about 20 boxes per image, so that online labelling has realistic work.
+ones; the random teacher is set to mark about 20 boxes per image, so that online labeling has realistic work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch is imported once the arguments are known to be right
 DEFAULTS = {"imgsz": 224, "batch": 16, "student": "yolov8n.yaml", "teacher": "yolov8s.yaml"}
 CLASSES = 7
 BOXES, IGNORED = 3, 2
-"""Boxes to learn in each image, and doubtful boxes in each unlabelled one: about what CR7-DET has."""
+"""Boxes to learn in each image, and doubtful boxes in each unlabeled one: about what CR7-DET has."""
 MARKED = 20
 """Boxes per image above ``pseudo.tau_low`` that a random teacher is made to give."""
 WARM_UP = 2
@@ -65,7 +65,7 @@ def mark_boxes(teacher: Any, image: Any, score: float) -> None:
 
 
 def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: Any, nc: int) -> Batch:
-    """A batch as the trainers hand it to their models, from a fixed seed; the last ``unlabeled`` are unlabelled."""
+    """A batch as the trainers hand it to their models, from a fixed seed; the last ``unlabeled`` are unlabeled."""
     import torch
 
     g = torch.Generator().manual_seed(0)

@@ -60,8 +60,8 @@ def shares(rows: Sequence[Row]) -> list[float]:
 
 
 def share_text(labeled: float) -> str:
-    """``10 % of the labels`` for 0.1, ``200 labelled images`` for 200."""
-    return f"{labeled * 100:g} % of the labels" if isinstance(labeled, float) else f"{labeled} labelled images"
+    """``10 % of the labels`` for 0.1, ``200 labeled images`` for 200."""
+    return f"{labeled * 100:g} % of the labels" if isinstance(labeled, float) else f"{labeled} labeled images"
 
 
 def markdown(rows: Sequence[Row], name: str, *, cells: Sequence[str], command: str) -> list[str]:
@@ -171,16 +171,14 @@ def draw(rows: Sequence[Row], path: Path, *, cells: Sequence[str]) -> None:
     heights = []  # of all panels: they share their scale
     for axes, labeled in zip(axes_of, panels):
         baseline = of(rows, BASELINE, labeled)
-        for line, colour in LINES.items():
+        for line, color in LINES.items():
             values = [row.map50_95 for row in of(rows, line, None if line == ORACLE else labeled).values()]
             if values:
                 mean, _ = mean_sd(values)
                 heights += values
-                handles[line] = axes.axhline(
-                    mean, color=colour, linestyle="-" if line == BASELINE else "--", label=line
-                )
+                handles[line] = axes.axhline(mean, color=color, linestyle="-" if line == BASELINE else "--", label=line)
                 if len(values) > 1:
-                    axes.axhspan(min(values), max(values), color=colour, alpha=0.08, linewidth=0)
+                    axes.axhspan(min(values), max(values), color=color, alpha=0.08, linewidth=0)
         for place, cell in enumerate(shown):
             own = of(rows, cell, labeled)
             values = [row.map50_95 for row in own.values()]

@@ -23,7 +23,7 @@ class Card:
         file: File name of the release.
         names: Class names in id order.
         homepage: Where a person finds the data set.
-        license: Short name of the licence, or "none stated".
+        license: Short name of the license, or "none stated".
         record: URL of the Zenodo record (JSON) that lists the files of the release, or None.
     """
 

@@ -52,7 +52,7 @@ def make_demo(data_dir: Path, counts: dict[str, int] | None = None, seed: int = 
         size: [px] side of the images.
 
     Returns:
-        The data set YAML ``demo.yaml``. Unlabelled images have label files too: they serve to judge pseudo-labels.
+        The data set YAML ``demo.yaml``. Unlabeled images have label files too: they serve to judge pseudo-labels.
 
     Raises:
         UserError: The disk is full or the folder cannot be written to.
@@ -71,7 +71,7 @@ def make_mask_demo(data_dir: Path, counts: dict[str, int] | None = None, seed: i
     """Draw the demo data set with masks, or find it; as :func:`make_demo`, except for :data:`MASK_COUNTS`.
 
     Returns:
-        The semantic data set YAML ``demo.yaml``; masks are 8-bit PNG, unlabelled images have none.
+        The semantic data set YAML ``demo.yaml``; masks are 8-bit PNG, unlabeled images have none.
     """
 
     def sample(rng: np.random.Generator, split: str) -> tuple[np.ndarray, bytes | None]:

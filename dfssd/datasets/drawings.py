@@ -18,7 +18,7 @@ _DEFECT_FREE = 0.04
 """Share of images without any defect."""
 
 Drawing = tuple[np.ndarray, np.ndarray]
-"""Opacity (h, w) in [0, 1] and grey value (h, w) of a defect on a patch of its own."""
+"""Opacity (h, w) in [0, 1] and gray value (h, w) of a defect on a patch of its own."""
 
 
 def draw_image(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def draw_image(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndar
         size: [px] side.
 
     Returns:
-        (size, size) uint8 grey image, and (n, 5) float32 rows [class id, x, y, w, h] (xywh centre format, 0-1) of up
+        (size, size) uint8 gray image, and (n, 5) float32 rows [class id, x, y, w, h] (xywh center format, 0-1) of up
         to three defects that do not overlap.
     """
     return draw_defects(rng, size, NAMES)[:2]
@@ -57,9 +57,9 @@ def draw_defects(
     n = 0 if rng.random() < _DEFECT_FREE else int(rng.integers(1, _MOST_DEFECTS + 1))
     for _ in range(n):
         class_id = int(rng.integers(len(names)))
-        opacity, grey = _DRAW[NAMES.index(names[class_id])](rng, size)
+        opacity, gray = _DRAW[NAMES.index(names[class_id])](rng, size)
         ys, xs = np.nonzero(opacity > 0.2)
-        opacity, grey = (a[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] for a in (opacity, grey))
+        opacity, gray = (a[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] for a in (opacity, gray))
         h, w = opacity.shape
         for _ in range(20):
             y, x = int(rng.integers(0, size - h + 1)), int(rng.integers(0, size - w + 1))
@@ -69,7 +69,7 @@ def draw_defects(
             continue
         taken[max(y - 2, 0) : y + h + 2, max(x - 2, 0) : x + w + 2] = True
         spot = canvas[y : y + h, x : x + w]
-        spot[...] = spot * (1 - opacity) + grey * opacity
+        spot[...] = spot * (1 - opacity) + gray * opacity
         mask[y : y + h, x : x + w][opacity > 0.5] = 1 + class_id
         rows.append([class_id, (x + w / 2) / size, (y + h / 2) / size, w / size, h / size])
     boxes = np.array(rows, dtype=np.float32).reshape(-1, 5)
@@ -152,7 +152,7 @@ def _linear(rng: np.random.Generator, size: int) -> Drawing:
     """Long, thin, slightly leaning scratch.
 
     It leans enough for its box to be wider than a cell of the finest detection grid (8 px) at 128 px: a narrower box
-    holds no cell centre, and nothing would be learnt from it.
+    holds no cell center, and nothing would be learned from it.
     """
     y, x = _grid(size * rng.uniform(0.4, 0.6), size * rng.uniform(0.14, 0.18))
     lean = rng.uniform(0.6, 0.75) * rng.choice([-1, 1])

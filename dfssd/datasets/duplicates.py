@@ -31,7 +31,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from dfssd.datasets.image_files import grey_values, map_files, open_image
+from dfssd.datasets.image_files import gray_values, map_files, open_image
 
 HASH_BITS = 16
 GRAIN_CORRELATION = 0.7
@@ -99,30 +99,30 @@ def _digest(path: Path) -> str:
 
 def _hash_and_reduced(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Hash as (64,) bool, and the image as (SIDE, SIDE) uint8."""
-    grey = _grey(path)
-    return imagehash.phash(grey).hash.ravel(), _reduced(grey)
+    gray = _gray(path)
+    return imagehash.phash(gray).hash.ravel(), _reduced(gray)
 
 
 def reduced_image(path: Path) -> np.ndarray:
-    """The image file as (SIDE, SIDE) uint8 grey values, whatever its aspect."""
-    return _reduced(_grey(path))
+    """The image file as (SIDE, SIDE) uint8 gray values, whatever its aspect."""
+    return _reduced(_gray(path))
 
 
-def _grey(path: Path) -> Image.Image:
+def _gray(path: Path) -> Image.Image:
     with open_image(path) as image:
         image.draft("L", (2 * SIDE, 2 * SIDE))
-        return grey_values(image)
+        return gray_values(image)
 
 
-def _reduced(grey: Image.Image) -> np.ndarray:
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
+def _reduced(gray: Image.Image) -> np.ndarray:
+    return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def grain(image: np.ndarray) -> np.ndarray:
     """Texture of a (SIDE, SIDE) uint8 image without shading and contrast: float32, mean 0, norm 1 (0 if flat)."""
     detail = image.astype(np.float32)
     detail -= cv2.GaussianBlur(detail, (0, 0), 2)
-    # One grey level is added to the local contrast, so that the rounding noise of a flat region counts for nothing.
+    # One gray level is added to the local contrast, so that the rounding noise of a flat region counts for nothing.
     detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 4)) + 1
     detail -= detail.mean()
     texture: np.ndarray = detail / (np.linalg.norm(detail) + 1e-6)

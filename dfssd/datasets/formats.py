@@ -61,7 +61,7 @@ def load_dataset(
         source: ``demo``; a data set YAML of Ultralytics; a folder or .zip in the layout of CR7-DET, Pascal VOC, COCO
             or YOLO; or the name of a card in ``data/*.yaml``.
         data_dir: Folder for converted and downloaded data sets.
-        unlabeled: More unlabelled images: folders or .txt lists.
+        unlabeled: More unlabeled images: folders or .txt lists.
         names: Class names in id order, where the source does not carry them.
         skip_bad: Leave out unusable images and list them in ``skipped`` instead of failing.
         missing_label: An image without label file is "unlabeled" or "background" (free of defects).

@@ -85,8 +85,8 @@ def open_image(path: Path) -> ImageFile:
     raise OSError("it is not an image")
 
 
-def grey_values(image: Image.Image) -> Image.Image:
-    """An opened image as 8-bit grey values; the upper 8 of 16 bits, as OpenCV has them, where Pillow cuts at 255."""
+def gray_values(image: Image.Image) -> Image.Image:
+    """An opened image as 8-bit gray values; the upper 8 of 16 bits, as OpenCV has them, where Pillow cuts at 255."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return image.convert("L")

@@ -28,7 +28,7 @@ def read_label_file(path: Path, n_classes: int | None) -> np.ndarray:
         n_classes: Number of classes; None if it is not known yet, then any id from 0 on is accepted.
 
     Returns:
-        (n, 5) float32 rows [class id, x, y, w, h], xywh centre format, inside 0-1.
+        (n, 5) float32 rows [class id, x, y, w, h], xywh center format, inside 0-1.
 
     Raises:
         UserError: The file cannot be read as text, or a row is wrong; the message names the file and the line.
@@ -85,7 +85,7 @@ def _parse_row(columns: list[str], n_classes: int | None) -> list[float]:
 
 
 def clip_box(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
-    """A box in xywh centre format (0-1), cut to the image.
+    """A box in xywh center format (0-1), cut to the image.
 
     Raises:
         ValueError: A value is not in 0-1 (1 % tolerance), or the box has no area.

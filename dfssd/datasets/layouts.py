@@ -27,7 +27,7 @@ def read_folder(root: Path, names: Sequence[str] | None, missing: np.ndarray | N
     Args:
         root: Folder.
         names: Class names in id order, or None to take them from the source.
-        missing: Boxes of an image without label: None (unlabelled) or a (0, 5) array (defect-free).
+        missing: Boxes of an image without label: None (unlabeled) or a (0, 5) array (defect-free).
 
     Raises:
         UserError: There are no images, no labels, or the class names do not fit.

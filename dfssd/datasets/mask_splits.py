@@ -38,17 +38,17 @@ def official_split(dataset: MaskSet, groups: Sequence[int], options: SplitOption
 
     Raises:
         UserError: The source has neither a val nor a test part, there are too few images, or a class is without an
-            image in the labelled part.
+            image in the labeled part.
     """
     if not has_official_split(dataset):
         raise UserError(f"{dataset.name} has no val or test part of its own; pass split=grouped to draw them")
-    return make_split(dataset, groups, options, learnt=_BACKGROUNDS)
+    return make_split(dataset, groups, options, learned=_BACKGROUNDS)
 
 
 def grouped_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions) -> Split:
     """Train, val and test drawn anew, each group of twins on one side; the parts of the source count for nothing.
 
-    All images of a group are kept, in test as well. Unlabelled images stay so, and are left out if they have a twin in
+    All images of a group are kept, in test as well. Unlabeled images stay so, and are left out if they have a twin in
     val or test. The shares of the parts are met as closely as groups of several images allow.
 
     Args:
@@ -57,11 +57,11 @@ def grouped_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions
         options: What to draw.
 
     Raises:
-        UserError: Too few images, or a class without an image in the labelled part.
+        UserError: Too few images, or a class without an image in the labeled part.
     """
     items = tuple(item if item.split == "unlabeled" else replace(item, split=None) for item in dataset.items)
     return make_split(
-        MaskSet(dataset.name, dataset.names, items, dataset.skipped), groups, options, learnt=_BACKGROUNDS
+        MaskSet(dataset.name, dataset.names, items, dataset.skipped), groups, options, learned=_BACKGROUNDS
     )
 
 
@@ -84,4 +84,4 @@ def read_mask_split(source: Path, dataset: MaskSet) -> Split:
     Raises:
         UserError: A list is missing, names an unknown image, an image without mask, or one of another list.
     """
-    return read_split(source, dataset, learnt=_BACKGROUNDS)
+    return read_split(source, dataset, learned=_BACKGROUNDS)

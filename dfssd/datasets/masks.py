@@ -105,7 +105,7 @@ def load_masks(
 def read_mask(path: Path) -> np.ndarray:
     """The ids (h, w) of a mask as they are stored, never scaled; integer or bool.
 
-    The ids of a palette image are its indices, or its grey levels if the palette is grey, as Ultralytics takes them.
+    The ids of a palette image are its indices, or its gray levels if the palette is gray, as Ultralytics takes them.
 
     Raises:
         UserError: The file cannot be read, is compressed with loss, or has several channels.
@@ -251,14 +251,14 @@ def _write_mask(mask: Path, target: Path, image: Path, size: tuple[int, int], so
         named = f" ({', '.join(source.names)})" if source.names else ""
         raise UserError(f"{mask}: holds the ids {shown}; correct them: 0 to {nc - 1}{named}, or {IGNORE} = ignored")
     classes = source.table[ids.astype(np.uint8)]
-    if ids.dtype == np.uint8 and (classes == ids).all() and _is_grey_png(mask):
+    if ids.dtype == np.uint8 and (classes == ids).all() and _is_gray_png(mask):
         link_or_copy(mask, target)
     else:
         Image.fromarray(classes).save(target)
     return [int(n) for n in np.bincount(classes.ravel(), minlength=256)[:IGNORE]]
 
 
-def _is_grey_png(mask: Path) -> bool:
+def _is_gray_png(mask: Path) -> bool:
     with open_image(mask) as image:
         return image.mode == "L" and isinstance(image, PngImageFile)
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from dfssd.errors import UserError
 
-PAD_GREY = 114
-"""Grey value of padding, the same that Ultralytics letterboxes with."""
+PAD_GRAY = 114
+"""Gray value of padding, the same that Ultralytics letterboxes with."""
 
 _MIN_VISIBLE = 0.1
 """Least share of a box that cropping must leave of it; what is left of less is no longer that defect."""
@@ -28,8 +28,8 @@ class Preprocess:
 
     Attributes:
         resize: Longer side of the stored image [px], or None.
-        normalize: Stretch the grey values of each image to 0-255.
-        clahe: Contrast-limited adaptive histogram equalisation (clip limit 2, 8x8 tiles) of the lightness.
+        normalize: Stretch the gray values of each image to 0-255.
+        clahe: Contrast-limited adaptive histogram equalization (clip limit 2, 8x8 tiles) of the lightness.
         crop: (x1, y1, x2, y2) [px] of the region to keep, or None.
         pad: Pad to a square, the image in the middle.
     """
@@ -54,7 +54,7 @@ class Preprocess:
 
         Args:
             image: (h, w, 3) uint8.
-            boxes: (n, 5) rows [class id, x, y, w, h], xywh centre format, 0-1; None = unlabelled.
+            boxes: (n, 5) rows [class id, x, y, w, h], xywh center format, 0-1; None = unlabeled.
 
         Returns:
             The new image, and the new boxes of which at least a tenth is left (None stays None).
@@ -99,7 +99,7 @@ class Preprocess:
             steps.append(A.CLAHE(clip_limit=(2, 2), tile_grid_size=(8, 8), p=1))
         if self.pad:
             side = self.resize or max(width, height)
-            steps.append(A.PadIfNeeded(min_height=side, min_width=side, border_mode=cv2.BORDER_CONSTANT, fill=PAD_GREY))
+            steps.append(A.PadIfNeeded(min_height=side, min_width=side, border_mode=cv2.BORDER_CONSTANT, fill=PAD_GRAY))
         if not self._moves_boxes:
             return A.Compose(steps)
         boxes = A.BboxParams(format="yolo", label_fields=["class_ids"], min_visibility=_MIN_VISIBLE, clip=True)

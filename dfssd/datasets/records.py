@@ -24,8 +24,8 @@ class Item:
 
     Attributes:
         image: Absolute path. Ultralytics finds the label file by swapping the last ``images`` folder for ``labels``.
-        boxes: (n, 5) float32 rows [class id, x, y, w, h], xywh centre format, 0-1; (0, 5) = known to be free of
-            defects; None = nothing known (unlabelled).
+        boxes: (n, 5) float32 rows [class id, x, y, w, h], xywh center format, 0-1; (0, 5) = known to be free of
+            defects; None = nothing known (unlabeled).
         split: "train", "val", "test" or "unlabeled" if the source says so, else None.
     """
 
@@ -40,7 +40,7 @@ class Item:
 
     @property
     def classes(self) -> Counter[int]:
-        """Boxes per class id; empty for an unlabelled image."""
+        """Boxes per class id; empty for an unlabeled image."""
         return Counter() if self.boxes is None else Counter(self.boxes[:, 0].astype(int).tolist())
 
 

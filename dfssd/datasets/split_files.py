@@ -24,7 +24,7 @@ def write_split(
 ) -> Path:
     """Write the four lists, ``split.json`` and ``data.yaml`` to ``folder``.
 
-    ``data.yaml`` describes the labelled part alone, ready for plain ``yolo train data=``. ``split.json`` is written
+    ``data.yaml`` describes the labeled part alone, ready for plain ``yolo train data=``. ``split.json`` is written
     last: where it is, the rest is complete.
 
     Args:
@@ -86,14 +86,14 @@ def _counts(
     return counts
 
 
-def read_split(source: Path, dataset: LabeledSet[LabeledImage], learnt: int = 0) -> Split:
+def read_split(source: Path, dataset: LabeledSet[LabeledImage], learned: int = 0) -> Split:
     """Read the lists that :func:`write_split` wrote, perhaps on another machine.
 
     Args:
         source: The folder, or a file in it such as ``data.yaml``.
         dataset: The data set; listed images are found in it by path, else by the name of the file, or of file and
             folder, where that is unique.
-        learnt: The first classes need no labelled image.
+        learned: The first classes need no labeled image.
 
     Raises:
         UserError: A list is missing, names an unknown image, an image without labels, or one of another list.
@@ -117,7 +117,7 @@ def read_split(source: Path, dataset: LabeledSet[LabeledImage], learnt: int = 0)
         lists["test"],
         duplicates=_known_duplicates(folder, find, listed_in),
     )
-    check_classes(split, dataset, learnt)
+    check_classes(split, dataset, learned)
     return split
 
 

@@ -1,4 +1,4 @@
-"""Train (labelled and unlabelled), val and test: stratified by class, with copies of an image on one side.
+"""Train (labeled and unlabeled), val and test: stratified by class, with copies of an image on one side.
 
 :mod:`dfssd.datasets.split_files` writes and reads the lists.
 """
@@ -30,7 +30,7 @@ class Split:
         test: Images for the final numbers.
         seed: Seed of the draw; None if the lists were given.
         duplicates: Groups of copies among the images, each of two or more.
-        left_out: Unlabelled images not used, since they or a copy of them belong to val or test.
+        left_out: Unlabeled images not used, since they or a copy of them belong to val or test.
     """
 
     train_labeled: tuple[Path, ...]
@@ -48,7 +48,7 @@ class SplitOptions:
 
     Attributes:
         labeled: Share of the train images that keep their labels, a float in (0, 1], or their number, an int; the
-            others are unlabelled.
+            others are unlabeled.
         limit: Use a stratified subset of so many images; None = all.
         ratios: Shares of train, val and test. Those of parts that the source gives are left out, so that
             (0.8, 0.1, 0.1) makes a ninth of train val if only test is given.
@@ -66,12 +66,12 @@ Unit = list[int]
 
 
 def make_split(
-    dataset: LabeledSet[LabeledImage], groups: Sequence[int], options: SplitOptions, *, learnt: int = 0
+    dataset: LabeledSet[LabeledImage], groups: Sequence[int], options: SplitOptions, *, learned: int = 0
 ) -> Split:
     """Draw a split.
 
     Splits that the source gives are kept; a missing val or test part is carved out of train. Images without known
-    labels and those marked "unlabeled" are unlabelled training images, unless they belong to a given val or test part:
+    labels and those marked "unlabeled" are unlabeled training images, unless they belong to a given val or test part:
     those can neither be judged nor be trained on.
 
     Args:
@@ -79,11 +79,11 @@ def make_split(
         groups: Group number of each item (:func:`dfssd.datasets.duplicates.duplicate_groups`); a group is never torn
             apart, except by splits that the source gives.
         options: What to draw.
-        learnt: The first classes need no labelled image: they have been learnt before.
+        learned: The first classes need no labeled image: they have been learned before.
 
     Raises:
         UserError: Too few images or too few groups of copies for all parts, or a class without an image in the
-            labelled part.
+            labeled part.
     """
     rng = np.random.default_rng(options.seed)
     units = _limited(dataset, _units(dataset.items, groups), options.limit, rng)
@@ -115,7 +115,7 @@ def make_split(
         left_out=paths(left_out),
     )
     _check_filled(split, dataset, len(units))
-    check_classes(split, dataset, learnt)
+    check_classes(split, dataset, learned)
     return split
 
 
@@ -159,13 +159,13 @@ def _limited(
 
 
 def _given(dataset: LabeledSet[LabeledImage], units: Iterable[Unit], part: str) -> set[int]:
-    """The labelled images that the source has put into val or test."""
+    """The labeled images that the source has put into val or test."""
     items = dataset.items
     return {i for i in _flat(units) if _is_labeled(items[i]) and items[i].split == part}
 
 
 def _pool(dataset: LabeledSet[LabeledImage], units: Iterable[Unit], held: set[int]) -> list[Unit]:
-    """The labelled images that are still to be distributed, in their units."""
+    """The labeled images that are still to be distributed, in their units."""
     free = ([i for i in unit if _is_labeled(dataset.items[i]) and i not in held] for unit in units)
     return [unit for unit in free if unit]
 
@@ -178,7 +178,7 @@ def _part_sizes(
     sizes = [max(1, round(n * share / sum(shares))) if share else 0 for share in shares[1:]]
     if n - sum(sizes) < 1:
         raise UserError(
-            f"only {n} labelled images for train, val and test in {dataset.name}; label more or raise limit="
+            f"only {n} labeled images for train, val and test in {dataset.name}; label more or raise limit="
         )
     return [n - sum(sizes), *sizes]
 
@@ -249,11 +249,11 @@ def _check_filled(split: Split, dataset: LabeledSet[LabeledImage], units: int) -
         )
 
 
-def check_classes(split: Split, dataset: LabeledSet[LabeledImage], learnt: int) -> None:
-    """Raise :class:`UserError` if a class from id ``learnt`` on has no image in the labelled part."""
+def check_classes(split: Split, dataset: LabeledSet[LabeledImage], learned: int) -> None:
+    """Raise :class:`UserError` if a class from id ``learned`` on has no image in the labeled part."""
     by_path = {item.image: item for item in dataset.items}
     present = {c for path in split.train_labeled for c in by_path[path].classes}
-    missing = [name for i, name in enumerate(dataset.names) if i >= learnt and i not in present]
+    missing = [name for i, name in enumerate(dataset.names) if i >= learned and i not in present]
     if missing:
         anywhere = {dataset.names[c] for item in dataset.items for c in item.classes}
         unknown = [name for name in missing if name not in anywhere]
@@ -263,27 +263,27 @@ def check_classes(split: Split, dataset: LabeledSet[LabeledImage], learnt: int) 
             else "raise labeled= or limit=, or label more images of it"
         )
         raise UserError(
-            f"no labelled training image of class {', '.join(repr(name) for name in unknown or missing)} among "
+            f"no labeled training image of class {', '.join(repr(name) for name in unknown or missing)} among "
             f"{len(split.train_labeled)}; {remedy}"
         )
 
 
-def check_new_labels(dataset: LabeledSet[LabeledImage], trained: Sequence[Path], learnt: int) -> None:
+def check_new_labels(dataset: LabeledSet[LabeledImage], trained: Sequence[Path], learned: int) -> None:
     """Check that training labels speak of new classes only.
 
     Old boxes would be lost without a word, since the loss on labels does not see their classes.
 
     Args:
         dataset: Data of the step.
-        trained: The labelled training images.
-        learnt: Number of the first classes, those that the teacher knows.
+        trained: The labeled training images.
+        learned: Number of the first classes, those that the teacher knows.
 
     Raises:
         UserError: An image of the training part has a box of an old class.
     """
     wanted = set(trained)
     for item in dataset.items:
-        if item.image in wanted and (old := sorted(c for c in item.classes if c < learnt)):
+        if item.image in wanted and (old := sorted(c for c in item.classes if c < learned)):
             raise UserError(
                 f"{item.image}: its labels hold the old class '{dataset.names[old[0]]}' (id {old[0]}), but "
                 "new_only=true learns the new classes alone; take these boxes out, or use new_only=false"

@@ -46,7 +46,7 @@ def read_dataset_yaml(
         file: The YAML: ``path``, ``train``, ``val``, ``test``, ``unlabeled`` (folder, list of folders, .txt list) and
             ``names`` or ``nc``.
         names: Class names in id order, instead of those in the file.
-        missing: Boxes of an image without label file: None (unlabelled) or a (0, 5) array (defect-free).
+        missing: Boxes of an image without label file: None (unlabeled) or a (0, 5) array (defect-free).
         inside: The folder of an unpacked or imported data set: paths that do not exist as written are looked for
             here, since such files often carry the paths of another machine.
 
@@ -82,7 +82,7 @@ def read_entries(file: Path, names: Sequence[str] | None, inside: Path | None = 
 
 
 def read_unlabeled(entries: Sequence[str]) -> tuple[list[Item], tuple[str, ...], list[tuple[Path, str]]]:
-    """Unlabelled images from folders and .txt lists: items, no names, and (file, reason) of unusable ones.
+    """Unlabeled images from folders and .txt lists: items, no names, and (file, reason) of unusable ones.
 
     Raises:
         UserError: An entry does not exist or holds no image.

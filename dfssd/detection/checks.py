@@ -100,11 +100,11 @@ def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
     Raises:
         UserError: It was trained on other classes.
     """
-    learnt = learnt_classes(config, classes)
+    learned = learnt_classes(config, classes)
     for extra in config.pseudo.teachers:
         facts = describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
-        teacher_needs_training(facts, classes[: learnt or None], False)
-    if learnt or not has_teacher(config):
+        teacher_needs_training(facts, classes[: learned or None], False)
+    if learned or not has_teacher(config):
         return False
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     return teacher_needs_training(teacher, classes, config["teacher_train"])

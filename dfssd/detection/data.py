@@ -31,14 +31,14 @@ def read_data(config: Config) -> DetectionSet:
     )
 
 
-def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], learnt: int = 0) -> Split:
+def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], learned: int = 0) -> Split:
     """The split of ``split=``, or a new one.
 
     Args:
         config: Resolved configuration.
         dataset: The data set.
         groups: Group of each image; images of one group stay together.
-        learnt: The first classes need no labelled image.
+        learned: The first classes need no labeled image.
 
     Raises:
         UserError: The lists do not fit the data set, other arguments say which images are used, too, or a part would
@@ -46,5 +46,5 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], l
     """
     if config["split"]:
         check_split_alone(config)
-        return read_split(Path(config["split"]), dataset, learnt)
-    return make_split(dataset, groups, split_options(config), learnt=learnt)
+        return read_split(Path(config["split"]), dataset, learned)
+    return make_split(dataset, groups, split_options(config), learned=learned)

@@ -186,7 +186,7 @@ def health(epochs: Sequence[Health], path: Path) -> bool:
     counts, shares = figure.subplots(1, 2)
     for name in sorted(by_class, key=lambda name: -np.nansum(by_class[name]))[:MOST_CLASSES]:
         counts.plot(place, by_class[name], label=shortened(name, 20))
-    counts.set(xlabel="epoch", ylabel="accepted boxes per unlabelled image")
+    counts.set(xlabel="epoch", ylabel="accepted boxes per unlabeled image")
     counts.set_ylim(bottom=0)
     counts.legend(frameon=False, fontsize=7)
     labels = {"score": "mean score", "agreement": "student agrees", "precision": "precision", "recall": "recall"}
@@ -204,7 +204,7 @@ def health(epochs: Sequence[Health], path: Path) -> bool:
 
 
 def gallery(predictions: Mapping[str, Any], path: Path) -> int:
-    """Pseudo-labelled images with accepted (solid) and ignored (dashed) boxes.
+    """Pseudo-labeled images with accepted (solid) and ignored (dashed) boxes.
 
     Args:
         predictions: Content of ``pseudo/predictions.json``.

@@ -17,18 +17,18 @@ def mean_over(scores: BoxScores, classes: Sequence[str], precision: str = "ap50"
     return fmean(values) if values else None
 
 
-def forgetting(test: Mapping[str, BoxScores], names: Sequence[str], learnt: int) -> Incremental:
+def forgetting(test: Mapping[str, BoxScores], names: Sequence[str], learned: int) -> Incremental:
     """What a step has won on the new classes, and what it has cost the old ones.
 
     Args:
         test: Scores of ``teacher`` (with untrained rows for the new classes) and ``student``.
         names: All classes in id order.
-        learnt: Number of old ones.
+        learned: Number of old ones.
 
     Returns:
         Means in [0, 1], forgetting (before minus after) in [-1, 1]; None where no class has a box.
     """
-    old, new = names[:learnt], names[learnt:]
+    old, new = names[:learned], names[learned:]
     values: dict[str, float | None] = {}
     for prefix, precision in PRECISIONS.items():
         before = mean_over(test["teacher"], old, precision)

@@ -79,7 +79,7 @@ def _cautions(record: BoxRecord) -> Lines:
         )
     if record.data and not record.data.train_unlabeled:
         source = "the labels" if record.incremental else "the labels and from the teacher"
-        lines.append(f"- There were no unlabelled images: the student learnt from {source} only.")
+        lines.append(f"- There were no unlabeled images: the student learned from {source} only.")
     for event in record.guard.events if record.guard else ():
         done = f"cut back to {event.factor:g}" if event.factor else "switched off"
         lines.append(
@@ -88,7 +88,7 @@ def _cautions(record: BoxRecord) -> Lines:
         )
     if starved := _starved(record):
         lines.append(
-            f"- No pseudo-label was accepted of: {', '.join(starved)}. The unlabelled images teach nothing about "
+            f"- No pseudo-label was accepted of: {', '.join(starved)}. The unlabeled images teach nothing about "
             + ("them." if len(starved) > 1 else "it.")
         )
     return lines + sections.export_cautions(record)
@@ -120,7 +120,7 @@ def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         "has become, the network of the last epoch."
         if run.record.incremental
         else "- **teacher**: the large network that gives the advice; **student**: the small one you deploy; "
-        "**baseline**: the same small network, trained on the labelled images only.",
+        "**baseline**: the same small network, trained on the labeled images only.",
         "- **recall**: share of the true defects that were found; **precision**: share of the alarms that were right; "
         f"both at the score threshold where they are best balanced{confidence}",
         "- **mAP50**: precision averaged over all thresholds and classes, 0 to 1, a box counts if it overlaps the true "
@@ -147,10 +147,10 @@ def _class_rows(test: Mapping[Role, BoxScores]) -> list[Lines]:
 
 def _pseudo_section(run: DetectionFiles, drawn: Drawn) -> Lines:
     section = run.record.pseudo_labels
-    lines = ["## Pseudo-labels: what the teacher saw in the unlabelled images", ""]
+    lines = ["## Pseudo-labels: what the teacher saw in the unlabeled images", ""]
     health = _health_lines(run.record, drawn)
     if not section and not health:
-        return [*lines, "There are none: the run had no unlabelled images, or trained no student on them."]
+        return [*lines, "There are none: the run had no unlabeled images, or trained no student on them."]
     if not section:
         own = "None were made before the training; the student's own moving average was its teacher."
         return [*lines, own, *health]
@@ -170,7 +170,7 @@ def _pseudo_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         "",
         _quality_words(section),
         *figure_lines(drawn, "pseudo_labels", "Pseudo-labels per class"),
-        *figure_lines(drawn, "gallery", f"{drawn.get('gallery')} unlabelled images as the teacher sees them"),
+        *figure_lines(drawn, "gallery", f"{drawn.get('gallery')} unlabeled images as the teacher sees them"),
     ]
     if not drawn.get("gallery"):
         lines += ["", "No picture of them: there is no box to show, or the images have moved."]
@@ -197,11 +197,11 @@ def _quality_words(section: PseudoLabels) -> str:
     """How many of the accepted boxes are right, if anybody can know."""
     quality = section.quality
     if not section.accepted:
-        return "The student has learnt from no pseudo-label: a better teacher would find more."
+        return "The student has learned from no pseudo-label: a better teacher would find more."
     if not quality:
         return "How many of them are right is not known, because these images have no true labels."
     return (
-        f"True labels of unlabelled images were at hand and were used for this check only: of the accepted boxes, "
+        f"True labels of unlabeled images were at hand and were used for this check only: of the accepted boxes, "
         f"{format_share(quality.precision)} are right, and they cover {format_share(quality.recall)} of the "
         f"true defects (overlap at least {quality.iou})."
     )
@@ -227,7 +227,7 @@ def _health_lines(record: BoxRecord, drawn: Drawn) -> Lines:
         return []
     shown = [epoch for epoch in health if epoch.accepted is not None] or health  # fewer if the guard said so
     rows = [[label, *(format_number(getattr(shown[i], key)) for i in (0, -1))] for key, label in _HEALTH.items()]
-    lines = ["", "What the student was shown in training, over all unlabelled images of an epoch:", ""]
+    lines = ["", "What the student was shown in training, over all unlabeled images of an epoch:", ""]
     lines += markdown_table(["", "first epoch", "last epoch"], rows)
     return lines + figure_lines(drawn, "health", "Pseudo-labels over the epochs")
 
@@ -242,7 +242,7 @@ def _training_section(record: BoxRecord, drawn: Drawn) -> Lines:
         reached = ", ".join(f"{value:.3f}" for value in rounds.val_score)
         lines += [
             "",
-            f"The teacher learnt from its own pseudo-labels; val mAP50-95 before and after each round: {reached}; "
+            f"The teacher learned from its own pseudo-labels; val mAP50-95 before and after each round: {reached}; "
             f"taken: {f'round {rounds.taken}' if rounds.taken else 'the first'}.",
         ]
     lines += figure_lines(drawn, "validation", "Progress")

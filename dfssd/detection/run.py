@@ -56,7 +56,7 @@ class DetectionRun(StagedRun):
         return METHODS[self.config["student_training"]]
 
     @property
-    def learnt(self) -> int:
+    def learned(self) -> int:
         """Number of the first classes that the teacher knew before the data was read; 0 if it is to learn all."""
         return self.record.data.learnt_classes if self.record.data else 0
 
@@ -64,19 +64,19 @@ class DetectionRun(StagedRun):
         """Read the data, find duplicates, split, and write the lists that all other stages use."""
         c = self.config
         dataset = read_data(c)
-        learnt = learnt_classes(c, dataset.names)
+        learned = learnt_classes(c, dataset.names)
         images = [item.image for item in dataset.items]
         groups = duplicate_groups(images)
-        split = choose_split(c, dataset, groups, learnt)
-        if learnt and c["new_only"]:
-            check_new_labels(dataset, split.train_labeled, learnt)
+        split = choose_split(c, dataset, groups, learned)
+        if learned and c["new_only"]:
+            check_new_labels(dataset, split.train_labeled, learned)
         write_split(split, dataset, self.splits)
         chosen = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
         torn = torn_groups(split, images, groups)
         self.record.data = BoxData(
             name=dataset.name,
             classes=dataset.names,
-            learnt_classes=learnt,
+            learnt_classes=learned,
             images=len(dataset.items),
             **chosen,
             duplicates=len(groups) - len(set(groups)),
@@ -90,17 +90,17 @@ class DetectionRun(StagedRun):
             LOGGER.info(f"{len(split.left_out)} images without labels left out: they or copies belong to val or test")
         if not chosen["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":
             raise UserError(
-                "there is nothing to distil: no term is switched on and there are no unlabelled images; add a term, "
+                "there is nothing to distill: no term is switched on and there are no unlabeled images; add a term, "
                 "such as pkd.weight=1, or use recipe=baseline"
             )
         train = teacher_is_to_be_trained(c, dataset.names)
-        if learnt:
-            known, new = dataset.names[:learnt], dataset.names[learnt:]
+        if learned:
+            known, new = dataset.names[:learned], dataset.names[learned:]
             LOGGER.info(f"the teacher knows {', '.join(known)}; new: {', '.join(new)}")
         elif not chosen["train_unlabeled"]:
-            LOGGER.info("no unlabelled images: the student is distilled on the labelled ones alone")
-        if has_teacher(c) and not learnt:
-            LOGGER.info(f"the teacher {'is trained on the labelled images' if train else 'knows all classes by name'}")
+            LOGGER.info("no unlabeled images: the student is distilled on the labeled ones alone")
+        if has_teacher(c) and not learned:
+            LOGGER.info(f"the teacher {'is trained on the labeled images' if train else 'knows all classes by name'}")
         self.check_plan()
         return "done"
 
@@ -110,11 +110,11 @@ class DetectionRun(StagedRun):
         return c["student_training"] != GROWN or bool(c.terms) or c["unsup_weight"] > 0
 
     def teacher(self) -> Status:
-        """Use the teacher as it is, in the class order of the data, or train it on the labelled images."""
+        """Use the teacher as it is, in the class order of the data, or train it on the labeled images."""
         if not has_teacher(self.config):
             return "skipped"
         source = resolve_weights(self.config["teacher"], "teacher")
-        if self.learnt:
+        if self.learned:
             copy_whole(source, self.weights / "teacher.pt")
             names, seed = self.data.classes, self.config.seed
             write_grown(self.weights / "teacher.pt", names, self.weights / "before.pt", seed)
@@ -151,10 +151,10 @@ class DetectionRun(StagedRun):
         return evaluate(weights, self.eval_settings("val"), save_dir=where)["map50_95"] or 0.0
 
     def _label(self, teacher: Path, folder: Path) -> PseudoLabels:
-        """Let a teacher, and the extra ones, label the unlabelled images into ``folder``."""
+        """Let a teacher, and the extra ones, label the unlabeled images into ``folder``."""
         from dfssd.pseudo_labels.labeling import label_images
 
-        names = self.data.classes[: self.learnt or None]
+        names = self.data.classes[: self.learned or None]
         weights = [teacher]
         for number, extra in enumerate(self.config.pseudo.teachers, 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
@@ -174,7 +174,7 @@ class DetectionRun(StagedRun):
         return PseudoLabels.model_validate(found)
 
     def pseudo_label(self) -> Status:
-        """Let the teacher label the unlabelled images, in three zones by class thresholds.
+        """Let the teacher label the unlabeled images, in three zones by class thresholds.
 
         Done for ``pseudo=online`` as well: the thresholds found here are where the online ones start, and a teacher
         that sees nothing is found out before a student is trained.
@@ -190,7 +190,7 @@ class DetectionRun(StagedRun):
         return "done"
 
     def baseline(self) -> Status:
-        """Train the same student on the labelled images only, with as many batches as the student gets."""
+        """Train the same student on the labeled images only, with as many batches as the student gets."""
         asked = self.config["baseline"]
         if asked is False:
             return "skipped"
@@ -201,7 +201,7 @@ class DetectionRun(StagedRun):
         return "done"
 
     def student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
-        """Settings of a training on labelled and unlabelled images."""
+        """Settings of a training on labeled and unlabeled images."""
         c = self.config
         unlabeled = self.data.train_unlabeled > 0 and self.learns_from_unlabeled()
         frozen = has_teacher(c)
@@ -230,7 +230,7 @@ class DetectionRun(StagedRun):
         )
 
     def student(self) -> Status:
-        """Train the student with what the teacher and the unlabelled images give, and hand over the better network."""
+        """Train the student with what the teacher and the unlabeled images give, and hand over the better network."""
         self.record.guard = None
         return self.method.train(self)
 
@@ -239,7 +239,7 @@ class DetectionRun(StagedRun):
         from dfssd.detection.evaluate import evaluate
 
         files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
-        if self.learnt:  # with rows for the classes that it does not know
+        if self.learned:  # with rows for the classes that it does not know
             files["teacher"] = self.weights / "before.pt"
         self.record.test = {
             name: BoxScores.model_validate(
@@ -250,8 +250,8 @@ class DetectionRun(StagedRun):
             for name, file in files.items()
             if file.exists()
         }
-        if self.learnt:
-            self.record.incremental = forgetting(self.record.test, self.data.classes, self.learnt)
+        if self.learned:
+            self.record.incremental = forgetting(self.record.test, self.data.classes, self.learned)
         return "done"
 
     def export(self) -> Status:

@@ -184,7 +184,7 @@ class SignalSelfTest:
         if updates >= 2:
             raise UserError(f"self-test: adapters {', '.join(unmoved)} did not change during training")
         # Ultralytics' first step has learning rate 0
-        LOGGER.warning(f"only {updates} optimizer step(s): nothing is learnt; raise epochs or lower nbs")
+        LOGGER.warning(f"only {updates} optimizer step(s): nothing is learned; raise epochs or lower nbs")
 
     def terms(self) -> dict[str, dict[str, Any]]:
         """The record of each term for ``results.json``."""

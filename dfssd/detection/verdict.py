@@ -68,13 +68,13 @@ def headline(record: BoxRecord) -> str:
         return "The student has no result on test images, so this run says nothing about whether the method helped."
     if record.guard and baseline_is_selected(record):
         return (
-            "The teacher and the unlabelled images did not help, so the network handed over as the student is the "
+            "The teacher and the unlabeled images did not help, so the network handed over as the student is the "
             f"baseline, trained on the labels alone: mAP50-95 {student:.3f}. Why: {record.guard.why}."
         )
     if baseline is None:
         beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
         return (
-            f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether the unlabelled images and "
+            f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether the unlabeled images and "
             "the teacher helped cannot be told, because no baseline was trained (baseline=off)."
         )
     verdict = _judge(student, baseline, noise(record))
@@ -88,12 +88,12 @@ def _judge(student: float, baseline: float, margin: float) -> str:
     if max(student, baseline) < CHANCE:
         return "Neither the student nor the baseline finds defects yet; train longer or with more labels"
     if gain > margin:
-        return "The student finds defects better than the same network trained on the labelled images alone"
+        return "The student finds defects better than the same network trained on the labeled images alone"
     if gain > 0:
-        return "The student is about as good as the same network trained on the labelled images alone"
+        return "The student is about as good as the same network trained on the labeled images alone"
     if gain >= -margin:
         return "The method did not help: the student is about as good as the same network trained on labels alone"
-    return "The method did harm: the student is worse than the same network trained on the labelled images alone"
+    return "The method did harm: the student is worse than the same network trained on the labeled images alone"
 
 
 def _score(record: BoxRecord, role: Role) -> float | None:

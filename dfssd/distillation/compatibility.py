@@ -135,15 +135,15 @@ def _family(model: nn.Module, source: str) -> str:
     return ""
 
 
-def normalised(name: str) -> str:
+def normalized(name: str) -> str:
     """Class name without case, underscores and hyphens: ``Oil_Spots`` and ``oil spots`` are the same class."""
     return " ".join(re.split(r"[\s_\-]+", name.strip().lower()))
 
 
 def map_classes(teacher_names: Sequence[str], names: Sequence[str]) -> list[int] | None:
     """Position of each data class among the teacher's classes, matched by name; None if one is missing."""
-    where = {normalised(n): i for i, n in enumerate(teacher_names)}
-    found = [where.get(normalised(n)) for n in names]
+    where = {normalized(n): i for i, n in enumerate(teacher_names)}
+    found = [where.get(normalized(n)) for n in names]
     return None if any(i is None for i in found) else [i for i in found if i is not None]
 
 
@@ -179,7 +179,7 @@ def align_teacher(source: str, names: Sequence[str], target: Path) -> None:
 def is_coco(names: Iterable[str]) -> bool:
     """Whether these are the 80 classes of the public pretrained models."""
     coco = YAML.load(check_yaml("coco.yaml"))["names"]
-    return [normalised(n) for n in names] == [normalised(n) for n in coco.values()]
+    return [normalized(n) for n in names] == [normalized(n) for n in coco.values()]
 
 
 def teacher_needs_training(teacher: ModelFacts, names: Sequence[str], setting: str | bool) -> bool:
@@ -194,7 +194,7 @@ def teacher_needs_training(teacher: ModelFacts, names: Sequence[str], setting: s
     if mapped:
         return False
     if setting is False or (teacher.trained and not is_coco(teacher.names)):
-        missing = sorted(set(map(normalised, names)) - set(map(normalised, teacher.names)))
+        missing = sorted(set(map(normalized, names)) - set(map(normalized, teacher.names)))
         what = f"does not know {', '.join(missing)}" if teacher.trained else "has no trained weights"
         raise UserError(
             f"teacher={teacher.source} {what} (its classes: {', '.join(teacher.names[:12])}); "

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from ultralytics.utils.patches import torch_load
 
-from dfssd.distillation.compatibility import normalised
+from dfssd.distillation.compatibility import normalized
 from dfssd.errors import UserError
 from dfssd.files import whole_file
 
@@ -31,7 +31,7 @@ def check_prefix(teacher: str, known: Sequence[str], names: Sequence[str]) -> in
         UserError: They are not, or there is no new class.
     """
     for number, name in enumerate(known):
-        if number >= len(names) or normalised(names[number]) != normalised(name):
+        if number >= len(names) or normalized(names[number]) != normalized(name):
             found = f"'{names[number]}'" if number < len(names) else "nothing"
             raise UserError(
                 f"teacher={teacher} knows class {number} as '{name}', the data has {found} there: list the old classes "
@@ -39,7 +39,7 @@ def check_prefix(teacher: str, known: Sequence[str], names: Sequence[str]) -> in
             )
     if len(names) == len(known):
         raise UserError(f"teacher={teacher} knows all {len(known)} classes of the data already: there is none to add")
-    seen = [normalised(name) for name in names]
+    seen = [normalized(name) for name in names]
     for number in range(len(known), len(names)):
         if seen[number] in seen[:number]:
             raise UserError(

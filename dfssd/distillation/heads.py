@@ -29,7 +29,7 @@ def _levels(head: Any, branch: str) -> Sequence[Any]:
 
 
 def _last_block(stage: Any) -> Any:
-    """The convolution block (convolution, normalisation, activation) at the end of a stage."""
+    """The convolution block (convolution, normalization, activation) at the end of a stage."""
     return stage[-1] if isinstance(stage, nn.Sequential) else stage
 
 

@@ -230,7 +230,7 @@ def sampled_inputs(images: Sequence[Path], size: tuple[int, int]) -> Iterator[np
 
 
 def letterbox(path: Path, size: tuple[int, int]) -> np.ndarray | None:
-    """Read an image as the network sees it: (1, 3, *size), RGB float32 in [0, 1], padded with grey, or None."""
+    """Read an image as the network sees it: (1, 3, *size), RGB float32 in [0, 1], padded with gray, or None."""
     from ultralytics.data.augment import LetterBox
     from ultralytics.utils.patches import imread
 

@@ -24,7 +24,7 @@ from dfssd.datasets.splits import Split
 from dfssd.detection.checks import check_can_grow, check_layers
 from dfssd.detection.data import choose_split, read_data
 from dfssd.detection.forgetting import mean_over
-from dfssd.distillation.compatibility import check_bins, describe, normalised, resolve_weights
+from dfssd.distillation.compatibility import check_bins, describe, normalized, resolve_weights
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_json, write_text, write_yaml
@@ -258,7 +258,7 @@ def _base_weights(config: Config) -> Path | None:
 def _check_base(base: Path, names: Sequence[str]) -> None:
     """Raise :class:`UserError` unless ``base`` knows just the classes of the first step, in their order."""
     known = describe(str(base), "teacher").names
-    if [normalised(name) for name in known] != [normalised(name) for name in names]:
+    if [normalized(name) for name in known] != [normalized(name) for name in names]:
         raise UserError(
             f"teacher={base} knows {', '.join(known)}, the first step has {', '.join(names)}: give a model trained on "
             "just these, in this order, or other steps"
@@ -335,7 +335,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str], steps: Seq
         "",
         *table,
         "",
-        "Means over classes on all test images, first AP50 with forgetting, then mAP50-95: of the classes learnt "
+        "Means over classes on all test images, first AP50 with forgetting, then mAP50-95: of the classes learned "
         "before the step (`old before`: by the model that it began with), of those of the step, of all seen so far. "
         "`finetune` and `freeze` are lower bounds, `joint` (labels of all classes) is the upper one.",
         "",

@@ -1,9 +1,9 @@
 """The data of a class-incremental protocol: which classes each step brings, and what its images may show of them.
 
 A step is trained on the images with at least one box of its own classes, and only these boxes are known there: old
-classes have been learnt, later ones are not asked for yet. Class ids are those of the whole data set, so the classes of
-a step and of all before it are a prefix of the names. Validation and test show all images with the boxes of the classes
-seen so far.
+classes have been learned, later ones are not asked for yet. Class ids are those of the whole data set, so the classes
+of a step and of all before it are a prefix of the names. Validation and test show all images with the boxes of the
+classes seen so far.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def parse_steps(value: Any, names: Sequence[str]) -> list[Step]:
 
 
 def step_boxes(item: Item, low: int, high: int) -> np.ndarray:
-    """The boxes of a labelled image with a class from ``low`` up to, but not including, ``high``; (n, 5) rows."""
+    """The boxes of a labeled image with a class from ``low`` up to, but not including, ``high``; (n, 5) rows."""
     boxes = np.zeros((0, 5), np.float32) if item.boxes is None else item.boxes
     return boxes[(boxes[:, 0] >= low) & (boxes[:, 0] < high)]
 
@@ -83,7 +83,7 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
 
     Args:
         dataset: The whole data set.
-        split: Its parts; the unlabelled images take part in every step but the first.
+        split: Its parts; the unlabeled images take part in every step but the first.
         step: The step.
         folder: Where to write.
         joint: Train on the boxes of all classes seen so far: the upper bound.
@@ -102,7 +102,7 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
         "val": {path: step_boxes(by_path[path], 0, step.last) for path in split.val},
         "test": {path: step_boxes(by_path[path], 0, step.last) for path in split.test},
     }
-    # the truth of unlabelled images, where it is known, judges pseudo-labels: only of classes that have been seen
+    # the truth of unlabeled images, where it is known, judges pseudo-labels: only of classes that have been seen
     hidden = [by_path[path] for path in split.train_unlabeled]
     if step.first and hidden:  # the base learns from labels alone
         parts["unlabeled"] = {
@@ -139,7 +139,7 @@ def _training_boxes(dataset: DetectionSet, items: Sequence[Item], step: Step, *,
     for class_id in range(step.first, step.last):
         if class_id not in present:
             raise UserError(
-                f"{step.name}: no labelled training image shows '{dataset.names[class_id]}'; label some, or choose "
+                f"{step.name}: no labeled training image shows '{dataset.names[class_id]}'; label some, or choose "
                 "other steps"
             )
     return train

@@ -19,7 +19,7 @@ def teacher_schedule(config: Config, per_epoch: int) -> tuple[int, int]:
         per_epoch: Batches in a pass.
 
     Returns:
-        Passes over the labelled images, and passes without a better val mAP after which it ends.
+        Passes over the labeled images, and passes without a better val mAP after which it ends.
     """
     passes = config["teacher_epochs"]
     if passes != "auto":

@@ -26,7 +26,7 @@ def nothing_to_teach(found: PseudoLabels | None) -> str | None:
     precision = found.settings.precision if found.settings else None
     lower = "pseudo.tau0" if precision is None else "pseudo.precision"
     return (
-        f"the teacher accepted no box in {found.images:,} unlabelled images (it marked {found.boxes:,}, all "
+        f"the teacher accepted no box in {found.images:,} unlabeled images (it marked {found.boxes:,}, all "
         "below the threshold of their class), so it has nothing to teach: give it more labels or epochs, or lower "
         f"{lower}"
     )

@@ -4,9 +4,9 @@ Each stage hands on files in the run folder and a section of ``results.json``; n
 listed in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed goes on from its
 last epoch.
 
-What an epoch is: one pass over the labelled images. Every batch of the student holds labelled and unlabelled images in
-the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabelled images), and the
-baseline is given the same number of batches of the same size, all labelled, with the same schedule.
+What an epoch is: one pass over the labeled images. Every batch of the student holds labeled and unlabeled images in
+the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabeled images), and the
+baseline is given the same number of batches of the same size, all labeled, with the same schedule.
 """
 
 from __future__ import annotations
@@ -88,17 +88,17 @@ class StagedRun(ABC):
 
     @abstractmethod
     def learns_from_unlabeled(self) -> bool:
-        """Whether unlabelled images teach the student anything; else they would only fill its batches."""
+        """Whether unlabeled images teach the student anything; else they would only fill its batches."""
 
     def unlabeled_share(self) -> float:
-        """Share of unlabelled images in a student batch: the asked ratio, at most that of the two sets."""
+        """Share of unlabeled images in a student batch: the asked ratio, at most that of the two sets."""
         if not self.learns_from_unlabeled():
             return 0.0
         ratio: float = min(self.config["unlabeled_ratio"], self.data.train_unlabeled / self.data.train_labeled)
         return ratio / (1 + ratio)
 
     def batches_per_epoch(self) -> int:
-        """Batches in which the student passes the labelled images once."""
+        """Batches in which the student passes the labeled images once."""
         from dfssd.trainers.mixed_data import batch_composition
 
         labeled, _ = batch_composition(self.batch, self.unlabeled_share())

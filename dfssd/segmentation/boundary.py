@@ -14,7 +14,7 @@ def distance_maps(mask: np.ndarray, nc: int) -> np.ndarray:
         phi_c = d(x, class c)               >= 1   outside of class c
         phi_c = 1 - d(x, not class c)       <= 0   inside; 0 along the inner border
 
-    with d the Euclidean distance [px] between the centres of pixels. A class that the mask does not hold has no border,
+    with d the Euclidean distance [px] between the centers of pixels. A class that the mask does not hold has no border,
     and neither has one that covers all known pixels: phi_c is 0 everywhere, and the boundary loss says nothing of it.
     Ignored pixels are 0, and neither inside nor outside for the others: padding a mask with them moves no border.
 

@@ -3,7 +3,7 @@
 It differs from Ultralytics' semantic dataset in training:
 
 * the long side is scaled to ``imgsz``, as in validation and prediction (Ultralytics scales the short side in training
-  alone: a strip of 1600x256 px would be learnt six times as large as it is tested), and the rest of the square ignored;
+  alone: a strip of 1600x256 px would be learned six times as large as it is tested), the rest of the square ignored;
 * the views are those of :mod:`dfssd.segmentation.views`, instead of mosaics and the like;
 * distance maps for the boundary loss are computed from the mask as it is seen, if asked for;
 * images without masks take part: all their pixels are unknown, and still are what a teacher can teach.
@@ -59,7 +59,7 @@ class MaskDataset(SemanticDataset):
         return sample
 
     def _taught(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
-        """Pixels with a known class: who ignores the others in a mask wants nothing to be learnt there."""
+        """Pixels with a known class: who ignores the others in a mask wants nothing to be learned there."""
         return mask != IGNORE
 
 
@@ -98,7 +98,7 @@ class MixedMaskDataset(MixedDataset):
     datasets: list[Any]
 
     def __init__(self, labeled: MaskDataset, unlabeled: UnlabeledDataset | None = None):
-        """Put the two datasets side by side; indices below ``len(labeled)`` are labelled."""
+        """Put the two datasets side by side; indices below ``len(labeled)`` are labeled."""
         super().__init__(labeled, unlabeled)
 
     def __getitem__(self, index: int) -> dict[str, Any]:

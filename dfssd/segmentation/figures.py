@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from dfssd.datasets.image_files import UNREADABLE, grey_values, open_image
+from dfssd.datasets.image_files import UNREADABLE, gray_values, open_image
 from dfssd.datasets.records import IGNORE
 from dfssd.reporting import figures
 from dfssd.reporting.figures import COLORS, save_figure, shortened
@@ -210,7 +210,7 @@ def _read_row(picture: Picture, labels: Mapping[Role, str], run_dir: Path) -> _R
     """An image with its masks; None if it has moved since, for the figure is an illustration, not a result."""
     try:
         with open_image(Path(picture.image)) as image:
-            gray = grey_values(image)
+            gray = gray_values(image)
     except UNREADABLE:
         return None
     gray.thumbnail((_SIDE, _SIDE))

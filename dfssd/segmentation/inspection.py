@@ -13,7 +13,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure  # used directly: pyplot would choose a backend and keep every figure alive
 from PIL import ImageOps
 
-from dfssd.datasets.image_files import UNREADABLE, grey_values, not_decoded, open_image, progress
+from dfssd.datasets.image_files import UNREADABLE, gray_values, not_decoded, open_image, progress
 from dfssd.datasets.masks import read_mask
 from dfssd.datasets.records import MaskSet
 from dfssd.datasets.samples import evenly
@@ -121,7 +121,7 @@ def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequen
     """
     try:
         with open_image(image) as file:
-            shades = np.asarray(grey_values(ImageOps.exif_transpose(file)))
+            shades = np.asarray(gray_values(ImageOps.exif_transpose(file)))
     except UNREADABLE as e:
         raise UserError(f"{image}: the image {not_decoded(e)}; replace it") from e
     pixels = np.repeat(shades[..., None], 3, 2)

@@ -80,7 +80,7 @@ class FullResolutionHead(SemanticSegment):
 
 
 class FullResolutionModel(SemanticSegmentationModel):
-    """An Ultralytics model from a network that turns normalised images (N, 3, H, W) into logits (N, nc, H, W).
+    """An Ultralytics model from a network that turns normalized images (N, 3, H, W) into logits (N, nc, H, W).
 
     Attributes:
         yaml: From what :func:`build_model` makes the same network again, as when a training is resumed.
@@ -109,11 +109,11 @@ class FullResolutionModel(SemanticSegmentationModel):
         self.task, self.inplace = "semantic", True
 
     def is_fused(self) -> bool:
-        """Whether there is no batch normalisation left to fold."""
+        """Whether there is no batch normalization left to fold."""
         return next(_foldable(self.model), None) is None
 
     def fuse(self, verbose: bool = True, imgsz: int = 640) -> FullResolutionModel:
-        """Fold each batch normalisation that follows a convolution into it, in place; the function stays the same."""
+        """Fold each batch normalization that follows a convolution into it, in place; the function stays the same."""
         if not self.is_fused():
             for holder, i, norm_holder, j in list(_foldable(self.model)):
                 holder[i] = fuse_conv_and_bn(holder[i], norm_holder[j])
@@ -258,7 +258,7 @@ def _library_model(nc: int, architecture: str, encoder: str) -> FullResolutionMo
 
 
 def _foldable(root: nn.Module) -> Iterator[tuple[nn.Sequential, int, nn.Sequential, int]]:
-    """Convolutions directly followed by a normalisation: (where, index) of each of the two."""
+    """Convolutions directly followed by a normalization: (where, index) of each of the two."""
     holder: Any
     for holder in root.modules():
         if type(holder).forward is not nn.Sequential.forward:  # else it might not run its parts one after another

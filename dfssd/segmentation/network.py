@@ -100,7 +100,7 @@ class MFFMetal(nn.Module):
         """The prediction with its two parts and their weights.
 
         Args:
-            x: Normalised images, (N, 3, H, W), H and W multiples of 8.
+            x: Normalized images, (N, 3, H, W), H and W multiples of 8.
 
         Raises:
             ValueError: A side is no multiple of 8.
@@ -127,7 +127,7 @@ class MFFMetal(nn.Module):
         return Parts(share[:, :1] * deep + share[:, 1:] * shallow, deep, shallow, gate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class logits (N, nc, H, W) of normalised images (N, 3, H, W); see :meth:`parts`."""
+        """Class logits (N, nc, H, W) of normalized images (N, 3, H, W); see :meth:`parts`."""
         return self.parts(x).logits
 
 
@@ -262,7 +262,7 @@ def conv(
 
 
 def norm_act(channels: int) -> nn.Sequential:
-    """Batch normalisation and a rectifier with a learned slope for each channel."""
+    """Batch normalization and a rectifier with a learned slope for each channel."""
     return nn.Sequential(nn.BatchNorm2d(channels, eps=1e-3), nn.PReLU(channels))
 
 

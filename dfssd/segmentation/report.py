@@ -119,7 +119,7 @@ def _data_cautions(record: MaskRecord) -> Lines:
             "the best epoch is less strict than it seems."
         )
     if data and not data.train_unlabeled and student_training(record):
-        lines.append("- There were no unlabelled images: the student learnt from the labels and from the teacher only.")
+        lines.append("- There were no unlabeled images: the student learned from the labels and from the teacher only.")
     return lines
 
 
@@ -133,11 +133,11 @@ def _test_section(run: SegmentationFiles, drawn: Drawn) -> Lines:
     header = ["network", "model", "mIoU defects", "mIoU with background", "pixel accuracy", "parameters", "latency"]
     rows = sections.network_rows(names, cells, 7)
     lines += markdown_table([*header, "times the student", "file"], rows)
-    compared = "; **compare**: other networks, trained on the labelled images only with the same number of batches."
+    compared = "; **compare**: other networks, trained on the labeled images only with the same number of batches."
     lines += [
         "",
         "- **teacher**: the wide network that gives the advice; **student**: the small one you deploy; **baseline**: "
-        "the same small network, trained on the labelled images only" + (compared if record.compare else "."),
+        "the same small network, trained on the labeled images only" + (compared if record.compare else "."),
         "- **IoU** (intersection over union) of a class: of all pixels that are this class in truth or in the drawing "
         "of the network, the share that is so in both. 1: drawn exactly; 0: never met; 0.5: for instance a third of it "
         "missed and as much drawn too much. Pixels of all test images are counted together.",

@@ -1,6 +1,6 @@
 """The recipe for masks, read top to bottom: prepare, teacher, baseline, student, test, export, report.
 
-The teacher learns from the masks. The student learns from the masks and from the teacher's soft masks, of unlabelled
+The teacher learns from the masks. The student learns from the masks and from the teacher's soft masks, of unlabeled
 images as well; the baseline is the same network without a teacher, and ``compare`` trains others like it. What all
 tasks share stands in :mod:`dfssd.runs.stages`.
 """

@@ -15,7 +15,7 @@ from dfssd.segmentation.model import full_resolution, load_semantic
 
 
 class SegmentationTeacher:
-    """Frozen, in evaluation mode, its normalisations folded into the convolutions.
+    """Frozen, in evaluation mode, its normalizations folded into the convolutions.
 
     It stands beside the student, not in it: nothing of it can get into an optimizer, a moving average or a checkpoint.
     Any model of Ultralytics' semantic task will do.

@@ -3,7 +3,7 @@
 It differs from ``SemanticSegmentationTrainer`` in what :class:`~dfssd.trainers.stage.StageTrainer` brings (batches per
 epoch, whole checkpoints, bf16 on CPUs), and in these:
 
-* the loss is :class:`~dfssd.segmentation.losses.SegmentationLoss`, on labelled and unlabelled images in one batch;
+* the loss is :class:`~dfssd.segmentation.losses.SegmentationLoss`, on labeled and unlabeled images in one batch;
 * images keep their size if the stride of the network divides it, 200 px for a stride of 8: Ultralytics would go to the
   next multiple of 32;
 * the best epoch is the one with the highest mean IoU of the defects, at the masks' own size;
@@ -58,7 +58,7 @@ def build_loss(settings: SegmentationSettings) -> SegmentationLoss:
 
 
 class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
-    """Trains a segmentation model; a teacher, unlabelled images and the weights come from its settings.
+    """Trains a segmentation model; a teacher, unlabeled images and the weights come from its settings.
 
     ``model`` may be anything that :func:`~dfssd.segmentation.model.build_model` takes; ``data`` is a semantic data YAML
     with ``masks_dir``.

@@ -52,7 +52,7 @@ def _onnx_lines(record: MaskRecord, sides: Sequence[int]) -> Lines:
         "```",
         "",
         f"In a program of your own: the input is RGB in [0, 1], float, (1, 3, {height}, {width}); the output is "
-        f"{output}. An image of another shape is scaled to fit, centred and filled up with grey 114; cut that off "
+        f"{output}. An image of another shape is scaled to fit, centered and filled up with gray 114; cut that off "
         "the output.",
         "",
     ]

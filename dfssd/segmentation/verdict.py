@@ -25,7 +25,7 @@ def headline(record: MaskRecord) -> str:
     """One sentence: did the teacher help, by how much, against what."""
     student, baseline, teacher = (score(record, role) for role in ("student", "baseline", "teacher"))
     unlabeled = record.data and record.data.train_unlabeled
-    helper = "The teacher and the unlabelled images" if unlabeled else "The teacher"
+    helper = "The teacher and the unlabeled images" if unlabeled else "The teacher"
     if student is None and baseline is not None:
         return (
             f"No student was tested; the network trained on the labels alone reaches {baseline:.3f} in mIoU of the "

@@ -1,4 +1,4 @@
-"""Views of a training image: the eight symmetries of the square, and now and then other colours.
+"""Views of a training image: the eight symmetries of the square, and now and then other colors.
 
 Surfaces have no up and down, so each symmetry shows what might as well have been photographed. What belongs to an image
 pixel by pixel moves with it; nothing is interpolated.
@@ -15,7 +15,7 @@ import numpy as np
 from dfssd.datasets.records import IGNORE
 
 PADDING = 114
-"""Grey of what is added around an image, as by Ultralytics' letterbox."""
+"""Gray of what is added around an image, as by Ultralytics' letterbox."""
 
 
 class Views:
@@ -29,7 +29,7 @@ class Views:
 
         Args:
             symmetries: Rotate by quarter turns and mirror, all eight results equally often.
-            jitter: Probability, in [0, 1], of other colours: brightness, contrast and saturation by factors of 0.76
+            jitter: Probability, in [0, 1], of other colors: brightness, contrast and saturation by factors of 0.76
                 to 1.24, hue by up to 0.06 of the circle.
 
         Raises:
@@ -59,7 +59,7 @@ class Views:
 
 
 def pad_to_square(image: np.ndarray, mask: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre an image in a square, so that images of all shapes fit one batch.
+    """Center an image in a square, so that images of all shapes fit one batch.
 
     Args:
         image: (h, w, 3) uint8.
@@ -67,7 +67,7 @@ def pad_to_square(image: np.ndarray, mask: np.ndarray, side: int) -> tuple[np.nd
         side: Of the square [px], at least h and w.
 
     Returns:
-        Image (side, side, 3) in grey surroundings, mask (side, side) with ignored ones, and (side, side) uint8, 1 on
+        Image (side, side, 3) in gray surroundings, mask (side, side) with ignored ones, and (side, side) uint8, 1 on
         the image and 0 around it.
     """
     h, w = mask.shape

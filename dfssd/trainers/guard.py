@@ -1,4 +1,4 @@
-"""The never-worse guard: what the unlabelled images and the teacher may cost, judged on the validation part."""
+"""The never-worse guard: what the unlabeled images and the teacher may cost, judged on the validation part."""
 
 from __future__ import annotations
 

@@ -33,12 +33,12 @@ from dfssd.hardware import use_all_cores
 from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
 from dfssd.trainers.settings import StageSettings
 
-LEARNT = 0.02
+LEARNED = 0.02
 """Validation mAP50-95 below which a network has not begun to find anything."""
 
 
 class StageTrainer(DetectionTrainer):
-    """Trains on the labelled images only: the teacher and the baseline. The student's trainer extends it."""
+    """Trains on the labeled images only: the teacher and the baseline. The student's trainer extends it."""
 
     last: Path
     best: Path
@@ -66,7 +66,7 @@ class StageTrainer(DetectionTrainer):
             super().add_callback(event, callback)
 
     def build_train_dataset(self, labeled: Any) -> MixedDataset:
-        """The training data of this stage; ``labeled`` is the dataset Ultralytics built from the labelled list."""
+        """The training data of this stage; ``labeled`` is the dataset Ultralytics built from the labeled list."""
         return MixedDataset(labeled)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -117,7 +117,7 @@ class StageTrainer(DetectionTrainer):
         return batch
 
     def _model_train(self) -> None:
-        """Ultralytics' training mode; with ``freeze_bn`` the normalisations stay as in inference."""
+        """Ultralytics' training mode; with ``freeze_bn`` the normalizations stay as in inference."""
         super()._model_train()
         if self.settings.freeze_bn:
             for module in self.model.modules():
@@ -236,13 +236,13 @@ class StageTrainer(DetectionTrainer):
 
     @staticmethod
     def _wait_for_learning(trainer: StageTrainer) -> None:
-        """Start the patience of early stopping when something has been learnt at all.
+        """Start the patience of early stopping when something has been learned at all.
 
         Ultralytics waits while the fitness is exactly 0. From random weights it lies a little above for many epochs, up
         and down by chance: a lucky 0.007 would be the best for long, and the training would end before it has begun.
         """
         stopper = trainer.stopper
-        if stopper.best_fitness < LEARNT:
+        if stopper.best_fitness < LEARNED:
             stopper.best_epoch = trainer.epoch + 2  # Ultralytics counts epochs from 1; the next one is not late either
 
     @staticmethod

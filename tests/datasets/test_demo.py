@@ -21,7 +21,7 @@ def test_drawings_depend_on_the_seed_alone():
     assert (draw_image(np.random.default_rng(3), 160)[0] != draw_image(np.random.default_rng(4), 160)[0]).any()
 
 
-# seed -> class ids, boxes [px], and the greys of every 32nd pixel of both directions, from the 16th on
+# seed -> class ids, boxes [px], and the grays of every 32nd pixel of both directions, from the 16th on
 DRAWN = {
     0: ([6, 5, 1], [[17, 8, 50, 41], [0, 25, 14, 70], [58, 18, 78, 38]], [145, 136, 150, 127, 123, 126, 143, 145, 145]),
     17: ([4, 0], [[44, 69, 70, 86], [34, 0, 60, 8]], [123, 120, 129, 126, 129, 122, 135, 5, 137]),
@@ -35,22 +35,22 @@ DRAWN = {
 
 @pytest.mark.parametrize("seed", DRAWN)
 def test_drawings_stay_what_they_were(seed):
-    """Up to a grey level: processors round differently. If it fails on purpose, raise the version of the demo."""
+    """Up to a gray level: processors round differently. If it fails on purpose, raise the version of the demo."""
     image, boxes = draw_image(np.random.default_rng(seed), 96)
-    classes, corners, greys = DRAWN[seed]
+    classes, corners, grays = DRAWN[seed]
     assert boxes[:, 0].tolist() == classes
-    centre, half = boxes[:, 1:3] * 96, boxes[:, 3:] * 48
-    np.testing.assert_allclose(np.hstack([centre - half, centre + half]), corners, atol=1e-3)
-    np.testing.assert_allclose(image[16::32, 16::32].ravel().astype(int), greys, atol=1)
+    center, half = boxes[:, 1:3] * 96, boxes[:, 3:] * 48
+    np.testing.assert_allclose(np.hstack([center - half, center + half]), corners, atol=1e-3)
+    np.testing.assert_allclose(image[16::32, 16::32].ravel().astype(int), grays, atol=1)
 
 
 def test_a_mask_holds_what_is_more_defect_than_steel(monkeypatch):
-    """Black defects on a plain sheet show their opacity: at a half the grey is that between both."""
+    """Black defects on a plain sheet show their opacity: at a half the gray is that between both."""
 
     def black(draw):
         def drawn(rng, size):
-            opacity, grey = draw(rng, size)
-            return opacity, 0 * grey
+            opacity, gray = draw(rng, size)
+            return opacity, 0 * gray
 
         return drawn
 
@@ -94,7 +94,7 @@ def test_each_box_lies_inside_the_image_and_holds_a_clear_defect():
     assert found == set(range(7))
 
 
-def test_all_splits_are_there_and_every_class_can_be_learnt(tmp_path):
+def test_all_splits_are_there_and_every_class_can_be_learned(tmp_path):
     file = make_demo(tmp_path)
     stamp = file.stat().st_mtime_ns
     dataset = load_dataset("demo", tmp_path)

@@ -83,9 +83,9 @@ def test_the_same_layout_on_another_texture_is_no_copy(tmp_path):
 
 def test_flat_images_are_no_copies_of_each_other(tmp_path):
     paths = []
-    for grey in range(100, 140):
-        paths.append(tmp_path / f"{grey}.png")
-        Image.fromarray(np.full((64, 64), grey, np.uint8)).save(paths[-1])
+    for gray in range(100, 140):
+        paths.append(tmp_path / f"{gray}.png")
+        Image.fromarray(np.full((64, 64), gray, np.uint8)).save(paths[-1])
     assert len(set(duplicate_groups(paths))) == 40
 
 

@@ -82,7 +82,7 @@ def test_a_zip_with_its_own_data_yaml(tmp_path):
     assert dataset.names == ("rust",) and [i.split for i in dataset.items] == ["train", "val"]
 
 
-def test_a_dataset_yaml_is_used_in_place_and_takes_more_unlabelled_images(squares, tmp_path):
+def test_a_dataset_yaml_is_used_in_place_and_takes_more_unlabeled_images(squares, tmp_path):
     write_picture(tmp_path / "more" / "x.png", 0)
     dataset = load_dataset(str(squares), tmp_path / "sets", unlabeled=str(tmp_path / "more"))
     assert {item.split for item in dataset.items} == {"train", "val", "test", "unlabeled"}
@@ -152,7 +152,7 @@ def test_skip_bad_lists_them_and_goes_on(tmp_path):
         dataset = load_dataset(str(root), tmp_path / "sets", skip_bad=True)
         assert len(dataset.items) == 12
         assert [file.name for file, _ in dataset.skipped] == ["dents1.jpg", "pits2.jpg"]
-    with pytest.raises(UserError, match="2 unusable"):  # a conversion without them is no licence to skip
+    with pytest.raises(UserError, match="2 unusable"):  # a conversion without them is no license to skip
         load_dataset(str(root), tmp_path / "sets")
 
 

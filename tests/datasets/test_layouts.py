@@ -37,7 +37,7 @@ def test_split_folders_may_be_outside_and_labels_beside_the_images(tmp_path):
     assert {item.split: int(item.boxes[0, 0]) for item in source.items} == {"train": 0, "val": 1}
 
 
-def test_a_missing_label_is_unlabelled_and_an_empty_one_defect_free(tmp_path):
+def test_a_missing_label_is_unlabeled_and_an_empty_one_defect_free(tmp_path):
     for i, name in enumerate("abc"):
         write_picture(tmp_path / "images" / f"{name}.png", i)
     write_label(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.1 0.1")
@@ -51,7 +51,7 @@ def test_a_missing_label_is_unlabelled_and_an_empty_one_defect_free(tmp_path):
 def test_a_folder_named_unlabeled_is_never_background(tmp_path):
     write_picture(tmp_path / "images" / "train" / "a.png", 0)
     write_label(tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.5 0.1 0.1")
-    write_picture(tmp_path / "images" / "unlabelled" / "b.png", 1)
+    write_picture(tmp_path / "images" / "unlabeled" / "b.png", 1)
     source = read_folder(tmp_path, None, np.zeros((0, 5), np.float32))
     assert [(i.split, i.boxes is None) for i in source.items] == [("train", False), ("unlabeled", True)]
 

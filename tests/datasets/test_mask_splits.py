@@ -88,7 +88,7 @@ def test_the_seed_decides(twofold):
     assert grouped_split(dataset, groups, drawn(seed=1)).test != grouped_split(dataset, groups, drawn(seed=2)).test
 
 
-def test_unlabelled_images_are_trained_on_unless_a_twin_is_tested(twofold):
+def test_unlabeled_images_are_trained_on_unless_a_twin_is_tested(twofold):
     dataset, groups = twofold
     more = tuple(item(800 + k, None, "unlabeled") for k in range(200))
     dataset = MaskSet("set", NEU_NAMES, dataset.items + more)
@@ -99,11 +99,11 @@ def test_unlabelled_images_are_trained_on_unless_a_twin_is_tested(twofold):
         assert (i.image in split.left_out) == (group in held) != (i.image in split.train_unlabeled)
 
 
-def test_a_class_without_a_labelled_image_is_told_but_the_background_needs_none(twofold):
+def test_a_class_without_a_labeled_image_is_told_but_the_background_needs_none(twofold):
     dataset, groups = twofold
     without = MaskSet("set", NEU_NAMES, tuple(i for i in dataset.items if 3 not in i.classes))
     kept = [group for i, group in zip(dataset.items, groups) if 3 not in i.classes]
-    with pytest.raises(UserError, match=r"no labelled training image of class 'scratches'.*no image of set has it"):
+    with pytest.raises(UserError, match=r"no labeled training image of class 'scratches'.*no image of set has it"):
         grouped_split(without, kept, drawn(seed=0))
     full = MaskSet("set", NEU_NAMES, tuple(MaskItem(i.image, i.mask, i.split, (0, 9, 9, 9)) for i in dataset.items))
     assert grouped_split(full, groups, drawn(seed=0)).train_labeled
@@ -126,7 +126,7 @@ def test_the_lists_can_be_written_and_read_again_even_elsewhere(twofold, tmp_pat
     assert counts["pixels_per_class"]["inclusion"] == 100 * counts["images_per_class"]["inclusion"]
 
 
-def test_an_image_without_mask_is_not_labelled(twofold, tmp_path):
+def test_an_image_without_mask_is_not_labeled(twofold, tmp_path):
     dataset, groups = twofold
     dataset = MaskSet("set", NEU_NAMES, (*dataset.items, item(900, None, "unlabeled")))
     write_mask_split(grouped_split(dataset, [*groups, 900], drawn(seed=0)), dataset, tmp_path)

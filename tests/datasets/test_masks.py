@@ -76,7 +76,7 @@ def test_a_folder_is_imported_once_and_left_as_it_was(root, sets):
     assert load_masks(str(root), sets).items[0].mask != first.items[0].mask
 
 
-def test_a_yaml_of_ultralytics_is_imported_with_its_unlabelled_images(root, sets):
+def test_a_yaml_of_ultralytics_is_imported_with_its_unlabeled_images(root, sets):
     write_picture(root / "images" / "more" / "a.png", 9)
     before = contents(root)
     dataset = load_masks(described(root, unlabeled="images/more"), sets)
@@ -109,7 +109,7 @@ def test_same_stems_in_folders_of_one_part_are_told_apart(tmp_path, sets):
     assert all(np.array_equal(read_mask(item.mask), ids(i)) for i, item in enumerate(items))
 
 
-def test_unlabelled_folders_are_used_in_place(root, sets, tmp_path):
+def test_unlabeled_folders_are_used_in_place(root, sets, tmp_path):
     extra = write_picture(tmp_path / "more" / "x.png", 5)
     dataset = load_masks(str(root), sets, unlabeled=str(tmp_path / "more"))
     assert dataset.items[-1].image == extra and dataset.items[-1].split == "unlabeled"
@@ -121,14 +121,14 @@ def test_images_of_a_folder_called_unlabeled_need_no_mask(root, sets):
     assert [i.known for i in load_masks(str(root), sets).items if i.split == "unlabeled"] == [False]
 
 
-@pytest.mark.parametrize("kind", ["palette", "grey palette", "16 bit", "1 bit", "tif"])
+@pytest.mark.parametrize("kind", ["palette", "gray palette", "16 bit", "1 bit", "tif"])
 def test_ids_are_read_unscaled_from_every_kind_of_file(tmp_path, sets, kind):
     stored = ids(1) if kind != "1 bit" else (ids(1) == 2).astype(np.uint8)
     image = Image.fromarray(stored)
     if kind == "palette":
         image = Image.fromarray(stored, "P")
         image.putpalette([(7 * k + c) % 256 for k in range(256) for c in range(3)])
-    elif kind == "grey palette":
+    elif kind == "gray palette":
         image = Image.fromarray((stored > 0).astype(np.uint8), "P")
         image.putpalette([0, 0, 0, 3, 3, 3])
         stored = (3 * (stored > 0)).astype(np.uint8)
@@ -163,7 +163,7 @@ def spoil(root, what):
         write_mask(mask, np.where(ids(1) > 0, np.uint8(4), np.arange(64, dtype=np.uint8) % 2 * 9))
     elif what == "beyond 8 bit":
         write_mask(mask, np.full((48, 64), 300, np.uint16))
-    elif what == "colours":
+    elif what == "colors":
         write_mask(mask, ids(1), "RGB")
     elif what == "alpha":
         write_mask(mask, ids(1), "LA")
@@ -185,7 +185,7 @@ PROBLEMS = {
     "size": r"annotations/test/000002\.png: 32x48 px, but 000002\.jpg has 64x48 px; make them agree",
     "ids": r"000002\.png: holds the ids 4, 9; correct them: 0 to 3 \(background, inclusion, .*\), or 255 = ignored",
     "beyond 8 bit": r"000002\.png: holds the ids 300; correct them",
-    "colours": r"000002\.png: has 3 channels of the kind RGB; save class ids as whole numbers",
+    "colors": r"000002\.png: has 3 channels of the kind RGB; save class ids as whole numbers",
     "alpha": r"000002\.png: has 2 channels of the kind LA",
     "damaged mask": r"000002\.png: the mask cannot be decoded \(.*\); replace it",
     "damaged image": r"images/test/000002\.jpg: cannot be decoded",
@@ -221,7 +221,7 @@ def test_a_missing_mask_of_a_yaml_names_the_file_that_is_looked_for(root, sets):
         load_masks(described(root), sets)
 
 
-def test_unusable_unlabelled_images_are_told(root, sets, tmp_path):
+def test_unusable_unlabeled_images_are_told(root, sets, tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.png").write_text("no picture")
     with pytest.raises(UserError, match=r"1 unusable of 1 images: .*x\.png: cannot be decoded"):
@@ -287,7 +287,7 @@ def test_the_demo_has_all_parts_and_every_class_in_each(sets):
 
 
 def test_masks_of_the_demo_lie_on_its_defects(sets):
-    """In each defect the grey differs from that of the steel, two pixels away from all of them it does not."""
+    """In each defect the gray differs from that of the steel, two pixels away from all of them it does not."""
     folder = make_mask_demo(sets, {"train": 30}).parent
     images = sorted((folder / "images").rglob("*.jpg"))
     assert len(images) == 30
@@ -314,7 +314,7 @@ def test_the_demo_depends_on_its_seed_alone(tmp_path):
     assert files("b", 0) == first != files("c", 1)
 
 
-def test_unlabelled_images_of_a_yaml_may_lie_anywhere(tmp_path, sets):
+def test_unlabeled_images_of_a_yaml_may_lie_anywhere(tmp_path, sets):
     root = neu_seg(tmp_path / "steel", train=3, test=2)
     write_picture(root / "more" / "a.png", 50)
     content = {"train": "images/training", "test": "images/test", "unlabeled": "more", "masks_dir": "annotations"}

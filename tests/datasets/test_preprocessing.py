@@ -6,7 +6,7 @@ from tests.configured import preprocess
 
 
 def picture(width: int = 80, height: int = 40) -> np.ndarray:
-    """A grey ramp with a dark 20x10 px box whose top left corner is at (30, 10)."""
+    """A gray ramp with a dark 20x10 px box whose top left corner is at (30, 10)."""
     image = np.tile(np.linspace(80, 160, width), (height, 1)).astype(np.uint8)
     image[10:20, 30:50] = 60
     return np.repeat(image[..., None], 3, axis=2)
@@ -58,7 +58,7 @@ def test_crop_outside_the_image_is_an_error():
         preprocess(crop=[0, 0, 90, 40]).apply(picture(), BOX)
 
 
-def test_pad_makes_a_square_with_grey_and_the_image_in_the_middle():
+def test_pad_makes_a_square_with_gray_and_the_image_in_the_middle():
     image, boxes = preprocess(pad=True).apply(picture(), BOX)
     assert image.shape == (80, 80, 3)
     assert (image[:20] == 114).all() and (image[60:] == 114).all()
@@ -73,5 +73,5 @@ def test_all_steps_together_keep_the_box_on_its_pixels():
     assert inside.max() < 10
 
 
-def test_unlabelled_images_stay_unlabelled():
+def test_unlabeled_images_stay_unlabeled():
     assert preprocess(resize=40).apply(picture(), None)[1] is None

@@ -95,7 +95,7 @@ def test_labeled_is_a_share_or_a_number(skewed):
     assert len(split_of(single, labeled=1).train_labeled) == 1
 
 
-def test_a_rare_class_keeps_an_image_in_the_labelled_part():
+def test_a_rare_class_keeps_an_image_in_the_labeled_part():
     data = dataset(*(item(i, [i % 3]) for i in range(300)), *(item(300 + i, [3]) for i in range(4)))
     for seed in range(10):
         split = split_of(data, labeled=0.05, seed=seed)
@@ -110,7 +110,7 @@ def test_given_splits_are_kept_and_missing_ones_carved_out_of_train():
     assert not set(split.test) & set(split.val)
 
 
-def test_images_without_labels_are_unlabelled_training_images_unless_held_out():
+def test_images_without_labels_are_unlabeled_training_images_unless_held_out():
     items = [item(i, [i % 4]) for i in range(100)]
     items += [item(100, None), item(101, None, "val"), item(102, [0], "unlabeled")]
     split = split_of(dataset(*items), labeled=1.0)
@@ -128,7 +128,7 @@ def test_copies_across_given_splits_are_counted():
     assert torn_groups(split, images, list(range(18))) == 0
 
 
-def test_an_unlabelled_copy_of_a_test_image_is_left_out():
+def test_an_unlabeled_copy_of_a_test_image_is_left_out():
     items = [item(i, [i % 4], "train") for i in range(20)] + [item(i, [i % 4], "val") for i in range(20, 24)]
     items += [item(i, [i % 4], "test") for i in range(24, 28)] + [item(28, None), item(29, None)]
     groups = [*range(28), 25, 0]
@@ -137,12 +137,12 @@ def test_an_unlabelled_copy_of_a_test_image_is_left_out():
     assert [path.name for path in split.train_unlabeled] == ["im 29.png"]
 
 
-def test_a_class_without_labelled_images_is_told():
+def test_a_class_without_labeled_images_is_told():
     data = dataset(*(item(i, [i % 3]) for i in range(60)))
-    with pytest.raises(UserError, match=r"no labelled training image of class 'd'.*no image of set has it"):
+    with pytest.raises(UserError, match=r"no labeled training image of class 'd'.*no image of set has it"):
         split_of(data, labeled=1.0)
     data = dataset(*(item(i, [i % 4]) for i in range(60)))
-    with pytest.raises(UserError, match=r"no labelled training image of class .* among 2; raise labeled="):
+    with pytest.raises(UserError, match=r"no labeled training image of class .* among 2; raise labeled="):
         split_of(data, labeled=2)
 
 
@@ -153,7 +153,7 @@ def test_an_impossible_number_of_labels_is_told(skewed, labeled, message):
 
 
 def test_too_few_images_are_told():
-    with pytest.raises(UserError, match="only 2 labelled images"):
+    with pytest.raises(UserError, match="only 2 labeled images"):
         split_of(dataset(item(0, [0]), item(1, [0]), names=("a",)))
 
 
@@ -237,7 +237,7 @@ def test_wrong_lists_are_told_with_their_line(tmp_path):
         read(val=[paths[40]])
     with pytest.raises(UserError, match=r"val\.txt is empty"):
         read(val=[])
-    with pytest.raises(UserError, match="no labelled training image of class 'a'"):
+    with pytest.raises(UserError, match="no labeled training image of class 'a'"):
         read(train_labeled=[paths[i] for i in range(20) if i % 4])
     (tmp_path / "test.txt").unlink()
     with pytest.raises(UserError, match=r"test\.txt does not exist"):

@@ -105,7 +105,7 @@ def test_an_edge_in_the_same_place_makes_no_twins(tmp_path):
 
 
 def test_flat_images_are_no_twins_and_equal_files_are(tmp_path):
-    files = [save(tmp_path / f"{grey}.png", np.full((64, 64), grey, np.uint8)) for grey in range(100, 120)]
+    files = [save(tmp_path / f"{gray}.png", np.full((64, 64), gray, np.uint8)) for gray in range(100, 120)]
     assert find_twins(files) == []
     copies = [Path(shutil.copy(files[3], tmp_path / f"copy {i}.png")) for i in range(2)]
     assert find_twins([*files, *copies]) == [(3, 20), (3, 21), (20, 21)]

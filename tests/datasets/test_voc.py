@@ -4,7 +4,7 @@ from dfssd.datasets.layouts import read_folder
 from tests.datasets.material import neu, voc_xml, write_picture
 
 
-def test_boxes_are_normalised_and_names_sorted(tmp_path):
+def test_boxes_are_normalized_and_names_sorted(tmp_path):
     source = read_folder(neu(tmp_path), None, None)
     assert source.names == ("crazing", "patches", "scratches")
     boxes = [item.boxes for item in source.items]
@@ -53,7 +53,7 @@ def test_an_entity_bomb_is_refused(tmp_path):
     assert "plate_0.xml" in read_folder(root, None, None).problems[0][1]
 
 
-def test_an_image_without_annotation_is_unlabelled(tmp_path):
+def test_an_image_without_annotation_is_unlabeled(tmp_path):
     root = neu(tmp_path)
     write_picture(root / "IMAGES" / "extra.jpg", 9)
     assert [i.boxes is None for i in read_folder(root, None, None).items] == [True, False, False, False]

@@ -174,7 +174,7 @@ def run_files(record: BoxRecord, **changes: Any) -> DetectionFiles:
 
 
 def write_run(folder: Path, record: BoxRecord, images: int = 2) -> Path:
-    """Write a run folder around ``record``, with training curves and pseudo-labelled images; return ``folder``."""
+    """Write a run folder around ``record``, with training curves and pseudo-labeled images; return ``folder``."""
     folder.mkdir(parents=True)
     record.write(folder / FILE)
     (folder / "run.yaml").write_text(yaml.safe_dump({"train": {"imgsz": 96}}))

@@ -41,7 +41,7 @@ def test_complete_run():
 
 def test_figures_are_shown_where_they_were_drawn():
     text = report_of(results(), {"gallery": 3, "validation": 1})
-    assert "![3 unlabelled images as the teacher sees them](plots/gallery.png)" in text
+    assert "![3 unlabeled images as the teacher sees them](plots/gallery.png)" in text
     assert "![Progress](plots/validation.png)" in text and text.count("](plots/") == 2
     assert report_of(results(), {}).count("](plots/") == 0
 
@@ -89,12 +89,12 @@ def test_run_without_baseline():
     assert closing_line(record) == "student 0.412 (no baseline), teacher 0.455"
 
 
-def test_run_without_unlabelled_images():
+def test_run_without_unlabeled_images():
     record = changed(results(), "data", train_unlabeled=0)
     record.pseudo_labels = None
     text = report_of(record)
-    assert "There are none: the run had no unlabelled images" in text
-    assert "There were no unlabelled images: the student learnt from the labels and from the teacher only." in text
+    assert "There are none: the run had no unlabeled images" in text
+    assert "There were no unlabeled images: the student learned from the labels and from the teacher only." in text
     assert "gallery" not in text
 
 
@@ -106,18 +106,18 @@ def test_unknown_quality_is_not_invented():
 
 def test_teacher_that_sees_nothing():
     nothing = Quality(precision=None, recall=0.0, per_class={}, iou=0.5, images=192)
-    assert "learnt from no pseudo-label" in report_of(changed(results(), "pseudo_labels", accepted=0, quality=nothing))
+    assert "learned from no pseudo-label" in report_of(changed(results(), "pseudo_labels", accepted=0, quality=nothing))
 
 
 def test_classes_without_pseudo_labels_are_named():
     """By what the student saw in training, and by what the teacher marked before if no student was trained."""
     before = changed(results(), "pseudo_labels", starved=["dents", "pits"])
     assert "No pseudo-label was accepted of" not in report_of(before)
-    assert "accepted of: dents, pits. The unlabelled images teach nothing about them." in report_of(
+    assert "accepted of: dents, pits. The unlabeled images teach nothing about them." in report_of(
         without(before, "distill")
     )
     after = changed(before, "distill", starved=["pits"])
-    assert "accepted of: pits. The unlabelled images teach nothing about it." in report_of(after)
+    assert "accepted of: pits. The unlabeled images teach nothing about it." in report_of(after)
 
 
 def test_failed_export_is_told_at_the_top_and_in_its_place():

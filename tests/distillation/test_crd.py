@@ -20,7 +20,7 @@ FLAT = ("yolo26s", "yolo26n")
 
 
 def trained(network: DetectionModel) -> DetectionModel:
-    """A network with normalisations that are not the identity and with confident anchors, as training leaves it."""
+    """A network with normalizations that are not the identity and with confident anchors, as training leaves it."""
     torch.manual_seed(1)
     with torch.no_grad():
         for module in network.modules():
@@ -94,7 +94,7 @@ def test_gradient_routing(name: str, stage: int, expected: set[str]) -> None:
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("name", ["yolov8n", "yolo11n"])
 def test_own_maps_give_own_answer(name: str, folded: bool, stage: int) -> None:
-    """The student is the teacher: r equals z_t and each term is 0, whether or not the normalisation is folded."""
+    """The student is the teacher: r equals z_t and each term is 0, whether or not the normalization is folded."""
     network = trained(model(f"{name}.yaml"))
     if folded:
         network = for_inference(network)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from dfssd.distillation.terms import TERMS, PairShape
 from dfssd.distillation.terms.cwd import channel_kl
 from dfssd.distillation.terms.fgd import attention_distance
-from dfssd.distillation.terms.ld import ld_regions, localisation
+from dfssd.distillation.terms.ld import ld_regions, localization
 from dfssd.distillation.terms.mgd import MaskedGenerative, mse
-from dfssd.distillation.terms.mimic import normalised_mse
+from dfssd.distillation.terms.mimic import normalized_mse
 from dfssd.distillation.terms.pkd import pearson
 from dfssd.distillation.terms.regions import anchor_boxes
 from tests.distillation.test_terms import SHAPE, make_batch, make_outputs
@@ -24,7 +24,7 @@ def maps(seed: int, *size: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("distance", [channel_kl, mse, normalised_mse, pearson, attention_distance])
+@pytest.mark.parametrize("distance", [channel_kl, mse, normalized_mse, pearson, attention_distance])
 def test_zero_for_equal_maps_positive_else_and_right_gradient(distance) -> None:
     student = maps(1).requires_grad_()
     assert distance(student, student.detach()).item() == pytest.approx(0, abs=1e-6)
@@ -54,9 +54,9 @@ def test_pkd_is_one_minus_the_correlation() -> None:
 def test_mimic_of_the_channel_means_is_one() -> None:
     teacher = maps(2) + torch.tensor([0.0, 10.0, -3.0]).view(1, 3, 1, 1).double()
     means = teacher.mean((0, 2, 3), keepdim=True).expand_as(teacher)
-    assert normalised_mse(means, teacher).item() == pytest.approx(1, rel=1e-4)
-    assert normalised_mse(100 * maps(1), 100 * teacher).item() == pytest.approx(
-        normalised_mse(maps(1), teacher).item(), rel=1e-4
+    assert normalized_mse(means, teacher).item() == pytest.approx(1, rel=1e-4)
+    assert normalized_mse(100 * maps(1), 100 * teacher).item() == pytest.approx(
+        normalized_mse(maps(1), teacher).item(), rel=1e-4
     )
 
 
@@ -129,10 +129,10 @@ def test_regions_of_one_box() -> None:
 def test_no_box_no_regions() -> None:
     main, valuable = ld_regions(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 2, [(4, 4)])
     assert main.shape == (2, 16) and not main.any() and not valuable.any()
-    assert localisation(maps(1, 2, 16, 16), maps(2, 2, 16, 16), main, 4) == 0
+    assert localization(maps(1, 2, 16, 16), maps(2, 2, 16, 16), main, 4) == 0
 
 
-def test_localisation_by_hand() -> None:
+def test_localization_by_hand() -> None:
     student, teacher = maps(1, 1, 8, 3), maps(2, 1, 8, 3)
     region = torch.tensor([[True, False, True]])
     total = 0.0
@@ -140,8 +140,8 @@ def test_localisation_by_hand() -> None:
         for side in range(4):
             log_p, log_q = ((x[0, 2 * side : 2 * side + 2, anchor] / 5).log_softmax(0) for x in (student, teacher))
             total += float((log_q.exp() * (log_q - log_p)).sum()) / 4
-    assert localisation(student, teacher, region, 2, 5.0).item() == pytest.approx(25 * total / 2)
-    assert torch.autograd.gradcheck(lambda s: localisation(s, teacher, region, 2), (student.requires_grad_(),))
+    assert localization(student, teacher, region, 2, 5.0).item() == pytest.approx(25 * total / 2)
+    assert torch.autograd.gradcheck(lambda s: localization(s, teacher, region, 2), (student.requires_grad_(),))
 
 
 def test_boxes_of_no_image_at_all_are_fine() -> None:

@@ -130,7 +130,7 @@ def test_term_is_the_weighted_mean_of_its_levels():
     assert value.item() == pytest.approx((torch.softmax(levels / 0.2, 0) * levels).sum().item(), rel=1e-6)
 
 
-def test_standardize_is_batch_normalisation_of_each_map_by_itself():
+def test_standardize_is_batch_normalization_of_each_map_by_itself():
     x = 5 * maps(1, 4, 3, 5, 5) + 2
     y = standardize(x)
     assert y.mean((0, 2, 3)).abs().max() < 1e-5

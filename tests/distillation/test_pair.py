@@ -109,7 +109,7 @@ def test_unsup_weight_zero_silences_pseudo_boxes_only() -> None:
     assert items["box_loss"] > 0 and items["u_box_loss"] == 0
 
 
-def test_labelled_part_equals_the_plain_yolo_loss() -> None:
+def test_labeled_part_equals_the_plain_yolo_loss() -> None:
     pair = make_pair(terms={})
     batch = make_batch([True, True])
     plain = copy.deepcopy(pair.student_model).train()
@@ -118,7 +118,7 @@ def test_labelled_part_equals_the_plain_yolo_loss() -> None:
     assert torch.allclose(vector[:3], expected, rtol=1e-5)
 
 
-def test_fully_ignored_unlabelled_image_is_not_trained_as_background() -> None:
+def test_fully_ignored_unlabeled_image_is_not_trained_as_background() -> None:
     pair = make_pair(terms={})
     batch = make_batch([True, False], ignore=[(1, [0.5, 0.5, 1.0, 1.0])])
     kept = batch["batch_idx"] == 0
@@ -210,7 +210,7 @@ def test_without_trust_the_teacher_rests_and_the_columns_stay() -> None:
     assert all(p.grad is not None and not p.grad.any() for p in pair.projector.parameters())
 
 
-def test_agreement_counts_sure_anchors_of_unlabelled_images() -> None:
+def test_agreement_counts_sure_anchors_of_unlabeled_images() -> None:
     pair = make_pair(terms={"response_cls": TERMS["response_cls"]})
     with torch.no_grad():
         for network, best in ((pair.teacher_model, 1), (pair.student_model, 2)):
@@ -231,7 +231,7 @@ def test_nothing_but_the_pseudo_boxes_ramps_up() -> None:
     assert values[0]["box_loss"] / values[1]["box_loss"] == pytest.approx(1.0, rel=0.05)
 
 
-def test_teacher_ready_for_inference_says_the_same_without_normalisation() -> None:
+def test_teacher_ready_for_inference_says_the_same_without_normalization() -> None:
     teacher = model("yolov8n.yaml").eval()
     for module in teacher.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # a trained one: not the identity

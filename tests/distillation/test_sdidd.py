@@ -47,11 +47,11 @@ def slow_regions(box: np.ndarray) -> tuple[dict[int, float], set[int]]:
     points = np.array([((x + 0.5) / w, (y + 0.5) / h) for h, w in LEVELS for y in range(h) for x in range(w)])
     sides = np.array([5 / w for h, w in LEVELS for _ in range(h * w)])[:, None]
     anchors = np.concatenate([points - sides / 2, points + sides / 2], 1)
-    centre = (box[:2] + box[2:]) / 2
+    center = (box[:2] + box[2:]) / 2
     candidates, start = [], 0
     for height, width in LEVELS:
         index = list(range(start, start + height * width))
-        index.sort(key=lambda k: float(np.hypot(*(points[k] - centre))))
+        index.sort(key=lambda k: float(np.hypot(*(points[k] - center))))
         candidates += index[:9]
         start += height * width
     ious = {k: overlap(anchors[k], box) for k in range(len(anchors))}
@@ -121,8 +121,8 @@ def outputs(boxes: torch.Tensor, scores: torch.Tensor, feats=(), new=None) -> Ou
 
 def one_box(box: list[float]) -> dict:
     x1, y1, x2, y2 = box
-    centre = torch.tensor([[(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]])
-    return {"bboxes": centre, "cls": torch.tensor([[2.0]]), "batch_idx": torch.tensor([1.0])}
+    center = torch.tensor([[(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]])
+    return {"bboxes": center, "cls": torch.tensor([[2.0]]), "batch_idx": torch.tensor([1.0])}
 
 
 def test_box_term_is_the_weighted_mean_of_its_image() -> None:
@@ -173,7 +173,7 @@ def test_elastic_box_keeps_the_most_decided_boxes_that_do_not_overlap() -> None:
     anchors = sum(h * w for h, w in LEVELS)
     theirs = torch.zeros(1, 16, anchors)
     scores = torch.full((1, 2, anchors), -3.0)
-    # two neighbours with boxes of 3 cells to each side, and one far away, on the finest level
+    # two neighbors with boxes of 3 cells to each side, and one far away, on the finest level
     for k, sure in ((5 * 16 + 5, 2.0), (5 * 16 + 6, 1.0), (12 * 16 + 12, 0.5)):
         theirs[0, 3::4, k] = 20.0
         scores[0, 1, k] = sure
@@ -257,7 +257,7 @@ def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
 
 @pytest.mark.parametrize("new_only", [True, False])
 def test_pseudo_boxes_speak_of_the_old_classes(new_only: bool) -> None:
-    """New defects in unlabelled images are no background, whatever the labels speak of."""
+    """New defects in unlabeled images are no background, whatever the labels speak of."""
     pair = grown_pair(terms={}, new_only=new_only)
     vector, items = pair(batch_of(0, labeled=(False, False)))
     rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]

@@ -1,4 +1,4 @@
-"""The YOLO loss on two kinds of labels: what is ignored, what a box weighs, how each kind is normalised."""
+"""The YOLO loss on two kinds of labels: what is ignored, what a box weighs, how each kind is normalized."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dfssd.distillation.semi_loss import (
 
 
 def test_ignored_anchors_by_hand() -> None:
-    # anchors of the first level at (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75), of the second at the centre
+    # anchors of the first level at (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75), of the second at the center
     boxes = torch.tensor([[0.25, 0.25, 0.3, 0.3], [0.5, 0.75, 1.0, 0.2], [0.25, 0.25, 0.1, 0.1]])
     mask = ignored_anchors(boxes, torch.tensor([0.0, 1.0, 1.0]), 3, [(2, 2), (1, 1)])
     assert mask.int().tolist() == [[1, 0, 0, 0, 0], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0]]

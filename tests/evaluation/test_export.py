@@ -42,7 +42,7 @@ def test_the_larger_difference_keeps_nan():
     assert math.isnan(larger(math.nan, torch.tensor([1.0])))
 
 
-def test_letterbox_keeps_the_aspect_and_pads_with_grey(tmp_path):
+def test_letterbox_keeps_the_aspect_and_pads_with_gray(tmp_path):
     Image.new("RGB", (80, 40), (255, 0, 0)).save(tmp_path / "red.png")
     pixels = letterbox(tmp_path / "red.png", (SIZE, SIZE))
     assert pixels.shape == (1, 3, SIZE, SIZE) and pixels.dtype == np.float32

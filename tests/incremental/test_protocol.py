@@ -27,7 +27,7 @@ STUDENT = f"student={TINY}"
 
 @pytest.fixture(scope="module")
 def plates(tmp_path_factory) -> Path:
-    """Dataset YAML with 24 labelled, 8 unlabelled, 12 val and 12 test images, each with one square of both classes."""
+    """Dataset YAML with 24 labeled, 8 unlabeled, 12 val and 12 test images, each with one square of both classes."""
     return write_squares(tmp_path_factory.mktemp("plates"), train=24, val=12, test=12, plain=8)
 
 
@@ -53,8 +53,8 @@ def many(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def learnt(many: Path) -> Path:
-    """A network that has learnt the first class."""
+def learned(many: Path) -> Path:
+    """A network that has learned the first class."""
     folder = many.parent
     tree = yaml.safe_load(many.read_text(encoding="utf-8"))
     for part in ("train", "val", "test"):
@@ -85,9 +85,9 @@ def steps(plates: Path, base: Path, *words: str) -> int:
 
 
 @pytest.mark.train
-def test_finetune_forgets_and_sdidd_does_not(many, learnt, capsys) -> None:
+def test_finetune_forgets_and_sdidd_does_not(many, learned, capsys) -> None:
     words = ["modes=[sdidd,finetune]", "epochs=12", "lr0=0.002"]
-    assert steps(many, learnt, *words) == 0
+    assert steps(many, learned, *words) == 0
     root = many.parent / "runs" / "steps"
     record = json.loads((root / "incremental.json").read_text(encoding="utf-8"))
     rows = {row["mode"]: row for row in record["rows"]}
@@ -114,13 +114,13 @@ def test_finetune_forgets_and_sdidd_does_not(many, learnt, capsys) -> None:
     assert "kind DetectionModel ['dark', 'bright']" in done.output, done.output[-2000:]
 
     before = (folder / "results.json").read_bytes()
-    assert steps(many, learnt, *words) == 0, "the same line again"
+    assert steps(many, learned, *words) == 0, "the same line again"
     assert (folder / "results.json").read_bytes() == before and "finished before, kept" in capsys.readouterr().out
 
 
 @pytest.mark.train
 def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> None:
-    """Base trained by itself, killed in the second mode, three runs in the end; unlabelled images take part."""
+    """Base trained by itself, killed in the second mode, three runs in the end; unlabeled images take part."""
     folder = plates.parent
     words = ["recipe=erd", "steps=1,1", f"data={plates}", f"project={folder / 'runs'}", f"data_dir={folder / 'd'}"]
     fast = [word for word in FAST if word != "imgsz=64"]

@@ -37,12 +37,12 @@ class Case:
     dataset: DetectionSet
     groups: list[int]
     options: SplitOptions
-    learnt: int
+    learned: int
 
     def split(self) -> Split:
         """The split; an example that is refused is left out, one that ends in another error is not."""
         try:
-            return make_split(self.dataset, self.groups, self.options, learnt=self.learnt)
+            return make_split(self.dataset, self.groups, self.options, learned=self.learned)
         except UserError:
             event("refused")
             assume(False)
@@ -64,8 +64,8 @@ def cases(draw: st.DrawFn, *, given_splits: bool = True) -> Case:
         ratios=draw(st.sampled_from([(0.8, 0.1, 0.1), (0.4, 0.3, 0.3), (0.98, 0.01, 0.01)])),
         seed=draw(st.integers(0, 5)),
     )
-    learnt = draw(st.sampled_from([len(NAMES), 1, 0]))
-    return Case(DetectionSet("set", NAMES, tuple(items)), groups, options, learnt)
+    learned = draw(st.sampled_from([len(NAMES), 1, 0]))
+    return Case(DetectionSet("set", NAMES, tuple(items)), groups, options, learned)
 
 
 @given(cases())
@@ -90,7 +90,7 @@ def test_only_labeled_images_are_learned_from_and_judged_by(case) -> None:
         assert all(item.known and item.split != "unlabeled" for item in part)
         assert all(item.split in {name.partition("_")[0], "train", None} for item in part), "a given split is kept"
     present = {c for path in split.train_labeled for c in by_path[path].classes}
-    assert present >= set(range(case.learnt, len(NAMES)))
+    assert present >= set(range(case.learned, len(NAMES)))
     assert all(by_path[path].split not in {"val", "test"} for path in split.train_unlabeled)
 
 

@@ -23,7 +23,7 @@ NAMES = ["oil spots", "pits"]
 
 
 def prediction(image: str | Path, *rows: tuple[int, float]) -> ImagePrediction:
-    """Prediction with one box per (class, score); box i is centred at 0.2 + 0.1 i."""
+    """Prediction with one box per (class, score); box i is centered at 0.2 + 0.1 i."""
     boxes = [[0.2 + 0.1 * i, 0.5, 0.1, 1 / 3] for i in range(len(rows))]
     return ImagePrediction(
         image=Path(image),

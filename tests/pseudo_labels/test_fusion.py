@@ -36,7 +36,7 @@ APART = (0.58, 0.5, 0.2, 0.2)  # 0.12 / 0.28 = 0.43
 
 
 def test_two_views_that_agree():
-    """Centre (0.9 * 0.5 + 0.6 * 0.52) / 1.5 = 0.508, score (0.9 + 0.6) / 2."""
+    """Center (0.9 * 0.5 + 0.6 * 0.52) / 1.5 = 0.508, score (0.9 + 0.6) / 2."""
     fused = fuse([look((1, 0.9, BOX)), look((1, 0.6, SHIFTED))])
     assert rows(fused) == [(1, 0.75, [0.508, 0.5, 0.2, 0.2])]
     assert (fused.image, fused.width, fused.height) == (Path("a.jpg"), 200, 100)
@@ -85,8 +85,8 @@ def test_score_lies_between_zero_and_the_highest():
     rng = np.random.default_rng(0)
     looks = []
     for _ in range(5):
-        centres, sides, scores = rng.uniform(0.3, 0.7, (40, 2)), rng.uniform(0.1, 0.5, (40, 2)), rng.uniform(0, 1, 40)
-        looks.append(look(*((int(i % 3), s, (*c, *w)) for i, (c, w, s) in enumerate(zip(centres, sides, scores)))))
+        centers, sides, scores = rng.uniform(0.3, 0.7, (40, 2)), rng.uniform(0.1, 0.5, (40, 2)), rng.uniform(0, 1, 40)
+        looks.append(look(*((int(i % 3), s, (*c, *w)) for i, (c, w, s) in enumerate(zip(centers, sides, scores)))))
     fused = fuse(looks)
     assert fused.scores.min() >= 0 and fused.scores.max() <= max(p.scores.max() for p in looks)
     assert (np.diff(fused.scores) <= 0).all()

@@ -36,7 +36,7 @@ def rule(**changes) -> PseudoLabels:
 
 
 class Teacher:
-    """Finds the rectangle of each grey value above 100; its score is that value - 100 in %; class 1 from 150 on.
+    """Finds the rectangle of each gray value above 100; its score is that value - 100 in %; class 1 from 150 on.
 
     A teacher named "blind" sees nothing, and none sees anything in a size that is in ``blind_sizes``.
     """
@@ -71,7 +71,7 @@ def teacher(monkeypatch):
 
 
 def draw(path: Path, *values: int, true: tuple[int, ...] = ()) -> Path:
-    """A 200 x 100 image with the i-th grey value as a 16 x 20 px box from x = 10 + 20 i on; those ``true`` labelled."""
+    """A 200 x 100 image with the i-th gray value as a 16 x 20 px box from x = 10 + 20 i on; those ``true`` labeled."""
     pixels, rows = np.zeros((100, 200, 3), dtype=np.uint8), []
     for i, value in enumerate(values):
         x = 10 + 20 * i

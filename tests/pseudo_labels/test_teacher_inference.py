@@ -87,7 +87,7 @@ def test_every_image_once_in_order_with_valid_boxes(weights, images, caplog, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_result_does_not_depend_on_the_neighbours_in_the_batch(weights, images):
+def test_result_does_not_depend_on_the_neighbors_in_the_batch(weights, images):
     together = list(predict(weights, images, imgsz=64, batch=7, device="cpu", max_det=20))
     alone = list(predict(weights, images, imgsz=64, batch=1, device="cpu", max_det=20))
     for a, b in zip(together, alone, strict=True):

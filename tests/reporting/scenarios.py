@@ -130,7 +130,7 @@ def boxes_silent_teacher() -> Scenario:
         starved=boxes.NAMES,
         quality={"iou": 0.5, "images": 192, "precision": None, "recall": 0.0, "per_class": {}},
     )
-    why = "the teacher accepted no box in 192 unlabelled images (it marked 63, all below the threshold of their class)"
+    why = "the teacher accepted no box in 192 unlabeled images (it marked 63, all below the threshold of their class)"
     record.guard = selected("baseline", why, student=None)
     return of_boxes(record, missing="loss_terms")
 

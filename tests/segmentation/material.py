@@ -42,7 +42,7 @@ def neu_seg(root: Path, train: int = 4, test: int = 2) -> Path:
 
 
 def defects(seed: int, side: int = 64, nc: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """An image (side, side, 3) on which each defect class has a grey of its own, and its mask."""
+    """An image (side, side, 3) on which each defect class has a gray of its own, and its mask."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((side, side), np.uint8)
     for c in range(1, nc):

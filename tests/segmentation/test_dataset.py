@@ -66,7 +66,7 @@ def test_long_side_is_scaled_and_the_rest_ignored(tmp_path: Path) -> None:
     assert torch.equal(sample["taught"], sample["semantic_mask"] != 255)
 
 
-def test_ignored_pixels_of_a_mask_are_not_taught_but_unlabelled_images_are(tmp_path: Path) -> None:
+def test_ignored_pixels_of_a_mask_are_not_taught_but_unlabeled_images_are(tmp_path: Path) -> None:
     file = mask_data(tmp_path)
     path = tmp_path / "masks/train/0.png"
     mask = np.asarray(Image.open(path)).copy()

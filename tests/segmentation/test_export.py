@@ -30,7 +30,7 @@ STEPS = 30
 
 
 def save_mffmetal(path: Path, seed: int) -> Path:
-    """MFF-Metal that has learnt a little of what there is in :func:`tests.segmentation.material.defects`."""
+    """MFF-Metal that has learned a little of what there is in :func:`tests.segmentation.material.defects`."""
     torch.manual_seed(seed)
     model = build_model("mffmetal-6", 4, NEU_NAMES)
     images, masks = map(np.stack, zip(*(defects(1000 + i, SIZE) for i in range(8)), strict=True))

@@ -18,7 +18,7 @@ from tests.segmentation.material import NEU_NAMES, defects
 
 
 def lively(model: nn.Module) -> nn.Module:
-    """Random statistics and scales in all normalisations, and logits worth comparing."""
+    """Random statistics and scales in all normalizations, and logits worth comparing."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -56,7 +56,7 @@ def test_task_is_guessed_from_the_module() -> None:
     assert guess_model_task(MFFMetalModel(12)) == "semantic"
 
 
-def test_images_are_normalised() -> None:
+def test_images_are_normalized() -> None:
     model = build_model("mffmetal-12", 4).eval()
     image = torch.rand(1, 3, 64, 64)
     mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])

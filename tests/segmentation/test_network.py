@@ -63,7 +63,7 @@ def test_dilations_of_the_bottlenecks() -> None:
     assert dilations(MFFMetal(6, blocks=[1, 3, 3])) == [[near], [near] * 3, [near, middle, far]]
 
 
-def test_every_normalisation_has_the_published_epsilon() -> None:
+def test_every_normalization_has_the_published_epsilon() -> None:
     assert {m.eps for m in MFFMetal(6).modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
 
 

@@ -1,4 +1,4 @@
-"""The whole recipe for masks on tiny data: every file, leaks, unlabelled images, kills, other networks, bad input."""
+"""The whole recipe for masks on tiny data: every file, leaks, unlabeled images, kills, other networks, bad input."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) ->
 
 
 @pytest.mark.train
-def test_grouped_split_leaks_nothing_and_unlabelled_images_teach(masks: Path, tmp_path: Path, capsys) -> None:
+def test_grouped_split_leaks_nothing_and_unlabeled_images_teach(masks: Path, tmp_path: Path, capsys) -> None:
     for i in range(6):
         write(masks, "unlabeled", f"{i}", picture(200 + i)[0], None)
     assert main(arguments(masks, tmp_path, "name=grouped", "split=grouped", "labeled=0.7", "guard=false")) == 0
@@ -150,7 +150,7 @@ def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.train
-def test_baseline_alone_is_taken_over_by_a_run_with_unlabelled_images(masks: Path, tmp_path: Path, capsys) -> None:
+def test_baseline_alone_is_taken_over_by_a_run_with_unlabeled_images(masks: Path, tmp_path: Path, capsys) -> None:
     common = ("split=grouped", "labeled=0.5", "epochs=1")
     assert main(arguments(masks, tmp_path, "name=base", "student_training=skip", "teacher=none", *common)) == 0
     taken = f"baseline={tmp_path / 'runs/base'}"
@@ -193,7 +193,7 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
             "student=mffmetal-20: model mffmetal-20: width=20 must be a multiple of 6, such as 30",
         ),
         (["teacher=yolov8n.yaml"], "teacher=yolov8n.yaml: yolov8n.yaml describes no model for segmentation"),
-        (["teacher=none"], "teacher=none leaves nothing to distil"),
+        (["teacher=none"], "teacher=none leaves nothing to distill"),
         (["teacher=nowhere.pt"], "teacher=nowhere.pt"),
         (["compare=smp:nothing"], "compare=smp:nothing"),
         (["seg.kd=-1"], "seg.kd=-1 must be a number >= 0"),

@@ -104,7 +104,7 @@ def test_headline_is_honest(student, said):
 def test_headline_says_what_is_not_known():
     assert "Neither the student nor the baseline" in headline(results(0.004, 0.002))
     record = changed(results(), "data", train_unlabeled=100)
-    assert headline(record).startswith("The teacher and the unlabelled images helped")
+    assert headline(record).startswith("The teacher and the unlabeled images helped")
     record = changed(record, "training.student", batch=30)
     assert "batches of 30 and 15 images, which is not fair" in headline(record)
     record = changed(record, "training.student", optimizer_steps=None)
@@ -124,7 +124,7 @@ def test_run_without_a_student():
     sections = {name: {"baseline": getattr(whole, name)["baseline"]} for name in ("training", "test", "latency")}
     text = report_of(changed(without(whole, "compare"), "", **sections, guard=None, export=None))
     assert "No student was tested; the network trained on the labels alone reaches 0.790" in text
-    assert "the student learnt from" not in text and "| patches | 20,000 | 0.790 | - |" in text
+    assert "the student learned from" not in text and "| patches | 20,000 | 0.790 | - |" in text
     assert "has not been exported" in text and "No loss of the student is recorded." in text
 
 

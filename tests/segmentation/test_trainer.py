@@ -1,4 +1,4 @@
-"""Trainings of seconds: what a teacher and unlabelled images give, what a checkpoint holds, what is best."""
+"""Trainings of seconds: what a teacher and unlabeled images give, what a checkpoint holds, what is best."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def batch_of(data: Path, teacher_logits: torch.Tensor | None = None) -> dict:
     return {"semantic_mask": mask, "taught": taught, "teacher_logits": teacher_logits}
 
 
-def test_unlabelled_pixels_give_distillation_and_nothing_else(data: Path) -> None:
+def test_unlabeled_pixels_give_distillation_and_nothing_else(data: Path) -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(2, 4, 40, 40, requires_grad=True), torch.randn(2, 4, 40, 40)
     for weights, teaches in (({"ce": 1, "dice": 1, "kd": 0}, False), ({"ce": 0, "dice": 0, "kd": 1}, True)):

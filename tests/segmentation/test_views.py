@@ -27,7 +27,7 @@ def test_all_eight_poses_come_and_masks_move_alike() -> None:
     assert seen == set(range(8))
 
 
-def test_colours_change_in_a_fifth_of_the_views_and_move_nothing() -> None:
+def test_colors_change_in_a_fifth_of_the_views_and_move_nothing() -> None:
     image, mask = defects(4)
     before = image.copy()
     views = build_views(symmetries=False)

@@ -15,7 +15,7 @@ from tests.thresholds import class_thresholds
 
 @pytest.fixture
 def pseudo(squares: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """List of unlabelled images and a folder with pseudo-labels: accepted, ignored and nothing in turn."""
+    """List of unlabeled images and a folder with pseudo-labels: accepted, ignored and nothing in turn."""
     images = sorted((squares.parent / "plain" / "images").glob("*.png"))
     rows = []
     for k, image in enumerate(images):

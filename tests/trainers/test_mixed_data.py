@@ -6,7 +6,7 @@ import pytest
 from dfssd.batches import IGNORED, widen_tiles
 from dfssd.trainers.mixed_data import MixedSampler, batch_composition
 from tests.thresholds import class_thresholds
-from tests.tiny_dataset import unlabelled_images
+from tests.tiny_dataset import unlabeled_images
 
 
 def sampler(**changes) -> MixedSampler:
@@ -14,7 +14,7 @@ def sampler(**changes) -> MixedSampler:
     return MixedSampler(20, 50, **{**settings, **changes})
 
 
-def test_every_batch_has_the_composition_and_labelled_first() -> None:
+def test_every_batch_has_the_composition_and_labeled_first() -> None:
     indices = np.array(list(sampler())).reshape(7, 8)
     assert (indices[:, :3] < 20).all()
     assert (indices[:, 3:] >= 20).all() and indices.max() < 70
@@ -22,7 +22,7 @@ def test_every_batch_has_the_composition_and_labelled_first() -> None:
 
 def test_each_image_is_seen_equally_often() -> None:
     s = sampler()
-    seen = np.bincount([i for _ in range(20) for i in s], minlength=70)  # 420 labelled and 700 unlabelled draws
+    seen = np.bincount([i for _ in range(20) for i in s], minlength=70)  # 420 labeled and 700 unlabeled draws
     assert (seen[:20] == 21).all()
     assert (seen[20:] == 14).all()
 
@@ -53,7 +53,7 @@ def test_ranks_take_disjoint_slices_that_make_up_the_global_batch() -> None:
         assert sorted(batch) == sorted([*a, *b])
 
 
-def test_labelled_only_batches_and_sets_smaller_than_a_batch() -> None:
+def test_labeled_only_batches_and_sets_smaller_than_a_batch() -> None:
     only = MixedSampler(2, 0, labeled_per_batch=4, unlabeled_per_batch=0, batches=3, seed=0)
     indices = list(only)
     assert len(indices) == len(only) == 12
@@ -88,7 +88,7 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
     nothing = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
     rows = [ImagePrediction(p, 200, 150 + 10 * k, *nothing) for k, p in enumerate(paths)]
     write_pseudo_labels(tmp_path / "pseudo", rows, class_thresholds(3), ["a", "b", "c"])
-    dataset = unlabelled_images(
+    dataset = unlabeled_images(
         paths,
         tmp_path / "list.txt",
         names="abc",
@@ -96,8 +96,8 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
         hyp={"hsv_v": 0.0, "hsv_s": 0.0, "hsv_h": 0.0},
         pseudo=str(tmp_path / "pseudo"),
     )
-    centres = (torch.arange(size // 8) + 0.5) / (size // 8)
-    points = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).reshape(-1, 2)
+    centers = (torch.arange(size // 8) + 0.5) / (size // 8)
+    points = torch.stack(torch.meshgrid(centers, centers, indexing="xy"), -1).reshape(-1, 2)
     lost = total = 0
     for k in range(60):
         sample = dataset[k % len(dataset)]
@@ -105,14 +105,14 @@ def test_image_without_accepted_box_is_never_background_whatever_the_augmentatio
         boxes = widen_tiles(sample["bboxes"], sample["score"])
         mask = ignored_anchors(boxes, torch.zeros(len(boxes)), 1, [(size // 8, size // 8)])[0]
         pixels = (points * size).long()
-        content = sample["img"][:, pixels[:, 1], pixels[:, 0]].float().mean(0) > 200  # the padding is grey 114
+        content = sample["img"][:, pixels[:, 1], pixels[:, 0]].float().mean(0) > 200  # the padding is gray 114
         total += int(content.sum())
         lost += int((content & ~mask).sum())
     assert total > 10_000
     assert lost <= total / 10_000
 
 
-def test_labelled_only_fills_the_batches_with_labelled_images_once_and_for_all() -> None:
+def test_labeled_only_fills_the_batches_with_labeled_images_once_and_for_all() -> None:
     sampler = MixedSampler(10, 20, labeled_per_batch=2, unlabeled_per_batch=6, batches=5)
     list(sampler)
     for _ in range(2):  # said twice, it changes nothing more
@@ -123,7 +123,7 @@ def test_labelled_only_fills_the_batches_with_labelled_images_once_and_for_all()
 
 def test_tiles_of_online_photos_carry_their_number(squares, tmp_path) -> None:
     images = sorted((squares.parent / "plain" / "images").glob("*.png"))
-    dataset = unlabelled_images(images, tmp_path / "list.txt")
+    dataset = unlabeled_images(images, tmp_path / "list.txt")
     samples = [dataset[k % len(images)] for k in range(16)]  # a mosaic takes its other photos from the latest ones
     assert all((sample["cls"] == 2 + IGNORED).all() for sample in samples)
     photos = [set(sample["score"].tolist()) for sample in samples]

@@ -73,7 +73,7 @@ def test_settings_survive_the_file(tmp_path: Path, pseudo, teacher_file: Path) -
 
 
 @pytest.mark.train
-def test_labelled_stage_has_the_asked_budget_and_a_plain_checkpoint(squares: Path, tmp_path: Path) -> None:
+def test_labeled_stage_has_the_asked_budget_and_a_plain_checkpoint(squares: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "baseline"
     StageSettings.labels_alone(5, cpu_bf16=False).write(stage)
     trainer = StageTrainer(overrides=overrides(squares, stage))
@@ -336,13 +336,13 @@ class Watched(StudentTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.labelled: list[list[bool]] = []
+        self.labeled: list[list[bool]] = []
 
     def preprocess_batch(self, batch: dict) -> dict:
         if self.epoch == self.dies:
             raise KeyboardInterrupt
         batch = super().preprocess_batch(batch)
-        self.labelled.append(batch["labeled"].tolist())
+        self.labeled.append(batch["labeled"].tolist())
         return batch
 
 
@@ -359,13 +359,13 @@ def test_guard_switches_the_teacher_off_and_stays_off_after_a_resume(
     first.args.workers = workers  # Ultralytics takes none on a CPU
     with pytest.raises(KeyboardInterrupt):
         first.train()
-    assert [sum(flags) for flags in first.labelled] == [2] * 6 + [4] * 3, "mixed until the second verdict"
+    assert [sum(flags) for flags in first.labeled] == [2] * 6 + [4] * 3, "mixed until the second verdict"
     assert [e["factor"] for e in first.guard.events] == [0.25, 0.0]
     monkeypatch.setattr(Watched, "dies", 99)
     second = Watched(overrides={**words, "resume": str(stage / "weights" / "last.pt")})
     second.args.workers = workers
     second.train()
-    assert [sum(flags) for flags in second.labelled] == [4] * 6
+    assert [sum(flags) for flags in second.labeled] == [4] * 6
     distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]
     assert [e["epoch"] for e in distill["guard"]["events"]] == [1, 2]
     assert [h["accepted"] is None for h in distill["health"]] == [False, False, True, True, True]
@@ -391,7 +391,7 @@ def test_mean_teacher_is_the_moving_average_of_the_student(squares, pseudo, tmp_
     assert compared == [True] * 3
 
 
-def test_patience_begins_when_something_is_learnt() -> None:
+def test_patience_begins_when_something_is_learned() -> None:
     """Chance values around 0.005 for 15 epochs, then a rise, then a plateau of more epochs than the patience."""
     values = [0.0, 0.007, *[0.003] * 13, 0.08, 0.2, *[0.1] * 9]
     trainer = SimpleNamespace(stopper=EarlyStopping(patience=5), epoch=0)

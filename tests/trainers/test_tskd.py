@@ -57,7 +57,7 @@ def test_training_killed_and_resumed(squares, pseudo, teacher_file, tmp_path, mo
     def look(trainer: StudentTrainer) -> None:
         seen["norms"] = dict(trainer.pair.balance.norms)
         seen["graphs"] = {k: v.clone() for k, v in trainer.pair.projector.state_dict().items() if k in graphs}
-        seen["learnt"] = {n for n, p in trainer.pair.projector.named_parameters() if p.requires_grad}
+        seen["learned"] = {n for n, p in trainer.pair.projector.named_parameters() if p.requires_grad}
 
     second.add_callback("on_train_start", look)
     second.train()
@@ -66,7 +66,7 @@ def test_training_killed_and_resumed(squares, pseudo, teacher_file, tmp_path, mo
         half = value.half().float()  # checkpoints hold half precision
         assert torch.equal(seen["graphs"][name].float(), half)
         assert torch.equal(second.pair.projector.state_dict()[name].float(), half), "a graph is never trained"
-    assert not any(".graphs." in name for name in seen["learnt"])
+    assert not any(".graphs." in name for name in seen["learned"])
 
     distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]
     assert distill["selftest"]["terms_alive"] == sorted(terms) and distill["selftest"]["teacher_unchanged"]

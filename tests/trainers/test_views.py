@@ -14,7 +14,7 @@ from dfssd.batches import IGNORED, TRUTH, Batch, LoadedBatch, decode
 from dfssd.trainers.mixed_data import MixedDataset, PseudoLabelDataset
 from dfssd.trainers.views import StrongView
 from tests.batch_fields import check_fields
-from tests.tiny_dataset import unlabelled_images
+from tests.tiny_dataset import unlabeled_images
 
 
 def picture() -> torch.Tensor:
@@ -67,13 +67,13 @@ def test_repeatable_from_the_seed_and_different_each_time() -> None:
 
 def plain(squares, listing, strength: float) -> PseudoLabelDataset:
     images = sorted((squares.parent / "plain" / "images").glob("*.png"))
-    return unlabelled_images(images, listing, strong_view=strength)
+    return unlabeled_images(images, listing, strong_view=strength)
 
 
-def test_batch_holds_the_weak_views_of_unlabelled_images_only(squares, tmp_path) -> None:
+def test_batch_holds_the_weak_views_of_unlabeled_images_only(squares, tmp_path) -> None:
     from ultralytics.data.dataset import YOLODataset
 
-    labelled = YOLODataset(
+    labeled = YOLODataset(
         img_path=str(squares.parent / "train" / "images"),
         imgsz=64,
         batch_size=4,
@@ -82,7 +82,7 @@ def test_batch_holds_the_weak_views_of_unlabelled_images_only(squares, tmp_path)
         data={"names": {0: "dark", 1: "bright"}, "channels": 3},
         task="detect",
     )
-    mixed = MixedDataset(labelled, plain(squares, tmp_path / "list.txt", 1.0))
+    mixed = MixedDataset(labeled, plain(squares, tmp_path / "list.txt", 1.0))
     random.seed(0)
     batch = mixed.collate_fn([mixed[0], mixed[8], mixed[1], mixed[9]])
     assert batch["labeled"].tolist() == [True, False, True, False]
@@ -100,9 +100,9 @@ def test_without_strength_there_is_one_view(squares, tmp_path) -> None:
     assert "weak_img" not in sample and "img" in sample
 
 
-def test_true_boxes_of_unlabelled_images_travel_past_the_classes(squares, tmp_path) -> None:
+def test_true_boxes_of_unlabeled_images_travel_past_the_classes(squares, tmp_path) -> None:
     images = sorted((squares.parent / "train" / "images").glob("*.png"))
-    dataset = unlabelled_images(images, tmp_path / "list.txt", augment=False)
+    dataset = unlabeled_images(images, tmp_path / "list.txt", augment=False)
     ids = dataset[0]["cls"].flatten()
     assert sorted(ids[ids != 2 + IGNORED].tolist()) == [2 + TRUTH, 2 + TRUTH + 1]
     assert len(MixedDataset(dataset, None).labels[0]["cls"]) == 0, "nobody but the meter sees them"

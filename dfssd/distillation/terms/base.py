@@ -163,14 +163,14 @@ def mean(values: Tensor) -> Tensor:
 def standardize(x: Tensor) -> Tensor:
     """Each channel to mean 0 and variance 1 over the batch and all places, without learned scale (fp32 or fp64).
 
-    This is a batch normalisation that always uses the statistics of the map at hand. Student and teacher maps differ in
+    This is a batch normalization that always uses the statistics of the map at hand. Student and teacher maps differ in
     scale by nature, so they must not share statistics; and as the terms only ever run in training, running averages
     would never be read.
 
     Args:
         x: Maps, (N, C, H, W).
     """
-    (x,) = exact(x.contiguous())  # sums over the places run over neighbours in memory then
+    (x,) = exact(x.contiguous())  # sums over the places run over neighbors in memory then
     if x.numel() <= x.shape[1]:  # one place in all, or no image: the variance is not defined, the distance is 0
         return x - x.detach()
     return nn.functional.batch_norm(x, None, None, training=True)

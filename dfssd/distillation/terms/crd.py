@@ -7,7 +7,7 @@ the teacher says itself, z_t. So the last layers of the student learn from label
 meet in one layer. Boxes are not needed.
 
 What differs from the published code, which is for other detectors: the teacher's own activation (SiLU, not ReLU), an
-adapter where the hidden widths differ, and the normaliser of :mod:`dfssd.distillation.terms.response`.
+adapter where the hidden widths differ, and the normalizer of :mod:`dfssd.distillation.terms.response`.
 """
 
 from __future__ import annotations

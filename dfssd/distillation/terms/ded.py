@@ -2,7 +2,7 @@
 
 The decoupled part is the focal distillation of FGD (arXiv:2111.11837) without its attention loss, the structural prior
 is SSIM (Wang et al. 2004). Left out: the published sums over channels and boxes, which let wide networks and crowded
-images take all the weight; means stand in their place. SSIM gets standardised maps, since its constants suppose
+images take all the weight; means stand in their place. SSIM gets standardized maps, since its constants suppose
 values of one known range.
 """
 
@@ -99,7 +99,7 @@ def ssim(first: Tensor, second: Tensor, *, window: int = 11, sigma: float = 1.5)
 
 
 def structure(student: Tensor, teacher: Tensor) -> Tensor:
-    """Structural dissimilarity mean((1 - SSIM) / 2) of the standardised maps, in [0, 1].
+    """Structural dissimilarity mean((1 - SSIM) / 2) of the standardized maps, in [0, 1].
 
     Args:
         student: Aligned map of the student, (N, C, H, W).

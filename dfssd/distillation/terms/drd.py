@@ -84,7 +84,7 @@ class PixelGraph(nn.Module):
 
 
 def pixel_relation(student: Tensor, teacher: Tensor, graph: PixelGraph) -> Tensor:
-    """mean((G(F_s) - G(F_t))^2) of the standardised maps, with one graph for both networks.
+    """mean((G(F_s) - G(F_t))^2) of the standardized maps, with one graph for both networks.
 
     Args:
         student: Aligned map of the student, (N, C, H, W).
@@ -140,11 +140,11 @@ def roi_patches(x: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
 
 
 def instances(x: Tensor, boxes: Tensor, image: Tensor, temperature: float = 0.5) -> Tensor:
-    """One vector per box: the patch of the attended map inside it, standardised.
+    """One vector per box: the patch of the attended map inside it, standardized.
 
         E = mean_c(x S A),   v = LayerNorm(RoIAlign(BN(E), 6 x 6))
 
-    with the map's own attentions S (places) and A (channels). Both normalisations are without learned scale; the first
+    with the map's own attentions S (places) and A (channels). Both normalizations are without learned scale; the first
     lets networks of different scale be compared, the second removes how bright a defect is.
 
     Args:

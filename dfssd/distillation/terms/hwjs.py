@@ -61,8 +61,8 @@ def spatial_js(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
         tau^2 / (N C) * sum_{n,c} 1/2 [KL(P || M) + KL(Q || M)]      in [0, tau^2 ln 2], symmetric
 
     Args:
-        student: Standardised maps of the student, (N, C, H, W).
-        teacher: Standardised maps of the teacher, same shape.
+        student: Standardized maps of the student, (N, C, H, W).
+        teacher: Standardized maps of the teacher, same shape.
         tau: Temperature of the softmax; its square keeps the size of the gradient.
 
     Returns:
@@ -97,7 +97,7 @@ def level_weights(divergences: Tensor, temperature: float = 0.1) -> Tensor:
 class HierarchicalJS(FeatureTerm):
     """Feature term of DFSSD: where each channel looks, compared by Jensen-Shannon divergence (HW-JS).
 
-    The adapters have no bias, which the standardisation would take out again.
+    The adapters have no bias, which the standardization would take out again.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class HierarchicalJS(FeatureTerm):
             raise ValueError(f"images={images} must be a share in (0, 1]")
 
     def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`spatial_js` of the standardised maps, in [0, tau^2 ln 2]."""
+        """:func:`spatial_js` of the standardized maps, in [0, tau^2 ln 2]."""
         with no_autocast(student):
             return spatial_js(standardize(student), standardize(teacher), self.tau)
 

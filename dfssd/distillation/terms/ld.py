@@ -1,4 +1,4 @@
-"""LD: localisation distillation (Zheng et al., CVPR 2022, arXiv:2102.12252).
+"""LD: localization distillation (Zheng et al., CVPR 2022, arXiv:2102.12252).
 
 The student's distribution of each box side (DFL bins) against the teacher's, at a high temperature, in two regions: the
 anchors that stand for a defect, and the *valuable* ones around it, which know something of its borders. Both come from
@@ -48,7 +48,7 @@ def ld_regions(
     return main, valuable & ~main
 
 
-def localisation(
+def localization(
     student_boxes: Tensor, teacher_boxes: Tensor, region: Tensor, reg_max: int, temperature: float = 10.0
 ) -> Tensor:
     """KL divergence between box distributions, mean over the anchors of a region.
@@ -102,9 +102,9 @@ class Localisation(Term):
         self.gamma = check_share("gamma", gamma)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """:func:`localisation` in the main region plus that in the valuable one."""
+        """:func:`localization` in the main region plus that in the valuable one."""
         boxes, image = corners(batch)
         main, valuable = ld_regions(boxes, image, len(student.boxes), student.levels, self.gamma)
         pair = (student.boxes, teacher.boxes.detach())
-        own, around = (localisation(*pair, mask, self.shape.reg_max, self.temperature) for mask in (main, valuable))
+        own, around = (localization(*pair, mask, self.shape.reg_max, self.temperature) for mask in (main, valuable))
         return own + self.valuable * around

@@ -8,7 +8,7 @@ from dfssd.batches import Batch
 from dfssd.distillation.terms.base import FeatureTerm, check_same_shape, exact, no_autocast
 
 
-def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
+def normalized_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance as a share of the teacher's variance.
 
         mean((F_s - F_t)^2) / (mean((F_t - m_c)^2) + 1e-6)      >= 0
@@ -36,10 +36,10 @@ def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Mimic(FeatureTerm):
-    """Mimic: normalised mean squared error between the features."""
+    """Mimic: normalized mean squared error between the features."""
 
     bias = True  # the means of the channels count
 
     def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`normalised_mse` of one level."""
-        return normalised_mse(student, teacher)
+        """:func:`normalized_mse` of one level."""
+        return normalized_mse(student, teacher)

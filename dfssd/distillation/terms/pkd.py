@@ -9,7 +9,7 @@ from dfssd.distillation.terms.base import FeatureTerm, check_same_shape, mean, n
 
 
 def pearson(student: Tensor, teacher: Tensor) -> Tensor:
-    """Half the squared distance between standardised maps: one minus the correlation of each channel.
+    """Half the squared distance between standardized maps: one minus the correlation of each channel.
 
         1/2 mean((std(F_s) - std(F_t))^2) = mean_c(1 - r_c)      in [0, 2]
 

@@ -17,7 +17,7 @@ ANCHOR_CELLS = 5.0
 """Side of the square that stands for an anchor point [cells of its level], as where ATSS is used on YOLO heads."""
 
 CANDIDATES = 9
-"""Anchors of each level, those next to the centre of a box, whose overlap with it sets the threshold of the box."""
+"""Anchors of each level, those next to the center of a box, whose overlap with it sets the threshold of the box."""
 
 
 def corners(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -27,8 +27,8 @@ def corners(batch: Batch) -> tuple[Tensor, Tensor]:
         (M, 4) x1, y1, x2, y2 as shares of the image, fp32, and (M,) image numbers.
     """
     boxes = batch["bboxes"].float().reshape(-1, 4)
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return torch.cat([centre - half, centre + half], 1), batch["batch_idx"].long().reshape(-1)
+    center, half = boxes[:, :2], boxes[:, 2:] / 2
+    return torch.cat([center - half, center + half], 1), batch["batch_idx"].long().reshape(-1)
 
 
 def box_masks(batch: Batch, n: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -98,9 +98,9 @@ def anchor_boxes(levels: Sequence[tuple[int, int]], device: torch.device | str =
             (torch.arange(width, device=device) + 0.5) / width,
             indexing="ij",
         )
-        centre = torch.stack([x, y], -1).view(-1, 2)
-        half = centre.new_tensor([ANCHOR_CELLS / width / 2, ANCHOR_CELLS / height / 2])
-        squares.append(torch.cat([centre - half, centre + half], 1))
+        center = torch.stack([x, y], -1).view(-1, 2)
+        half = center.new_tensor([ANCHOR_CELLS / width / 2, ANCHOR_CELLS / height / 2])
+        squares.append(torch.cat([center - half, center + half], 1))
     return torch.cat(squares)
 
 
@@ -124,7 +124,7 @@ class AnchorMatch:
 
 
 def match_anchors(boxes: Tensor, levels: Sequence[tuple[int, int]]) -> AnchorMatch:
-    """Match boxes and anchors; candidates are the :data:`CANDIDATES` anchors of each level next to the box's centre.
+    """Match boxes and anchors; candidates are the :data:`CANDIDATES` anchors of each level next to the box's center.
 
     Args:
         boxes: (M, 4) corners as shares of the image.

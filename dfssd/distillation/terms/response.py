@@ -1,6 +1,6 @@
 """Response terms: the student's class scores and box distributions against the teacher's, anchor by anchor.
 
-Both weigh anchors by what the teacher says, so they need no labels and act on unlabelled images alike. Both divide by
+Both weigh anchors by what the teacher says, so they need no labels and act on unlabeled images alike. Both divide by
 the teacher's total confidence, but by at least one per image::
 
     value = sum over anchors of all images / max(N, sum of w_a over all images),     w_a = max_c sigmoid(z_t[c, a])
@@ -60,7 +60,7 @@ def cls_response(student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
 def dfl_response(
     student_boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, reg_max: int, temperature: float = 1.0
 ) -> Tensor:
-    """Confidence-weighted KL divergence between box distributions (localisation distillation, arXiv:2102.12252).
+    """Confidence-weighted KL divergence between box distributions (localization distillation, arXiv:2102.12252).
 
     With P_t, P_s = softmax over the bins of logits / T::
 

@@ -2,7 +2,7 @@
 
 Three selective terms hold the student to the teacher where the teacher knows something: classes at its most confident
 anchors, box distributions at the anchors that stand for the new boxes, features around them. What the published code
-computes besides (a copy of LD, a class term between old and new logits that fits only by chance, un-normalised sums) is
+computes besides (a copy of LD, a class term between old and new logits that fits only by chance, un-normalized sums) is
 left out. Anchors are squares of 5 cells, not 8 as published: on the three levels of a YOLO head at 640 px the larger
 ones leave 15 % of the boxes of NEU-DET without any anchor in the second stage, these 3 % (at 160 px 8 % and 9 %); the
 fallback takes care of the rest.
@@ -97,7 +97,7 @@ def regression_weights(
 ) -> Tensor:
     """Weights of the anchors for the boxes of a batch: dual-stage selection, weighted by overlap.
 
-    Stage 1: the anchors next to the centre of a box, on each level; stage 2: those of them that overlap it more than
+    Stage 1: the anchors next to the center of a box, on each level; stage 2: those of them that overlap it more than
     usual (:func:`~dfssd.distillation.terms.regions.match_anchors`). A box that gets none takes its best one: on the
     three levels of a YOLO head that is not rare.
 
