@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -134,7 +136,7 @@ def test_what_a_killed_run_left_is_no_data_set(make, tmp_path, monkeypatch):
 
     whole = make(tmp_path / "whole", COUNTS).parent
     with monkeypatch.context() as patch:
-        patch.setattr(demo.shutil, "rmtree", lambda *args, **kwargs: None)  # nothing is tidied up after a kill
+        patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # nothing is tidied up after a kill
         patch.setattr(demo, "write_yaml", kill)
         with pytest.raises(Killed):
             make(tmp_path / "killed", COUNTS)

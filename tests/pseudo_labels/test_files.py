@@ -11,12 +11,12 @@ import pytest
 
 from dfssd.errors import UserError
 from dfssd.pseudo_labels.files import (
-    ImagePrediction,
     label_stems,
     read_pseudo_labels,
     read_thresholds,
     write_pseudo_labels,
 )
+from dfssd.pseudo_labels.records import ImagePrediction
 from tests.thresholds import class_thresholds
 
 NAMES = ["oil spots", "pits"]
