@@ -91,7 +91,7 @@ def test_poisoned_teacher_cannot_drag_the_student_under_its_baseline(plates, bas
     assert record["test"]["student"]["map50_95"] >= record["test"]["baseline"]["map50_95"] - 0.05
     if val["chosen"] == "baseline":
         assert record["test"]["student"]["map50_95"] == record["test"]["baseline"]["map50_95"]
-        assert "the baseline is handed over" in capsys.readouterr().out
+        assert "the baseline is shipped" in capsys.readouterr().out
 
 
 @pytest.mark.train

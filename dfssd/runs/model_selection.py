@@ -84,7 +84,7 @@ def select_better(weights: Path, record: RunRecord, *, guarded: bool) -> None:
     if chosen == "baseline":
         copy_whole(weights / "student.pt", weights / "student_trained.pt")
         copy_whole(weights / "baseline.pt", weights / "student.pt")
-        LOGGER.warning(f"the baseline is handed over as student.pt: {why}")
+        LOGGER.warning(f"the baseline is shipped as student.pt: {why}")
 
 
 def better_of(
