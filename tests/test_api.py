@@ -13,11 +13,12 @@ from dfssd import api, pipeline
 from dfssd.cli import command_line
 from dfssd.config import parse_arguments
 from tests.conftest import write_images
+from tests.tiny_detection import TINY
 
 SMALL = {
     "recipe": "baseline",
     "teacher": None,
-    "student": "yolov8n.yaml",
+    "student": TINY,
     "epochs": 1,
     "imgsz": 64,
     "batch": 4,

@@ -28,6 +28,7 @@ def check(monkeypatch) -> ModuleType:
     return module
 
 
+@pytest.mark.train
 def test_all_passed(check, capsys):
     assert check.main([]) == 0
     first, second = capsys.readouterr().out.splitlines()
@@ -35,6 +36,7 @@ def test_all_passed(check, capsys):
     assert re.fullmatch(r"second +passed +\d+\.\d s", second)
 
 
+@pytest.mark.train
 def test_a_failed_check_shows_its_output_and_the_rest_still_runs(check, capsys, monkeypatch):
     monkeypatch.setattr(check, "CHECKS", {"first": BAD, "second": GOOD})
     assert check.main([]) == 1
@@ -45,6 +47,7 @@ def test_a_failed_check_shows_its_output_and_the_rest_still_runs(check, capsys, 
     assert re.fullmatch(r"second +passed +\d+\.\d s", second)
 
 
+@pytest.mark.train
 def test_fast_adds_the_tests(check, capsys, monkeypatch):
     monkeypatch.setattr(check, "FAST_TESTS", {"tests": GOOD})
     for words, names in (([], ["first", "second"]), (["--fast"], ["first", "second", "tests"])):
@@ -58,6 +61,7 @@ def test_unknown_argument(check, capsys, words):
     assert capsys.readouterr().err == f"error: unknown argument '{words[-1]}': python scripts/check.py [--fast]\n"
 
 
+@pytest.mark.train
 def test_tool_that_is_not_installed(check, capsys, monkeypatch):
     monkeypatch.setattr(check, "CHECKS", {"first": (["no-such-tool"], None), "second": GOOD})
     assert check.main([]) == 1

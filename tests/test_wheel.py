@@ -17,6 +17,7 @@ import pytest
 
 import dfssd
 
+pytestmark = pytest.mark.train
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
 

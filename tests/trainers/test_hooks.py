@@ -60,6 +60,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
     return [name for name in before if not torch.equal(before[name], after[name])]
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("freeze_bn", [True, False])
 def test_freeze_bn_keeps_the_running_statistics_to_the_last_bit(squares: Path, tmp_path: Path, freeze_bn: bool) -> None:
     stage = tmp_path / "train" / "baseline"
@@ -69,6 +70,7 @@ def test_freeze_bn_keeps_the_running_statistics_to_the_last_bit(squares: Path, t
     assert changed(before, after) == ([] if freeze_bn else list(before))
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("freeze_bn", [True, False])
 def test_freeze_bn_reaches_the_student_inside_the_pair(
     squares: Path, pseudo, teacher_file: Path, tmp_path: Path, freeze_bn: bool
@@ -127,6 +129,7 @@ def _parts(transform: Any) -> list[Any]:
     return [transform, *inner]
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("closing", [1, 2])
 def test_closing_the_mosaic_neither_skips_nor_repeats_images(trainer: StageTrainer, closing: int) -> None:
     assert mosaic_of(trainer) == 1
@@ -134,6 +137,7 @@ def test_closing_the_mosaic_neither_skips_nor_repeats_images(trainer: StageTrain
     assert mosaic_of(trainer) == 0
 
 
+@pytest.mark.train
 def test_without_the_hook_the_epoch_that_was_read_ahead_would_be_lost(trainer: StageTrainer) -> None:
     """What Ultralytics' method alone does: otherwise the test above could not fail."""
     plain = images_of_epochs(trainer, 1, lambda: DetectionTrainer._close_dataloader_mosaic(trainer))
