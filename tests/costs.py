@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import shutil
 import subprocess
@@ -54,6 +55,7 @@ class CostWatch:
         gc.freeze()
 
         def watched(honest: Callable, deed: str, concerns: Callable[..., bool]) -> Callable:
+            @functools.wraps(honest)
             def call(*args: Any, **kwargs: Any) -> Any:
                 if concerns(*args):
                     self.refuse(deed)

@@ -60,11 +60,11 @@ def test_no_more_cores_than_the_process_may_use(monkeypatch, cores: int | None, 
 
 
 @pytest.mark.train
-@pytest.mark.parametrize("entry", [["train.py"], ["-m", "dfssd"]])
+@pytest.mark.parametrize("entry", [["train.py"], ["-m", "dfssd"], ["console script"]])
 def test_every_start_of_the_command_line_prepares_its_process(entry: list[str]) -> None:
     """Before numpy and torch are imported, which read the number of threads on import."""
     code = """
-import os, runpy, sys
+import importlib, os, re, runpy, sys
 entry = sys.argv[1:]
 sys.argv = ["program", "data=demo", "epoch=3"]
 class Watch:
@@ -72,7 +72,13 @@ class Watch:
         if name in {"numpy", "torch", "ultralytics"}:
             raise SystemExit(f"{name}: {os.environ.get('OMP_NUM_THREADS')}, {os.environ.get('YOLO_AUTOINSTALL')}")
 sys.meta_path.insert(0, Watch())
-runpy.run_module(entry[1], run_name="__main__") if entry[0] == "-m" else runpy.run_path(entry[0], run_name="__main__")
+if entry[0] == "-m":
+    runpy.run_module(entry[1], run_name="__main__")
+elif entry[0].endswith(".py"):
+    runpy.run_path(entry[0], run_name="__main__")
+else:  # as the script that pip writes for the command
+    module, _, function = re.search('^dfssd = "(.+)"$', open("pyproject.toml").read(), re.M)[1].partition(":")
+    sys.exit(getattr(importlib.import_module(module), function)())
 """
     unset = {k: v for k, v in os.environ.items() if k not in NAMES}
     done = subprocess.run([sys.executable, "-c", code, *entry], cwd=ROOT, env=unset, capture_output=True, text=True)

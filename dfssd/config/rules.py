@@ -108,7 +108,7 @@ def _keys_act_in_the_task(line: Line) -> Iterator[str]:
     for key in dict.fromkeys([*line.recipe, *line.given]):
         meant = KEYS[key].task if key in KEYS else None
         if meant not in {None, line.task}:
-            yield f"{key} acts only in {places[str(meant)]}; leave it out, or choose another recipe"
+            yield f"{key} acts only in {places.get(str(meant), meant)}; leave it out, or choose another recipe"
         elif line.task == SEMANTIC and key not in KEYS and (why := argument(key).idle_for_masks):
             yield f"{key} has no effect on masks: {why}"
 

@@ -216,7 +216,7 @@ _OPTIMIZER = Special(
     ("foo", 3, None),
 )
 _VIEWS = "the views are those of seg.symmetries and seg.jitter"
-_BOXES = "leave it out"
+_BOXES = "it belongs to detectors; leave it out"
 
 ARGUMENTS: Mapping[str, Argument] = {
     # refused: they would silently mean something else here

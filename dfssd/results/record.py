@@ -64,6 +64,8 @@ class RunRecord(BaseModel):
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     """Version of this layout."""
+    task: str
+    """Ultralytics' name of the task: `detect` or `semantic`."""
     measure: str
     """What `val_score` is, everywhere in the record."""
     run: RunFacts
@@ -113,15 +115,17 @@ class RunRecord(BaseModel):
             )
         if "schema" not in tree:
             tree = upgraded(tree, cls.TASK)
-        kind = next((kind for kind in RECORDS.values() if tree.get("measure") == kind.MEASURE), None)
+        kind = RECORDS.get(str(tree.get("task")))
         if kind is None or not issubclass(kind, cls):
-            raise UserError(f"{path} is the record of another task: its measure is {tree.get('measure')}")
+            raise UserError(f"{path} is the record of another task: {tree.get('task')}")
         try:
             return kind.model_validate(tree)
         except ValidationError as e:
             first = e.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{path} is not the record of a run: {where}: {first['msg']}") from e
+            raise UserError(
+                f"{path} is damaged: {where}: {first['msg']}; remove it to start the run's stages anew"
+            ) from e
 
     def write(self, path: str | Path) -> None:
         """Write the record, whole or not at all."""
@@ -129,7 +133,7 @@ class RunRecord(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The record as it is written."""
-        return {"schema": self.schema_version, "measure": self.measure, **to_json(self)}
+        return {"schema": self.schema_version, "task": self.TASK, "measure": self.measure, **to_json(self)}
 
 
 class BoxRecord(RunRecord):
@@ -138,6 +142,8 @@ class BoxRecord(RunRecord):
     TASK: ClassVar[str] = "detect"
     MEASURE: ClassVar[str] = "mAP50-95"
 
+    task: Literal["detect"] = "detect"
+    """Ultralytics' name of the task: `detect` or `semantic`."""
     measure: Literal["mAP50-95"] = "mAP50-95"
     """What `val_score` is, everywhere in the record."""
     data: BoxData | None = None
@@ -162,6 +168,8 @@ class MaskRecord(RunRecord):
     TASK: ClassVar[str] = "semantic"
     MEASURE: ClassVar[str] = "mIoU of the defects"
 
+    task: Literal["semantic"] = "semantic"
+    """Ultralytics' name of the task: `detect` or `semantic`."""
     measure: Literal["mIoU of the defects"] = "mIoU of the defects"
     """What `val_score` is, everywhere in the record."""
     data: MaskData | None = None
@@ -221,20 +229,20 @@ def upgraded(tree: Mapping[str, Any], task: str = "") -> dict[str, Any]:
         tree: Content of the file.
         task: Ultralytics' name of the task, for a record that was stopped too early to show it.
     """
-    new = {**tree, "schema": SCHEMA}
     masks = "models" in tree if tree.get("data") else task == MaskRecord.TASK
-    new["measure"] = (MaskRecord if masks else BoxRecord).MEASURE
-    if tree.get("training"):
-        new["training"] = {role: upgraded_scores(training) for role, training in tree["training"].items()}
-    for section in ("guard", "self_training"):
-        if tree.get(section):
-            new[section] = upgraded_scores(tree[section])
+    kind = MaskRecord if masks else BoxRecord
+    new = {**tree, "schema": SCHEMA, "task": kind.TASK, "measure": kind.MEASURE}
+    # what is not as it should be is left for the check of the types to report
+    if isinstance(trained := tree.get("training"), Mapping):
+        new["training"] = {role: upgraded_scores(training) for role, training in trained.items()}
+    for section in {"guard", "self_training"} & set(tree):
+        new[section] = upgraded_scores(tree[section])
     return new
 
 
-def upgraded_scores(section: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded_scores(section: Any) -> Any:
     """A section of such a record, or the summary of a training, with ``val_score`` in the names of its scores."""
-    return {_score_name(key): value for key, value in section.items()}
+    return {_score_name(key): value for key, value in section.items()} if isinstance(section, Mapping) else section
 
 
 def _score_name(key: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dfssd.config import Config, differences
-from dfssd.config.schema import argument, keys_where
+from dfssd.config.schema import DETECT, argument, keys_where
 from dfssd.errors import UserError
 from dfssd.files import copy_whole, read_yaml
 from dfssd.log import LOGGER
@@ -117,6 +117,8 @@ def check_baseline(run: Path, config: Config) -> Training:
     try:
         tree = read_yaml(run / "run.yaml")
         baseline = RECORDS[config["task"]].read(run / FILE).training["baseline"]
+        if not baseline.val_score_by_epoch:  # the floor of the guard
+            raise ValueError("its validation scores by epoch are not recorded")
         others = _settings_of_baseline(tree["config"], tree["train"])
         for needed in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt", "splits/data.yaml"):
             if not (run / needed).is_file():
@@ -130,7 +132,7 @@ def check_baseline(run: Path, config: Config) -> Training:
 
 def _settings_of_baseline(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a network trained on the labels alone depends on; those of distillation are not among them."""
-    read = keys_where(lambda key: key.baseline and key.task in {None, own["task"]})
+    read = keys_where(lambda key: key.baseline and key.task in {None, own.get("task", DETECT)})
     arguments = {key: value for key, value in train.items() if argument(key).baseline}
     return {**arguments, **{key: own.get(key) for key in read}}
 

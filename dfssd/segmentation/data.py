@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from dfssd.config import Config
 from dfssd.datasets.mask_splits import grouped_split, has_official_split, official_split, read_mask_split
@@ -13,10 +12,8 @@ from dfssd.datasets.masks import load_masks
 from dfssd.datasets.records import MaskSet
 from dfssd.datasets.splits import Split
 from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
+from dfssd.results.sections import SplitKind
 from dfssd.runs.data import check_split_alone, class_names, split_options
-
-SplitKind = Literal["official", "grouped", "given"]
-"""Whether the parts are those of the source, drawn in groups of copies, or those of another run."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def renamed(name: str) -> dict[str, Any]:
     """An example with the scores renamed in its text, without any code that is tested here."""
     text = (EXAMPLES / f"{name}.json").read_text(encoding="utf-8")
     text = text.replace("val_map50_95", "val_score").replace("val_miou_fg", "val_score")
-    measure = {"boxes": "mAP50-95", "masks": "mIoU of the defects"}[name]
-    return {"schema": 1, "measure": measure, **json.loads(text)}
+    task, measure = {"boxes": ("detect", "mAP50-95"), "masks": ("semantic", "mIoU of the defects")}[name]
+    return {"schema": 1, "task": task, "measure": measure, **json.loads(text)}
 
 
 def started(**sections: Any) -> BoxRecord:
@@ -59,7 +59,9 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, name: str) -> None:
     first = (tmp_path / "results.json").read_bytes()
     again.write(tmp_path / "results.json")
     assert (tmp_path / "results.json").read_bytes() == first
-    assert first.startswith(b'{\n "schema": 1,\n "measure": "mI' if name == "masks" else b'{\n "schema": 1,\n "mea')
+    assert first.startswith(
+        b'{\n "schema": 1,\n "task": "semantic",' if name == "masks" else b'{\n "schema": 1,\n "task": "d'
+    )
 
 
 def test_typed_access_to_both_tasks() -> None:
@@ -131,7 +133,11 @@ def test_health_takes_classes_and_nothing_else() -> None:
         ({**started().to_json(), "moods": []}, "moods: Extra inputs are not permitted"),
         ({**started().to_json(), "schema": SCHEMA + 1}, "later version of dfssd (schema 2, this one reads up to 1)"),
         ({**started().to_json(), "schema": "one"}, "schema"),
-        ({**started().to_json(), "measure": "beauty"}, "another task: its measure is beauty"),
+        ({**started().to_json(), "task": "beauty"}, "another task: beauty"),
+        ({**started().to_json(), "measure": "beauty"}, "is damaged: measure: Input should be 'mAP50-95'"),
+        ({"run": FACTS, "training": {"baseline": None}}, "is damaged: training.baseline"),
+        ({"run": FACTS, "guard": 3}, "is damaged: guard"),
+        ({"run": FACTS, "training": "done"}, "is damaged: training"),
     ],
 )
 def test_wrong_file_is_one_line_that_names_it(tmp_path: Path, tree: Any, words: str) -> None:
@@ -145,9 +151,9 @@ def test_wrong_file_is_one_line_that_names_it(tmp_path: Path, tree: Any, words: 
 def test_missing_file_and_other_task(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"results\.json does not exist: give the folder of a run"):
         read_run(tmp_path)
-    with pytest.raises(UserError, match="another task: its measure is mAP50-95"):
+    with pytest.raises(UserError, match="another task: detect"):
         MaskRecord.read(EXAMPLES / "boxes.json")
-    with pytest.raises(UserError, match="another task: its measure is mIoU of the defects"):
+    with pytest.raises(UserError, match="another task: semantic"):
         BoxRecord.read(EXAMPLES / "masks.json")
 
 
@@ -183,6 +189,7 @@ def test_upgrade_leaves_everything_else_alone() -> None:
     before = json.dumps(tree)
     assert upgraded(tree) == {
         "schema": 1,
+        "task": "detect",
         "measure": "mAP50-95",
         "run": FACTS,
         "stages": [],

@@ -47,7 +47,7 @@ def test_new_run_has_the_record_of_its_task(tmp_path: Path, recipe: str, kind: t
     record = kind.read(folder.path / "results.json")
     assert record == folder.record and type(record) is kind
     assert record.run.command == "the line" and record.run.recipe == recipe and record.run.seed == 7
-    assert set(record.to_json()) == {"schema", "measure", "run"}
+    assert set(record.to_json()) == {"schema", "task", "measure", "run"}
 
 
 def test_stage_is_done_once_and_those_after_it_anew(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dfssd.datasets.records import IGNORE
-from dfssd.segmentation.losses import SegmentationLoss, boundary, cross_entropy, dice, kd
+from dfssd.segmentation.losses import boundary, cross_entropy, dice, kd
 from tests.configured import segmentation_loss
 
 NAMES = ("ce", "dice", "boundary", "kd")
@@ -245,9 +245,9 @@ def test_training_on_the_sum_finds_the_mask() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (partial(SegmentationLoss, dice=-1.0), "dice=-1.0 must be a number >= 0"),
-        (partial(SegmentationLoss, tau=0), "tau=0 must be a number > 0"),
-        (partial(SegmentationLoss, ce=0, dice=0, boundary=0, kd=0), "at least one of ce, dice, boundary, kd"),
+        (partial(segmentation_loss, dice=-1.0), "dice=-1.0 must be a number >= 0"),
+        (partial(segmentation_loss, tau=0), "tau=0 must be a number > 0"),
+        (partial(segmentation_loss, ce=0, dice=0, boundary=0, kd=0), "at least one of ce, dice, boundary, kd"),
         (lambda: segmentation_loss()(*material()[:2], teacher=material()[3]), "needs distance maps.*set boundary=0"),
         (lambda: segmentation_loss()(*material()[:2], maps=material()[2]), "needs the logits of a teacher.*set kd=0"),
         (lambda: dice(material()[0], material()[1][:, :4]), r"\(2, 4, 5, 7\) and \(2, 4, 7\)"),
