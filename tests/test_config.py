@@ -1,9 +1,7 @@
 """The strict configuration: grammar, precedence, and what a typo is answered with."""
 
-import ast
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +13,6 @@ from dfssd.config.schema import ARGUMENTS
 from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
 from dfssd.errors import UserError
 
-PACKAGE = Path(config.__file__).parents[1]
 SPACES = NameSpaces(
     training={"epochs", "imgsz", "device", "lr0", "name", "project", "data", "resume", "batch", "mosaic", *ARGUMENTS},
     terms={"hwjs": {"tau": 1.0, "images": 1.0}, "response_cls": {}, "response_dfl": {}, "logit_mse": {}},
@@ -68,66 +65,6 @@ def test_sections_have_a_field_for_each_key_and_no_default(section: str, kind: t
     assert isinstance(getattr(config_, section), kind)
     with pytest.raises(TypeError, match="missing"):
         kind()
-
-
-def defaults_of_parameters(path: Path) -> dict[str, list[object]]:
-    """Literal defaults of parameters and dataclass fields in a file, by name."""
-    found: dict[str, list[object]] = {}
-
-    def note(name: str, node: ast.expr | None) -> None:
-        if isinstance(node, ast.Constant) and node.value is not None:  # None: to be given, or left out
-            found.setdefault(name, []).append(node.value)
-
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef):
-            arguments = [*node.args.posonlyargs, *node.args.args]
-            positional = zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True)
-            for argument, default in [*positional, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]:
-                note(argument.arg, default)
-        if isinstance(node, ast.ClassDef):
-            for line in node.body:
-                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                    note(line.target.id, line.value)
-    return found
-
-
-DEFAULTS_OF_OTHERS = {
-    ("pseudo_labels/fusion.py", "iou"): "overlap of boxes that are fused",
-    ("pseudo_labels/quality.py", "iou"): "overlap of a match",
-}
-"""Parameters that have the name of a key and are another thing: (file, name) -> why."""
-
-
-def test_defaults_stand_in_the_yaml_file_alone() -> None:
-    """A key is the last part of its name wherever it is handed on: no constructor or section has a default for it."""
-    tuned = {name.rpartition(".")[2] for name, value in config.defaults().items() if value is not None}
-    tuned -= {"task", "format", "name", "data", "split", "resize", "normalize", "resume", "recipe", "mode", "map"}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        place = path.relative_to(PACKAGE).as_posix()
-        if place.startswith(("config/schema", "distillation/terms/")):  # rows; terms have defaults of their own
-            continue
-        clash = {n: v for n, v in defaults_of_parameters(path).items() if n in tuned}
-        clash = {n: v for n, v in clash.items() if (place, n) not in DEFAULTS_OF_OTHERS}
-        assert not clash, f"{place}: {clash} have their default in cfg/default.yaml"
-
-
-def test_the_search_for_defaults_finds_them(tmp_path) -> None:
-    file = tmp_path / "a.py"
-    file.write_text("def f(a, tau0=0.5, *, iou=0.6): ...\nclass C:\n    kd: float = 0.0\n", encoding="utf-8")
-    assert defaults_of_parameters(file) == {"tau0": [0.5], "iou": [0.6], "kd": [0.0]}
-
-
-def test_no_other_module_lists_keys() -> None:
-    """Three names of keys in one literal set, tuple or list are a list of keys: such belong into the schema."""
-    own = {name for name in KEYS if "_" in name or "." in name}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        place = path.relative_to(PACKAGE).as_posix()
-        if place == "config/schema.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.Set, ast.Tuple, ast.List)):
-                named = {e.value for e in node.elts if isinstance(e, ast.Constant) and e.value in own}
-                assert len(named) < 3, f"{place}:{node.lineno} lists {sorted(named)}"
 
 
 def test_all_problems_of_a_line_are_reported_at_once() -> None:

@@ -30,6 +30,6 @@ def unlabeled_images(
         batch_size=4,
         augment=augment,
         hyp=get_cfg(overrides=hyp or {}),
-        data={"names": dict(enumerate(names)), "channels": 3, **data},
+        data={"names": dict(enumerate(names)), "channels": 3, "strong_view": 0.0, **data},
         task="detect",
     )

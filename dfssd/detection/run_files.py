@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dfssd.config.resolution import TRAINING_DEFAULTS
 from dfssd.files import read_yaml
 from dfssd.reporting.run_files import Curves, RunFiles, read_csv, read_json, weight_sizes
 from dfssd.reporting.words import ROLES
@@ -28,7 +29,7 @@ class DetectionFiles(RunFiles):
     record: BoxRecord
     curves: Mapping[Role, Curves] = field(default_factory=dict)
     predictions: Mapping[str, Any] = field(default_factory=dict)
-    imgsz: int = 640
+    imgsz: int = TRAINING_DEFAULTS["imgsz"]
 
     @classmethod
     def read(cls, folder: Path) -> DetectionFiles:

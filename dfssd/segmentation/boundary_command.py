@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dfssd import log
-from dfssd.config import KEYS, nearest, parse_arguments
+from dfssd.config import KEYS, defaults, nearest, parse_arguments
 from dfssd.errors import UserError, report_problems
 from dfssd.process import prepare_process
 
@@ -29,8 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "limit": None,
     "pictures": 8,
     "names": None,
-    "skip_bad": False,
-    "data_dir": "datasets",
+    **{key: value for key, value in defaults().items() if key in {"skip_bad", "data_dir"}},
 }
 
 

@@ -50,7 +50,7 @@ class PseudoLabelDataset(YOLODataset):
             KeyError: The list names an image without pseudo-label entry (a bug of the caller, no mistake of the user).
         """
         nc = len(self.data["names"])
-        strength = self.data.get("strong_view", 0.0)
+        strength = self.data["strong_view"]
         self.strong = StrongView(strength) if strength else None
         folder = self.data.get("pseudo")
         known = {str(image.image): image for image in read_pseudo_labels(Path(folder))} if folder else {}
