@@ -1,8 +1,7 @@
 """dfssd: from labeled and unlabeled images to a small distilled YOLO detector.
 
-From Python: :func:`train`, :func:`read_run` and :class:`UserError`. The command line is :mod:`dfssd.cli`,
-:mod:`dfssd.pipeline` is the story that both tell. Importing this package imports nothing large and changes nothing in
-the process.
+From Python: :func:`train`, :func:`read_run` and :class:`UserError`. The command line is :mod:`dfssd.cli`;
+both run :mod:`dfssd.pipeline`. Importing this package imports no large dependency and changes nothing in the process.
 """
 
 from dfssd.api import Run, read_run, train

@@ -7,12 +7,12 @@ def main(program: str = "dfssd") -> int:
     """Run the command line of this process and return its exit code (:mod:`dfssd.cli`).
 
     Args:
-        program: What was typed before the arguments, for usage and record.
+        program: What was typed before the arguments, shown in the usage and recorded.
     """
     try:
         from dfssd.process import prepare_process
 
-        prepare_process()  # before numpy and torch are imported, which read it, too
+        prepare_process()  # before numpy and torch, which read these variables on import
         from dfssd.cli import main as run
     except ModuleNotFoundError as e:
         sys.stderr.write(

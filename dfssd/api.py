@@ -1,4 +1,4 @@
-"""dfssd from Python: train as the command line does, and read what a run has recorded."""
+"""The Python interface: train as the command line does, and read what a run has recorded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_run(path: str | Path) -> RunRecord:
         A `BoxRecord` or a `MaskRecord` (:mod:`dfssd.results.record`), by the task of the run.
 
     Raises:
-        UserError: There is no record, it cannot be read, or it is that of a later version.
+        UserError: There is no record, it cannot be read, or a later version has written it.
     """
     from dfssd.results import record  # late, since importing dfssd imports nothing large
 
@@ -58,18 +58,18 @@ def train(**keys: Any) -> Run:
         dfssd.train(data="demo", epochs=10, **{"pseudo.mode": "online", "hwjs.weight": 2})
 
     Values are Python's: ``True``, ``None``, ``0.1``, ``"yolov8n.pt"``, a :class:`~pathlib.Path`, or a list. As on the
-    command line, an interrupted run goes on with ``resume=<run folder>``. What Ultralytics and torch read from the
-    environment is set as by the command line (:func:`dfssd.process.prepare_process`), which has its full effect if
-    neither was imported before.
+    command line, ``resume=<run folder>`` continues an interrupted run. The environment variables that Ultralytics and
+    torch read are set as by the command line (:func:`dfssd.process.prepare_process`); this has its full effect only if
+    neither has been imported before.
 
     Args:
-        **keys: Keys and values; ``steps`` is not among them, since the class-incremental protocol is many runs.
+        **keys: Keys and values, except ``steps``: the class-incremental protocol consists of many runs.
 
     Returns:
-        The run. It has been trained even if its exported model missed the tolerance: ``record.export.passed``.
+        The run, also if the exported model is outside its tolerance: check ``record.export.passed``.
 
     Raises:
-        UserError: Bad input; what was finished before stays in the run folder.
+        UserError: Bad input; finished stages stay in the run folder.
     """
     from dfssd.process import prepare_process
 
@@ -80,14 +80,14 @@ def train(**keys: Any) -> Run:
 
     given = _flat(keys)
     if given.get("steps") is not None:
-        raise UserError("steps= is a protocol of many runs: start it with the command line, dfssd steps=...")
+        raise UserError("steps= is a protocol of many runs: start it from the command line, dfssd steps=...")
     run = open_run(configure(given), command_line("dfssd", given))
     run_stages(run)
     return Run(run.folder.path, read_run(run.folder.path))
 
 
 def _flat(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections as dotted keys, our own names for aliases, and values as the command line would deliver them."""
+    """The keys as the command line would deliver them: sections dotted, aliases resolved, plain values."""
     from dfssd.config import ALIASES, flatten
 
     given: dict[str, Any] = {}
@@ -101,11 +101,11 @@ def _flat(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(key: str, value: Any) -> Any:
-    """``value`` as a configuration file can hold it."""
+    """``value`` in the types that a configuration file can hold."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, (list, tuple)):
         return [_plain(key, item) for item in value]
-    raise UserError(f"{key}={value!r}: a value is a number, a text, a path, true, false, none, or a list of these")
+    raise UserError(f"{key}={value!r}: a value is a number, a string, a path, true, false, none, or a list of these")

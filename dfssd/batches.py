@@ -1,25 +1,25 @@
-"""What a training batch holds, and how boxes that are no labels travel to it through Ultralytics' augmentation.
+"""The training batch, and how boxes that are not labels get through Ultralytics' augmentation into it.
 
-Ultralytics carries rows of a class id and a box through mosaic, scale, shift and flip; what else is known of a photo
-stays behind, or no longer fits what is seen. So everything that has a place in the image travels as such a row
-(:func:`encode`, in the data set) and is sorted out again once the batch is complete (:func:`decode`, in the trainer).
-Class ids are those of the data set, ``nc`` of them, and go on behind the last one:
+Ultralytics transforms rows of a class id and a box along with the image (mosaic, scale, shift, flip); any other
+annotation is lost or no longer matches the pixels. So everything that has a position in the image is encoded as such a
+row (:func:`encode`, in the data set) and decoded once the batch is complete (:func:`decode`, in the trainer). Class ids
+below ``nc`` are those of the data set; ids from ``nc`` on mark the other kinds of rows:
 
 ====================  =====================================  ==================================================
-id                    box                                    number beside it
+id                    box                                    number stored with it
 ====================  =====================================  ==================================================
 ``0 .. nc - 1``       to learn                               its score, 1 for a true box
 ``nc + IGNORED``      neither to learn nor background        number of the photo that it is a tile of, or -1
 ``nc + TRUTH + c``    true box of class ``c``, where known   1
 ====================  =====================================  ==================================================
 
-A photo in which nothing is accepted is ignored as a whole, by tiles instead of one box: the geometric augmentation
-drops a box of which less than a tenth stays visible, and with it the rest of the photo would become background. The
-tiles come out of the batch widened by that tenth and more, and they know their photo, so that a box found later takes
-those of its own photo away and leaves the other photos of a mosaic ignored.
+A photo without any accepted box is ignored entirely, by tiles instead of one box: the geometric augmentation drops a
+box of which less than a tenth stays visible, and the rest of the photo would then become background. Decoding widens
+the tiles by a bit more than that tenth. Each tile stores the number of its photo, so that a box found later removes
+the tiles of its own photo and leaves the other photos of a mosaic ignored.
 
-This module lies on the ground floor, since the rooms that make a batch and the rooms that read it import each other's
-values, but not each other.
+This module imports no other one of the package: those that build a batch and those that read it share these values
+without importing each other.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED, TRUTH = 0, 1
-"""What a row past the last class is: its id is ``nc`` plus one of these (for a true box, plus its class)."""
+"""Kinds of rows past the last class: their id is ``nc`` plus one of these (for a true box, plus its class)."""
 
 NO_TILE = -1.0
-"""The number beside an ignored box that is no tile."""
+"""The number stored with an ignored box that is not a tile."""
 
 TILES = 8
-"""A photo without accepted box is ignored by so many tiles in each direction."""
+"""Number of tiles, in each direction, by which a photo without accepted box is ignored."""
 
 TILE_WIDER = 1.5
 """Factor on the sides of tiles when they come out of a batch."""
 
 
 class _OfUltralytics(TypedDict, total=False):
-    """Fields that Ultralytics adds for its own plots and validation; nothing here reads them."""
+    """Fields that Ultralytics adds for its own plots and validation; this package does not read them."""
 
     im_file: tuple[str, ...]  # N paths
     ori_shape: tuple[tuple[int, int], ...]  # N times (height, width) of the file [px]
@@ -61,16 +61,16 @@ class _LoadedViews(TypedDict, total=False):
 
 
 class LoadedBatch(_OfUltralytics, _LoadedViews):
-    """A batch as the loader's workers leave it: N images, R rows of boxes as :func:`encode` describes them.
+    """A batch as the workers of the loader build it: N images, R rows of boxes as :func:`encode` writes them.
 
-    Beside each field: dtype, shape, and what it holds. Ultralytics' preprocessing divides ``img`` by 255 (float32) and
-    may resize it (``multi_scale``); all else it leaves as it is.
+    Annotations: dtype, shape, content. Ultralytics' preprocessing divides ``img`` by 255 (float32) and may resize it
+    (``multi_scale``); it changes nothing else.
     """
 
     img: Annotated[Tensor, "uint8", "N 3 H W", "RGB, 0 to 255; the student's view"]
     cls: Annotated[Tensor, "float32", "R 1", "encoded class id"]
     bboxes: Annotated[Tensor, "float32", "R 4", "xywh, center format, shares of the image, 0 to 1"]
-    score: Annotated[Tensor, "float32", "R", "number beside the encoded class id"]
+    score: Annotated[Tensor, "float32", "R", "number stored with the encoded class id"]
     batch_idx: Annotated[Tensor, "float32", "R", "number of the image in the batch, in rising order"]
     labeled: Annotated[Tensor, "bool", "N", "whether the image comes from the labeled part"]
 
@@ -84,8 +84,8 @@ class _Views(TypedDict, total=False):
 class Batch(_OfUltralytics, _Views):
     """A batch as the model gets it: N images, M boxes to learn, K ignored boxes.
 
-    Beside each field: dtype, shape, and what it holds. Of an unlabeled image the boxes to learn are those known before
-    the training; during the step the model adds those that the teacher finds.
+    Annotations: dtype, shape, content. The boxes to learn of an unlabeled image are those known before the training;
+    during the step the model adds those that the teacher finds.
     """
 
     img: Annotated[Tensor, "float32", "N 3 H W", "RGB, 0 to 1; the student's view"]
@@ -94,19 +94,19 @@ class Batch(_OfUltralytics, _Views):
     score: Annotated[Tensor, "float32", "M", "0 to 1; 1 for a true box"]
     batch_idx: Annotated[Tensor, "float32", "M", "number of the image in the batch, in rising order"]
     labeled: Annotated[Tensor, "bool", "N", "whether the image comes from the labeled part"]
-    ignore_bboxes: Annotated[Tensor, "float32", "K 4", "xywh, center format, shares of the image; tiles widened"]
+    ignore_bboxes: Annotated[Tensor, "float32", "K 4", "xywh, center format, relative to the image; tiles widened"]
     ignore_batch_idx: Annotated[Tensor, "float32", "K", "number of the image in the batch, in rising order"]
     ignore_source: Annotated[Tensor, "float32", "K", "number of the photo that the box is a tile of, or -1"]
 
 
 @dataclass(frozen=True)
 class PhotoBoxes:
-    """What is known of an unlabeled photo before the training; boxes xywh, center format, shares of the photo, 0 to 1.
+    """Boxes of an unlabeled photo known before the training; xywh, center format, relative to the photo, 0 to 1.
 
     Attributes:
-        accepted: (n, 6) class id, score, box: to learn. Without any the photo is ignored as a whole.
+        accepted: (n, 6) class id, score, box: to learn. Without any, the whole photo is ignored.
         ignored: (k, 4) boxes: neither to learn nor background.
-        truth: (m, 5) class id, box: true boxes, which benchmarks have and only the health meter looks at.
+        truth: (m, 5) class id, box: true boxes, known in benchmarks only and read by the health meter only.
     """
 
     accepted: np.ndarray
@@ -115,15 +115,15 @@ class PhotoBoxes:
 
 
 def encode(boxes: PhotoBoxes, *, photo: int, nc: int) -> np.ndarray:
-    """The boxes of one photo as rows that Ultralytics' augmentation carries along; :func:`decode` sorts them out.
+    """The boxes of one photo as rows that Ultralytics' augmentation transforms; :func:`decode` is the inverse.
 
     Args:
-        boxes: What is known of the photo.
+        boxes: Known boxes of the photo.
         photo: Its number; exact in float32 up to 2**24.
         nc: Number of classes.
 
     Returns:
-        (R, 6) float32: encoded class id, number beside it, box; see the table above.
+        (R, 6) float32: encoded class id, number stored with it, box; see the table above.
     """
     if len(boxes.accepted):
         ignored, beside = boxes.ignored, NO_TILE
@@ -138,7 +138,7 @@ def encode(boxes: PhotoBoxes, *, photo: int, nc: int) -> np.ndarray:
 
 
 def decode(loaded: LoadedBatch, *, nc: int) -> tuple[Batch, Tensor]:
-    """Sort out the rows of a batch that :func:`encode` has written, and bring the teacher's views to the student's.
+    """Decode the rows that :func:`encode` has written, and scale the teacher's views like the student's.
 
     Args:
         loaded: Batch after Ultralytics' preprocessing.
@@ -177,14 +177,14 @@ def whole_image_tiles(n: int = TILES) -> np.ndarray:
 def widen_tiles(boxes: Tensor, source: Tensor) -> Tensor:
     """Ignored boxes (K, 4), xywh, center format, with the tiles among them (``source`` (K,) >= 0) widened.
 
-    A tile covers the tenth of a neighbor that the augmentation has dropped then.
+    A widened tile covers the visible tenth of a neighbor that the augmentation may have dropped.
     """
     factor = torch.where(source >= 0, TILE_WIDER, 1.0)[:, None].to(boxes.dtype)
     return torch.cat([boxes[:, :2], boxes[:, 2:] * factor], dim=1)
 
 
 def _as_seen(weak: Tensor, strong: Tensor) -> Tensor:
-    """Weak views (U, 3, H, W) uint8 as Ultralytics' preprocessing makes the strong ones: float32, 0 to 1, same size."""
+    """Weak views (U, 3, H, W) uint8, preprocessed like the strong ones: float32, 0 to 1, same size."""
     weak = weak.float() / 255
     if weak.shape[2:] != strong.shape[2:]:  # multi_scale has resized the student's views
         weak = F.interpolate(weak, size=strong.shape[2:], mode="bilinear", align_corners=False)

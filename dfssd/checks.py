@@ -1,4 +1,4 @@
-"""Checks of single values in constructors: the value comes back, or a ``ValueError`` says what it must be."""
+"""Checks of single values in constructors: return the value, or raise a ``ValueError`` with what it must be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_positive(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_whole(name: str, value: Any, *, least: int = 0) -> int:
+def check_integer(name: str, value: Any, *, least: int = 0) -> int:
     """``value`` itself.
 
     Raises:

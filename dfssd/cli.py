@@ -1,6 +1,6 @@
-"""The command line: ``key=value`` in, one line of error or a finished run out.
+"""The command line: ``key=value`` arguments start a run; an error is one line.
 
-Exit codes: 0 finished, 1 a defect of this program, 2 bad input or a check that failed, 130 interrupted (resumable).
+Exit codes: 0 finished, 1 a bug (traceback), 2 bad input or a failed check, 130 interrupted (resumable).
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ def print_help(program: str) -> None:
 
 
 def command_line(program: str, values: Mapping[str, Any]) -> str:
-    """The line that one would type to set these keys."""
+    """The command line that sets these keys."""
     return f"{program} " + shlex.join(f"{key}={'none' if value is None else value}" for key, value in values.items())
 
 
 def _run_steps(config: Config, program: str, command: str) -> int:
-    """The class-incremental protocol, each of its runs as if it had been typed."""
+    """Run the class-incremental protocol; each of its runs is recorded as if it had been typed."""
     from dfssd.incremental.protocol import run_protocol
     from dfssd.pipeline import run
     from dfssd.runs.configure import configure
 
-    def one(values: dict[str, Any]) -> None:
+    def run_one(values: dict[str, Any]) -> None:
         run(configure(values), command=command_line(program, values))
 
-    return 0 if run_protocol(config, command, one, configure) else 2
+    return 0 if run_protocol(config, command, run_one, configure) else 2
 
 
 @log.console()
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
     """Run the command line and return the exit code.
 
     Args:
-        argv: The words after the program; None takes those of this process.
-        program: What was typed before them, for usage and record.
+        argv: The arguments after the program name; None takes those of this process.
+        program: What was typed before them, shown in the usage and recorded.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     given: dict[str, Any] = {}
@@ -88,5 +88,5 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         return report_problems(e)
     except KeyboardInterrupt:
         again = "" if "steps" in given else " with resume=<run folder>"
-        print(f"\ninterrupted; the same line{again} goes on from here", file=sys.stderr)
+        print(f"\ninterrupted; repeat the same line{again} to continue", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""The one kind of error that users are meant to read."""
+"""The error whose message is meant for users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UserError(Exception):
     """
 
     def __init__(self, *problems: str):
-        """Take one line for each problem."""
+        """Store one line for each problem."""
         super().__init__(*problems)
         self.problems = problems
 

@@ -1,4 +1,4 @@
-"""Whole-file writing: every file appears under its final name only when it is complete.
+"""Atomic writing: every file appears under its final name only when it is complete.
 
 A temporary file in the same folder is written, flushed to disk and renamed, so a killed process leaves either the old
 file or the new one, never half of one (``os.replace`` is atomic on POSIX and on Windows).
@@ -21,8 +21,8 @@ from dfssd.errors import UserError
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to; rename it to ``path`` if the block succeeds, remove it if not.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; rename it to ``path`` if the block succeeds, remove it otherwise.
 
     The temporary name keeps the suffix of ``path``, since many writers choose the format by it.
 
@@ -81,7 +81,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -91,7 +91,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON to ``path``, whole or not at all. NaN and infinity are refused."""
+    """Write ``value`` as indented JSON to ``path``, whole or not at all; NaN and infinity are errors."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -100,14 +100,14 @@ def write_yaml(path: str | Path, value: Any) -> None:
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
-def copy_whole(source: str | Path, target: str | Path) -> None:
+def copy_atomically(source: str | Path, target: str | Path) -> None:
     """Copy a file, whole or not at all."""
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name where the file system can; copy it, whole or not at all, where it cannot.
+    """Hard-link a file where the file system allows it; otherwise copy it, whole or not at all.
 
     Raises:
         OSError: Neither is possible.

@@ -1,4 +1,4 @@
-"""The machine: device, precision and cores, and what to say when it runs out of something."""
+"""The machine: device, precision and cores, and messages for when it runs out of memory or disk space."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ def check_device(device: Any) -> str:
     """The device in Ultralytics' spelling; None picks the first GPU, else the CPU.
 
     Raises:
-        UserError: A GPU was asked for that this machine does not have or torch cannot use.
+        UserError: The requested device does not exist on this machine, or torch cannot use it.
     """
     if device is None or str(device).strip() == "":
         return "0" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     name = str(device).strip().strip("[]()").replace(" ", "").replace("cuda:", "")
     if name in {"cpu", "mps"}:
         if name == "mps" and not torch.backends.mps.is_available():
-            raise UserError("device=mps: this machine has no Apple GPU that torch can use; say device=cpu")
+            raise UserError("device=mps: this machine has no Apple GPU that torch can use; use device=cpu")
         return name
     wanted = name.split(",")
     if not all(w.lstrip("-").isdigit() for w in wanted):
         raise UserError(f"device={device}: must be cpu, mps, or the numbers of GPUs such as 0 or 0,1")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
-        raise UserError(f"device={device}: no GPU that torch {torch.__version__} can use; say device=cpu")
+        raise UserError(f"device={device}: no GPU that torch {torch.__version__} can use; use device=cpu")
     if any(int(w) >= count for w in wanted):
         raise UserError(f"device={device}: this machine has {count} GPU(s), numbered from 0")
     return name
 
 
 def resolve_amp(amp: Any, device: str) -> tuple[Any, bool]:
-    """What Ultralytics is told about mixed precision, and whether we switch bf16 on for the CPU ourselves.
+    """The value of Ultralytics' ``amp``, and whether this package itself switches on bf16 for the CPU.
 
     Args:
         amp: As given: true, false, ``auto``, ``bf16``, ``fp16``, ``fp32`` or None for ``auto``.
         device: As :func:`check_device` returns it.
 
     Returns:
-        (value for Ultralytics' ``amp``, bf16 autocast on the CPU). ``auto`` is bf16 where the hardware computes in
-        it, else Ultralytics' own default on GPUs and fp32 on CPUs. Ultralytics refuses bf16 without CUDA, so on the
-        CPU it is told false.
+        (value for Ultralytics' ``amp``, bf16 autocast on the CPU). ``auto`` is bf16 where the hardware supports
+        it, else Ultralytics' own default on GPUs and fp32 on CPUs. Ultralytics rejects bf16 without CUDA, so the value
+        for a CPU is false.
     """
     choice = "auto" if amp is None else {True: "true", False: "fp32"}.get(amp, str(amp).lower())
     if choice not in {"auto", "true", "fp32", "bf16", "fp16"}:
         raise UserError(f"amp={amp}: must be auto, true, false, bf16, fp16 or fp32")
     if device == "cpu":
         if choice == "fp16":
-            raise UserError("amp=fp16 needs a GPU; on a CPU say amp=bf16 or amp=false")
+            raise UserError("amp=fp16 needs a GPU; on a CPU use amp=bf16 or amp=false")
         units = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         return False, choice == "bf16" or (choice in {"auto", "true"} and units)
     if device == "mps":
@@ -66,15 +66,15 @@ def resolve_amp(amp: Any, device: str) -> tuple[Any, bool]:
     return {"true": True, "fp32": False}.get(choice, choice), False
 
 
-def check_room(device: str) -> None:
-    """Raise :class:`UserError` when the chosen GPUs have no free memory to start with."""
+def check_free_memory(device: str) -> None:
+    """Raise :class:`UserError` if a chosen GPU has too little free memory to start with."""
     if device in {"cpu", "mps"}:
         return
     for index in (int(i) for i in device.split(",") if i.isdigit()):
         try:
             free, total = torch.cuda.mem_get_info(index)
         except RuntimeError as e:
-            raise UserError(f"device={index}: the GPU cannot be used ({str(e).splitlines()[0]}); say device=cpu") from e
+            raise UserError(f"device={index}: the GPU cannot be used ({str(e).splitlines()[0]}); use device=cpu") from e
         if free < 1 << 30:
             raise UserError(
                 f"device={index}: only {free / 2**30:.1f} of {total / 2**30:.0f} GiB are free; stop what uses it, or "
@@ -92,8 +92,8 @@ def use_all_cores() -> None:
 
 
 @contextlib.contextmanager
-def told_plainly(folder: Path) -> Iterator[None]:
-    """Turn what the machine ran out of into one line that says what to do and that nothing is lost."""
+def explain_resource_errors(folder: Path) -> Iterator[None]:
+    """Turn errors about exhausted memory or disk space, and divergence, into one line with the remedy."""
     again = f"then repeat the line with resume={folder}"
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run says while it runs: the logger ``dfssd``, and how the commands show it."""
+"""The logger ``dfssd``, and how the commands show it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 
 LOGGER = logging.getLogger("dfssd")
-"""Progress is INFO, what a user should look into is WARNING, what failed without ending the run is ERROR."""
+"""INFO: progress. WARNING: the user should have a look. ERROR: something failed without ending the run."""
 
 
 class _Console(logging.Handler):
-    """Prints a line with our mark; to where ``sys.stdout`` and ``sys.stderr`` point at that moment."""
+    """Prints lines with the prefix ``[dfssd]`` to the current ``sys.stdout`` or ``sys.stderr``."""
 
     def emit(self, record: logging.LogRecord) -> None:
         mark = "warning: " if record.levelno == logging.WARNING else ""
@@ -26,8 +26,8 @@ class _Console(logging.Handler):
 def console() -> Iterator[None]:
     """Show what is logged on the console, as the commands do: ``@console()`` above their main function.
 
-    Errors go to stderr, all else to stdout. Nothing is passed on to the handlers of the root logger, which belong to
-    somebody else and would print it twice. Inside of another ``console()`` it does nothing.
+    Errors go to stderr, all else to stdout. Records do not propagate to the root logger, whose handlers would print
+    them twice. Inside another ``console()`` it does nothing.
     """
     if any(isinstance(handler, _Console) for handler in LOGGER.handlers):
         yield

@@ -1,6 +1,6 @@
-"""A run from its configuration to its report: open the folder, then one stage after another.
+"""A run from its configuration to its report: open the folder, then run one stage after another.
 
-The stages of a task stand in its :class:`~dfssd.runs.stages.StagedRun`: :mod:`dfssd.detection.run` and
+The stages of a task are methods of its :class:`~dfssd.runs.stages.StagedRun`: :mod:`dfssd.detection.run` and
 :mod:`dfssd.segmentation.run`.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dfssd.config import Config
 from dfssd.errors import UserError
-from dfssd.hardware import told_plainly
+from dfssd.hardware import explain_resource_errors
 from dfssd.log import LOGGER
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.stages import StagedRun
@@ -46,10 +46,10 @@ def run_stages(run: StagedRun) -> bool:
         Whether every check passed; False when the exported model is outside its tolerance.
 
     Raises:
-        UserError: Bad input; what was finished before stays in the run folder.
+        UserError: Bad input; finished stages stay in the run folder.
     """
     try:
-        with told_plainly(run.folder.path):
+        with explain_resource_errors(run.folder.path):
             return run.run()
     except UserError:
         run.folder.discard_if_empty()

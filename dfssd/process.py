@@ -1,4 +1,4 @@
-"""The process that a command runs in: what must be set before Ultralytics is imported, and how to start another one."""
+"""Environment of this process, set before Ultralytics is imported, and of child processes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import psutil
 from dfssd import resources
 
 COMMAND = (sys.executable, "-m", "dfssd")
-"""Starts the command line in a process of its own, with :func:`environment`."""
+"""Starts the command line in a child process, with :func:`environment`."""
 
 
 def prepare_process() -> None:
     """Set the environment variables that torch and Ultralytics read on import, unless the user has set them.
 
     ``YOLO_AUTOINSTALL=false``: Ultralytics installs missing packages at run time otherwise.
-    ``OMP_NUM_THREADS``: all cores. Ultralytics sets it to 1 if there is none, which on a CPU halves the speed of a
-    training even on two cores.
+    ``OMP_NUM_THREADS``: all cores. Ultralytics sets it to 1 if it is unset, which halves the training speed on a CPU
+    with as few as two cores.
 
     Commands, and :func:`dfssd.train`, call this before they import anything large; ``import dfssd`` does not, since
     the environment belongs to whoever imports it. The processes of several GPUs inherit both.
@@ -29,7 +29,7 @@ def prepare_process() -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a child process, which finds this very package wherever it is started."""
+    """The environment of a child process, in which this copy of the package is importable from any folder."""
     root = resources.source_tree()
     if root is None:
         return dict(os.environ)

@@ -1,7 +1,7 @@
 """The files of dfssd that are not code: ``cfg/`` (defaults and recipes) and ``data/`` (data set cards).
 
-In a checkout they lie beside the package. A wheel carries them inside it, since an installed package must not put
-folders called ``cfg`` and ``data`` among everybody else's. No other module knows where they are.
+In a checkout they lie beside the package. A wheel carries them inside it, since an installed package must not add
+top-level folders called ``cfg`` and ``data``. No other module knows where they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 PACKAGE = Path(__file__).resolve().parent
 INSTALLED = PACKAGE / "_resources"
-"""Where a wheel has them; pyproject.toml puts them there."""
+"""Their place in a wheel (see pyproject.toml)."""
 
 
 def source_tree() -> Path | None:
@@ -24,5 +24,5 @@ def source_tree() -> Path | None:
 
 
 def folder(name: Literal["cfg", "data"]) -> Path:
-    """The folder ``cfg`` or ``data``; whoever reads a file in it says so when it is missing."""
+    """The folder ``cfg`` or ``data``; readers report a missing file."""
     return (source_tree() or INSTALLED) / name

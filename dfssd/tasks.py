@@ -1,6 +1,6 @@
-"""The tasks by their names. A new one is a folder with what differs, and one line here.
+"""The tasks by name. A new one needs a package with what differs, and one line here.
 
-No other module of the hall knows both wings.
+This is the only shared module that imports the packages of the tasks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Set up everything and check the code: ``python scripts/check.py [--fast]``.
 
 Format and lint (ruff), types of package, scripts and tests (mypy), spelling (typos, American English); ``--fast`` adds
-the fast tests. All checks run even if one has failed, and what a failed one says is shown below its line. Exit code 0:
-all passed, 1: at least one failed, 2: wrong arguments or no environment.
+the fast tests. All checks run even if one has failed, and the output of a failed one is printed below its line. Exit
+code 0: all passed, 1: at least one failed, 2: wrong arguments or no environment.
 """
 
 import os
@@ -18,7 +18,7 @@ CHECKS = {
     "types": (["-m", "mypy", "--no-error-summary"], None),
     "spelling": (["typos", "--format", "brief"], "typos --write-changes"),
 }
-"""Name -> (arguments of the environment's Python, or a program of the environment), and what repairs most of it."""
+"""Name -> (arguments of the environment's Python, or a program of the environment), and what fixes most of it."""
 
 FAST_TESTS = {"tests": (["scripts/run_tests.py", "--fast", "--quiet"], None)}
 
@@ -31,7 +31,7 @@ def command(python, arguments):
     return [str(python.with_name(arguments[0] + suffix)), *arguments[1:]]
 
 
-def run(python, name, arguments, repair):
+def run(python, name, arguments, fix):
     """Run one check, print its line and, if it has failed, its output; return whether it passed."""
     print(f"{name:9}", end="", flush=True)
     start = time.perf_counter()
@@ -51,8 +51,8 @@ def run(python, name, arguments, repair):
     print(f"{'passed' if code == 0 else 'FAILED'} {seconds:6.1f} s", flush=True)
     if code:
         print("\n".join(f"    {line}" for line in output.splitlines()))
-        if repair:
-            print(f"    to repair what can be repaired: {repair}")
+        if fix:
+            print(f"    to fix what can be fixed automatically: {fix}")
     return code == 0
 
 

@@ -1,7 +1,7 @@
 """The Python environment of the two set-up commands: made once, reused while requirements.txt stays the same.
 
-Only the standard library is used, and the file must still *parse* under Python 3.6, so that an old interpreter is
-answered with a sentence instead of a syntax error (hence no ``from __future__ import annotations``).
+Only the standard library is used, and the file must still *parse* under Python 3.6, so that an old interpreter
+prints a sentence instead of a syntax error (hence no ``from __future__ import annotations``).
 """
 
 import sys
@@ -44,7 +44,7 @@ def python_of(env: Path) -> Path:
 
 
 def _output(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run ``command`` quietly; return its exit code and what it said, stripped."""
+    """Run ``command`` quietly; return its exit code and its output, stripped."""
     try:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", env=env
@@ -69,7 +69,7 @@ def create(env: Path) -> None:
     if env.exists() and not (env.is_dir() and (not any(env.iterdir()) or (env / "pyvenv.cfg").is_file())):
         fail(f"{env} is in the way: it is not a Python environment; move it or set DFSSD_ENV to another folder")
     print(f"Making a Python environment in {env}", flush=True)
-    code, said = _output([sys.executable, "-m", "venv", "--clear", str(env)])
+    code, output = _output([sys.executable, "-m", "venv", "--clear", str(env)])
     if code == 0 and works(env):
         return
     # Debian and Ubuntu split venv off; virtualenv brings its own pip. It goes into a temporary folder, because the
@@ -77,16 +77,16 @@ def create(env: Path) -> None:
     if importlib.util.find_spec("pip") is not None:
         with tempfile.TemporaryDirectory() as tools:
             install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", tools, "virtualenv"]
-            code, pip_said = _output(install)
+            code, pip_output = _output(install)
             if code == 0:
                 variables = {**os.environ, "PYTHONPATH": tools}
-                code, said = _output([sys.executable, "-m", "virtualenv", "--clear", str(env)], env=variables)
+                code, output = _output([sys.executable, "-m", "virtualenv", "--clear", str(env)], env=variables)
                 if code == 0 and works(env):
                     return
             else:
-                said = pip_said
+                output = pip_output
     fail(
-        f"cannot make a Python environment in {env} ({_last_line(said)}): install Python's venv module "
+        f"cannot make a Python environment in {env} ({_last_line(output)}): install Python's venv module "
         "(Debian, Ubuntu: apt install python3-venv) and start again"
     )
 
@@ -102,14 +102,14 @@ def install(env: Path) -> None:
             "(HTTPS_PROXY) and the free disk space, then start the same command again"
         )
     if _output([python, "-c", "import cv2"])[0]:
-        # Ultralytics asks for opencv-python, albumentations for its headless twin; both fill the folder cv2/ and the
+        # Ultralytics requires opencv-python, albumentations its headless twin; both fill the folder cv2/ and the
         # first one needs libGL and X11, which servers and containers lack. Let the twin win there.
-        ask = "import importlib.metadata as m; print(m.version('opencv-python-headless'))"
-        _, version = _output([python, "-c", ask])
+        query = "import importlib.metadata as m; print(m.version('opencv-python-headless'))"
+        _, version = _output([python, "-c", query])
         subprocess.run([*pip, "--quiet", "--force-reinstall", "--no-deps", f"opencv-python-headless=={version}"])
-    code, said = _output([python, "-c", "import cv2, torch, torchvision, onnxruntime, ultralytics"])
+    code, output = _output([python, "-c", "import cv2, torch, torchvision, onnxruntime, ultralytics"])
     if code:
-        fail(f"the libraries are installed but do not load: {_last_line(said)}; remove {env} and start again")
+        fail(f"the libraries are installed but do not load: {_last_line(output)}; remove {env} and start again")
 
 
 def prepare() -> Path:
@@ -137,7 +137,7 @@ def run(arguments: list[str]) -> int:
     """Prepare the environment, run its Python with ``arguments`` in the checkout and return the exit code."""
     try:
         python = prepare()
-        # Ultralytics installs missing packages at run time unless told not to; the set-up is done here, once.
+        # Ultralytics installs missing packages at run time by default; the set-up is done here, once.
         variables = {**os.environ, "YOLO_AUTOINSTALL": os.environ.get("YOLO_AUTOINSTALL", "false")}
         return subprocess.run([str(python), *arguments], cwd=ROOT, env=variables).returncode
     except KeyboardInterrupt:

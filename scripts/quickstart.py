@@ -27,7 +27,7 @@ ARGUMENTS = (
     "name=quickstart",
 )
 """What ``train.py`` gets: sized for two CPU cores and a few minutes, which is 192 batches from random weights. So few
-need small steps (``nbs``), a quick optimizer and mostly whole images, and the pseudo-labels of a teacher trained so
+need small steps (``nbs``), a fast optimizer and mostly whole images, and the pseudo-labels of a teacher trained so
 briefly get a small share."""
 
 ALIASES = {"teacher_model": "teacher", "student_model": "student", "dataset": "data"}

@@ -1,7 +1,7 @@
 """Keep the tables of docs/results.md equal to the record's types: ``python scripts/results_page.py [--write]``.
 
 A table stands between ``<!-- fields of BoxData -->`` and ``<!-- end -->``. ``<!-- fields of MaskData beyond Data -->``
-leaves out those of another type.
+leaves out the fields of another type.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def type_named(name: str) -> type[BaseModel]:
 
 
 def rows(of: type[BaseModel], beyond: type[BaseModel] | None = None) -> list[tuple[str, str]]:
-    """Key, as it is written, and meaning of each field of ``of`` that ``beyond`` has not."""
+    """Key, as it is written, and meaning of each field of ``of`` that ``beyond`` does not have."""
     known = beyond.model_fields if beyond else {}
     return [
         (f"`{field.alias or name}`", " ".join((field.description or "").split()))
@@ -40,14 +40,14 @@ def rows(of: type[BaseModel], beyond: type[BaseModel] | None = None) -> list[tup
 
 
 def with_tables(text: str) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables regenerated."""
 
-    def made(found: re.Match[str]) -> str:
+    def regenerated(found: re.Match[str]) -> str:
         head, of, beyond, end = found.groups()
         table = markdown_table(("key", "meaning"), rows(type_named(of), type_named(beyond) if beyond else None))
         return "\n".join([head.rstrip("\n"), *table, end])
 
-    return TABLE.sub(made, text)
+    return TABLE.sub(regenerated, text)
 
 
 def main(argv: list[str]) -> int:

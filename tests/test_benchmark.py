@@ -174,7 +174,7 @@ def test_each_share_may_have_its_own_seeds(tmp_path):
 
 def test_cells_take_over_split_teacher_and_baseline(tmp_path):
     base, _, ours, oracle = read(tmp_path, {"data": "demo"}).runs
-    first, other, last = (parse_arguments(run.words(Path("runs/small"))) for run in (base, ours, oracle))
+    first, other, last = (parse_arguments(run.arguments(Path("runs/small"))) for run in (base, ours, oracle))
     assert first["labeled"] == 0.1 and first["limit"] == 50 and first["teacher"] == "yolov8s.yaml"
     assert first["plots"] is False and first["recipe"] == "baseline" and "split" not in first
     folder = "runs/small/baseline-labeled0.1-seed0"
@@ -187,7 +187,7 @@ def test_cells_take_over_split_teacher_and_baseline(tmp_path):
 
 def test_given_split_takes_the_place_of_the_share(tmp_path):
     base, _, ours = read(tmp_path, {"data": "demo"}, split="lists", oracle=None, labeled=[1.0]).runs
-    first, other = (parse_arguments(run.words(Path("runs/small"))) for run in (base, ours))
+    first, other = (parse_arguments(run.arguments(Path("runs/small"))) for run in (base, ours))
     assert first["split"] == "lists" and "labeled" not in first
     assert other["split"] == "runs/small/baseline-labeled1.0-seed0/splits"
 
@@ -198,7 +198,7 @@ def test_grids_of_the_project_can_be_run(path, monkeypatch):
     runs = Grid.read(path, {"data": "demo"}).runs
     assert len(runs) > 5 and path.read_text(encoding="utf-8").startswith("#")
     for run in runs:
-        config = configure(parse_arguments(run.words(Path("runs") / path.stem)))
+        config = configure(parse_arguments(run.arguments(Path("runs") / path.stem)))
         assert config["student_training"] != "distilled" or config.terms or run.cell == "pseudo-only", run
         if run.split:
             assert (ROOT / run.split / "train_labeled.txt").is_file()
@@ -213,7 +213,7 @@ def test_command_line_replaces_common_values_but_not_those_of_a_cell(tmp_path):
     ("changes", "message"),
     [
         ({"comon": {}}, "unknown key 'comon'; did you mean 'common'"),
-        ({"cells": {"dfssd": {}}}, "cells must hold 'baseline'"),
+        ({"cells": {"dfssd": {}}}, "cells must contain 'baseline'"),
         ({"cells": None}, "cells must hold"),
         ({"cells": {"baseline": "x"}}, "cells.baseline must hold"),
         ({"cells": {"baseline": {}, "oracle": {}}}, "cannot be called 'oracle'"),
@@ -349,10 +349,10 @@ def test_table_only_rebuilds_and_runs_nothing(bench, fake, tmp_path):
 def test_changed_grid_does_not_pass_old_runs_for_new_ones(bench, fake, capsys):
     bench()
     assert bench("epochs=5") == 2
-    assert "was run with epochs=2, the grid now says epochs=5" in capsys.readouterr().err
+    assert "was run with epochs=2, the grid now sets epochs=5" in capsys.readouterr().err
     assert bench("device=cpu") == 0  # does not change what is computed
     assert bench("dropout=0.1", "only=dfssd") == 2  # ... and the other way round: what was given before and is not now
-    assert "was run with dropout=None, the grid now says dropout=0.1" in capsys.readouterr().err
+    assert "was run with dropout=None, the grid now sets dropout=0.1" in capsys.readouterr().err
 
 
 def test_changed_default_does_not_pass_old_runs_for_new_ones(bench, fake, tmp_path, capsys):
@@ -363,13 +363,13 @@ def test_changed_default_does_not_pass_old_runs_for_new_ones(bench, fake, tmp_pa
         tree["config"]["pseudo.tau0"] = 0.15
         record.write_text(yaml.safe_dump(tree))
     assert bench() == 2
-    assert "dfssd-labeled0.1-seed0 was run with pseudo.tau0=0.15, the grid now says" in capsys.readouterr().err
+    assert "dfssd-labeled0.1-seed0 was run with pseudo.tau0=0.15, the grid now sets" in capsys.readouterr().err
     record = tmp_path / "runs" / "small" / "baseline-labeled0.1-seed0" / "run.yaml"
     tree = yaml.safe_load(record.read_text())
     tree["train"]["dropout"] = 0.1
     record.write_text(yaml.safe_dump(tree))
     assert bench("only=ultralytics") == 2
-    assert "was run with dropout=0.1, the grid now says dropout=None" in capsys.readouterr().err
+    assert "was run with dropout=0.1, the grid now sets dropout=None" in capsys.readouterr().err
 
 
 def test_only_the_base_run_refines_the_teacher(tmp_path):
@@ -388,7 +388,7 @@ def test_a_run_in_work_is_not_started_twice(bench, fake, tmp_path, capsys):
     me = psutil.Process()
     state = folder / "baseline-labeled0.1-seed0.json"
     state.write_text(json.dumps({"pid": me.pid, "created": me.create_time()}))
-    assert bench() == 2 and f"still being run by process {me.pid}" in capsys.readouterr().err
+    assert bench() == 2 and f"still running in process {me.pid}" in capsys.readouterr().err
     state.write_text(json.dumps({"pid": me.pid, "created": 0.0}))  # the number is another's now
     assert bench() == 0
 
@@ -577,7 +577,7 @@ def test_seconds_of_a_resumed_run_are_those_of_all_sessions(tmp_path, fake):
     (folder / "train" / "student" / "results.csv").write_text("epoch,time\n1,10\n2,20\n3,9\n4,19\n")
     rows = running.finished_rows(
         SimpleNamespace(runs=[SimpleNamespace(name=folder.name, cell="dfssd", labeled=0.1, seed=0, base=None,
-                                              words=lambda runs: words)]), tmp_path
+                                              arguments=lambda runs: words)]), tmp_path
     )  # fmt: skip
     assert rows[0].values["seconds"] == pytest.approx(39.0)
     assert np.isclose(rows[0].map50_95, 0.34)

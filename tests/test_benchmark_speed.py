@@ -46,7 +46,7 @@ def test_steps_train_the_student_and_leave_the_teacher_alone(monkeypatch):
         return plain(model, *args)
 
     monkeypatch.setattr(speed, "training_step", watched)
-    todo = speed.steps(configure())
+    todo = speed.timed_steps(configure())
     for name, kind in (
         ("student", "DetectionModel"),
         ("ultralytics", "DistillationModel"),
@@ -104,15 +104,15 @@ def test_batch_is_that_of_the_trainers():
 
 def test_order_turns_and_warm_up_is_not_counted():
     called: list[str] = []
-    taken = speed.measure({name: partial(called.append, name) for name in "abc"}, 3, lambda: None)
-    assert [len(values) for values in taken.values()] == [3, 3, 3]
+    durations = speed.measure({name: partial(called.append, name) for name in "abc"}, 3, lambda: None)
+    assert [len(values) for values in durations.values()] == [3, 3, 3]
     counted = ["".join(called[i : i + 3]) for i in range(0, len(called), 3)][speed.WARM_UP :]
     assert counted == ["abc", "bca", "cab"]
 
 
 def test_ratios_by_hand():
-    taken = {"student": [10, 20], "teacher forward": [10, 20], "ultralytics": [20, 40], "ours": [21, 44]}
-    first, second = speed.ratios(taken).values()
+    durations = {"student": [10, 20], "teacher forward": [10, 20], "ultralytics": [20, 40], "ours": [21, 44]}
+    first, second = speed.ratios(durations).values()
     assert first == {"value": pytest.approx(1.075), "target": 1.10, "met": True}
     assert second == {"value": pytest.approx(1.075), "target": 1.00, "met": False}
 

@@ -40,10 +40,10 @@ def test_all_passed(check, capsys):
 def test_a_failed_check_shows_its_output_and_the_rest_still_runs(check, capsys, monkeypatch):
     monkeypatch.setattr(check, "CHECKS", {"first": BAD, "second": GOOD})
     assert check.main([]) == 1
-    first, *said, repair, second = capsys.readouterr().out.splitlines()
+    first, *output, fix, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"first +FAILED +\d+\.\d s", first)
-    assert any("unexpected argument '--no-such-option'" in line for line in said)
-    assert repair.strip() == "to repair what can be repaired: leave it out"
+    assert any("unexpected argument '--no-such-option'" in line for line in output)
+    assert fix.strip() == "to fix what can be fixed automatically: leave it out"
     assert re.fullmatch(r"second +passed +\d+\.\d s", second)
 
 

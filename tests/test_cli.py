@@ -168,8 +168,8 @@ def test_bad_arguments(folder: Path, capsys, words: list[str], message: str) -> 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_no_free_gpu(folder: Path, capsys) -> None:
-    assert "say device=cpu" in fails(capsys, "data=set", "device=0")
-    assert "say device=cpu" in fails(capsys, "data=set", "device=0,1")
+    assert "use device=cpu" in fails(capsys, "data=set", "device=0")
+    assert "use device=cpu" in fails(capsys, "data=set", "device=0,1")
 
 
 def test_gpu_that_is_full_or_not_there(monkeypatch) -> None:
@@ -183,7 +183,7 @@ def test_gpu_that_is_full_or_not_there(monkeypatch) -> None:
     with pytest.raises(UserError, match=r"has 1 GPU"):
         hardware.check_device("0,1")
     with pytest.raises(UserError, match=r"only 0\.2 of 80 GiB are free"):
-        hardware.check_room("0")
+        hardware.check_free_memory("0")
 
 
 @pytest.mark.parametrize(
@@ -256,10 +256,10 @@ def test_duplicate_class_names(folder: Path, capsys) -> None:
 
 def test_full_disk_is_told_with_the_way_to_go_on(tmp_path: Path) -> None:
     from dfssd.errors import UserError
-    from dfssd.hardware import told_plainly
+    from dfssd.hardware import explain_resource_errors
 
     for problem in (OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")):
-        with pytest.raises(UserError, match=r"full.*resume="), told_plainly(tmp_path):
+        with pytest.raises(UserError, match=r"full.*resume="), explain_resource_errors(tmp_path):
             raise problem
-    with pytest.raises(RuntimeError, match="something else"), told_plainly(tmp_path):
+    with pytest.raises(RuntimeError, match="something else"), explain_resource_errors(tmp_path):
         raise RuntimeError("something else")

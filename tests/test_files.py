@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from dfssd.errors import UserError
-from dfssd.files import link_or_copy, load_yaml, read_yaml, whole_file, write_json, write_text
+from dfssd.files import atomic_write, link_or_copy, load_yaml, read_yaml, write_json, write_text
 
 
 def test_content_appears_only_when_complete(tmp_path) -> None:
     target = tmp_path / "new" / "a.txt"
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_text("half", encoding="utf-8")
         assert not target.exists()
         assert temporary.suffix == ".txt"
@@ -24,7 +24,7 @@ def test_failure_keeps_the_old_file_and_leaves_no_litter(tmp_path) -> None:
     write_json(target, {"old": 1})
     with pytest.raises(ValueError, match="JSON"):
         write_json(target, {"new": float("nan")})
-    with pytest.raises(RuntimeError), whole_file(target) as temporary:
+    with pytest.raises(RuntimeError), atomic_write(target) as temporary:
         temporary.write_text("half", encoding="utf-8")
         raise RuntimeError("killed")
     assert target.read_text(encoding="utf-8") == '{\n "old": 1\n}\n'

@@ -168,4 +168,4 @@ def test_resume_refuses_another_line(squares: Path, finished, capsys) -> None:
     assert main([*changed, "epochs=5", f"resume={run}"]) == 2
     assert "epochs=5, but the run was started with epochs=2" in capsys.readouterr().err
     assert main([f"resume={run}"]) == 0
-    assert capsys.readouterr().out.count("before, kept") == 9
+    assert capsys.readouterr().out.count("earlier, kept") == 9

@@ -113,7 +113,7 @@ def test_responses_are_taught_where_no_box_is_accepted(plates, base) -> None:
 
 
 @pytest.mark.train
-def test_silent_teacher_leads_to_the_baseline_and_a_clear_message(plates, base, tmp_path, capsys) -> None:
+def test_teacher_without_accepted_labels_leads_to_the_baseline_and_a_clear_message(plates, base, tmp_path, capsys) -> None:
     checkpoint = torch_load(base / "weights" / "baseline.pt", map_location="cpu")
     with torch.no_grad():
         for level in checkpoint["model"].model[-1].cv3:
@@ -136,7 +136,7 @@ def test_silent_teacher_leads_to_the_baseline_and_a_clear_message(plates, base, 
         "epochs=1",
     ]
     assert main([*words, f"data_dir={plates.parent / 'd'}"]) == 2
-    assert "no other network to hand over" in capsys.readouterr().err
+    assert "no other network to ship" in capsys.readouterr().err
 
 
 @pytest.mark.train
@@ -184,7 +184,7 @@ def test_mean_teacher_needs_no_other_network(plates, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["recipe=ultralytics", "teacher_kind=ema", "pseudo=online"], "recipe=ultralytics needs a teacher"),
+        (["recipe=ultralytics", "teacher_kind=ema", "pseudo=online"], "recipe=ultralytics needs a frozen teacher"),
         (["recipe=baseline", "teacher=none", "teacher_rounds=1"], "teacher_rounds needs a teacher"),
         (["pseudo=online", "pseudo.tta=true"], "pseudo=online does not use"),
         (["teacher_kind=ema", "pseudo=online", "layers=[99]"], "these models have layers 0 to 21"),

@@ -1,1 +1,1 @@
-"""A grid of runs and one table of what came out: ``python scripts/benchmark.py``."""
+"""A grid of runs and a table of their results: ``python scripts/benchmark.py``."""

@@ -1,4 +1,4 @@
-"""A grid YAML, read and checked: which runs it means, in which order, and with which arguments."""
+"""A grid YAML, read and checked: its runs, their order, and their arguments."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Run:
         labeled: Share or number of labeled images.
         seed: Seed of split and training.
         values: Arguments for ``train.py``, except those that the grid sets.
-        base: The run whose split, teacher and baseline are taken over; None for that run itself and for the oracle.
-        split: Folder of lists that say which images are labeled, instead of the share; for a run without ``base``.
+        base: The run whose split, teacher and baseline are reused; None for that run itself and for the oracle.
+        split: Folder of lists of the labeled images, instead of the share; for a run without ``base``.
     """
 
     cell: str
@@ -44,21 +44,21 @@ class Run:
     def __str__(self) -> str:
         return f"{self.cell}, labeled {self.labeled}, seed {self.seed}"
 
-    def words(self, runs: Path) -> list[str]:
+    def arguments(self, runs: Path) -> list[str]:
         """The arguments for ``train.py``, with the run folders in ``runs``."""
         values = dict(self.values)
         if self.base is None:
             values |= {"split": self.split} if self.split else {"labeled": self.labeled}
         else:
             base = (runs / self.base.name).as_posix()
-            values.pop("limit", None)  # the split of the base run has it in it
+            values.pop("limit", None)  # already applied in the split of the base run
             values |= {"teacher": f"{base}/weights/teacher.pt", "baseline": base, "split": f"{base}/splits"}
         values |= {"seed": self.seed, "project": runs.as_posix(), "name": self.name}
         return [f"{key}={text_of(value)}" for key, value in values.items()]
 
 
 def text_of(value: Any) -> str:
-    """A value of the YAML as it is typed on a command line."""
+    """A YAML value as it is typed on a command line."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return "[" + ",".join(text_of(v) for v in value) + "]" if isinstance(value, list) else str(value)
@@ -66,9 +66,9 @@ def text_of(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid YAML, checked, with what the command line replaced in it: the runs in their order.
+    """A checked grid YAML, with the overrides of the command line: the runs in their order.
 
-    All shares of the first seed come first, so that an unfinished grid has one complete comparison early.
+    All label shares of the first seed come first, so that an unfinished grid soon has one complete comparison.
     """
 
     path: Path
@@ -89,12 +89,12 @@ class Grid:
         """Read a grid; ``given`` are arguments of the command line for all runs.
 
         Raises:
-            UserError: Unknown key, wrong value, no baseline to compare with.
+            UserError: Unknown key, invalid value, or no cell ``baseline``.
         """
         tree = read_yaml(path)
         cells = _read_cells(tree, path)
         common = {**_mapping(tree.get("common") or {}, path, "common"), **(given or {})}
-        # the other cells take over a teacher that has been refined already, the oracle needs none
+        # the other cells reuse the self-trained teacher, the oracle needs none
         later = {key: value for key, value in common.items() if key != "teacher_rounds"}
         values = {name: {**(common if name == BASE else later), **cell} for name, cell in cells.items()}
         _check_fixed(common, "common or on the command line", path, SET_BY_GRID)
@@ -123,41 +123,41 @@ class Grid:
 
 
 def _near(key: object, known: Sequence[str]) -> str:
-    """The nearest known word, or all of them."""
+    """A suggestion for ``key``: the nearest known one, or all of them."""
     hint = nearest(str(key), known)
     return hint if "mean" in hint else f"; known: {', '.join(known)}"
 
 
 def _read_cells(tree: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
-    """The cells by name with their own arguments; all keys of the file are known ones."""
+    """The cells by name with their own arguments; checks the keys of the file."""
     for key in tree:
         if key not in KEYS:
             raise UserError(f"{path.name}: unknown key '{key}'{_near(key, KEYS)}")
     cells = _mapping(tree.get("cells"), path, "cells")
     if BASE not in cells:
-        raise UserError(f"{path.name}: cells must hold '{BASE}', the run that gives teacher and baseline")
+        raise UserError(f"{path.name}: cells must contain '{BASE}', the run that trains teacher and baseline")
     if clash := [name for name in (TEACHER, ORACLE) if name in cells]:
         raise UserError(f"{path.name}: a cell cannot be called '{clash[0]}': that is another row of the table")
     return {name: _mapping(cell or {}, path, f"cells.{name}") for name, cell in cells.items()}
 
 
 def _check_cells(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Raise :class:`UserError` if a cell sets what the grid sets, or another teacher than that of the base."""
+    """Raise :class:`UserError` if a cell sets a key of the grid, or a teacher other than that of the base run."""
     for name, arguments in cells.items():
         _check_fixed(arguments, f"cells.{name}", path, SET_BY_GRID)
     for name, arguments in cells.items():
         if name != BASE and "teacher" in arguments:
-            raise UserError(f"{path.name}: teacher cannot be set in cells.{name}: it takes over that of {BASE}")
+            raise UserError(f"{path.name}: teacher cannot be set in cells.{name}: the cell reuses that of {BASE}")
 
 
 def _check_fixed(arguments: Mapping[str, Any], where: str, path: Path, fixed: Collection[str]) -> None:
-    """Raise :class:`UserError` if ``arguments`` hold one that the grid sets itself."""
+    """Raise :class:`UserError` if ``arguments`` contain a key that the grid sets itself."""
     if clash := sorted(set(fixed) & set(arguments)):
         raise UserError(f"{path.name}: {clash[0]} cannot be set in {where}: the grid sets it in each run")
 
 
 def _read_split(tree: Mapping[str, Any], points: Sequence[tuple[float, list[int]]], path: Path) -> str | None:
-    """The folder of lists that replaces the share of labels, if any."""
+    """The folder of lists that replaces the label share, if any."""
     split = tree.get("split")
     if split is None:
         return None
@@ -167,7 +167,7 @@ def _read_split(tree: Mapping[str, Any], points: Sequence[tuple[float, list[int]
 
 
 def _read_oracle(tree: Mapping[str, Any], common: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    """The arguments of the oracle with its share of labels, if there is an oracle."""
+    """The arguments of the oracle with its label share, if there is an oracle."""
     if not tree.get(ORACLE):
         return None
     oracle = {**common, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
@@ -182,7 +182,7 @@ def _mapping(value: Any, path: Path, where: str) -> dict[str, Any]:
 
 
 def _points(tree: Mapping[str, Any], path: Path) -> list[tuple[float, list[int]]]:
-    """The shares of labels with their seeds."""
+    """The label shares with their seeds."""
     labeled, seeds = tree.get("labeled"), tree.get("seeds", [0])
     if isinstance(labeled, dict) and "seeds" not in tree:
         points = labeled
@@ -199,7 +199,7 @@ def _points(tree: Mapping[str, Any], path: Path) -> list[tuple[float, list[int]]
 
 
 def _is_share(value: Any) -> bool:
-    """Whether it can be a share or a number of labeled images."""
+    """Whether it is a share or a number of labeled images."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 

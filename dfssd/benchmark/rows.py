@@ -33,9 +33,9 @@ class Row:
         recipe: Name of the cell, or ``teacher``, ``baseline``, ``oracle``.
         labeled: Share or number of labeled images.
         seed: Seed of the run.
-        values: The other :data:`COLUMNS`; None for what is not known.
+        values: The other :data:`COLUMNS`; None if unknown.
         per_class: Class name -> AP50-95 on the test images.
-        detections: Where the detections are that the numbers were computed from.
+        detections: File of the detections that the scores were computed from.
         images: Number of test images.
     """
 
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in mAP50-95 with its 95 % interval; the ends are None where nothing is known about it."""
+    """A difference in mAP50-95 with its 95 % interval; the ends are None if it is unknown."""
 
     value: float
     low: float | None = None
@@ -79,7 +79,7 @@ def rows_of_run(
         named: Name of the row -> role in the run (``teacher``, ``baseline``, ``student``).
         labeled: Share or number of labeled images.
         seed: Seed of the run.
-        machine: Model of the processor or GPU; None: what the run itself has recorded.
+        machine: Model of the processor or GPU; None: as recorded by the run.
     """
     record = BoxRecord.read(folder / FILE)
     run, rows = record.run, []
@@ -112,29 +112,29 @@ def rows_of_run(
 
 
 def _trainings(record: BoxRecord, role: str) -> list[Training]:
-    """The training of a network; of a refined teacher all rounds up to the one in use, which is the last."""
+    """The training of a network; for a self-trained teacher all rounds up to the one in use."""
     taken = record.self_training.taken if record.self_training and role == "teacher" else 0
     roles = [role, *(f"teacher_round{number}" for number in range(1, taken + 1))]
     return [record.training[name] for name in roles if name in record.training]
 
 
 def _seconds(folder: Path, record: BoxRecord, role: str) -> float | None:
-    """Duration of a training; of one in several sessions the sum of its epochs, since a stage records its last one."""
+    """Duration of a training [s]; of a resumed one the sum over epochs: a stage records its last session only."""
     if not record.run.resumed:
         return next((stage.seconds for stage in record.stages if stage.name == role), None)
     times = read_csv(folder / "train" / role / "results.csv").get("time") or []
     if not times or not all(math.isfinite(t) for t in times):
         return None
-    # the clock of results.csv starts anew in each session
+    # the clock of results.csv restarts in each session
     return round(sum(t - before if t > before else t for before, t in zip([0.0, *times], times)), 1)
 
 
 def shown_command(words: Sequence[str], below: Path | None = None) -> str:
-    """A command line as it may be shown: data by its file name, nothing of the paths of a machine.
+    """A command line for publication: data by file name only, without absolute paths.
 
     Args:
         words: The command line.
-        below: Absolute paths below this folder are shown from there on; of others only the name is left.
+        below: Absolute paths in this folder become relative to it; of others only the name is kept.
     """
     return shlex.join(_shown(word, below) for word in words)
 
@@ -155,8 +155,8 @@ def _last_name(path: str) -> str:
     return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
 
 
-def of(rows: Sequence[Row], recipe: str, labeled: float | None = None) -> dict[int, Row]:
-    """The rows of a cell by seed; for every share of labels if ``labeled`` is None."""
+def rows_by_seed(rows: Sequence[Row], recipe: str, labeled: float | None = None) -> dict[int, Row]:
+    """The rows of a cell by seed; of all label shares if ``labeled`` is None."""
     return {r.seed: r for r in rows if r.recipe == recipe and labeled in {None, r.labeled}}
 
 
@@ -175,7 +175,7 @@ def student_t(differences: Sequence[float], level: float = LEVEL) -> tuple[float
 
 
 def difference(cell: Mapping[int, Row], reference: Mapping[int, Row]) -> Difference | None:
-    """Mean difference over the seeds that both have; with one seed the interval comes from the test images."""
+    """Mean difference over common seeds; with a single seed the interval is a bootstrap over the test images."""
     seeds = sorted(set(cell) & set(reference))
     if not seeds:
         return None
@@ -194,12 +194,12 @@ def difference(cell: Mapping[int, Row], reference: Mapping[int, Row]) -> Differe
 
 @lru_cache(maxsize=256)
 def _bootstrap(a: tuple[Path, int], b: tuple[Path, int]) -> tuple[float, float, float]:
-    """Kept from table to table of one grid, as long as the files (with their times) are the same."""
+    """Cached between tables of a grid as long as the files and their modification times are the same."""
     return paired_bootstrap(Detections.read(a[0]), Detections.read(b[0]), level=LEVEL)
 
 
 def recovered(cell: Mapping[int, Row], baseline: Mapping[int, Row], oracle: Mapping[int, Row]) -> float | None:
-    """Share of the distance from baseline to oracle that a cell covers, over the seeds that all three have."""
+    """Share of the gap between baseline and oracle that a cell closes, over common seeds."""
     seeds = set(cell) & set(baseline) & set(oracle)
     distance = sum(oracle[s].map50_95 - baseline[s].map50_95 for s in seeds)
     return sum(cell[s].map50_95 - baseline[s].map50_95 for s in seeds) / distance if distance > 0 else None

@@ -1,9 +1,9 @@
-"""A grid of runs: cells x shares of labels x seeds, each a normal ``python train.py``, and one table of what came out.
+"""A grid of runs: cells x label shares x seeds, each a normal ``python train.py``, and one table of the results.
 
-For each share and seed the cell ``baseline`` runs first and trains teacher and baseline; every other cell takes over
-its split, teacher and baseline, so that all differ in the student alone and nothing is trained twice. A grid that was
-killed is continued by the same line: finished runs are kept, an unfinished one is resumed. The table
-(:mod:`dfssd.benchmark.table`) is written anew after every run and holds finished runs only.
+For each share and seed the cell ``baseline`` runs first and trains teacher and baseline; every other cell reuses its
+split, teacher and baseline, so that they differ only in the student and nothing is trained twice. The same command
+line continues an interrupted grid: finished runs are kept, an unfinished one is resumed. The table
+(:mod:`dfssd.benchmark.table`) is rewritten after every run and contains finished runs only.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ USAGE = """usage: python scripts/benchmark.py GRID.yaml [data=...] [key=value ..
 
   out=folder      where GRID.csv, .md and .png are written; default: beside the YAML
   only=a,b        run these cells only (and the baseline that they need)
-  table=only      run nothing: rebuild the table from the finished runs (also --table-only)
-  project=runs    the runs and their logs are in project/GRID
+  table=only      rebuild the table from the finished runs without running any (also --table-only)
+  project=runs    runs and logs go to project/GRID
 
-Other arguments are those of train.py; they replace values of common:, not those of a cell. The same line again goes on
-with a grid that was stopped. See benchmarks/README.md."""
+Other arguments are those of train.py; they override values of common:, not those of a cell. Repeat the same line to
+continue a grid that was stopped. See benchmarks/README.md."""
 
 Train = Callable[[Sequence[str], Path], int]
 """Runs train.py with arguments, its output going to a log file; returns the exit code."""
 
 
 def run_train(words: Sequence[str], log: Path) -> int:
-    """Run the command line in a process of its own, ended when this one is; its output goes to ``log``."""
+    """Run the command line in a child process that ends with this one; its output goes to ``log``."""
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [*COMMAND, *words],
@@ -70,7 +70,7 @@ def run_train(words: Sequence[str], log: Path) -> int:
 
 
 def _created(pid: int) -> float | None:
-    """When a process began, which tells it from a later one of the same number; None if it is not there."""
+    """Start time of a process, which identifies it if its id is reused; None if it does not exist."""
     try:
         return psutil.Process(pid).create_time()
     except psutil.Error:
@@ -78,7 +78,7 @@ def _created(pid: int) -> float | None:
 
 
 def machine_name(device: str) -> str:
-    """Model of the GPU or of the processor that ``device`` (as in ``results.json``) means on this machine."""
+    """Model of the GPU or processor that ``device`` (as in ``results.json``) refers to on this machine."""
     if device not in {"cpu", "mps"}:
         import torch
 
@@ -92,8 +92,8 @@ def machine_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
-def check_same(run: Run, runs: Path) -> None:
-    """Refuse a run folder that was made by another grid of that name, or before the YAML or a default was changed.
+def check_same_settings(run: Run, runs: Path) -> None:
+    """Reject a run folder from another grid of that name, or from before the YAML or a default was changed.
 
     Raises:
         UserError: A setting of the run differs from the one planned now, and the run reads it.
@@ -104,17 +104,17 @@ def check_same(run: Run, runs: Path) -> None:
     if not record.is_file():
         return
     tree = read_yaml(record)
-    config = configure(parse_arguments(run.words(runs)))
+    config = configure(parse_arguments(run.arguments(runs)))
     then = _read_settings(tree.get("config") or {}, tree.get("terms") or {}, tree.get("train") or {})
     now = _read_settings(config.own, config.terms, config.train)
-    handed_on = {"teacher", "baseline", "split"} if run.base else set()
+    inherited = {"teacher", "baseline", "split"} if run.base else set()
     for settings in (then, now):  # the same file in another folder is the same data
         settings["data"] = Path(str(settings.get("data"))).name
-    changed = differences(then, now, ignoring=RESUMABLE | handed_on)
+    changed = differences(then, now, ignoring=RESUMABLE | inherited)
     if changed:
         raise UserError(
             *(
-                f"{run.name} was run with {key}={old}, the grid now says {key}={value}: use another project= or name "
+                f"{run.name} was run with {key}={old}, the grid now sets {key}={value}: use another project= or name "
                 f"of the grid, or remove {runs / run.name}"
                 for key, old, value in changed
             )
@@ -122,52 +122,52 @@ def check_same(run: Run, runs: Path) -> None:
 
 
 def _read_settings(own: Mapping[str, Any], terms: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run reads: those of distillation only where a student is distilled or a teacher refined."""
+    """The settings that a run depends on; those of distillation only if a student or a teacher learns from it."""
     if own.get("student_training") == "distilled" or own.get("teacher_rounds"):
         return flat_settings(own, terms, train)
     return {k: v for k, v in {**own, **train}.items() if not (k in KEYS and KEYS[k].distills)}
 
 
 def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, after: Callable[[], None]) -> list[str]:
-    """Run what is not finished yet, in order.
+    """Run all unfinished runs in order.
 
     Args:
         grid: The grid.
         selected: The runs to make.
         runs: Folder of the run folders and logs.
-        train: Makes one run; :func:`run_train`, or a stand-in for tests.
-        after: Called after each run that finished.
+        train: Makes one run: :func:`run_train`, or a fake for tests.
+        after: Called after each finished run.
 
     Returns:
         One line for each run that did not finish.
     """
     for run in selected:
-        check_same(run, runs)
+        check_same_settings(run, runs)
     runs.mkdir(parents=True, exist_ok=True)
-    start, troubles, missing = time.monotonic(), [], set()
+    start, failures, missing = time.monotonic(), [], set()
     for number, run in enumerate(selected, 1):
         folder, log = runs / run.name, runs / f"{run.name}.log"
         head = f"[benchmark] {number} of {len(selected)}: {run}"
         if is_finished(folder):
-            print(f"{head}: finished before, kept", flush=True)
+            print(f"{head}: finished earlier, kept", flush=True)
             continue
         if run.base in missing:
             missing.add(run)
-            troubles.append(f"{run}: not run, since its baseline did not finish")
+            failures.append(f"{run}: not run, since its baseline did not finish")
             print(f"{head}: not run, since its baseline did not finish", flush=True)
             continue
-        words = run.words(runs)
+        words = run.arguments(runs)
         if (folder / "run.yaml").is_file():
             words.append(f"resume={folder.as_posix()}")
         elif folder.exists():
-            words.append("exist_ok=true")  # killed before it began
+            words.append("exist_ok=true")  # killed before it started
         state = read_json(log.with_suffix(".json"))
         if "pid" in state and _created(state["pid"]) == state["created"] is not None:
-            raise UserError(f"{run} is still being run by process {state['pid']}: wait for it, or stop it")
+            raise UserError(f"{run} is still running in process {state['pid']}: wait for it, or stop it")
         print(f"{head}: {'resumed' if folder.exists() else 'started'}, output in {log}", flush=True)
-        begun = time.monotonic()
+        started = time.monotonic()
         code = train(words, log)
-        took, elapsed = format_duration(time.monotonic() - begun), format_duration(time.monotonic() - start)
+        took, elapsed = format_duration(time.monotonic() - started), format_duration(time.monotonic() - start)
         if is_finished(folder):
             device = read_run(folder).run.device
             write_json(log.with_suffix(".json"), {"machine": machine_name(device)})
@@ -175,12 +175,12 @@ def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, a
             after()
         else:
             missing.add(run)
-            troubles.append(f"{run}: exit code {code}: {_last_words(log)}")
-            print(f"{head}: FAILED after {took} with exit code {code}: {_last_words(log)}", flush=True)
-    return troubles
+            failures.append(f"{run}: exit code {code}: {_last_error(log)}")
+            print(f"{head}: FAILED after {took} with exit code {code}: {_last_error(log)}", flush=True)
+    return failures
 
 
-def _last_words(log: Path) -> str:
+def _last_error(log: Path) -> str:
     """The last error, or else the last line, of a log."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
@@ -192,7 +192,7 @@ def finished_rows(grid: Grid, runs: Path) -> list[Row]:
     rows: list[Row] = []
     for run in grid.runs:
         if is_finished(runs / run.name):
-            check_same(run, runs)
+            check_same_settings(run, runs)
             machine = read_json(runs / f"{run.name}.json").get("machine")
             roles = {ORACLE: {ORACLE: BASE}, BASE: {TEACHER: TEACHER, BASE: BASE}}
             named = roles.get(run.cell, {run.cell: "student"})
@@ -206,19 +206,19 @@ def main(argv: Sequence[str], *, train: Train = run_train, check: Callable[[dict
     Args:
         argv: Its arguments.
         train: Makes one run.
-        check: Raises :class:`UserError` for arguments that ``train.py`` would refuse; None: its own check.
+        check: Raises :class:`UserError` for arguments that ``train.py`` would reject; None: its own check.
     """
     prepare_process()  # the runs inherit it
     try:
-        return _main(list(argv), train, check)
+        return _run_command(list(argv), train, check)
     except UserError as e:
         return report_problems(e)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same line goes on from here", file=sys.stderr)
+        print("\ninterrupted; repeat the same line to continue", file=sys.stderr)
         return 130
 
 
-def _main(argv: list[str], train: Train, check: Callable[[dict[str, Any]], Any] | None) -> int:
+def _run_command(argv: list[str], train: Train, check: Callable[[dict[str, Any]], Any] | None) -> int:
     if not argv or {"-h", "--help", "help"} & set(argv):
         print(USAGE)
         return 0
@@ -230,7 +230,7 @@ def _main(argv: list[str], train: Train, check: Callable[[dict[str, Any]], Any] 
     given = parse_arguments(words[1:])
     own = {key: given.pop(key, default) for key, default in OWN.items()}
     if own["table"] not in {None, "only"}:
-        raise UserError(f"table={own['table']}: the one choice is table=only")
+        raise UserError(f"table={own['table']}: must be only")
     runs = Path(own["project"]) / path.stem
     note = runs / "benchmark.json"
     if own["table"]:
@@ -250,21 +250,21 @@ def _main(argv: list[str], train: Train, check: Callable[[dict[str, Any]], Any] 
     _check_runs(selected, runs, check)
     write_json(note, {"given": given})
     with _ended_like_an_interrupt():
-        troubles = run_grid(grid, selected, runs, train=train, after=write)
+        failures = run_grid(grid, selected, runs, train=train, after=write)
     write()
-    for trouble in troubles:
-        print(f"error: {trouble}", file=sys.stderr)
-    return 2 if troubles else 0
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return 2 if failures else 0
 
 
 def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, Any]], Any] | None) -> None:
-    """Refuse before the first training what ``train.py`` would refuse hours later."""
+    """Reject before the first training what ``train.py`` would reject hours later."""
     if check is None:
         from dfssd.runs.configure import configure
 
         check = configure
     for run in {run.cell: run for run in selected}.values():
-        arguments = parse_arguments(run.words(runs))
+        arguments = parse_arguments(run.arguments(runs))
         data = arguments.get("data")
         if data is None:
             raise UserError("data is missing: data=CR7-DET.zip, a dataset YAML, a folder, a card of data/, or demo")
@@ -278,14 +278,14 @@ def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, 
 
 @contextlib.contextmanager
 def _ended_like_an_interrupt() -> Iterator[None]:
-    """Let ``kill`` end the running training, too, as Ctrl-C does."""
+    """Let SIGTERM end the running training as Ctrl-C does."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
     try:
         before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: whoever started that one ends it
+    except ValueError:  # not in the main thread, where signals cannot be handled
         yield
         return
     try:

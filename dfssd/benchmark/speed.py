@@ -1,12 +1,12 @@
 """How long a training step takes: ``python scripts/benchmark_speed.py [imgsz=224 batch=16 device=cpu amp=bf16 ...]``.
 
-In one process, interleaved round by round on one synthetic batch: the plain student, Ultralytics' ``distill_model=``,
-our recipe, and the teacher's forward pass alone. A step is forward, loss, backward, gradient clipping, optimizer step,
-zero_grad and EMA update, as in Ultralytics' trainer. Loading images is not in it.
+Measured in one process, round by round in turn, on one synthetic batch: the plain student, Ultralytics'
+``distill_model=``, our recipe, and the teacher's forward pass alone. A step is forward, loss, backward, gradient
+clipping, optimizer step, zero_grad and EMA update, as in Ultralytics' trainer. Loading of images is not included.
 
 Own arguments: ``rounds=20``, ``out=file.json``; all others are those of ``train.py`` (``recipe=``, ``hwjs.weight=``,
 ``pseudo=online``, ``optimizer=``, ...). Networks from a ``.yaml`` have random weights, which are as fast as trained
-ones; the random teacher is set to mark about 20 boxes per image, so that online labeling has realistic work.
+ones; the random teacher is biased to detect about 20 boxes per image, so that online labeling has realistic work.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:  # torch is imported once the arguments are known to be right
 DEFAULTS = {"imgsz": 224, "batch": 16, "student": "yolov8n.yaml", "teacher": "yolov8s.yaml"}
 CLASSES = 7
 BOXES, IGNORED = 3, 2
-"""Boxes to learn in each image, and doubtful boxes in each unlabeled one: about what CR7-DET has."""
+"""Boxes to learn in each image, and ignored boxes in each unlabeled one: about as in CR7-DET."""
 MARKED = 20
-"""Boxes per image above ``pseudo.tau_low`` that a random teacher is made to give."""
+"""Boxes per image above ``pseudo.tau_low`` that a random teacher is biased to detect."""
 WARM_UP = 2
 STUDENT, PEER, OURS, TEACHER = "student", "ultralytics", "ours", "teacher forward"
 TARGETS = {"ours / (student + teacher forward)": 1.10, "ours / ultralytics": 1.00}
@@ -52,7 +52,7 @@ def network(source: str, args: Any, nc: int = CLASSES) -> Any:
 
 
 def mark_boxes(teacher: Any, image: Any, score: float) -> None:
-    """Shift the class scores of a teacher until it gives :data:`MARKED` boxes per image with at least ``score``."""
+    """Bias the class scores of a teacher so that :data:`MARKED` boxes per image score at least ``score``."""
     import torch
 
     head = teacher.model[-1]
@@ -65,7 +65,7 @@ def mark_boxes(teacher: Any, image: Any, score: float) -> None:
 
 
 def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: Any, nc: int) -> Batch:
-    """A batch as the trainers hand it to their models, from a fixed seed; the last ``unlabeled`` are unlabeled."""
+    """A batch like those of the trainers, from a fixed seed; the last ``unlabeled`` images are unlabeled."""
     import torch
 
     g = torch.Generator().manual_seed(0)
@@ -93,7 +93,7 @@ def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: A
 
 
 def build_pair(config: Config, teacher: Any, student: Any) -> Any:
-    """The pair as :class:`dfssd.detection.trainer.StudentTrainer` builds it, in the middle of its schedules."""
+    """The pair as :class:`dfssd.detection.trainer.StudentTrainer` builds it, halfway through its schedules."""
     from dfssd.distillation.pair import DistillationPair, for_inference
     from dfssd.pseudo_labels.online import OnlineLabeler
     from dfssd.pseudo_labels.thresholds import ClassThresholds
@@ -119,7 +119,7 @@ def build_pair(config: Config, teacher: Any, student: Any) -> Any:
 
 
 def training_step(model: Any, batch: Batch, autocast: Callable[[], Any], optimizer_name: str) -> Callable[[], None]:
-    """One step of Ultralytics' trainer with its own optimizer and EMA, as a function to be called again and again."""
+    """One step of Ultralytics' trainer with its own optimizer and EMA, as a function to call repeatedly."""
     import torch
     from ultralytics.engine.trainer import BaseTrainer
     from ultralytics.utils.torch_utils import ModelEMA
@@ -155,14 +155,14 @@ def training_step(model: Any, batch: Batch, autocast: Callable[[], Any], optimiz
         scaler.update()
         optimizer.zero_grad()
         ema.update(model)
-        if meter:  # the watch that is kept over every batch is part of our step
-            meter.take(model.labels, int((~batch["labeled"]).sum()), model.agreement, truth)
+        if meter:  # the health meter is part of our step
+            meter.add_batch(model.labels, int((~batch["labeled"]).sum()), model.agreement, truth)
 
     return step
 
 
-def steps(config: Config) -> dict[str, Callable[[], None]]:
-    """What is measured: name -> a function that does it once. Each has networks of its own, of equal weights."""
+def timed_steps(config: Config) -> dict[str, Callable[[], None]]:
+    """What is timed: name -> function that runs it once. Each has its own networks, with equal weights."""
     import torch
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.distill_model import DistillationModel
@@ -218,9 +218,9 @@ def steps(config: Config) -> dict[str, Callable[[], None]]:
 def measure(
     todo: dict[str, Callable[[], None]], rounds: int, synchronize: Callable[[], None]
 ) -> dict[str, list[float]]:
-    """Milliseconds of each step in each round; the order turns with every round, so that none is always first."""
+    """Milliseconds of each step in each round; the order rotates with every round, so that none is always first."""
     names = list(todo)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    durations: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-WARM_UP, rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             synchronize()
@@ -228,21 +228,21 @@ def measure(
             todo[name]()
             synchronize()
             if number >= 0:
-                taken[name].append((time.perf_counter() - start) * 1000)
-    return taken
+                durations[name].append((time.perf_counter() - start) * 1000)
+    return durations
 
 
-def ratios(taken: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """The ratios of :data:`TARGETS`: median over the rounds, in each of which both sides met the same conditions."""
-    both = [s + t for s, t in zip(taken[STUDENT], taken[TEACHER])]
+def ratios(durations: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """The ratios of :data:`TARGETS`: median over the rounds, each of which compares under the same conditions."""
+    both = [s + t for s, t in zip(durations[STUDENT], durations[TEACHER])]
     found = {}
-    for (name, target), other in zip(TARGETS.items(), (both, taken[PEER])):
-        value = statistics.median(ours / ref for ours, ref in zip(taken[OURS], other))
+    for (name, target), other in zip(TARGETS.items(), (both, durations[PEER])):
+        value = statistics.median(ours / ref for ours, ref in zip(durations[OURS], other))
         found[name] = {"value": value, "target": target, "met": value <= target}
     return found
 
 
-def report(taken: dict[str, list[float]], config: Config) -> dict[str, Any]:
+def report(durations: dict[str, list[float]], config: Config) -> dict[str, Any]:
     """Print the table; return everything for the JSON file."""
     import platform
     from importlib.metadata import version
@@ -271,19 +271,19 @@ def report(taken: dict[str, list[float]], config: Config) -> dict[str, Any]:
     }
     console = Console()
     table = Table("step", "median [ms]", "quartiles [ms]", title="one training step", title_justify="left")
-    for name, values in taken.items():
+    for name, values in durations.items():
         low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
         table.add_row(name, f"{statistics.median(values):.1f}", f"{low:.1f} to {high:.1f}")
     console.print(table)
-    found = ratios(taken)
+    found = ratios(durations)
     table = Table("ratio", "median", "target", "", title_justify="left")
     for name, ratio in found.items():
         verdict = "[green]met[/]" if ratio["met"] else "[red]missed[/]"
         table.add_row(name, f"{ratio['value']:.3f}", f"<= {ratio['target']:.2f}", verdict)
     console.print(table)
     console.print(", ".join(f"{key} {value}" for key, value in facts.items()), soft_wrap=True, highlight=False)
-    medians = {name: statistics.median(values) for name, values in taken.items()}
-    return {**facts, "median_ms": medians, "ratios": found, "ms": taken}
+    medians = {name: statistics.median(values) for name, values in durations.items()}
+    return {**facts, "median_ms": medians, "ratios": found, "ms": durations}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -302,7 +302,7 @@ def main(argv: Sequence[str]) -> int:
         config = configure({**DEFAULTS, **given})
         import torch
 
-        todo = steps(config)
+        todo = timed_steps(config)
         synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
         result = report(measure(todo, rounds, synchronize), config)
         if out:

@@ -1,4 +1,4 @@
-"""The table of a benchmark as CSV, Markdown and a picture: one line per detector, means and differences, a chart."""
+"""The table of a benchmark: rows as CSV, means and differences as Markdown, and a chart."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dfssd.benchmark.rows import COLUMNS, Row, difference, mean_sd, of, recovered
-from dfssd.files import whole_file, write_text
+from dfssd.benchmark.rows import COLUMNS, Row, difference, mean_sd, recovered, rows_by_seed
+from dfssd.files import atomic_write, write_text
 from dfssd.reporting.tables import csv_text, format_number, markdown_table
 
 TEACHER, BASELINE, ORACLE, PEER = "teacher", "baseline", "oracle", "ultralytics"
@@ -25,7 +25,7 @@ def write_tables(rows: Sequence[Row], name: str, out: Path, *, cells: Sequence[s
         name: Name of the grid.
         out: Folder.
         cells: Cells of the grid in their order, run or not.
-        command: The command of the grid, as it may be shown.
+        command: The command of the grid, for publication.
     """
     rows = sorted(rows, key=lambda r: (_order(r.recipe, cells), float(r.labeled), r.seed))
     write_text(out / f"{name}.csv", csv_text(*csv_rows(rows), show=lambda value: round(value, 6)))
@@ -55,7 +55,7 @@ def csv_rows(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def shares(rows: Sequence[Row]) -> list[float]:
-    """The shares of labels; that of the oracle only if there is no other."""
+    """The label shares; that of the oracle only if there is no other."""
     return sorted({row.labeled for row in rows if row.recipe != ORACLE} or {row.labeled for row in rows})
 
 
@@ -65,8 +65,8 @@ def share_text(labeled: float) -> str:
 
 
 def markdown(rows: Sequence[Row], name: str, *, cells: Sequence[str], command: str) -> list[str]:
-    """The table for people, as lines of Markdown."""
-    lines = [f"# {name}", "", "Test images, which no training and no choice of an epoch has seen."]
+    """The table as lines of Markdown."""
+    lines = [f"# {name}", "", "Scores on the test images, which no training and no selection of an epoch has used."]
     kinds: set[str] = set()
     for labeled in shares(rows):
         table, used = _share_table(rows, labeled, cells)
@@ -84,13 +84,13 @@ def markdown(rows: Sequence[Row], name: str, *, cells: Sequence[str], command: s
 
 
 def _share_table(rows: Sequence[Row], labeled: float, cells: Sequence[str]) -> tuple[list[str], set[str]]:
-    """The lines of the table of one share of labels, and the kinds of differences that stand in it."""
-    references = {other: of(rows, other, labeled) for other in (BASELINE, PEER)}
-    oracle = of(rows, ORACLE)
+    """The lines of the table of one label share, and the kinds of differences in it."""
+    references = {other: rows_by_seed(rows, other, labeled) for other in (BASELINE, PEER)}
+    oracle = rows_by_seed(rows, ORACLE)
     kinds: set[str] = set()
     table = []
     for recipe in (TEACHER, *(cell for cell in cells if cell != ORACLE), ORACLE):
-        cell = oracle if recipe == ORACLE else of(rows, recipe, labeled)
+        cell = oracle if recipe == ORACLE else rows_by_seed(rows, recipe, labeled)
         if not cell:
             continue
         gaps = [None if recipe == other else difference(cell, reference) for other, reference in references.items()]
@@ -133,7 +133,7 @@ def _footnotes(rows: Sequence[Row], kinds: set[str]) -> list[str]:
         sample = f" ({format_number(images[0]) if len(images) == 1 else 'several'} test images)" if images else ""
         lines.append(
             "[low, high]* is from one seed: a paired bootstrap over the test images (1,000 draws, 95 %). It covers "
-            f"which images happened to be in the test part{sample}, **not the randomness of the training**."
+            f"which images happened to be in the test set{sample}, **not the randomness of the training**."
         )
     if any(row.recipe == ORACLE for row in rows):
         lines.append("The oracle is the baseline's network trained on all labels.")
@@ -156,23 +156,23 @@ def _facts(rows: Sequence[Row], name: str) -> list[str]:
             lines.append(f"- {label}: {', '.join(values)}")
     seconds = [row.values["seconds"] for row in rows if row.values.get("seconds") is not None]
     if seconds:
-        lines.append(f"- trainings: {sum(seconds) / 3600:.1f} hours in all")
+        lines.append(f"- trainings: {sum(seconds) / 3600:.1f} hours in total")
     return lines
 
 
 def draw(rows: Sequence[Row], path: Path, *, cells: Sequence[str]) -> None:
-    """One panel per share of labels: cells as points, with baseline, teacher and oracle as lines."""
+    """Draw one panel per label share: cells as points, with baseline, teacher and oracle as lines."""
     panels = shares(rows)
-    shown = [cell for cell in cells if cell not in LINES and of(rows, cell)]
+    shown = [cell for cell in cells if cell not in LINES and rows_by_seed(rows, cell)]
     width = max(4.5, 1.1 * len(shown) + 2.2)
     figure = Figure(figsize=(max(7.5, width * len(panels)), 4.4), layout="constrained")
     axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     handles: dict[str, Any] = {}
     heights = []  # of all panels: they share their scale
     for axes, labeled in zip(axes_of, panels):
-        baseline = of(rows, BASELINE, labeled)
+        baseline = rows_by_seed(rows, BASELINE, labeled)
         for line, color in LINES.items():
-            values = [row.map50_95 for row in of(rows, line, None if line == ORACLE else labeled).values()]
+            values = [row.map50_95 for row in rows_by_seed(rows, line, None if line == ORACLE else labeled).values()]
             if values:
                 mean, _ = mean_sd(values)
                 heights += values
@@ -180,7 +180,7 @@ def draw(rows: Sequence[Row], path: Path, *, cells: Sequence[str]) -> None:
                 if len(values) > 1:
                     axes.axhspan(min(values), max(values), color=color, alpha=0.08, linewidth=0)
         for place, cell in enumerate(shown):
-            own = of(rows, cell, labeled)
+            own = rows_by_seed(rows, cell, labeled)
             values = [row.map50_95 for row in own.values()]
             if not values:
                 continue
@@ -209,7 +209,7 @@ def draw(rows: Sequence[Row], path: Path, *, cells: Sequence[str]) -> None:
     axes_of[0].set_ylabel("mAP50-95 on the test images")
     figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=len(handles), frameon=False)
     figure.supxlabel(
-        "bars: 95 % interval of the difference to the baseline; clear of its line = told apart", fontsize=9
+        "bars: 95 % interval of the difference to the baseline; significant if it does not touch its line", fontsize=9
     )
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)

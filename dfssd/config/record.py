@@ -1,4 +1,4 @@
-"""Is this the same configuration? One comparison for resumed runs, baselines of other runs, protocols and grids."""
+"""Comparison of two configurations, for resumed runs, baselines of other runs, protocols and grids."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 UNSET = "not set"
-"""Stands for a key that one of the two does not have, where None is a value of its own."""
+"""Placeholder for a key that one of the two lacks, where None is a value of its own."""
 
 
 class Difference(NamedTuple):
@@ -15,7 +15,7 @@ class Difference(NamedTuple):
     Attributes:
         key: Its dotted name.
         then: The recorded value.
-        now: The value asked for.
+        now: The requested value.
     """
 
     key: str
@@ -39,14 +39,14 @@ def differences(
     ignoring: Collection[str] = (),
     missing: Any = None,
 ) -> list[Difference]:
-    """What differs between a recorded configuration and the one asked for.
+    """What differs between a recorded configuration and the requested one.
 
     Args:
         then: Recorded settings, flat.
-        now: Settings asked for, flat.
+        now: Requested settings, flat.
         keys: Compare these keys only; None: those of both.
         ignoring: Keys that may differ.
-        missing: Stands for the value of a key that is not there; the weight of a term that is not there is 0.
+        missing: Value of an absent key; if None, the weight of an absent term is 0.
 
     Returns:
         The differences, in alphabetical order of their keys.

@@ -6,8 +6,8 @@ Three kinds of keys share one flat, dotted name space:
 * **term options** are ``<term>.<option>`` (``hwjs.weight``) and are checked against the signature of the term;
 * **Ultralytics' arguments** (``epochs``, ``imgsz``) are checked by Ultralytics and passed on.
 
-Anything else is an error that names the nearest key. Nothing here imports Ultralytics or torch: the two foreign name
-spaces are handed in (:class:`NameSpaces`).
+Anything else is an error that names the nearest key. Nothing here imports Ultralytics or torch: the keys that
+are not our own are passed in (:class:`NameSpaces`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from dfssd import resources
 from dfssd.config.parse import flatten, nearest
-from dfssd.config.rules import Line, Usable, problems
+from dfssd.config.rules import CommandLine, ValidKeys, problems
 from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
 from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
 from dfssd.errors import UserError
@@ -37,15 +37,15 @@ TRAINING_DEFAULTS: Mapping[str, int] = {"imgsz": 640, "batch": 16, "epochs": 100
 
 @dataclass(frozen=True)
 class NameSpaces:
-    """The keys that are not ours, and who checks their values.
+    """The keys that are not ours, with the checks of their values.
 
     Attributes:
         training: Names of Ultralytics' arguments.
         terms: Options of each registered term with their defaults.
         feature_terms: Names of the terms that compare feature maps.
         schedules: Names of the registered schedules.
-        training_problem: What Ultralytics says against a value of its argument; None if nothing.
-        term_problem: What a term says against its own options; None if nothing.
+        training_problem: Why Ultralytics rejects a value of its argument; None if it does not.
+        term_problem: Why a term rejects its own options; None if it does not.
     """
 
     training: Collection[str]
@@ -105,7 +105,7 @@ class Config:
 
     @property
     def formats(self) -> list[str]:
-        """The export formats asked for."""
+        """The requested export formats."""
         return [name.strip() for name in self["format"].split(",")]
 
     @property
@@ -169,7 +169,7 @@ def read_recipe(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class _Resolver:
-    """Takes values key by key and remembers every problem."""
+    """Collects values key by key, and every problem."""
 
     def __init__(self, spaces: NameSpaces):
         self.spaces = spaces
@@ -182,7 +182,7 @@ class _Resolver:
         self.known = {*self.own, *spaces.training, *options}
 
     def take(self, name: str, value: Any, where: str) -> None:
-        """Put a value to its kind, or remember what is wrong with it."""
+        """Store a value with its kind of keys, and note what is wrong with it."""
         key = ALIASES.get(name, name)
         problem = None
         if key in self.own:
@@ -211,11 +211,11 @@ class _Resolver:
     def _training_problem(self, key: str, value: Any) -> str | None:
         ours = argument(key)
         if ours.check is not None and (problem := ours.check.problem(value)):
-            return f"{key}={value}: {ours.demand or problem}"
+            return f"{key}={value}: {ours.requirement or problem}"
         return self.spaces.training_problem(key, value)
 
     def active_terms(self) -> dict[str, dict[str, Any]]:
-        """The terms with a weight, their options complete."""
+        """The terms with a weight above 0 and all their options."""
         active = {}
         for term, options in self.terms.items():
             merged = {**TERM_OPTIONS, **options}
@@ -253,8 +253,8 @@ def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
     for key, value in given.items():
         resolver.take(key, value, "")
     active = resolver.active_terms()
-    line = Line(
-        own=Usable(resolver.own, resolver.wrong),
+    line = CommandLine(
+        own=ValidKeys(resolver.own, resolver.wrong),
         given=given,
         recipe=recipe,
         terms=active,

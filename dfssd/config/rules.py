@@ -1,7 +1,7 @@
 """Rejects contradictory and no-op combinations of arguments.
 
-A rule reads the resolved keys and yields one sentence for each problem. All rules are asked, so that a command line is
-corrected once; a rule that reads a key whose value is wrong anyway, and was reported, is passed over.
+A rule reads the resolved keys and yields one sentence for each problem. All rules are applied, so that
+a command line has to be corrected only once; a rule that reads a key whose value was rejected already is skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class _WrongValue(Exception):
     """A rule has read a key whose value is not usable."""
 
 
-class Usable(Mapping[str, Any]):
+class ValidKeys(Mapping[str, Any]):
     """Resolved keys; reading one with a wrong value ends the rule that reads it."""
 
     def __init__(self, values: Mapping[str, Any], wrong: Collection[str]):
@@ -41,8 +41,8 @@ class Usable(Mapping[str, Any]):
 
 
 @dataclass(frozen=True)
-class Line:
-    """A resolved command line, as the rules see it.
+class CommandLine:
+    """A resolved command line, the input of the rules.
 
     Attributes:
         own: Our keys, complete.
@@ -75,16 +75,16 @@ class Line:
         return str(self.own["student_training"])
 
 
-Rule = Callable[[Line], Iterator[str]]
+Rule = Callable[[CommandLine], Iterator[str]]
 
 
-def problems(line: Line) -> list[str]:
-    """What all rules of the task find, in their order; nothing else is asked where recipe and task do not match."""
-    mismatch = _ask(_recipe_is_of_the_task, line)
-    return mismatch or [text for rule in (*SHARED, *OF_TASK.get(line.task, ())) for text in _ask(rule, line)]
+def problems(line: CommandLine) -> list[str]:
+    """What the rules of the task find, in their order; where recipe and task do not match, only that."""
+    mismatch = _apply(_recipe_is_of_the_task, line)
+    return mismatch or [text for rule in (*SHARED, *OF_TASK.get(line.task, ())) for text in _apply(rule, line)]
 
 
-def _ask(rule: Rule, line: Line) -> list[str]:
+def _apply(rule: Rule, line: CommandLine) -> list[str]:
     found: list[str] = []
     with contextlib.suppress(_WrongValue):
         found.extend(rule(line))
@@ -92,18 +92,18 @@ def _ask(rule: Rule, line: Line) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as it is typed."""
+    """A value as it is typed on the command line."""
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-def _recipe_is_of_the_task(line: Line) -> Iterator[str]:
-    labels_alone = line.recipe.get("student_training") == "skip"  # any network, any task
-    meant = line.recipe.get("task", line.task if labels_alone else DETECT)
+def _recipe_is_of_the_task(line: CommandLine) -> Iterator[str]:
+    labels_only = line.recipe.get("student_training") == "skip"  # any network, any task
+    meant = line.recipe.get("task", line.task if labels_only else DETECT)
     if meant != line.task:
         yield f"recipe={line.own['recipe']} is for task={meant}, not {line.task}; choose another recipe"
 
 
-def _keys_act_in_the_task(line: Line) -> Iterator[str]:
+def _keys_act_in_the_task(line: CommandLine) -> Iterator[str]:
     places = {DETECT: "detection, and this run segments", SEMANTIC: "segmentation, as in recipe=mffmetal"}
     for key in dict.fromkeys([*line.recipe, *line.given]):
         meant = KEYS[key].task if key in KEYS else None
@@ -113,7 +113,7 @@ def _keys_act_in_the_task(line: Line) -> Iterator[str]:
             yield f"{key} has no effect on masks: {why}"
 
 
-def _keys_act_with_the_method(line: Line) -> Iterator[str]:
+def _keys_act_with_the_method(line: CommandLine) -> Iterator[str]:
     idle = [
         name
         for name, key in KEYS.items()
@@ -123,7 +123,7 @@ def _keys_act_with_the_method(line: Line) -> Iterator[str]:
         yield f"{', '.join(idle)}: only with student_training={GROWN}, as in recipe=sdidd"
 
 
-def _term_options_act(line: Line) -> Iterator[str]:
+def _term_options_act(line: CommandLine) -> Iterator[str]:
     for key in line.given:
         term, _, option = key.partition(".")
         if term not in line.known_terms:
@@ -134,46 +134,46 @@ def _term_options_act(line: Line) -> Iterator[str]:
             yield f"{key} acts with balance=auto only; add balance=auto, or set {term}.weight"
 
 
-def _schedules_exist(line: Line) -> Iterator[str]:
-    asked = {"unsup_schedule": line.own["unsup_schedule"]}
-    asked |= {f"{term}.schedule": options["schedule"] for term, options in line.terms.items()}
-    for key, name in asked.items():
+def _schedules_exist(line: CommandLine) -> Iterator[str]:
+    requested = {"unsup_schedule": line.own["unsup_schedule"]}
+    requested |= {f"{term}.schedule": options["schedule"] for term, options in line.terms.items()}
+    for key, name in requested.items():
         if name not in line.schedules:
             yield f"{key}={name} must be one of: {', '.join(line.schedules)}"
 
 
-def _something_is_trained(line: Line) -> Iterator[str]:
+def _something_is_trained(line: CommandLine) -> Iterator[str]:
     if line.method == "skip" and line.own["baseline"] is False and not line.own["compare"]:
         yield "student_training=skip with baseline=off leaves nothing to train; switch one of them on"
 
 
-def _needs(line: Line, setting: str, needed: tuple[tuple[str, Any, str], ...]) -> Iterator[str]:
-    """Each key that ``setting`` needs to have a certain value, and has not."""
+def _needs(line: CommandLine, setting: str, needed: tuple[tuple[str, Any, str], ...]) -> Iterator[str]:
+    """Each key that lacks the value that ``setting`` needs."""
     for key, value, why in needed:
         if line.own[key] != value:
             yield f"{setting} needs {key}={_shown(value)}, not {_shown(line.own[key])}: {why}"
 
 
-def _moving_average_teacher(line: Line) -> Iterator[str]:
+def _moving_average_teacher(line: CommandLine) -> Iterator[str]:
     if line.own["teacher_kind"] != "ema":
         return
-    own_pass = "boxes are found in the training's own forward pass"
+    own_pass = "the boxes come from the forward pass of the training"
     yield from _needs(
         line,
         "teacher_kind=ema",
         (
             ("pseudo.mode", "online", "the moving average of the student exists only while it is trained"),
-            ("teacher_rounds", 0, "there is no frozen teacher to refine"),
-            ("pseudo.precision", None, "the teacher changes all the time"),
+            ("teacher_rounds", 0, "there is no frozen teacher to train again"),
+            ("pseudo.precision", None, "the teacher changes with every batch"),
             ("pseudo.tta", False, own_pass),
             ("pseudo.teachers", None, own_pass),
         ),
     )
     if line.method == "ultralytics":
-        yield "recipe=ultralytics needs a teacher of its own: leave teacher_kind=ema out"
+        yield "recipe=ultralytics needs a frozen teacher: leave teacher_kind=ema out"
 
 
-def _online_labels(line: Line) -> Iterator[str]:
+def _online_labels(line: CommandLine) -> Iterator[str]:
     if line.own["pseudo.mode"] != "online" or line.own["teacher_kind"] == "ema":
         return
     for key, off in (("pseudo.tta", False), ("pseudo.teachers", None)):
@@ -181,25 +181,25 @@ def _online_labels(line: Line) -> Iterator[str]:
             yield f"{key}={line.own[key]} makes better offline labels, which pseudo=online does not use"
 
 
-def _target_precision(line: Line) -> Iterator[str]:
+def _target_precision(line: CommandLine) -> Iterator[str]:
     if line.own["pseudo.precision"] is None:
         return
     if line.own["pseudo.tau_low"] > HIGHEST_THRESHOLD:
         yield (f"pseudo.tau_low={line.own['pseudo.tau_low']} with pseudo.precision must be at most {HIGHEST_THRESHOLD}")
     if line.own["pseudo.mode"] == "both" and (line.own["pseudo.tta"] or line.own["pseudo.teachers"]):
         yield (
-            "pseudo.precision with pseudo=both needs pseudo.tta=false and no pseudo.teachers: the thresholds found "
-            "for fused scores do not fit the teacher's own"
+            "pseudo.precision with pseudo=both needs pseudo.tta=false and no pseudo.teachers: thresholds found for "
+            "fused scores do not fit those of a single teacher"
         )
 
 
-def _thresholds_are_in_order(line: Line) -> Iterator[str]:
+def _thresholds_are_in_order(line: CommandLine) -> Iterator[str]:
     low, first, most = (line.own[f"pseudo.{name}"] for name in ("tau_low", "tau0", "tau_max"))
     if not low <= first <= most:
         yield f"pseudo.tau_low={low} <= pseudo.tau0={first} <= pseudo.tau_max={most} must hold"
 
 
-def _new_classes(line: Line) -> Iterator[str]:
+def _new_classes(line: CommandLine) -> Iterator[str]:
     if line.method != GROWN:
         return
     own = line.own
@@ -208,41 +208,41 @@ def _new_classes(line: Line) -> Iterator[str]:
         f"student_training={GROWN}",
         (
             ("teacher_kind", "frozen", "the teacher is the model trained so far"),
-            ("baseline", False, "without its old classes there is nothing to compare with"),
-            ("teacher_rounds", 0, "the teacher keeps what it knows"),
+            ("baseline", False, "a network trained on the new labels alone is no fair comparison"),
+            ("teacher_rounds", 0, "the teacher must not change"),
         ),
     )
     if own["teacher"] is None and own["steps"] is None:
         yield "teacher is missing: give the model trained so far, teacher=old.pt"
     if own["balance"] == "auto":
         yield "balance=auto cannot weigh terms that start at 0, as those of a grown network do"
-    if own["steps"] is None and (asked := [key for key in ("modes", "step_labels") if key in line.given]):
-        yield f"{asked[0]} needs steps, the number of classes of each step, such as steps=3,3"
+    if own["steps"] is None and (unused := [key for key in ("modes", "step_labels") if key in line.given]):
+        yield f"{unused[0]} needs steps, the number of classes of each step, such as steps=3,3"
     if own["step_labels"] == "all" and own["new_only"]:
-        yield "step_labels=all shows old boxes, which new_only=true refuses; change one of them"
+        yield "step_labels=all keeps boxes of old classes, which new_only=true rejects; change one of them"
     if "student" in line.given and own["teacher"] is not None:
         yield (
-            f"student={own['student']} has no part in this: the student is the teacher with rows for the new "
+            f"student={own['student']} has no effect here: the student is the teacher with rows for the new "
             "classes; leave it out"
         )
     if own["freeze_features"] and (idle := [name for name in line.terms if name in line.feature_terms]):
         off = " ".join(f"{name}.weight=0" for name in idle)
-        yield f"freeze_features=true leaves {', '.join(idle)} nothing to teach; switch off with {off}"
+        yield f"freeze_features=true leaves {', '.join(idle)} without effect; switch off with {off}"
 
 
-def _detector_has_a_teacher(line: Line) -> Iterator[str]:
+def _detector_has_a_teacher(line: CommandLine) -> Iterator[str]:
     if line.own["teacher"] is not None:
         return
     if line.own["teacher_rounds"]:
-        yield "teacher_rounds needs a teacher, and teacher=none says that there is none"
+        yield "teacher_rounds needs a teacher, but teacher=none: give a teacher, or leave teacher_rounds out"
     if line.method not in {"skip", GROWN} and line.own["teacher_kind"] != "ema":
         yield (
-            "teacher=none works only with recipe=baseline; without a teacher of your own give teacher=yolov8s.pt, or "
-            "let the student teach itself with teacher_kind=ema pseudo=online"
+            "teacher=none works only with recipe=baseline; use teacher=yolov8s.pt, or the moving average of the "
+            "student as the teacher with teacher_kind=ema pseudo=online"
         )
 
 
-def _mask_distillation(line: Line) -> Iterator[str]:
+def _mask_distillation(line: CommandLine) -> Iterator[str]:
     if line.terms:
         yield f"{next(iter(line.terms))} compares detectors; segmentation is distilled by seg.kd"
     if line.method not in {"distilled", "skip"}:
@@ -258,12 +258,12 @@ def _mask_distillation(line: Line) -> Iterator[str]:
         )
 
 
-def _mask_losses(line: Line) -> Iterator[str]:
+def _mask_losses(line: CommandLine) -> Iterator[str]:
     if not any(line.own[f"seg.{name}"] for name in ("ce", "dice", "boundary")):
         yield "seg.ce, seg.dice and seg.boundary are all 0: teacher and baseline learn from them alone"
 
 
-def _mask_keys_act(line: Line) -> Iterator[str]:
+def _mask_keys_act(line: CommandLine) -> Iterator[str]:
     idle: dict[str, str] = {}
     if line.method == "skip":
         idle |= dict.fromkeys(("seg.kd", "seg.tau"), "no student is distilled")

@@ -1,8 +1,8 @@
 """Every key of the configuration, described once.
 
-A key of ours has its default and its meaning in ``cfg/default.yaml`` and one row here: which values it takes, where it
-acts, and what depends on it. Arguments of Ultralytics need a row only where this package treats them in its own way.
-Whoever asks "which keys ...?" asks this table; no other module lists keys.
+A key of ours has its default and its meaning in ``cfg/default.yaml`` and one row here: its values, its scope, and what
+depends on it. Arguments of Ultralytics need a row only where this package treats them in its own way. No other module
+lists keys: they query this table.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ GROWN = "grown"
 """The ``student_training`` in which a trained teacher gets rows for new classes."""
 
 HIGHEST_THRESHOLD = 0.9
-"""Highest score threshold that ``pseudo.precision`` may ask for: few detections are surer, so a class would starve
-above."""
+"""Highest score threshold that ``pseudo.precision`` may set: few detections score higher, so a class would get no boxes
+above it."""
 
 ALIASES = {
     "teacher_model": "teacher",
@@ -48,12 +48,12 @@ ALIASES = {
     "threshold": "pseudo.tau0",
     "pseudo": "pseudo.mode",
 }
-"""The spellings of the original project and a short form, mapped to ours."""
+"""Spellings of the original project, and a short form -> our keys."""
 
 TERM_OPTIONS: Mapping[str, Any] = {"weight": 0.0, "schedule": "constant", "share": 0.2}
 """Options that every distillation term has besides those in its own signature, with their defaults."""
 
-TERM_CHECKS: Mapping[str, Check] = {"weight": Number(0), "share": Number(0, above=True)}
+TERM_CHECKS: Mapping[str, Check] = {"weight": Number(0), "share": Number(0, exclusive=True)}
 """Ranges of these options; schedules are checked against the registered ones."""
 
 
@@ -61,9 +61,9 @@ class Protocol(Enum):
     """What the class-incremental protocol (``steps=``) does with a key of its command line."""
 
     EACH_RUN = "passed on to all of its runs"
-    OF_RECIPE = "passed on to runs of the recipe that the line names: it makes that recipe what it is"
-    OWN = "used by the protocol itself; another value is another protocol"
-    PLACE = "used by the protocol itself; says where and how, and changes no result"
+    OF_RECIPE = "passed on only to runs of the recipe on the command line: the key defines that recipe"
+    OWN = "used by the protocol itself; changing it makes a different protocol"
+    PLACE = "used by the protocol itself; sets where and how it runs, and does not change results"
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Key:
         task: The only task in which it acts; None: it acts in both.
         method: The only ``student_training`` with which it acts; None: it acts with all.
         distills: It is read only where a student is distilled, or a teacher is trained on pseudo-labels.
-        changes_results: Another value gives another result; if not, it may differ between a run and its resumption.
-        baseline: The network trained on the labels alone depends on it.
+        changes_results: Its value changes results; if not, it may differ between a run and its resumption.
+        baseline: The network trained on the labels alone (the baseline) depends on it.
         protocol: What ``steps=`` does with it.
         set_by_grid: A benchmark grid sets it in each of its runs.
     """
@@ -99,8 +99,8 @@ def _keys(*rows: Key) -> dict[str, Key]:
 
 OWN, PLACE, OF_RECIPE = Protocol.OWN, Protocol.PLACE, Protocol.OF_RECIPE
 WEIGHT = Number(0)
-POSITIVE = Number(0, above=True)
-COUNT = Number(1, whole=True)
+POSITIVE = Number(0, exclusive=True)
+COUNT = Number(1, integer=True)
 
 KEYS: Mapping[str, Key] = _keys(
     Key("recipe", TEXT, protocol=PLACE),
@@ -118,7 +118,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("missing_label", OneOf(("unlabeled", "background")), task=DETECT, protocol=OWN),
     Key("skip_bad", BOOLEAN, protocol=OWN),
     Key("data_dir", TEXT),
-    Key("preprocess.resize", optional(Number(32, whole=True)), task=DETECT, protocol=OWN),
+    Key("preprocess.resize", optional(Number(32, integer=True)), task=DETECT, protocol=OWN),
     Key("preprocess.normalize", BOOLEAN, task=DETECT, protocol=OWN),
     Key("preprocess.clahe", BOOLEAN, task=DETECT, protocol=OWN),
     Key("preprocess.crop", optional(CROP), task=DETECT, protocol=OWN),
@@ -128,11 +128,11 @@ KEYS: Mapping[str, Key] = _keys(
     Key("teacher_epochs", Or(("auto",), COUNT)),
     Key("teacher_min_batches", COUNT),
     Key("teacher_kind", OneOf(("frozen", "ema")), task=DETECT),
-    Key("teacher_rounds", Number(0, 10, whole=True), task=DETECT),
+    Key("teacher_rounds", Number(0, 10, integer=True), task=DETECT),
     # pseudo-labels
     Key("pseudo.mode", OneOf(("offline", "online", "both")), task=DETECT, distills=True),
     Key("pseudo.weigh", BOOLEAN, task=DETECT, distills=True),
-    Key("pseudo.precision", optional(Number(0, 1, above=True)), task=DETECT, distills=True),
+    Key("pseudo.precision", optional(Number(0, 1, exclusive=True)), task=DETECT, distills=True),
     Key("pseudo.tta", BOOLEAN, task=DETECT, distills=True),
     Key("pseudo.teachers", optional(TEXTS), task=DETECT, distills=True),
     Key("pseudo.tau_low", UNIT, task=DETECT, distills=True),
@@ -169,7 +169,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("seg.symmetries", BOOLEAN, task=SEMANTIC, baseline=True),
     Key("seg.jitter", UNIT, task=SEMANTIC, baseline=True),
     Key("seg.lr_steps", optional(SHARES), task=SEMANTIC, baseline=True),
-    Key("seg.lr_factor", Number(0, 1, above=True), task=SEMANTIC, baseline=True),
+    Key("seg.lr_factor", Number(0, 1, exclusive=True), task=SEMANTIC, baseline=True),
     # export and run folder
     Key("format", TEXT),
     Key("parity.box_px", WEIGHT, task=DETECT),
@@ -185,13 +185,13 @@ KEYS: Mapping[str, Key] = _keys(
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of Ultralytics that this package treats in its own way; all others are passed on.
+    """An argument of Ultralytics that this package treats specially; all others are passed on unchanged.
 
     Attributes:
-        refused: Why it is not available here, or what to use instead; empty: it is.
+        refused: Why it is unavailable here, or what to use instead; empty: it is available.
         check: A range narrower than that of Ultralytics; ``None``: its own.
-        demand: Sentence for a value out of that range, after ``key=value: ``.
-        idle_for_masks: Why it has no effect in segmentation; empty: it has.
+        requirement: Message for a value outside that range, after ``key=value: ``.
+        idle_for_masks: Why it has no effect in segmentation; empty: it has one.
         changes_results: As in :class:`Key`.
         baseline: As in :class:`Key`.
         set_by_grid: As in :class:`Key`.
@@ -199,7 +199,7 @@ class Argument:
 
     refused: str = ""
     check: Check | None = None
-    demand: str = ""
+    requirement: str = ""
     idle_for_masks: str = ""
     changes_results: bool = True
     baseline: bool = True
@@ -207,7 +207,7 @@ class Argument:
 
 
 OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
-"""What Ultralytics 8.4.190 builds (tested)."""
+"""The optimizers that Ultralytics 8.4.190 builds (tested)."""
 
 _OPTIMIZER = Special(
     "str",
@@ -219,7 +219,7 @@ _VIEWS = "the views are those of seg.symmetries and seg.jitter"
 _BOXES = "it belongs to detectors; leave it out"
 
 ARGUMENTS: Mapping[str, Argument] = {
-    # refused: they would silently mean something else here
+    # refused: they would silently have another meaning here
     "model": Argument(refused="use student= (and teacher=)"),
     "distill_model": Argument(
         refused="use teacher=; the method is chosen by recipe= (recipe=ultralytics is Ultralytics' own)"
@@ -236,18 +236,18 @@ ARGUMENTS: Mapping[str, Argument] = {
     "compile": Argument(refused="compiled training is not available together with distillation"),
     "rect": Argument(refused="batches mix images of two lists and need one shape"),
     "val": Argument(refused="the best checkpoint is chosen on the validation images"),
-    "save": Argument(refused="checkpoints are what resume= continues from"),
+    "save": Argument(refused="resume= continues from the checkpoints"),
     "save_period": Argument(refused="the best and the last checkpoint are kept"),
     "cfg": Argument(refused="use recipe=path/to/recipe.yaml"),
     "save_dir": Argument(refused="use project= and name="),
     "quantize": Argument(refused="train first, then quantize with Ultralytics' exporter"),
-    # narrower than with Ultralytics: it accepts these and stumbles over them in the middle of a run
+    # narrower than in Ultralytics, which accepts other values and fails in the middle of a run
     "batch": Argument(
-        check=Number(2, whole=True),
-        demand="give a whole number of at least 2; budgets are matched in batches of one size",
+        check=Number(2, integer=True),
+        requirement="give a whole number of at least 2; budgets are matched in batches of one size",
     ),
     "epochs": Argument(check=COUNT),
-    "imgsz": Argument(check=Number(32, whole=True)),
+    "imgsz": Argument(check=Number(32, integer=True)),
     "optimizer": Argument(check=_OPTIMIZER),
     # without effect on masks
     **{
@@ -261,7 +261,7 @@ ARGUMENTS: Mapping[str, Argument] = {
     **{
         name: Argument(idle_for_masks=_BOXES) for name in ("box", "cls", "dfl", "cls_pw", "conf", "iou", "max_det")
     },
-    # where and how, not what
+    # where and how a run computes, not what
     "device": Argument(changes_results=False, baseline=False),
     "workers": Argument(changes_results=False, baseline=False),
     "verbose": Argument(changes_results=False, baseline=False),

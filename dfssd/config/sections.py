@@ -1,6 +1,6 @@
-"""The sections of the configuration as typed values, for the rooms that work by them.
+"""The sections of the configuration as typed values.
 
-No field has a default: those are in ``cfg/default.yaml`` alone.
+No field has a default: defaults are in ``cfg/default.yaml`` only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class PseudoLabels:
     Attributes:
         mode: ``offline``, ``online`` or ``both``.
         weigh: Weigh each pseudo box by its score in the YOLO loss.
-        precision: Precision in (0, 1] that the thresholds aim for on validation; None: tau0 ... tau_max.
+        precision: Precision in (0, 1] on validation that sets the thresholds; None: tau0 ... tau_max.
         tta: Label flipped and resized copies, too (offline labels).
         teachers: More trained checkpoints whose boxes are fused with the teacher's (offline labels).
         tau_low: Score in [0, 1] below which a box is background.

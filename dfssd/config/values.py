@@ -1,4 +1,4 @@
-"""What a value may be: declared once for each key, checked in one place, and tested by generated wrong values."""
+"""Allowed values: declared once per key, checked in one place, tested with generated wrong values."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """A number in [low, high], or in (low, high] where ``above``; a whole one where ``whole``."""
+    """A number in [low, high], or in (low, high] if ``exclusive``; an integer if ``integer``."""
 
     low: float = 0.0
     high: float = math.inf
-    whole: bool = False
-    above: bool = False
+    integer: bool = False
+    exclusive: bool = False
 
     @property
     def type(self) -> str:
         """``int`` or ``float``."""
-        return "int" if self.whole else "float"
+        return "int" if self.integer else "float"
 
     def problem(self, value: Any) -> str | None:
-        """Why ``value`` is not allowed; True and False are no numbers, NaN is in no range."""
-        good = isinstance(value, int if self.whole else (int, float)) and not isinstance(value, bool)
-        if good and (value > self.low if self.above else value >= self.low) and value <= self.high:
+        """Why ``value`` is not allowed; True and False are not numbers, NaN is in no range."""
+        good = isinstance(value, int if self.integer else (int, float)) and not isinstance(value, bool)
+        if good and (value > self.low if self.exclusive else value >= self.low) and value <= self.high:
             return None
-        bounds = f"{'>' if self.above else '>='} {self.low:g}"
+        bounds = f"{'>' if self.exclusive else '>='} {self.low:g}"
         bounds += "" if math.isinf(self.high) else f" and <= {self.high:g}"
-        return f"must be {'a whole number' if self.whole else 'a number'} {bounds}"
+        return f"must be {'a whole number' if self.integer else 'a number'} {bounds}"
 
     def wrong(self) -> list[Any]:
         """Beyond both ends, and other types."""
         values: list[Any] = [self.low - 1, math.nan, "many", True, None, [1]]
-        values += [self.low] if self.above else []
+        values += [self.low] if self.exclusive else []
         values += [] if math.isinf(self.high) else [self.high + 1]
-        return [*values, self.low + 0.5] if self.whole else values
+        return [*values, self.low + 0.5] if self.integer else values
 
 
 @dataclass(frozen=True)
@@ -94,23 +94,23 @@ class Text:
 
 @dataclass(frozen=True)
 class Special:
-    """A value with a rule of its own.
+    """A value with its own check.
 
     Attributes:
         type: As documented.
         allows: Whether a value is allowed.
-        demand: What it must be, in words.
+        requirement: What it must be, for the message.
         examples: Some wrong values.
     """
 
     type: str
     allows: Callable[[Any], bool]
-    demand: str
+    requirement: str
     examples: tuple[Any, ...]
 
     def problem(self, value: Any) -> str | None:
         """Why ``value`` is not allowed."""
-        return None if self.allows(value) else self.demand
+        return None if self.allows(value) else self.requirement
 
     def wrong(self) -> list[Any]:
         """The examples."""
@@ -119,7 +119,7 @@ class Special:
 
 @dataclass(frozen=True)
 class Or:
-    """A word, a truth value or None beside another range; what is wrong is explained by that range."""
+    """Some words, truth values or None in addition to another range, which words the message."""
 
     extra: tuple[str | bool | None, ...]
     check: Check
@@ -142,7 +142,7 @@ class Or:
 
 
 def optional(check: Check) -> Or:
-    """The range, or nothing (null in YAML, ``none`` on the command line)."""
+    """The range, or None (null in YAML, ``none`` on the command line)."""
     return Or((None,), check)
 
 
@@ -152,7 +152,7 @@ TEXT = Text()
 
 
 def _all(value: Any, good: Callable[[Any], bool], *, kinds: type | tuple[type, ...], empty: bool = False) -> bool:
-    """Whether ``value`` is a list of such things; truth values are no numbers."""
+    """Whether ``value`` is a list of ``kinds`` that are all ``good``; truth values are not numbers."""
     if not isinstance(value, list) or not (value or empty):
         return False
     return all(isinstance(v, kinds) and not isinstance(v, bool) and good(v) for v in value)

@@ -1,4 +1,4 @@
-"""Unpacking of .zip files that may come from anywhere."""
+"""Unpacking of untrusted .zip files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def zip_fingerprint(path: Path) -> str:
     """Hash of the names, sizes and checksums of all members: the content, without reading all of it.
 
     Raises:
-        UserError: ``path`` is no zip file.
+        UserError: ``path`` is not a zip file.
     """
     with _open(path) as archive:
         listing = sorted((i.filename, i.file_size, i.CRC) for i in archive.infolist())
@@ -28,7 +28,7 @@ def unpack(path: Path, target: Path) -> None:
     Nothing is written if a member would land outside ``target`` (absolute path, drive, ``..``) or is a link.
 
     Raises:
-        UserError: ``path`` is no zip file, is damaged or encrypted, or has a member that escapes.
+        UserError: ``path`` is not a zip file, is damaged or encrypted, or has a member outside ``target``.
     """
     with _open(path) as archive:
         members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
@@ -47,13 +47,15 @@ def unpack(path: Path, target: Path) -> None:
             for member in progress(members, f"Unpacking {path.name}", len(members)):
                 archive.extract(member, target)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
-            raise UserError(f"{path} is damaged at '{member.filename}' ({e}); get it again") from e
+            raise UserError(f"{path} is damaged at '{member.filename}' ({e}); download or copy it again") from e
 
 
 def _open(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, EOFError) as e:
-        raise UserError(f"{path} is not a zip file, or an incomplete one; get it again or pass the folder") from e
+        raise UserError(
+            f"{path} is not a zip file, or an incomplete one; download or copy it again, or pass the folder"
+        ) from e
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e

@@ -54,7 +54,7 @@ def read_card(path: Path) -> Card:
 
 
 def find_card(name: str) -> Card | None:
-    """The card called ``name``, or whose release file is called so (letter case and suffix ignored)."""
+    """The card called ``name``, or whose release file has that name (letter case and suffix ignored)."""
     for path in sorted(CARDS.glob("*.yaml")):
         card = read_card(path)
         if Path(name).name.casefold() in {card.name.casefold(), card.file.casefold(), f"{card.name}.zip".casefold()}:
@@ -63,7 +63,7 @@ def find_card(name: str) -> Card | None:
 
 
 def nearest_card(name: str) -> str | None:
-    """The card name most like ``name``, for a suggestion."""
+    """The card name closest to ``name``, for a suggestion."""
     known = {path.stem.casefold(): path.stem for path in CARDS.glob("*.yaml")}
     close = difflib.get_close_matches(name.casefold(), known, n=1)
     return known[close[0]] if close else None

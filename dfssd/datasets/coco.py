@@ -52,7 +52,7 @@ def read_coco(
         missing: Boxes of an image without label.
 
     Raises:
-        UserError: A file is damaged, or the categories do not fit.
+        UserError: A file is damaged, or the categories differ.
     """
     source = Source([], ())
     sizes = usable_sizes(images, source)
@@ -135,14 +135,14 @@ def _read_annotations(path: Path, names: list[str]) -> _Annotations:
         by_image = group_coco_annotations_by_image_id(content["annotations"])
         files = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
     except (KeyError, TypeError) as e:
-        raise UserError(f"{path}: not valid COCO, missing or wrong {e}; export it again") from e
+        raise UserError(f"{path}: not valid COCO, missing or invalid {e}; export it again") from e
     if orphans := by_image.keys() - files.keys():
         raise UserError(f"{path}: annotations for image_id {min(orphans)}, which is not among the images")
     return _Annotations(checked, files, classes, target, by_image)
 
 
 def _coco_classes(content: dict[str, Any]) -> tuple[list[str], dict[int, int]]:
-    """Class names by category id, and category id -> index; a parent category without boxes is no class."""
+    """Class names by category id, and category id -> index; a parent category without boxes is not a class."""
     used = {annotation["category_id"] for annotation in content["annotations"]}
     parents = {category.get("supercategory") for category in content["categories"]}
     categories = [c for c in content["categories"] if c["id"] in used or c["name"] not in parents]
@@ -154,7 +154,7 @@ def _coco_classes(content: dict[str, Any]) -> tuple[list[str], dict[int, int]]:
 def _locate(
     file_name: str, by_name: dict[str, list[Path]], json_file: Path, split: str | None, root: Path
 ) -> Path | None:
-    """The image a COCO entry means: the one whose path ends like it, next to the JSON or in its split if several do."""
+    """The image of a COCO entry: its path ends with ``file_name``; of several, next to the JSON or in its split."""
     parts = Path(file_name.replace("\\", "/")).parts
     found = [p for p in by_name.get(parts[-1], []) if p.parts[-len(parts) :] == parts] if parts else []
     if len(found) > 1:

@@ -1,6 +1,6 @@
 """The embedded data sets, drawn by :mod:`dfssd.datasets.drawings`: one with boxes, one with masks.
 
-They exist so that the whole program can be tried within minutes and without a download.
+They allow trying the whole program within minutes and without a download.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ SIZE = 160
 MASK_NAMES = ("background", "punching", "oil spots", "linear")
 """Classes of the data set with masks.
 
-As in NEU-Seg, one is a blob, one a patch and one a scratch. They were chosen to differ in every pose and color that
-training shows: small and black with a bright rim, large and gray, thin and dark. A small network from random weights
+As in NEU-Seg, one is a blob, one a patch and one a scratch. They were chosen to stay distinct under every augmentation
+of pose and color: small and black with a bright rim, large and gray, thin and dark. A small network from random weights
 should learn something within a minute or two on a CPU.
 """
 
@@ -39,7 +39,7 @@ MASK_SIZE = 96
 """[px] side of its images."""
 
 _VERSION = 1
-"""Raised when the drawings or classes of a demo change, so that an older folder is not taken for the current one."""
+"""Raised when the drawings or classes of a demo change, so that an older folder is not mistaken for the current one."""
 
 
 def make_demo(data_dir: Path, counts: dict[str, int] | None = None, seed: int = 0, size: int = SIZE) -> Path:
@@ -52,7 +52,7 @@ def make_demo(data_dir: Path, counts: dict[str, int] | None = None, seed: int = 
         size: [px] side of the images.
 
     Returns:
-        The data set YAML ``demo.yaml``. Unlabeled images have label files too: they serve to judge pseudo-labels.
+        The data set YAML ``demo.yaml``. Unlabeled images have label files too, to evaluate pseudo-labels.
 
     Raises:
         UserError: The disk is full or the folder cannot be written to.
@@ -85,7 +85,7 @@ def make_mask_demo(data_dir: Path, counts: dict[str, int] | None = None, seed: i
 
 
 def demo_folder(data_dir: Path, name: str, counts: dict[str, int], seed: int, size: int) -> Path:
-    """Folder of the demo ``name``, which tells everything that its content depends on."""
+    """Folder of the demo ``name``; its name contains everything that the content depends on."""
     sizes = "-".join(str(counts.get(split, 0)) for split in COUNTS)
     return data_dir / f"{name}-v{_VERSION}-{sizes}-{size}px-seed{seed}"
 
@@ -103,10 +103,10 @@ def write_demo(
     Args:
         target: Folder of the data set.
         counts: Images per split.
-        seed: Each split has a stream of its own from it.
+        seed: Seed of all drawings; each split has a stream of its own.
         sample: The next image (h, w) uint8 of a stream for a split, and the content of its label file, None = no file.
-        label_path: Of a label file in ``target``, ``{}`` stands for ``<split>/<stem>``.
-        entries: What ``demo.yaml`` says besides the splits.
+        label_path: Path of a label file in ``target``; ``{}`` stands for ``<split>/<stem>``.
+        entries: Entries of ``demo.yaml`` besides the splits.
 
     Returns:
         The data set YAML ``demo.yaml``.
@@ -118,7 +118,7 @@ def write_demo(
     if description.exists():
         return description
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed run: in a container the same process id comes again
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed run: in a container process ids repeat
     try:
         for number, split in enumerate(COUNTS):
             rng = np.random.default_rng((seed, number))
@@ -132,7 +132,7 @@ def write_demo(
                         (partial / path).write_bytes(content)
         splits = {split: f"images/{split}" for split in COUNTS if counts.get(split, 0)}
         write_yaml(partial / "demo.yaml", {**splits, **entries})
-        if description.exists():  # another run was faster; it may train from there already
+        if description.exists():  # another run was faster and may already be training on it
             return description
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)

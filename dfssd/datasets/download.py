@@ -25,7 +25,7 @@ _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch: address, size [bytes] and MD5 (None where the server does not tell)."""
+    """A file to fetch: address, size [bytes] and MD5 (None where the server does not send it)."""
 
     url: str
     size: int | None = None
@@ -43,7 +43,7 @@ def fetch_card(card: Card, data_dir: Path) -> Path:
     if target.exists():
         return target
     if card.record is None:
-        raise UserError(f"data={card.name}: no address to download it from is known; {by_hand}")
+        raise UserError(f"data={card.name}: no download address is known; {by_hand}")
     try:
         remote = _release(card.record, card.file)
     except (*_NETWORK_ERRORS, ValueError, KeyError) as e:
@@ -52,7 +52,7 @@ def fetch_card(card: Card, data_dir: Path) -> Path:
 
 
 def _release(record: str, name: str) -> RemoteFile:
-    """The release that a Zenodo record (its URL) lists: the file called ``name``, else the largest .zip."""
+    """The release file in the Zenodo record at that URL: the file called ``name``, else the largest .zip."""
     _check_scheme(record)
     with urllib.request.urlopen(record, timeout=_TIMEOUT_S) as response:
         files = json.load(response)["files"]
@@ -68,7 +68,7 @@ def _release(record: str, name: str) -> RemoteFile:
 def download(remote: RemoteFile, target: Path, *, by_hand: str) -> Path:
     """Fetch ``remote`` to ``target``, which appears only when it is complete and has passed the checks.
 
-    What a broken download has left (``<target>.part``) is continued by an HTTP range request.
+    A partial download (``<target>.part``) is continued by an HTTP range request.
 
     Args:
         remote: What to fetch.
@@ -76,7 +76,7 @@ def download(remote: RemoteFile, target: Path, *, by_hand: str) -> Path:
         by_hand: What to do instead, for the message.
 
     Raises:
-        UserError: The network fails, the disk is full, or size or checksum are wrong.
+        UserError: The network fails, the disk is full, or size or checksum is wrong.
     """
     _check_scheme(remote.url)
     part = target.with_name(target.name + ".part")
@@ -113,7 +113,7 @@ def _transfer(remote: RemoteFile, part: Path, progress: Progress) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as e:
-        if e.code == 416:  # nothing left to send, or what is here is not the start of that file: the check decides
+        if e.code == 416:  # nothing left to send, or the partial file is of another file: the check decides
             return
         raise
     with response:
@@ -149,7 +149,7 @@ def _check(remote: RemoteFile, part: Path) -> None:
             wrong = f"MD5 {digest.hexdigest()} instead of {remote.md5}"
     if wrong:
         part.unlink(missing_ok=True)
-        raise UserError(f"{remote.url} arrived damaged ({wrong}); it was removed, run the same line again")
+        raise UserError(f"{remote.url} arrived damaged ({wrong}) and was removed; run the same line again")
 
 
 def _check_scheme(url: str) -> None:

@@ -46,9 +46,8 @@ def draw_defects(
         names: Classes to choose from, some of :data:`NAMES`, in id order.
 
     Returns:
-        Image and boxes as of :func:`draw_image`, a class id being a place in ``names``; and the mask (size, size)
-        uint8, 0 = background, else 1 + class id. A pixel belongs to a defect where the opacity is above a half: there
-        it shows more of the defect than of the steel.
+        Image and boxes as of :func:`draw_image`, a class id being an index into ``names``; and the mask (size, size)
+        uint8, 0 = background, else 1 + class id. A pixel belongs to a defect where its opacity is above one half.
     """
     canvas = _steel(rng, size)
     mask = np.zeros((size, size), dtype=np.uint8)
@@ -77,7 +76,7 @@ def draw_defects(
 
 
 def _steel(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Rolled strip: grain drawn out along the rolling direction (vertical) under soft, banded light."""
+    """Rolled strip: grain elongated along the rolling direction (vertical) under soft, banded light."""
     noise = rng.normal(size=(size, size)).astype(np.float32)
     grain = cv2.GaussianBlur(noise, (0, 0), sigmaX=0.7, sigmaY=6)
     fine = cv2.GaussianBlur(rng.normal(size=(size, size)).astype(np.float32), (0, 0), 0.6)
@@ -105,7 +104,7 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> n
 
 
 def _inclusion(rng: np.random.Generator, size: int) -> Drawing:
-    """Dark, lying streak."""
+    """Dark, horizontal streak."""
     y, x = _grid(size * rng.uniform(0.07, 0.1), size * rng.uniform(0.2, 0.32))
     opacity = _soft(np.hypot(x, y + 0.3 * np.sin(3 * x)), 0.3)
     return opacity, np.full_like(opacity, rng.uniform(35, 60))
@@ -149,10 +148,10 @@ def _punching(rng: np.random.Generator, size: int) -> Drawing:
 
 
 def _linear(rng: np.random.Generator, size: int) -> Drawing:
-    """Long, thin, slightly leaning scratch.
+    """Long, thin, slightly tilted scratch.
 
-    It leans enough for its box to be wider than a cell of the finest detection grid (8 px) at 128 px: a narrower box
-    holds no cell center, and nothing would be learned from it.
+    The tilt is large enough for its box to be wider than a cell of the finest detection grid (8 px) at 128 px: a
+    narrower box holds no cell center, and nothing would be learned from it.
     """
     y, x = _grid(size * rng.uniform(0.4, 0.6), size * rng.uniform(0.14, 0.18))
     lean = rng.uniform(0.6, 0.75) * rng.choice([-1, 1])

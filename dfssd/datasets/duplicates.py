@@ -3,16 +3,17 @@
 Three steps, calibrated on CR7-DET (3,725 images) and NEU-DET (1,800 images):
 
 1. Equal bytes (SHA-1) are one group: 51 surplus files in CR7-DET, 1 in NEU-DET.
-2. Perceptual hashes (64-bit pHash) within 16 bits make a pair a *candidate*. The hash alone is no proof: photographs of
-   a steel strip look alike, and joining pairs within 10 bits chains 508 different CR7-DET images into one group.
+2. Perceptual hashes (64-bit pHash) within 16 bits make a pair a *candidate*. The hash alone is not enough: photographs
+   of a steel strip look alike, and joining pairs within 10 bits chains 508 different CR7-DET images into one group.
 3. A candidate is a copy if its *grain* agrees: both images are reduced to 128x128, the local mean is subtracted and the
    local contrast divided out, and the highest value of their cross-correlation over all (cyclic) shifts must reach
-   0.7. What is compared is the texture of the metal, not a strip edge or a punched hole that many images share: plain
-   correlation of the same images reaches 0.93 between different strips.
+   0.7. This compares the texture of the metal, not a strip edge or a punched hole that many images share: the plain
+   correlation reaches 0.93 between different strips.
 
-In CR7-DET the pairs fall apart clearly: 54 lie above 0.99 (51 byte-identical and 3 re-encoded ones), four at 0.72 to
-0.91 are shifted crops of one scene (seen by eye), and different scenes end at 0.65. In NEU-DET one pair is identical,
-seven at 0.70 to 0.91 are shifted crops; different scenes end below 0.2. That makes 58 and 8 groups, each of two images.
+In CR7-DET the pairs are clearly separated: 54 lie above 0.99 (51 byte-identical and 3 re-encoded ones), four at 0.72 to
+0.91 are shifted crops of one scene (checked by eye), and different scenes reach at most 0.65. In NEU-DET one pair is
+identical, seven at 0.70 to 0.91 are shifted crops; different scenes stay below 0.2. That makes 58 and 8 groups, each of
+two images.
 
 Copies survive JPEG quality 50, half resolution, a change of brightness and small shifts. Mirrored, rotated or heavily
 compressed copies, and crops that overlap by less than about nine tenths, are not found (mirrored and rotated ones are
@@ -40,7 +41,7 @@ SIDE = 128
 """[px] side of the compared images."""
 
 _MAX_CANDIDATES = 30
-"""Candidates per image, nearest first: thousands of flat images share one hash, comparing all of them would not end."""
+"""Candidates per image, nearest first: thousands of flat images may share one hash, too many to compare."""
 
 _CHUNK = 512
 
@@ -79,7 +80,7 @@ def duplicate_groups(images: Sequence[Path]) -> list[int]:
 
 
 def join_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Group number of each of ``n`` things, the index of the first one in its group; each pair is in one group."""
+    """Group number of each of ``n`` items (the index of the first one in its group); a pair belongs to one group."""
     parent = list(range(n))
 
     def leader(i: int) -> int:
@@ -122,7 +123,7 @@ def grain(image: np.ndarray) -> np.ndarray:
     """Texture of a (SIDE, SIDE) uint8 image without shading and contrast: float32, mean 0, norm 1 (0 if flat)."""
     detail = image.astype(np.float32)
     detail -= cv2.GaussianBlur(detail, (0, 0), 2)
-    # One gray level is added to the local contrast, so that the rounding noise of a flat region counts for nothing.
+    # One gray level is added to the local contrast, so that the rounding noise of a flat region has no effect.
     detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 4)) + 1
     detail -= detail.mean()
     texture: np.ndarray = detail / (np.linalg.norm(detail) + 1e-6)

@@ -1,7 +1,7 @@
-"""From whatever ``data=`` names to a :class:`DetectionSet`.
+"""Loading of ``data=`` as a :class:`DetectionSet`.
 
 Folders and zip files are converted once into ``data_dir/<name>-<hash>/{images,labels}``, the layout Ultralytics reads;
-the hash covers content and settings, so a later run finds the conversion again and a changed source makes a new one.
+the hash covers content and settings, so a later run reuses the conversion and a changed source gets a new one.
 A data set YAML of Ultralytics is used in place.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from dfssd.datasets.image_files import map_files, safe_names
 from dfssd.datasets.importing import (
     Listing,
+    as_list,
     check_problems,
     content_fingerprint,
     conversion,
@@ -26,7 +27,6 @@ from dfssd.datasets.importing import (
     is_yaml,
     read_any,
     resolve_source,
-    several,
     short_name,
     target_folder,
     usual_names,
@@ -42,7 +42,7 @@ from dfssd.errors import UserError
 from dfssd.files import link_or_copy
 
 _CONVERSION = 1
-"""Raised when the conversion changes, so that older converted folders are not taken for current ones."""
+"""Raised when the conversion changes, so that older converted folders are not mistaken for current ones."""
 
 
 def load_dataset(
@@ -61,8 +61,8 @@ def load_dataset(
         source: ``demo``; a data set YAML of Ultralytics; a folder or .zip in the layout of CR7-DET, Pascal VOC, COCO
             or YOLO; or the name of a card in ``data/*.yaml``.
         data_dir: Folder for converted and downloaded data sets.
-        unlabeled: More unlabeled images: folders or .txt lists.
-        names: Class names in id order, where the source does not carry them.
+        unlabeled: Additional unlabeled images: folders or .txt lists.
+        names: Class names in id order, if the source has none.
         skip_bad: Leave out unusable images and list them in ``skipped`` instead of failing.
         missing_label: An image without label file is "unlabeled" or "background" (free of defects).
         preprocess: Changes to the pixels, made once on import.
@@ -71,7 +71,7 @@ def load_dataset(
         The data set; images are absolute paths.
 
     Raises:
-        UserError: The source does not exist, is no data set, or has unusable images or labels.
+        UserError: The source does not exist, is not a data set, or has unusable images or labels.
     """
     data_dir = Path(data_dir).resolve()
     if names is not None:
@@ -83,14 +83,14 @@ def load_dataset(
     path = resolve_source(source, data_dir)
     dataset = rules.from_yaml(path) if is_yaml(path) else rules.from_folder(path)
     if unlabeled:
-        extra = rules.unlabeled(several(unlabeled), dataset.name)
+        extra = rules.unlabeled(as_list(unlabeled), dataset.name)
         dataset = with_more_items(dataset, extra.items, extra.skipped)
     return dataset
 
 
 @dataclass(frozen=True)
 class _ImportRules:
-    """How sources are read, and what becomes of them; for the attributes see :func:`load_dataset`."""
+    """How sources are read and converted; for the attributes see :func:`load_dataset`."""
 
     data_dir: Path
     names: tuple[str, ...] | None
@@ -128,7 +128,7 @@ class _ImportRules:
         return self._preprocessed(found)
 
     def _checked(self, source: Source, name: str, where: Path | str, root: Path | None = None) -> DetectionSet:
-        """Turn what a reader found into a data set, or into one message about everything that is wrong."""
+        """Turn the result of a reader into a data set, or into one message about all problems."""
         problems = check_problems(source.problems, len(source.items), where, self.skip_bad, root)
         return DetectionSet(name, source.names, tuple(source.items), tuple(problems))
 
@@ -179,7 +179,7 @@ def _write_preprocessed(item: Item, target: Path, preprocess: Preprocess) -> np.
         pixels, boxes = preprocess.apply(pixels, item.boxes)
     except UserError as e:
         raise UserError(f"{item.image}: {e}") from e
-    # An encoder takes no path here, since OpenCV cannot write to all paths on Windows.
+    # Encoded in memory, since OpenCV cannot write to all paths on Windows.
     cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(target)
     return boxes
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-"""Image types that Ultralytics, ``supervision`` and Pillow all read."""
+"""Image types that Ultralytics, ``supervision`` and Pillow can all read."""
 
 _READERS: dict[bytes, type[ImageFile]] = {
     b"\xff\xd8\xff": JpegImageFile,
@@ -35,7 +35,7 @@ _READERS: dict[bytes, type[ImageFile]] = {
 """Reader by the first bytes of a file."""
 
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-"""What readers of damaged files raise."""
+"""Errors that readers raise for damaged files."""
 
 _SMALLEST = 10
 """[px] Ultralytics silently drops images with a side below this."""
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 def map_files(function: Callable[[S], T], files: Sequence[S], what: str) -> list[T]:
-    """``function`` of each file, in order, by a pool of threads and with a progress bar named ``what``.
+    """Apply ``function`` to each file in a pool of threads, with a progress bar ``what``; results in order.
 
     Threads, since decoding releases the interpreter lock and needs no pickling.
     """
@@ -69,10 +69,10 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def open_image(path: Path) -> ImageFile:
-    """Open an image by its content, whatever its suffix says; only the header is read.
+    """Open an image by its content, whatever its suffix is; only the header is read.
 
-    ``PIL.Image.open`` is not used: Ultralytics replaces it, for the whole process, by one that answers a damaged file
-    with an attempt to install a package.
+    ``PIL.Image.open`` is not used: Ultralytics replaces it, for the whole process, by one that tries to install a
+    package when a file is damaged.
 
     Raises:
         OSError or SyntaxError: The file cannot be read, or is of no known type.
@@ -86,17 +86,17 @@ def open_image(path: Path) -> ImageFile:
 
 
 def gray_values(image: Image.Image) -> Image.Image:
-    """An opened image as 8-bit gray values; the upper 8 of 16 bits, as OpenCV has them, where Pillow cuts at 255."""
+    """An opened image as 8-bit gray values; the upper 8 of 16 bits, as in OpenCV, where Pillow clips at 255."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return image.convert("L")
 
 
 def image_size(path: Path) -> tuple[int, int] | str:
-    """(width, height) [px] as a viewer shows the image, or the reason why it cannot be used.
+    """(width, height) [px] as a viewer shows the image (EXIF orientation), or why it cannot be used.
 
-    The file is decoded to its end, at an eighth of the resolution where the format allows it, so that a truncated
-    file is found.
+    The file is decoded completely, at an eighth of the resolution where the format allows it, to detect truncated
+    files.
     """
     try:
         with open_image(path) as image:
@@ -122,7 +122,7 @@ def not_decoded(error: Exception) -> str:
 def safe_names(files: Iterable[Path]) -> list[str]:
     """A file name for each of ``files``, unique in one folder (letter case ignored) together with its label file.
 
-    Names are kept where they can be: letters, digits, spaces and ``._-()`` stay. A name that occurs twice, even with
+    Names are kept as far as possible: letters, digits, spaces and ``._-()`` stay. A name that occurs twice, even with
     another suffix, gets a short hash of its path.
     """
     names, taken = [], set()

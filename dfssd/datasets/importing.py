@@ -1,4 +1,4 @@
-"""What every import shares, whatever the labels are: find the source, unpack it, convert it whole or not at all."""
+"""Steps that imports of boxes and masks share: find the source, unpack it, convert it completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dfssd.errors import UserError
 from dfssd.files import load_yaml, write_json
 
 LISTING = "dataset.json"
-"""File of a finished import that says what it holds; it is written last."""
+"""File that lists the content of a finished import; it is written last."""
 
 T = TypeVar("T")
 SetT = TypeVar("SetT", bound=LabeledSet[Any])
@@ -30,12 +30,12 @@ SetT = TypeVar("SetT", bound=LabeledSet[Any])
 
 @dataclass(frozen=True)
 class Listing:
-    """What ``dataset.json`` says of an imported data set.
+    """Content of the ``dataset.json`` of an imported data set.
 
     Attributes:
         name: Short name.
         names: Class names in id order.
-        items: One row per image; what is in it is up to the kind of labels.
+        items: One row per image; its content depends on the kind of labels.
         skipped: (file, reason) of each image left out.
     """
 
@@ -59,7 +59,7 @@ class Listing:
 
 
 def resolve_source(source: str, data_dir: Path, demo: Callable[[Path], Path] = make_demo) -> Path:
-    """The file or folder behind ``data=source``; demo and downloads are made on the way.
+    """The file or folder of ``data=source``; draws the demo or downloads the file if needed.
 
     Args:
         source: What the user passed.
@@ -67,7 +67,7 @@ def resolve_source(source: str, data_dir: Path, demo: Callable[[Path], Path] = m
         demo: Makes the demo in ``data_dir``.
 
     Raises:
-        UserError: It does not exist, or is of a kind that is not read.
+        UserError: It does not exist, or its kind is not supported.
     """
     if source == "demo":
         return demo(data_dir)
@@ -89,22 +89,22 @@ def _existing_source(path: Path, source: str, data_dir: Path) -> Path:
 
 
 def is_yaml(path: Path) -> bool:
-    """Whether the suffix is that of a YAML file."""
+    """Whether the path has the suffix of a YAML file."""
     return path.suffix.lower() in {".yaml", ".yml"}
 
 
 def short_name(path: Path) -> str:
-    """Name of the data set behind a folder or file."""
+    """Name of the data set in a folder or file."""
     return path.name if path.is_dir() else path.stem
 
 
-def several(entries: str | Sequence[str]) -> list[str]:
-    """One entry, or several, as a list."""
+def as_list(entries: str | Sequence[str]) -> list[str]:
+    """One or several entries as a list."""
     return [entries] if isinstance(entries, str) else list(entries)
 
 
 def own_yaml(root: Path) -> Path | None:
-    """The data set YAML that a folder brings along, if any."""
+    """The data set YAML in a folder, if any."""
     for file in sorted([*root.glob("*.y*ml"), *root.glob("*/*.y*ml")], key=lambda p: len(p.parts)):
         content = load_yaml(file)
         if isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content):
@@ -132,7 +132,7 @@ def read_any(root: Path, path: Path, by_yaml: Callable[[Path], T], by_layout: Ca
 
 
 def usual_names(path: Path) -> tuple[str, ...] | None:
-    """Class names of the release that the folder or zip file ``path`` is called after, if there is a card of it."""
+    """Class names of the release that the folder or zip file ``path`` is named after, if there is a card for it."""
     card = find_card(path.name)
     return card.names if card else None
 
@@ -145,7 +145,7 @@ def digest(*parts: object) -> str:
 def content_fingerprint(path: Path) -> str:
     """Hash of the content of a zip file or folder.
 
-    Of a folder names, sizes and times of change of all files: a changed file is seen without reading all of them.
+    For a folder it covers names, sizes and modification times of all files, which need not be read.
     """
     if path.is_file():
         return zip_fingerprint(path)
@@ -154,18 +154,18 @@ def content_fingerprint(path: Path) -> str:
 
 
 def target_folder(data_dir: Path, name: str, *parts: object) -> Path:
-    """Folder of a conversion: what it holds depends on ``parts``."""
+    """Folder of a conversion whose content depends on ``parts``."""
     return data_dir / f"{safe_names([Path(name)])[0]}-{digest(*parts)}"
 
 
 def is_converted(target: Path) -> bool:
-    """Whether a conversion is there and complete."""
+    """Whether a complete conversion exists."""
     return (target / LISTING).exists()
 
 
 @contextlib.contextmanager
 def opened_source(path: Path, target: Path) -> Iterator[Path]:
-    """The folder to read ``path`` from: itself, or beside ``target`` a zip file unpacked as long as the block runs."""
+    """The folder to read ``path`` from: itself, or a zip file unpacked next to ``target`` while the block runs."""
     if not path.is_file():
         yield path
         return
@@ -180,7 +180,7 @@ def opened_source(path: Path, target: Path) -> Iterator[Path]:
 
 
 def import_once(path: Path, target: Path, convert: Callable[[Path], None]) -> None:
-    """Convert a folder or zip file to ``target`` unless an earlier run has; ``convert`` is given what to read."""
+    """Convert a folder or zip file to ``target`` unless an earlier run has; ``convert`` gets the folder to read."""
     if not is_converted(target):
         with opened_source(path, target) as root:
             convert(root)
@@ -188,7 +188,7 @@ def import_once(path: Path, target: Path, convert: Callable[[Path], None]) -> No
 
 @contextlib.contextmanager
 def conversion(target: Path) -> Iterator[Path]:
-    """A folder to fill, the listing last; it becomes ``target`` if the block succeeds, and vanishes if not.
+    """Yield a folder to fill, the listing last; it becomes ``target`` if the block succeeds, and is removed if not.
 
     Raises:
         UserError: The disk is full or the folder cannot be written to.
@@ -197,9 +197,9 @@ def conversion(target: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        if is_converted(target):  # another run was faster; it may train from there already
+        if is_converted(target):  # another run was faster and may already be training on it
             return
-        shutil.rmtree(target, ignore_errors=True)  # left by something else than a finished conversion
+        shutil.rmtree(target, ignore_errors=True)  # not left by a finished conversion
         os.replace(partial, target)
     except OSError as e:
         raise UserError(cannot_write(target, e)) from e
@@ -208,21 +208,21 @@ def conversion(target: Path) -> Iterator[Path]:
 
 
 def cannot_write(target: Path, error: OSError) -> str:
-    """The message about a folder of data that cannot be written."""
+    """Message for a data folder that cannot be written."""
     return f"cannot write {target}: {error.strerror or error}; free some space or choose another data_dir="
 
 
 def check_problems(
     problems: Sequence[tuple[Path, str]], usable: int, where: Path | str, skip_bad: bool, root: Path | None = None
 ) -> list[tuple[Path, str]]:
-    """The problems of an import, or one message about all of them.
+    """Return the problems of an import, or raise one error about all of them.
 
     Args:
         problems: (file, reason naming the file) of each unusable image.
         usable: Number of the usable ones.
         where: What the user passed.
         skip_bad: Unusable images are left out.
-        root: Where ``where`` was unpacked: files in it are named as members of ``where``.
+        root: Folder to which ``where`` was unpacked: messages name files in it as members of ``where``.
 
     Raises:
         UserError: There are problems and ``skip_bad`` is not set, or no image is usable.
@@ -242,7 +242,7 @@ def check_problems(
 
 
 def with_more_items(dataset: SetT, items: Iterable[Any], skipped: Sequence[tuple[Path, str]]) -> SetT:
-    """The data set with further images, those left out that it has already, and further skipped files."""
+    """The data set with additional images (without those that it has already) and skipped files."""
     known = {item.image for item in dataset.items}
     more = tuple(item for item in items if item.image not in known)
     return replace(dataset, items=(*dataset.items, *more), skipped=(*dataset.skipped, *skipped))

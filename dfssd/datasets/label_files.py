@@ -1,7 +1,7 @@
-"""YOLO label files: reading with a message that names file and line, and writing.
+"""Reading and writing of YOLO label files; error messages name file and line.
 
 ``supervision`` reads these files too, but it accepts a sixth column, ids beyond the list of names and coordinates
-outside the image, and its messages name no file. A wrong label that trains silently costs more than these few lines.
+outside the image, and its messages name no file. A wrong label that is silently trained on costs more than this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def read_label_file(path: Path, n_classes: int | None) -> np.ndarray:
     """Boxes of a YOLO label file.
 
     Rows are ``class x y w h`` or, with an odd number of at least 7 columns, ``class x1 y1 x2 y2 x3 y3 ...``: a polygon,
-    of which the enclosing box is taken. Repeated rows count once, as in Ultralytics.
+    which is replaced by its bounding box. Repeated rows count once, as in Ultralytics.
 
     Args:
         path: Label file, UTF-8 with or without byte-order mark. An empty file means a defect-free image.
@@ -85,7 +85,7 @@ def _parse_row(columns: list[str], n_classes: int | None) -> list[float]:
 
 
 def clip_box(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
-    """A box in xywh center format (0-1), cut to the image.
+    """A box in xywh center format (0-1), clipped to the image.
 
     Raises:
         ValueError: A value is not in 0-1 (1 % tolerance), or the box has no area.
@@ -101,7 +101,7 @@ def clip_box(x: float, y: float, w: float, h: float) -> tuple[float, float, floa
     if w <= 0 or h <= 0 or x2 <= x1 or y2 <= y1:
         raise ValueError(f"box without area (w h = {w:g} {h:g}); remove the line or correct the size")
     if min(x - w / 2, y - h / 2) >= 0 and max(x + w / 2, y + h / 2) <= 1:
-        return box  # untouched, so that a box inside the image survives bit by bit
+        return box  # unchanged, so that a box inside the image stays bit-identical
     return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
 
 

@@ -1,4 +1,4 @@
-"""Which layout a folder has, and the reader for it; YOLO label files are read here."""
+"""Detection of the layout of a folder, and the reader for YOLO label files."""
 
 from __future__ import annotations
 

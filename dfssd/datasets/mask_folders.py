@@ -1,4 +1,4 @@
-"""Readers of data sets with masks: which image, which mask, which part. Nothing is decoded here."""
+"""Readers of data sets with masks: pairs of image and mask with their split. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dfssd.datasets.yaml_files import read_entries
 from dfssd.errors import UserError
 
 MASKS_DIR = "masks"
-"""Folder beside ``images``, as Ultralytics calls it by default."""
+"""Folder beside ``images``; Ultralytics' default name."""
 
 _MASK_FOLDER = re.compile(r"masks?|annotations?|labels?", re.IGNORECASE)
-_EXPECTED = "expected images/ with annotations/, masks/ or labels/, each mask called like its image"
-_LACKING = "has no mask called like it; add one (all 0 if there is no defect), or move it to a folder unlabeled/"
+_EXPECTED = "expected images/ with annotations/, masks/ or labels/, each mask named like its image"
+_LACKING = "has no mask of the same name; add one (all 0 if there is no defect), or move it to a folder unlabeled/"
 
 
 @dataclass
@@ -32,9 +32,9 @@ class MaskSource:
     """What a reader found.
 
     Attributes:
-        names: Class names in id order, None where the source does not tell.
+        names: Class names in id order; None if the source has none.
         pairs: (image, mask or None, split or None) of each usable image.
-        problems: (image, reason naming it) of each other one.
+        problems: (image, reason naming it) of each unusable image.
         table: (256,) uint8, the class id of each stored id.
     """
 
@@ -45,12 +45,12 @@ class MaskSource:
     _owners: dict[Path, Path] = field(default_factory=dict)
 
     def add(self, image: Path, masks: Sequence[Path], split: str | None, missing: str) -> None:
-        """Note an image and its mask; all but exactly one is a problem, ``missing`` says it if there is none."""
+        """Add an image with its mask; anything but exactly one mask is a problem, ``missing`` the reason if none."""
         if len(masks) > 1:
             listed = " and ".join(mask.name for mask in masks)
             self.problems.append((image, f"{image}: has {len(masks)} masks, {listed}; keep one"))
         elif masks and (other := self._owners.setdefault(masks[0], image)) != image:
-            reason = f"has the stem of {other.name}, so that both mean the mask {masks[0]}; rename one"
+            reason = f"has the stem of {other.name}, so that both match the mask {masks[0]}; rename one"
             self.problems.append((image, f"{image}: {reason}"))
         elif not masks and split != "unlabeled":
             self.problems.append((image, f"{image}: {missing}"))
@@ -58,7 +58,7 @@ class MaskSource:
             self.pairs.append((image, masks[0] if masks else None, split))
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Changes with the files, seen by size and time of change, and with what is known about them."""
+        """Changes with the files (by size and modification time), their pairing and the class names."""
 
         def stamp(file: Path | None) -> tuple[object, ...] | None:
             return None if file is None else (str(file), file.stat().st_size, file.stat().st_mtime_ns)
@@ -73,7 +73,7 @@ def read_masks(root: Path, path: Path, names: Sequence[str] | None) -> MaskSourc
     Args:
         root: Folder, perhaps an unpacked zip file.
         path: What the user passed: the folder or the zip file; messages name it.
-        names: Class names in id order; None: of the YAML, or the usual ones of the release called like ``path``.
+        names: Class names in id order; None: of the YAML, or those of the release that ``path`` is named after.
 
     Raises:
         UserError: There are no images or no masks, or the YAML is wrong.
@@ -96,19 +96,19 @@ def read_mask_yaml(file: Path, names: Sequence[str] | None, inside: Path | None 
         inside: The folder of an unpacked or imported data set, see :func:`dfssd.datasets.yaml_files.read_entries`.
 
     Raises:
-        UserError: The file is no data set YAML, or says nothing about masks.
+        UserError: The file is not a data set YAML, or has no masks.
     """
     entries = read_entries(file, names, inside)
     folder = entries.content.get("masks_dir") or (MASKS_DIR if (entries.root / MASKS_DIR).is_dir() else None)
     if folder is None:
-        raise UserError(f"{file} has no entry masks_dir:; name the folder that holds the masks as images/ the images")
+        raise UserError(f"{file} has no entry masks_dir:; add it: the folder with the masks, beside images/")
     source = MaskSource(entries.names, table=_table(entries.content.get("label_mapping"), file))
     for image, split in entries.images.items():
         if split == "unlabeled":
             source.pairs.append((image, None, split))
             continue
         if f"{os.sep}images{os.sep}" not in str(image):
-            reason = f"is not below a folder images/, which masks_dir: {folder} stands in for; move it there"
+            reason = f"is not in a folder images/, which masks_dir: {folder} replaces in paths of masks; move it there"
             source.problems.append((image, f"{image}: {reason}"))
             continue
         expected = Path(img2label_paths([str(image)], str(folder), ".png")[0])
@@ -136,7 +136,7 @@ def _read_folder(root: Path, names: Sequence[str] | None) -> MaskSource:
 
 
 def _table(mapping: object, file: Path) -> np.ndarray:
-    """Class id of each stored id, (256,) uint8, from ``label_mapping`` as Ultralytics reads it."""
+    """Class id of each stored id, (256,) uint8, from ``label_mapping`` of Ultralytics."""
     table = np.arange(256, dtype=np.uint8)
     if mapping is None:
         return table

@@ -1,7 +1,7 @@
-"""The two splits of a data set with masks: the official one, to compare, and the grouped one, to know.
+"""The two splits of a data set with masks: official, for comparison with papers, and grouped, without leaks.
 
 Both are drawn by :func:`dfssd.datasets.splits.make_split`, stratified by the classes that occur in an image (images
-free of defects are a class of their own), and never tear apart a group of twins that is theirs to place.
+free of defects are a class of their own), and keep a group of twins together unless the source has split it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from dfssd.datasets.splits import Split, SplitOptions, make_split
 from dfssd.errors import UserError
 
 _BACKGROUNDS = 1
-"""Classes, from id 0 on, that need no training image: every image shows the background."""
+"""Number of leading classes that need no training image: every image shows the background."""
 
 
 def has_official_split(dataset: MaskSet) -> bool:
-    """Whether the source has a val or a test part with masks."""
+    """Whether the source has a val or test split with masks."""
     return any(item.known and item.split in {"val", "test"} for item in dataset.items)
 
 
 def official_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions) -> Split:
-    """Train, val and test as the source has them; a part that it lacks is drawn from train.
+    """Train, val and test as in the source; one that it lacks is drawn from train.
 
-    Twins that the source itself has put on two sides stay there: :func:`dfssd.datasets.twins.find_leaks` names them.
-    Between train and a val part drawn from it there are none.
+    Twins that the source has put into different splits stay there: :func:`dfssd.datasets.twins.find_leaks` lists them.
+    A val split drawn from train shares no twins with it.
 
     Args:
         dataset: The data set.
@@ -37,19 +37,19 @@ def official_split(dataset: MaskSet, groups: Sequence[int], options: SplitOption
         options: What to draw.
 
     Raises:
-        UserError: The source has neither a val nor a test part, there are too few images, or a class is without an
-            image in the labeled part.
+        UserError: The source has neither val nor test, there are too few images, or a class has no labeled training
+            image.
     """
     if not has_official_split(dataset):
-        raise UserError(f"{dataset.name} has no val or test part of its own; pass split=grouped to draw them")
-    return make_split(dataset, groups, options, learned=_BACKGROUNDS)
+        raise UserError(f"{dataset.name} has no official val or test split; pass split=grouped to draw them")
+    return make_split(dataset, groups, options, exempt_classes=_BACKGROUNDS)
 
 
 def grouped_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions) -> Split:
-    """Train, val and test drawn anew, each group of twins on one side; the parts of the source count for nothing.
+    """Train, val and test drawn anew, each group of twins in one of them; the splits of the source are ignored.
 
-    All images of a group are kept, in test as well. Unlabeled images stay so, and are left out if they have a twin in
-    val or test. The shares of the parts are met as closely as groups of several images allow.
+    All images of a group are kept, in test as well. Unlabeled images stay unlabeled, and are left out if they have a
+    twin in val or test. The ratios are met as closely as groups of several images allow.
 
     Args:
         dataset: The data set.
@@ -57,11 +57,11 @@ def grouped_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions
         options: What to draw.
 
     Raises:
-        UserError: Too few images, or a class without an image in the labeled part.
+        UserError: Too few images, or a class without a labeled training image.
     """
     items = tuple(item if item.split == "unlabeled" else replace(item, split=None) for item in dataset.items)
     return make_split(
-        MaskSet(dataset.name, dataset.names, items, dataset.skipped), groups, options, learned=_BACKGROUNDS
+        MaskSet(dataset.name, dataset.names, items, dataset.skipped), groups, options, exempt_classes=_BACKGROUNDS
     )
 
 
@@ -79,9 +79,9 @@ def read_mask_split(source: Path, dataset: MaskSet) -> Split:
 
     Args:
         source: The folder, or a file in it such as ``data.yaml``.
-        dataset: The data set; a listed image is found in it by path, else by the names of its part and file.
+        dataset: The data set; a listed image is found in it by path, else by the names of its folder and file.
 
     Raises:
         UserError: A list is missing, names an unknown image, an image without mask, or one of another list.
     """
-    return read_split(source, dataset, learned=_BACKGROUNDS)
+    return read_split(source, dataset, exempt_classes=_BACKGROUNDS)

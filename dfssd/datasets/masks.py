@@ -1,11 +1,11 @@
-"""From whatever ``data=`` names to a :class:`MaskSet`: images with a mask of class ids per pixel.
+"""Loading of ``data=`` as a :class:`MaskSet`: images with a mask of class ids per pixel.
 
-Every source is imported once into ``data_dir/<name>-<hash>/{images,masks}/<part>/``: images and masks under one stem,
-masks as 8-bit PNG, a layout that Ultralytics reads with ``masks_dir: masks``. Files are linked where the file system
-can. Ultralytics writes its caches beside the masks it reads; this way never into the user's own folders. File names may
-repeat in two parts (300 do in NEU-Seg), thus the parts keep folders of their own.
+Every source is imported once into ``data_dir/<name>-<hash>/{images,masks}/<split>/``: images and masks with the same
+stem, masks as 8-bit PNG, a layout that Ultralytics reads with ``masks_dir: masks``. Files are hard links where the file
+system allows it. Ultralytics writes its caches beside the masks, thus never into the user's folders. File names may
+repeat in two splits (300 do in NEU-Seg), so each split has its own folder.
 
-Id 0 is the background, 255 is ignored: such pixels count in no loss and no metric.
+Id 0 is the background; pixels with id 255 are ignored in losses and metrics.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dfssd.datasets.demo import make_mask_demo
 from dfssd.datasets.image_files import UNREADABLE, image_size, map_files, not_decoded, open_image, safe_names
 from dfssd.datasets.importing import (
     Listing,
+    as_list,
     check_problems,
     content_fingerprint,
     conversion,
@@ -32,7 +33,6 @@ from dfssd.datasets.importing import (
     is_converted,
     is_yaml,
     resolve_source,
-    several,
     short_name,
     target_folder,
     usual_names,
@@ -46,7 +46,7 @@ from dfssd.files import link_or_copy
 from dfssd.log import LOGGER
 
 _CONVERSION = 1
-"""Raised when the conversion changes, so that older converted folders are not taken for current ones."""
+"""Raised when the conversion changes, so that older converted folders are not mistaken for current ones."""
 
 
 def load_masks(
@@ -65,17 +65,17 @@ def load_masks(
             data set YAML of Ultralytics (``path``, ``train``, ``val``, ``test``, ``masks_dir``, ``names``,
             ``label_mapping``), to which we add ``unlabeled``; or the name of a card in ``data/*.yaml``.
         data_dir: Folder for imported data sets.
-        unlabeled: More images without masks: folders or .txt lists, which are used in place.
-        names: Class names in id order, the background first, where the source does not carry them. Failing both, the
-            classes are ``background``, ``class_1``, ``class_2``, ... up to the highest id.
+        unlabeled: Additional images without masks: folders or .txt lists, used in place.
+        names: Class names in id order, the background first, if the source has none. Without both, the classes
+            are ``background``, ``class_1``, ``class_2``, ... up to the highest id.
         skip_bad: Leave out unusable images and list them in ``skipped`` instead of failing.
 
     Returns:
         The data set; images and masks are absolute paths.
 
     Raises:
-        UserError: The source does not exist or is no data set; or masks are missing, cannot be read, are not of one
-            channel, not of the size of their image, or hold other ids than those of the names and 255.
+        UserError: The source does not exist or is not a data set; or masks are missing or unreadable, have several
+            channels or another size than their image, or contain ids beyond the names other than 255.
     """
     data_dir = Path(data_dir).resolve()
     if names is not None:
@@ -95,7 +95,7 @@ def load_masks(
         )
     dataset = _read_converted(target)
     if unlabeled:
-        entries = several(unlabeled)
+        entries = as_list(unlabeled)
         extra, _, problems = read_unlabeled(entries)
         skipped = check_problems(problems, len(extra), ", ".join(entries), skip_bad)
         dataset = with_more_items(dataset, (MaskItem(item.image, None, "unlabeled") for item in extra), skipped)
@@ -103,12 +103,12 @@ def load_masks(
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """The ids (h, w) of a mask as they are stored, never scaled; integer or bool.
+    """The stored ids (h, w) of a mask, not scaled; integer or bool.
 
-    The ids of a palette image are its indices, or its gray levels if the palette is gray, as Ultralytics takes them.
+    The ids of a palette image are its indices, or its gray levels if the palette is gray, as in Ultralytics.
 
     Raises:
-        UserError: The file cannot be read, is compressed with loss, or has several channels.
+        UserError: The file cannot be read, has lossy compression, or has several channels.
     """
     try:
         with open_image(path) as image:
@@ -121,14 +121,14 @@ def read_mask(path: Path) -> np.ndarray:
 
 def _ids(image: ImageFile, path: Path) -> np.ndarray:
     if isinstance(image, JpegImageFile):
-        raise UserError(f"{path}: is a JPEG, which changes ids; save masks as PNG")
+        raise UserError(f"{path}: is a JPEG, whose lossy compression changes ids; save masks as PNG")
     if image.mode == "P":
         palette = np.array(image.getpalette()).reshape(-1, 3)
         return np.asarray(image.convert("L") if (palette == palette[:, :1]).all() else image)
     if image.mode not in {"1", "L", "I", "I;16"}:
         raise UserError(
-            f"{path}: has {len(image.getbands())} channels of the kind {image.mode}; save class ids as whole numbers "
-            "in one channel"
+            f"{path}: has {len(image.getbands())} channels (mode {image.mode}); save class ids as integers in one "
+            "channel"
         )
     return np.asarray(image)
 
@@ -140,10 +140,10 @@ class _Pair:
     Attributes:
         image: Its file.
         mask: The file of its mask, if there is one.
-        split: Part of the source.
+        split: Split in the source.
         path: ``<part>/<file name>`` in the imported data set.
         pixels: Number of pixels of each class id, 0 to 254; empty without a mask.
-        ignored: The mask holds no defect, but ignored pixels.
+        ignored: The mask has ignored pixels, but no defect.
     """
 
     image: Path
@@ -157,9 +157,11 @@ class _Pair:
 def _convert(
     source: MaskSource, target: Path, name: str, where: Path, skip_bad: bool, root: Path | None = None
 ) -> None:
-    """Check all pairs and write ``target/{images,masks,dataset.json}``, whole or not at all."""
+    """Check all pairs and write ``target/{images,masks,dataset.json}``, completely or not at all."""
     if source.names is not None and len(source.names) < 2:
-        raise UserError(f"{where}: one class, '{source.names[0]}'; masks need the background and a class beside it")
+        raise UserError(
+            f"{where}: only one class, '{source.names[0]}'; masks need the background and at least one more class"
+        )
     paths = _new_paths(source)
     with conversion(target) as partial:
         for part in {path.parent for path in paths}:
@@ -222,12 +224,12 @@ def _check_defects(pairs: Sequence[_Pair], where: Path) -> None:
     if hidden := [pair.mask for pair in pairs if pair.mask is not None and pair.ignored]:
         LOGGER.warning(
             f"{len(hidden)} of {len(counts)} masks hold only 0 and {IGNORE}, which means ignored, "
-            f"such as {min(hidden)}; if {IGNORE} is a defect, say so in a .yaml with label_mapping: {{{IGNORE}: 1}}"
+            f"such as {min(hidden)}; if {IGNORE} is a defect, use a .yaml with label_mapping: {{{IGNORE}: 1}}"
         )
 
 
 def _new_paths(source: MaskSource) -> list[Path]:
-    """``<part>/<file name>`` of each image, the stem unique in its part."""
+    """``<split>/<file name>`` of each image, the stem unique in its split."""
     root = Path(os.path.commonpath([image.parent for image, _, _ in source.pairs])) if source.pairs else Path()
     parts = [split or "all" for _, _, split in source.pairs]
     paths = {}
@@ -249,7 +251,7 @@ def _write_mask(mask: Path, target: Path, image: Path, size: tuple[int, int], so
     if wrong := [i for i in np.unique(ids).tolist() if not 0 <= i <= 255 or not allowed[int(i)]]:
         shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
         named = f" ({', '.join(source.names)})" if source.names else ""
-        raise UserError(f"{mask}: holds the ids {shown}; correct them: 0 to {nc - 1}{named}, or {IGNORE} = ignored")
+        raise UserError(f"{mask}: contains the ids {shown}; correct them: 0 to {nc - 1}{named}, or {IGNORE} = ignored")
     classes = source.table[ids.astype(np.uint8)]
     if ids.dtype == np.uint8 and (classes == ids).all() and _is_gray_png(mask):
         link_or_copy(mask, target)
@@ -264,7 +266,7 @@ def _is_gray_png(mask: Path) -> bool:
 
 
 def _numbered(pixels: list[list[int]]) -> tuple[str, ...]:
-    """Names for ids that nobody named, given the number of pixels per id of each mask."""
+    """Names for unnamed ids, given the number of pixels per id of each mask."""
     highest = max((i for counts in pixels for i, n in enumerate(counts) if n), default=0)
     return ("background", *(f"class_{i}" for i in range(1, highest + 1)))
 

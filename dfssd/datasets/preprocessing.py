@@ -1,7 +1,7 @@
-"""Preparation of the pixels, made once when a data set is imported; everything is off by default.
+"""Preprocessing of pixels, done once when a data set is imported; everything is off by default.
 
-Steps in this order: crop, resize, normalize (contrast stretch), clahe, pad. Boxes move along. Random augmentation is no
-matter of this module: it happens during training, by Ultralytics' own keys (mosaic, hsv_v, fliplr, ...).
+Steps in this order: crop, resize, normalize (contrast stretch), clahe, pad. Boxes are transformed as well. Random
+augmentation happens during training, by keys of Ultralytics (mosaic, hsv_v, fliplr, ...).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from dfssd.errors import UserError
 
 PAD_GRAY = 114
-"""Gray value of padding, the same that Ultralytics letterboxes with."""
+"""Gray value of padding, that of Ultralytics' letterbox."""
 
 _MIN_VISIBLE = 0.1
-"""Least share of a box that cropping must leave of it; what is left of less is no longer that defect."""
+"""Minimum visible share of a cropped box; a smaller remainder is dropped."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Preprocess:
 
     def _steps(self, width: int, height: int) -> Any:
         """The pipeline for an image of that size; one per call, since threads must not share its state."""
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for news on import
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would check for updates online on import
         import albumentations as A  # takes a second to import, and most runs change no pixels
 
         steps: list[Any] = []

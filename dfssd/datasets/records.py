@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program: images, boxes or masks where they are known, and class names."""
+"""A loaded data set: images, their boxes or masks where known, and class names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfssd.errors import UserError
 SPLITS = ("train", "val", "test", "unlabeled")
 
 IGNORE = 255
-"""Id of pixels of a mask whose class is not known: they count in no loss and no metric."""
+"""Id of mask pixels of unknown class, which losses and metrics ignore."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class MaskItem:
 
     @property
     def classes(self) -> Counter[int]:
-        """Pixels per class id, for those that occur; the background is no class."""
+        """Pixels per class id, for those that occur, without the background."""
         return Counter({i: n for i, n in enumerate(self.pixels) if i and n})
 
 
 class LabeledImage(Protocol):
-    """What a split needs to know of an image, whatever its labels are: boxes or masks."""
+    """What a split needs to know about an image with either kind of labels: boxes or masks."""
 
     @property
     def image(self) -> Path:
@@ -80,7 +80,7 @@ class LabeledImage(Protocol):
 
     @property
     def split(self) -> str | None:
-        """One of :data:`SPLITS` if the source says so, else None."""
+        """One of :data:`SPLITS` if the source has splits, else None."""
 
     @property
     def known(self) -> bool:
@@ -88,7 +88,7 @@ class LabeledImage(Protocol):
 
     @property
     def classes(self) -> Counter[int]:
-        """How much there is of each class id, for those that occur."""
+        """Boxes or pixels per class id, for those that occur."""
 
 
 ItemT = TypeVar("ItemT", bound=LabeledImage, covariant=True)
@@ -120,7 +120,7 @@ class MaskSet(LabeledSet[MaskItem]):
 
 
 def check_names(names: Iterable[object], where: object) -> tuple[str, ...]:
-    """Class names as texts, each unique and not empty.
+    """Class names as strings, each unique and not empty.
 
     Args:
         names: Names in id order.

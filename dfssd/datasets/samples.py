@@ -1,4 +1,4 @@
-"""Choosing a few images out of many, to look at."""
+"""Selection of a few images to show."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ ItemT = TypeVar("ItemT", bound=LabeledImage)
 
 
 def evenly(count: int, most: int | None) -> list[int]:
-    """Numbers below ``count``, all or at most ``most``, evenly spaced."""
+    """At most ``most`` evenly spaced indices below ``count``; None: all."""
     taken = count if most is None else min(count, most)
     return [i * count // taken for i in range(taken)]
 
 
 def evenly_by_class(items: Sequence[ItemT], most: int) -> list[ItemT]:
-    """At most ``most`` images, evenly from the list, as many for each class as that fills most of them."""
+    """At most ``most`` images, as many of each class; an image counts for its most frequent class."""
     by_class: dict[int, list[ItemT]] = {}
     for item in items:
         if item.classes:

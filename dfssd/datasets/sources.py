@@ -1,4 +1,4 @@
-"""What the readers of the layouts share: the result, the pairing of files, the checks."""
+"""What the readers of all layouts share: result type, pairing of files, checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfssd.datasets.label_files import clip_box
 from dfssd.datasets.records import Item
 
 _ROLE = re.compile(r"(jpeg|png)?images?|labels?|masks?|annotations?|xmls?|labels?_?txt", re.IGNORECASE)
-"""Folders that say what kind of file they hold, not which image: they are left out when files are paired."""
+"""Names of folders that state the kind of files, ignored when images and labels are paired."""
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test", "unlabeled": "unlabeled"}
 _SPLIT_NAME = re.compile(r"(train|valid|val|test|unlabell?ed)(?:ing|idation|ation)?(?:[-_]?\d+)?", re.IGNORECASE)
@@ -42,7 +42,7 @@ def split_of(path: Path, root: Path) -> str | None:
 
 
 def split_named(words: Iterable[str]) -> str | None:
-    """The split that the first fitting word names ("train2017", "valid", "testing"), else None."""
+    """The split that the first matching word names ("train2017", "valid", "testing"), else None."""
     for word in words:
         if match := _SPLIT_NAME.fullmatch(word):
             return _SPLITS[match[1].lower().replace("unlabelled", "unlabeled")]
@@ -53,7 +53,7 @@ def pair(root: Path, images: Iterable[Path], labels: Iterable[Path]) -> dict[Pat
     """Label file of each image that has one.
 
     A label belongs to the image with the same path below ``root``, folders such as ``images`` and ``labels`` left
-    out; failing that, to the only image with its stem. Letter case is ignored.
+    out; otherwise to the only image with its stem. Letter case is ignored.
     """
     by_key, by_stem = {}, defaultdict(list)
     for label in sorted(labels):
@@ -72,7 +72,7 @@ def pair(root: Path, images: Iterable[Path], labels: Iterable[Path]) -> dict[Pat
 
 
 def pairing_key(path: Path, root: Path) -> tuple[str, ...]:
-    """What an image and its label have in common: the path below ``root`` without suffix and folders of kinds."""
+    """What an image and its label share: the path below ``root`` without suffix and folders such as ``labels``."""
     folders = path.relative_to(root).parts[:-1]
     return (*(part.casefold() for part in folders if not _ROLE.fullmatch(part)), path.stem.casefold())
 

@@ -24,16 +24,16 @@ def write_split(
 ) -> Path:
     """Write the four lists, ``split.json`` and ``data.yaml`` to ``folder``.
 
-    ``data.yaml`` describes the labeled part alone, ready for plain ``yolo train data=``. ``split.json`` is written
-    last: where it is, the rest is complete.
+    ``data.yaml`` describes the labeled images alone, ready for plain ``yolo train data=``. ``split.json`` is written
+    last, so its presence means that the split is complete.
 
     Args:
         split: What to write.
         dataset: The data set, for names and counts.
         folder: Where to.
-        unit: What ``classes`` of an image counts, a word for ``split.json``.
-        first: The first class that is counted.
-        more: Further entries of ``data.yaml``.
+        unit: What the ``classes`` of an image count, as named in ``split.json``.
+        first: Id of the first class that is counted.
+        more: Additional entries of ``data.yaml``.
 
     Returns:
         Path of ``data.yaml``.
@@ -69,7 +69,7 @@ def write_split(
 def _counts(
     split: Split, dataset: LabeledSet[LabeledImage], unit: str, first: int
 ) -> dict[str, dict[str, int | dict[str, int]]]:
-    """Images and units of each list, in all and by class."""
+    """Images and units of each list, in total and by class."""
     by_path = {item.image: item for item in dataset.items}
     labels = dict(enumerate(dataset.names[first:], first))
     counts: dict[str, dict[str, int | dict[str, int]]] = {}
@@ -86,14 +86,14 @@ def _counts(
     return counts
 
 
-def read_split(source: Path, dataset: LabeledSet[LabeledImage], learned: int = 0) -> Split:
+def read_split(source: Path, dataset: LabeledSet[LabeledImage], exempt_classes: int = 0) -> Split:
     """Read the lists that :func:`write_split` wrote, perhaps on another machine.
 
     Args:
         source: The folder, or a file in it such as ``data.yaml``.
         dataset: The data set; listed images are found in it by path, else by the name of the file, or of file and
             folder, where that is unique.
-        learned: The first classes need no labeled image.
+        exempt_classes: Number of leading classes that need no labeled image.
 
     Raises:
         UserError: A list is missing, names an unknown image, an image without labels, or one of another list.
@@ -117,7 +117,7 @@ def read_split(source: Path, dataset: LabeledSet[LabeledImage], learned: int = 0
         lists["test"],
         duplicates=_known_duplicates(folder, find, listed_in),
     )
-    check_classes(split, dataset, learned)
+    check_classes(split, dataset, exempt_classes)
     return split
 
 
@@ -129,7 +129,7 @@ def _read_list(
     *,
     labeled: bool,
 ) -> tuple[Path, ...]:
-    """The images of one list; each is noted in ``listed_in``, image -> name of its list."""
+    """The images of one list, which are added to ``listed_in`` (image -> name of its list)."""
     found = []
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not (line := line.strip()):
@@ -147,7 +147,7 @@ def _read_list(
 
 
 def _finder(items: Sequence[LabeledImage]) -> Callable[[str], LabeledImage | None]:
-    """Function from a listed path, perhaps of another machine, to the image that it means, None if there is none."""
+    """Function from a listed path, perhaps of another machine, to its image, None if there is none."""
     by_path = {str(item.image): item for item in items}
     by_name: dict[str, list[LabeledImage]] = defaultdict(list)
     for item in items:

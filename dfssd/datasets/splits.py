@@ -1,4 +1,4 @@
-"""Train (labeled and unlabeled), val and test: stratified by class, with copies of an image on one side.
+"""Split into train (labeled and unlabeled), val and test: stratified by class, copies of an image kept together.
 
 :mod:`dfssd.datasets.split_files` writes and reads the lists.
 """
@@ -21,13 +21,13 @@ LISTS = ("train_labeled", "train_unlabeled", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Image paths of the four lists.
+    """Image paths in the four lists.
 
     Attributes:
         train_labeled: Images whose labels are trained on.
-        train_unlabeled: Images whose labels, if known, are only used to judge pseudo-labels.
-        val: Images for choosing the best epoch.
-        test: Images for the final numbers.
+        train_unlabeled: Images whose labels, if known, only serve to evaluate pseudo-labels.
+        val: Images for selecting the best epoch.
+        test: Images for the final scores.
         seed: Seed of the draw; None if the lists were given.
         duplicates: Groups of copies among the images, each of two or more.
         left_out: Unlabeled images not used, since they or a copy of them belong to val or test.
@@ -49,9 +49,9 @@ class SplitOptions:
     Attributes:
         labeled: Share of the train images that keep their labels, a float in (0, 1], or their number, an int; the
             others are unlabeled.
-        limit: Use a stratified subset of so many images; None = all.
-        ratios: Shares of train, val and test. Those of parts that the source gives are left out, so that
-            (0.8, 0.1, 0.1) makes a ninth of train val if only test is given.
+        limit: Use a stratified subset of this many images; None = all.
+        ratios: Shares of train, val and test. Those of splits that the source has are left out: with (0.8, 0.1, 0.1)
+            and a given test split, a ninth of train becomes val.
         seed: Seed of the draw.
     """
 
@@ -62,28 +62,28 @@ class SplitOptions:
 
 
 Unit = list[int]
-"""Indices of the images of one group, which stay together."""
+"""Indices of the images of one group, which are kept together."""
 
 
 def make_split(
-    dataset: LabeledSet[LabeledImage], groups: Sequence[int], options: SplitOptions, *, learned: int = 0
+    dataset: LabeledSet[LabeledImage], groups: Sequence[int], options: SplitOptions, *, exempt_classes: int = 0
 ) -> Split:
     """Draw a split.
 
-    Splits that the source gives are kept; a missing val or test part is carved out of train. Images without known
-    labels and those marked "unlabeled" are unlabeled training images, unless they belong to a given val or test part:
-    those can neither be judged nor be trained on.
+    Splits of the source are kept; a missing val or test split is drawn from train. Images without known labels and
+    those marked "unlabeled" are unlabeled training images, unless they belong to a given val or test split: those can
+    neither be evaluated nor trained on.
 
     Args:
         dataset: The data set.
-        groups: Group number of each item (:func:`dfssd.datasets.duplicates.duplicate_groups`); a group is never torn
-            apart, except by splits that the source gives.
+        groups: Group number of each item (:func:`dfssd.datasets.duplicates.duplicate_groups`); a group is kept
+            together, unless splits of the source separate it.
         options: What to draw.
-        learned: The first classes need no labeled image: they have been learned before.
+        exempt_classes: Number of leading classes that need no labeled image, such as those known already.
 
     Raises:
-        UserError: Too few images or too few groups of copies for all parts, or a class without an image in the
-            labeled part.
+        UserError: Too few images or too few groups of copies for all splits, or a class without a labeled training
+            image.
     """
     rng = np.random.default_rng(options.seed)
     units = _limited(dataset, _units(dataset.items, groups), options.limit, rng)
@@ -115,14 +115,14 @@ def make_split(
         left_out=paths(left_out),
     )
     _check_filled(split, dataset, len(units))
-    check_classes(split, dataset, learned)
+    check_classes(split, dataset, exempt_classes)
     return split
 
 
 def torn_groups(split: Split, images: Sequence[Path], groups: Sequence[int]) -> int:
-    """Number of groups of copies of which one part is trained on and another one is in val or test.
+    """Number of groups of copies that are divided between train and val or test.
 
-    Splits of this module never tear a group apart; those that a source or a user gives can.
+    Splits drawn by this module never divide a group; those of a source or a user can.
     """
     trained, held = {*split.train_labeled, *split.train_unlabeled}, {*split.val, *split.test}
     sides: dict[int, set[bool]] = defaultdict(set)
@@ -159,7 +159,7 @@ def _limited(
 
 
 def _given(dataset: LabeledSet[LabeledImage], units: Iterable[Unit], part: str) -> set[int]:
-    """The labeled images that the source has put into val or test."""
+    """The labeled images that the source has put into ``part`` (val or test)."""
     items = dataset.items
     return {i for i in _flat(units) if _is_labeled(items[i]) and items[i].split == part}
 
@@ -173,7 +173,7 @@ def _pool(dataset: LabeledSet[LabeledImage], units: Iterable[Unit], held: set[in
 def _part_sizes(
     dataset: LabeledSet[LabeledImage], n: int, ratios: Sequence[float], held: Mapping[str, set[int]]
 ) -> list[int]:
-    """Images of train, val and test out of ``n``; 0 for a part that the source gives."""
+    """Number of images of train, val and test out of ``n``; 0 for a split that the source has."""
     shares = [ratios[0], 0.0 if held["val"] else ratios[1], 0.0 if held["test"] else ratios[2]]
     sizes = [max(1, round(n * share / sum(shares))) if share else 0 for share in shares[1:]]
     if n - sum(sizes) < 1:
@@ -197,7 +197,7 @@ def _without_labels(
 
 
 def _features(dataset: LabeledSet[LabeledImage], *, splits: bool = False) -> Callable[[Sequence[int]], np.ndarray]:
-    """Function from item indices to the number of their images per class, then defect-free and (if asked) per split."""
+    """Function from item indices to numbers of images per class, then defect-free, and with ``splits`` per split."""
     nc = len(dataset.names)
     extra = ("train", "val", "test", "unlabeled", None)
 
@@ -241,24 +241,24 @@ def _distribute(
 
 
 def _check_filled(split: Split, dataset: LabeledSet[LabeledImage], units: int) -> None:
-    """Raise :class:`UserError` if a part got nothing, since copies stay together and went elsewhere."""
+    """Raise :class:`UserError` if a split is empty, since groups of copies are kept together."""
     if empty := [name for name in ("train_labeled", "val", "test") if not getattr(split, name)]:
         raise UserError(
-            f"no image is left for {' and '.join(empty)} in {dataset.name}: with copies taken together it has {units} "
-            "different images; add others, or give the parts yourself"
+            f"no image is left for {' and '.join(empty)} in {dataset.name}: copies are kept together, which leaves "
+            f"{units} different images; add images, or provide the split yourself"
         )
 
 
-def check_classes(split: Split, dataset: LabeledSet[LabeledImage], learned: int) -> None:
-    """Raise :class:`UserError` if a class from id ``learned`` on has no image in the labeled part."""
+def check_classes(split: Split, dataset: LabeledSet[LabeledImage], exempt_classes: int) -> None:
+    """Raise :class:`UserError` if a class from id ``exempt_classes`` on has no labeled training image."""
     by_path = {item.image: item for item in dataset.items}
     present = {c for path in split.train_labeled for c in by_path[path].classes}
-    missing = [name for i, name in enumerate(dataset.names) if i >= learned and i not in present]
+    missing = [name for i, name in enumerate(dataset.names) if i >= exempt_classes and i not in present]
     if missing:
         anywhere = {dataset.names[c] for item in dataset.items for c in item.classes}
         unknown = [name for name in missing if name not in anywhere]
         remedy = (
-            f"label some images of it or take it out of the names (no image of {dataset.name} has it)"
+            f"label some images of it or remove it from the names (no image of {dataset.name} has it)"
             if unknown
             else "raise labeled= or limit=, or label more images of it"
         )
@@ -268,23 +268,23 @@ def check_classes(split: Split, dataset: LabeledSet[LabeledImage], learned: int)
         )
 
 
-def check_new_labels(dataset: LabeledSet[LabeledImage], trained: Sequence[Path], learned: int) -> None:
-    """Check that training labels speak of new classes only.
+def check_new_labels(dataset: LabeledSet[LabeledImage], trained: Sequence[Path], known_classes: int) -> None:
+    """Check that training labels cover new classes only.
 
-    Old boxes would be lost without a word, since the loss on labels does not see their classes.
+    Boxes of old classes would be ignored silently, since the loss on labels does not cover them.
 
     Args:
         dataset: Data of the step.
         trained: The labeled training images.
-        learned: Number of the first classes, those that the teacher knows.
+        known_classes: Number of leading classes that the teacher knows.
 
     Raises:
-        UserError: An image of the training part has a box of an old class.
+        UserError: A training image has a box of an old class.
     """
     wanted = set(trained)
     for item in dataset.items:
-        if item.image in wanted and (old := sorted(c for c in item.classes if c < learned)):
+        if item.image in wanted and (old := sorted(c for c in item.classes if c < known_classes)):
             raise UserError(
-                f"{item.image}: its labels hold the old class '{dataset.names[old[0]]}' (id {old[0]}), but "
-                "new_only=true learns the new classes alone; take these boxes out, or use new_only=false"
+                f"{item.image}: its labels contain the old class '{dataset.names[old[0]]}' (id {old[0]}), but "
+                "new_only=true trains on the new classes only; remove these boxes, or use new_only=false"
             )

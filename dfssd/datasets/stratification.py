@@ -1,4 +1,4 @@
-"""Distributing things over parts so that every part has its share of everything."""
+"""Stratified distribution of units over parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 _SWAPS_PER_UNIT = 30
 _MOST_SWAPS = 30_000
-"""Tries of :func:`_swap`: a fraction of a second."""
+"""Attempts of :func:`_swap`, which take a fraction of a second."""
 
 
 def stratify(
@@ -22,15 +22,15 @@ def stratify(
     """Distribute units over parts of the given sizes, keeping the share of every feature.
 
     Greedy iterative stratification (Sechidis et al., "On the stratification of multi-label data", 2011): the rarest
-    open feature is served first, each of its units going to the part that misses that feature most. A part that is
-    full takes no more, so that the sizes are met exactly as long as units have weight 1. Swaps refine the result.
+    open feature is served first, each of its units going to the part that lacks that feature most. A full part takes
+    no more units, so that the sizes are met exactly if all units have weight 1. Swaps refine the result.
 
     Args:
-        table: (n, F) how often each unit has each feature.
+        table: (n, F) count of each feature in each unit.
         weight: (n,) size of each unit.
         sizes: Size of each part; they add up to the sum of ``weight``.
         rng: Source of the order and of the swaps.
-        every_feature: Give the first part one of every feature, even if its share of a rare one is below that.
+        every_feature: Give the first part at least one unit with every feature, even if its share is below one.
 
     Returns:
         (n,) part of each unit.
@@ -39,7 +39,7 @@ def stratify(
     total = table.sum(0)
     room = np.array(sizes, dtype=float)
     wanted = room[:, None] / room.sum() * total[None]
-    # From three images on a feature is shown to every part; below that, val and test would take it from train.
+    # A feature of at least three images goes to every part; a rarer one would be taken away from train.
     floor = np.where(total >= len(sizes), 1.0, 0.0)
     wanted = np.where((room > 0)[:, None], np.maximum(wanted, floor), 0.0)
     if every_feature:

@@ -1,25 +1,25 @@
 """Images that show the same metal in any of eight poses, and test images that have such a twin in training.
 
 NEU-Seg is the reason: its 4,470 images are some 900 photographs and *composites* of them (a part of one pasted into
-another), nearly all stored four times, rotated or flipped and compressed anew, and the copies are spread over the two
-official parts. An augmentation by the same eight poses turns training images into the very images that are tested.
+another), nearly all stored four times, rotated or flipped and compressed again, and the copies are spread over the two
+official splits. Augmentation with the same eight poses turns training images into test images.
 
 Two images are twins if the grain (:func:`dfssd.datasets.duplicates.grain`) of a *region* agrees in one of the eight
 poses (four rotations, each also mirrored), without any shift:
 
-1. The pose with the highest correlation of the whole grain, sum(a * b), is taken if that reaches 0.15.
-2. In this pose the two images of 128x128 px are compared in 8x8 tiles, the mean of each row and column of a tile taken
-   off. A tile agrees if the correlation coefficient of the rest reaches 0.2, and counts only as part of a block of 3x3
-   agreeing tiles.
+1. The pose with the highest correlation of the whole grain, sum(a * b), is used if that reaches 0.15.
+2. In this pose the two images of 128x128 px are compared in 8x8 tiles, the mean of each row and column of a tile
+   subtracted. A tile agrees if the correlation coefficient of the rest reaches 0.2, and counts only as part of a block
+   of 3x3 agreeing tiles.
 3. Twins agree in a quarter of the tiles or more: copies in nearly all of them, composites in the pasted part.
 
-One number for the whole image would not do. Faint copies reach no more than 0.55, since they share the texture but not
-the noise of compression, and *different* strips of CR7-DET, photographed with an edge in the same place, reach 0.65: a
-straight edge is what the means of rows and columns take away. Of the pairs above 0.1:
+A single number for the whole image does not suffice. Faint copies reach no more than 0.55, since they share the texture
+but not the noise of compression, and *different* strips of CR7-DET, photographed with an edge in the same place, reach
+0.65: subtracting the means of rows and columns removes a straight edge. Of the pairs above 0.1:
 
 - CR7-DET: 15,861 pairs; 54 agree in 56 to 64 tiles (51 identical and 3 re-encoded copies), one in 9, the others in
   none.
-- NEU-DET: 656 pairs; three agree in 31 to 64 tiles (seen to be copies, one of them rotated), one in 9, the others in
+- NEU-DET: 656 pairs; three agree in 31 to 64 tiles (copies by eye, one of them rotated), one in 9, the others in
   none.
 - NEU-Seg, where parts of every size are pasted: 30,268 pairs; 18,723 agree in no tile, 260 in 9 to 16, 11,285 in 18 to
   64; of the 6,836 pairs of whole copies all but three in 24 at least.
@@ -29,7 +29,7 @@ number. Chains of twins make 852 groups: 607 of four images, 28 of one, the othe
 largest of 48. The composites matter: grouped by whole copies alone (1,129 groups), a third of the images of a drawn
 test part still have a quarter or more of their metal in training.
 
-Twins survive JPEG quality 50, half resolution and a change of brightness. Shifted crops are found as far as
+Twins are found at JPEG quality 50, half resolution and a change of brightness. Shifted crops are found as far as
 :func:`dfssd.datasets.duplicates.duplicate_groups` finds them, unrotated. Every pair is compared: 4,470 images take 36 s
 on one CPU core and 0.7 GB, twice as many four times as long.
 """
@@ -50,10 +50,10 @@ from dfssd.datasets.image_files import map_files, progress
 
 TILE_CORRELATION = 0.2
 SHARED_AREA = 0.25
-"""Share of the image that twins have in common at least."""
+"""Minimum share of the image that twins have in common."""
 
 _SCREEN = 0.15
-"""Correlation of the whole grain below which no pair is looked at; in NEU-Seg twins start at 0.18."""
+"""Correlation of the whole grain below which a pair is skipped; in NEU-Seg twins start at 0.18."""
 
 _TILE = 16
 """[px]"""
@@ -67,7 +67,7 @@ _CHUNK = 8
 
 @dataclass(frozen=True)
 class Leak:
-    """A test image that is not new to the network.
+    """A test image with a twin in training.
 
     Attributes:
         image: The test image.
@@ -116,7 +116,7 @@ def find_leaks(
     Args:
         tested: Test images.
         trained: Training images.
-        images: What the indices of ``twins`` mean.
+        images: The images that the indices of ``twins`` refer to.
         twins: Pairs of :func:`find_twins`.
 
     Returns:
@@ -133,14 +133,14 @@ def find_leaks(
 
 
 def describe_leaks(leaks: Sequence[Leak], n_tested: int, shown: int = 3) -> str:
-    """One line that names the first leaking test images and their number; empty if there is none."""
+    """One line with the first leaking test images and their number; empty if there are none."""
     if not leaks:
         return ""
     names = ", ".join(name_leak(leak) for leak in leaks[:shown])
     more = f", and {len(leaks) - shown} more" if len(leaks) > shown else ""
     return (
         f"{len(leaks)} of {n_tested} test images have a copy in training, perhaps rotated, mirrored or in part "
-        f"({names}{more}); the test flatters, a grouped split does not"
+        f"({names}{more}); test scores will be too optimistic; split=grouped avoids this"
     )
 
 
@@ -178,7 +178,7 @@ def _shared_area(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _tiles(image: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE) as (rows, columns, pixels of a tile), the means of rows and columns of each tile taken off."""
+    """(SIDE, SIDE) as (rows, columns, pixels of a tile), the means of rows and columns of each tile subtracted."""
     n = SIDE // _TILE
     tiles = image.reshape(n, _TILE, n, _TILE).swapaxes(1, 2)
     tiles = tiles - tiles.mean(2, keepdims=True)

@@ -51,7 +51,7 @@ def read_dataset_yaml(
             here, since such files often carry the paths of another machine.
 
     Raises:
-        UserError: The file is no data set YAML, an entry does not exist, or an image is in two splits.
+        UserError: The file is not a data set YAML, an entry does not exist, or an image is in two splits.
     """
     found = read_entries(file, names, inside)
     entries = []
@@ -60,12 +60,12 @@ def read_dataset_yaml(
         entries.append((image, label if label.exists() else None, split))
     source = read_yolo(file.parent, entries, found.names, missing)
     if not source.items and not source.problems:
-        raise UserError(f"{file}: no images behind its entries; correct path:, train: and val:")
+        raise UserError(f"{file}: its entries contain no images; correct path:, train: and val:")
     return source
 
 
 def read_entries(file: Path, names: Sequence[str] | None, inside: Path | None = None) -> Entries:
-    """Read what a data set YAML lists, whatever the labels are; for arguments and errors see above."""
+    """Read what a data set YAML lists, with any kind of labels; arguments and errors as above."""
     content = load_yaml(file)
     if not isinstance(content, dict) or not content.get("train"):
         raise UserError(f"{file} has no entry train:; a data set YAML needs train:, names: and usually val:")
@@ -85,13 +85,13 @@ def read_unlabeled(entries: Sequence[str]) -> tuple[list[Item], tuple[str, ...],
     """Unlabeled images from folders and .txt lists: items, no names, and (file, reason) of unusable ones.
 
     Raises:
-        UserError: An entry does not exist or holds no image.
+        UserError: An entry does not exist or contains no image.
     """
     images = []
     for entry in entries:
         found = _listed(Path(os.path.abspath(Path(entry).expanduser())), f"unlabeled={entry}")
         if not found:
-            raise UserError(f"unlabeled={entry} holds no image; expected {', '.join(sorted(SUFFIXES))}")
+            raise UserError(f"unlabeled={entry} contains no image; expected {', '.join(sorted(SUFFIXES))}")
         images += found
     images = list(dict.fromkeys(images))
     items, problems = [], []
@@ -125,8 +125,8 @@ def _root(content: dict[str, Any], file: Path, inside: Path | None) -> Path:
     if inside is not None:
         return root if root.is_absolute() and inside in root.parents else file.parent
     if not root.is_absolute():
-        # Ultralytics takes it from the working directory, then from its own folder of data sets; ours tries the
-        # folder of the YAML first, which is what people mean and does not depend on where the program is started.
+        # Ultralytics takes it from the working directory, then from its own folder of data sets; we try the
+        # folder of the YAML first, which is usually meant and does not depend on the working directory.
         options = [file.parent / root, root, Path(DATASETS_DIR) / root]
         root = next((option for option in options if option.exists()), options[0])
     return Path(os.path.abspath(root))
@@ -164,5 +164,5 @@ def _listed(path: Path, what: str) -> list[Path]:
             image = path.parent / line.strip()
             if not image.exists():
                 raise UserError(f"{path}:{number}: image {line.strip()} does not exist; correct the list")
-            images.append(Path(os.path.abspath(image)))  # links are kept: labels lie beside the link
+            images.append(Path(os.path.abspath(image)))  # links are not resolved: labels lie beside the link
     return images

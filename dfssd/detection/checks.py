@@ -1,4 +1,4 @@
-"""What can be refused before anything is computed: arguments, models, devices and formats."""
+"""Checks of a detection run before anything is computed: arguments, models, devices and formats."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def check_before_start(config: Config) -> None:
     """Check everything that does not need the data, before a run folder is made.
 
     Raises:
-        UserError: Data not named, model missing or no detector, pair that does not match, device, precision, format
-            or batch that cannot be used.
+        UserError: Data not named, model missing or not a detector, pair that does not match, or a device, precision,
+            format or batch that cannot be used.
     """
     if config["data"] is None:
         raise UserError("data is missing: data=demo, a dataset YAML, a folder, a .zip, or a name such as CR7-DET")
     check_machine(config)
     if config["guard"] and config["baseline"] is False:
-        LOGGER.info("baseline=off: there is no floor for the guard, the student is handed over whatever it has become")
+        LOGGER.info("baseline=off: the guard has no baseline to compare with, the student is selected in any case")
     role = "teacher" if config["student_training"] == "grown" else "student"
     student = describe(resolve_weights(config[role], role), role)
     if isinstance(config["baseline"], str):
@@ -60,23 +60,23 @@ def check_before_start(config: Config) -> None:
 
 
 def check_can_grow(teacher: ModelFacts) -> None:
-    """Raise :class:`UserError` for a teacher that has no trained weights, or a branch that no term would protect."""
+    """Raise :class:`UserError` for a teacher without trained weights, or with a branch that no term would protect."""
     if not teacher.trained:
         raise UserError(f"teacher={teacher.source} has no trained weights: give the model trained so far")
     if teacher.end2end:
         raise UserError(
-            f"teacher={teacher.source} answers through a one-to-one branch (end2end), which would forget: the terms "
-            "hold the one-to-many branch; use a YOLOv8 or YOLO11 teacher, or end2end: false in its model YAML"
+            f"teacher={teacher.source} predicts by a one-to-one branch (end2end), which would forget: the terms "
+            "preserve the one-to-many branch only; use a YOLOv8 or YOLO11 teacher, or end2end: false in its model YAML"
         )
 
 
 def has_teacher(config: Config) -> bool:
-    """Whether a network of its own is the teacher; else there is none, or the student's moving average is it."""
+    """Whether the teacher is a separate network; else there is none, or it is the student's moving average."""
     return config["teacher"] is not None and config["teacher_kind"] == "frozen"
 
 
-def learnt_classes(config: Config, classes: Sequence[str]) -> int:
-    """Number of the classes that a teacher with new classes to learn knows already; 0 in all other recipes.
+def known_classes(config: Config, classes: Sequence[str]) -> int:
+    """Number of classes known to a teacher to which new ones are added; 0 in all other recipes.
 
     Raises:
         UserError: The teacher is not trained, or its classes are not the first ones of the data.
@@ -94,17 +94,17 @@ def check_layers(config: Config, head: int) -> None:
         raise UserError(f"layers={config['layers']}: these models have layers 0 to {head - 1} before the head")
 
 
-def teacher_is_to_be_trained(config: Config, classes: Sequence[str]) -> bool:
-    """Check the teachers against the classes of the data; whether the main one has to be trained on them first.
+def must_train_teacher(config: Config, classes: Sequence[str]) -> bool:
+    """Whether the teacher must be trained on the classes of the data first; checks the extra teachers as well.
 
     Raises:
-        UserError: It was trained on other classes.
+        UserError: A teacher was trained on other classes.
     """
-    learned = learnt_classes(config, classes)
+    known = known_classes(config, classes)
     for extra in config.pseudo.teachers:
         facts = describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
-        teacher_needs_training(facts, classes[: learned or None], False)
-    if learned or not has_teacher(config):
+        teacher_needs_training(facts, classes[: known or None], False)
+    if known or not has_teacher(config):
         return False
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     return teacher_needs_training(teacher, classes, config["teacher_train"])

@@ -1,4 +1,4 @@
-"""Which data a configuration asks for: the data set, and its split."""
+"""The data that a configuration asks for: the data set and its split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split
 from dfssd.datasets.splits import Split, make_split
-from dfssd.runs.data import check_split_alone, class_names, split_options
+from dfssd.runs.data import check_split_is_exclusive, class_names, split_options
 
 
 def read_data(config: Config) -> DetectionSet:
@@ -31,20 +31,19 @@ def read_data(config: Config) -> DetectionSet:
     )
 
 
-def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], learned: int = 0) -> Split:
+def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], known_classes: int = 0) -> Split:
     """The split of ``split=``, or a new one.
 
     Args:
         config: Resolved configuration.
         dataset: The data set.
         groups: Group of each image; images of one group stay together.
-        learned: The first classes need no labeled image.
+        known_classes: Number of the first classes, which need no labeled image.
 
     Raises:
-        UserError: The lists do not fit the data set, other arguments say which images are used, too, or a part would
-            be empty.
+        UserError: The lists do not fit the data set, other arguments also choose images, or a part would be empty.
     """
     if config["split"]:
-        check_split_alone(config)
-        return read_split(Path(config["split"]), dataset, learned)
-    return make_split(dataset, groups, split_options(config), learned=learned)
+        check_split_is_exclusive(config)
+        return read_split(Path(config["split"]), dataset, known_classes)
+    return make_split(dataset, groups, split_options(config), exempt_classes=known_classes)

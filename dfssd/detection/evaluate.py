@@ -44,7 +44,7 @@ def evaluate(weights: Path, settings: EvalSettings, *, save_dir: Path, keep_dete
     model.add_callback("on_val_batch_end", recorder.add)
     model.add_callback("on_val_end", recorder.close)
     save_dir = save_dir.absolute()
-    made = [folder for folder in (save_dir, *save_dir.parents) if not folder.exists()]
+    new_folders = [folder for folder in (save_dir, *save_dir.parents) if not folder.exists()]
     with quiet():
         metrics = model.val(
             data=str(settings.data_yaml),
@@ -62,21 +62,21 @@ def evaluate(weights: Path, settings: EvalSettings, *, save_dir: Path, keep_dete
     if keep_detections:
         recorder.detections().write(save_dir / "detections.npz")
     else:
-        for folder in made:
-            with contextlib.suppress(OSError):  # something was written after all
+        for folder in new_folders:
+            with contextlib.suppress(OSError):  # not empty: something was written after all
                 folder.rmdir()
     return plain_metrics(metrics, images=len(recorder.images))
 
 
 class _DetectionRecorder:
-    """Callbacks of a validator that keep what it found in each image; it forgets that before its metrics are ready."""
+    """Validator callbacks that keep the detections of each image, which the validator itself drops too early."""
 
     def __init__(self) -> None:
         self.stats: dict[str, list[np.ndarray]] = {"tp": [], "conf": [], "pred_cls": [], "target_cls": []}
         self.images: tuple[str, ...] = ()
 
     def add(self, validator: Any) -> None:
-        """Take over the images of the last batch."""
+        """Keep the detections of the last batch."""
         for name, kept in self.stats.items():
             kept += validator.metrics.stats[name][len(kept) :]
 

@@ -20,8 +20,8 @@ from dfssd.evaluation.export import (
     Limit,
     export_and_compare,
     finite,
-    larger,
     paired_outputs,
+    running_max,
     score_both,
 )
 from dfssd.evaluation.settings import EvalSettings
@@ -29,7 +29,7 @@ from dfssd.evaluation.settings import EvalSettings
 
 @dataclass(frozen=True)
 class BoxTolerance:
-    """Largest differences between both files that are allowed.
+    """Largest allowed differences between the two files.
 
     Attributes:
         box_px: Of a box edge [px of the letterboxed input].
@@ -66,7 +66,7 @@ def export_detector(request: ExportRequest, tolerance: BoxTolerance, *, save_dir
 
     Args:
         request: What to export; Ultralytics rounds ``imgsz`` up to a multiple of the stride.
-        tolerance: What may differ.
+        tolerance: Allowed differences.
         save_dir: Folder that Ultralytics may write to.
 
     Returns:
@@ -128,8 +128,8 @@ def box_parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> BoxPar
         count += 1
         if expected.shape != found.shape:
             return BoxParity(count, math.inf, math.inf, size)
-        box_diff = larger(box_diff, _edges(expected) - _edges(found))
-        score_diff = larger(score_diff, expected[:, 4:] - found[:, 4:])
+        box_diff = running_max(box_diff, _edges(expected) - _edges(found))
+        score_diff = running_max(score_diff, expected[:, 4:] - found[:, 4:])
     return BoxParity(count, box_diff, score_diff, size)
 
 

@@ -28,7 +28,7 @@ GALLERY_IMAGES = 12
 
 
 def draw(run: DetectionFiles) -> Drawn:
-    """Draw ``plots/*.png`` of a run folder: those that there is something to show of.
+    """Draw the ``plots/*.png`` of a run folder for which there is data.
 
     Raises:
         UserError: The folder cannot be written to.
@@ -102,7 +102,7 @@ def precision_recall(test: Mapping[Role, BoxScores], path: Path) -> bool:
         label = f"{role} (mAP50 {test[role].map50:.3f})"
         axes.plot(curve.recall, curve.precision, color=COLORS[role], label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall: share of the defects found")
-    axes.set_ylabel("precision: share of the alarms that are right")
+    axes.set_ylabel("precision: share of the alarms that are correct")
     axes.legend(frameon=False, loc="best")
     bare_axes(axes)
     save_figure(figure, path)
@@ -169,7 +169,7 @@ def _quality_panel(axes: Axes, quality: Quality, names: Sequence[str]) -> None:
     axes.barh(places + 0.18, recall, 0.33, color="#b3b3b3", label="recall")
     axes.set(xlim=(0, 1), xlabel="accepted boxes against the true labels")
     axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    list_classes(axes, [""] * len(names))  # they stand on the left
+    list_classes(axes, [""] * len(names))  # the panel on the left names them
 
 
 def health(epochs: Sequence[Health], path: Path) -> bool:
@@ -220,7 +220,7 @@ def gallery(predictions: Mapping[str, Any], path: Path) -> int:
                 thumbnail = image.convert("RGB")
                 thumbnail.thumbnail((640, 640))  # boxes are relative to the image
                 shown.append((entry, np.asarray(thumbnail)))
-        except (OSError, ValueError):  # moved or unreadable since: the picture is an illustration, not a result
+        except (OSError, ValueError):  # since moved or damaged: the picture is an illustration, not a result
             continue
         if len(shown) == GALLERY_IMAGES:
             break

@@ -1,4 +1,4 @@
-"""What a step with new classes has won, and what it has cost the old ones."""
+"""What a step with new classes has gained, and what it has cost the old ones."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ PRECISIONS = {"map": "ap50", "map50_95": "ap50_95"}
 
 
 def mean_over(scores: BoxScores, classes: Sequence[str], precision: str = "ap50") -> float | None:
-    """Mean average precision over those of ``classes`` that have boxes in the test part; None if none has."""
+    """Mean average precision over those of ``classes`` that have boxes in the test set; None if none has."""
     values = [value for name in classes if (value := getattr(scores.per_class[name], precision)) is not None]
     return fmean(values) if values else None
 
 
-def forgetting(test: Mapping[str, BoxScores], names: Sequence[str], learned: int) -> Incremental:
-    """What a step has won on the new classes, and what it has cost the old ones.
+def forgetting(test: Mapping[str, BoxScores], names: Sequence[str], known_classes: int) -> Incremental:
+    """What a step has gained on the new classes, and what it has cost the old ones.
 
     Args:
         test: Scores of ``teacher`` (with untrained rows for the new classes) and ``student``.
         names: All classes in id order.
-        learned: Number of old ones.
+        known_classes: Number of old ones, which come first.
 
     Returns:
         Means in [0, 1], forgetting (before minus after) in [-1, 1]; None where no class has a box.
     """
-    old, new = names[:learned], names[learned:]
+    old, new = names[:known_classes], names[known_classes:]
     values: dict[str, float | None] = {}
     for prefix, precision in PRECISIONS.items():
         before = mean_over(test["teacher"], old, precision)

@@ -1,7 +1,7 @@
 """``report.md`` and its figures: what the run found, for someone who runs a plant.
 
-Everything is read from files of the run folder (JSON, YAML, CSV); no model is loaded and nothing is computed anew, so
-a report can be written again at any time.
+Everything is read from files of the run folder (JSON, YAML, CSV); no model is loaded and nothing is recomputed, so a
+report can be rewritten at any time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def words(run: DetectionFiles, drawn: Drawn) -> str:
     """The text of the report.
 
     Args:
-        run: What the run has left.
+        run: The files of the run.
         drawn: The figures that the report can show.
     """
     record = run.record
@@ -74,11 +74,11 @@ def _cautions(record: BoxRecord) -> Lines:
     lines = [sections.seed_caution(record, f"Differences up to about {noise(record):.3f} can be chance")]
     if student := record.test.get("student"):
         lines.append(
-            f"- The test part has {student.images} images with {student.instances} defects, which no "
-            "training has seen. A class with fewer than about 30 defects there has an uncertain value."
+            f"- The test set has {student.images} images with {student.instances} defects, none of them used in "
+            "training. The score of a class with fewer than about 30 defects there is uncertain."
         )
     if record.data and not record.data.train_unlabeled:
-        source = "the labels" if record.incremental else "the labels and from the teacher"
+        source = "the labels" if record.incremental else "the labels and the teacher"
         lines.append(f"- There were no unlabeled images: the student learned from {source} only.")
     for event in record.guard.events if record.guard else ():
         done = f"cut back to {event.factor:g}" if event.factor else "switched off"
@@ -88,14 +88,14 @@ def _cautions(record: BoxRecord) -> Lines:
         )
     if starved := _starved(record):
         lines.append(
-            f"- No pseudo-label was accepted of: {', '.join(starved)}. The unlabeled images teach nothing about "
-            + ("them." if len(starved) > 1 else "it.")
+            f"- No pseudo-label was accepted for: {', '.join(starved)}. The unlabeled images add nothing for "
+            + ("these classes." if len(starved) > 1 else "this class.")
         )
     return lines + sections.export_cautions(record)
 
 
 def _starved(record: BoxRecord) -> tuple[str, ...]:
-    """Classes of which the student saw no pseudo-label in training, or, if none was trained, of which there is none."""
+    """Classes without a pseudo-label in the student's training or, if no student was trained, without any at all."""
     if record.distill:
         return record.distill.starved
     return record.pseudo_labels.starved if record.pseudo_labels else ()
@@ -116,15 +116,15 @@ def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
     confidence = f" (student: {format_number(test['student'].confidence, 2)})." if "student" in test else "."
     lines += [
         "",
-        "- **teacher**: the network as it was before, with untrained rows for the new classes; **student**: what it "
-        "has become, the network of the last epoch."
+        "- **teacher**: the network before this step, with untrained rows for the new classes; **student**: the "
+        "network after it (last epoch)."
         if run.record.incremental
-        else "- **teacher**: the large network that gives the advice; **student**: the small one you deploy; "
+        else "- **teacher**: the large network that guides the training; **student**: the small one you deploy; "
         "**baseline**: the same small network, trained on the labeled images only.",
-        "- **recall**: share of the true defects that were found; **precision**: share of the alarms that were right; "
-        f"both at the score threshold where they are best balanced{confidence}",
+        "- **recall**: share of the true defects that were found; **precision**: share of the alarms that were "
+        f"correct; both at the score threshold where they are best balanced{confidence}",
         "- **mAP50**: precision averaged over all thresholds and classes, 0 to 1, a box counts if it overlaps the true "
-        "one by half; **mAP50-95**: the same, averaged over stricter and stricter overlaps. Higher is better.",
+        "one by half; **mAP50-95**: the same, averaged over increasingly strict overlaps. Higher is better.",
         "",
         "AP50-95 of each class; - where the test images have no such defect:",
         "",
@@ -147,12 +147,12 @@ def _class_rows(test: Mapping[Role, BoxScores]) -> list[Lines]:
 
 def _pseudo_section(run: DetectionFiles, drawn: Drawn) -> Lines:
     section = run.record.pseudo_labels
-    lines = ["## Pseudo-labels: what the teacher saw in the unlabeled images", ""]
+    lines = ["## Pseudo-labels: what the teacher found in the unlabeled images", ""]
     health = _health_lines(run.record, drawn)
     if not section and not health:
         return [*lines, "There are none: the run had no unlabeled images, or trained no student on them."]
     if not section:
-        own = "None were made before the training; the student's own moving average was its teacher."
+        own = "None were made before the training: the teacher was the moving average of the student itself."
         return [*lines, own, *health]
     low = "the lower limit" if run.lowest_score is None else f"{run.lowest_score:g}"
     lines += [
@@ -161,19 +161,19 @@ def _pseudo_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         "",
         f"- **accepted** ({section.accepted:,}): score at or above the threshold of its class. The student is "
         "trained on it; by default a box counts by its score.",
-        f"- **ignored** ({section.ignored:,}): score between {low} and that threshold. It may be a defect, so "
-        "the student is taught neither that it is one nor that it is not.",
-        f"- **background**: everything else, scores below {low}. The student is taught that nothing is there, "
+        f"- **ignored** ({section.ignored:,}): score between {low} and that threshold. It may be a defect, so in the "
+        "student's training it counts neither as a defect nor as background.",
+        f"- **background**: everything else, scores below {low}. The student is trained to find nothing there, "
         "except in images without any accepted box.",
         "",
         *_pseudo_table(section),
         "",
         _quality_words(section),
         *figure_lines(drawn, "pseudo_labels", "Pseudo-labels per class"),
-        *figure_lines(drawn, "gallery", f"{drawn.get('gallery')} unlabeled images as the teacher sees them"),
+        *figure_lines(drawn, "gallery", f"{drawn.get('gallery')} unlabeled images with the teacher's pseudo-labels"),
     ]
     if not drawn.get("gallery"):
-        lines += ["", "No picture of them: there is no box to show, or the images have moved."]
+        lines += ["", "No picture of them: there is no box to show, or the images have been moved."]
     return lines + health
 
 
@@ -194,21 +194,21 @@ def _class_quality(quality: Quality, name: str) -> Lines:
 
 
 def _quality_words(section: PseudoLabels) -> str:
-    """How many of the accepted boxes are right, if anybody can know."""
+    """How many of the accepted boxes are correct, as far as it is known."""
     quality = section.quality
     if not section.accepted:
-        return "The student has learned from no pseudo-label: a better teacher would find more."
+        return "No pseudo-label was accepted, so the student learned from none; a better teacher would find more."
     if not quality:
-        return "How many of them are right is not known, because these images have no true labels."
+        return "How many of them are correct is unknown, because these images have no true labels."
     return (
-        f"True labels of unlabeled images were at hand and were used for this check only: of the accepted boxes, "
-        f"{format_share(quality.precision)} are right, and they cover {format_share(quality.recall)} of the "
+        f"True labels of unlabeled images were available and were used for this check only: of the accepted boxes, "
+        f"{format_share(quality.precision)} are correct, and they cover {format_share(quality.recall)} of the "
         f"true defects (overlap at least {quality.iou})."
     )
 
 
 def _label_settings(settings: LabelSettings | None) -> str:
-    """How the labels were made, where it differs from one teacher with one look."""
+    """How the labels were made, where it differs from a single pass of a single teacher."""
     if not settings:
         return ""
     parts = [f"{settings.teachers} teachers"] if settings.teachers > 1 else []
@@ -221,13 +221,14 @@ def _label_settings(settings: LabelSettings | None) -> str:
 
 
 def _health_lines(record: BoxRecord, drawn: Drawn) -> Lines:
-    """What the student was shown of the unlabeled images, epoch by epoch."""
+    """The pseudo-labels that the student was trained on, in the first and the last epoch."""
     health = record.distill.health if record.distill else ()
     if not health:
         return []
-    shown = [epoch for epoch in health if epoch.accepted is not None] or health  # fewer if the guard said so
+    # an epoch has none if the guard has switched them off
+    shown = [epoch for epoch in health if epoch.accepted is not None] or health
     rows = [[label, *(format_number(getattr(shown[i], key)) for i in (0, -1))] for key, label in _HEALTH.items()]
-    lines = ["", "What the student was shown in training, over all unlabeled images of an epoch:", ""]
+    lines = ["", "Pseudo-labels that the student was trained on, over all unlabeled images of an epoch:", ""]
     lines += markdown_table(["", "first epoch", "last epoch"], rows)
     return lines + figure_lines(drawn, "health", "Pseudo-labels over the epochs")
 
@@ -242,8 +243,8 @@ def _training_section(record: BoxRecord, drawn: Drawn) -> Lines:
         reached = ", ".join(f"{value:.3f}" for value in rounds.val_score)
         lines += [
             "",
-            f"The teacher learned from its own pseudo-labels; val mAP50-95 before and after each round: {reached}; "
-            f"taken: {f'round {rounds.taken}' if rounds.taken else 'the first'}.",
+            f"The teacher was trained again on its own pseudo-labels; val mAP50-95 before and after each round: "
+            f"{reached}; selected: {f'round {rounds.taken}' if rounds.taken else 'the original'}.",
         ]
     lines += figure_lines(drawn, "validation", "Progress")
     lines += _term_lines(record)
@@ -273,21 +274,21 @@ def _term_lines(record: BoxRecord) -> Lines:
         for name, term in terms.items()
         for share in [format_share(term.grad_share)]
     ]
-    moved = any(map(_moves, terms.values())) or bool(record.guard and record.guard.events)
+    varied = any(map(_weight_varies, terms.values())) or bool(record.guard and record.guard.events)
     return [
         "",
-        "What the student learns from the teacher besides the boxes (distillation terms):",
+        "What the student learned from the teacher besides the boxes (distillation terms):",
         "",
         *markdown_table(["term", "weight", "first epoch", "last epoch", "share of the gradient"], rows),
         "",
-        "The values include weight and schedule, which moved (the weights shown are the last ones), so a falling "
-        "value alone says nothing."
-        if moved
-        else "A term that falls means that the student has come closer to the teacher in that respect.",
+        "The values include weight and schedule, which changed during training (the weights shown are the last ones), "
+        "so a falling value alone says nothing."
+        if varied
+        else "A falling term means that the student has come closer to the teacher in that respect.",
     ]
 
 
-def _moves(term: Term) -> bool:
+def _weight_varies(term: Term) -> bool:
     """Whether the weight of a term changes during the training."""
     return len(set(term.weight_by_epoch)) > 1 or term.schedule != "constant"
 
@@ -320,16 +321,17 @@ def _usage_section(run: DetectionFiles) -> Lines:
         f"yolo export model=weights/student.pt format=openvino imgsz={imgsz}   # or engine, coreml, ncnn, ...",
         "```",
         "",
-        "`conf` is the score from which a box is reported: lower finds more defects and raises more false alarms. The "
-        "value above balances both on the test images. Ultralytics and what is trained with it are under AGPL-3.0.",
+        "`conf` is the score from which a box is reported: a lower one finds more defects and raises more false "
+        "alarms. The value above balances the two on the test images. Ultralytics and what is trained with it are "
+        "under AGPL-3.0.",
     ]
 
 
 def _data_notes(record: BoxRecord) -> Lines:
-    """What else is to be known of the data."""
+    """Lines about duplicates and unreadable files."""
     data, notes = record.data, []
     if data and data.duplicates:
-        notes.append(f"{data.duplicates} images repeat another one; repeats were kept on one side of the split.")
+        notes.append(f"{data.duplicates} images are copies of another one; copies were kept on one side of the split.")
     if data and data.skipped:
         notes.append(f"{len(data.skipped)} unreadable files were left out; results.json lists them.")
     return notes

@@ -1,6 +1,6 @@
 """The stages of a detector: prepare, teacher, self-train, pseudo-label, baseline, student, test, export, report.
 
-What all tasks share, and what an epoch is, stands in :mod:`dfssd.runs.stages`.
+What all tasks share, and what an epoch is, is in :mod:`dfssd.runs.stages`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dfssd.datasets.split_files import write_split
 from dfssd.datasets.splits import check_new_labels, torn_groups
 from dfssd.detection.checks import (
     has_teacher,
-    learnt_classes,
-    teacher_is_to_be_trained,
+    known_classes,
+    must_train_teacher,
 )
 from dfssd.detection.data import choose_split, read_data
 from dfssd.detection.forgetting import forgetting
@@ -26,13 +26,13 @@ from dfssd.detection.trainer import StudentTrainer
 from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
-from dfssd.files import copy_whole
+from dfssd.files import copy_atomically
 from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import PREDICTIONS
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import BoxData, BoxExport, BoxScores, PseudoLabels, Status
 from dfssd.runs.folder import RunFolder
-from dfssd.runs.model_selection import nothing_to_teach, select_baseline, select_better
+from dfssd.runs.model_selection import missing_labels_reason, select_baseline, select_better
 from dfssd.runs.self_training import self_train
 from dfssd.runs.stages import StagedRun
 from dfssd.trainers.settings import StageSettings, StudentSettings
@@ -56,50 +56,52 @@ class DetectionRun(StagedRun):
         return METHODS[self.config["student_training"]]
 
     @property
-    def learned(self) -> int:
-        """Number of the first classes that the teacher knew before the data was read; 0 if it is to learn all."""
+    def known_classes(self) -> int:
+        """Number of the first classes that the teacher knew before this run; 0 if it learns them all."""
         return self.record.data.learnt_classes if self.record.data else 0
 
     def prepare(self) -> Status:
         """Read the data, find duplicates, split, and write the lists that all other stages use."""
         c = self.config
         dataset = read_data(c)
-        learned = learnt_classes(c, dataset.names)
+        known = known_classes(c, dataset.names)
         images = [item.image for item in dataset.items]
         groups = duplicate_groups(images)
-        split = choose_split(c, dataset, groups, learned)
-        if learned and c["new_only"]:
-            check_new_labels(dataset, split.train_labeled, learned)
+        split = choose_split(c, dataset, groups, known)
+        if known and c["new_only"]:
+            check_new_labels(dataset, split.train_labeled, known)
         write_split(split, dataset, self.splits)
-        chosen = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
+        counts = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
         torn = torn_groups(split, images, groups)
         self.record.data = BoxData(
             name=dataset.name,
             classes=dataset.names,
-            learnt_classes=learned,
+            learnt_classes=known,
             images=len(dataset.items),
-            **chosen,
+            **counts,
             duplicates=len(groups) - len(set(groups)),
             torn_duplicates=torn,
             left_out=len(split.left_out),
             skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
         )
         if torn:
-            LOGGER.warning(f"{torn} images of the given val or test part have a copy in train; the test flatters")
+            LOGGER.warning(
+                f"{torn} images of the given val or test part have a copy in train; test scores will be too optimistic"
+            )
         if split.left_out:
             LOGGER.info(f"{len(split.left_out)} images without labels left out: they or copies belong to val or test")
-        if not chosen["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":
+        if not counts["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":
             raise UserError(
                 "there is nothing to distill: no term is switched on and there are no unlabeled images; add a term, "
                 "such as pkd.weight=1, or use recipe=baseline"
             )
-        train = teacher_is_to_be_trained(c, dataset.names)
-        if learned:
-            known, new = dataset.names[:learned], dataset.names[learned:]
-            LOGGER.info(f"the teacher knows {', '.join(known)}; new: {', '.join(new)}")
-        elif not chosen["train_unlabeled"]:
+        train = must_train_teacher(c, dataset.names)
+        if known:
+            old, new = dataset.names[:known], dataset.names[known:]
+            LOGGER.info(f"the teacher knows {', '.join(old)}; new: {', '.join(new)}")
+        elif not counts["train_unlabeled"]:
             LOGGER.info("no unlabeled images: the student is distilled on the labeled ones alone")
-        if has_teacher(c) and not learned:
+        if has_teacher(c) and not known:
             LOGGER.info(f"the teacher {'is trained on the labeled images' if train else 'knows all classes by name'}")
         self.check_plan()
         return "done"
@@ -114,12 +116,12 @@ class DetectionRun(StagedRun):
         if not has_teacher(self.config):
             return "skipped"
         source = resolve_weights(self.config["teacher"], "teacher")
-        if self.learned:
-            copy_whole(source, self.weights / "teacher.pt")
+        if self.known_classes:
+            copy_atomically(source, self.weights / "teacher.pt")
             names, seed = self.data.classes, self.config.seed
             write_grown(self.weights / "teacher.pt", names, self.weights / "before.pt", seed)
             return "reused"
-        if not teacher_is_to_be_trained(self.config, self.data.classes):
+        if not must_train_teacher(self.config, self.data.classes):
             align_teacher(source, self.data.classes, self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
@@ -141,7 +143,7 @@ class DetectionRun(StagedRun):
             self.train(f"teacher_round{number}", StudentTrainer, settings, model=str(source))
             return self.weights / f"teacher_round{number}.pt"
 
-        self.record.self_training = self_train(self.weights, rounds, train=train, value=self._val_map)
+        self.record.self_training = self_train(self.weights, rounds, train=train, score=self._val_map)
         return "done"
 
     def _val_map(self, weights: Path) -> float:
@@ -151,10 +153,10 @@ class DetectionRun(StagedRun):
         return evaluate(weights, self.eval_settings("val"), save_dir=where)["map50_95"] or 0.0
 
     def _label(self, teacher: Path, folder: Path) -> PseudoLabels:
-        """Let a teacher, and the extra ones, label the unlabeled images into ``folder``."""
+        """Let a teacher, and the extra ones, label the unlabeled images; the files go to ``folder``."""
         from dfssd.pseudo_labels.labeling import label_images
 
-        names = self.data.classes[: self.learned or None]
+        names = self.data.classes[: self.known_classes or None]
         weights = [teacher]
         for number, extra in enumerate(self.config.pseudo.teachers, 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
@@ -168,7 +170,7 @@ class DetectionRun(StagedRun):
             batch=self.batch,
             device=self.device,
             val=self.listed("val"),
-            shown=len(self.data.classes),
+            n_label_classes=len(self.data.classes),
             rule=self.config.pseudo,
         )
         return PseudoLabels.model_validate(found)
@@ -176,26 +178,26 @@ class DetectionRun(StagedRun):
     def pseudo_label(self) -> Status:
         """Let the teacher label the unlabeled images, in three zones by class thresholds.
 
-        Done for ``pseudo=online`` as well: the thresholds found here are where the online ones start, and a teacher
-        that sees nothing is found out before a student is trained.
+        Done for ``pseudo=online`` as well: the online thresholds start from those found here, and a teacher that
+        detects nothing is noticed before a student is trained.
         """
         self.record.pseudo_labels = None
         c = self.config
-        taught = self.method.uses_pseudo_labels and has_teacher(c) and self.learns_from_unlabeled()
-        if not taught or not self.listed("train_unlabeled"):
+        wanted = self.method.uses_pseudo_labels and has_teacher(c) and self.learns_from_unlabeled()
+        if not wanted or not self.listed("train_unlabeled"):
             return "skipped"
         found = self.record.pseudo_labels = self._label(self.weights / "teacher.pt", self.pseudo)
         if found.accepted and found.starved:
-            LOGGER.warning(f"no box was accepted of: {', '.join(found.starved)}")
+            LOGGER.warning(f"no box was accepted for: {', '.join(found.starved)}")
         return "done"
 
     def baseline(self) -> Status:
         """Train the same student on the labeled images only, with as many batches as the student gets."""
-        asked = self.config["baseline"]
-        if asked is False:
+        setting = self.config["baseline"]
+        if setting is False:
             return "skipped"
-        if asked is not True:
-            return self.take_baseline(asked)
+        if setting is not True:
+            return self.take_baseline(setting)
         settings = StageSettings.labels_alone(self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
         self.train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
         return "done"
@@ -213,7 +215,7 @@ class DetectionRun(StagedRun):
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
             pseudo=str(pseudo) if unlabeled and frozen else "",
             labels=c.pseudo,
-            # scores of fused boxes are lower than those of the single look that the training takes
+            # scores of fused boxes are lower than those of the single pass in training
             keep_thresholds=not c.pseudo.tta and not c.pseudo.teachers,
             strong_view=float(c["strong_view"]),
             teacher=str(teacher) if frozen else "",
@@ -230,16 +232,16 @@ class DetectionRun(StagedRun):
         )
 
     def student(self) -> Status:
-        """Train the student with what the teacher and the unlabeled images give, and hand over the better network."""
+        """Train the student with the teacher and the unlabeled images; select it or the baseline as ``student.pt``."""
         self.record.guard = None
         return self.method.train(self)
 
     def test(self) -> Status:
-        """Measure teacher, baseline and student on the test part, which nothing else has looked at."""
+        """Measure teacher, baseline and student on the test set, which no other stage reads."""
         from dfssd.detection.evaluate import evaluate
 
         files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
-        if self.learned:  # with rows for the classes that it does not know
+        if self.known_classes:  # with rows for the classes that it does not know
             files["teacher"] = self.weights / "before.pt"
         self.record.test = {
             name: BoxScores.model_validate(
@@ -250,8 +252,8 @@ class DetectionRun(StagedRun):
             for name, file in files.items()
             if file.exists()
         }
-        if self.learned:
-            self.record.incremental = forgetting(self.record.test, self.data.classes, self.learned)
+        if self.known_classes:
+            self.record.incremental = forgetting(self.record.test, self.data.classes, self.known_classes)
         return "done"
 
     def export(self) -> Status:
@@ -279,7 +281,7 @@ class DetectionRun(StagedRun):
         return "done"
 
     def show(self) -> None:
-        """The result in a few lines of the terminal."""
+        """Print the result in a few lines."""
         from dfssd.detection.verdict import closing_table
 
         closing_table(self.record)
@@ -289,7 +291,7 @@ class DetectionRun(StagedRun):
 class Method:
     """A way to train the network that becomes ``student.pt``: a value of ``student_training``.
 
-    What must hold for its arguments is a rule of :mod:`dfssd.config.rules`.
+    The rules for its arguments are in :mod:`dfssd.config.rules`.
 
     Attributes:
         train: Trains it and records its training; returns the status of the stage.
@@ -301,10 +303,10 @@ class Method:
 
 
 def distilled(run: DetectionRun) -> Status:
-    """By the YOLO loss on true and accepted boxes and the distillation terms, under the guard."""
+    """Train by the YOLO loss on true and accepted boxes and by the distillation terms, under the guard."""
     config = run.config
-    if config["unsup_weight"] > 0 and (silence := nothing_to_teach(run.record.pseudo_labels)):
-        select_baseline(run.weights, run.record, silence)
+    if config["unsup_weight"] > 0 and (reason := missing_labels_reason(run.record.pseudo_labels)):
+        select_baseline(run.weights, run.record, reason)
         return "skipped"
     baseline = run.record.training.get("baseline")
     floor = baseline.val_score_by_epoch if baseline and config["guard"] else ()
@@ -317,7 +319,7 @@ def distilled(run: DetectionRun) -> Status:
 
 
 def ultralytics(run: DetectionRun) -> Status:
-    """By Ultralytics' own ``distill_model=``, on the labeled images."""
+    """Train by Ultralytics' own ``distill_model=``, on the labeled images."""
     settings = StageSettings.labels_alone(run.batches_per_epoch(), cpu_bf16=run.cpu_bf16)
     source, teacher = resolve_weights(run.config["student"], "student"), str(run.weights / "teacher.pt")
     run.train("student", StageTrainer, settings, model=source, distill_model=teacher)
@@ -325,19 +327,19 @@ def ultralytics(run: DetectionRun) -> Status:
 
 
 def grown(run: DetectionRun) -> Status:
-    """The teacher with rows for new classes learns these, and the terms hold what it knew."""
+    """Train the teacher, with rows for new classes added, on these; the terms preserve what it knew."""
     settings = run.student_settings(
         pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=run.config.terms, guard=()
     )
     before = run.weights / "before.pt"
     frozen = {"freeze": describe(str(before), "teacher").head} if run.config["freeze_features"] else {}
-    # the last epoch: validation images seldom show old defects, and the best epoch on new ones is a late one
+    # the last epoch: validation images seldom show old defects, and the best epoch for the new ones is a late one
     run.train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)
     return "done"
 
 
 def skip(run: DetectionRun) -> Status:
-    """No student: the run is about its teacher, or its baseline."""
+    """Train no student: the run is about its teacher or its baseline."""
     return "skipped"
 
 

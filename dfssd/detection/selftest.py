@@ -1,4 +1,4 @@
-"""The signal self-test of a distillation: does every term teach, does the teacher stand still, do the adapters learn.
+"""The signal self-test of a distillation: every term gives a gradient, the teacher is frozen, the adapters learn.
 
 It exists because every published reference of this method trained without one of its terms and nobody noticed: each
 term must be finite, non-zero and move the student, the teacher must not move, the adapters must.
@@ -15,10 +15,10 @@ from ultralytics.utils import LOGGER
 
 from dfssd.distillation.pair import DistillationPair, state_hash
 from dfssd.errors import UserError
-from dfssd.trainers.watch import TaughtTerms, check_teacher, gradient_shares, no_gradient, not_finite
+from dfssd.trainers.watch import TermSignals, check_teacher, gradient_shares, no_gradient, not_finite
 
 OVERFLOWS = 3
-"""Probes in a row with a gradient that is not finite, while the loss is, after which the training is stopped."""
+"""Consecutive probes with a finite loss but a gradient that is not finite, after which the training is stopped."""
 
 
 class SignalSelfTest:
@@ -36,7 +36,7 @@ class SignalSelfTest:
         *,
         steps: int,
         frozen: bool,
-        alike: bool = False,
+        same_start: bool = False,
     ):
         """Note the state that must not change (teacher) and the one that must (adapters).
 
@@ -45,11 +45,11 @@ class SignalSelfTest:
             optimizer: Its optimizer.
             steps: Batches after which every term must have given the student a gradient.
             frozen: The teacher must not change.
-            alike: Student and teacher start alike, so terms between them have nothing to say until the student has
-                moved.
+            same_start: Student and teacher start identical, so terms between them have no gradient until the student
+                has moved.
 
         Raises:
-            UserError: The optimizer misses an adapter, or holds something of the teacher.
+            UserError: The optimizer lacks an adapter, or holds a parameter of the teacher.
         """
         self.pair, self.steps, self.frozen = pair, steps, frozen
         self.records: dict[str, dict[str, list[float | None]]] = {
@@ -64,30 +64,30 @@ class SignalSelfTest:
         if not self.result["adapters_in_optimizer"] or self.result["teacher_in_optimizer"]:
             raise UserError("self-test: the optimizer must hold every adapter and nothing of the teacher; it does not")
         self._overflows: dict[str, int] = {}
-        self._taught = TaughtTerms()
+        self._signals = TermSignals()
         self._adapters = {name: p.detach().clone() for name, p in adapters.items()}
         self._teacher_hash = state_hash(pair.teacher_model) if frozen else ""
-        self.alike = alike
-        self._first_head = [p.detach().clone() for p in self._head_parameters()] if alike else []
+        self.same_start = same_start
+        self._first_head = [p.detach().clone() for p in self._head_parameters()] if same_start else []
 
     def _head_parameters(self) -> list[torch.Tensor]:
         """Parameters that every optimizer step with a learning rate changes."""
         return list(self.pair.student_model.model[-1].parameters())
 
-    def _starts_alike(self) -> bool:
-        """Whether the student was still what it started as, the teacher, when the losses of the last batch were made.
+    def _still_identical(self) -> bool:
+        """Whether the student was still a copy of the teacher when the losses of the last batch were computed.
 
         They are computed before the step of their batch: a student that moves now counts from the next batch on.
         """
-        alike = bool(self._first_head)
-        if alike and any(
+        identical = bool(self._first_head)
+        if identical and any(
             not torch.equal(now, first) for now, first in zip(self._head_parameters(), self._first_head, strict=True)
         ):
             self._first_head = []
-        return alike
+        return identical
 
     def load(self, terms: Mapping[str, Mapping[str, Any]], epochs: int) -> None:
-        """Go on with the records of a training that was stopped after ``epochs`` epochs."""
+        """Continue the records of a training that was stopped after ``epochs`` epochs."""
         for name, record in self.records.items():
             for key in record:
                 values = terms.get(name, {}).get(key, [])
@@ -101,10 +101,10 @@ class SignalSelfTest:
             batches: Batches done in this process.
 
         Raises:
-            UserError: A loss is not finite, or a term has moved nothing in the first :attr:`steps` batches (those with
-                boxes, for a term that needs boxes).
+            UserError: A loss is not finite, or a term has given no gradient in the first :attr:`steps` batches (those
+                with boxes, for a term that needs boxes).
         """
-        pair, alike = self.pair, self._starts_alike()
+        pair, identical = self.pair, self._still_identical()
         if not pair.probe or not pair.trust:
             return
         self._check_finite(epoch)
@@ -113,8 +113,8 @@ class SignalSelfTest:
         shares = gradient_shares(pair.gradients)
         for name, value in pair.values.items():
             self.records[name]["grad_share_by_probe"].append(shares[name])
-            if not alike and (pair.boxes or not pair.projector[name].needs_boxes):
-                self._taught.note(name, taught=float(value) != 0 and pair.gradients[name] > 0)
+            if not identical and (pair.boxes or not pair.projector[name].needs_boxes):
+                self._signals.add(name, alive=float(value) != 0 and pair.gradients[name] > 0)
         if batches >= self.steps and self._can_be_judged():
             self._check_alive(batches, self.steps)
 
@@ -131,20 +131,20 @@ class SignalSelfTest:
 
     def _can_be_judged(self) -> bool:
         """Whether a student that started as its teacher has moved for long enough, or did not start so."""
-        return not self.alike or "checked_batches" in self.result or self._taught.most_batches >= self.steps
+        return not self.same_start or "checked_batches" in self.result or self._signals.most_batches >= self.steps
 
     def _check_alive(self, batches: int, probes: int) -> None:
-        """Stop if a term that could teach in so many probed batches has not; later ones wait for their boxes."""
-        if dead := self._taught.silent(probes):
+        """Stop if a term gave no gradient in so many batches that apply to it; a term without any has to wait."""
+        if dead := self._signals.dead(probes):
             raise no_gradient(dead, batches, "switch the term off with weight=0")
         self.result.setdefault("checked_batches", batches)
-        self.result["terms_alive"] = self._taught.names
+        self.result["terms_alive"] = self._signals.names
 
     def end_epoch(self, epoch: int, means: Mapping[str, Any], batches: int) -> None:
         """Record the mean of each term over an epoch.
 
         Raises:
-            UserError: The epoch was shorter than :attr:`steps`, and a term has moved nothing so far.
+            UserError: The epoch was shorter than :attr:`steps`, and a term has given no gradient so far.
         """
         if "checked_batches" not in self.result and self.pair.trust:
             self._check_alive(batches, 1)
@@ -155,10 +155,9 @@ class SignalSelfTest:
             record["weight_by_epoch"][epoch:] = [self.pair.weight(name)]
 
     def check_before_checkpoint(self, *, last: bool, updates: int) -> None:
-        """Check that the teacher is the same bit for bit and that the adapters learn.
+        """Check that the teacher is unchanged, bit for bit, and that the adapters learn.
 
-        Done before each checkpoint, so that no checkpoint exists, and none can be resumed or finished, that the check
-        has not passed.
+        Done before each checkpoint, so that no checkpoint of a training that fails the check can be resumed or shipped.
 
         Args:
             last: This is the last epoch.
@@ -176,9 +175,9 @@ class SignalSelfTest:
             self._check_at_the_end(unmoved, updates)
 
     def _check_at_the_end(self, unmoved: list[str], updates: int) -> None:
-        """Warn of terms that have had no batch to teach in; stop if adapters have learned nothing."""
-        if never := [name for name in self.pair.weights if not self._taught.alive.get(name)]:
-            LOGGER.warning(f"self-test: {', '.join(never)} has had no batch in which it could show that it teaches")
+        """Warn of terms that no batch has applied to; stop if adapters have learned nothing."""
+        if never := [name for name in self.pair.weights if not self._signals.alive.get(name)]:
+            LOGGER.warning(f"self-test: not checked, since no batch applied to them: {', '.join(never)}")
         if not unmoved:
             return
         if updates >= 2:

@@ -1,7 +1,7 @@
-"""The student's trainer: mixed batches in, a :class:`DistillationPair` as the model, and watch kept over it.
+"""The student's trainer: mixed batches, a :class:`DistillationPair` as the model, and three monitors.
 
-Three things are watched. The signal self-test: does every term teach, does the teacher stand still. The health meter:
-what pseudo-labels there are, epoch by epoch. The guard: is the student worse than the baseline was at the same epoch.
+The signal self-test checks that every term gives a gradient and that the teacher is frozen, the health meter counts the
+pseudo-labels of each epoch, and the guard compares the student with the baseline at the same epoch.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
 
 
-def _not_about_teacher(record: logging.LogRecord) -> bool:
-    """Log filter: Ultralytics says of each of the teacher's 180 tensors that it is frozen, as it should be."""
+def _hide_frozen_teacher(record: logging.LogRecord) -> bool:
+    """Log filter for Ultralytics' notes that it freezes the teacher's 180 tensors, one line each."""
     return "Freezing layer 'teacher_model." not in str(record.msg)
 
 
 class StudentTrainer(StageTrainer):
-    """Trains the student on labeled and pseudo-labeled images under the guidance of a teacher.
+    """Trains the student on labeled and pseudo-labeled images with a teacher.
 
     The teacher is a frozen network, or (``settings.teacher`` empty) the moving average of the student itself, which
     Ultralytics keeps anyway for validation: the mean teacher (arXiv:1703.01780).
@@ -56,7 +56,7 @@ class StudentTrainer(StageTrainer):
     def __init__(
         self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
     ):
-        """Build the stage trainer and hook self-test, health meter and guard into it."""
+        """Build the stage trainer and attach self-test, health meter and guard."""
         super().__init__(cfg, overrides, _callbacks)
         self.guard = Guard(self.settings.guard, noise=0.0, patience=self.settings.guard_patience)
         self.meter = HealthMeter(list(self.data["names"].values()))
@@ -81,7 +81,7 @@ class StudentTrainer(StageTrainer):
         """
         if isinstance(self.model, torch.nn.Module):
             return None
-        LOGGER.addFilter(_not_about_teacher)
+        LOGGER.addFilter(_hide_frozen_teacher)
         weights = ckpt = None
         if self.resume:
             weights, ckpt = load_checkpoint(self.model)
@@ -113,7 +113,7 @@ class StudentTrainer(StageTrainer):
         return ckpt
 
     def _labeler(self) -> OnlineLabeler | None:
-        """Where boxes of unlabeled images come from during the training; None if they are all known before."""
+        """The source of pseudo boxes during the training; None if all of them were made before."""
         s = self.settings
         if not s.unlabeled or s.labels.mode == "offline":
             return None
@@ -137,7 +137,7 @@ class StudentTrainer(StageTrainer):
         student.nc, student.names, student.args = self.model.nc, self.model.names, self.model.args
 
     def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-        """The optimizer over student and adapters; the teacher is taken out of sight, so it can never be in it."""
+        """The optimizer over student and adapters; the teacher is hidden meanwhile, so it can never be in it."""
         pair = self.pair
         teacher, pair.teacher_model = pair.teacher_model, None
         try:
@@ -168,7 +168,7 @@ class StudentTrainer(StageTrainer):
         return MixedDataset(labeled, unlabeled)
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Ultralytics' preprocessing; then :func:`dfssd.batches.decode`, and the pair learns where training stands."""
+        """Ultralytics' preprocessing and :func:`dfssd.batches.decode`; sets the progress in the pair."""
         ready, truth = decode(cast(LoadedBatch, super().preprocess_batch(batch)), nc=self.data["nc"])
         self._truth = truth[truth[:, 5] < self.pair.known]
         pair = self.pair
@@ -196,16 +196,20 @@ class StudentTrainer(StageTrainer):
 
     @staticmethod
     def _start_watch(trainer: StudentTrainer) -> None:
-        """Start self-test and guard; go on where a resumed training stopped."""
-        LOGGER.removeFilter(_not_about_teacher)
+        """Start self-test, meter and guard; continue where a resumed training stopped."""
+        LOGGER.removeFilter(_hide_frozen_teacher)
         pair = trainer.pair
-        # of classes that the teacher does not know it cannot give boxes
+        # the teacher gives boxes of the classes that it knows
         trainer.meter = HealthMeter(list(trainer.data["names"].values())[: pair.known])
         trainer._follow_student()
         frozen = bool(trainer.settings.teacher)
         grown = pair.known < trainer.data["nc"]
         trainer.selftest = SignalSelfTest(
-            pair, trainer.optimizer, steps=trainer.settings.selftest_steps, frozen=frozen, alike=grown or not frozen
+            pair,
+            trainer.optimizer,
+            steps=trainer.settings.selftest_steps,
+            frozen=frozen,
+            same_start=grown or not frozen,
         )
         instances = sum(len(label["cls"]) for label in trainer.test_loader.dataset.labels) if RANK in {-1, 0} else 0
         trainer.guard.noise = noise_of(instances)
@@ -229,8 +233,8 @@ class StudentTrainer(StageTrainer):
 
     @staticmethod
     def _start_epoch(trainer: StudentTrainer) -> None:
-        """Act on what the guard has decided after the last epoch, in all processes alike."""
-        trainer._follow_student()  # Ultralytics may have gone back to an earlier epoch after a loss that was no number
+        """Apply the guard's decision after the last epoch, in all processes alike."""
+        trainer._follow_student()  # Ultralytics may have gone back to an earlier epoch after a NaN loss
         trainer._batch_in_epoch = 0
         trainer.meter.reset()
         level = torch.tensor(trainer.guard.level, device=trainer.device)
@@ -239,7 +243,7 @@ class StudentTrainer(StageTrainer):
         trainer.guard.level = int(level)
         pair, before = trainer.pair, trainer.pair.trust
         pair.trust = trainer.guard.factor
-        if before > 0 and pair.trust == 0:  # a loader that is built anew later on starts as this one ends
+        if before > 0 and pair.trust == 0:  # a loader rebuilt later starts as this one ends
             sampler = trainer.train_loader.sampler
             sampler.labeled_only()
             sampler.epoch = trainer.epoch
@@ -252,7 +256,7 @@ class StudentTrainer(StageTrainer):
         trainer._follow_student()
         pair, images = trainer.pair, trainer._unlabeled_in_batch
         if images and pair.labels is not None:
-            trainer.meter.take(pair.labels, images, pair.agreement, trainer._truth)
+            trainer.meter.add_batch(pair.labels, images, pair.agreement, trainer._truth)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Ultralytics' row of ``results.csv`` with the health of the pseudo-labels; then the guard judges the epoch."""
@@ -260,7 +264,7 @@ class StudentTrainer(StageTrainer):
         if health:
             LOGGER.info(self.meter.line())
             if not health["accepted"] and self.pair.trust:
-                LOGGER.warning("no pseudo box was accepted in this epoch: the unlabeled images have taught no box")
+                LOGGER.warning("no pseudo box was accepted in this epoch: the unlabeled images gave the student no box")
             self.health[self.epoch :] = [health]
         columns = {f"pseudo/{k}".replace(",", " "): float("nan") if v is None else v for k, v in health.items()}
         if self.pair.balance:
@@ -272,10 +276,10 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _end_epoch(trainer: StudentTrainer) -> None:
         trainer.selftest.end_epoch(trainer.epoch, trainer.tloss, trainer.batches_done)
-        if (balance := trainer.pair.balance) and (quiet := balance.held_back()):
+        if (balance := trainer.pair.balance) and (capped := balance.held_back()):
             LOGGER.warning(
-                f"balance=auto: {', '.join(quiet)} would need more than {MOST:g} times the configured weight to reach "
-                "the share; it is held there"
+                f"balance=auto: {', '.join(capped)} would need more than {MOST:g} times the configured weight to reach "
+                "the share; the weight is capped there"
             )
 
     def save_model(self) -> Any:

@@ -23,7 +23,7 @@ _BUDGET = BudgetWords(
 
 
 def noise(record: BoxRecord) -> float:
-    """Difference in mAP50-95 that can be chance, with the defects of the test part."""
+    """Difference in mAP50-95 that can be chance, given the number of defects in the test set."""
     student = record.test.get("student")
     return noise_of(student.instances if student else None)
 
@@ -39,7 +39,7 @@ def closing_table(record: BoxRecord, console: Console | None = None) -> None:
 
 
 def closing_line(record: BoxRecord) -> str:
-    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mAP50-95, with what there is."""
+    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mAP50-95, as far as they exist."""
     if record.incremental:
         return _new_classes(record.incremental)
     scores = {role: _score(record, role) for role in ROLES}
@@ -47,12 +47,12 @@ def closing_line(record: BoxRecord) -> str:
 
 
 def _new_classes(step: Incremental) -> str:
-    """What a run that taught new classes has won and lost, in AP50."""
+    """What a run that added new classes has gained and lost, in AP50."""
     count = len(step.classes_new)
     new = "not measured, no test image shows them" if step.map_new is None else f"AP50 {step.map_new:.3f}"
     line = f"The model knows {count} more class{'' if count == 1 else 'es'}: {new}"
     if step.map_old_before is None or step.map_old is None:
-        return f"{line}. What it has forgotten of the old ones cannot be told: no test image shows them."
+        return f"{line}. How much of the old ones it has forgotten cannot be determined: no test image shows them."
     old = f"on the {len(step.classes_old)} old ones AP50 {step.map_old:.3f}, before {step.map_old_before:.3f}"
     return f"{line}; {old}."
 
@@ -68,14 +68,14 @@ def headline(record: BoxRecord) -> str:
         return "The student has no result on test images, so this run says nothing about whether the method helped."
     if record.guard and baseline_is_selected(record):
         return (
-            "The teacher and the unlabeled images did not help, so the network handed over as the student is the "
+            "The teacher and the unlabeled images did not help, so the network selected as the student is the "
             f"baseline, trained on the labels alone: mAP50-95 {student:.3f}. Why: {record.guard.why}."
         )
     if baseline is None:
         beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
         return (
             f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether the unlabeled images and "
-            "the teacher helped cannot be told, because no baseline was trained (baseline=off)."
+            "the teacher helped cannot be determined, because no baseline was trained (baseline=off)."
         )
     verdict = _judge(student, baseline, noise(record))
     budget = compare_budgets(record.training.get("student"), record.training.get("baseline"), _BUDGET)
@@ -93,7 +93,7 @@ def _judge(student: float, baseline: float, margin: float) -> str:
         return "The student is about as good as the same network trained on the labeled images alone"
     if gain >= -margin:
         return "The method did not help: the student is about as good as the same network trained on labels alone"
-    return "The method did harm: the student is worse than the same network trained on the labeled images alone"
+    return "The method hurt: the student is worse than the same network trained on the labeled images alone"
 
 
 def _score(record: BoxRecord, role: Role) -> float | None:

@@ -1,15 +1,15 @@
-"""Weights from gradients: each term gets the part of the student's gradient that it is meant to have.
+"""Weights from gradients: each term gets its intended share of the student's gradient.
 
-Terms differ in scale by orders of magnitude, and so does one term between two networks, two data sets or the beginning
-and the end of a training. A fixed weight that helps here hurts there. With ``balance=auto`` the weight follows from
-what is measured every :data:`EVERY` batches::
+Terms differ in scale by orders of magnitude, and so does one term between two networks, two data sets, or the start and
+the end of a training. A fixed weight that helps in one place hurts in another. With ``balance=auto`` the weight follows
+from measurements every :data:`EVERY` batches::
 
     weight = share * |gradient of the detection loss| / |gradient of the unweighted term|
 
 with L2 norms over all parameters of the student, smoothed as geometric means (:data:`DECAY`), since norms vary by
-factors. The share is what is aimed at: between two measurements gradients move on, most of all in the first batches, so
+factors. The share is a target: between two measurements the gradients change, most of all in the first batches, so
 these are measured more often (:func:`is_due`). Norms of several terms do not add up where their gradients point in
-different directions: together they pull less than the sum of their shares.
+different directions: together they weigh less than the sum of their shares.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ EARLY = (0, 1, 2, 5, 10, 20, 35)
 """Batches with a measurement before the first :data:`EVERY` are over."""
 
 SETTLE = 3
-"""Measurements that replace what was known, since they are those of an untrained network."""
+"""First measurements, each of which replaces the one before, since the network is still untrained."""
 
 DECAY = 0.5
-"""What is kept of the smoothed logarithm of a norm in each later measurement."""
+"""Weight of the smoothed logarithm of a norm in each later measurement."""
 
 MOST = 100.0
-"""A weight is at most this multiple of the configured one: a term that hardly says anything is not shouted."""
+"""A weight is at most this multiple of the configured one, so that a vanishing term is not amplified without bound."""
 
 DETECTION = "det"
 """Name of the detection loss among the terms."""
@@ -54,16 +54,16 @@ class GradientBalance:
         """Begin without any measurement.
 
         Args:
-            weights: Configured weight of each term, > 0: in force until the first measurement, and the measure of
+            weights: Configured weight of each term, > 0: used until the first measurement, and the unit of
                 :data:`MOST`.
-            shares: Aimed gradient norm of each term, as a share of that of the detection loss, > 0.
+            shares: Target gradient norm of each term, as a share of that of the detection loss, > 0.
         """
         self.weights, self.shares = dict(weights), dict(shares)
         self.norms: dict[str, float] = {}
         self.taken: dict[str, int] = {}
 
     def update(self, norms: Mapping[str, float]) -> None:
-        """Take one measurement: gradient norms of ``det`` and of the unweighted terms; a norm of 0 is no evidence."""
+        """Add one measurement: gradient norms of ``det`` and of the unweighted terms; a norm of 0 is not counted."""
         for name, norm in norms.items():
             if norm > 0 and math.isfinite(norm):
                 self.taken[name] = self.taken.get(name, 0) + 1
@@ -71,22 +71,22 @@ class GradientBalance:
                 self.norms[name] = kept * self.norms.get(name, 0.0) + (1 - kept) * math.log(norm)
 
     def weight(self, name: str) -> float:
-        """Weight of a term now."""
-        return min(self._aimed(name), MOST * self.weights[name])
+        """Present weight of a term."""
+        return min(self._target(name), MOST * self.weights[name])
 
-    def _aimed(self, name: str) -> float:
+    def _target(self, name: str) -> float:
         if name not in self.norms or DETECTION not in self.norms:
             return self.weights[name]
         return self.shares[name] * math.exp(min(self.norms[DETECTION] - self.norms[name], 700.0))
 
     def held_back(self) -> list[str]:
         """Terms that would need more than :data:`MOST` times their configured weight for their share."""
-        return [name for name, weight in self.weights.items() if self._aimed(name) > MOST * weight]
+        return [name for name, weight in self.weights.items() if self._target(name) > MOST * weight]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs."""
+        """The state for a resumed training."""
         return {"norms": dict(self.norms), "taken": dict(self.taken)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`."""
         self.norms, self.taken = dict(state["norms"]), dict(state["taken"])

@@ -22,7 +22,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS, attempt_download_as
 from ultralytics.utils.patches import torch_load
 
 from dfssd.errors import UserError
-from dfssd.files import whole_file
+from dfssd.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class ModelFacts:
 
     Attributes:
         source: The file or architecture name, as given.
-        family: Model family, for example ``yolov8``; ``""`` when the model does not tell.
+        family: Model family, for example ``yolov8``; ``""`` if unknown.
         strides: Strides of the detection levels [px], for example (8, 16, 32).
         head: Number of the head layer.
         reg_max: Bins of the box distribution per side (16 in YOLOv8, 1 means no distribution).
         names: Class names in id order.
-        end2end: Whether it answers through a one-to-one branch, without non-maximum suppression.
+        end2end: Whether it predicts by a one-to-one branch, without non-maximum suppression.
         trained: Whether it has weights from a checkpoint.
     """
 
@@ -58,7 +58,7 @@ def resolve_weights(value: str, role: str) -> str:
         role: ``teacher`` or ``student``, for the message.
 
     Raises:
-        UserError: Not a model file, not there and not to be had; the message names the alternative.
+        UserError: Not a model file, or missing and unavailable; the message names the alternative.
     """
     path = Path(value)
     if path.suffix in {".yaml", ".yml"}:
@@ -172,7 +172,7 @@ def align_teacher(source: str, names: Sequence[str], target: Path) -> None:
         head.nc, head.no = len(rows), len(rows) + 4 * head.reg_max
         model.nc, model.yaml = len(rows), {**model.yaml, "nc": len(rows)}
     model.names = dict(enumerate(names))
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         torch.save({**checkpoint, "ema": None, "model": model.half()}, temporary)
 
 

@@ -13,7 +13,7 @@ from ultralytics.utils.patches import torch_load
 
 from dfssd.distillation.compatibility import normalized
 from dfssd.errors import UserError
-from dfssd.files import whole_file
+from dfssd.files import atomic_write
 
 ROWS = ("cv3", "one2one_cv3")
 """Class branches of the head, whose last layers have one row per class."""
@@ -43,7 +43,7 @@ def check_prefix(teacher: str, known: Sequence[str], names: Sequence[str]) -> in
     for number in range(len(known), len(names)):
         if seen[number] in seen[:number]:
             raise UserError(
-                f"names: class {number}, '{names[number]}', is class {seen.index(seen[number])} once more; give each "
+                f"names: class {number}, '{names[number]}', is class {seen.index(seen[number])} again; give each "
                 "class one id"
             )
     return len(known)
@@ -53,12 +53,12 @@ def grown(model: Any, names: Sequence[str], seed: int = 0) -> Any:
     """A detection model with rows added for ``names`` beyond its own classes; changed in place and returned.
 
     The old rows and all other weights stay bit for bit. New rows start as in a fresh network: uniform random weights
-    within 1 / sqrt(input channels) and a bias that says "rare" (Ultralytics' prior).
+    within 1 / sqrt(input channels) and a bias for a rare class (Ultralytics' prior).
 
     Args:
         model: Detection model whose classes are the first of ``names``.
         names: All class names in id order.
-        seed: Of the random weights, so that all trainings that begin with this teacher begin alike.
+        seed: Of the random weights, so that all trainings from this teacher start alike.
     """
     head = model.model[-1]
     old, new = head.nc, len(names)
@@ -82,7 +82,7 @@ def write_grown(source: Path, names: Sequence[str], target: Path, seed: int = 0)
     """Write the detector in ``source``, :func:`grown` for ``names``, to ``target`` as a plain YOLO file."""
     checkpoint = torch_load(source, map_location="cpu")
     model = (checkpoint.get("ema") or checkpoint["model"]).float()
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         torch.save({**checkpoint, "ema": None, "model": grown(model, names, seed).half()}, temporary)
 
 

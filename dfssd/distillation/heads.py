@@ -1,8 +1,8 @@
-"""Inside the detection heads: what their branches hold half-way, and the rest of a head on somebody else's maps.
+"""Inside the detection heads: their hidden maps, and the remaining stages of a head on another network's maps.
 
 A YOLO detection head has two branches, ``box`` and ``cls``, and each has three stages per level: two convolution blocks
-(from YOLO11 on each a depthwise and a pointwise one) and a 1x1 convolution. *Tap* ``(branch, k)`` is what stage ``k``
-starts from: for ``k = 0`` the map of the neck, else the output of stage ``k - 1`` before its activation.
+(from YOLO11 on each a depthwise and a pointwise one) and a 1x1 convolution. *Tap* ``(branch, k)`` is the input of stage
+``k``: for ``k = 0`` the map of the neck, else the output of stage ``k - 1`` before its activation.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def tap_channels(head: Any) -> dict[Tap, tuple[int, ...]]:
 def tapped(head: Any, taps: Collection[Tap]) -> Iterator[dict[Tap, list[Tensor]]]:
     """Collect ``taps`` of all levels in the forward passes of ``head`` within the block.
 
-    The hooks live only in the block: a lasting one would be pickled into checkpoints. Outputs of convolution blocks are
-    copied, since Ultralytics' activations overwrite them.
+    The hooks are removed after the block: a permanent one would be pickled into checkpoints. Outputs of convolution
+    blocks are copied, since Ultralytics' activations overwrite them.
 
     Yields:
         Tap -> maps (N, C, H, W) of the levels, filled by the forward pass.
@@ -76,9 +76,9 @@ def tapped(head: Any, taps: Collection[Tap]) -> Iterator[dict[Tap, list[Tensor]]
 
 
 def finish(head: Any, tap: Tap, maps: Sequence[Tensor]) -> Tensor:
-    """Run the remaining stages of one branch of ``head`` on maps that stand for those of its own tap.
+    """Run the remaining stages of one branch of ``head`` on maps that replace those of its own tap.
 
-    Gradient passes through the stages to ``maps``, whether or not the head itself is frozen.
+    The gradient passes through the stages to ``maps``, whether or not the head itself is frozen.
 
     Args:
         head: A ``Detect`` head.

@@ -1,4 +1,4 @@
-"""What one network says about one batch, as the distillation terms read it."""
+"""The outputs of one network for one batch, as the distillation terms read them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ class Outputs:
         boxes: Box logits before the softmax over bins, (N, 4 * reg_max, A); channel = side * reg_max + bin.
         scores: Class logits of the classes that both networks know, (N, nc, A).
         levels: (height, width) of each level of the detection head [cells]; their products add up to A.
-        hidden: What the terms in use asked to see inside the head: tap -> maps of the levels, each (N, C, H_l, W_l).
+        hidden: Maps inside the head that the terms in use need: tap -> maps of the levels, each (N, C, H_l, W_l).
         head: The detection head itself, for terms that run a part of it.
-        new_scores: Class logits of the classes that the teacher does not know, (N, new, A); None or empty: there are
-            none.
+        new_scores: Class logits of the classes that the teacher does not know, (N, new, A); None or empty without any.
     """
 
     feats: list[Tensor]

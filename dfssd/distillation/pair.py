@@ -1,11 +1,11 @@
 """Teacher and student in one module, so that Ultralytics trains, averages, saves and resumes them as its own.
 
-``DistillationPair`` is a subclass of Ultralytics' ``DistillationModel`` (8.4.190) and inherits what that class knows
-about training loops: the frozen teacher, its absence from EMA and checkpoints, the unwrapping to a plain student in
+``DistillationPair`` is a subclass of Ultralytics' ``DistillationModel`` (8.4.190) and inherits its support of the
+training loop: the frozen teacher, its absence from EMA and checkpoints, the unwrapping to a plain student in
 ``strip_optimizer``, fusing, resuming and DDP. Construction and loss are ours. Every trainable adapter lives in
 ``projector``, the one place besides ``student_model`` that Ultralytics restores.
 
-Left out on purpose: a second student or teacher forward, lasting hooks of our own (they would be pickled into
+Left out on purpose: a second student or teacher forward, permanent hooks of our own (they would be pickled into
 checkpoints), and a criterion attached from outside (the EMA would copy what it holds).
 """
 
@@ -49,7 +49,7 @@ def state_hash(module: nn.Module) -> str:
 
 
 def for_inference(teacher: Any) -> Any:
-    """A trained teacher, for inference only from now on: its batch normalization is folded into the convolutions.
+    """The teacher, for inference only: its batch normalization is folded into the convolutions.
 
     A convolution with weight W followed by a normalization with scale g, shift b and running mean m and variance v is
     one convolution with weight g W / sqrt(v + eps) and bias b - g m / sqrt(v + eps): the same function. The weights are
@@ -57,7 +57,7 @@ def for_inference(teacher: Any) -> Any:
 
     Args:
         teacher: Detection model; changed in place. One with an end-to-end head is left as it is: Ultralytics' folding
-            would take its one-to-many branch away, whose outputs are distilled.
+            would remove its one-to-many branch, whose outputs are distilled.
     """
     if getattr(teacher.model[-1], "one2one_cv2", None) is not None:
         return teacher
@@ -78,8 +78,8 @@ class DistillationPair(DistillationModel):
         projector (nn.ModuleDict): The terms with their trainable adapters, by name.
         trust (float): Factor in [0, 1] on everything that comes from the teacher; at 0 its forward pass is left out.
         labels (BatchLabels | None): The boxes of the unlabeled images in the last batch, for the health meter.
-        agreement (tuple): In the last batch: anchors at which the student's best class was that of a sure teacher, and
-            anchors at which the teacher was sure.
+        agreement (tuple): In the last batch: anchors at which the student's best class was that of a confident teacher,
+            and anchors at which the teacher was confident.
         boxes (int): Boxes, true or accepted, in the last batch.
         balance (GradientBalance | None): Sets the weights from the gradients; None: they are fixed.
         probe (bool): Measure the gradient of each term on the student in the next loss.
@@ -105,7 +105,7 @@ class DistillationPair(DistillationModel):
         balance: bool,
         new_only: bool,
     ):
-        """Wrap a pair that :mod:`dfssd.distillation.compatibility` has found to match.
+        """Wrap a pair that passes the checks of :mod:`dfssd.distillation.compatibility`.
 
         Args:
             teacher: Trained detection model; its classes are those of the student, or the first of them; frozen, in
@@ -115,8 +115,8 @@ class DistillationPair(DistillationModel):
             layers: Layers to compare, the same numbers in both models; empty: the inputs of the heads.
             unsup_weight: Weight of the YOLO loss on pseudo-labeled images.
             unsup_schedule: Schedule of that weight.
-            labeler: Makes pseudo boxes from the teacher's forward pass; None: the batch brings them.
-            weigh_boxes: Weigh each pseudo box by its score in the YOLO loss; else all count as true boxes.
+            labeler: Makes pseudo boxes from the teacher's forward pass; None: they are in the batch.
+            weigh_boxes: Weight each pseudo box by its score in the YOLO loss; else all count as true boxes.
             balance: Let the weights follow from the gradients and the shares of the terms.
             new_only: Labels cover the new classes only: those that the teacher does not know.
         """
@@ -154,7 +154,7 @@ class DistillationPair(DistillationModel):
         self.projector = nn.ModuleDict(self._build_terms(terms)).to(device)
 
     def _build_terms(self, terms: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
-        """Construct the terms for the widths that a dry forward pass shows."""
+        """Construct the terms for the channels that a trial forward pass shows."""
         channels = self.student_model.yaml.get("channels", 3)
         image = torch.zeros(1, channels, 64, 64, device=next(self.student_model.parameters()).device)
         mode = self.student_model.training
@@ -182,7 +182,7 @@ class DistillationPair(DistillationModel):
 
     @property
     def taps(self) -> frozenset[Tap]:
-        """What the terms must see inside the detection heads."""
+        """The maps inside the detection heads that the terms need."""
         return frozenset().union(*(term.taps for term in self.projector.children()))  # type: ignore[arg-type]
 
     def _clear_features(self) -> None:
@@ -190,7 +190,7 @@ class DistillationPair(DistillationModel):
         self._student_feats.clear()
 
     def set_progress(self, step: int, total: int, per_epoch: int) -> None:
-        """Tell the schedules where training stands: batches done, batches in all, batches per epoch."""
+        """Set the progress for the schedules: batches done, batches in all, batches per epoch."""
         self.progress = (step, total, per_epoch)
 
     def loss(self, batch: Batch, preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -230,7 +230,7 @@ class DistillationPair(DistillationModel):
         for name, term in self.projector.items():
             if guided:
                 weighted = factors[name] * values[name]
-            else:  # adapters stay in the graph, so that several processes agree on what is used
+            else:  # adapters stay in the graph, so that all processes use the same parameters
                 weighted = images.new_zeros(()) + 0.0 * sum(p.sum() for p in term.parameters())
             items[name] = weighted.detach()
             vectors.append((images.shape[0] * weighted).reshape(1))
@@ -238,18 +238,18 @@ class DistillationPair(DistillationModel):
         return torch.cat(vectors), items
 
     def _validation_loss(self, batch: Batch, preds: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The student's YOLO loss; zeros stand for what only a training has."""
+        """The student's YOLO loss, with zeros for the items that exist in training only."""
         vector, items = self.student_model.loss(batch, preds)
         zero = torch.zeros(1, device=vector.device)
         absent = [f"u_{k}" for k in items] + list(self.weights)
         return torch.cat([vector, zero.expand(len(absent))]), {**items, **dict.fromkeys(absent, zero[0])}
 
     def weight(self, name: str) -> float:
-        """Weight of a term now, without schedule and trust."""
+        """Present weight of a term, without schedule and trust."""
         return self.balance.weight(name) if self.balance else self.weights[name]
 
     def _factors(self, detection: list[Tensor], values: Mapping[str, Tensor], n: int) -> dict[str, float]:
-        """What each term is multiplied by in this batch; measures the gradients first, if this is a probe.
+        """Factor of each term in this batch; measures the gradients first, if this is a probe.
 
         Args:
             detection: Vectors of the detection loss.
@@ -306,7 +306,7 @@ class DistillationPair(DistillationModel):
         return boxes
 
     def _detection_loss(self) -> SemiDetectionLoss:
-        """The YOLO loss, made when the first batch comes: by then the trainer has set the class weights."""
+        """The YOLO loss, built on the first batch: by then the trainer has set the class weights."""
         if self.semi_loss is None:
             if getattr(self.student_model, "criterion", None) is None:
                 self.student_model.criterion = self.student_model.init_criterion()
@@ -327,7 +327,7 @@ class DistillationPair(DistillationModel):
         return Outputs(
             feats=[captured[i] for i in range(len(self.feats_idx) - 1)],
             boxes=raw["boxes"],
-            scores=raw["scores"][:, : self.known],  # what both networks can say something about
+            scores=raw["scores"][:, : self.known],  # the classes that both networks know
             new_scores=raw["scores"][:, self.known :],
             levels=[(f.shape[2], f.shape[3]) for f in raw["feats"]],
             hidden=hidden,
@@ -342,12 +342,12 @@ class DistillationPair(DistillationModel):
             if not loss.requires_grad:
                 norms[name] = loss.new_zeros(())
                 continue
-            with no_autocast(loss):  # as the real backward pass: it would cast the gradients of exact parts down
+            with no_autocast(loss):  # as in the real backward pass: autocast would cast fp32 gradients down
                 grads = torch.autograd.grad(loss.sum() * PROBE_SCALE, parameters, retain_graph=True, allow_unused=True)
             squares = [g.float().norm() for g in grads if g is not None] or [loss.new_zeros(())]
             norms[name] = torch.stack(squares).norm() / PROBE_SCALE
         table = torch.stack([norm.float() for norm in norms.values()])
-        if dist.is_initialized():  # all processes must come to the same weights
+        if dist.is_initialized():  # all processes must get the same weights
             dist.all_reduce(table)
             table /= dist.get_world_size()
         return dict(zip(norms, table.tolist(), strict=True))
@@ -378,14 +378,14 @@ def decode(raw: Mapping[str, Any], stride: Tensor) -> Tensor:
 
 
 def _agreement(student: Tensor, teacher: Tensor, chosen: Tensor) -> tuple[float, float]:
-    """Sure anchors of the teacher with the student's best class equal to its own, and sure anchors.
+    """Confident anchors of the teacher at which the student has the same best class, and confident anchors.
 
     Args:
         student: Class logits of the student, (N, nc, A).
         teacher: Class logits of the teacher, (N, nc, A).
-        chosen: (N,) bool, the images that count.
+        chosen: (N,) bool, the images to count.
     """
     score, best = teacher.detach()[chosen].sigmoid().max(1)
-    sure = score >= HealthMeter.SURE
+    confident = score >= HealthMeter.SURE
     same = student.detach()[chosen].argmax(1) == best
-    return float((same & sure).sum()), float(sure.sum())
+    return float((same & confident).sum()), float(confident.sum())

@@ -1,8 +1,8 @@
 """Schedules: the factor of a term's weight over the course of the training (pure numbers, no state).
 
 A step is a batch of the student's training, counted from 0 over all epochs, so a resumed run needs nothing but its
-step. No factor is ever 0: a term that is switched on delivers a gradient from its first batch, and the signal self-test
-can see it.
+step. No factor is ever 0: a term that is switched on has a gradient from its first batch, so the signal self-test
+can check it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable
 
 COSINE_END = 0.1
-"""What is left of the weight at the end of a cosine decay (the value of the DFSSD code)."""
+"""Remaining share of the weight at the end of a cosine decay (the value of the DFSSD code)."""
 
 RAMP_SHARE = 0.1
-"""Share of the training in which a ramp rises."""
+"""Share of the training during which a ramp rises."""
 
 
 def cosine_decay(progress: float) -> float:
@@ -72,6 +72,6 @@ def factor(kind: str, step: int, total_steps: int, steps_per_epoch: int) -> floa
         raise ValueError(f"schedule={kind} is not known; choose one of: {', '.join(SCHEDULES)}")
     if step < 0 or total_steps < 1 or steps_per_epoch < 1:
         raise ValueError(
-            f"step {step} of {total_steps} with {steps_per_epoch} steps per epoch is no place in a training"
+            f"step {step} of {total_steps} with {steps_per_epoch} steps per epoch is not a position in a training"
         )
     return SCHEDULES[kind](min(step, total_steps), total_steps, steps_per_epoch)

@@ -27,11 +27,11 @@ class WeightedAssigner(nn.Module):
 
         sum_i w_i l_i(t_i) / max(1, sum_i t_i)
 
-    so a doubtful box counts less, is not taught as a low score, and leaves the background as it was. The box parts read
-    their weights from the target scores, which are returned as w_i t_i; :class:`WeightedBCE` divides w_i out of the
-    targets of the class part again and multiplies its loss by it. Ultralytics divides by the sum of the scores that it
-    is given, w_i t_i: :attr:`correction` puts sum_i t_i in its place. With the smaller sum a uniform weight would
-    cancel for the boxes and only the push of the background would grow.
+    so a doubtful box counts less, its target score is not lowered, and the background is not affected. The box parts
+    read their weights from the target scores, which are returned as w_i t_i; :class:`WeightedBCE` divides w_i out of
+    the targets of the class part again and multiplies its loss by it. Ultralytics divides by the sum of the scores that
+    it is given, w_i t_i: :attr:`correction` puts sum_i t_i in its place. With the smaller sum a uniform weight would
+    cancel for the boxes, and only the background would gain weight.
 
     Attributes:
         weights: (N, M) weight of each box as Ultralytics pads them (:func:`padded`), or None for 1 throughout.
@@ -69,7 +69,7 @@ class WeightedBCE(nn.Module):
     """
 
     def __init__(self, assigner: WeightedAssigner) -> None:
-        """Nothing is ignored at first."""
+        """Start without ignored anchors."""
         super().__init__()
         self.bce = nn.BCEWithLogitsLoss(reduction="none")
         self.assigner = assigner
@@ -85,8 +85,8 @@ class WeightedBCE(nn.Module):
             loss = self.bce(logits, targets / weight) * weight * self.assigner.correction
         if self.ignored is None:
             return loss
-        silent = self.ignored & (targets.sum(-1) <= 0)
-        return loss.masked_fill(silent[..., None], 0.0)
+        unassigned = self.ignored & (targets.sum(-1) <= 0)
+        return loss.masked_fill(unassigned[..., None], 0.0)
 
 
 class CorrectedBoxLoss(nn.Module):
@@ -109,7 +109,7 @@ def padded(values: Tensor, batch_idx: Tensor, n: int) -> Tensor:
 
     Args:
         values: (M,) one value per box.
-        batch_idx: (M,) image of each box, not falling.
+        batch_idx: (M,) image of each box, in non-decreasing order.
         n: Number of images.
 
     Returns:
@@ -164,7 +164,7 @@ def take_images(preds: Any, index: Tensor) -> Any:
 
 
 def rows_of(images: Tensor, batch_idx: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Which boxes lie in some images of a batch, ordered by image, with image numbers counted anew.
+    """The boxes of some images of a batch, ordered by image, with the images renumbered.
 
     Args:
         images: (I,) numbers of the images, of which the first becomes 0, the second 1, ...
@@ -172,13 +172,13 @@ def rows_of(images: Tensor, batch_idx: Tensor, n: int) -> tuple[Tensor, Tensor]:
         n: Images in the batch.
 
     Returns:
-        (B,) int64, rows of the boxes, and (B,) float32, their new image numbers in rising order.
+        (B,) int64, rows of the boxes, and (B,) float32, their new image numbers in ascending order.
     """
     renumber = torch.full((n,), -1, dtype=torch.long, device=images.device)
     renumber[images] = torch.arange(len(images), device=images.device)
     new = renumber[batch_idx.long()]
     rows = (new >= 0).nonzero().flatten()
-    rows = rows[new[rows].argsort(stable=True)]  # Ultralytics counts on rising image numbers
+    rows = rows[new[rows].argsort(stable=True)]  # Ultralytics relies on ascending image numbers
     return rows, new[rows].float()
 
 
@@ -192,8 +192,8 @@ def take_classes(preds: Any, chosen: slice) -> Any:
 class SemiDetectionLoss:
     """Ultralytics' criterion of one model, applied to labeled and to pseudo-labeled images separately.
 
-    Each kind has its own normalizer, so that neither the number nor the doubtfulness of pseudo-boxes changes what a
-    true box is worth. Where new classes are taught to a detector, each kind covers its own classes only: the labels
+    Each kind has its own normalizer, so that neither the number nor the scores of pseudo boxes change the weight of a
+    true box. Where new classes are added to a detector, each kind covers its own classes only: the labels
     of the new ones, where old defects in the same images are not labeled, and the teacher's boxes of the old ones.
     """
 
@@ -241,15 +241,17 @@ class SemiDetectionLoss:
         for prefix, chosen, weight in (("", batch["labeled"], 1.0), ("u_", ~batch["labeled"], unsup_weight)):
             images = chosen.nonzero().flatten()
             if len(images) and weight > 0:
-                vector, part = self._part(preds, batch, images, pseudo=bool(prefix))
+                vector, own = self._loss_of(preds, batch, images, pseudo=bool(prefix))
                 vectors.append(weight * vector)
             else:
                 names = [k.removeprefix("u_") for k in items] or list(self.branches[0].loss_names)
-                part = dict.fromkeys(names, many["boxes"].new_zeros(()))
-            items.update({f"{prefix}{k}": v * weight for k, v in part.items()})
+                own = dict.fromkeys(names, many["boxes"].new_zeros(()))
+            items.update({f"{prefix}{k}": v * weight for k, v in own.items()})
         return vectors, items
 
-    def _part(self, preds: Any, batch: Batch, images: Tensor, *, pseudo: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _loss_of(
+        self, preds: Any, batch: Batch, images: Tensor, *, pseudo: bool
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The criterion on some images of the batch: the labeled ones, or those with pseudo boxes."""
         n = len(batch["labeled"])
         rows, image = rows_of(images, batch["batch_idx"], n)

@@ -1,12 +1,11 @@
 """How far a difference in mAP50-95 depends on which test images were drawn.
 
 A paired bootstrap: the test images are drawn again, with replacement, the same ones for both detectors, and the mean
-average precision of both is computed anew. That answers "would other test images of the same kind show it, too?". It
-says nothing about what another training seed would change.
+average precision of both is recomputed. The interval covers the choice of the test images, not the training seed.
 
 The average precision is that of Ultralytics (101-point interpolation), computed from recorded matches: a detection of
-an image that was drawn m times counts m times. Written for speed: 1,000 draws take seconds, because only the
-true positives and the number of detections before each of them are looked at.
+an image that was drawn m times counts m times. 1,000 draws take seconds, because only the true positives and the
+number of detections before each of them are needed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dfssd.files import whole_file
+from dfssd.files import atomic_write
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _CHUNK = 50
@@ -25,7 +24,7 @@ _CHUNK = 50
 
 @dataclass(frozen=True)
 class Detections:
-    """Every detection of a test part with the matches it made, and every true box.
+    """Every detection on the test images with its matches, and every true box.
 
     Attributes:
         tp: (D, T) bool, whether the detection matches a true box at each of the T IoU thresholds.
@@ -57,7 +56,7 @@ class Detections:
             "target_image": self.target_image.astype(np.int32),
             "images": np.array(self.images, dtype=np.str_),
         }
-        with whole_file(path) as temporary, open(temporary, "wb") as f:
+        with atomic_write(path) as temporary, open(temporary, "wb") as f:
             np.savez_compressed(f, allow_pickle=False, **arrays)
 
     @classmethod
@@ -70,7 +69,7 @@ class Detections:
 
 
 def mean_average_precision(detections: Detections, draws: np.ndarray | None = None) -> np.ndarray:
-    """MAP of one detector on one or several draws of the test images.
+    """Return the mAP of one detector on one or several draws of the test images.
 
     Args:
         detections: What the detector found.
@@ -102,26 +101,26 @@ def mean_average_precision(detections: Detections, draws: np.ndarray | None = No
 def _average_precision(tp: np.ndarray, times: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Average precision of one class, mean over the thresholds: (D, T) matches, (R, D) counts, (R,) targets -> (R,).
 
-    Between two true positives recall stands still and precision falls, so the curve is known from the points just
-    before and just after each true positive. One that counts m times makes m steps of growing precision; as the curve
-    is made to fall monotonically from the right, its first step already has the value of the last one.
+    Between two true positives recall is constant and precision falls, so the points just before and just after each
+    true positive determine the curve. One that counts m times makes m steps of growing precision; as the curve
+    is made monotonic from the right, its first step already has the value of the last one.
     """
     rounds, thresholds = len(times), int(tp.shape[1])
     if not tp.any():
         return np.zeros(rounds)
-    seen = times.cumsum(1)  # detections up to and including each
+    n_detections = times.cumsum(1)  # detections up to and including each
     total = np.zeros(rounds)
     for threshold in range(thresholds):
         hits = tp[:, threshold].nonzero()[0]
         if not len(hits):
             continue
-        m, after = times[:, hits], seen[:, hits]
+        m, after = times[:, hits], n_detections[:, hits]
         found = m.cumsum(1)
         before = found - m
         steps = np.stack([before, before + np.minimum(m, 1), found], axis=2).reshape(rounds, -1)
         shown = np.stack([after - m, after - m + np.minimum(m, 1), after], axis=2).reshape(rounds, -1)
         last = found[:, -1:]
-        steps, shown = np.concatenate([steps, last], 1), np.concatenate([shown, seen[:, -1:]], 1)
+        steps, shown = np.concatenate([steps, last], 1), np.concatenate([shown, n_detections[:, -1:]], 1)
         values = np.divide(steps, shown, out=np.ones(steps.shape), where=shown > 0)
         falling = np.maximum.accumulate(values[:, ::-1], axis=1)[:, ::-1]
         recall = steps / np.maximum(targets, 1)[:, None]

@@ -1,11 +1,11 @@
-"""Export of a network, and the proof that the ONNX file computes what the PyTorch file computes.
+"""Export of a network, and the check that the ONNX file computes the same as the PyTorch file.
 
 :func:`export_and_compare` is the same for all tasks; each brings its own comparison
 (:mod:`dfssd.detection.export`, :mod:`dfssd.segmentation.export`), which has two parts:
 
-* *Raw outputs*: both files get the same input tensors, made from real images by one letterbox, and everything that the
-  networks put out is compared, before any thresholding could hide a difference. PyTorch runs unfused in fp32 on the
-  CPU, so that the exporter's own rewriting is among what is checked.
+* *Raw outputs*: both files get the same input tensors, made from real images by one letterbox, and all outputs
+  are compared before thresholding, which could hide a difference. PyTorch runs unfused in fp32 on the CPU, so that the
+  rewriting by the exporter is checked as well.
 * *Score*: that of both files on the whole split, both on square letterboxes, since the exported input shape is fixed.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from dfssd.errors import UserError
 from dfssd.evaluation.settings import EvalSettings, quiet
-from dfssd.files import read_yaml, whole_file
+from dfssd.files import atomic_write, read_yaml
 from dfssd.log import LOGGER
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class ExportRequest:
     """What to export, and what the exported file is compared on.
 
     Attributes:
-        weights: The network, ``.pt``; it is not changed, and nothing is written beside it.
+        weights: The network, ``.pt``; it is not changed, and nothing is written next to it.
         out: The ONNX file (fixed input of one image); it appears whole, and only after it has been compared.
-        formats: Wanted formats; ``onnx`` is always written, any other is passed on to Ultralytics' exporter.
-        settings: The images to compare on, the side of the input, and how PyTorch is measured; its device serves
-            formats that need a GPU, too.
+        formats: Requested formats; ``onnx`` is always written, others by Ultralytics' exporter.
+        settings: The images to compare on, the side of the input, and how PyTorch is evaluated; formats that need a
+            GPU use its device, too.
     """
 
     weights: Path
@@ -56,12 +56,12 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing that may differ, but not by more than a tolerance.
+    """One difference and its tolerance.
 
     Attributes:
-        what: Start of the sentence about a failure, which the two numbers end.
+        what: Start of the failure message, to which the two numbers are appended.
         found: The difference; None if there was nothing to compare.
-        allowed: The largest one that passes.
+        allowed: The largest difference that passes.
     """
 
     what: str
@@ -92,7 +92,7 @@ class ScorePair:
 
 
 Comparison = Callable[[Path, Sequence[Path]], tuple[dict[str, Any], list[Limit]]]
-"""Given the ONNX file and the images of the split: what to record, and what was allowed."""
+"""From the ONNX file and the images of the split to what is recorded, and the differences with their tolerances."""
 
 
 def check_formats(formats: Iterable[str]) -> list[str]:
@@ -116,7 +116,7 @@ def check_formats(formats: Iterable[str]) -> list[str]:
 
 
 def export_and_compare(request: ExportRequest, *, task: str, compare: Comparison) -> dict[str, Any]:
-    """Export to ONNX, have the file compared, move it to its place, write the other formats beside it.
+    """Export to ONNX, compare the file, move it to its place, and write the other formats next to it.
 
     Args:
         request: What to export.
@@ -124,8 +124,8 @@ def export_and_compare(request: ExportRequest, *, task: str, compare: Comparison
         compare: Measures the ONNX file.
 
     Returns:
-        ``format``, ``file``, ``size_mb``, what ``compare`` records, ``passed``, ``failures`` (a sentence each, printed,
-        too) and ``other``: ``format``, ``file`` and ``error`` of each other format. ``passed`` is False if a
+        ``format``, ``file``, ``size_mb``, what ``compare`` records, ``passed``, ``failures`` (a sentence each, which
+        is logged, too) and ``other``: ``format``, ``file`` and ``error`` of each other format. ``passed`` is False if a
         difference is above its tolerance or if a wanted format could not be written.
 
     Raises:
@@ -136,12 +136,12 @@ def export_and_compare(request: ExportRequest, *, task: str, compare: Comparison
     images = split_images(settings.data_yaml, settings.split)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
-        # The exporter writes beside the weights it is given, under their name.
+        # The exporter writes next to the given weights, under their name.
         copy = Path(folder) / f"{out.stem}.pt"
         shutil.copyfile(request.weights, copy)
         exported = export(copy, "onnx", task=task, imgsz=settings.imgsz)
         section, limits = compare(exported, images)
-        with whole_file(out) as target:
+        with atomic_write(out) as target:
             os.replace(exported, target)
         written = [export_other(copy, name, out, task=task, settings=settings) for name in others]
 
@@ -163,7 +163,7 @@ def export_and_compare(request: ExportRequest, *, task: str, compare: Comparison
 def score_both(
     score: Callable[[Path, EvalSettings], float | None], request: ExportRequest, exported: Path
 ) -> ScorePair:
-    """The score of both files on the images of the request, on squares."""
+    """The score of both files on the images of the request, on square letterboxes."""
     squares = replace(request.settings, rect=False)
     # onnxruntime from requirements.txt computes on the CPU, whatever the training used
     return ScorePair(score(request.weights, squares), score(exported, replace(squares, batch=1, device="cpu")))
@@ -172,12 +172,12 @@ def score_both(
 def paired_outputs(
     network: Callable[[Tensor, tuple[int, int]], Tensor], onnx_file: Path, images: Sequence[Path]
 ) -> tuple[tuple[int, int], Iterator[tuple[Tensor, Tensor]]]:
-    """What a network and an ONNX file put out for the same inputs.
+    """The outputs of a network and of an ONNX file for the same inputs.
 
     Args:
         network: Output for pixels (1, 3, h, w), RGB in [0, 1], and (h, w).
         onnx_file: ONNX file with one input (1, 3, h, w), RGB in [0, 1]; its first output is taken.
-        images: Images to letterbox to (h, w); at most :data:`PARITY_IMAGES` of them, and no unreadable ones.
+        images: Images to letterbox to (h, w); at most :data:`PARITY_IMAGES` of them, unreadable ones left out.
 
     Returns:
         (h, w) of the input [px], and an iterator over pairs (output of the network, output of the ONNX file).
@@ -198,8 +198,8 @@ def paired_outputs(
     return size, pairs()
 
 
-def larger(so_far: float, differences: Tensor) -> float:
-    """The larger one of ``so_far`` and the largest absolute difference; NaN survives, which ``max()`` may lose."""
+def running_max(so_far: float, differences: Tensor) -> float:
+    """The larger one of ``so_far`` and the largest absolute difference; keeps NaN, which ``max()`` may lose."""
     return float(np.maximum(so_far, float(differences.abs().max())))
 
 
@@ -230,7 +230,7 @@ def sampled_inputs(images: Sequence[Path], size: tuple[int, int]) -> Iterator[np
 
 
 def letterbox(path: Path, size: tuple[int, int]) -> np.ndarray | None:
-    """Read an image as the network sees it: (1, 3, *size), RGB float32 in [0, 1], padded with gray, or None."""
+    """Read an image as input of a network: (1, 3, *size), RGB float32 in [0, 1], padded with gray, or None."""
     from ultralytics.data.augment import LetterBox
     from ultralytics.utils.patches import imread
 
@@ -242,7 +242,7 @@ def letterbox(path: Path, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def split_images(data_yaml: Path, split: str) -> list[Path]:
-    """Images of one list of a data.yaml whose lists are .txt files, one path a line."""
+    """Images in one list of a data.yaml whose lists are .txt files, one path per line."""
     tree = read_yaml(data_yaml)
     listed = tree.get(split)
     lists = [listed] if isinstance(listed, str) else listed or []
@@ -260,13 +260,13 @@ def split_images(data_yaml: Path, split: str) -> list[Path]:
 
 
 def export(copy: Path, name: str, *, task: str, **options: Any) -> Path:
-    """Let Ultralytics write one format beside ``copy``; whatever goes wrong becomes one :class:`UserError`."""
+    """Let Ultralytics write one format next to ``copy``; any failure becomes a :class:`UserError`."""
     from ultralytics import YOLO
 
     device = options.pop("device", "cpu")
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tracing and of torch's own plans: nothing the user could act on
+            warnings.simplefilter("ignore")  # of tracing and deprecations: nothing that the user could act on
             return Path(YOLO(copy, task=task).export(format=name, device=device, **options))
     # A format is written by its vendor's package, which may raise anything, even SystemExit.
     except (Exception, SystemExit) as e:
@@ -275,7 +275,7 @@ def export(copy: Path, name: str, *, task: str, **options: Any) -> Path:
 
 
 def export_other(copy: Path, name: str, out: Path, *, task: str, settings: EvalSettings) -> dict[str, str | None]:
-    """Write one more format beside ``out``; a failure is recorded, so that it does not cost the formats that work."""
+    """Write one more format next to ``out``; a failure is recorded and does not affect the other formats."""
     from ultralytics.engine.exporter import export_formats
 
     table = export_formats()
@@ -296,5 +296,5 @@ def export_other(copy: Path, name: str, out: Path, *, task: str, settings: EvalS
 
 
 def finite(value: float | None) -> float | None:
-    """The value; None if there is none, or if it is not finite, for which JSON has no word."""
+    """The value; None if there is none, or if it is not finite, which JSON cannot express."""
     return value if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""How long a forward pass takes: several networks timed side by side, so that what disturbs one disturbs all."""
+"""Latency of several networks, timed in turn, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def latency(
 ) -> dict[str, dict[str, Any]]:
     """Time the forward pass of several networks, one image at a time.
 
-    Only the network is timed: no reading, scaling or writing of images. In each round every network runs once, the
-    first one a different one each time, so that whatever else the machine does meets all alike.
+    Only the network is timed: no reading, scaling or writing of images. In each round every network runs once, each
+    time starting with another one, so that other load on the machine affects all of them alike.
 
     Args:
         models: Name -> network in evaluation mode on ``device``.
@@ -56,6 +56,6 @@ def latency(
 
 
 def _wait(device: torch.device) -> None:
-    """Wait until a GPU has finished the work that was queued."""
+    """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

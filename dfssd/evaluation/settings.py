@@ -1,4 +1,4 @@
-"""How a network is measured, whatever its task is."""
+"""How a network of any task is evaluated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dfssd.files import read_yaml
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """How a network is measured on one part of a data set.
+    """How a network is evaluated on one split of a data set.
 
     Attributes:
         data_yaml: Ultralytics dataset YAML.
@@ -45,7 +45,7 @@ class EvalSettings:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what Ultralytics logs as information; warnings, errors and progress bars stay."""
+    """Suppress what Ultralytics logs as information; warnings, errors and progress bars stay."""
     from ultralytics.utils import LOGGER
 
     def warnings_only(record: logging.LogRecord) -> bool:

@@ -1,9 +1,9 @@
-"""The class-incremental protocol on one data set: base, then steps, for each mode a chain of its own; and their table.
+"""The class-incremental protocol on one data set: the base, a chain of steps for each mode, and a table of results.
 
 The data set is split once. The base is trained on the classes of the first step. From there every mode (a recipe such
-as ``sdidd``, ``erd``, ``finetune``, ``freeze``, ``joint``) goes its own way: each step grows the model of the step
-before and trains it on the data of :mod:`dfssd.incremental.steps`. Every training is a normal run in a folder of its
-own, so the protocol is continued like any run: finished ones are kept, an unfinished one is resumed.
+as ``sdidd``, ``erd``, ``finetune``, ``freeze``, ``joint``) continues separately: each step extends the model of the
+previous step and trains it on the data of :mod:`dfssd.incremental.steps`. Every training is a normal run in its own
+folder, so an interrupted protocol can be continued: finished runs are kept, an unfinished one is resumed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESULT = "incremental.json"
 RECORD = "protocol.yaml"
 SHOWN = ["map_old_before", "map_old", "map_new", "map_all", "forgetting"]
 SHOWN += ["map50_95_old_before", "map50_95_old", "map50_95_new", "map50_95_all"]
-"""Values of a row in the table for readers."""
+"""Values of a row in the Markdown table."""
 
 Run = Callable[[dict[str, Any]], None]
 """Makes or resumes one run from the arguments of ``train.py``; raises :class:`UserError` if it does not finish."""
@@ -56,8 +56,8 @@ class Mode:
 
     Attributes:
         recipe: Its name, or the path of its file.
-        given: The arguments of the line that are meant for it.
-        config: These, resolved.
+        given: The arguments of the command line that apply to it.
+        config: The same, resolved.
     """
 
     recipe: str
@@ -66,37 +66,37 @@ class Mode:
 
     @property
     def name(self) -> str:
-        """What it is called in folders and tables."""
+        """Its name in folders and tables."""
         return Path(self.recipe).stem
 
     @property
     def joint(self) -> bool:
-        """Whether it is shown the boxes of all classes so far."""
+        """Whether it is trained on the boxes of all classes so far."""
         return bool(self.config["step_labels"] == "all")
 
 
 def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
-    """Run or go on with the whole protocol.
+    """Run or continue the whole protocol.
 
     The rows of the table (docs/results.md) are written to ``incremental.json``, ``.csv`` and ``.md`` after each run;
-    those of modes of earlier lines with the same arguments are kept.
+    rows of other modes from earlier command lines with the same arguments are kept.
 
     Args:
         config: Resolved configuration with ``steps``.
         command: The command line, for the record.
-        run: Makes one run.
-        check: Checks the arguments of one.
+        run: Makes or resumes one run.
+        check: Checks the arguments of a run.
 
     Returns:
         Whether every exported model has passed its check.
 
     Raises:
-        UserError: Bad input, or a run that did not finish; what was finished before stays.
+        UserError: Bad input, or a run that did not finish; finished runs are kept.
     """
     if config["data"] is None:
         raise UserError("data is missing: steps= needs a data set with the labels of all classes")
     if config["exist_ok"]:
-        raise UserError("exist_ok=true: the runs of a protocol are kept; use another name=, or remove its folder")
+        raise UserError("exist_ok=true: a protocol keeps its finished runs; use another name=, or remove its folder")
     root = Path(config["project"]) / (config["name"] or "incremental")
     modes = _modes(config, check)
     dataset, split, steps = _prepare(config, root)
@@ -104,10 +104,10 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
     if base is not None:
         _check_base(base, dataset.names[: steps[0].last])
     known = _record(config, modes, root, check)
-    if not (root / RECORD).exists():  # what a line that was refused or stopped has left may be of another split
+    if not (root / RECORD).exists():  # left by a run that failed early, perhaps with another split
         shutil.rmtree(root / "data", ignore_errors=True)
     data = _write_steps(dataset, split, steps, modes, root / "data")
-    _tell_steps(steps, data)
+    _log_steps(steps, data)
     if not (root / "splits" / "split.json").exists():
         write_split(split, dataset, root / "splits")
     write_yaml(root / RECORD, known)
@@ -118,7 +118,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
         passes, patience = teacher_schedule(config, per_epoch)
         values = {**_common(config), **where, "recipe": "baseline", "teacher": None, "student": config["student"]}
         values |= {"data": data[1, False]["yaml"], "epochs": passes, "patience": patience}
-        _make(run, root / BASE, values)
+        _run_or_resume(run, root / BASE, values)
         base = root / BASE / "weights" / "baseline.pt"
     counts = [data[step.number, False] for step in steps]
     for mode in modes:
@@ -126,7 +126,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
         for step in steps[1:]:
             folder = root / f"{mode.name}-{step.name}"
             values = {**mode.given, **where, "recipe": mode.recipe, "teacher": str(teacher)}
-            _make(run, folder, {**values, "data": data[step.number, mode.joint]["yaml"]})
+            _run_or_resume(run, folder, {**values, "data": data[step.number, mode.joint]["yaml"]})
             teacher = folder / "weights" / "student.pt"
             rows = _rows(root, list(known["modes"]), steps)
             write_json(root / RESULT, {"command": command, "steps": counts, "rows": rows})
@@ -141,7 +141,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
 def _write_steps(
     dataset: DetectionSet, split: Split, steps: Sequence[Step], modes: Sequence[Mode], folder: Path
 ) -> dict[tuple[int, bool], dict[str, Any]]:
-    """Write the data of all steps that some mode needs: (number of the step, all its classes together) -> facts."""
+    """Write the data of all steps that some mode needs: (number of the step, joint) -> facts."""
     return {
         (step.number, joint): write_step(
             dataset, split, step, folder / (f"{step.name}-all" if joint else step.name), joint=joint
@@ -152,28 +152,28 @@ def _write_steps(
 
 
 def _common(config: Config) -> dict[str, Any]:
-    """The arguments of the line that are meant for all recipes."""
+    """The arguments of the command line that apply to all recipes."""
     return {
         key: value
         for key, value in _for_runs(config).items()
-        if _use(key) is not Protocol.OF_RECIPE and section_of(key) not in TERMS
+        if _protocol_use(key) is not Protocol.OF_RECIPE and section_of(key) not in TERMS
     }
 
 
 def _for_runs(config: Config) -> dict[str, Any]:
-    """The arguments of the line that are not the protocol's own."""
-    return {k: v for k, v in config.given.items() if _use(k) not in {Protocol.OWN, Protocol.PLACE}}
+    """The arguments of the command line that apply to the runs, not to the protocol."""
+    return {k: v for k, v in config.given.items() if _protocol_use(k) not in {Protocol.OWN, Protocol.PLACE}}
 
 
-def _use(key: str) -> Protocol:
+def _protocol_use(key: str) -> Protocol:
     """What the protocol does with a key; arguments of Ultralytics and options of terms go to its runs."""
     return KEYS[key].protocol if key in KEYS else Protocol.EACH_RUN
 
 
 def _modes(config: Config, check: Check) -> list[Mode]:
-    """The recipes to compare, that of the line first, each checked before anything is computed or written."""
-    asked = config["modes"]
-    recipes = [word.strip() for word in asked.split(",")] if isinstance(asked, str) else list(asked)
+    """The recipes to compare, that of the command line first; checked before anything is computed or written."""
+    names = config["modes"]
+    recipes = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     base = _base_weights(config)
     if base is None:
         facts, role = describe(resolve_weights(config["student"], "student"), "student"), "student"
@@ -186,10 +186,12 @@ def _modes(config: Config, check: Check) -> list[Mode]:
         mode = Mode(recipe, given, check({**given, "recipe": recipe, "teacher": "given.pt"}))
         if mode.config["student_training"] != GROWN:
             raise UserError(
-                f"modes: {recipe} does not teach new classes; choose among sdidd, erd, finetune, freeze, joint"
+                f"modes: {recipe} does not add new classes; choose among sdidd, erd, finetune, freeze, joint"
             )
         if mode.name in modes:
-            raise UserError(f"modes: {recipe} and {modes[mode.name].recipe} have one name; rename one of the files")
+            raise UserError(
+                f"modes: {recipe} and {modes[mode.name].recipe} have the same name; rename one of the files"
+            )
         check_machine(mode.config)
         check_layers(mode.config, facts.head)
         check_bins(facts, [name for name in mode.config.terms if TERMS[name].needs_bins], role)
@@ -198,19 +200,23 @@ def _modes(config: Config, check: Check) -> list[Mode]:
 
 
 def _record(config: Config, modes: Sequence[Mode], root: Path, check: Check) -> dict[str, Any]:
-    """What the folder stands for, with the modes of this line added; finished runs in it are kept.
+    """The settings of the protocol in the folder, with the modes of this command line added.
 
     Raises:
-        UserError: It was begun with other arguments, which its finished runs would stand for.
+        UserError: The protocol was started with other settings, so its finished runs do not match.
     """
 
     def settings(c: Config) -> dict[str, Any]:
-        own = {k: v for k, v in c.own.items() if _use(k) not in {Protocol.OWN, Protocol.PLACE} and k not in RESUMABLE}
+        own = {
+            k: v
+            for k, v in c.own.items()
+            if _protocol_use(k) not in {Protocol.OWN, Protocol.PLACE} and k not in RESUMABLE
+        }
         train = {k: v for k, v in c.train.items() if k not in RESUMABLE}
         return {"config": own, "terms": {k: dict(v) for k, v in c.terms.items()}, "train": train}
 
     now: dict[str, Any] = {
-        "protocol": {k: v for k, v in config.own.items() if _use(k) is Protocol.OWN},
+        "protocol": {k: v for k, v in config.own.items() if _protocol_use(k) is Protocol.OWN},
         "base": settings(check({**_common(config), "recipe": "baseline", "teacher": None})),
         "modes": {mode.name: settings(mode.config) for mode in modes},
     }
@@ -219,22 +225,22 @@ def _record(config: Config, modes: Sequence[Mode], root: Path, check: Check) -> 
         return now
     then = read_yaml(root / RECORD)
     for part in ("protocol", "base", *(f"modes.{mode.name}" for mode in modes)):
-        asked, done = flatten(now), flatten(then)
-        old, new = ({k: v for k, v in tree.items() if k.startswith(f"{part}.")} for tree in (done, asked))
+        trees = flatten(then), flatten(now)
+        old, new = ({k: v for k, v in tree.items() if k.startswith(f"{part}.")} for tree in trees)
         changed = differences(old, new, missing=UNSET) if old else []
         if changed:
             raise UserError(
                 *(
-                    f"{root} was begun with {key.removeprefix(f'{part}.')} {before}, not {asked}: repeat the same "
-                    "line, or use another name="
-                    for key, before, asked in changed
+                    f"{root} was started with {key.removeprefix(f'{part}.')} {before}, not {requested}: repeat the "
+                    "same line, or use another name="
+                    for key, before, requested in changed
                 )
             )
     return {**now, "modes": {**then.get("modes", {}), **now["modes"]}}
 
 
 def _prepare(config: Config, root: Path) -> tuple[DetectionSet, Split, list[Step]]:
-    """Data set, split and steps; the split is written once and read again when the protocol goes on."""
+    """Data set, split and steps; the split is written once and read again when the protocol is continued."""
     dataset = read_data(config)
     steps = parse_steps(config["steps"], dataset.names)
     if (root / "splits" / "split.json").exists():
@@ -243,38 +249,38 @@ def _prepare(config: Config, root: Path) -> tuple[DetectionSet, Split, list[Step
 
 
 def _base_weights(config: Config) -> Path | None:
-    """The base that the user gives instead of training it: ``teacher=`` with a .pt file."""
+    """The base given by the user (``teacher=`` with a .pt file); None: train it."""
     given = config.given.get("teacher")
     if given is None:
         return None
     if not str(given).endswith(".pt") or not Path(str(given)).is_file():
         raise UserError(
-            f"teacher={given}: with steps= this is a model trained on the classes of the first step (.pt); leave it "
-            "out to have it trained, from student="
+            f"teacher={given}: with steps= this must be a model trained on the classes of the first step (.pt); "
+            "leave it out to train one from student="
         )
     return Path(str(given))
 
 
 def _check_base(base: Path, names: Sequence[str]) -> None:
-    """Raise :class:`UserError` unless ``base`` knows just the classes of the first step, in their order."""
+    """Raise :class:`UserError` unless ``base`` knows exactly the classes of the first step, in their order."""
     known = describe(str(base), "teacher").names
     if [normalized(name) for name in known] != [normalized(name) for name in names]:
         raise UserError(
             f"teacher={base} knows {', '.join(known)}, the first step has {', '.join(names)}: give a model trained on "
-            "just these, in this order, or other steps"
+            "exactly these, in this order, or other steps"
         )
 
 
-def _make(run: Run, folder: Path, values: Mapping[str, Any]) -> None:
-    """Make one run, go on with it, or keep it."""
+def _run_or_resume(run: Run, folder: Path, values: Mapping[str, Any]) -> None:
+    """Start a run, resume it, or keep it if it has finished."""
     if is_finished(folder):
-        LOGGER.info(f"{folder.name}: finished before, kept")
+        LOGGER.info(f"{folder.name}: finished earlier, kept")
         return
     LOGGER.info(folder.name)
     again = {"resume": str(folder)} if (folder / "run.yaml").is_file() else {"exist_ok": True}
     run({**values, "name": folder.name, **again})
     if not is_finished(folder):
-        raise UserError(f"{folder} did not finish; the same line goes on from there")
+        raise UserError(f"{folder} did not finish; repeat the same line to continue")
 
 
 def _rows(root: Path, modes: Sequence[str], steps: Sequence[Step]) -> list[dict[str, Any]]:
@@ -287,7 +293,7 @@ def _row(mode: str, step: Step, folder: Path, steps: Sequence[Step]) -> dict[str
     record = BoxRecord.read(folder / FILE)
     training, test, data = record.training["student"], record.test["student"], record.data
     if data is None or record.incremental is None:
-        raise UserError(f"{folder} has not taught new classes: remove it, and the same line makes it anew")
+        raise UserError(f"{folder} is not a run with new classes: remove it and repeat the same line")
     return {
         "mode": mode,
         "steps": "+".join(str(s.last - s.first) for s in steps),
@@ -310,7 +316,7 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return csv_text(rows, [name for name in rows[0] if name != "map_by_step"], show="{:.4f}".format)
 
 
-def _tell_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[str, Any]]) -> None:
+def _log_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[str, Any]]) -> None:
     for step in steps:
         part = data[step.number, False]
         removed = ", ".join(f"{n} {name}" for name, n in part["removed"].items()) or "none"
@@ -321,7 +327,7 @@ def _tell_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[s
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str], steps: Sequence[Step], command: str) -> str:
-    """The table of the protocol in words."""
+    """The table of the protocol as Markdown."""
     parts = "; ".join(f"step {s.number}: {', '.join(names[s.first : s.last])}" for s in steps)
     head = ["mode", "step", "AP50 old before", "old", "new", "all", "forgetting"]
     table = markdown_table(
@@ -336,7 +342,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], names: Sequence[str], steps: Seq
         *table,
         "",
         "Means over classes on all test images, first AP50 with forgetting, then mAP50-95: of the classes learned "
-        "before the step (`old before`: by the model that it began with), of those of the step, of all seen so far. "
+        "before the step (`old before`: by the model that it started from), of those of the step, of all so far. "
         "`finetune` and `freeze` are lower bounds, `joint` (labels of all classes) is the upper one.",
         "",
         f"    {command}",

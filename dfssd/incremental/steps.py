@@ -1,9 +1,8 @@
-"""The data of a class-incremental protocol: which classes each step brings, and what its images may show of them.
+"""The data of a class-incremental protocol: the classes of each step, and the boxes in its images.
 
-A step is trained on the images with at least one box of its own classes, and only these boxes are known there: old
-classes have been learned, later ones are not asked for yet. Class ids are those of the whole data set, so the classes
-of a step and of all before it are a prefix of the names. Validation and test show all images with the boxes of the
-classes seen so far.
+A step is trained on the images with at least one box of its own classes, and only with these boxes: not with those of
+old classes, nor of later ones. Class ids are those of the whole data set, so the classes of a step and of all previous
+ones are a prefix of the names. Validation and test contain all images, with the boxes of all classes so far.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Step:
     Attributes:
         number: From 1.
         first: Id of its first class.
-        last: Id after its last class: the number of classes seen.
+        last: Id after its last class: the number of classes so far.
     """
 
     number: int
@@ -44,10 +43,10 @@ class Step:
 
 
 def parse_steps(value: Any, names: Sequence[str]) -> list[Step]:
-    """Steps from the number of classes that each brings.
+    """Steps from the number of classes of each.
 
     Args:
-        value: ``3,3`` as a text, a list of numbers, or one number.
+        value: ``3,3`` as a string, a list of numbers, or one number.
         names: Class names of the data set.
 
     Raises:
@@ -78,22 +77,22 @@ def step_boxes(item: Item, low: int, high: int) -> np.ndarray:
 def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *, joint: bool = False) -> dict[str, Any]:
     """Write the data of a step as an Ultralytics data set, with ``data.yaml``.
 
-    Images are linked where the file system can, else copied. The YAML is written last: where it is, the rest is
-    complete.
+    Images are linked if the file system allows it, else copied. The YAML is written last, so its presence means that
+    the data is complete.
 
     Args:
         dataset: The whole data set.
-        split: Its parts; the unlabeled images take part in every step but the first.
+        split: Its split; the unlabeled images are used in every step but the first.
         step: The step.
         folder: Where to write.
-        joint: Train on the boxes of all classes seen so far: the upper bound.
+        joint: Train on the boxes of all classes so far: the upper bound.
 
     Returns:
-        What was written: ``classes`` (names), ``images`` and ``boxes`` of the training part, ``removed`` (class name ->
+        What was written: ``classes`` (names), ``images`` and ``boxes`` for training, ``removed`` (class name ->
         boxes of other classes in these images that were left out), ``yaml``.
 
     Raises:
-        UserError: No training image shows a class of the step.
+        UserError: No training image has a box of a class of the step.
     """
     by_path = {item.image: item for item in dataset.items}
     train = _training_boxes(dataset, [by_path[path] for path in split.train_labeled], step, joint=joint)
@@ -102,7 +101,7 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
         "val": {path: step_boxes(by_path[path], 0, step.last) for path in split.val},
         "test": {path: step_boxes(by_path[path], 0, step.last) for path in split.test},
     }
-    # the truth of unlabeled images, where it is known, judges pseudo-labels: only of classes that have been seen
+    # true boxes of unlabeled images, where known, evaluate pseudo-labels: only those of classes so far
     hidden = [by_path[path] for path in split.train_unlabeled]
     if step.first and hidden:  # the base learns from labels alone
         parts["unlabeled"] = {
@@ -128,7 +127,7 @@ def write_step(dataset: DetectionSet, split: Split, step: Step, folder: Path, *,
 
 
 def _training_boxes(dataset: DetectionSet, items: Sequence[Item], step: Step, *, joint: bool) -> dict[Path, np.ndarray]:
-    """The boxes that each training image shows in a step, (n, 5) rows; images without any are left out.
+    """The boxes of each training image in a step, (n, 5) rows; images without any are left out.
 
     Raises:
         UserError: A class of the step is in none of them.
@@ -139,8 +138,8 @@ def _training_boxes(dataset: DetectionSet, items: Sequence[Item], step: Step, *,
     for class_id in range(step.first, step.last):
         if class_id not in present:
             raise UserError(
-                f"{step.name}: no labeled training image shows '{dataset.names[class_id]}'; label some, or choose "
-                "other steps"
+                f"{step.name}: no labeled training image has a box of '{dataset.names[class_id]}'; label some, or "
+                "choose other steps"
             )
     return train
 
@@ -150,7 +149,7 @@ def _write_part(folder: Path, images: Mapping[Path, np.ndarray | None]) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     used: set[str] = set()
     for image, boxes in images.items():
-        stem = image.stem  # images of one name may come from several folders
+        stem = image.stem  # images from several folders may have the same name
         while stem in used:
             stem += "_"
         used.add(stem)

@@ -1,8 +1,8 @@
-"""The files of the pseudo-label stage: plain YOLO labels for people and tools, scored JSON for this program.
+"""Files of the pseudo-label stage: plain YOLO labels for people and tools, JSON with scores for this program.
 
 ``labels/*.txt`` hold the accepted boxes only, five columns, since Ultralytics rejects a sixth. An image without an
 accepted box has no file there: an empty file would declare it free of defects. ``predictions.json`` holds every box
-with score and zone. The folder appears complete or not at all.
+with score and zone. The folder is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dfssd.errors import UserError
-from dfssd.files import whole_file
+from dfssd.files import atomic_write
 from dfssd.pseudo_labels.quality import pseudo_label_quality
 from dfssd.pseudo_labels.records import ImagePrediction, PseudoImage
 from dfssd.pseudo_labels.thresholds import ACCEPT, BACKGROUND, IGNORE, ClassThresholds
@@ -55,14 +55,14 @@ def write_pseudo_labels(
     names: Sequence[str],
     truth: Mapping[Path, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Zone all predictions by the thresholds as they stand and write the folder.
+    """Assign all predictions to zones by the current thresholds and write the folder.
 
     Args:
-        folder: Folder to write; one that is there is replaced.
+        folder: Folder to write; an existing one is replaced.
         predictions: Predictions of all unlabeled images, each image once.
         thresholds: Thresholds after all updates.
         names: Class names in id order.
-        truth: True boxes of some images for the report of the quality, see :func:`pseudo_label_quality`.
+        truth: True boxes of some images, to report the quality, see :func:`pseudo_label_quality`.
 
     Returns:
         The section ``pseudo_labels`` of ``results.json``: ``images``, ``boxes`` and how many of them are ``accepted``,
@@ -72,10 +72,10 @@ def write_pseudo_labels(
 
     Raises:
         UserError: The disk is full or the folder cannot be written to.
-        ValueError: An image is listed twice, or the names do not fit the thresholds.
+        ValueError: An image is listed twice, or the numbers of names and thresholds differ.
     """
     if len(names) != thresholds.nc:
-        raise ValueError(f"{len(names)} class names do not fit thresholds for {thresholds.nc} classes")
+        raise ValueError(f"{len(names)} class names do not match thresholds for {thresholds.nc} classes")
     folder = Path(folder)
     stems = label_stems([p.image for p in predictions])
     zones = [thresholds.zone(p.classes, p.scores) for p in predictions]
@@ -85,7 +85,7 @@ def write_pseudo_labels(
     for leftover in (building, old):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
     # the JSON file is renamed into place last, and its writer turns "disk full" into a UserError for all of them
-    with whole_file(building / PREDICTIONS) as temporary:
+    with atomic_write(building / PREDICTIONS) as temporary:
         (building / "labels").mkdir()
         entries = []
         for prediction, stem, zone in zip(predictions, stems, zones, strict=True):
@@ -189,7 +189,7 @@ def read_pseudo_labels(folder: Path) -> list[PseudoImage]:
 
 
 def read_thresholds(folder: Path) -> ClassThresholds:
-    """The class thresholds with which a folder of :func:`write_pseudo_labels` was zoned, ready to go on.
+    """The class thresholds that a folder of :func:`write_pseudo_labels` was written with, ready to be continued.
 
     Raises:
         UserError: The folder holds no complete pseudo-labels.
@@ -200,7 +200,7 @@ def read_thresholds(folder: Path) -> ClassThresholds:
 
 @contextlib.contextmanager
 def _predictions(folder: Path) -> Iterator[tuple[Path, Any]]:
-    """Path and content of ``predictions.json``; what is wrong in it, also found by the caller, is a UserError."""
+    """Path and content of ``predictions.json``; errors in it, also while the block runs, become a UserError."""
     path = Path(folder) / PREDICTIONS
     try:
         yield path, json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The pseudo-label stage: teacher inference, class thresholds, zones, files, and quality where the truth is known."""
+"""The pseudo-label stage: teacher inference, class thresholds, zones, files, and quality where true boxes are known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dfssd.pseudo_labels.teacher_inference import View, augmented_views, predict
 from dfssd.pseudo_labels.thresholds import ClassThresholds, precision_thresholds
 
 MATCH_IOU = 0.5
-"""Least overlap with a true box at which a box counts as right."""
+"""Minimum IoU with a true box at which a box counts as correct."""
 
 
 def label_images(
@@ -35,20 +35,21 @@ def label_images(
     device: str,
     rule: PseudoLabels,
     val: Sequence[Path] = (),
-    shown: int | None = None,
+    n_label_classes: int | None = None,
 ) -> dict[str, Any]:
-    """Label ``images`` with the teacher and write ``folder`` as a whole.
+    """Label ``images`` with the teacher and write ``folder``, completely or not at all.
 
-    The thresholds follow the confidences of all images first (batch by batch, in list order); the final thresholds
-    then zone every detection, so the zone of a box does not depend on when its image was seen.
+    First the thresholds are updated with the confidences of all images (batch by batch, in list order); the final
+    thresholds then assign every detection to its zone, which thus does not depend on the order of the images.
 
     Several teachers, or several views of test-time augmentation, or both, are fused once, all with the same weight, by
-    :func:`dfssd.pseudo_labels.fusion.fuse`, which says what a score means then.
+    :func:`dfssd.pseudo_labels.fusion.fuse`, which defines the fused score.
 
-    With ``rule.precision`` the threshold of a class is the lowest score at which the teacher, looking at the ``val``
-    images in just the same way, is right often enough (:func:`dfssd.pseudo_labels.thresholds.precision_thresholds`).
-    Classes of which ``val`` shows too little follow the average as they do without it. The teacher's best epoch was
-    chosen on ``val``, too, so the target is met there a little more easily than elsewhere.
+    With ``rule.precision`` the threshold of a class is the lowest score at which the predictions of the teacher on the
+    ``val`` images, made in the same way, reach that precision
+    (:func:`dfssd.pseudo_labels.thresholds.precision_thresholds`). Classes with too few detections on ``val`` follow the
+    average as without it. The best epoch of the teacher was selected on ``val``, too, so the precision elsewhere is a
+    little lower.
 
     Args:
         weights: The teacher, or several, each with the classes ``names`` in that order.
@@ -58,15 +59,15 @@ def label_images(
         imgsz: Inference size [px].
         batch: Images per forward pass and per threshold update.
         device: Ultralytics device.
-        rule: How the teacher looks, and which of its detections are accepted.
-        val: Labeled images, read with ``rule.precision`` only. One without label file is free of defects, as it is in
+        rule: How the teacher predicts, and which of its detections are accepted.
+        val: Labeled images, used with ``rule.precision`` only. One without label file is free of defects, as in
             Ultralytics' validation.
-        shown: Number of classes in label files, where they show more than the teacher knows; None: the same.
+        n_label_classes: Number of classes in label files, if they cover more than the teacher knows; None: the same.
 
     Returns:
         The section ``pseudo_labels`` of ``results.json``: that of :func:`write_pseudo_labels`, and ``settings``, with
         the number of ``teachers``, ``tta`` and ``precision``. ``quality`` compares the accepted boxes with true labels
-        where a data set has them (benchmark splits); they are read here for the report and used for nothing else.
+        where a data set has them (benchmark splits); they are used for the report only.
 
     Raises:
         UserError: An image or a label file of ``val`` cannot be read, or the folder cannot be written to.
@@ -77,18 +78,18 @@ def label_images(
         raise ValueError("at least one teacher must be given")
     if rule.precision is not None and not 0 < rule.precision <= 1:
         raise ValueError(f"precision={rule.precision} must be above 0 and at most 1")
-    thresholds = ClassThresholds.from_rule(len(names), rule)  # a wrong rule shows before the teacher works for hours
-    shown = shown or len(names)
+    thresholds = ClassThresholds.from_rule(len(names), rule)  # raises before hours of inference
+    n_label_classes = n_label_classes or len(names)
 
     def detect(at: Sequence[Path], what: str) -> list[ImagePrediction]:
         views = augmented_views(imgsz) if rule.tta else (View(imgsz),)
-        seen = predict_views(
+        predictions = predict_views(
             teachers, at, views, batch=batch, device=device, conf=rule.tau_low, iou=rule.iou, what=what
         )
-        return [fuse(looks, score_floor=rule.tau_low) for looks in seen]
+        return [fuse(views_of_image, score_floor=rule.tau_low) for views_of_image in predictions]
 
     if rule.precision is not None:
-        found = judge(detect(val, "val images"), _labels_of(val, shown))
+        found = match_to_truth(detect(val, "val images"), _labels_of(val, n_label_classes))
         fixed = precision_thresholds(*found, len(names), precision=rule.precision, tau_low=rule.tau_low)
         thresholds = ClassThresholds.from_rule(len(names), rule, fixed)
     predictions = detect(images, "unlabeled images")
@@ -98,18 +99,18 @@ def label_images(
             np.concatenate([p.classes for p in part]).astype(int), np.concatenate([p.scores for p in part])
         )
     section = write_pseudo_labels(
-        folder, predictions, thresholds, names, truth=true_boxes(images, len(names), shown) or None
+        folder, predictions, thresholds, names, truth=true_boxes(images, len(names), n_label_classes) or None
     )
     return {**section, "settings": {"teachers": len(teachers), "tta": rule.tta, "precision": rule.precision}}
 
 
-def judge(
+def match_to_truth(
     predictions: Sequence[ImagePrediction], truth: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which detections are right: matched class by class at IoU 0.5, greedily by falling score.
+    """Which detections are correct: matched class by class at IoU 0.5, greedily by falling score.
 
     Args:
-        predictions: Predictions of images whose truth is known.
+        predictions: Predictions for images with known true boxes.
         truth: Their true boxes, each (m, 5) rows [class id, x, y, w, h], xywh center format normalized to 0-1.
 
     Returns:
@@ -127,21 +128,21 @@ def judge(
 
 
 def _labels_of(images: Sequence[Path], n_classes: int) -> list[np.ndarray]:
-    """True boxes of labeled images, (m, 5) each; here, unlike in :func:`true_boxes`, a wrong file is an error."""
+    """True boxes of labeled images, (m, 5) each; unlike in :func:`true_boxes`, an invalid file is an error."""
     labels = [Path(label) for label in img2label_paths([str(i) for i in images])]
     return [read_label_file(p, n_classes) if p.is_file() else np.zeros((0, 5), dtype=np.float32) for p in labels]
 
 
-def true_boxes(images: Sequence[Path], n_classes: int, shown: int | None = None) -> dict[Path, np.ndarray]:
+def true_boxes(images: Sequence[Path], n_classes: int, n_label_classes: int | None = None) -> dict[Path, np.ndarray]:
     """True boxes of those images that have a readable label file: image -> (n, 5) [class, x, y, w, h], xywh, 0-1.
 
-    Labels beside unlabeled images are not guaranteed to be correct: a file that is wrong counts as not known. Boxes of
-    classes from ``n_classes`` on, up to ``shown`` of them, which the teacher does not know yet, are left out.
+    Labels of unlabeled images are not guaranteed to be correct: an invalid file counts as unknown. Boxes of class ids
+    from ``n_classes`` up to ``n_label_classes``, which the teacher does not know yet, are left out.
     """
     truth = {}
     for image, label in zip(images, img2label_paths([str(i) for i in images])):
         if Path(label).is_file():
             with contextlib.suppress(UserError):
-                boxes = read_label_file(Path(label), shown or n_classes)
+                boxes = read_label_file(Path(label), n_label_classes or n_classes)
                 truth[Path(image)] = boxes[boxes[:, 0] < n_classes]
     return truth

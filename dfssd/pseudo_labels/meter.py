@@ -1,4 +1,4 @@
-"""The health of pseudo-labels, epoch by epoch: are there any, of which classes, how sure, does the student follow."""
+"""The health of pseudo-labels per epoch: their number, classes, scores, and agreement with the student."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfssd.pseudo_labels.quality import count_matches
 from dfssd.pseudo_labels.records import BatchLabels
 
 TRUE_IOU = 0.5
-"""IoU from which an accepted box counts as right, where the truth is known."""
+"""Minimum IoU with a true box at which an accepted box counts as correct."""
 
 
 class HealthMeter:
@@ -22,22 +22,22 @@ class HealthMeter:
 
     * ``accepted``, ``ignored``: boxes per unlabeled image (one ignored as a whole counts as one or as its tiles),
     * ``score``: mean score of the accepted boxes, in [0, 1],
-    * ``agreement``: share of the anchors at which the teacher is sure (its highest score is at least 0.25) where the
-      student's best class is the teacher's, in [0, 1],
+    * ``agreement``: of the anchors at which the teacher is confident (highest score at least 0.25), the share with the
+      same best class of the student, in [0, 1],
     * ``precision``, ``recall``: of the accepted boxes at IoU 0.5, where true boxes are known (benchmarks), in [0, 1],
     * ``class/<name>``: accepted boxes of a class per unlabeled image.
     """
 
     SURE = 0.25
-    """Least score of an anchor that takes part in the agreement."""
+    """Minimum teacher score of an anchor that counts for the agreement."""
 
     def __init__(self, names: Sequence[str]):
-        """Start with nothing counted for the classes ``names``."""
+        """Start with zero counts for the classes ``names``."""
         self.names = list(names)
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Set all counts to zero."""
         self.images = self.ignored = self.matched = self.true = self.judged = 0
         self.accepted = np.zeros(len(self.names), dtype=np.int64)
         self.score = self.agreed = self.sure = 0.0
@@ -52,15 +52,15 @@ class HealthMeter:
         agreed: float,
         sure: float,
     ) -> None:
-        """Take in one batch.
+        """Add the counts of one batch.
 
         Args:
             images: Unlabeled images in it.
             classes: (M,) classes of the accepted boxes.
             scores: (M,) their scores.
             ignored: Ignored boxes.
-            agreed: Sure anchors at which the student's best class is the teacher's.
-            sure: Sure anchors of the teacher.
+            agreed: Confident anchors of the teacher at which the student has the same best class.
+            sure: Confident anchors of the teacher.
         """
         self.images += images
         self.accepted += np.bincount(classes.astype(int), minlength=len(self.names))
@@ -70,7 +70,7 @@ class HealthMeter:
         self.sure += sure
 
     def compare(self, boxes: np.ndarray, truth: np.ndarray) -> None:
-        """Compare the accepted boxes of images with known truth.
+        """Compare accepted boxes with true boxes, in images where these are known.
 
         Args:
             boxes: (n, 7) accepted: x, y, w, h, score, class, image.
@@ -84,13 +84,13 @@ class HealthMeter:
                 a, b = mine[mine[:, 5] == c], real[real[:, 5] == c]
                 self.matched += count_matches(a[:, :4], a[:, 4], b[:, :4], TRUE_IOU)
 
-    def take(self, labels: BatchLabels, images: int, agreement: tuple[float, float], truth: Tensor) -> None:
-        """Take in one batch as the trainer has it.
+    def add_batch(self, labels: BatchLabels, images: int, agreement: tuple[float, float], truth: Tensor) -> None:
+        """Add one batch of the trainer: :meth:`update` and :meth:`compare`.
 
         Args:
             labels: Boxes of its unlabeled images.
             images: Number of these images.
-            agreement: Sure anchors at which student and teacher agree, and sure anchors.
+            agreement: Confident anchors at which student and teacher agree, and all confident anchors.
             truth: (m, 7) tensor of true boxes, as in :meth:`compare`.
         """
         boxes = labels.table()
@@ -117,7 +117,7 @@ class HealthMeter:
         }
 
     def line(self) -> str:
-        """One line about the epoch for the progress output."""
+        """One line about the epoch for the log."""
         if not self.images:
             return "pseudo-labels: no unlabeled image in this epoch"
         numbers = self.summary()
@@ -142,5 +142,5 @@ class HealthMeter:
         return [name for name, n in zip(self.names, self.accepted) if not n]
 
     def record(self) -> dict[str, Any]:
-        """:meth:`summary` fit for JSON: None where there is nothing to divide by."""
+        """:meth:`summary` for JSON: None where there is nothing to divide by."""
         return {k: None if np.isnan(v) else v for k, v in self.summary().items()}

@@ -1,4 +1,4 @@
-"""Pseudo-labels of a training batch, made from the forward pass of the teacher that the distillation needs anyway."""
+"""Pseudo-labels of a training batch, from the forward pass of the teacher that the distillation needs anyway."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dfssd.pseudo_labels.teacher_inference import normalize_boxes
 from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE, ClassThresholds
 
 SAME_BOX = 0.5
-"""IoU from which a box of the teacher and a box that is known already are the same."""
+"""Minimum IoU at which a box of the teacher counts as the same as a known box."""
 
 
 class OnlineLabeler:
     """Turns the teacher's predictions for unlabeled images into accepted and ignored boxes.
 
-    The class thresholds follow the teacher batch by batch (:class:`ClassThresholds`) and are applied as they stand.
+    The class thresholds are updated with every batch (:class:`ClassThresholds`) and then applied to it.
 
     Attributes:
         thresholds: The thresholds; their state is part of a training's state.
@@ -32,7 +32,7 @@ class OnlineLabeler:
         Args:
             thresholds: Thresholds to start from.
             iou: IoU of the non-maximum suppression.
-            max_det: Most boxes per image.
+            max_det: Maximum number of boxes per image.
         """
         self.thresholds, self.iou, self.max_det = thresholds, iou, max_det
 
@@ -44,9 +44,9 @@ class OnlineLabeler:
                 (U, 4 + nc, A), xywh [px] and class scores.
             images: (U,) number of each image in the batch.
             size: Height and width of the images [px].
-            known: Boxes that these images have already; a box of the teacher that is one of them (same class, IoU >=
-                0.5) is not added again, and their ignore boxes are kept. A training image may be a mosaic of several
-                photos, each covered by tiles: those of a photo in which a box is accepted now are taken away.
+            known: Boxes that these images already have; a box of the teacher that matches one of them (same class,
+                IoU >= 0.5) is not added again, and their ignored boxes are kept. A training image may be a mosaic of
+                several photos, each covered by tiles: those of a photo in which a box is accepted now are removed.
 
         Returns:
             :class:`BatchLabels`, sorted by image, with the known boxes included.
@@ -86,7 +86,7 @@ class OnlineLabeler:
             score=tensor(accepted[:, 4]),
             ignore_batch_idx=tensor(ignore_images),
             ignore_bboxes=tensor(ignore),
-            ignore_source=tensor(no_tiles),  # what is ignored from here on is decided
+            ignore_source=tensor(no_tiles),  # no longer tiles: not removed later
         )
 
 
@@ -100,12 +100,12 @@ def _among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _still_ignored(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray, accepted: np.ndarray) -> np.ndarray:
-    """Which ignore boxes are no tiles, or tiles of photos without an accepted box.
+    """Which ignored boxes are not tiles, or tiles of photos without an accepted box.
 
     Args:
-        tiles: (K, 4) ignore boxes; a tile reaches past its photo, which is what is left of it without the widening.
+        tiles: (K, 4) ignored boxes; a widened tile reaches past its photo, which is covered by the unwidened tiles.
         images: (K,) training image of each.
-        sources: (K,) its photo, -1 for a box that is no tile.
+        sources: (K,) its photo, -1 for a box that is not a tile.
         accepted: (M, 7) accepted boxes [x y w h score class image].
 
     Returns:

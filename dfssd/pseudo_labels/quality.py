@@ -1,4 +1,4 @@
-"""How good pseudo-labels are where the truth happens to be known: reported, never used in training."""
+"""Quality of pseudo-labels where true boxes are known: reported, never used in training."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def find_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float) -> np.ndarray:
-    """Which boxes find a true box of their own: greedy by falling score, each taking the best one left.
+    """Which boxes match a true box: greedy by falling score, each taking the best unmatched one.
 
-    Boxes of lower score have no say, so leaving out those below a threshold changes nothing for the others.
+    Boxes of lower score do not affect the others, so dropping those below a threshold changes no other match.
 
     Args:
         boxes: Predicted boxes of one class in one image, (n, 4) xywh.
@@ -57,7 +57,7 @@ def find_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: 
 
 
 def count_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float) -> int:
-    """Number of boxes that find a true box of their own; arguments as in :func:`find_matches`."""
+    """Number of boxes that match a true box; arguments as in :func:`find_matches`."""
     return int(find_matches(boxes, scores, truth, iou).sum())
 
 
@@ -78,7 +78,7 @@ def pseudo_label_quality(
 
     Returns:
         ``{"iou", "images", "precision", "recall", "per_class": {name: {"precision", "recall", "tp", "fp", "fn"}}}``;
-        a ratio without any box to count is None.
+        a ratio without boxes is None.
     """
     counts = np.zeros((len(names), 3), dtype=np.int64)  # matched, accepted, true
     compared = 0
@@ -94,12 +94,12 @@ def pseudo_label_quality(
             matched = count_matches(image.boxes_xywhn[mine], image.scores[mine], real, iou)
             counts[c] += (matched, mine.sum(), len(real))
     per_class = {name: _ratios(*map(int, row)) for name, row in zip(names, counts, strict=True)}
-    whole = _ratios(*map(int, counts.sum(0)))
+    total = _ratios(*map(int, counts.sum(0)))
     return {
         "iou": iou,
         "images": compared,
-        "precision": whole["precision"],
-        "recall": whole["recall"],
+        "precision": total["precision"],
+        "recall": total["recall"],
         "per_class": per_class,
     }
 

@@ -1,4 +1,4 @@
-"""What the modules of this room hand each other: boxes of one image, and boxes of a training batch."""
+"""Types that the modules of this package exchange: boxes of one image, and boxes of a training batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What the teacher sees in one image, after non-maximum suppression.
+    """Detections of the teacher in one image, after non-maximum suppression.
 
     Attributes:
         image: Path of the image.
@@ -66,7 +66,7 @@ def _check_boxes(image: ImagePrediction | PseudoImage) -> None:
     n = len(image.classes)
     shapes = (image.classes.shape, image.scores.shape, image.boxes_xywhn.shape)
     if shapes != ((n,), (n,), (n, 4)):
-        raise ValueError(f"{image.image}: classes (n,), scores (n,) and boxes (n, 4) must fit, but they are {shapes}")
+        raise ValueError(f"{image.image}: classes (n,), scores (n,) and boxes (n, 4) must match, but they are {shapes}")
     if n and not ((image.boxes_xywhn >= 0) & (image.boxes_xywhn <= 1)).all():
         raise ValueError(f"{image.image}: boxes must be normalized to 0-1")
 
@@ -81,8 +81,8 @@ class BatchLabels:
         bboxes: (M, 4).
         score: (M,) its score in [0, 1].
         ignore_batch_idx: (K,) image of each box that is neither learned nor background.
-        ignore_bboxes: (K, 4); an image without any accepted box is ignored as a whole.
-        ignore_source: (K,) the photo that the box is a tile of, or -1 for a box that is no tile.
+        ignore_bboxes: (K, 4); an image without any accepted box is ignored entirely.
+        ignore_source: (K,) the photo that the box is a tile of, or -1 for a box that is not a tile.
     """
 
     batch_idx: Tensor

@@ -21,7 +21,7 @@ READERS = 4
 """Threads that decode the images of a batch."""
 
 SCALES = (0.83, 1.25)
-"""Sizes of test-time augmentation beside 1: one step down and one up, well inside what a teacher saw in training."""
+"""Scales of test-time augmentation besides 1: one smaller, one larger, well inside the range of training."""
 
 STRIDE = 32
 """The side of a letterbox is a multiple of this [px]."""
@@ -29,11 +29,11 @@ STRIDE = 32
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image.
+    """One view of an image.
 
     Attributes:
         imgsz: Side of the letterbox [px].
-        mirrored: The image is mirrored left to right; boxes are given for the image as it is.
+        mirrored: The image is mirrored left to right; boxes are returned for the original image.
     """
 
     imgsz: int
@@ -41,22 +41,21 @@ class View:
 
 
 def augmented_views(imgsz: int) -> tuple[View, ...]:
-    """Views of test-time augmentation: as it is, mirrored left to right, and at 0.83 and 1.25 times the size.
+    """Views of test-time augmentation: the original, mirrored left to right, and at 0.83 and 1.25 times the size.
 
-    Together they cost about 4.2 times the plain view. Upside down is left out, although many surface defects have no
-    upper side: Ultralytics trains without that flip by default (``flipud=0``), and a view in which the teacher is
-    weak lowers the score of every right box (see :func:`dfssd.pseudo_labels.fusion.fuse`).
+    Together they cost about 4.2 times the original view. Vertical flips are left out, although many surface defects
+    have no preferred orientation: Ultralytics trains without them by default (``flipud=0``), and a view in which the
+    teacher is weak lowers the score of every correct box (see :func:`dfssd.pseudo_labels.fusion.fuse`).
 
     Args:
-        imgsz: Size of the plain view [px]; the others are rounded to a multiple of 32, those that are then the same
-            are left out.
+        imgsz: Size of the original view [px]; the others are rounded to a multiple of 32 and left out if equal.
     """
     sizes = {max(STRIDE, round(imgsz * scale / STRIDE) * STRIDE): None for scale in SCALES}
     return (View(imgsz), View(imgsz, mirrored=True), *(View(size) for size in sizes if size != imgsz))
 
 
 def normalize_boxes(boxes_xyxy: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clip pixel boxes to the image, normalize them and drop those that have no area left.
+    """Clip pixel boxes to the image, normalize them and drop those without area.
 
     Args:
         boxes_xyxy: (n, 4) corners [px].
@@ -64,7 +63,7 @@ def normalize_boxes(boxes_xyxy: np.ndarray, width: int, height: int) -> tuple[np
         height: Image height [px].
 
     Returns:
-        Boxes that are left, (k, 4) float64 xywh center format in [0, 1], and which they are, (n,) bool.
+        The remaining boxes, (k, 4) float64 xywh center format in [0, 1], and which ones they are, (n,) bool.
     """
     size = np.array([width, height], dtype=np.float64)
     corners = np.clip(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 2, 2) / size, 0, 1)
@@ -88,7 +87,7 @@ def _prediction(image: Path, result: Any) -> ImagePrediction:
 
 
 def _mirror(prediction: ImagePrediction) -> ImagePrediction:
-    """The boxes of a mirrored image in the image as it is: x -> 1 - x of the centers."""
+    """The boxes of a mirrored image in the original one: x -> 1 - x of the centers."""
     boxes = prediction.boxes_xywhn.copy()
     boxes[:, 0] = 1 - boxes[:, 0]
     return replace(prediction, boxes_xywhn=boxes)
@@ -97,7 +96,7 @@ def _mirror(prediction: ImagePrediction) -> ImagePrediction:
 def _read(image: Path) -> np.ndarray:
     pixels: np.ndarray | None = imread(image)
     if pixels is None:
-        raise UserError(f"cannot read {image}: restore the file, or prepare the data anew with skip_bad=true")
+        raise UserError(f"cannot read {image}: restore the file, or prepare the data again with skip_bad=true")
     return pixels
 
 
@@ -116,23 +115,23 @@ def predict_views(
     """Detections of several models in several views of many images, in the order given, under one progress bar.
 
     Images are read once each, as in training (by Ultralytics' own reader), and batch by batch, so memory does not grow
-    with their number; all models stay loaded meanwhile. All images go through the same square letterbox: a batch of
-    mixed shapes would otherwise be padded differently depending on its neighbors.
+    with their number; all models stay loaded. All images get the same square letterbox: in a batch of mixed shapes the
+    padding would otherwise depend on the other images.
 
     Args:
         weights: Detection checkpoints whose class ids are those of the data set.
-        images: Image files; none are fine.
-        views: Ways in which each model looks at each image.
+        images: Image files, may be empty.
+        views: Views of each image that each model gets.
         batch: Images per forward pass.
         device: Ultralytics device, such as ``"cpu"`` or ``"0"``.
         conf: Lowest score that is returned.
         iou: IoU of the non-maximum suppression within one view.
-        max_det: Most detections per image, model and view.
-        what: What is looked at, for the progress bar.
+        max_det: Maximum number of detections per image, model and view.
+        what: Word for the images in the progress bar.
 
     Yields:
-        For each image its predictions, models times views of them, all views of the first model first; boxes are those
-        of the image as it is.
+        For each image its predictions, one per model and view, all views of the first model first; boxes refer to the
+        original image.
 
     Raises:
         UserError: An image cannot be read.
@@ -143,11 +142,11 @@ def predict_views(
     queue = iter(images)
     with (
         ThreadPoolExecutor(READERS) as readers,
-        TQDM(total=len(images), desc=f"teacher looks at {what}", unit="image") as bar,
+        TQDM(total=len(images), desc=f"teacher inference on {what}", unit="image") as bar,
     ):
         while chunk := list(itertools.islice(queue, batch)):
             pixels = list(readers.map(_read, chunk))
-            looks = []
+            by_view = []
             for model, view in itertools.product(models, views):
                 results = model.predict(
                     [np.ascontiguousarray(p[:, ::-1]) for p in pixels] if view.mirrored else pixels,
@@ -161,7 +160,7 @@ def predict_views(
                     verbose=False,
                     save=False,
                 )
-                seen = [_prediction(image, result) for image, result in zip(chunk, results, strict=True)]
-                looks.append([_mirror(p) for p in seen] if view.mirrored else seen)
-            yield from map(list, zip(*looks, strict=True))
+                found = [_prediction(image, result) for image, result in zip(chunk, results, strict=True)]
+                by_view.append([_mirror(p) for p in found] if view.mirrored else found)
+            yield from map(list, zip(*by_view, strict=True))
             bar.update(len(chunk))

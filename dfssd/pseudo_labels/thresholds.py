@@ -1,4 +1,4 @@
-"""Class-wise confidence thresholds that follow the teacher, and the three zones they cut."""
+"""Class-wise confidence thresholds that follow the teacher, and the three zones that they define."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dfssd.config.schema import HIGHEST_THRESHOLD
 from dfssd.config.sections import PseudoLabels
 
 ACCEPT, IGNORE, BACKGROUND = "accept", "ignore", "background"
-"""Zones of a predicted box: trained as a true box; neither box nor background; no box at all."""
+"""Zones of a predicted box: trained on as a true box; neither box nor background; background."""
 
 EVIDENCE = 5
-"""Detections of a class without which nothing is said about its precision."""
+"""Minimum number of detections of a class for an estimate of its precision."""
 
 
 def precision_thresholds(
@@ -25,35 +25,35 @@ def precision_thresholds(
     precision: float,
     tau_low: float,
 ) -> np.ndarray:
-    """Threshold of each class for a target precision, read off detections whose truth is known.
+    """Threshold of each class for a target precision, estimated from detections with known true boxes.
 
     With n(t) detections of the class at score >= t, tp(t) of them correct, it is the lowest score t of a detection with
     ``tau_low`` <= t <= 0.9 for which ::
 
         n(t) >= 5    and    (tp(t) + 1/2) / (n(t) + 1) >= precision
 
-    The left side is the posterior mean of the precision under Jeffreys' prior: tp / n drawn towards 1/2 by as much as
-    one more detection, so that a lucky few do not open the gate (5 of 5 count as 0.917, 45 of 50 as 0.892). It takes
-    (precision - 1/2) / (1 - precision) detections without an error to reach the target: 4 for 0.9, 9 for 0.95, more
-    than there can be for 1. The threshold never falls when ``precision`` rises.
+    The left side is the posterior mean of the precision under Jeffreys' prior: tp / n shrunk towards 1/2 by one
+    pseudo-detection, so that a few lucky detections do not suffice (5 of 5 count as 0.917, 45 of 50 as 0.892). It takes
+    (precision - 1/2) / (1 - precision) detections without an error to reach the target: 4 for 0.9, 9 for 0.95,
+    infinitely many for 1. The threshold never falls when ``precision`` rises.
 
-    A lower bound of the precision would be safer still, but with the handful of boxes that a rare class has in a
-    validation part no threshold would reach it, and the class would starve.
+    A lower confidence bound would be safer still, but with the few boxes of a rare class in a validation set no
+    threshold would reach it, and the class would get no pseudo-labels.
 
     Args:
         class_ids: Class of each detection, (n,) integers in [0, nc).
         scores: Their confidences, (n,) in [0, 1].
-        correct: Whether each found a true box of its own, (n,) bool.
+        correct: Whether each matches a true box, (n,) bool.
         nc: Number of classes.
         precision: Target, in (0, 1].
-        tau_low: Lowest threshold; detections below take no part.
+        tau_low: Lowest threshold; detections below are left out.
 
     Returns:
-        (nc,) float64 in [tau_low, 0.9], 0.9 for a class that reaches the target nowhere in that range; NaN for a class
-        with fewer than 5 detections from ``tau_low`` up: too few to tell.
+        (nc,) float64 in [tau_low, 0.9], 0.9 for a class that does not reach the target in that range; NaN for a class
+        with fewer than 5 detections from ``tau_low`` up.
 
     Raises:
-        ValueError: A value is outside its range, or the arrays do not fit each other.
+        ValueError: A value is outside its range, or the shapes of the arrays differ.
     """
     if not 0 < precision <= 1:
         raise ValueError(f"precision={precision} must be above 0 and at most 1")
@@ -89,16 +89,15 @@ class ClassThresholds:
     The published rule starts at 0 and moves once per detection without the division, so a class needs about a
     thousand detections before its threshold moves at all; dividing by ``1 - beta^n`` removes that bias.
 
-    A class with a fixed threshold (as :func:`precision_thresholds` finds it) keeps that instead, and it may lie below
-    ``tau0`` (a class whose scores are low but right must not starve) or above ``tau_max``.
+    A class with a fixed threshold (from :func:`precision_thresholds`) keeps it; it may lie below ``tau0`` (so that a
+    class with low but correct scores still gets pseudo-labels) or above ``tau_max``.
 
-    Half of the detections lie below their mean: where a teacher is sure of a class, a threshold that follows the mean
-    all the way throws half of the right boxes away. The published range is 0.5 to 0.9; that of ``cfg/default.yaml``
-    lies lower.
+    Half of the detections lie below their mean: where a teacher is confident about a class, a threshold that follows
+    the mean without limit discards half of the correct boxes. The published range is 0.5 to 0.9; that of
+    ``cfg/default.yaml`` is lower.
 
-    The rule moves over batches; :meth:`zone` uses the thresholds as they stand. To give every prediction the same
-    treatment, first :meth:`update` with all batches, then :meth:`zone` all of them. Both are fit for every batch of a
-    training: some tens of microseconds each.
+    :meth:`zone` uses the current thresholds. To treat all predictions alike, first :meth:`update` with all batches,
+    then :meth:`zone` all of them. Both take some tens of microseconds, fast enough for every training batch.
     """
 
     def __init__(
@@ -111,11 +110,11 @@ class ClassThresholds:
         decay: float,
         fixed: np.ndarray | None = None,
     ):
-        """Start without any detection seen.
+        """Start without any detection.
 
         Args:
             nc: Number of classes, >= 1.
-            tau_low: Lowest score that is more than background, and that takes part in the average.
+            tau_low: Score below which a detection is background and is not averaged.
             tau0: Lowest threshold of a class that follows the average.
             tau_max: Highest threshold of a class that follows the average.
             decay: beta, in [0, 1).
@@ -135,16 +134,16 @@ class ClassThresholds:
         self._ema = np.zeros(nc)
         self._batches = np.zeros(nc, dtype=np.int64)
         self._fixed = self._checked_fixed(np.full(nc, np.nan) if fixed is None else fixed)
-        self._thresholds: np.ndarray | None = None  # as they stand; None once something has changed
+        self._thresholds: np.ndarray | None = None  # cache; None after an update
 
     @classmethod
     def from_rule(cls, nc: int, rule: PseudoLabels, fixed: np.ndarray | None = None) -> ClassThresholds:
-        """Thresholds of ``rule`` for ``nc`` classes, without any detection seen; ``fixed`` as in the constructor."""
+        """Initial thresholds of ``rule`` for ``nc`` classes; ``fixed`` as in the constructor."""
         return cls(nc, tau_low=rule.tau_low, tau0=rule.tau0, tau_max=rule.tau_max, decay=rule.ema_decay, fixed=fixed)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ClassThresholds:
-        """Thresholds as they stood when :meth:`state_dict` was called.
+        """Thresholds in the state that :meth:`state_dict` returned.
 
         Raises:
             KeyError: A part of the state is missing.
@@ -158,25 +157,25 @@ class ClassThresholds:
 
     @property
     def rule(self) -> dict[str, float]:
-        """The fixed numbers of the rule by name."""
+        """The constants of the rule by name."""
         return {"tau_low": self.tau_low, "tau0": self.tau0, "tau_max": self.tau_max, "ema_decay": self.decay}
 
     def update(self, class_ids: np.ndarray, scores: np.ndarray) -> None:
-        """Take in the detections of one batch of images, after non-maximum suppression; none are fine.
+        """Update the averages with the detections of one batch of images, after non-maximum suppression.
 
         Args:
             class_ids: Class of each detection, (n,) integers in [0, nc).
             scores: Confidence of each detection, (n,) in [0, 1].
 
         Raises:
-            ValueError: The arrays do not fit each other, or hold values out of range.
+            ValueError: The shapes of the arrays differ, or values are out of range.
         """
         class_ids, scores = _checked(class_ids, scores, self.nc)
-        seen = scores >= self.tau_low
-        if not seen.any():
+        counted = scores >= self.tau_low
+        if not counted.any():
             return
-        count = np.bincount(class_ids[seen], minlength=self.nc)
-        total = np.bincount(class_ids[seen], weights=scores[seen], minlength=self.nc)
+        count = np.bincount(class_ids[counted], minlength=self.nc)
+        total = np.bincount(class_ids[counted], weights=scores[counted], minlength=self.nc)
         present = count > 0
         mean = total[present] / count[present]
         self._ema[present] = self.decay * self._ema[present] + (1 - self.decay) * mean
@@ -184,7 +183,7 @@ class ClassThresholds:
         self._thresholds = None
 
     def thresholds(self) -> np.ndarray:
-        """Threshold of each class as it stands: (nc,) float64 in [tau0, tau_max], in [tau_low, 1] if fixed."""
+        """Current threshold of each class: (nc,) float64 in [tau0, tau_max], in [tau_low, 1] if fixed."""
         return np.array(self._as_they_stand())
 
     def _as_they_stand(self) -> np.ndarray:
@@ -215,7 +214,7 @@ class ClassThresholds:
         return np.where(scores >= self._as_they_stand()[class_ids], ACCEPT, below)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything :meth:`load_state_dict` needs to go on, as plain numbers and lists (fit for JSON)."""
+        """The state for :meth:`load_state_dict`, as plain numbers and lists (for JSON)."""
         return {
             "rule": self.rule,
             "ema": self._ema.tolist(),
@@ -224,7 +223,7 @@ class ClassThresholds:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state, its fixed thresholds included.
+        """Restore a saved state, including its fixed thresholds.
 
         Raises:
             ValueError: The state was made with another rule or number of classes.

@@ -1,4 +1,4 @@
-"""What the figures of all tasks share: colors, axes, and the charts that differ in nothing but their words."""
+"""What the figures of all tasks share: colors, axes, and charts that differ only in their labels."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from matplotlib.figure import Figure  # used directly: pyplot would choose a bac
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dfssd.files import whole_file
+from dfssd.files import atomic_write
 from dfssd.results.sections import Role
 
 COLORS = {"teacher": "#7a7a7a", "baseline": "#e08214", "student": "#2166ac"}
 MOST_CLASSES = 40
-"""More classes than this make bars and names unreadable; the most interesting ones are kept."""
+"""With more classes, bars and names become unreadable; the most interesting ones are shown."""
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure to ``path``, whole."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 
 def bare_axes(axes: Axes) -> None:
-    """Take off the frame and lay a light grid behind the data."""
+    """Remove top and right frame and draw a light grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="both", alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def list_classes(axes: Axes, names: Sequence[str]) -> None:
-    """Write class names down the left side, the first at the top, and take the horizontal grid away."""
+    """Label the y axis with class names, the first at the top, without horizontal grid lines."""
     axes.set_yticks(np.arange(len(names)), names)
     axes.invert_yaxis()
     bare_axes(axes)
@@ -43,7 +43,7 @@ def list_classes(axes: Axes, names: Sequence[str]) -> None:
 
 
 def shortened(name: str, most: int = 34) -> str:
-    """A name of at most ``most`` characters, its middle left out if need be."""
+    """A name cut to at most ``most`` characters, its middle left out."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}...{name[-(most // 2 - 2) :]}"
 
 
@@ -68,14 +68,14 @@ def class_bars(
     score: str,
     widest: float | None = None,
 ) -> bool:
-    """Score of each class on the test images, a bar per network.
+    """Draw the score of each class on the test images, a bar per network.
 
     Args:
         scores: Role -> class name -> score in [0, 1], the same classes for all.
         path: File to write.
         labels: Role -> its name in the legend.
         color: Color of a role.
-        interest: How much a class is worth showing where there are more than :data:`MOST_CLASSES`.
+        interest: Rank of a class for being shown where there are more than :data:`MOST_CLASSES`.
         score: What is measured.
         widest: Right end of the axis; None fits it to the bars.
 
@@ -111,7 +111,7 @@ def validation_curves(
     color: Callable[[Role], str],
     score: str,
 ) -> bool:
-    """Validation score over optimizer steps, a line per network.
+    """Draw the validation score over optimizer steps, a line per network.
 
     Args:
         curves: Role -> (steps, scores), one of each per epoch.

@@ -1,4 +1,4 @@
-"""Reading what a run leaves beside its record, and what the report of any task is written from."""
+"""Files of a run besides its record, from which the report of any task is made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Curves = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Files of a run folder, read once. Words and figures of a report are made of them alone.
+    """Files of a run folder, read once; text and figures of a report use only these.
 
     Attributes:
         folder: The run folder.
@@ -48,7 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> dict[str, list[float]]:
-    """Columns of an Ultralytics results.csv; complete rows only, NaN where a value is no number."""
+    """Columns of an Ultralytics results.csv; complete rows only, NaN where a value is not a number."""
     if not path.is_file():
         return {}
     with open(path, encoding="utf-8", newline="") as f:

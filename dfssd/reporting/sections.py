@@ -1,4 +1,4 @@
-"""Sections that the reports of all tasks share: their skeleton is here, the words of a task are given."""
+"""Sections that the reports of all tasks share; each task passes in its own wording."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dfssd.reporting.tables import (
 )
 from dfssd.reporting.words import ROLES, export_failures
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import Data, Export, ModelSelection, Role, Training
+from dfssd.results.sections import Data, Export, ModelSelection, Role, RunFacts, Session, Training
 from dfssd.results.sections import to_json as section_to_json
 
 Lines = list[str]
 Drawn = Mapping[str, int]
-"""Name of each figure that was drawn, ``plots/<name>.png`` -> number of images it shows; 1 for a chart."""
+"""Name of each figure that was drawn (``plots/<name>.png``) -> number of images in it; 1 for a chart."""
 
 Column = tuple[str, Callable[[Role, Any], str]]
-"""Head of a column, and the cell of a network."""
+"""Header of a column, and the function that makes the cell of a network."""
 
-_FACTS = ("dfssd", "ultralytics", "torch", "python", "machine", "device", "seed", "recipe", "git", "resumed")
+_FACTS = ("dfssd", "ultralytics", "torch", "python", "machine", "device", "seed", "recipe", "git")
 
 
 def join_sections(sections: Sequence[Lines]) -> str:
@@ -34,7 +34,7 @@ def join_sections(sections: Sequence[Lines]) -> str:
 
 
 def top_section(name: str, headline: str, cautions: Lines) -> Lines:
-    """Title, headline, and what to keep in mind before believing it."""
+    """Title, headline, and caveats."""
     return [f"# {name}: what the run found", "", f"**{headline}**", "", *cautions]
 
 
@@ -44,7 +44,7 @@ def figure_lines(drawn: Drawn, name: str, caption: str) -> Lines:
 
 
 def seed_caution(record: RunRecord, differences: str) -> str:
-    """That one run is one sample; ``differences`` says which ones can be chance."""
+    """The caveat that one run is one sample; ``differences`` is the sentence about what can be chance."""
     return (
         f"- This is one run with one random seed ({record.run.seed}). {differences}; repeat the run with seed=1 and "
         "seed=2 before you rely on a small one."
@@ -109,7 +109,7 @@ def val_score(head: str) -> Column:
 def training_table(
     labels: Mapping[Role, str], training: Mapping[Role, Training], columns: Sequence[Column]
 ) -> list[str]:
-    """How long and how each network was trained; of :data:`ROLES` those that were not trained are named, too.
+    """How long and how each network was trained; also lists those of :data:`ROLES` that were not trained.
 
     Args:
         labels: Role -> name of the network, in the order of the table.
@@ -128,23 +128,23 @@ def training_table(
 
 def selected_network(guard: ModelSelection | None) -> Lines:
     """Which network is shipped as the student, and why."""
-    return ["", f"Handed over as `weights/student.pt`: the **{guard.chosen}** ({guard.why})."] if guard else []
+    return ["", f"Selected as `weights/student.pt`: the **{guard.chosen}** ({guard.why})."] if guard else []
 
 
 def export_section(export: Export | None, differences: Sequence[Sequence[str]]) -> Lines:
-    """What the ONNX file is, and how closely it computes the same as the checkpoint.
+    """The ONNX file, and how closely it agrees with the checkpoint.
 
     Args:
         export: What was exported.
-        differences: What was compared, the largest difference found, and the one that is allowed.
+        differences: Rows of what was compared, the largest difference found, and the largest allowed.
     """
     lines = ["## The ONNX file", ""]
     if not export:
         return [*lines, "The student has not been exported."]
     if export.passed:
         lines.append(
-            f"`{export.file}` ({export.size_mb} MB) computes what `weights/student.pt` computes: compared on "
-            f"{export.images} test images, all differences are within tolerance."
+            f"`{export.file}` ({export.size_mb} MB) matches `weights/student.pt`: compared on {export.images} test "
+            "images, all differences are within tolerance."
         )
     else:
         lines.append("**The check failed; do not deploy the file before this is understood:**")
@@ -161,9 +161,9 @@ def data_section(data: Data | None, *, truth: str, classes: str, notes: Lines) -
 
     Args:
         data: The record of it.
-        truth: What a person has drawn: ``labels`` or ``masks``.
-        classes: How the classes are counted: ``classes``.
-        notes: What else is to be known of the data.
+        truth: Kind of annotations: ``labels`` or ``masks``.
+        classes: Word for what is counted: ``classes``.
+        notes: Further lines.
     """
     lines = ["## Data", ""]
     if not data:
@@ -184,4 +184,21 @@ def record_section(record: RunRecord) -> Lines:
     recorded = section_to_json(record.run)
     facts = [f"{key} {recorded[key]}" for key in _FACTS if recorded.get(key) is not None]
     command = ["```", record.run.command, "```", ""]
-    return ["## Record", "", *markdown_table(["stage", "status", "time"], rows), "", *command, ", ".join(facts)]
+    lines = ["## Record", "", *markdown_table(["stage", "status", "time"], rows), "", *command, ", ".join(facts)]
+    return lines + _session_lines(record.run)
+
+
+def _session_lines(run: RunFacts) -> Lines:
+    """How often the run was resumed, and what later sessions ran with if it is not what the first one had."""
+    if not run.resumed:
+        return []
+    changes = []
+    for number, session in enumerate(run.resumed, 2):
+        changed = [name for name in Session.model_fields if getattr(session, name) != getattr(run, name)]
+        if changed:
+            values = ", ".join(f"{name} {format_number(getattr(session, name))}" for name in changed)
+            changes.append(f"- session {number}: {values}")
+    times = "once" if len(run.resumed) == 1 else f"{len(run.resumed)} times"
+    if not changes:
+        return ["", f"Resumed {times}, with the same versions on the same machine."]
+    return ["", f"Resumed {times}; what differed from the first session:", "", *changes]

@@ -1,4 +1,4 @@
-"""Numbers and Markdown tables as people read them; ``-`` stands for what is not known."""
+"""Numbers and tables for people; ``-`` stands for an unknown value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def csv_text(
     """A CSV table with a header; a cell is empty where a row has None or nothing.
 
     Args:
-        rows: Column -> value; columns that are not asked for are left out.
+        rows: Column -> value; columns that are not in ``columns`` are left out.
         columns: Names of the columns; None: those of the first row. Without rows there is then no header either.
         show: How a fraction is written.
     """
@@ -42,7 +42,7 @@ def format_significant(value: float | None) -> str:
 
 
 def format_difference(value: float | None) -> str:
-    """A measured difference with two significant digits; None is one that is not finite (JSON has no word for it)."""
+    """A measured difference with two significant digits; None is one that is not finite (JSON cannot express it)."""
     return "not a finite number" if value is None else format_significant(value)
 
 

@@ -1,4 +1,4 @@
-"""What the verdicts of all tasks say alike: which network was selected, how fair a comparison is, the last line."""
+"""Wording that the verdicts of all tasks share: selected network, fairness of a comparison, last line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def baseline_is_selected(record: RunRecord) -> bool:
 
 @dataclass(frozen=True)
 class BudgetWords:
-    """How a task speaks of training budgets; ``{student}`` and ``{baseline}`` stand for the numbers of the two."""
+    """How a task words training budgets; ``{student}`` and ``{baseline}`` are replaced by their numbers."""
 
     unknown: str
     other_batches: str
@@ -30,7 +30,7 @@ class BudgetWords:
 
 
 def compare_budgets(student: Training | None, baseline: Training | None, words: BudgetWords) -> str:
-    """Whether student and baseline were trained equally long, in words."""
+    """A phrase on whether student and baseline were trained equally long."""
     if student is None or baseline is None or None in (student.optimizer_steps, baseline.optimizer_steps):
         return words.unknown
     if student.batch != baseline.batch:
@@ -57,13 +57,13 @@ def closing_line(scores: Mapping[Role, float | None], *, baseline_selected: bool
 
 
 def print_closing(table: Table, warnings: Iterable[str], line: str, console: Console | None) -> None:
-    """Print what a run ends with: its scores, what is wrong with them, and the result in one line.
+    """Print the end of a run: scores, warnings, and the result in one line.
 
     Args:
-        table: Scores of the networks; nothing is printed of one without rows.
+        table: Scores of the networks; not printed if it has no rows.
         warnings: A line each, in red.
         line: The result.
-        console: Where to print; None is the terminal.
+        console: Where to print; None: the terminal.
     """
     console = console or Console()
     if table.row_count:

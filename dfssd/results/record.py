@@ -1,11 +1,11 @@
 """The record of a run, ``results.json``: typed, checked when it is read and when it is written (docs/results.md).
 
-A record is :class:`BoxRecord` or :class:`MaskRecord`, by the task of its run. Its sections are frozen
+A record is a :class:`BoxRecord` or a :class:`MaskRecord`, by the task of its run. Its sections are frozen
 (:mod:`dfssd.results.sections`); the record itself is filled by the stages of a run, each assigning its own::
 
     record.data = BoxData(name=dataset.name, ...)
 
-What no stage has assigned is absent in the file. A section is None where its stage had nothing to do.
+A section that no stage has assigned is absent in the file. A section is None where its stage had nothing to do.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from dfssd.results.sections import (
 )
 
 SCHEMA = 1
-"""Version of the layout; a change that a reader would notice raises it."""
+"""Version of the layout, raised by every change that readers would notice."""
 
 FILE = "results.json"
 """Name of the record in the folder of its run."""
@@ -53,14 +53,14 @@ _Record = TypeVar("_Record", bound="RunRecord")
 
 
 class RunRecord(BaseModel):
-    """What the runs of all tasks report."""
+    """The sections that runs of all tasks have."""
 
     model_config = ConfigDict(
         extra="forbid", validate_assignment=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
     TASK: ClassVar[str] = ""
-    """Ultralytics' name of the task whose runs leave such a record."""
+    """Ultralytics' name of the task of the run."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     """Version of this layout."""
@@ -81,22 +81,22 @@ class RunRecord(BaseModel):
     test: Mapping[Role, Any] = {}
     """The result: the scores of each network on the test images."""
     export: Export | None = None
-    """The ONNX file and the proof that it computes the same."""
+    """The ONNX file and the check that it computes the same."""
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its last stage."""
+        """Whether the last stage of the run has finished."""
         return any(stage.name == "report" for stage in self.stages)
 
     @classmethod
     def read(cls: type[_Record], path: str | Path) -> _Record:
-        """Read a ``results.json``; one of a version without ``schema`` is brought to this layout.
+        """Read a ``results.json``; one without ``schema`` is converted to this layout.
 
         Args:
             path: The file.
 
         Raises:
-            UserError: It is missing or broken, not the record of a run (of this task), or of a later version.
+            UserError: It is missing or broken, is not the record of a run (of this task), or of a later version.
         """
         path = Path(path)
         if not path.is_file():
@@ -104,7 +104,7 @@ class RunRecord(BaseModel):
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as e:
-            raise UserError(f"{path} cannot be read ({e}); remove it to start the run's stages anew") from e
+            raise UserError(f"{path} cannot be read ({e}); remove it to run all stages again") from e
         if not isinstance(tree, dict) or not isinstance(tree.get("run"), dict):
             raise UserError(f"{path} is not the record of a run: it has no section 'run'")
         schema = tree.get("schema", 0)
@@ -151,7 +151,7 @@ class BoxRecord(RunRecord):
     pseudo_labels: PseudoLabels | None = None
     """What the teacher found in the unlabeled images."""
     self_training: SelfTraining | None = None
-    """Whether the teacher improved on its own labels."""
+    """Whether self-training improved the teacher."""
     distill: Distill | None = None
     """What the student learned from the teacher."""
     incremental: Incremental | None = None
@@ -159,7 +159,7 @@ class BoxRecord(RunRecord):
     test: Mapping[Role, BoxScores] = {}
     """The result: the scores of each network on the test images."""
     export: BoxExport | None = None
-    """The ONNX file and the proof that it computes the same."""
+    """The ONNX file and the check that it computes the same."""
 
 
 class MaskRecord(RunRecord):
@@ -183,11 +183,11 @@ class MaskRecord(RunRecord):
     test: Mapping[Role, MaskScores] = {}
     """The result: the scores of each network on the test images."""
     latency: Mapping[Role, Latency] = {}
-    """Forward pass of one image, all networks in turn."""
+    """Duration of the forward pass of one image, networks timed in turn."""
     pictures: tuple[Picture, ...] = ()
     """Images that the report shows."""
     export: MaskExport | None = None
-    """The ONNX file and the proof that it computes the same."""
+    """The ONNX file and the check that it computes the same."""
 
 
 RECORDS: dict[str, type[BoxRecord] | type[MaskRecord]] = {kind.TASK: kind for kind in (BoxRecord, MaskRecord)}
@@ -211,7 +211,7 @@ def read_run(path: str | Path) -> RunRecord:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run in ``folder`` has come to its last stage; False without a record that can be read."""
+    """Whether the run in ``folder`` has finished its last stage; False without a readable record."""
     try:
         return RunRecord.read(folder / FILE).finished
     except UserError:
@@ -219,15 +219,15 @@ def is_finished(folder: Path) -> bool:
 
 
 _SCORES = ("val_map50_95", "val_miou_fg")
-"""What a validation score was called before it had one name: by its measure."""
+"""Names of the validation score before it had one name for all tasks."""
 
 
 def upgraded(tree: Mapping[str, Any], task: str = "") -> dict[str, Any]:
-    """The content of a ``results.json`` without ``schema``, in the layout of today.
+    """The content of a ``results.json`` without ``schema``, converted to the current layout.
 
     Args:
         tree: Content of the file.
-        task: Ultralytics' name of the task, for a record that was stopped too early to show it.
+        task: Ultralytics' name of the task, for a record of a run that stopped too early to tell.
     """
     masks = "models" in tree if tree.get("data") else task == MaskRecord.TASK
     kind = MaskRecord if masks else BoxRecord

@@ -8,18 +8,18 @@ from dfssd.config import Config
 
 
 def teacher_schedule(config: Config, per_epoch: int) -> tuple[int, int]:
-    """Passes and patience of a teacher.
+    """Epochs and patience of a teacher.
 
-    With ``teacher_epochs=auto`` it is trained to the plateau on val: at least the student's budget and
-    ``teacher_min_batches`` are planned, so that the learning rate has time to fall, and a quarter of that without a
-    better val mAP ends it early.
+    With ``teacher_epochs=auto`` it is trained until val stops improving. The plan is the larger of the student's budget
+    and ``teacher_min_batches``, so that the learning rate has time to fall; early stopping ends it after a quarter of
+    the plan without a better val score.
 
     Args:
         config: Resolved configuration.
-        per_epoch: Batches in a pass.
+        per_epoch: Batches per epoch.
 
     Returns:
-        Passes over the labeled images, and passes without a better val mAP after which it ends.
+        Epochs (passes over the labeled images), and epochs without a better val score after which it ends.
     """
     passes = config["teacher_epochs"]
     if passes != "auto":

@@ -1,4 +1,4 @@
-"""The configuration of a run, checked by all who own its keys: this package, Ultralytics and the distillation terms."""
+"""The configuration of a run, checked by this package, by Ultralytics and by the distillation terms."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def configure(given: Mapping[str, Any]) -> Config:
         given: Flat dict as :func:`~dfssd.config.parse.parse_arguments` returns it.
 
     Raises:
-        UserError: Unknown keys, values that Ultralytics or a term would refuse in the middle of a run, or combinations
-            that contradict themselves; all problems at once.
+        UserError: Unknown keys, values that Ultralytics or a term would reject in the middle of a run, or
+            contradictory combinations; all problems at once.
     """
     return resolve(given, name_spaces())
 
@@ -51,7 +51,7 @@ def _training_problem(key: str, value: Any) -> str | None:
 
 
 def _term_problem(name: str, options: Mapping[str, Any]) -> str | None:
-    """What the constructor of a term says for a small pair of networks."""
+    """The error of the constructor of a term for a small pair of networks; None if there is none."""
     try:
         TERMS[name](PairShape((4,), (4,), 16, 2, dict.fromkeys(TAPS, (4,)), dict.fromkeys(TAPS, (4,))), **options)
     except (TypeError, ValueError) as e:

@@ -1,25 +1,25 @@
-"""What a configuration says about data, whatever the task: names of the classes, and what to draw."""
+"""Settings of the data that all tasks share: class names and split."""
 
 from __future__ import annotations
 
 from dfssd.config import Config
-from dfssd.datasets.importing import several
+from dfssd.datasets.importing import as_list
 from dfssd.datasets.splits import SplitOptions
 from dfssd.errors import UserError
 
 
 def class_names(config: Config) -> list[str] | None:
     """The class names of ``names=``, if any."""
-    return None if config["names"] is None else several(config["names"])
+    return None if config["names"] is None else as_list(config["names"])
 
 
 def split_options(config: Config) -> SplitOptions:
-    """What a configuration asks to draw."""
+    """How to draw the split."""
     train, val, test = config["split_ratio"]
     return SplitOptions(config["labeled"], config["limit"], (train, val, test), config.seed)
 
 
-def check_split_alone(config: Config) -> None:
-    """Raise :class:`UserError` if another argument, too, says which images are used."""
+def check_split_is_exclusive(config: Config) -> None:
+    """Raise :class:`UserError` if ``labeled`` or ``limit`` is given along with ``split``, which selects the images."""
     if clash := {"labeled", "limit"} & set(config.given):
-        raise UserError(f"split={config['split']} says which images are used; leave out {', '.join(sorted(clash))}")
+        raise UserError(f"split={config['split']} already selects the images; leave out {', '.join(sorted(clash))}")

@@ -23,8 +23,8 @@ from dfssd.results.sections import RunFacts, Session, Stage, Status
 class RunFolder:
     """The folder of one run.
 
-    ``results.json`` is the record and the state in one: a stage is finished when it is listed there with a status,
-    and each stage's section is written in the same whole-file write.
+    ``results.json`` is both record and state: a stage is finished when it is listed there with a status, and its
+    section is written in the same atomic write.
 
     Attributes:
         path: The folder, absolute.
@@ -37,20 +37,20 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: Config, command: str) -> RunFolder:
-        """Make a new folder ``project/name``, counting up as Ultralytics does unless ``exist_ok``."""
+        """Make a new folder ``project/name``, numbered as Ultralytics does unless ``exist_ok``."""
         base = Path(config["project"]) / (config["name"] or Path(config["recipe"]).stem)
         path, number = base, 1
         try:
             base.parent.mkdir(parents=True, exist_ok=True)
             if config["exist_ok"]:
                 base.mkdir(exist_ok=True)
-                for file in (FILE, "report.md", "segmentation.csv"):  # the first says what can be relied on
+                for file in (FILE, "report.md", "segmentation.csv"):  # the record first: it vouches for all others
                     (base / file).unlink(missing_ok=True)
                 for part in ("train", "pseudo", "pseudo_round*", ".pseudo*", "splits", "weights", "plots", "test"):
                     for old in base.glob(part):
                         shutil.rmtree(old, ignore_errors=True)
             else:
-                while not _made(path):
+                while not _make_new(path):
                     number += 1
                     path = base.with_name(f"{base.name}{number}")
         except OSError as e:
@@ -76,10 +76,10 @@ class RunFolder:
 
     @classmethod
     def resume(cls, config: Config) -> tuple[RunFolder, Config]:
-        """Open the folder named by ``resume=`` and give the configuration it was started with.
+        """Open the folder named by ``resume=``; return it with the configuration that it was started with.
 
         Raises:
-            UserError: No run there, or the line asks for something else than the run was started with.
+            UserError: There is no run, or an argument differs from the one that the run was started with.
         """
         where = config["resume"]
         if where is True:
@@ -97,25 +97,25 @@ class RunFolder:
         if changed:
             raise UserError(
                 *(
-                    f"resume={where}: {key}={asked}, but the run was started with {key}={before}; "
+                    f"resume={where}: {key}={requested}, but the run was started with {key}={before}; "
                     "repeat the same line, or start a new run"
-                    for key, before, asked in changed
+                    for key, before, requested in changed
                 )
             )
         own = {**tree["config"], **{k: v for k, v in config.own.items() if k in RESUMABLE}}
         train = {**tree["train"], **{k: v for k, v in config.train.items() if k in RESUMABLE}}
         facts = run_facts(tree.get("command", "resume"), config)
         kind = RECORDS[tree["config"].get("task", config["task"])]
-        # without a record the stages are done anew
+        # without a record all stages are run again
         record = kind.read(path / FILE) if (path / FILE).exists() else kind(run=facts)
         session = Session(**facts.model_dump(include=set(Session.model_fields)))
         record.run = record.run.model_copy(update={"resumed": (*record.run.resumed, session)})
         run = cls(path, record)
-        run.save()  # a session that is killed before a stage ends was a session, too
+        run.save()  # a session that is killed before a stage ends counts, too
         return run, Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
 
     def discard_if_empty(self) -> None:
-        """Remove the folder if no stage has finished and nothing but its record is in it: the name stays free."""
+        """Remove the folder if no stage has finished and it holds only its record, so that the name stays free."""
         if not self.record.stages and {p.name for p in self.path.iterdir()} <= {"run.yaml", FILE}:
             shutil.rmtree(self.path)
 
@@ -127,16 +127,16 @@ class RunFolder:
         """The record of a finished stage, or None."""
         return next((s for s in self.record.stages if s.name == name and s.status != "failed"), None)
 
-    def do(self, name: str, work: Callable[[], Status], *, earlier: Collection[str]) -> None:
+    def run_stage(self, name: str, work: Callable[[], Status], *, earlier: Collection[str]) -> None:
         """Run a stage unless it is finished.
 
         Args:
             name: Its name.
             work: Fills :attr:`record` and returns the status.
-            earlier: Names of the stages before it. What it writes is the input of the later ones: these are done anew.
+            earlier: Names of the stages before it. The later ones depend on its output and are run again.
         """
         if done := self.stage(name):
-            LOGGER.info(f"{name}: {done.status} before, kept")
+            LOGGER.info(f"{name}: {done.status} earlier, kept")
             return
         LOGGER.info(f"{name}")
         self.record.stages = tuple(s for s in self.record.stages if s.name in earlier)
@@ -164,8 +164,8 @@ def run_facts(command: str, config: Config) -> RunFacts:
     )
 
 
-def _made(path: Path) -> bool:
-    """Make the folder; False if it is there already. Two runs started at once never get the same one."""
+def _make_new(path: Path) -> bool:
+    """Make the folder; False if it exists. Two runs started at the same time never get the same one."""
     try:
         path.mkdir()
     except FileExistsError:
@@ -174,10 +174,10 @@ def _made(path: Path) -> bool:
 
 
 def git_commit() -> str | None:
-    """Commit of the code that runs, with ``+changes`` if files differ from it; None outside a checkout.
+    """Commit of the running code, with ``+changes`` if files differ from it; None outside a checkout.
 
-    An installed package has none, even where its folder lies inside somebody's repository, and neither has an unpacked
-    archive. Tables in ``benchmarks/`` do not count as changes: a grid writes them while it runs.
+    An installed package has none, even inside another repository, and neither has an unpacked archive. Tables in
+    ``benchmarks/`` do not count as changes: a grid writes them while it runs.
     """
     root = resources.source_tree()
     if root is None:
@@ -188,7 +188,7 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "--", "pyproject.toml")  # fails where another repository surrounds us
+        git("ls-files", "--error-unmatch", "--", "pyproject.toml")  # fails inside another repository
         commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".", ":!benchmarks")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,4 +1,4 @@
-"""Model selection: which network a run ships as its student, and the baseline that one run takes from another."""
+"""Model selection: which network a run ships as its student, and baselines reused from another run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 from dfssd.config import Config, differences
 from dfssd.config.schema import DETECT, argument, keys_where
 from dfssd.errors import UserError
-from dfssd.files import copy_whole, read_yaml
+from dfssd.files import copy_atomically, read_yaml
 from dfssd.log import LOGGER
 from dfssd.results.record import FILE, RECORDS, BoxRecord, RunRecord
 from dfssd.results.sections import ModelSelection, PseudoLabels, Training
 
 
-def nothing_to_teach(found: PseudoLabels | None) -> str | None:
-    """What to say of a teacher that accepts no box in any unlabeled image; None if it accepts some.
+def missing_labels_reason(found: PseudoLabels | None) -> str | None:
+    """Why there is nothing to distill from pseudo-labels: the teacher has none accepted; None if there are some.
 
     Args:
         found: Its pseudo-labels; None without any.
@@ -26,9 +26,9 @@ def nothing_to_teach(found: PseudoLabels | None) -> str | None:
     precision = found.settings.precision if found.settings else None
     lower = "pseudo.tau0" if precision is None else "pseudo.precision"
     return (
-        f"the teacher accepted no box in {found.images:,} unlabeled images (it marked {found.boxes:,}, all "
-        "below the threshold of their class), so it has nothing to teach: give it more labels or epochs, or lower "
-        f"{lower}"
+        f"the teacher accepted no box in {found.images:,} unlabeled images (it found {found.boxes:,}, all "
+        "below the threshold of their class), so the student has nothing to learn from them: give the teacher more "
+        f"labels or epochs, or lower {lower}"
     )
 
 
@@ -44,11 +44,11 @@ def select_baseline(weights: Path, record: BoxRecord, why: str) -> None:
         UserError: The run has no baseline.
     """
     if not (weights / "baseline.pt").exists():
-        raise UserError(f"{why}; with baseline=off there is no other network to hand over")
+        raise UserError(f"{why}; with baseline=off there is no other network to ship")
     LOGGER.warning(f"{why}. The student is the baseline.")
-    copy_whole(weights / "baseline.pt", weights / "student.pt")
+    copy_atomically(weights / "baseline.pt", weights / "student.pt")
     record.training = {role: training for role, training in record.training.items() if role != "student"}
-    if record.distill is not None:  # of a student that was trained before the stages were done anew
+    if record.distill is not None:  # of a student that was trained before the stages were run again
         record.distill = None
     record.guard = ModelSelection(
         chosen="baseline",
@@ -60,14 +60,14 @@ def select_baseline(weights: Path, record: BoxRecord, why: str) -> None:
 
 
 def select_better(weights: Path, record: RunRecord, *, guarded: bool) -> None:
-    """Leave the better of student and baseline, by validation, in ``student.pt``, and record why.
+    """Put the better of student and baseline, by validation score, into ``student.pt``, and record why.
 
     A student that is not selected is kept as ``student_trained.pt``.
 
     Args:
         weights: Folder of the run's checkpoints.
         record: Record of the run after both trainings; its selection is set.
-        guarded: False: the student is selected whatever it has become.
+        guarded: False: always select the student.
     """
     student, baseline = (
         training.val_score if (training := record.training.get(role)) else None for role in ("student", "baseline")
@@ -82,8 +82,8 @@ def select_better(weights: Path, record: RunRecord, *, guarded: bool) -> None:
         events=distill.guard.events if distill and distill.guard else (),
     )
     if chosen == "baseline":
-        copy_whole(weights / "student.pt", weights / "student_trained.pt")
-        copy_whole(weights / "baseline.pt", weights / "student.pt")
+        copy_atomically(weights / "student.pt", weights / "student_trained.pt")
+        copy_atomically(weights / "baseline.pt", weights / "student.pt")
         LOGGER.warning(f"the baseline is shipped as student.pt: {why}")
 
 
@@ -112,7 +112,7 @@ def check_baseline(run: Path, config: Config) -> Training:
         Its training.
 
     Raises:
-        UserError: There is none, or it was trained in another way, so that a comparison would not be fair.
+        UserError: There is none, or it was trained with other settings, so that a comparison would not be fair.
     """
     try:
         tree = read_yaml(run / "run.yaml")
@@ -126,19 +126,19 @@ def check_baseline(run: Path, config: Config) -> Training:
     except (OSError, ValueError, KeyError, TypeError, UserError) as e:
         raise UserError(f"baseline={run}: no finished baseline there ({e}); give the folder of a run") from e
     changed = differences(others, _settings_of_baseline(config.own, config.train))
-    _refuse(run, [f"{key} ({theirs} there)" for key, theirs, _ in changed])
+    _check_equal(run, [f"{key} ({theirs} there)" for key, theirs, _ in changed])
     return baseline
 
 
 def _settings_of_baseline(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a network trained on the labels alone depends on; those of distillation are not among them."""
+    """The settings that a network trained on the labels alone depends on, thus none of the distillation."""
     read = keys_where(lambda key: key.baseline and key.task in {None, own.get("task", DETECT)})
     arguments = {key: value for key, value in train.items() if argument(key).baseline}
     return {**arguments, **{key: own.get(key) for key in read}}
 
 
 def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Config) -> Training:
-    """Check that the baseline of ``run`` was trained on the images of this run, and for the same time.
+    """Check that the baseline of ``run`` was trained on the images of this run, and for as many batches.
 
     Args:
         run: Folder of the other run.
@@ -150,7 +150,7 @@ def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Confi
         Its training.
 
     Raises:
-        UserError: As in :func:`check_baseline`, or it was trained on other images or for another time.
+        UserError: As in :func:`check_baseline`, or it was trained on other images or for another number of batches.
     """
     baseline = check_baseline(run, config)
     different = [
@@ -164,20 +164,20 @@ def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Confi
     theirs = baseline.batches / max(1, baseline.epochs_done)
     if theirs != batches_per_epoch:
         different.append(f"batches per epoch ({theirs:g} there, {batches_per_epoch} here)")
-    _refuse(run, different)
+    _check_equal(run, different)
     return baseline
 
 
 def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config) -> Training:
-    """Take over the baseline of a finished run: its weights and its training with the validation curve.
+    """Reuse the baseline of a finished run: its weights, and its training with the validation curve.
 
     Arguments and errors are those of :func:`check_same_data`.
     """
     baseline = check_same_data(run, into, batches_per_epoch, config)
-    copy_whole(run / "weights" / "baseline.pt", into / "weights" / "baseline.pt")
+    copy_atomically(run / "weights" / "baseline.pt", into / "weights" / "baseline.pt")
     return baseline.model_copy(update={"taken_from": run.resolve().name})
 
 
-def _refuse(run: Path, different: list[str]) -> None:
+def _check_equal(run: Path, different: list[str]) -> None:
     if different:
         raise UserError(f"baseline={run} cannot be compared with this run: it differs in {', '.join(different)}")

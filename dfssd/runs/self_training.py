@@ -1,11 +1,11 @@
-"""Self-training of the teacher: it learns from its own pseudo-labels, and the best of all rounds stays (by val)."""
+"""Self-training of the teacher on its own pseudo-labels; the best round by validation is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from dfssd.files import copy_whole
+from dfssd.files import copy_atomically
 from dfssd.log import LOGGER
 from dfssd.results.sections import SelfTraining
 
@@ -15,34 +15,34 @@ def self_train(
     rounds: int,
     *,
     train: Callable[[int, Path], Path],
-    value: Callable[[Path], float],
+    score: Callable[[Path], float],
 ) -> SelfTraining:
     """Run all rounds and leave the best teacher in ``weights/teacher.pt``.
 
-    Each round starts from the best teacher so far; one that brings nothing is kept as a file and not built upon. Done
-    again after a kill, it takes the same way: the first teacher is kept as ``teacher_round0.pt``.
+    Each round starts from the best teacher so far; a teacher that is not better stays as a file, unused. The first
+    teacher is kept as ``teacher_round0.pt``, so that a killed stage repeats the same rounds.
 
     Args:
         weights: Folder with ``teacher.pt``.
         rounds: Number of rounds, >= 1.
         train: Trains round ``number`` (from 1) with the labels of the teacher given; returns the new teacher.
-        value: Validation mAP50-95 of a teacher. The test part takes no part.
+        score: Validation mAP50-95 of a teacher. The test set is not used.
 
     Returns:
         The section of the record.
     """
     files = [weights / "teacher_round0.pt"]
     if not files[0].exists():
-        copy_whole(weights / "teacher.pt", files[0])
-    tried, best = [value(files[0])], 0
+        copy_atomically(weights / "teacher.pt", files[0])
+    tried, best = [score(files[0])], 0
     for number in range(1, rounds + 1):
         files.append(train(number, files[best]))
-        tried.append(value(files[number]))
+        tried.append(score(files[number]))
         better = tried[number] > tried[best]
         LOGGER.info(
             f"self-training round {number}: val mAP50-95 {tried[number]:.3f} after {tried[best]:.3f}, "
-            + ("taken" if better else "not taken")
+            + ("kept" if better else "not kept")
         )
         best = number if better else best
-    copy_whole(files[best], weights / "teacher.pt")
+    copy_atomically(files[best], weights / "teacher.pt")
     return SelfTraining(val_score=tuple(tried), taken=best)

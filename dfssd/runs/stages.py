@@ -1,10 +1,10 @@
 """What the runs of all tasks share: the stages in order, equal budgets, and one way to train.
 
-Each stage hands on files in the run folder and a section of ``results.json``; none reaches back. A stage that is
-listed in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed goes on from its
-last epoch.
+Each stage leaves files in the run folder and a section of ``results.json`` for the later ones. A stage that is listed
+in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed continues after its last
+epoch.
 
-What an epoch is: one pass over the labeled images. Every batch of the student holds labeled and unlabeled images in
+An epoch is one pass over the labeled images. Every batch of the student holds labeled and unlabeled images in
 the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabeled images), and the
 baseline is given the same number of batches of the same size, all labeled, with the same schedule.
 """
@@ -32,15 +32,15 @@ from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint
 
 FEW_BATCHES = 1000
-"""Below this length a training from few labels has hardly begun; the user is told."""
+"""A training of fewer batches is too short to converge; the user is warned."""
 
 
 class StagedRun(ABC):
-    """One run: the folder, its configuration, and a method per stage, called like the stage.
+    """One run: the folder, its configuration, and a method per stage, named after it.
 
     Attributes:
-        STAGES: Names of the stages, in order; ``self-train`` is done by the method ``self_train``.
-        TRAINING: What is recorded of a training.
+        STAGES: Names of the stages, in order; the stage ``self-train`` is the method ``self_train``.
+        TRAINING: Type of the record of a training.
         record: Content of ``results.json``; each stage fills its section.
     """
 
@@ -59,68 +59,68 @@ class StagedRun(ABC):
         self.imgsz, self.batch, self.epochs = config.imgsz, config.batch, config.epochs
 
     def run(self) -> bool:
-        """All stages of the task in order; a finished one is kept.
+        """Run all stages of the task in order; finished ones are kept.
 
         Returns:
             Whether every check passed; False when the exported model is outside its tolerance.
         """
         for number, name in enumerate(self.STAGES):
             work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
-            self.folder.do(name, work, earlier=self.STAGES[:number])
+            self.folder.run_stage(name, work, earlier=self.STAGES[:number])
         LOGGER.info(f"report: {self.folder.path / 'report.md'}")
         self.show()
         return self.passed()
 
     @abstractmethod
     def show(self) -> None:
-        """Show the result in a few lines of the terminal."""
+        """Print the result in a few lines."""
 
     def passed(self) -> bool:
-        """Whether what was exported is within its tolerance, or nothing was."""
+        """Whether the exported model is within its tolerance; True if nothing was exported."""
         return self.record.export is None or self.record.export.passed
 
     @property
     def data(self) -> Data:
-        """What ``prepare``, the first stage, has found."""
+        """The record of ``prepare``, the first stage."""
         if self.record.data is None:
             raise RuntimeError("the data has not been prepared")
         return self.record.data
 
     @abstractmethod
     def learns_from_unlabeled(self) -> bool:
-        """Whether unlabeled images teach the student anything; else they would only fill its batches."""
+        """Whether the student learns from unlabeled images; if not, its batches hold none."""
 
     def unlabeled_share(self) -> float:
-        """Share of unlabeled images in a student batch: the asked ratio, at most that of the two sets."""
+        """Share of unlabeled images in a student batch: ``unlabeled_ratio``, at most the ratio of the two sets."""
         if not self.learns_from_unlabeled():
             return 0.0
         ratio: float = min(self.config["unlabeled_ratio"], self.data.train_unlabeled / self.data.train_labeled)
         return ratio / (1 + ratio)
 
     def batches_per_epoch(self) -> int:
-        """Batches in which the student passes the labeled images once."""
+        """Batches in which the student sees each labeled image once."""
         from dfssd.trainers.mixed_data import batch_composition
 
         labeled, _ = batch_composition(self.batch, self.unlabeled_share())
         return math.ceil(self.data.train_labeled / labeled)
 
     def check_plan(self) -> None:
-        """What can be known of the trainings as soon as the data is split.
+        """Check the planned trainings as soon as the data is split.
 
         Raises:
-            UserError: The baseline of another run is to be taken over, and does not fit this one.
+            UserError: The baseline of another run is to be reused, but does not fit this one.
         """
-        if isinstance(asked := self.config["baseline"], str):
-            check_same_data(Path(asked), self.folder.path, self.batches_per_epoch(), self.config)
+        if isinstance(other_run := self.config["baseline"], str):
+            check_same_data(Path(other_run), self.folder.path, self.batches_per_epoch(), self.config)
         batches = self.batches_per_epoch() * self.epochs
         if batches < FEW_BATCHES:
             LOGGER.info(
-                f"{self.epochs} epochs are {batches} batches in all, few for a network to settle: "
+                f"{self.epochs} epochs are {batches} batches in all, too short to converge: "
                 f"consider epochs={math.ceil(FEW_BATCHES / self.batches_per_epoch())}"
             )
 
     def listed(self, part: str) -> list[Path]:
-        """Images of one list of the split, such as ``val``."""
+        """Images in one list of the split, such as ``val``."""
         return [Path(p) for p in (self.splits / f"{part}.txt").read_text(encoding="utf-8").splitlines() if p]
 
     def eval_settings(self, split: str) -> EvalSettings:
@@ -128,32 +128,32 @@ class StagedRun(ABC):
         return EvalSettings(self.data_yaml, split, imgsz=self.imgsz, batch=self.batch, device=self.device)
 
     def export_request(self) -> ExportRequest:
-        """The student, to be exported and compared on the test images."""
+        """The export of the student, compared on the test images."""
         formats = tuple(self.config.formats)
         student, out = self.weights / "student.pt", self.weights / "student.onnx"
         return ExportRequest(student, out, formats, self.eval_settings("test"))
 
     def teacher_budget(self) -> tuple[int, dict[str, Any]]:
-        """Batches in a pass of a teacher that is trained here, and its ``epochs`` and ``patience``."""
+        """Batches per epoch of a teacher that is trained here, and its ``epochs`` and ``patience``."""
         per_epoch = math.ceil(self.data.train_labeled / self.batch)
         if self.config["teacher_epochs"] == "auto":
             per_epoch = max(per_epoch, self.batches_per_epoch())
         passes, patience = teacher_schedule(self.config, per_epoch)
         return per_epoch, {"epochs": passes, "patience": patience}
 
-    def take_baseline(self, asked: str) -> Status:
-        """Take over the baseline of the finished run ``asked``; the status of the stage."""
-        baseline = take_baseline(Path(asked), self.folder.path, self.batches_per_epoch(), self.config)
+    def take_baseline(self, other_run: str) -> Status:
+        """Reuse the baseline of the finished run ``other_run``; return the status of the stage."""
+        baseline = take_baseline(Path(other_run), self.folder.path, self.batches_per_epoch(), self.config)
         self.record.training = {**self.record.training, "baseline": baseline}
         return "taken over"
 
     def train(
         self, name: str, trainer: type[StageTrainer], settings: StageSettings, *, keep: str = "best", **overrides: Any
     ) -> None:
-        """Train one stage, or go on with it, leave its plain checkpoint in ``weights/``, and record the training.
+        """Train a network, or resume its training, put its plain checkpoint into ``weights/``, and record the training.
 
         Args:
-            name: Role of the network: of its folder, its checkpoint, and its section of ``training``.
+            name: Role of the network; names its folder, its checkpoint, and its section of ``training``.
             trainer: Class of the trainer.
             settings: What it needs beyond Ultralytics' arguments.
             keep: ``best`` or ``last``.
@@ -181,7 +181,7 @@ class StagedRun(ABC):
         }
         if done is None or 0 <= done < arguments["epochs"] - 1:
             if done is not None:
-                LOGGER.info(f"{name}: going on after epoch {done + 1}")
+                LOGGER.info(f"{name}: continuing after epoch {done + 1}")
                 arguments["resume"] = str(last)
             trainer(overrides=arguments).train()
         finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
@@ -192,12 +192,12 @@ class StagedRun(ABC):
 
 
 def read_summary(file: Path, kind: type[Training]) -> tuple[Training, Distill | None]:
-    """What a trainer has left beside its folder: the training, and what a student learned from its teacher.
+    """Read the summary that a trainer has written beside its folder: training, and distillation of a student.
 
     Args:
-        file: ``train/<role>.json``; one of the version before records had a ``schema`` is read as well, since a
-            training may have ended under it and its stage not.
-        kind: What is recorded of a training of the task.
+        file: ``train/<role>.json``; also one of the version before records had a ``schema``, since a training may
+            have ended in a session of that version, but its stage not.
+        kind: Type of the record of a training.
     """
     summary = upgraded_scores(json.loads(file.read_text(encoding="utf-8")))
     distill = summary.pop("distill", None)

@@ -1,4 +1,4 @@
-"""What a task is: everything in which the runs of detectors and of mask networks differ for those who start them."""
+"""What a task is: the differences between runs of detectors and of mask networks, for code that starts runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Task:
     """A kind of run.
 
     Attributes:
-        record: Type of its record; it has Ultralytics' name of the task and the measure that networks are compared by.
+        record: Type of its record, with Ultralytics' name of the task and the measure for comparing networks.
         check: Raises :class:`~dfssd.errors.UserError` for arguments and models that cannot work, before a run folder
             is made.
         run: Its stages: a :class:`~dfssd.runs.stages.StagedRun` with a method for each.

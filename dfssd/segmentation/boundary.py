@@ -15,10 +15,10 @@ def distance_maps(mask: np.ndarray, nc: int) -> np.ndarray:
         phi_c = 1 - d(x, not class c)       <= 0   inside; 0 along the inner border
 
     with d the Euclidean distance [px] between the centers of pixels. A class that the mask does not hold has no border,
-    and neither has one that covers all known pixels: phi_c is 0 everywhere, and the boundary loss says nothing of it.
+    and neither has one that covers all known pixels: phi_c is 0 everywhere, and the boundary loss ignores the class.
     Ignored pixels are 0, and neither inside nor outside for the others: padding a mask with them moves no border.
 
-    The published maps are cut to whole numbers and made before the augmentation; these are neither.
+    The published maps are truncated to whole numbers and computed before augmentation; these are neither.
 
     Args:
         mask: Class ids, (H, W), integer: 0 is the background, 1 to nc - 1 are defects, 255 is ignored.
@@ -35,7 +35,7 @@ def distance_maps(mask: np.ndarray, nc: int) -> np.ndarray:
     ids = np.unique(mask)
     wrong = [int(k) for k in ids if not 0 <= k < nc and k != IGNORE]
     if wrong:
-        raise ValueError(f"the mask holds ids {wrong}, but only 0 to {nc - 1} and {IGNORE} (ignored) have a meaning")
+        raise ValueError(f"the mask holds ids {wrong}, but only 0 to {nc - 1} and {IGNORE} (ignored) are valid")
     maps = np.zeros((nc - 1, *mask.shape), np.float32)
     known = mask != IGNORE
     for c in ids:

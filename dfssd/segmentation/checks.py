@@ -1,4 +1,4 @@
-"""What can be refused of a segmentation run before anything is computed: arguments and models."""
+"""Checks of a segmentation run before anything is computed: arguments and models."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dfssd.runs.checks import check_machine
 from dfssd.runs.model_selection import check_baseline
 from dfssd.segmentation.model import build_model, load_semantic
 
-DISTINCT = 2
-"""Classes of the networks that are built on trial: the least there can be."""
+TRIAL_CLASSES = 2
+"""Classes of the networks that are built on trial: the fewest possible."""
 
 
 def check_before_start(config: Config) -> None:
     """Check everything that does not need the data, before a run folder is made.
 
     Raises:
-        UserError: Data not named, model missing or of another task, device, precision, format or batch that cannot be
-            used.
+        UserError: Data not named, model missing or of another task, or a device, precision, format or batch that cannot
+            be used.
     """
     if config["data"] is None:
         raise UserError("data is missing: data=demo, a semantic data set YAML, a folder, a .zip, or NEU-Seg")
@@ -38,7 +38,7 @@ def check_before_start(config: Config) -> None:
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
     if config["guard"] and config["baseline"] is False and config["student_training"] != "skip":
-        LOGGER.info("baseline=off: there is nothing to compare the student with, it is handed over as it is")
+        LOGGER.info("baseline=off: there is nothing to compare the student with, so it is selected in any case")
 
 
 def check_model(value: str, role: str) -> str:
@@ -60,7 +60,7 @@ def check_model(value: str, role: str) -> str:
         return resolve_weights(value, role)  # a release of Ultralytics, fetched
     source = value
     try:
-        build_model(source, DISTINCT)
+        build_model(source, TRIAL_CLASSES)
     except UserError as e:
         raise UserError(f"{role}={value}: {e}") from e
     return source
@@ -72,11 +72,11 @@ def compared(config: Config) -> list[str]:
     return [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
 
 
-def teacher_is_to_be_trained(config: Config, names: Sequence[str]) -> bool:
+def must_train_teacher(config: Config, names: Sequence[str]) -> bool:
     """Whether the teacher has to be trained on these classes first.
 
     Raises:
-        UserError: It was trained on other classes, or is not to be trained and has no weights.
+        UserError: It was trained on other classes, or has no weights and must not be trained.
     """
     teacher, setting = config["teacher"], config["teacher_train"]
     if setting is True:

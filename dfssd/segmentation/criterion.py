@@ -1,4 +1,4 @@
-"""The loss of MFF-Metal in the shape that Ultralytics' trainer asks for, with a look at what each part teaches."""
+"""The loss of MFF-Metal with the interface of Ultralytics' trainer; measures the gradient of each part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfssd.segmentation.losses import SegmentationLoss, cross_entropy
 from dfssd.segmentation.model import full_resolution
 
 AUXILIARY = 0.4
-"""Weight of the cross entropy of an auxiliary head, that of Ultralytics."""
+"""Weight of the cross entropy of an auxiliary head, as in Ultralytics."""
 
 
 class BatchLoss:
@@ -21,34 +21,34 @@ class BatchLoss:
     Its trainer sums losses over the images of a batch, hence the factor N.
 
     Attributes:
-        probe: Measure in the next call what each part teaches.
+        probe: Measure the gradient of each part in the next call.
         gradients: Part -> norm of its gradient at the logits, of the last call with ``probe``.
         values: Part -> its value there.
-        asked: The parts that had something to teach there: for distillation a pixel of an image, for the boundary a
-            distance map that is not 0, for the others a pixel of known class.
+        applicable: The parts that could have a gradient there: distillation needs a pixel of an image, the boundary
+            loss a distance map that is not 0, the others a pixel of known class.
     """
 
     def __init__(self, loss: SegmentationLoss, *, auxiliary: bool = False):
-        """Set what is computed.
+        """Set the losses.
 
         Args:
             loss: The weighted losses.
-            auxiliary: The model answers in training with a second tensor of logits, which gets a cross entropy
-                of its own (part ``aux``), as Ultralytics' models do.
+            auxiliary: In training the model returns a second tensor of logits, as Ultralytics' models do, which gets
+                a cross entropy of its own (part ``aux``).
         """
         self.loss, self.auxiliary = loss, auxiliary
         self.probe = False
         self.gradients: dict[str, float] = {}
         self.values: dict[str, float] = {}
-        self.asked: set[str] = set()
+        self.applicable: set[str] = set()
 
     def __call__(self, output: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch.
 
         Args:
             output: Logits (N, nc, h, w), or (logits, auxiliary logits); brought to the size of the masks.
-            batch: ``semantic_mask`` (N, H, W), and as far as the weights ask for them ``boundary_maps``
-                (N, nc - 1, H, W) and ``teacher_logits`` (N, nc, H', W'); perhaps ``taught`` (N, H, W) bool.
+            batch: ``semantic_mask`` (N, H, W), and where the weights need them ``boundary_maps``
+                (N, nc - 1, H, W) and ``teacher_logits`` (N, nc, H', W'); perhaps ``kd_pixels`` (N, H, W) bool.
 
         Returns:
             The loss, a scalar, and its detached parts by name, always the same names.
@@ -61,7 +61,7 @@ class BatchLoss:
             mask,
             maps=batch.get("boundary_maps"),
             teacher=None if teacher is None else full_resolution(teacher, mask.shape[1:]),
-            taught=batch.get("taught"),
+            kd_pixels=batch.get("kd_pixels"),
         )
         if self.probe:
             self._measure_signal(parts, logits, batch)
@@ -75,13 +75,13 @@ class BatchLoss:
         return total * len(mask), {name: parts.get(name, zero).detach() for name in names}
 
     def _measure_signal(self, parts: dict[str, Tensor], logits: Tensor, batch: dict[str, Any]) -> None:
-        """Note what each part of the loss teaches in this batch."""
+        """Measure value and gradient of each part of the loss in this batch."""
         known = bool((batch["semantic_mask"] != IGNORE).any())
-        speaks = {
+        conditions = {
             "boundary": "boundary_maps" in batch and bool(batch["boundary_maps"].any()),
-            "kd": bool(batch["taught"].any()) if "taught" in batch else known,
+            "kd": bool(batch["kd_pixels"].any()) if "kd_pixels" in batch else known,
         }
-        self.asked = {name for name in parts if speaks.get(name, known)}
+        self.applicable = {name for name in parts if conditions.get(name, known)}
         self.values = {name: float(value.detach()) for name, value in parts.items()}
         self.gradients = {
             name: float(torch.autograd.grad(value, logits, retain_graph=True)[0].norm())

@@ -1,4 +1,4 @@
-"""Which masks a configuration asks for: the data set, its twins, and its split."""
+"""The masks that a configuration asks for: the data set, its twins, and its split."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dfssd.datasets.records import MaskSet
 from dfssd.datasets.splits import Split
 from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
 from dfssd.results.sections import SplitKind
-from dfssd.runs.data import check_split_alone, class_names, split_options
+from dfssd.runs.data import check_split_is_exclusive, class_names, split_options
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A data set, divided.
+    """A data set and its split.
 
     Attributes:
         dataset: The data set.
         split: Its parts.
         kind: ``official``, ``grouped`` or ``given``.
-        repeated: Images that repeat another one, in any of eight poses or in part.
+        repeated: Images that are copies of another one, in any of eight poses or partial.
         test_leaks: Test images that have a twin in train or val.
         val_leaks: Validation images that have a twin in train.
     """
@@ -38,7 +38,7 @@ class Selection:
 
 
 def select(config: Config) -> Selection:
-    """Read the data set of ``data=``, find its twins, and divide it as ``split=`` says.
+    """Read the data set of ``data=``, find its twins, and split it as ``split=`` asks.
 
     Without ``split=`` the parts of the source count if it has a val or test part, else images are drawn in groups.
 
@@ -55,7 +55,7 @@ def select(config: Config) -> Selection:
     images = [item.image for item in dataset.items]
     twins = find_twins(images)
     groups = twin_groups(len(images), twins)
-    split, kind = _divide(config, dataset, groups)
+    split, kind = _choose_split(config, dataset, groups)
     trained = [*split.train_labeled, *split.train_unlabeled]
     return Selection(
         dataset,
@@ -67,12 +67,12 @@ def select(config: Config) -> Selection:
     )
 
 
-def _divide(config: Config, dataset: MaskSet, groups: Sequence[int]) -> tuple[Split, SplitKind]:
-    asked = config["split"]
-    if asked is None:
-        asked = "official" if has_official_split(dataset) else "grouped"
-    if asked not in {"official", "grouped"}:
-        check_split_alone(config)
-        return read_mask_split(Path(asked), dataset), "given"
-    draw = official_split if asked == "official" else grouped_split
-    return draw(dataset, groups, split_options(config)), asked
+def _choose_split(config: Config, dataset: MaskSet, groups: Sequence[int]) -> tuple[Split, SplitKind]:
+    setting = config["split"]
+    if setting is None:
+        setting = "official" if has_official_split(dataset) else "grouped"
+    if setting not in {"official", "grouped"}:
+        check_split_is_exclusive(config)
+        return read_mask_split(Path(setting), dataset), "given"
+    draw = official_split if setting == "official" else grouped_split
+    return draw(dataset, groups, split_options(config)), setting

@@ -3,10 +3,10 @@
 It differs from Ultralytics' semantic dataset in training:
 
 * the long side is scaled to ``imgsz``, as in validation and prediction (Ultralytics scales the short side in training
-  alone: a strip of 1600x256 px would be learned six times as large as it is tested), the rest of the square ignored;
+  alone: a strip of 1600x256 px would be six times as large in training as in tests), the rest of the square is ignored;
 * the views are those of :mod:`dfssd.segmentation.views`, instead of mosaics and the like;
-* distance maps for the boundary loss are computed from the mask as it is seen, if asked for;
-* images without masks take part: all their pixels are unknown, and still are what a teacher can teach.
+* distance maps for the boundary loss are computed from the augmented mask, on request;
+* images without masks take part: their classes are unknown, but all their pixels serve distillation.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class MaskDataset(SemanticDataset):
     ``data`` is an Ultralytics data dictionary with ``masks_dir``, and for training with ``symmetries`` and ``jitter``
     (see :class:`~dfssd.segmentation.views.Views`) and ``boundary``, whether distance maps are wanted.
 
-    Training samples hold ``img`` (3, S, S) uint8 RGB, ``semantic_mask`` (S, S) int32, ``taught`` (S, S) bool, the
-    pixels that a teacher speaks of, and perhaps ``boundary_maps`` (nc - 1, S, S) float32. Others are Ultralytics' own.
+    Training samples hold ``img`` (3, S, S) uint8 RGB, ``semantic_mask`` (S, S) int32, ``kd_pixels`` (S, S) bool,
+    those used for distillation, and perhaps ``boundary_maps`` (nc - 1, S, S) float32. Other samples are Ultralytics'.
     """
 
     def load_image(self, i: int, rect_mode: bool = True) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
@@ -52,22 +52,22 @@ class MaskDataset(SemanticDataset):
             "ori_shape": label["ori_shape"],
             "img": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "semantic_mask": torch.from_numpy(mask.astype(np.int32)),
-            "taught": torch.from_numpy(self._taught(mask, real)),
+            "kd_pixels": torch.from_numpy(self._kd_pixels(mask, real)),
         }
         if self.data.get("boundary"):
             sample["boundary_maps"] = torch.from_numpy(distance_maps(mask, len(self.data["names"])))
         return sample
 
-    def _taught(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
-        """Pixels with a known class: who ignores the others in a mask wants nothing to be learned there."""
+    def _kd_pixels(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
+        """Pixels with a known class: where a mask is marked as ignored, nothing is to be learned."""
         return mask != IGNORE
 
 
 class UnlabeledDataset(MaskDataset):
-    """Images without masks, for training: every pixel has the id 255, and a teacher speaks of all of them."""
+    """Images without masks, for training: every pixel has the id 255, and all serve distillation."""
 
     def get_labels(self) -> list[dict[str, Any]]:
-        """A label dictionary per image; there is nothing to read."""
+        """An empty label dictionary per image; there are no files to read."""
         return [
             {
                 "im_file": file,
@@ -83,12 +83,12 @@ class UnlabeledDataset(MaskDataset):
         ]
 
     def load_mask(self, index: int, image_shape: tuple[int, int] | None = None) -> np.ndarray:
-        """A mask of ``image_shape`` (h, w) of which nothing is known, uint8."""
+        """A mask of ``image_shape`` (h, w) with all pixels ignored, uint8."""
         assert image_shape is not None, "without a mask file the size must be given"
         return np.full(image_shape, IGNORE, np.uint8)
 
-    def _taught(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
-        """Pixels of the image."""
+    def _kd_pixels(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
+        """Pixels of the image, without the padding."""
         return real == 1
 
 

@@ -1,4 +1,4 @@
-"""What a segmentation model is worth, and what it costs: IoU at the masks' own size, parameters, latency."""
+"""Quality and cost of a segmentation model: IoU at the masks' own size, parameters, latency."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ultralytics.utils.torch_utils import select_device
 from dfssd.errors import UserError
 from dfssd.evaluation.latency import latency
 from dfssd.evaluation.settings import EvalSettings, quiet
-from dfssd.files import whole_file
+from dfssd.files import atomic_write
 from dfssd.segmentation.dataset import MaskDataset
 from dfssd.segmentation.metrics import confusion_matrix, segmentation_scores
 from dfssd.segmentation.model import FullResolutionModel, full_resolution, load_semantic, parameters
@@ -31,12 +31,12 @@ def evaluate_masks(weights: Path, settings: EvalSettings, *, keep: Mapping[Path,
     Args:
         weights: ``.pt`` of the semantic task, or a file exported from one, whose input size then counts.
         settings: What to measure it on: a semantic data YAML.
-        keep: Image -> PNG: predictions to keep, class ids in one 8-bit channel of the size of the image.
+        keep: Image -> PNG file for its prediction: class ids in one 8-bit channel of the size of the image.
 
     Returns:
         ``miou_fg``: mean IoU of the defects; ``miou_all``: with the background; ``pixel_accuracy``; ``per_class``: name
-        -> ``iou`` and ``pixels``, the number of true ones; ``images``: their number; ``imgsz``: what the network saw;
-        ``parameters``: number of those that a prediction takes, None for an exported file; ``plain``: whether
+        -> ``iou`` and ``pixels``, the number of true ones; ``images``: their number; ``imgsz``: the input size;
+        ``parameters``: number of those that inference uses, None for an exported file; ``plain``: whether
         Ultralytics loads the checkpoint without ``dfssd``. Shares are in [0, 1], None where nothing could be
         measured (see :func:`~dfssd.segmentation.metrics.segmentation_scores`).
 
@@ -81,7 +81,7 @@ class _LoadedNetwork:
         size: Longer side of the input [px], or (height, width) for the one shape of an exported file.
         batch: Images per forward pass.
         classes: Number of classes.
-        parameters: Number of those that a prediction takes; None for an exported file.
+        parameters: Number of those that inference uses; None for an exported file.
         plain: Whether Ultralytics loads the checkpoint without ``dfssd``.
     """
 
@@ -120,7 +120,7 @@ class _LoadedNetwork:
         with torch.inference_mode():
             output = self.backend(torch.cat([images, images.new_zeros(missing, *images.shape[1:])]))
         output = output[0] if isinstance(output, (tuple, list)) else output
-        if output.dim() == 4:  # Ultralytics' own models answer at 1/8, but the letterbox is in pixels of the image
+        if output.dim() == 4:  # Ultralytics' own models predict at 1/8, but the letterbox is in pixels of the image
             output = full_resolution(output, images.shape[2:])
         return output[: len(images)]
 
@@ -155,7 +155,7 @@ def time_networks(
 
 
 def _batches(dataset: MaskDataset, size: int) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """Numbered samples in groups of one shape: padding to the largest of a batch would change what is predicted."""
+    """Numbered samples in groups of one shape: padding to the largest of a batch would change the predictions."""
     group: list[tuple[int, dict[str, Any]]] = []
     for i in range(len(dataset)):
         sample = dataset[i]
@@ -170,5 +170,5 @@ def _batches(dataset: MaskDataset, size: int) -> Iterator[list[tuple[int, dict[s
 def _write_ids(ids: np.ndarray, target: Path) -> None:
     """Write class ids (h, w) uint8 as a PNG, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         Image.fromarray(ids).save(temporary, format="PNG")

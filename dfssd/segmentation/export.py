@@ -19,8 +19,8 @@ from dfssd.evaluation.export import (
     Limit,
     export_and_compare,
     finite,
-    larger,
     paired_outputs,
+    running_max,
     score_both,
 )
 from dfssd.evaluation.settings import EvalSettings
@@ -30,7 +30,7 @@ from dfssd.segmentation.model import full_resolution, load_semantic
 
 @dataclass(frozen=True)
 class MaskTolerance:
-    """Largest differences between both files that are allowed.
+    """Largest allowed differences between the two files.
 
     Attributes:
         score: Of a class probability, in [0, 1]; for a file that gives class ids, the share of pixels whose class
@@ -50,7 +50,7 @@ class MaskParity:
         images: Number of images compared.
         max_logit_diff: Largest difference of a logit; None if the ONNX file gives class ids.
         max_score_diff: Largest difference of a class probability, in [0, 1]; None if the ONNX file gives class ids.
-        differing_pixels: Share of the pixels whose class is another one, in [0, 1].
+        differing_pixels: Share of the pixels whose classes differ, in [0, 1].
         size: Height and width of the ONNX input [px].
 
     The first two are NaN if an output is NaN, and infinite, with a share of 1, if the outputs have different shapes.
@@ -73,7 +73,7 @@ def export_masks(request: ExportRequest, tolerance: MaskTolerance) -> dict[str, 
 
     Args:
         request: What to export; Ultralytics rounds ``imgsz`` up to a multiple of the model's stride.
-        tolerance: What may differ.
+        tolerance: Allowed differences.
 
     Returns:
         Beside what :func:`~dfssd.evaluation.export.export_and_compare` records: ``input``: its shape; ``images``:
@@ -85,7 +85,7 @@ def export_masks(request: ExportRequest, tolerance: MaskTolerance) -> dict[str, 
         UserError: Unknown format, weights that are missing or of another task, other classes than those of the data, no
             readable image in the split, or Ultralytics cannot write ONNX.
     """
-    load_semantic(request.weights)  # refuses what is no segmentation model before anything is written
+    load_semantic(request.weights)  # rejects other models before anything is written
 
     def miou_fg(weights: Path, settings: EvalSettings) -> float | None:
         return evaluate_masks(weights, settings)["miou_fg"]
@@ -105,7 +105,7 @@ def export_masks(request: ExportRequest, tolerance: MaskTolerance) -> dict[str, 
             "tolerance": {"score": tolerance.score, "miou": tolerance.miou},
         }
         if found.gives_ids:
-            raw = Limit("the share of pixels of another class is", found.differing_pixels, tolerance.score)
+            raw = Limit("the share of pixels whose class differs is", found.differing_pixels, tolerance.score)
         else:
             raw = Limit("class probabilities differ by", found.max_score_diff, tolerance.score)
         return section, [raw, Limit("the two miou_fg differ by", scores.difference, tolerance.miou)]
@@ -114,7 +114,7 @@ def export_masks(request: ExportRequest, tolerance: MaskTolerance) -> dict[str, 
 
 
 def mask_parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> MaskParity:
-    """Compare what a ``.pt`` and an ONNX file say about each pixel of the same inputs.
+    """Compare the outputs of a ``.pt`` and an ONNX file at each pixel of the same inputs.
 
     Args:
         weights: ``.pt`` of a segmentation model; run unfused, fp32, on the CPU, its logits scaled to the input.
@@ -143,8 +143,8 @@ def mask_parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> MaskP
         differing += int((ids != (found if gives_ids else found.argmax(1))).sum())
         pixels += ids.numel()
         if not gives_ids:
-            logit_diff = larger(logit_diff, expected - found)
-            score_diff = larger(score_diff, expected.softmax(1) - found.softmax(1))
+            logit_diff = running_max(logit_diff, expected - found)
+            score_diff = running_max(score_diff, expected.softmax(1) - found.softmax(1))
     share = differing / pixels
     if gives_ids:
         return MaskParity(count, None, None, share, size)

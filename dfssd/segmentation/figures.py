@@ -37,11 +37,11 @@ _CELL = 2.1
 _TRAINED = "#67a9cf"
 _COMPARED = ("#1b7837", "#762a83", "#8c510a", "#c51b7d")
 _CLASSES = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
-"""Told apart by the color-blind, too (Okabe and Ito)."""
+"""Distinguishable with color blindness, too (Okabe and Ito)."""
 
 
 def draw(run: SegmentationFiles) -> Drawn:
-    """Draw ``plots/*.png`` of a run folder: those that there is something to show of.
+    """Draw the ``plots/*.png`` of a run folder for which there is data.
 
     Raises:
         UserError: The folder cannot be written to.
@@ -60,7 +60,7 @@ def draw(run: SegmentationFiles) -> Drawn:
 
 
 def _columns(record: MaskRecord) -> list[Role]:
-    """Networks whose masks are shown, in order; a baseline that is the student, too, is shown once."""
+    """Networks whose masks are shown, in order; a baseline that was selected as the student is shown once."""
     shown = ["student", "student_trained", "teacher", "baseline"]
     return shown[:-1] if baseline_is_selected(record) else shown
 
@@ -98,7 +98,7 @@ def class_iou(test: Mapping[Role, MaskScores], labels: Mapping[Role, str], path:
         path: File to write.
 
     Returns:
-        Whether there was something to draw: a class with an IoU in every network.
+        Whether the figure was drawn: if any class has an IoU in every network.
     """
     scores = figures.common_scores(
         {role: {n: own.iou for n, own in test[role].per_class.items()} for role in labels if role in test}
@@ -134,7 +134,7 @@ def losses(recorded: Mapping[str, Loss], path: Path) -> bool:
     """One small chart per loss of a training over the epochs; False without data.
 
     Args:
-        recorded: Name of each loss -> what it was.
+        recorded: Name of each loss -> its record.
         path: File to write.
     """
     names = [name for name, loss in recorded.items() if loss.by_epoch]
@@ -166,8 +166,8 @@ def masks(
     """Test images with their true and predicted masks, a row per image: image, truth, then the networks.
 
     Args:
-        pictures: What was kept. Rows without image or truth are left out, networks without any mask, too; a single
-            missing mask leaves its place empty.
+        pictures: The recorded images. Rows without image or truth and networks without any mask are left out; a
+            single missing mask leaves its place empty.
         names: Class names in id order, the background first.
         labels: Role -> head of its column, in order.
         run_dir: Folder that the paths of predicted masks are relative to.
@@ -207,7 +207,7 @@ def _table_of_masks(rows: Sequence[_Row], heads: Mapping[str, str], names: Seque
 
 
 def _read_row(picture: Picture, labels: Mapping[Role, str], run_dir: Path) -> _Row | None:
-    """An image with its masks; None if it has moved since, for the figure is an illustration, not a result."""
+    """An image with its masks; None if it has been moved: the figure is an illustration, not a result."""
     try:
         with open_image(Path(picture.image)) as image:
             gray = gray_values(image)
@@ -251,14 +251,14 @@ def overlay(gray: np.ndarray, ids: np.ndarray, colors: np.ndarray) -> np.ndarray
     Returns:
         (H, W, 3) uint8.
     """
-    look = np.repeat(gray[..., None], 3, 2)
+    colored = np.repeat(gray[..., None], 3, 2)
     defect = (ids > 0) & (ids < len(colors))
-    blend = (1 - OPACITY) * look[defect] + OPACITY * colors[ids[defect]]
-    look[defect] = blend.round().astype(np.uint8)
+    blend = (1 - OPACITY) * colored[defect] + OPACITY * colors[ids[defect]]
+    colored[defect] = blend.round().astype(np.uint8)
     rows, columns = np.nonzero(ids == IGNORE)
     stripe = max(2, max(gray.shape) // 60)
-    look[rows, columns] = np.where((rows + columns) // stripe % 2, 255, 128)[:, None]
-    return look
+    colored[rows, columns] = np.where((rows + columns) // stripe % 2, 255, 128)[:, None]
+    return colored
 
 
 def _ids(path: Path, size: tuple[int, int]) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""What the boundary loss measures against, to look at: distance maps as arrays, as pictures, and in numbers."""
+"""The distance maps of the boundary loss for inspection: as arrays, as pictures, and in numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfssd.datasets.masks import read_mask
 from dfssd.datasets.records import MaskSet
 from dfssd.datasets.samples import evenly
 from dfssd.errors import UserError
-from dfssd.files import whole_file, write_text
+from dfssd.files import atomic_write, write_text
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.figures import class_colors, overlay
 
@@ -36,9 +36,9 @@ class ClassDistances:
     Attributes:
         name: Class name.
         images: Number of images that show the class.
-        least: Smallest distance in any of the maps [px], 0 or below: how deep inside of the class a pixel lies.
-        greatest: Largest distance in any of the maps [px], how far off one lies. Both are None if all maps are empty.
-        empty: Share of the maps that are 0 everywhere, in [0, 1]: the boundary loss says nothing of the class there.
+        least: Smallest distance in any of the maps [px], 0 or below: the depth of a pixel inside the class.
+        greatest: Largest distance in any of the maps [px]. Both are None if all maps are empty.
+        empty: Share of the maps that are 0 everywhere, in [0, 1]: there the boundary loss ignores the class.
     """
 
     name: str
@@ -59,8 +59,8 @@ def write_distances(
     Args:
         dataset: The data set; images without a mask are left out.
         out: Folder to write to.
-        limit: So many images, evenly from the list, which is often sorted by class; None: all.
-        pictures: For so many of them, evenly again, a picture beside the array, ``<stem>.png``.
+        limit: Number of images, taken evenly from the list, which is often sorted by class; None: all.
+        pictures: Number of those that get a picture beside the array, ``<stem>.png``, again taken evenly.
 
     Returns:
         Number of images, and a summary of each defect class in id order.
@@ -75,7 +75,7 @@ def write_distances(
     try:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()) and not (out / MARK).exists():
-            raise UserError(f"{out} holds other files, which could be replaced; choose an empty or a new folder")
+            raise UserError(f"{out} holds other files, which could be overwritten; choose an empty or a new folder")
         write_text(out / MARK, "Distance maps of scripts/boundary.py; a later call overwrites them.\n")
     except OSError as e:
         raise UserError(f"{out} cannot be made a folder ({e.strerror}); choose another place") from e
@@ -88,7 +88,7 @@ def write_distances(
         ids = read_mask(item.mask)
         maps = distance_maps(ids, nc)
         target = out / (item.split or "all") / f"{item.image.stem}.npy"
-        with whole_file(target) as temporary:
+        with atomic_write(target) as temporary:
             np.save(temporary, maps)
         if number in drawn:
             draw_distances(item.image, ids, maps, dataset.names, target.with_suffix(".png"))
@@ -106,8 +106,8 @@ def write_distances(
 def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Draw an image, its mask over it, and the distance map of each defect class: red inside, blue outside.
 
-    One scale serves all maps; it is stretched on each side of 0, since a pixel lies a few pixels deep in a defect, but
-    hundreds off.
+    One scale serves all maps; each side of 0 is stretched separately, since a pixel is at most a few pixels deep in a
+    defect, but up to hundreds away from one.
 
     Args:
         image: The image.
@@ -144,5 +144,5 @@ def draw_distances(image: Path, ids: np.ndarray, maps: np.ndarray, names: Sequen
     ticks = [low, low / 2, 0, high / 2, high]
     scale = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=list(grid), fraction=0.03, ticks=ticks, format="%.3g")
     scale.set_label("distance to the border [px], inside below 0", fontsize=8)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -1,18 +1,18 @@
 """The loss of MFF-Metal: cross entropy, Dice, boundary and distillation of a wider network's probabilities.
 
-Notation: z logits (N, nc, H, W), p = softmax(z), y the one-hot mask. Class 0 is the background and takes no part in
-Dice and boundary. A pixel of mask id 255 takes no part in anything: means are over all other pixels of the batch, and
+Notation: z logits (N, nc, H, W), p = softmax(z), y the one-hot mask. Class 0 is the background and is left out of
+Dice and boundary. A pixel of mask id 255 is left out of all losses: means are over all other pixels of the batch, and
 where there are none, a loss is 0 with a gradient of 0.
 
 The published code sums over pixels. Divided by their number H W, its loss for batches of B images is
 
     CE + 0.5 / B * Dice + 1e-4 * boundary + B * KD
 
-in terms of the functions below. With its B = 15 these are the weights 1 : 0.0333 : 1e-4 : 15, which stay what they are
-at any batch size here. Adam does not see the common factor H W.
+in terms of the functions below. With its B = 15 these are the weights 1 : 0.0333 : 1e-4 : 15, which are used here for
+any batch size. Adam does not see the common factor H W.
 
-What differs otherwise: the published cross entropy cuts probabilities at 1e-8, below which a pixel would not be
-corrected any more; here it is exact.
+One more difference: the published cross entropy clamps probabilities at 1e-8, below which a pixel gets no gradient;
+here it is exact.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def dice(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def boundary(logits: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the pixels of sum_{c > 0} p_c phi_c [px]: probability far outside of its class costs, inside it pays.
+    """Mean over the pixels of sum_{c > 0} p_c phi_c [px]: penalizes probability off the class, rewards it inside.
 
     Args:
         logits: z, (N, nc, H, W).
         maps: phi, (N, nc - 1, H, W), of :func:`~dfssd.segmentation.boundary.distance_maps`.
-        mask: As in :func:`cross_entropy`; tells the ignored pixels.
+        mask: As in :func:`cross_entropy`; marks the ignored pixels.
 
     Returns:
         Scalar of any sign, fp32 (fp64 for fp64 inputs).
@@ -99,12 +99,12 @@ def boundary(logits: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
 def kd(student: Tensor, teacher: Tensor, mask: Tensor, tau: float) -> Tensor:
     """Mean over the pixels of KL(softmax(z_t / tau) || softmax(z_s / tau)), >= 0.
 
-    Without the usual factor tau^2, as published: it is the weight that is given for this tau.
+    Without the usual factor tau^2, as published: the weight was chosen for this tau.
 
     Args:
         student: z_s, (N, nc, H, W).
         teacher: z_t, same shape; no gradient is sent back into it.
-        mask: As in :func:`cross_entropy`; tells the ignored pixels.
+        mask: As in :func:`cross_entropy`; marks the ignored pixels.
         tau: Temperature, above 0.
 
     Returns:
@@ -123,7 +123,7 @@ def kd(student: Tensor, teacher: Tensor, mask: Tensor, tau: float) -> Tensor:
 class SegmentationLoss:
     """Weighted sum of the four losses, with the weights that the published sums come to (see the module).
 
-    A loss of weight 0 is not computed; what only it needs may be left out.
+    A loss of weight 0 is not computed, and the inputs that it alone needs may be left out.
     """
 
     def __init__(self, *, ce: float, dice: float, boundary: float, kd: float, tau: float):
@@ -152,7 +152,7 @@ class SegmentationLoss:
         *,
         maps: Tensor | None = None,
         teacher: Tensor | None = None,
-        taught: Tensor | None = None,
+        kd_pixels: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch.
 
@@ -161,7 +161,7 @@ class SegmentationLoss:
             mask: Class ids, (N, H, W), integer: 0 to nc - 1, or 255 for ignored pixels.
             maps: Distance maps, (N, nc - 1, H, W).
             teacher: Logits of the teacher, (N, nc, H, W).
-            taught: Pixels for :func:`kd`, (N, H, W) bool; None: those that are not ignored.
+            kd_pixels: Pixels for :func:`kd`, (N, H, W) bool; None: those that are not ignored.
 
         Returns:
             The weighted sum, scalar in at least fp32, and its detached parts ``ce``, ``dice``, ``boundary`` and ``kd``:
@@ -170,7 +170,7 @@ class SegmentationLoss:
         Raises:
             ValueError: Shapes do not fit, the mask is not of integers, or ``maps`` or ``teacher`` is needed.
         """
-        parts = self.parts(logits, mask, maps=maps, teacher=teacher, taught=taught)
+        parts = self.parts(logits, mask, maps=maps, teacher=teacher, kd_pixels=kd_pixels)
         total = torch.stack(list(parts.values())).sum()
         zero = torch.zeros_like(total)
         return total, {name: parts.get(name, zero).detach() for name in self.weights}
@@ -182,7 +182,7 @@ class SegmentationLoss:
         *,
         maps: Tensor | None = None,
         teacher: Tensor | None = None,
-        taught: Tensor | None = None,
+        kd_pixels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The weighted losses of weight above 0, each with its own gradient; arguments and errors as for a call."""
         parts: dict[str, Tensor] = {}
@@ -197,7 +197,7 @@ class SegmentationLoss:
         if self.weights["kd"]:
             if teacher is None:
                 raise ValueError("distillation needs the logits of a teacher; without one, set kd=0")
-            where = mask if taught is None else torch.where(taught, 0, IGNORE)
+            where = mask if kd_pixels is None else torch.where(kd_pixels, 0, IGNORE)
             parts["kd"] = kd(logits, teacher, where, self.tau)
         return {name: self.weights[name] * value for name, value in parts.items()}
 

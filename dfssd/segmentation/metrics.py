@@ -4,7 +4,7 @@ With C[t, p] the number of pixels of true class t predicted as p, IoU of class k
 sum_t C[t, k] - C[k, k]): the sum of all intersections over the sum of all unions, not the mean over images, in which an
 image with five pixels of a defect would count as much as one full of it. Matrices add up over images and batches.
 
-Masks are compared at their own size: a prediction of another size is scaled to the mask before, never the mask.
+Masks are compared at their own size: a prediction of another size is scaled to the mask, never the other way round.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dfssd.datasets.records import IGNORE
 
 @dataclass(frozen=True)
 class SegmentationScores:
-    """Figures of one confusion matrix; None where nothing could be measured.
+    """Scores of one confusion matrix; None where nothing could be measured.
 
     Attributes:
         iou: IoU of each class in [0, 1]; None for a class that is neither in truth nor in prediction.
         miou_fg: Mean IoU of the defect classes, ids 1 and up.
         miou_all: Mean IoU of all classes, the background included.
-        pixel_accuracy: Share of the pixels that are predicted right, in [0, 1].
+        pixel_accuracy: Share of the pixels that are predicted correctly, in [0, 1].
     """
 
     iou: tuple[float | None, ...]
@@ -61,9 +61,9 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, nc: int) -> np.n
 def segmentation_scores(confusion: np.ndarray) -> SegmentationScores:
     """Scores of a confusion matrix (nc, nc), which may be a sum over many images.
 
-    The means are taken over the classes that occur in the truth *or* in the prediction: a class that is seen where it
-    never is scores 0 and lowers the mean, one that is in neither has no IoU. (Ultralytics leaves out the former, too;
-    the two agree as soon as the truth holds every class.)
+    The means are taken over the classes that occur in the truth *or* in the prediction: a class that is predicted but
+    never true scores 0 and lowers the mean, one that is in neither has no IoU. (Ultralytics leaves out the former, too;
+    the two agree where the truth holds every class.)
 
     Raises:
         ValueError: The matrix is not square, or has negative entries.

@@ -1,6 +1,6 @@
 """Segmentation networks as Ultralytics models: MFF-Metal, Ultralytics' own, and baselines from a library.
 
-A network that answers at full resolution becomes three layers, :class:`Normalisation`, the network, and
+A network with output at full resolution becomes three layers, :class:`Normalisation`, the network, and
 :class:`FullResolutionHead`, by which Ultralytics knows the task. Checkpoints are then ordinary Ultralytics files:
 ``YOLO(path)`` predicts, validates and exports wherever ``dfssd`` can be imported. The exported ONNX file needs none of
 our code.
@@ -25,7 +25,7 @@ from dfssd.errors import UserError
 from dfssd.segmentation.network import MFFMetal
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-"""Of the channels of CIFAR-10, as published."""
+"""Channel statistics of CIFAR-10, as published."""
 
 BLOCKS = (2, 2, 6)
 """Bottlenecks of MFF-Metal at 1/2, 1/4 and 1/8."""
@@ -55,8 +55,8 @@ class Normalisation(nn.Module):
 class FullResolutionHead(SemanticSegment):
     """The end of a network whose logits are at full resolution already: passes them on.
 
-    Unlike Ultralytics' own head it exports logits in every format, not class ids in some: probabilities can be had
-    from them, and a file can be compared with its checkpoint. Ultralytics' predictor and validator take both.
+    Unlike Ultralytics' own head it exports logits in every format, not class ids in some: they give probabilities,
+    and a file can be compared with its checkpoint. Ultralytics' predictor and validator take both.
     """
 
     classifier: Any
@@ -83,7 +83,7 @@ class FullResolutionModel(SemanticSegmentationModel):
     """An Ultralytics model from a network that turns normalized images (N, 3, H, W) into logits (N, nc, H, W).
 
     Attributes:
-        yaml: From what :func:`build_model` makes the same network again, as when a training is resumed.
+        yaml: The description from which :func:`build_model` builds the same network again, as on resume.
         stride: Both sides of the images must be multiples of it [px], (1,).
     """
 
@@ -99,7 +99,7 @@ class FullResolutionModel(SemanticSegmentationModel):
         nn.Module.__init__(self)  # that of SemanticSegmentationModel would read a YAML file
         self.model = nn.Sequential(Normalisation(), network, FullResolutionHead(nc, stride))
         layers: Any = self.model
-        for i, layer in enumerate(layers):  # what Ultralytics' forward pass and summary ask of each layer
+        for i, layer in enumerate(layers):  # what Ultralytics' forward pass and summary read from each layer
             layer.i, layer.f, layer.type = i, -1, type(layer).__name__
             layer.np = sum(p.numel() for p in layer.parameters())
         self.save: list[int] = []
@@ -113,7 +113,7 @@ class FullResolutionModel(SemanticSegmentationModel):
         return next(_foldable(self.model), None) is None
 
     def fuse(self, verbose: bool = True, imgsz: int = 640) -> FullResolutionModel:
-        """Fold each batch normalization that follows a convolution into it, in place; the function stays the same."""
+        """Fold each batch normalization that follows a convolution into it, in place; the outputs stay the same."""
         if not self.is_fused():
             for holder, i, norm_holder, j in list(_foldable(self.model)):
                 holder[i] = fuse_conv_and_bn(holder[i], norm_holder[j])
@@ -147,18 +147,18 @@ def build_model(
 
     Args:
         source: ``mffmetal-30``, ``mffmetal-180`` or any other width; an Ultralytics ``*-sem.yaml``; a semantic ``.pt``,
-            whose weights are taken over as far as their shapes fit; ``smp:unet``, ``smp:unetplusplus`` or
+            whose weights are used as far as their shapes fit; ``smp:unet``, ``smp:unetplusplus`` or
             another architecture of ``segmentation-models-pytorch``, with ``smp:unet/resnet18`` for another encoder
-            than resnet34, never with foreign weights; or the ``yaml`` of a model that was made here.
+            than resnet34, never with pretrained weights; or the ``yaml`` of a model that was built here.
         nc: Classes with the background.
         names: Class names in id order; None: their numbers.
 
     Returns:
-        The model in training mode. In training it answers with logits, or with a tuple that starts with them, perhaps
-        at lower resolution: :func:`full_resolution` makes them comparable.
+        The model in training mode. In training it returns logits, or a tuple that starts with them, perhaps at lower
+        resolution: :func:`full_resolution` makes them comparable.
 
     Raises:
-        UserError: The name means nothing, the file is missing or for another task, or the library is not installed.
+        UserError: The name is unknown, the file is missing or for another task, or the library is not installed.
     """
     if names is not None and len(names) != nc:
         raise UserError(f"{len(names)} class names for {nc} classes; name each class, the background first")
@@ -195,7 +195,7 @@ def load_semantic(path: str | Path) -> SemanticSegmentationModel:
 
 
 def parameters(model: nn.Module) -> int:
-    """Number of weights that a prediction takes; auxiliary heads of Ultralytics' networks answer in training only."""
+    """Number of weights that inference uses; auxiliary heads of Ultralytics' networks run in training only."""
     return sum(p.numel() for name, p in model.named_parameters() if "aux_head" not in name)
 
 
@@ -203,8 +203,8 @@ def full_resolution(output: Any, size: Sequence[int]) -> Tensor:
     """The logits of a model at a given size.
 
     Args:
-        output: What a model answered: logits (N, nc, h, w), or a tuple that starts with them.
-        size: Height and width [px] asked for.
+        output: Output of a model: logits (N, nc, h, w), or a tuple that starts with them.
+        size: Target height and width [px].
 
     Returns:
         Logits (N, nc, H, W); bilinear interpolation if they come at another size.

@@ -1,10 +1,10 @@
 """MFF-Metal: a small segmentation network for surface defects, with a wide twin of the same shape as its teacher.
 
-The encoder goes from full resolution down to 1/8 in four stages. Each stage after the first sees the image again and,
-weighed by channel attention, the maps of all stages before it. The decoder makes two predictions, one from 1/8 and 1/4,
-one from 1/4 and 1/2, and adds them with weights that it chooses for each image.
+The encoder goes from full resolution down to 1/8 in four stages. Each stage after the first gets the image again and,
+weighted by channel attention, the maps of all stages before it. The decoder makes two predictions, one from 1/8 and
+1/4, one from 1/4 and 1/2, and adds them with weights that it predicts for each image.
 
-There is no paper of its own; the building blocks continue those of LMFFNet (Shi et al., arXiv:2208.11195). Widths of 30
+There is no paper about it; the building blocks continue those of LMFFNet (Shi et al., arXiv:2208.11195). Widths of 30
 (1.0 M parameters) for the student and 180 (34.4 M) for the teacher are those of the published experiments.
 """
 
@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfssd.checks import check_whole
+from dfssd.checks import check_integer
 
 DILATIONS = ((2, 3), (4, 6), (8, 12))
 """Pairs of dilations; the blocks of the last stage use all three, those before only the first."""
 
 
 class Parts(NamedTuple):
-    """The prediction and what it was made of.
+    """The prediction and its components.
 
     Attributes:
         logits: gate[:, 0] * deep + gate[:, 1] * shallow, (N, nc, H, W).
@@ -43,7 +43,7 @@ class MFFMetal(nn.Module):
     """Network from an image to class logits at full resolution.
 
     Channels at 1, 1/2, 1/4 and 1/8 of the resolution are 1, 2, 3 and 4 times ``width``. The two predictions of the
-    decoder get no loss of their own: :meth:`parts` shows them for inspection.
+    decoder get no loss of their own: :meth:`parts` returns them for inspection.
 
     Attributes:
         width: Channels at full resolution.
@@ -57,7 +57,7 @@ class MFFMetal(nn.Module):
         Args:
             width: Channels at full resolution, a multiple of 6: half the channels of each later stage are split in
                 three equal parts.
-            nc: Classes with the background, 2 to 255 (a mask holds 255 where the class is not known).
+            nc: Classes with the background, 2 to 255 (in a mask, 255 means that the class is unknown).
             blocks: Number of bottlenecks at 1/2, 1/4 and 1/8; the last a multiple of 3, a third for each of the
                 :data:`DILATIONS`.
 
@@ -65,14 +65,14 @@ class MFFMetal(nn.Module):
             ValueError: An argument has a wrong value.
         """
         super().__init__()
-        if check_whole("width", width, least=6) % 6:
+        if check_integer("width", width, least=6) % 6:
             raise ValueError(f"width={width} must be a multiple of 6, such as 30")
-        if check_whole("nc", nc, least=2) > 255:
+        if check_integer("nc", nc, least=2) > 255:
             raise ValueError(f"nc={nc} must be at most 255")
         if len(blocks) != 3:
             raise ValueError(f"blocks={tuple(blocks)} must be three numbers, one for each of 1/2, 1/4 and 1/8")
         for number in blocks:
-            check_whole("number of blocks", number, least=1)
+            check_integer("number of blocks", number, least=1)
         if blocks[2] % 3:
             raise ValueError(
                 f"blocks={tuple(blocks)} must end with a multiple of 3, a third for each pair of dilations"
@@ -97,7 +97,7 @@ class MFFMetal(nn.Module):
         self.decoder = nn.ModuleList([DecoderUnit(c3, c4, nc), DecoderUnit(c2, c3, nc)])
 
     def parts(self, x: Tensor) -> Parts:
-        """The prediction with its two parts and their weights.
+        """The prediction with its two components and their weights.
 
         Args:
             x: Normalized images, (N, 3, H, W), H and W multiples of 8.
@@ -169,7 +169,7 @@ class Down(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Residual block whose half-width inside sees three ranges: depthwise branches without and with two dilations."""
+    """Residual block, half as wide inside, with three ranges: depthwise branches without and with two dilations."""
 
     def __init__(self, channels: int, dilations: tuple[int, int]):
         """Build a block for a multiple of 6 ``channels``."""
@@ -267,7 +267,7 @@ def norm_act(channels: int) -> nn.Sequential:
 
 
 def half_size(x: Tensor) -> Tensor:
-    """Means over 3x3 with stride 2; places outside count as 0."""
+    """Means over 3x3 with stride 2, padded with zeros."""
     return F.avg_pool2d(x, 3, 2, 1)
 
 

@@ -1,7 +1,7 @@
 """``report.md`` of a segmentation run and its figures.
 
-Everything is read from files of the run folder; no model is loaded and nothing is computed anew, so a report can be
-written again at any time. The counterpart of :mod:`dfssd.detection.report`; what they share is in
+Everything is read from files of the run folder; no model is loaded and nothing is recomputed, so a report can be
+rewritten at any time. The counterpart of :mod:`dfssd.detection.report`; what they share is in
 :mod:`dfssd.reporting`.
 """
 
@@ -41,18 +41,18 @@ from dfssd.segmentation.verdict import (
 )
 
 _LOSSES = {
-    "ce": "cross entropy: each pixel is to get its own class.",
-    "dice": "each defect class is to overlap the true one as a whole, so that small defects count, too.",
-    "boundary": "probability of a defect far outside of its outline costs, inside it pays; below 0 where that goes "
-    "well.",
+    "ce": "cross entropy: each pixel should get its own class.",
+    "dice": "each defect class should overlap the true one as a whole, so that small defects count, too.",
+    "boundary": "penalizes defect probability far outside the true outline and rewards it inside; negative where that "
+    "works well.",
     "kd": "distillation: how far the student's class probabilities are from the teacher's, pixel by pixel; 0 where "
-    "they agree. Beyond the masks it teaches how sure one can be, and which classes look alike. A value that falls "
+    "they agree. Beyond the masks it conveys how certain a pixel is, and which classes look alike. A falling value "
     "means that the student has come closer to the teacher.",
 }
 _SPLITS = {
-    "official": "The parts are those of the data set itself; a part that it lacks was drawn from its training images.",
-    "grouped": "The parts were drawn anew, all copies of an image on one side.",
-    "given": "The parts were given as lists.",
+    "official": "The split is that of the data set itself; a part that it lacks was drawn from its training images.",
+    "grouped": "The split was drawn anew, with all copies of an image on one side.",
+    "given": "The split was given as lists of images.",
 }
 _IMAGE_SIZE: Column = ("image [px]", lambda _, done: str(done.imgsz))
 
@@ -71,7 +71,7 @@ def words(run: SegmentationFiles, drawn: Drawn) -> str:
     """The text of the report.
 
     Args:
-        run: What the run has left.
+        run: The files of the run.
         drawn: The figures that the report can show.
     """
     record = run.record
@@ -95,31 +95,33 @@ def _cautions(record: MaskRecord) -> Lines:
     lines = [f"> **Caution: {warning}.**", ""] if warning else []
     lines.append(sections.seed_caution(record, f"A difference in mIoU below {CHANCE} counts as noise"))
     if images := tested_images(record):
-        new = "" if warning else ", which no training has seen"
-        lines.append(f"- The test part has {images:,} images{new}. A class with few pixels there has an uncertain IoU.")
+        new = "" if warning else ", none of them used in training"
+        lines.append(
+            f"- The test set has {images:,} images{new}. The IoU of a class with few pixels there is uncertain."
+        )
     if record.data:
         lines += _data_cautions(record)
     teacher, baseline = (score(record, role) for role in ("teacher", "baseline"))
     if teacher is not None and baseline is not None and teacher < baseline - CHANCE:
         lines.append(
             f"- **The teacher ({teacher:.3f}) is worse than the baseline ({baseline:.3f}), so it has little to "
-            "teach**: train it longer (`teacher_epochs`), or give a better one."
+            "teach**: train it longer (`teacher_epochs`), or use a better one."
         )
     if baseline_is_selected(record):
-        lines.append("- **`weights/student.pt` is the baseline**; the student that the teacher taught was not better.")
+        lines.append("- **`weights/student.pt` is the baseline**; the distilled student was not better.")
     return lines + sections.export_cautions(record)
 
 
 def _data_cautions(record: MaskRecord) -> Lines:
-    """What the data does to the numbers, apart from copies of test images."""
+    """How the data affects the numbers, apart from copies of test images."""
     data, lines = record.data, []
     if data and data.leaks.val:
         lines.append(
-            f"- {data.leaks.val:,} of {data.val} validation images have a copy in training: the choice of "
-            "the best epoch is less strict than it seems."
+            f"- {data.leaks.val:,} of {data.val} validation images have a copy in training, so the "
+            "validation scores, which choose the best epoch, are too optimistic."
         )
     if data and not data.train_unlabeled and student_training(record):
-        lines.append("- There were no unlabeled images: the student learned from the labels and from the teacher only.")
+        lines.append("- There were no unlabeled images: the student learned from the labels and the teacher only.")
     return lines
 
 
@@ -136,11 +138,12 @@ def _test_section(run: SegmentationFiles, drawn: Drawn) -> Lines:
     compared = "; **compare**: other networks, trained on the labeled images only with the same number of batches."
     lines += [
         "",
-        "- **teacher**: the wide network that gives the advice; **student**: the small one you deploy; **baseline**: "
-        "the same small network, trained on the labeled images only" + (compared if record.compare else "."),
-        "- **IoU** (intersection over union) of a class: of all pixels that are this class in truth or in the drawing "
-        "of the network, the share that is so in both. 1: drawn exactly; 0: never met; 0.5: for instance a third of it "
-        "missed and as much drawn too much. Pixels of all test images are counted together.",
+        "- **teacher**: the wide network that guides the training; **student**: the small one you deploy; "
+        "**baseline**: the same small network, trained on the labeled images only"
+        + (compared if record.compare else "."),
+        "- **IoU** (intersection over union) of a class: of all pixels that are this class in the truth or in the "
+        "prediction, the share that is in both. 1: exact; 0: no overlap; 0.5: for instance, a third of the class "
+        "missed and as much marked in excess. Pixels of all test images are counted together.",
         "- **mIoU defects**: mean of the IoU over the defect classes. This is the number that counts. **mIoU with "
         "background** and **pixel accuracy** (share of the pixels with the right class) look better, because most "
         "pixels are background and easy.",
@@ -148,10 +151,10 @@ def _test_section(run: SegmentationFiles, drawn: Drawn) -> Lines:
         "",
         *_class_lines(record, labels),
         *figure_lines(drawn, "per_class_iou", "IoU of each class"),
-        *figure_lines(drawn, "masks", f"{drawn.get('masks')} test images: the truth and what the networks drew"),
+        *figure_lines(drawn, "masks", f"{drawn.get('masks')} test images: ground truth and predictions"),
     ]
     if not drawn.get("masks"):
-        lines += ["", "No picture of masks: none was kept, or the files have moved."]
+        lines += ["", "No picture of masks: none was kept, or the files have been moved."]
     return lines
 
 
@@ -174,7 +177,7 @@ def _latency_lines(record: MaskRecord) -> Lines:
     return [
         f"- **latency**: forward pass alone, one image at a time ({size} px), median of {own.rounds} after a "
         f"warm-up (in brackets the middle half), on {own.device}{threads}. All networks took turns in one run, "
-        "so the ratios hold better than the milliseconds."
+        "so the ratios are more reliable than the milliseconds."
     ]
 
 
@@ -186,7 +189,7 @@ def _class_lines(record: MaskRecord, labels: dict[Role, str]) -> Lines:
     pixels = {name: format_count(own.pixels) for table in tables.values() for name, own in table.items()}
     header = ["class", "true pixels", *(labels[role] for role in tables), "student - baseline"]
     rows = sections.class_rows(scores, pixels, order)
-    return ["IoU of each class; - for one that is neither there nor drawn:", "", *markdown_table(header, rows)]
+    return ["IoU of each class; - for one that is in neither truth nor prediction:", "", *markdown_table(header, rows)]
 
 
 def _training_section(record: MaskRecord, drawn: Drawn) -> Lines:
@@ -199,8 +202,8 @@ def _training_section(record: MaskRecord, drawn: Drawn) -> Lines:
     student = student_training(record)
     if student and "baseline" in record.training:
         lines += ["", f"Student and baseline are compared {budget(record)}."]
-    if unequal := _trained_otherwise(record, student):
-        lines += ["", f"**Trained with another number of batches than the student: {', '.join(unequal)}.**"]
+    if unequal := _other_budgets(record, student):
+        lines += ["", f"**Trained with a different number of batches than the student: {', '.join(unequal)}.**"]
     lines += sections.selected_network(record.guard)
     lines += figure_lines(drawn, "validation", "mIoU of the defects on the validation images over the training")
     if not student or not student.losses:
@@ -209,8 +212,8 @@ def _training_section(record: MaskRecord, drawn: Drawn) -> Lines:
     return lines + figure_lines(drawn, "losses", "Losses of the student")
 
 
-def _trained_otherwise(record: MaskRecord, student: MaskTraining | None) -> list[Role]:
-    """Networks of ``compare`` that saw another number of batches than the student."""
+def _other_budgets(record: MaskRecord, student: MaskTraining | None) -> list[Role]:
+    """Networks of ``compare`` that were trained with a different number of batches than the student."""
     if not student:
         return []
     trained = {role: record.training.get(role) for role in record.compare}
@@ -218,8 +221,8 @@ def _trained_otherwise(record: MaskRecord, student: MaskTraining | None) -> list
 
 
 def _loss_lines(student: MaskTraining) -> Lines:
-    """What the student was asked for, and what came of it."""
-    lines = ["", "What the student was trained to make small, each loss with its weight:", ""]
+    """The losses of the student, and how they fell."""
+    lines = ["", "The losses that the student was trained to minimize, each times its weight:", ""]
     rows = [_loss_row(name, own, student.selftest) for name, own in student.losses.items()]
     lines += markdown_table(["loss", "weight", "first epoch", "last epoch", "share of the gradient at the start"], rows)
     return [*lines, "", *(f"- **{name}**: {_LOSSES[name]}" for name in student.losses if name in _LOSSES)]
@@ -236,7 +239,7 @@ def _selftest_lines(selftest: MaskSelfTest) -> Lines:
     return [
         "",
         f"Self-test: the losses {', '.join(selftest.alive)} gave the student a gradient; the teacher "
-        + ("stayed the same bit for bit." if selftest.teacher_unchanged else "**has changed**."),
+        + ("is unchanged, bit for bit." if selftest.teacher_unchanged else "**has changed**."),
     ]
 
 
@@ -249,7 +252,7 @@ def _differences(export: MaskExport) -> list[Lines]:
         [format_significant(value) for value in (tolerance.score, tolerance.miou)] if tolerance else [UNKNOWN, UNKNOWN]
     )
     differing = format_significant(export.differing_pixels)
-    if export.answers == "ids":  # there is nothing softer to compare
+    if export.answers == "ids":  # there are no probabilities to compare
         rows = [["share of the pixels with another class", differing, allowed]]
     else:
         rows = [
@@ -261,13 +264,13 @@ def _differences(export: MaskExport) -> list[Lines]:
 
 
 def _data_notes(run: SegmentationFiles) -> Lines:
-    """Where the parts come from, and what else is to be known of the data."""
+    """Where the split comes from, and lines about copies, files left out and leaks."""
     data = run.record.data
     if not data:
         return []
     notes = [_SPLITS[data.split]]
     if data.duplicates:
-        notes.append(f"{data.duplicates:,} images repeat another one, rotated, mirrored or in part.")
+        notes.append(f"{data.duplicates:,} images are rotated, mirrored, or partial copies of another one.")
     if data.left_out:
         why = "they or a copy belong to val or test"
         notes.append(f"{data.left_out:,} images without masks were left out, since {why}.")

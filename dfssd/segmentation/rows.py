@@ -1,4 +1,4 @@
-"""What a segmentation run has measured, a row for each network: ``segmentation.csv``."""
+"""The results of a segmentation run, a row for each network: ``segmentation.csv``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def rows(record: MaskRecord) -> list[dict[str, Any]]:
         record: Record of the run; only sections of finished stages are used.
 
     Returns:
-        One mapping per network: what it is, the images it learned from, its scores in [0, 1] (shares), parameters,
-        latency [ms] and how long it was trained; None where something is not known.
+        One mapping per network: what it is, the images it was trained on, its scores in [0, 1] (shares), parameters,
+        latency [ms] and how long it was trained; None where a value is unknown.
     """
     run, data = record.run, record.data
     names = {**{role: record.models.get(key) for role, key in NAMES.items()}, **record.compare}

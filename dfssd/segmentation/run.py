@@ -2,7 +2,7 @@
 
 The teacher learns from the masks. The student learns from the masks and from the teacher's soft masks, of unlabeled
 images as well; the baseline is the same network without a teacher, and ``compare`` trains others like it. What all
-tasks share stands in :mod:`dfssd.runs.stages`.
+tasks share is in :mod:`dfssd.runs.stages`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dfssd.datasets.mask_splits import write_mask_split
 from dfssd.datasets.samples import evenly_by_class
 from dfssd.datasets.twins import describe_leaks, name_leak
 from dfssd.errors import UserError
-from dfssd.files import copy_whole, write_text
+from dfssd.files import copy_atomically, write_text
 from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text
 from dfssd.results.record import MaskRecord
@@ -25,7 +25,7 @@ from dfssd.results.sections import Latency, Leaks, MaskData, MaskExport, MaskSco
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import select_better
 from dfssd.runs.stages import StagedRun
-from dfssd.segmentation.checks import check_model, compared, teacher_is_to_be_trained
+from dfssd.segmentation.checks import check_model, compared, must_train_teacher
 from dfssd.segmentation.data import select
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
@@ -35,7 +35,7 @@ PICTURES = 8
 """Test images whose masks the report shows."""
 
 NAMED = 10
-"""Leaking images that are named in the record; the lists of all are in the files beside the split."""
+"""Leaking images that are named in the record; the files beside the split list all of them."""
 
 
 class SegmentationRun(StagedRun):
@@ -53,8 +53,8 @@ class SegmentationRun(StagedRun):
     def prepare(self) -> Status:
         """Read the data, find twins in eight poses, split, and write the lists that all other stages use."""
         c = self.config
-        chosen = select(c)
-        dataset, split = chosen.dataset, chosen.split
+        selection = select(c)
+        dataset, split = selection.dataset, selection.split
         write_mask_split(split, dataset, self.splits)
         counts = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
         self.record.data = MaskData(
@@ -62,27 +62,27 @@ class SegmentationRun(StagedRun):
             classes=dataset.names,
             images=len(dataset.items),
             **counts,
-            split=chosen.kind,
-            duplicates=chosen.repeated,
+            split=selection.kind,
+            duplicates=selection.repeated,
             leaks=Leaks(
-                test=len(chosen.test_leaks),
-                val=len(chosen.val_leaks),
-                named=tuple(name_leak(leak) for leak in chosen.test_leaks[:NAMED]),
+                test=len(selection.test_leaks),
+                val=len(selection.val_leaks),
+                named=tuple(name_leak(leak) for leak in selection.test_leaks[:NAMED]),
             ),
             left_out=len(split.left_out),
             skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
         )
         self.record.models = {role: c[role] for role in ("teacher", "student") if c[role] is not None}
         self.record.compare = self.others
-        for part, leaks in (("test", chosen.test_leaks), ("val", chosen.val_leaks)):
+        for part, leaks in (("test", selection.test_leaks), ("val", selection.val_leaks)):
             if leaks:
                 lines = "".join(f"{name_leak(leak)}\n" for leak in leaks)
                 write_text(self.splits / f"{part}_leaks.txt", lines)
-        if chosen.val_leaks:
-            LOGGER.warning(f"{len(chosen.val_leaks)} of {len(split.val)} val images have a copy in train, too")
-        if chosen.test_leaks:
-            LOGGER.warning(describe_leaks(chosen.test_leaks, len(split.test)))
-            LOGGER.info(f"all of them: {self.splits / 'test_leaks.txt'}; a true figure: split=grouped")
+        if selection.val_leaks:
+            LOGGER.warning(f"{len(selection.val_leaks)} of {len(split.val)} val images have a copy in train, too")
+        if selection.test_leaks:
+            LOGGER.warning(describe_leaks(selection.test_leaks, len(split.test)))
+            LOGGER.info(f"all of them: {self.splits / 'test_leaks.txt'}; for true scores: split=grouped")
         tested = set(split.test)
         self.record.pictures = tuple(
             Picture(image=str(item.image), truth=str(item.mask), masks={})
@@ -93,17 +93,17 @@ class SegmentationRun(StagedRun):
         if split.left_out:
             LOGGER.info(f"{len(split.left_out)} images without masks left out: they or twins belong to val or test")
         if c["teacher"] is not None:
-            train = teacher_is_to_be_trained(c, dataset.names)
+            train = must_train_teacher(c, dataset.names)
             LOGGER.info(f"the teacher {'is trained on the masks' if train else 'knows the classes'}")
         self.check_plan()
         return "done"
 
     def learns_from_unlabeled(self) -> bool:
-        """Every student does; a run without one keeps the budget, so that others can take its baseline over."""
+        """Every student does; a run without one keeps the budget, so that other runs can reuse its baseline."""
         return True
 
     def _settings(self, **changes: Any) -> SegmentationSettings:
-        """Settings of a training on the labels alone, or with what ``changes`` adds."""
+        """Settings of a training on the labels alone, with ``changes``."""
         labels_alone = SegmentationSettings(
             batches_per_epoch=self.batches_per_epoch(),
             unlabeled_share=0.0,
@@ -116,8 +116,8 @@ class SegmentationRun(StagedRun):
         )
         return replace(labels_alone, **changes)
 
-    def _fit(self, role: str, settings: SegmentationSettings, source: str, **budget: Any) -> None:
-        """Train a network in that role; each batch is a step, unless ``nbs`` asks to gather some."""
+    def _train_network(self, role: str, settings: SegmentationSettings, source: str, **budget: Any) -> None:
+        """Train a network in that role; each batch is an optimizer step unless ``nbs`` accumulates several."""
         nbs = self.config.train.get("nbs", self.batch)
         self.train(role, SemanticStageTrainer, settings, model=source, nbs=nbs, **budget)
 
@@ -127,29 +127,29 @@ class SegmentationRun(StagedRun):
         if c["teacher"] is None:
             return "skipped"
         source = check_model(c["teacher"], "teacher")
-        if not teacher_is_to_be_trained(c, self.data.classes):
-            copy_whole(Path(source), self.weights / "teacher.pt")
+        if not must_train_teacher(c, self.data.classes):
+            copy_atomically(Path(source), self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
-        self._fit("teacher", self._settings(batches_per_epoch=per_epoch), source, **budget)
+        self._train_network("teacher", self._settings(batches_per_epoch=per_epoch), source, **budget)
         return "done"
 
     def baseline(self) -> Status:
         """Train the student's network, and those of ``compare``, on the masks only, for as many batches."""
-        asked = self.config["baseline"]
+        setting = self.config["baseline"]
         status: Status = "skipped"
-        if asked is True:
-            self._fit("baseline", self._settings(), check_model(self.config["student"], "student"))
+        if setting is True:
+            self._train_network("baseline", self._settings(), check_model(self.config["student"], "student"))
             status = "done"
-        elif asked:
-            status = self.take_baseline(asked)
+        elif setting:
+            status = self.take_baseline(setting)
         for role, name in self.others.items():
-            self._fit(role, self._settings(), check_model(name, "compare"))
+            self._train_network(role, self._settings(), check_model(name, "compare"))
             status = "done"
         return status
 
     def student(self) -> Status:
-        """Train the student on the masks and what the teacher sees, and hand over the better network."""
+        """Train the student on the masks and by the teacher; select it or the baseline as ``student.pt``."""
         self.record.guard = None
         if self.config["student_training"] == "skip":
             return "skipped"
@@ -160,12 +160,12 @@ class SegmentationRun(StagedRun):
             unlabeled_share=self.unlabeled_share(),
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
         )
-        self._fit("student", settings, check_model(self.config["student"], "student"))
+        self._train_network("student", settings, check_model(self.config["student"], "student"))
         select_better(self.weights, self.record, guarded=self.config["guard"])
         return "done"
 
     def test(self) -> Status:
-        """Measure all networks on the test part, which nothing else has looked at, and time them side by side."""
+        """Measure all networks on the test set, which no other stage reads, and time them side by side."""
         from dfssd.segmentation.evaluate import evaluate_masks, time_networks
 
         roles = ("teacher", "baseline", "student", "student_trained", *self.others)
@@ -202,7 +202,7 @@ class SegmentationRun(StagedRun):
         try:
             tolerance = MaskTolerance(score=c.parity.score, miou=c.parity.map)
             checked = export_masks(self.export_request(), tolerance)
-        except UserError as e:  # some networks of libraries cannot be written; what was measured is worth its report
+        except UserError as e:  # some library networks cannot be exported; the scores still deserve a report
             LOGGER.error(f"export: {e}")
             self.record.export = MaskExport(format="onnx", file=None, passed=False, failures=(str(e),))
         else:
@@ -218,12 +218,12 @@ class SegmentationRun(StagedRun):
         return "done"
 
     def show(self) -> None:
-        """The result in a few lines of the terminal."""
+        """Print the result in a few lines."""
         from dfssd.segmentation.verdict import closing_table
 
         closing_table(self.record)
 
 
 def _file_name(image: Path) -> str:
-    """Names repeat in the parts of a source, and parts are mixed anew in a grouped split."""
+    """Folder and stem: stems repeat in the parts of a source, which a grouped split mixes."""
     return f"{image.parent.name}_{image.stem}.png"

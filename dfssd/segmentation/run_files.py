@@ -1,4 +1,4 @@
-"""What the report of a segmentation run is written from."""
+"""The files that the report of a segmentation run is written from."""
 
 from __future__ import annotations
 

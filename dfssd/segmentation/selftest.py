@@ -1,4 +1,4 @@
-"""The self-test of a segmentation training: does every loss teach, does the teacher stand still.
+"""The self-test of a segmentation training: every loss gives a gradient, the teacher is frozen.
 
 See :mod:`dfssd.trainers.watch` for why.
 """
@@ -10,10 +10,10 @@ from typing import Any
 
 from dfssd.segmentation.criterion import BatchLoss
 from dfssd.segmentation.teacher import SegmentationTeacher
-from dfssd.trainers.watch import TaughtTerms, check_teacher, gradient_shares, no_gradient, not_finite
+from dfssd.trainers.watch import TermSignals, check_teacher, gradient_shares, no_gradient, not_finite
 
-SILENT = 1e-6
-"""A loss of so little, before its weight, is rounding: what distillation leaves if the student is the teacher."""
+NEGLIGIBLE = 1e-6
+"""An unweighted loss up to this is rounding error, as distillation gives if the student equals the teacher."""
 
 
 class SegmentationSelfTest:
@@ -24,27 +24,27 @@ class SegmentationSelfTest:
     """
 
     def __init__(self, criterion: BatchLoss, teacher: SegmentationTeacher | None, *, steps: int):
-        """Begin to watch.
+        """Start the self-test.
 
         Args:
             criterion: The loss of the training.
             teacher: The teacher, if there is one.
-            steps: Batches with something to teach after which every loss must have given the student a gradient.
+            steps: Applicable batches after which every loss must have given the student a gradient.
         """
         self.criterion, self.teacher, self.steps = criterion, teacher, steps
         self.result: dict[str, Any] = {}
-        self._taught = TaughtTerms()
+        self._signals = TermSignals()
         self._shares: dict[str, list[float]] = {}
         criterion.probe = steps > 0
 
     def check_batch(self, epoch: int) -> None:
-        """Judge what was measured in the last batch, if anything was.
+        """Check what was measured in the last batch, if anything was.
 
         Args:
             epoch: Number of the epoch, from 0.
 
         Raises:
-            UserError: A loss is not finite, or has taught nothing in :attr:`steps` batches in which it could have.
+            UserError: A loss is not finite, or gave no gradient in :attr:`steps` batches that apply to it.
         """
         if not self.criterion.probe:
             return
@@ -54,19 +54,19 @@ class SegmentationSelfTest:
                 raise not_finite(f"the {name} loss", epoch, "lr0")
         shares = gradient_shares(gradients)
         weights = self.criterion.loss.weights
-        for name in self.criterion.asked:
-            self._taught.note(name, taught=abs(values[name]) > SILENT * weights[name] and gradients[name] > 0)
+        for name in self.criterion.applicable:
+            self._signals.add(name, alive=abs(values[name]) > NEGLIGIBLE * weights[name] and gradients[name] > 0)
             self._shares.setdefault(name, []).append(shares[name])
-        if dead := self._taught.silent(self.steps):
+        if dead := self._signals.dead(self.steps):
             raise no_gradient(dead, self.steps, "set the weight to 0")
-        self.result["alive"] = self._taught.names
+        self.result["alive"] = self._signals.names
         self.result["grad_share"] = {name: sum(found) / len(found) for name, found in sorted(self._shares.items())}
-        self.criterion.probe = any(self._taught.batches(name) < self.steps for name in weights if weights[name])
+        self.criterion.probe = any(self._signals.batches(name) < self.steps for name in weights if weights[name])
 
     def check_before_checkpoint(self) -> None:
-        """Check that the teacher is the same bit for bit.
+        """Check that the teacher is unchanged, bit for bit.
 
-        Done before each checkpoint, so that none exists that the check has not passed.
+        Done before each checkpoint, so that no checkpoint of a training that fails the check exists.
 
         Raises:
             UserError: The teacher has changed.

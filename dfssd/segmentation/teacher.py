@@ -1,4 +1,4 @@
-"""A trained segmentation model that is only asked any more."""
+"""The frozen segmentation teacher (inference only)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dfssd.segmentation.model import full_resolution, load_semantic
 class SegmentationTeacher:
     """Frozen, in evaluation mode, its normalizations folded into the convolutions.
 
-    It stands beside the student, not in it: nothing of it can get into an optimizer, a moving average or a checkpoint.
-    Any model of Ultralytics' semantic task will do.
+    It is kept outside of the student, so that none of its weights can get into an optimizer, a moving average or a
+    checkpoint. Any model of Ultralytics' semantic task can be the teacher.
     """
 
     def __init__(self, path: str | Path, names: dict[int, str], device: torch.device):
@@ -48,7 +48,7 @@ class SegmentationTeacher:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, nc, H, W) of images (N, 3, H, W) in [0, 1].
 
-        If its stride does not divide the size, the teacher sees the images enlarged to the next size that it does.
+        If its stride does not divide the size, the images are enlarged to the next size that it does.
         """
         size = images.shape[2:]
         fitting = [math.ceil(side / self.stride) * self.stride for side in size]
@@ -57,5 +57,5 @@ class SegmentationTeacher:
         return full_resolution(self.model(images), size)
 
     def unchanged(self) -> bool:
-        """Whether every parameter and buffer is bit for bit what it was when it was loaded."""
+        """Whether every parameter and buffer is unchanged since loading, bit for bit."""
         return state_hash(self.model) == self._hash

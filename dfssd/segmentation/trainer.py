@@ -1,11 +1,11 @@
 """Training of a segmentation model, with or without a teacher: the stage trainer for Ultralytics' semantic task.
 
-It differs from ``SemanticSegmentationTrainer`` in what :class:`~dfssd.trainers.stage.StageTrainer` brings (batches per
+It differs from ``SemanticSegmentationTrainer`` in what :class:`~dfssd.trainers.stage.StageTrainer` adds (batches per
 epoch, whole checkpoints, bf16 on CPUs), and in these:
 
 * the loss is :class:`~dfssd.segmentation.losses.SegmentationLoss`, on labeled and unlabeled images in one batch;
-* images keep their size if the stride of the network divides it, 200 px for a stride of 8: Ultralytics would go to the
-  next multiple of 32;
+* images keep their size if the stride of the network divides it, 200 px for a stride of 8: Ultralytics would round up
+  to a multiple of 32;
 * the best epoch is the one with the highest mean IoU of the defects, at the masks' own size;
 * the learning rate can fall in steps.
 
@@ -98,10 +98,10 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         super().set_model_attributes()
         stride = int(self.model.stride.max())
         self._size = check_imgsz(self.args.imgsz, stride=stride, floor=stride, max_dim=1), stride
-        self.args.imgsz = self._rounded()  # else it warns of a change that does not last
+        self.args.imgsz = self._rounded()  # else Ultralytics warns of a change that is undone
 
     def _rounded(self) -> int:
-        """The size that Ultralytics takes for granted [px]."""
+        """The size as Ultralytics rounds it [px]."""
         return math.ceil(self._size[0] / _GRID) * _GRID
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -140,10 +140,10 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         )
 
     def preprocess_batch(self, batch: dict) -> dict:
-        """The stage's preprocessing; then ask the teacher.
+        """The stage's preprocessing, then the teacher's logits.
 
         With the channels innermost, oneDNN (PyTorch 2.15) computes wrong weight gradients of dilated convolutions in
-        bf16: off by half, or NaN. Rows innermost, they are right.
+        bf16: off by half, or NaN. With rows innermost they are correct.
         """
         batch = super().preprocess_batch(batch)
         if self.settings.cpu_bf16:
@@ -173,14 +173,14 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
     def _attach(trainer: SemanticStageTrainer) -> None:
         """Give the model its loss.
 
-        Done when the moving average exists, which would copy it, otherwise. That gets one for validation, where there
+        Done after the moving average is made, which would copy it. The average gets a loss for validation, where there
         is neither a teacher nor a distance map: ``val/kd`` and ``val/boundary`` are always 0.
         """
         model, loss = unwrap_model(trainer.model), trainer.batch_loss
         auxiliary = getattr(model.model[-1], "aux_head", None) is not None
         model.criterion = BatchLoss(loss, auxiliary=auxiliary)
         weights = {name: loss.weights[name] for name in ("ce", "dice")}
-        if not any(weights.values()):  # a training by the teacher alone: how well its masks are met is worth a look
+        if not any(weights.values()):  # a training by the teacher alone: show at least how well it fits the masks
             weights["ce"] = 1.0
         without_teacher = SegmentationLoss(**weights, boundary=0, kd=0, tau=loss.tau)
         trainer.ema.ema.criterion = BatchLoss(without_teacher, auxiliary=auxiliary)

@@ -21,7 +21,7 @@ def usage_section(record: MaskRecord) -> Lines:
     if shape:
         lines += _onnx_lines(record, sides)
     tested = record.test.get("student")
-    ours = " where `dfssd` can be imported, too, since the network is a module of `dfssd`."
+    ours = " wherever `dfssd` can be imported, since the network is a module of `dfssd`."
     lines.append(
         "`weights/student.pt` is an Ultralytics checkpoint, which `ultralytics.YOLO()` loads"
         + ("." if tested and tested.plain else ours)
@@ -44,16 +44,16 @@ def _onnx_lines(record: MaskRecord, sides: Sequence[int]) -> Lines:
         f"a pixel is the one with the largest logit{ids}"
     )
     return [
-        "The ONNX file needs none of our code. In this folder, with `pip install ultralytics onnxruntime`, this "
-        "draws the defects into each image:",
+        "The ONNX file does not need `dfssd`. In this folder, with `pip install ultralytics onnxruntime`, this draws "
+        "the defects on each image:",
         "",
         "```",
         f"yolo predict task=semantic model={file} source=FOLDER_OF_IMAGES imgsz={size}",
         "```",
         "",
         f"In a program of your own: the input is RGB in [0, 1], float, (1, 3, {height}, {width}); the output is "
-        f"{output}. An image of another shape is scaled to fit, centered and filled up with gray 114; cut that off "
-        "the output.",
+        f"{output}. An image of another shape is scaled to fit, centered, and padded with gray 114; crop the padding "
+        "from the output.",
         "",
     ]
 
@@ -65,6 +65,6 @@ def _size_lines(sides: Sequence[int], exported: bool) -> Lines:
         return []
     file = "; the ONNX file keeps its size." if exported else "."
     return [
-        f'Mind that `YOLO("weights/student.pt").predict()` rounds imgsz={rounded} up to '
+        f'Note that `YOLO("weights/student.pt").predict()` rounds imgsz={rounded} up to '
         f"{-(-rounded // _GRID) * _GRID}, a multiple of {_GRID}{file}"
     ]

@@ -1,4 +1,4 @@
-"""Validation against the masks as they are stored, with the defects' mean IoU as what counts."""
+"""Validation against the masks at their own size; fitness is the mean IoU of the defects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def native_ids(output: Tensor, shape: tuple[int, int], ratio_pad: Any) -> np.nda
 
 
 class MaskMetrics(SemanticMetrics):
-    """Scores of :func:`~dfssd.segmentation.metrics.segmentation_scores` with the face of Ultralytics' metrics.
+    """Scores of :func:`~dfssd.segmentation.metrics.segmentation_scores` with the interface of Ultralytics' metrics.
 
     Fitness is the mean IoU of the defects. The matrix counts in integers: Ultralytics' has 32-bit floats, which lose
     counts above 16.8 million pixels of a class.
@@ -46,7 +46,7 @@ class MaskMetrics(SemanticMetrics):
     scores: SegmentationScores
 
     def __init__(self, names: dict[int, str] | None = None):
-        """Start with nothing counted for classes of these names."""
+        """Start with empty counts for classes of these names."""
         super().__init__(names or {})
         self.matrix = torch.zeros(self.nc, self.nc, dtype=torch.int64)
         self.scores = segmentation_scores(self.matrix.numpy())
@@ -79,7 +79,7 @@ class MaskMetrics(SemanticMetrics):
 
 
 class MaskValidator(SemanticSegmentationValidator):
-    """Compares predictions with masks at their own size, whatever size the network saw."""
+    """Compares predictions with masks at their own size, whatever the input size of the network."""
 
     metrics: MaskMetrics
 
@@ -97,7 +97,7 @@ class MaskValidator(SemanticSegmentationValidator):
 
     def update_metrics(self, preds: Tensor, batch: dict[str, Any]) -> None:
         """Count the pixels of a batch."""
-        # the letterbox is cut off in pixels of the input, and Ultralytics' own networks answer at an eighth of it
+        # the letterbox is cut off in pixels of the input, and Ultralytics' own networks predict at an eighth of it
         output = full_resolution(self._output, batch["img"].shape[2:])
         for i, file in enumerate(batch["im_file"]):
             truth = self.dataset.load_mask(self._index[file])

@@ -35,16 +35,16 @@ def headline(record: MaskRecord) -> str:
         return "The student has no result on test images, so this run says nothing about whether the teacher helped."
     if record.guard and baseline_is_selected(record):
         trained = score(record, "student_trained")
-        beside = "" if trained is None else f" (the student that the teacher taught: {trained:.3f})"
+        beside = "" if trained is None else f" (the distilled student: {trained:.3f})"
         return (
-            f"{helper} did not help, so the network handed over as the student is the baseline, trained on the labels "
+            f"{helper} did not help, so the network selected as the student is the baseline, trained on the labels "
             f"alone: mIoU of the defects {student:.3f}{beside}. Why: {record.guard.why}."
         )
     if baseline is None:
         beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
         return (
             f"The student reaches {student:.3f} in mIoU of the defects on the test images{beside}. Whether the teacher "
-            "helped cannot be told, because no baseline was tested."
+            "helped cannot be determined, because no baseline was tested."
         )
     gain = round(student - baseline, 3)  # the difference that is shown is the one that is judged
     verdict = _judge(student, baseline, gain, helper)
@@ -62,13 +62,13 @@ def _judge(student: float, baseline: float, gain: float, helper: str) -> str:
             f"{helper} made no difference beyond chance: the student is about as good as the same network trained on "
             "labels alone"
         )
-    return f"{helper} did harm: the student is worse than the same network trained on labels alone"
+    return f"{helper} hurt: the student is worse than the same network trained on labels alone"
 
 
 def closing_table(record: MaskRecord, console: Console | None = None) -> None:
-    """Print the test metrics and the cost of all networks, what warns of them, and :func:`closing_line`."""
+    """Print the test metrics and the cost of all networks, warnings, and :func:`closing_line`."""
     table = Table(title="test images", title_justify="left")
-    table.add_column("", overflow="fold")  # a network is known by the end of its name, too
+    table.add_column("", overflow="fold")  # names may differ at the end only
     for name in ("mIoU defects", "mIoU with background", "pixel accuracy", "parameters", "latency"):
         table.add_column(name, justify="right")
     for role, label in networks(record).items():
@@ -80,18 +80,18 @@ def closing_table(record: MaskRecord, console: Console | None = None) -> None:
 
 
 def closing_line(record: MaskRecord) -> str:
-    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mIoU of the defects, with what there is."""
+    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mIoU of the defects, as far as they exist."""
     scores = {role: score(record, role) for role in ROLES}
     return words.closing_line(scores, baseline_selected=baseline_is_selected(record))
 
 
 def leak_warning(record: MaskRecord) -> str:
-    """What copies of test images in training do to the numbers; empty if there is none."""
+    """How copies of test images in training affect the numbers; empty if there is none."""
     if not record.data or not record.data.leaks.test:
         return ""
     return (
-        f"{record.data.leaks.test:,} of {record.data.test} test images have a copy in training (rotated, mirrored or "
-        "in part): the numbers below flatter; run split=grouped for the true figure"
+        f"{record.data.leaks.test:,} of {record.data.test} test images have a copy in training (rotated, mirrored, or "
+        "partial): the scores below are too optimistic; run split=grouped for the true ones"
     )
 
 
@@ -109,7 +109,7 @@ def score(record: MaskRecord, role: Role) -> float | None:
 
 
 def student_training(record: MaskRecord) -> MaskTraining | None:
-    """The training of the student by the teacher, whatever was selected."""
+    """The training of the distilled student, whichever network was selected."""
     return record.training.get("student_trained") or record.training.get("student")
 
 

@@ -1,7 +1,7 @@
-"""Views of a training image: the eight symmetries of the square, and now and then other colors.
+"""Views of a training image: the eight symmetries of the square, and random color jitter.
 
-Surfaces have no up and down, so each symmetry shows what might as well have been photographed. What belongs to an image
-pixel by pixel moves with it; nothing is interpolated.
+Surfaces have no up and down, so each symmetry could as well have been photographed. Masks and maps move with the image
+pixel by pixel; nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from dfssd.datasets.records import IGNORE
 
 PADDING = 114
-"""Gray of what is added around an image, as by Ultralytics' letterbox."""
+"""Gray of the padding around an image, as in Ultralytics' letterbox."""
 
 
 class Views:
@@ -25,11 +25,11 @@ class Views:
     """
 
     def __init__(self, *, symmetries: bool, jitter: float):
-        """Set what changes.
+        """Set the transforms.
 
         Args:
             symmetries: Rotate by quarter turns and mirror, all eight results equally often.
-            jitter: Probability, in [0, 1], of other colors: brightness, contrast and saturation by factors of 0.76
+            jitter: Probability, in [0, 1], of color jitter: brightness, contrast and saturation by factors of 0.76
                 to 1.24, hue by up to 0.06 of the circle.
 
         Raises:
@@ -51,7 +51,7 @@ class Views:
             masks: Arrays (S, S), uint8, that belong to its pixels.
 
         Returns:
-            The image and the arrays, seen the same way; the given ones stay as they are.
+            The image and the arrays, transformed alike; the given ones are not changed.
         """
         self.transform.set_random_seed(random.getrandbits(32))
         seen = self.transform(image=image, masks=masks)
@@ -67,8 +67,8 @@ def pad_to_square(image: np.ndarray, mask: np.ndarray, side: int) -> tuple[np.nd
         side: Of the square [px], at least h and w.
 
     Returns:
-        Image (side, side, 3) in gray surroundings, mask (side, side) with ignored ones, and (side, side) uint8, 1 on
-        the image and 0 around it.
+        Image (side, side, 3) padded with gray, mask (side, side) padded with ignored pixels, and (side, side) uint8,
+        1 on the image and 0 around it.
     """
     h, w = mask.shape
     top, left = (side - h) // 2, (side - w) // 2

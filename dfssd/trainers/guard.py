@@ -1,4 +1,4 @@
-"""The never-worse guard: what the unlabeled images and the teacher may cost, judged on the validation part."""
+"""The never-worse guard: how far the student may fall behind the baseline on the validation images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 FACTORS = (1.0, 0.25, 0.0)
-"""What is left of everything that comes from the teacher: at first, cut back, switched off."""
+"""Factor on everything that comes from the teacher: at first, cut back, switched off."""
 
 
 class Guard:
-    """Compares the student with the baseline at the same epoch and cuts back the teacher's part when it falls behind.
+    """Compares the student with the baseline at the same epoch and cuts back the teacher's share when it falls behind.
 
     An epoch is bad when the student's validation mAP50-95 is lower than the baseline's by more than ``noise``. After
     ``patience`` bad epochs in a row the factor falls from 1 to 0.25, after as many more to 0: from then on the student
@@ -28,7 +28,7 @@ class Guard:
         Args:
             baseline: Validation mAP50-95 of the baseline after each of its epochs; its last value stands for later
                 epochs. Empty: nothing is compared.
-            noise: Difference that is not called a difference, >= 0.
+            noise: Difference that can be chance, >= 0.
             patience: Bad epochs in a row before anything is done, >= 1.
 
         Raises:
@@ -76,11 +76,11 @@ class Guard:
         return f"guard: the weight of pseudo-labels and distillation is {done}: {why}"
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs, fit for JSON."""
+        """The state for :meth:`load_state_dict`, as JSON values."""
         return {"level": self.level, "bad": self.bad, "epochs": self.epochs, "events": [dict(e) for e in self.events]}
 
     def load_state_dict(self, state: dict[str, Any], epochs: int) -> None:
-        """Go on after ``epochs`` finished epochs; what was done in later ones is forgotten."""
+        """Continue after ``epochs`` finished epochs; events of later ones are dropped."""
         self.events = [e for e in state["events"] if e["epoch"] <= epochs]
         self.level = len(self.events)
         # the state is an epoch ahead of the checkpoint if the process died between the two: count the bad epochs back

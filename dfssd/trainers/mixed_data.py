@@ -35,7 +35,7 @@ from dfssd.trainers.views import StrongView
 class PseudoLabelDataset(YOLODataset):
     """Unlabeled images, with the pseudo boxes that are known before the training, if any.
 
-    What is known of a photo travels with it through every geometric augmentation as rows of class ids and boxes
+    The boxes of a photo go through every geometric augmentation with it, as rows of class ids and boxes
     (:mod:`dfssd.batches`): ``cls`` has two columns for that, the encoded class id and the number beside it.
 
     ``data["pseudo"]`` names a folder written by :func:`write_pseudo_labels`; empty, the boxes are found during the
@@ -47,7 +47,7 @@ class PseudoLabelDataset(YOLODataset):
         """Label dictionaries from the pseudo-labels, in the order of the image list.
 
         Raises:
-            KeyError: The list names an image without pseudo-label entry (a bug of the caller, no mistake of the user).
+            KeyError: The list names an image without a pseudo-label entry (a bug in the caller, not a user's mistake).
         """
         nc = len(self.data["names"])
         strength = self.data["strong_view"]
@@ -103,7 +103,7 @@ def _image_shape(path: str) -> tuple[int, int]:
 
 
 class MixedDataset(ConcatDataset[dict[str, Any]]):
-    """Labeled images, then (optionally) unlabeled ones, with the face of a ``YOLODataset``.
+    """Labeled images, then (optionally) unlabeled ones, with the interface of a ``YOLODataset``.
 
     Each sample gets ``labeled`` (bool) and ``score`` (n,), the weight of its boxes; :attr:`labels` shows only true and
     accepted boxes.
@@ -135,7 +135,7 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
 
     @property
     def labels(self) -> list[dict[str, Any]]:
-        """Labels as Ultralytics' plots and class weights read them, without what is no label to learn."""
+        """Labels as Ultralytics' plots and class weights read them, without the rows that are not labels to learn."""
         shown = []
         for dataset in self.datasets:
             for label in dataset.labels:
@@ -154,7 +154,7 @@ class MixedSampler(Sampler[int]):
 
     Batch ``b`` of epoch ``e`` takes the next ``labeled_per_batch`` labeled and ``unlabeled_per_batch`` unlabeled
     images of two streams; each stream runs through its part in a fresh permutation again and again, without regard to
-    epochs, so every image is seen equally often. The streams depend on (seed, position) alone: a resumed run goes on
+    epochs, so every image is seen equally often. The streams depend on (seed, position) alone: a resumed run continues
     exactly where it stopped, and the ranks of a multi-GPU run take disjoint slices of each batch.
     """
 

@@ -1,8 +1,8 @@
-"""What the trainings of a run need beyond Ultralytics' own arguments.
+"""Settings of the trainings of a run beyond Ultralytics' own arguments.
 
 The settings of a stage lie beside its folder (``train/student.yaml`` for ``train/student/``): Ultralytics rebuilds
-trainers from their class and its own arguments alone, on resume and in every process of a multi-GPU run, so ours travel
-by a file. No field has a default; those of the configuration are in ``cfg/default.yaml`` alone.
+trainers from their class and its own arguments alone, on resume and in every process of a multi-GPU run, so ours are
+passed by a file. No field has a default; those of the configuration are in ``cfg/default.yaml`` alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Settings = TypeVar("_Settings", bound="StageSettings")
 
 @dataclass(frozen=True)
 class StageSettings:
-    """What any training needs.
+    """Settings of any training.
 
     Attributes:
         batches_per_epoch: Length of an epoch [batches].
@@ -44,7 +44,7 @@ class StageSettings:
 
     @staticmethod
     def path(stage_dir: str | Path) -> Path:
-        """Where the settings of the stage in ``stage_dir`` lie."""
+        """The settings file of the stage in ``stage_dir``."""
         stage_dir = Path(stage_dir)
         return stage_dir.with_name(f"{stage_dir.name}.yaml")
 
@@ -60,7 +60,7 @@ class StageSettings:
 
 @dataclass(frozen=True)
 class StudentSettings(StageSettings):
-    """What the training of a detector on labeled and unlabeled images under a teacher needs.
+    """Settings of the training of a detector on labeled and unlabeled images with a teacher.
 
     Attributes:
         pseudo: Folder of the pseudo-labels made before the training; empty without any.
@@ -97,7 +97,7 @@ class StudentSettings(StageSettings):
 
 @dataclass(frozen=True)
 class SegmentationSettings(StageSettings):
-    """What the training of a mask network needs.
+    """Settings of the training of a mask network.
 
     Attributes:
         teacher: Checkpoint of the teacher; empty without one.

@@ -5,7 +5,7 @@ It differs from ``DetectionTrainer`` in four things only:
 * an epoch is a number of batches from :class:`MixedSampler`, so that stages can be given equal budgets;
 * ``last.pt`` and ``best.pt`` appear whole or not at all, and ``results.csv`` holds no epoch twice after a resume;
 * bf16 mixed precision works on CPUs as well;
-* it says how many batches and optimizer steps it really made.
+* the batches and optimizer steps that were really made are recorded.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first
 
 from dfssd.errors import UserError
-from dfssd.files import whole_file, write_json, write_text
+from dfssd.files import atomic_write, write_json, write_text
 from dfssd.hardware import use_all_cores
 from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
 from dfssd.trainers.settings import StageSettings
 
 LEARNED = 0.02
-"""Validation mAP50-95 below which a network has not begun to find anything."""
+"""Validation mAP50-95 below which a network does not find anything yet."""
 
 
 class StageTrainer(DetectionTrainer):
@@ -46,7 +46,7 @@ class StageTrainer(DetectionTrainer):
 
     SETTINGS: type[StageSettings] = StageSettings
     SCORE = "metrics/mAP50-95(B)"
-    """What the best epoch is best in: a column of ``results.csv``."""
+    """The score that decides the best epoch: a column of ``results.csv``."""
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""
@@ -94,7 +94,7 @@ class StageTrainer(DetectionTrainer):
     def build_optimizer(
         self, model: Any, name: str = "auto", *args: Any, iterations: float = 1e5, **kwargs: Any
     ) -> torch.optim.Optimizer:
-        """Ultralytics' optimizer, with ``auto`` decided by the true number of optimizer steps of the stage.
+        """Ultralytics' optimizer, with ``auto`` resolved by the true number of optimizer steps of the stage.
 
         Ultralytics estimates that number from the size of the data set, which would let stages of equal budget end
         up with different optimizers.
@@ -132,7 +132,7 @@ class StageTrainer(DetectionTrainer):
     def save_model(self) -> Any:
         """Ultralytics' checkpoints, written under other names first and renamed when complete.
 
-        The summary is written before the renaming, so whoever finds a checkpoint finds its summary, too.
+        The summary is written before the renaming, so a checkpoint never exists without its summary.
         """
         with self._checkpoints_aside():
             saved = super().save_model()
@@ -203,12 +203,12 @@ class StageTrainer(DetectionTrainer):
         return self.save_dir.with_name(f"{self.save_dir.name}.json")
 
     def write_summary(self) -> None:
-        """Write :meth:`summary`; done with every checkpoint, since the process may not live to the last one."""
+        """Write :meth:`summary`; done with every checkpoint, since the process may die before the last one."""
         if RANK in {-1, 0}:
             write_json(self.summary_file, self.summary())
 
     def summary(self) -> dict[str, Any]:
-        """What this training really did, for ``results.json`` (see docs/results.md)."""
+        """The record of this training for ``results.json`` (see docs/results.md)."""
         rows = read_results_csv(self.csv)
         scores = [float(row.get(self.SCORE) or 0) for row in rows]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
@@ -236,10 +236,10 @@ class StageTrainer(DetectionTrainer):
 
     @staticmethod
     def _wait_for_learning(trainer: StageTrainer) -> None:
-        """Start the patience of early stopping when something has been learned at all.
+        """Start the patience of early stopping once the network has learned something.
 
-        Ultralytics waits while the fitness is exactly 0. From random weights it lies a little above for many epochs, up
-        and down by chance: a lucky 0.007 would be the best for long, and the training would end before it has begun.
+        Ultralytics waits while the fitness is exactly 0. From random weights it stays just above 0 for many epochs and
+        fluctuates: a lucky 0.007 would stay the best for long, and the training would stop before it has learned.
         """
         stopper = trainer.stopper
         if stopper.best_fitness < LEARNED:
@@ -283,8 +283,8 @@ def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> 
     """Write the best, or the last, checkpoint of a stage to ``target``: a plain, stripped Ultralytics file.
 
     Works on a checkpoint that the trainer has stripped already and on one that a killed process left behind, whose
-    distillation wrapper is taken off here.
+    distillation wrapper is removed here.
     """
     chosen, last = (stage_dir / "weights" / f"{name}.pt" for name in (which, "last"))
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         strip_optimizer(chosen if chosen.exists() else last, s=str(temporary))

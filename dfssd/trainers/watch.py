@@ -1,6 +1,6 @@
-"""What the self-tests of all trainings share: what taught the student, that losses are finite, that the teacher stands.
+"""What the self-tests of all trainings share: every term gives a gradient, losses are finite, the teacher is frozen.
 
-A loss without gradient looks like one that is small, and a teacher that moves looks like one that does not.
+In the training log a loss without gradient looks like a small one, and a teacher that changes like one that does not.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from typing import Any
 from dfssd.errors import UserError
 
 
-class TaughtTerms:
-    """Which terms of a loss have given the student a gradient in the batches in which they could.
+class TermSignals:
+    """Which terms of a loss have given the student a gradient, in the batches that apply to them.
 
     Attributes:
-        alive: Term -> whether it has taught in one of them.
+        alive: Term -> whether it gave a gradient in at least one of them.
     """
 
     def __init__(self) -> None:
         self.alive: dict[str, bool] = {}
         self._batches: dict[str, int] = {}
 
-    def note(self, name: str, *, taught: bool) -> None:
-        """Count a measured batch in which a term could teach, and whether it has."""
+    def add(self, name: str, *, alive: bool) -> None:
+        """Count a measured batch that applies to a term, and whether the term gave a gradient in it."""
         self._batches[name] = self.batches(name) + 1
-        self.alive[name] = self.alive.get(name, False) or taught
+        self.alive[name] = self.alive.get(name, False) or alive
 
     def batches(self, name: str) -> int:
-        """Measured batches in which a term could teach."""
+        """Measured batches that apply to a term."""
         return self._batches.get(name, 0)
 
     @property
     def most_batches(self) -> int:
-        """Measured batches of the term that could teach most often."""
+        """Measured batches of the term that has most of them."""
         return max(self._batches.values(), default=0)
 
     @property
     def names(self) -> list[str]:
-        """The terms that have taught, sorted."""
+        """The terms that have given a gradient, sorted."""
         return sorted(name for name, alive in self.alive.items() if alive)
 
-    def silent(self, batches: int) -> list[str]:
-        """The terms that could teach in so many measured batches, and have not."""
+    def dead(self, batches: int) -> list[str]:
+        """The terms that gave no gradient in at least ``batches`` measured batches that apply to them."""
         return [name for name, alive in self.alive.items() if not alive and self._batches[name] >= batches]
 
 
@@ -64,7 +64,7 @@ def not_finite(what: str, epoch: int, lower: str) -> UserError:
 
 
 def no_gradient(names: Sequence[str], batches: int, remedy: str) -> UserError:
-    """The error about terms that have taught the student nothing in so many batches."""
+    """The error about terms that gave the student no gradient in so many batches."""
     return UserError(
         f"self-test: {', '.join(names)} gave the student no gradient in the first {batches} batches; check that the "
         f"teacher is trained, or {remedy}"
@@ -72,10 +72,10 @@ def no_gradient(names: Sequence[str], batches: int, remedy: str) -> UserError:
 
 
 def check_teacher(result: dict[str, Any], *, unchanged: bool) -> None:
-    """Record whether the teacher is the same bit for bit.
+    """Record whether the teacher is unchanged, bit for bit.
 
     Raises:
-        UserError: It is not.
+        UserError: It has changed.
     """
     result["teacher_unchanged"] = unchanged
     if not unchanged:

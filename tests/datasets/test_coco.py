@@ -73,7 +73,7 @@ def test_a_wrong_annotation_is_told_with_its_image(tmp_path, change, message):
     ("change", "message"),
     [
         (lambda c: c["annotations"][0].update(image_id=9), "image_id 9, which is not among the images"),
-        (lambda c: c["images"][0].pop("file_name"), "not valid COCO, missing or wrong 'file_name'"),
+        (lambda c: c["images"][0].pop("file_name"), "not valid COCO, missing or invalid 'file_name'"),
         (lambda c: c["categories"][0].update(name="scratch"), "duplicate class name 'scratch'"),
     ],
 )

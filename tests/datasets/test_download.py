@@ -143,7 +143,7 @@ def test_without_network_the_message_says_where_to_put_the_file(card, tmp_path):
 
 
 def test_a_card_without_address_says_where_to_put_the_file(card, tmp_path):
-    with pytest.raises(UserError, match=r"no address to download it from is known; get set\.zip by hand"):
+    with pytest.raises(UserError, match=r"no download address is known; get set\.zip by hand"):
         fetch_card(replace(card, record=None), tmp_path)
     (tmp_path / "set.zip").write_bytes(b"x")
     assert fetch_card(replace(card, record=None), tmp_path) == tmp_path / "set.zip"

@@ -65,7 +65,7 @@ def test_official_keeps_the_test_part_and_draws_val_by_groups(twofold):
 def test_official_needs_parts(twofold):
     dataset, groups = twofold
     plain = MaskSet("plain", NEU_NAMES, tuple(MaskItem(i.image, i.mask, None, i.pixels) for i in dataset.items))
-    with pytest.raises(UserError, match="plain has no val or test part of its own; pass split=grouped"):
+    with pytest.raises(UserError, match="plain has no official val or test split; pass split=grouped"):
         official_split(plain, groups, drawn(seed=0))
 
 

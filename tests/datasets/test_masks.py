@@ -181,17 +181,17 @@ def spoil(root, what):
 
 
 PROBLEMS = {
-    "missing": r"images/test/000002\.jpg: has no mask called like it; add one \(all 0 if there is no defect\), or",
+    "missing": r"images/test/000002\.jpg: has no mask of the same name; add one \(all 0 if there is no defect\), or",
     "size": r"annotations/test/000002\.png: 32x48 px, but 000002\.jpg has 64x48 px; make them agree",
-    "ids": r"000002\.png: holds the ids 4, 9; correct them: 0 to 3 \(background, inclusion, .*\), or 255 = ignored",
-    "beyond 8 bit": r"000002\.png: holds the ids 300; correct them",
-    "colors": r"000002\.png: has 3 channels of the kind RGB; save class ids as whole numbers",
-    "alpha": r"000002\.png: has 2 channels of the kind LA",
+    "ids": r"000002\.png: contains the ids 4, 9; correct them: 0 to 3 \(background, inclusion, .*\), or 255 = ignored",
+    "beyond 8 bit": r"000002\.png: contains the ids 300; correct them",
+    "colors": r"000002\.png: has 3 channels \(mode RGB\); save class ids as integers",
+    "alpha": r"000002\.png: has 2 channels \(mode LA\)",
     "damaged mask": r"000002\.png: the mask cannot be decoded \(.*\); replace it",
     "damaged image": r"images/test/000002\.jpg: cannot be decoded",
-    "jpeg": r"000002\.jpg: is a JPEG, which changes ids; save masks as PNG",
+    "jpeg": r"000002\.jpg: is a JPEG, whose lossy compression changes ids; save masks as PNG",
     "two masks": r"images/test/000002\.jpg: has 2 masks, 000002\.bmp and 000002\.png; keep one",
-    "stem": r"000002\.png: has the stem of 000002\.jpg, so that both mean the mask .*000002\.png; rename one",
+    "stem": r"000002\.png: has the stem of 000002\.jpg, so that both match the mask .*000002\.png; rename one",
 }
 
 
@@ -232,10 +232,10 @@ def test_unusable_unlabeled_images_are_told(root, sets, tmp_path):
     ("entries", "message"),
     [
         ({"masks_dir": None}, r"neu\.yaml has no entry masks_dir:"),
-        ({"names": ["steel"]}, r"neu\.yaml: one class, 'steel'; masks need the background"),
+        ({"names": ["steel"]}, r"neu\.yaml: only one class, 'steel'; masks need the background"),
         ({"label_mapping": [1]}, r"label_mapping: must give a class id or ignore_label"),
         ({"label_mapping": {1: "pit"}}, r"label_mapping: 1: pit is not from an id to a class id"),
-        ({"label_mapping": {1: 9}}, r"holds the ids 1(, 2)?(, 3)?; correct them"),
+        ({"label_mapping": {1: 9}}, r"contains the ids 1(, 2)?(, 3)?; correct them"),
         ({"val": "images/test"}, r"is in both val: and test:"),
     ],
 )
@@ -246,7 +246,7 @@ def test_a_wrong_yaml_is_told(root, sets, entries, message):
 
 def test_images_of_a_yaml_outside_of_images_are_told(tmp_path, sets):
     write_picture(tmp_path / "plates" / "a.png", 0)
-    with pytest.raises(UserError, match=r"a\.png: is not below a folder images/, which masks_dir: annotations stands"):
+    with pytest.raises(UserError, match=r"a\.png: is not in a folder images/, which masks_dir: annotations replaces"):
         load_masks(described(tmp_path / "plates", train=".", test=None), sets)
 
 

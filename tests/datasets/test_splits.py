@@ -195,7 +195,7 @@ def test_a_split_can_be_given_back_even_from_another_machine(skewed, tmp_path):
 def test_too_few_groups_of_copies_for_all_parts_are_refused():
     """Twelve images of three scenes: train holds ten, and each scene is too large for val and test."""
     data = dataset(*(item(i, [0, 1, 2, 3]) for i in range(12)))
-    with pytest.raises(UserError, match=r"no image is left for val and test in set: .* 3 different images; add others"):
+    with pytest.raises(UserError, match=r"no image is left for val and test in set: .* 3 different images; add images"):
         split_of(data, [i % 3 for i in range(12)], labeled=0.5, ratios=(0.8, 0.1, 0.1))
     apart = split_of(data, labeled=0.5, ratios=(0.8, 0.1, 0.1))
     assert apart.val and apart.test
@@ -334,6 +334,6 @@ def test_a_seed_draws_what_it_has_always_drawn(case):
 def test_old_boxes_among_new_labels_are_told():
     new, mixed, tested = item(0, [3]), item(1, [3, 1]), item(2, [0], "test")
     data = dataset(new, mixed, tested)
-    with pytest.raises(UserError, match=r"im 1\.png: its labels hold the old class 'b' \(id 1\)"):
+    with pytest.raises(UserError, match=r"im 1\.png: its labels contain the old class 'b' \(id 1\)"):
         check_new_labels(data, [new.image, mixed.image], 3)
     check_new_labels(data, [new.image], 3)

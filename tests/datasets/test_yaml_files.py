@@ -107,5 +107,5 @@ def test_extra_unlabeled_images(root):
     with pytest.raises(UserError, match=r"unlabeled=.*nowhere does not exist"):
         read_unlabeled([str(root / "nowhere")])
     (root / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no image"):
+    with pytest.raises(UserError, match="contains no image"):
         read_unlabeled([str(root / "empty")])

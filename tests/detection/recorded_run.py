@@ -202,7 +202,7 @@ def write_curves(path: Path, level: float, distilled: bool, epochs: int = 30) ->
 
 
 def write_predictions(folder: Path, images: int) -> None:
-    """Write predictions.json and the images it speaks of: one accepted and one ignored box each."""
+    """Write predictions.json and the images in it: one accepted and one ignored box each."""
     random = np.random.default_rng(0)
     entries = []
     for number in range(images):

@@ -52,7 +52,7 @@ def test_other_split(detector, tmp_path):
     assert measure(detector, data, tmp_path / "out", split="val")["images"] == 1
 
 
-def test_nothing_is_left_behind_unless_asked_for(detector, tmp_path):
+def test_no_file_is_left_behind_unless_requested(detector, tmp_path):
     data = write_images(tmp_path / "data")
     measure(detector, data, tmp_path / "test" / "student")
     assert not (tmp_path / "test").exists()

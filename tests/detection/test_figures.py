@@ -20,7 +20,7 @@ from tests.reporting.records import changed
 from tests.reporting.scenarios import SCENARIOS
 
 
-@pytest.mark.parametrize("name", ["boxes-no-student", "boxes-moving-average", "boxes-silent-teacher"])
+@pytest.mark.parametrize("name", ["boxes-no-student", "boxes-moving-average", "boxes-no-pseudo-labels"])
 def test_what_there_is_to_show_is_drawn(name, tmp_path):
     """``boxes-full`` is drawn by the golden reports."""
     scenario = SCENARIOS[name]()

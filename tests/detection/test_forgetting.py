@@ -8,9 +8,9 @@ NAMES = ("a", "b", "c", "d", "e", "f")
 
 def test_measures_by_hand() -> None:
     def test_of(*values: float | None) -> BoxScores:
-        unasked = {"precision": None, "recall": None, "instances": 1}
+        unused = {"precision": None, "recall": None, "instances": 1}
         per_class = {
-            name: ClassScores(ap50=value, ap50_95=value and value / 2, **unasked)
+            name: ClassScores(ap50=value, ap50_95=value and value / 2, **unused)
             for name, value in zip(NAMES, values, strict=True)
         }
         means = dict.fromkeys(("map50", "map50_95", "precision", "recall", "confidence"))

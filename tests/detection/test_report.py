@@ -34,14 +34,14 @@ def test_complete_run():
     assert "| hwjs | 2.000 | 0.1812 | 0.0931 | 41% |" in text
     assert "| baseline | 30 of 30 | 1,260 | 16 | SGD, lr0 0.01 | 28 | 0.390 | 3 min |" in text
     assert "one random seed (0)" in text
-    assert "83% are right" in text and "64% of the true defects" in text
-    assert "computes what `weights/student.pt` computes" in text
+    assert "83% are correct" in text and "64% of the true defects" in text
+    assert "matches `weights/student.pt`: compared on" in text
     assert "source=FOLDER_OF_IMAGES imgsz=128 conf=0.31" in text
 
 
 def test_figures_are_shown_where_they_were_drawn():
     text = report_of(results(), {"gallery": 3, "validation": 1})
-    assert "![3 unlabeled images as the teacher sees them](plots/gallery.png)" in text
+    assert "![3 unlabeled images with the teacher's pseudo-labels](plots/gallery.png)" in text
     assert "![Progress](plots/validation.png)" in text and text.count("](plots/") == 2
     assert report_of(results(), {}).count("](plots/") == 0
 
@@ -60,7 +60,7 @@ def test_few_test_defects_make_small_differences_chance():
         (0.385, 0.380, "is about as good as"),
         (0.380, 0.380, "did not help"),
         (0.375, 0.380, "did not help"),
-        (0.300, 0.380, "did harm"),
+        (0.300, 0.380, "The method hurt"),
         (0.002, 0.001, "Neither the student nor the baseline finds defects yet"),
     ],
 )
@@ -71,7 +71,7 @@ def test_headline_is_honest(student, baseline, said):
     assert sentence.endswith("after the same number of optimizer steps (1,260).")
 
 
-def test_unequal_training_is_said_to_be_unfair():
+def test_unequal_training_is_called_unfair():
     record = changed(results(), "training.baseline", optimizer_steps=600)
     assert "different numbers of optimizer steps (1,260 against 600), so not a fair comparison" in headline(record)
     record = changed(record, "training.baseline", batch=8)
@@ -83,7 +83,7 @@ def test_unequal_training_is_said_to_be_unfair():
 def test_run_without_baseline():
     record = without(results(), "test.baseline", "training.baseline")
     text = report_of(record)
-    assert "cannot be told, because no baseline was trained (baseline=off)" in text
+    assert "cannot be determined, because no baseline was trained (baseline=off)" in text
     assert "| baseline | not trained | - | - | - | - |" in text
     assert "| inclusions | 24 | 0.380 | - | 0.337 | - |" in text
     assert closing_line(record) == "student 0.412 (no baseline), teacher 0.455"
@@ -94,40 +94,41 @@ def test_run_without_unlabeled_images():
     record.pseudo_labels = None
     text = report_of(record)
     assert "There are none: the run had no unlabeled images" in text
-    assert "There were no unlabeled images: the student learned from the labels and from the teacher only." in text
+    assert "There were no unlabeled images: the student learned from the labels and the teacher only." in text
     assert "gallery" not in text
 
 
 def test_unknown_quality_is_not_invented():
     text = report_of(changed(results(), "pseudo_labels", quality=None))
-    assert "How many of them are right is not known" in text
+    assert "How many of them are correct is unknown" in text
     assert "| class | threshold | accepted | ignored |\n" in text
 
 
 def test_teacher_that_sees_nothing():
     nothing = Quality(precision=None, recall=0.0, per_class={}, iou=0.5, images=192)
-    assert "learned from no pseudo-label" in report_of(changed(results(), "pseudo_labels", accepted=0, quality=nothing))
+    record = changed(results(), "pseudo_labels", accepted=0, quality=nothing)
+    assert "No pseudo-label was accepted, so" in report_of(record)
 
 
 def test_classes_without_pseudo_labels_are_named():
     """By what the student saw in training, and by what the teacher marked before if no student was trained."""
     before = changed(results(), "pseudo_labels", starved=["dents", "pits"])
-    assert "No pseudo-label was accepted of" not in report_of(before)
-    assert "accepted of: dents, pits. The unlabeled images teach nothing about them." in report_of(
+    assert "No pseudo-label was accepted for" not in report_of(before)
+    assert "accepted for: dents, pits. The unlabeled images add nothing for these classes." in report_of(
         without(before, "distill")
     )
     after = changed(before, "distill", starved=["pits"])
-    assert "accepted of: pits. The unlabeled images teach nothing about it." in report_of(after)
+    assert "accepted for: pits. The unlabeled images add nothing for this class." in report_of(after)
 
 
-def test_failed_export_is_told_at_the_top_and_in_its_place():
+def test_failed_export_is_reported_at_the_top_and_in_its_place():
     failure = "class scores differ by 0.2, allowed is 0.01"
     wrong = {"passed": False, "failures": [failure], "max_score_diff": 0.2, "max_box_diff_px": None}
     text = report_of(changed(results(), "export", **wrong))
     assert f"- **The export check failed: {failure}.**" in text.partition("## On the test images")[0]
     assert "do not deploy the file" in text
     assert "| box edge [px] | not a finite number | 0.500 |" in text
-    assert "computes what" not in text
+    assert "matches `weights" not in text
 
 
 def test_other_formats_are_listed():
@@ -186,7 +187,7 @@ def test_falling_terms_mean_something_only_where_nothing_else_moves_them(moved):
 
 def test_images_that_have_moved_cost_only_the_gallery():
     text = report_of(results(), {name: shown for name, shown in FIGURES.items() if name != "gallery"})
-    assert "the images have moved" in text and "gallery" not in text
+    assert "the images have been moved" in text and "gallery" not in text
 
 
 def test_missing_or_broken_record_is_one_line(tmp_path):

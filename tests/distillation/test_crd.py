@@ -93,7 +93,7 @@ def test_gradient_routing(name: str, stage: int, expected: set[str]) -> None:
 @pytest.mark.parametrize("stage", [0, 1, 2])
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("name", ["yolov8n", "yolo11n"])
-def test_own_maps_give_own_answer(name: str, folded: bool, stage: int) -> None:
+def test_own_maps_give_own_output(name: str, folded: bool, stage: int) -> None:
     """The student is the teacher: r equals z_t and each term is 0, whether or not the normalization is folded."""
     network = trained(model(f"{name}.yaml"))
     if folded:
@@ -109,7 +109,7 @@ def test_own_maps_give_own_answer(name: str, folded: bool, stage: int) -> None:
         assert raw[output].std() > 0.1
 
 
-def test_same_networks_have_nothing_to_teach_each_other() -> None:
+def test_same_networks_have_no_difference() -> None:
     terms = {name: {"weight": 1.0, "schedule": "constant"} for name in ("crd_cls", "crd_dfl", "crd_giou")}
     pair = build_pair(trained(model("yolov8n.yaml")), trained(model("yolov8n.yaml")), terms=terms)
     pair.train()
@@ -173,7 +173,7 @@ def test_align_scale_by_hand() -> None:
     expected = (student - 4) / (20 / 3) ** 0.5 * (4 / 3) ** 0.5 + 11
     constant = torch.full_like(student, 3.0, requires_grad=True)
     align_scale(constant, teacher)[0, 0, 0, 0].backward()
-    assert constant.grad.abs().max() < 2e3, "a silent channel is not blown up a million times"
+    assert constant.grad.abs().max() < 2e3, "the gradient of a constant channel is not multiplied by a million"
     torch.testing.assert_close(align_scale(student, teacher), expected)
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
@@ -199,7 +199,7 @@ def test_giou_by_hand() -> None:
     scores = torch.full((1, 2, 1), 30.0)
     assert giou_response(own, theirs, scores, 1).item() == pytest.approx(gap)
     assert giou_response(own, own, scores, 1) == 0
-    assert giou_response(own, theirs, -scores, 1) < 1e-6, "where the teacher sees nothing it does not teach"
+    assert giou_response(own, theirs, -scores, 1) < 1e-6, "where the teacher detects nothing there is no loss"
     inside_out = giou_response(-5 * own, own, scores, 1)
     assert 0.99 <= inside_out <= 2, "two negative sides make a positive area, but no good box"
     lost = torch.full((1, 4, 1), -0.5, requires_grad=True)

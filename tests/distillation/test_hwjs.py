@@ -144,12 +144,12 @@ def test_wide_levels_weigh_no_more_than_narrow_ones():
 
 
 @pytest.mark.parametrize(("a", "b"), [((2, 3, 4, 4), (2, 3, 4, 5)), ((2, 3, 4), (2, 3, 4))])
-def test_wrong_shapes_are_told(a, b):
+def test_wrong_shapes_are_rejected(a, b):
     with pytest.raises(ValueError, match="feature maps must have one shape"):
         spatial_js(torch.zeros(a), torch.zeros(b))
 
 
-def test_wrong_number_of_maps_is_told():
+def test_wrong_number_of_maps_is_rejected():
     term = HierarchicalJS(PairShape((2,), (3,), reg_max=4, nc=3))
     with pytest.raises(ValueError, match="built for 1 layers but got 2 maps"):
         term(outputs([maps(1, 1, 2, 2, 2)] * 2), outputs([maps(1, 1, 3, 2, 2)]), {})

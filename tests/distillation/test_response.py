@@ -160,7 +160,7 @@ def test_confidence_is_the_best_class():
     assert confidence(scores).tolist() == [pytest.approx([0.5, 0.75])]
 
 
-def test_wrong_shapes_are_told():
+def test_wrong_shapes_are_rejected():
     z = torch.zeros(2, 3, 5)
     with pytest.raises(ValueError, match="class scores must have one shape"):
         cls_response(z, torch.zeros(2, 4, 5))

@@ -48,8 +48,8 @@ def test_constant():
     assert {factor("constant", step, 10, 5) for step in range(11)} == {1.0}
 
 
-def test_errors_are_told():
+def test_errors_are_reported():
     with pytest.raises(ValueError, match="schedule=cosin is not known; choose one of: constant, cosine"):
         factor("cosin", 0, 10, 5)
-    with pytest.raises(ValueError, match="no place in a training"):
+    with pytest.raises(ValueError, match="not a position in a training"):
         factor("cosine", 0, 0, 5)

@@ -1,4 +1,4 @@
-"""SD-IDD: regions against slow loops, who is taught by what, and a student that starts as the teacher."""
+"""SD-IDD: regions against slow loops, which outputs get a gradient, and a student that starts as the teacher."""
 
 from __future__ import annotations
 
@@ -256,8 +256,8 @@ def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
 
 
 @pytest.mark.parametrize("new_only", [True, False])
-def test_pseudo_boxes_speak_of_the_old_classes(new_only: bool) -> None:
-    """New defects in unlabeled images are no background, whatever the labels speak of."""
+def test_pseudo_boxes_cover_the_old_classes_only(new_only: bool) -> None:
+    """New defects in unlabeled images are no background, whichever classes the labels cover."""
     pair = grown_pair(terms={}, new_only=new_only)
     vector, items = pair(batch_of(0, labeled=(False, False)))
     rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
@@ -308,13 +308,13 @@ def test_teacher_stays_and_everything_is_finite_in_half_precision_and_without_bo
     assert state_hash(pair.teacher_model) == before
 
 
-def test_classes_that_do_not_fit_are_told() -> None:
+def test_classes_that_do_not_fit_are_rejected() -> None:
     assert check_prefix("t.pt", ["Oil_spot", "pit"], ["oil spot", "pit", "dent"]) == 2
     for names, message in (
         (["pit", "oil spot", "dent"], "knows class 0 as 'Oil_spot', the data has 'pit' there"),
         (["oil spot"], "knows class 1 as 'pit', the data has nothing there"),
         (["oil spot", "pit"], "knows all 2 classes of the data already"),
-        (["oil spot", "pit", "dent", "Pit"], "class 3, 'Pit', is class 1 once more"),
+        (["oil spot", "pit", "dent", "Pit"], "class 3, 'Pit', is class 1 again"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             check_prefix("t.pt", ["Oil_spot", "pit"], names)

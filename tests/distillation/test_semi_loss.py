@@ -63,7 +63,7 @@ def test_padded_by_hand() -> None:
 
 
 class Fixed(torch.nn.Module):
-    """An assigner with a known answer: anchors 0 and 1 belong to boxes 0 and 1, anchor 2 to none."""
+    """An assigner with a known output: anchors 0 and 1 belong to boxes 0 and 1, anchor 2 to none."""
 
     def forward(self, scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return torch.zeros(1, 3), torch.zeros(1, 3, 4), scores, torch.tensor([[1, 1, 0]]), torch.tensor([[0, 1, 0]])

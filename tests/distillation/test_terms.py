@@ -101,7 +101,7 @@ def term(request) -> Term:
 
 
 FEATURES = [name for name, term in TERMS.items() if issubclass(term, FeatureTerm)]
-TAUGHT = {
+HAS_GRADIENT = {
     **{name: ["feats"] for name in FEATURES},
     "response_cls": ["scores"],
     "response_dfl": ["boxes"],
@@ -114,7 +114,7 @@ TAUGHT = {
     "sdidd_box": ["boxes"],
     "erd_box": ["boxes"],
 }
-"""What the student is taught by a term; one that is not listed may teach anything, but something."""
+"""The outputs that a term gives a gradient to; a term that is not listed may have any, but at least one."""
 
 
 def test_options_can_be_read_from_the_signature():
@@ -164,8 +164,8 @@ def test_gradient_reaches_student_and_adapters_not_teacher(term):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in term.parameters())
 
 
-def test_which_outputs_each_term_teaches():
-    taught = {}
+def test_which_outputs_get_a_gradient_from_each_term():
+    found = {}
     for name, term in TERMS.items():
         student = make_outputs(False, 1)
         value_of(term(SHAPE), student, make_outputs(True, 2)).backward()
@@ -176,9 +176,9 @@ def test_which_outputs_each_term_teaches():
             "hidden boxes": student.hidden["box", 1],
             "hidden scores": student.hidden["cls", 1],
         }
-        taught[name] = [part for part, tensors in parts.items() if all(t.grad is not None for t in tensors)]
-    assert all(taught.values())
-    assert {name: taught[name] for name in TAUGHT} == TAUGHT
+        found[name] = [part for part, tensors in parts.items() if all(t.grad is not None for t in tensors)]
+    assert all(found.values())
+    assert {name: found[name] for name in HAS_GRADIENT} == HAS_GRADIENT
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -220,7 +220,7 @@ def test_value_does_not_depend_on_batch_size(term):
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_terms_that_are_silent_without_boxes_say_so(name):
+def test_terms_that_are_zero_without_boxes_declare_it(name):
     for options in (FIXED.get(name, {}), {"background": 0.0}) if name == "ded" else (FIXED.get(name, {}),):
         term = TERMS[name](SHAPE, **options)
         value = value_of(term, make_outputs(False, 1), make_outputs(True, 2), boxes=0)
@@ -237,12 +237,12 @@ def test_order_of_the_boxes_does_not_matter(term):
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_terms_can_be_taught_until_they_vanish(name):
+def test_terms_can_be_minimized_until_they_vanish(name):
     """Gradient descent on the student's outputs lowers each term: the sign of the gradient is right."""
     torch.manual_seed(0)
     term = TERMS[name](SHAPE, **FIXED.get(name, {}))
     student, teacher = make_outputs(False, 1), make_outputs(True, 2)
-    if name.startswith("crd"):  # what a head says must fit to what it has seen
+    if name.startswith("crd"):  # the outputs of a head must fit its inputs
         said = {branch: finish(teacher.head, (branch, 1), teacher.hidden[branch, 1]).detach() for branch in BRANCHES}
         teacher = dataclasses.replace(teacher, boxes=20 * said["box"], scores=20 * said["cls"])
         for branch in BRANCHES.values():
@@ -284,19 +284,19 @@ def test_terms_can_be_taught_until_they_vanish(name):
         ("ld", {"gamma": 1.0}, "gamma=1.0 must be a number >= 0 and < 1"),
     ],
 )
-def test_wrong_option_values_are_told(name, options, message):
+def test_wrong_option_values_are_rejected(name, options, message):
     with pytest.raises(ValueError, match=message):
         TERMS[name](SHAPE, **options)
 
 
 @pytest.mark.parametrize("name", ["response_dfl", "crd_dfl", "ld"])
-def test_head_without_box_distribution_is_told(name):
+def test_head_without_box_distribution_is_reported(name):
     assert TERMS[name].needs_bins
     with pytest.raises(ValueError, match="reg_max is 1"):
         TERMS[name](dataclasses.replace(SHAPE, reg_max=1))
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_different_numbers_of_layers_are_told(name):
+def test_different_numbers_of_layers_are_rejected(name):
     with pytest.raises(ValueError, match="not 2 and 1"):
         TERMS[name](PairShape((4, 8), (6,), reg_max=4, nc=3))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dfssd.evaluation.export import Limit, ScorePair, check_formats, larger, letterbox
+from dfssd.evaluation.export import Limit, ScorePair, check_formats, letterbox, running_max
 
 SIZE = 64
 
@@ -36,10 +36,10 @@ def test_a_score_that_only_one_file_has_is_no_small_difference(first, second, di
 
 
 def test_the_larger_difference_keeps_nan():
-    assert larger(0.5, torch.tensor([-2.0, 1.0])) == 2.0
-    assert larger(3.0, torch.tensor([-2.0, 1.0])) == 3.0
-    assert math.isnan(larger(3.0, torch.tensor([math.nan, 1.0])))
-    assert math.isnan(larger(math.nan, torch.tensor([1.0])))
+    assert running_max(0.5, torch.tensor([-2.0, 1.0])) == 2.0
+    assert running_max(3.0, torch.tensor([-2.0, 1.0])) == 3.0
+    assert math.isnan(running_max(3.0, torch.tensor([math.nan, 1.0])))
+    assert math.isnan(running_max(math.nan, torch.tensor([1.0])))
 
 
 def test_letterbox_keeps_the_aspect_and_pads_with_gray(tmp_path):

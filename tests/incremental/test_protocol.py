@@ -116,7 +116,7 @@ def test_finetune_forgets_and_sdidd_does_not(many, learned, capsys) -> None:
 
     before = (folder / "results.json").read_bytes()
     assert steps(many, learned, *words) == 0, "the same line again"
-    assert (folder / "results.json").read_bytes() == before and "finished before, kept" in capsys.readouterr().out
+    assert (folder / "results.json").read_bytes() == before and "finished earlier, kept" in capsys.readouterr().out
 
 
 @pytest.mark.train
@@ -146,13 +146,13 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
 
     monkeypatch.setattr(StageTrainer, "save_model", die)
     assert main([*words, "imgsz=64"]) == 130
-    assert "the same line goes on from here" in capsys.readouterr().err
+    assert "repeat the same line to continue" in capsys.readouterr().err
     assert list(dict.fromkeys(saved)) == ["base", "erd-step2", "joint-step2"]
     monkeypatch.setattr(StageTrainer, "save_model", save)
     assert main([*words, "imgsz=64"]) == 0
     out = capsys.readouterr().out
-    assert "base: finished before, kept" in out and "erd-step2: finished before, kept" in out
-    assert "student: going on after epoch 1" in out
+    assert "base: finished earlier, kept" in out and "erd-step2: finished earlier, kept" in out
+    assert "student: continuing after epoch 1" in out
     record = json.loads((folder / "runs" / "kill" / "incremental.json").read_text(encoding="utf-8"))
     assert [row["mode"] for row in record["rows"]] == ["erd", "joint"] and len(record["steps"]) == 2
     erd = json.loads((folder / "runs" / "kill" / "erd-step2" / "results.json").read_text(encoding="utf-8"))
@@ -165,10 +165,10 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
         assert "repeat the same line, or use another name=" in capsys.readouterr().err
     other = [word.replace("recipe=erd", "recipe=finetune").replace("modes=joint", "modes=freeze") for word in words]
     assert main([*[word for word in other if "sdidd_cls" not in word], "imgsz=96"]) == 2, "other modes, same base"
-    assert "was begun with train.imgsz 64, not 96" in capsys.readouterr().err
+    assert "was started with train.imgsz 64, not 96" in capsys.readouterr().err
     less = [word.replace("sdidd_cls.weight=0.5", "sdidd_cls.weight=0") for word in words]
     assert main([*less, "imgsz=64"]) == 2
-    assert "was begun with terms.sdidd_cls" in capsys.readouterr().err
+    assert "was started with terms.sdidd_cls" in capsys.readouterr().err
     assert main([word.replace("modes=joint", "modes=erd") for word in [*words, "imgsz=64"]]) == 0
     record = json.loads((folder / "runs" / "kill" / "incremental.json").read_text(encoding="utf-8"))
     assert [row["mode"] for row in record["rows"]] == ["erd", "joint"], "what is finished stays in the table"
@@ -225,23 +225,23 @@ def test_single_step_of_a_user(plates, base) -> None:
     [
         (["steps=2,1", STUDENT], "steps=2,1 are 3 classes, the data set has 2"),
         (["steps=1,1", "teacher=TEACHER"], "knows dark, bright, the first step has dark"),
-        (["steps=1,1", "teacher=BASE", "modes=FOLDER/sdidd.yaml"], "have one name; rename one of the files"),
-        (["steps=1,1", "teacher=BASE", "modes=tskd"], "tskd does not teach new classes; choose among sdidd"),
-        (["steps=1,1", "teacher=BASE", "split=FOLDER", "labeled=0.5"], "says which images are used; leave out labeled"),
-        (["steps=1,1", "teacher=BASE", "exist_ok=true"], "the runs of a protocol are kept; use another name="),
+        (["steps=1,1", "teacher=BASE", "modes=FOLDER/sdidd.yaml"], "have the same name; rename one of the files"),
+        (["steps=1,1", "teacher=BASE", "modes=tskd"], "tskd does not add new classes; choose among sdidd"),
+        (["steps=1,1", "teacher=BASE", "split=FOLDER", "labeled=0.5"], "already selects the images; leave out labeled"),
+        (["steps=1,1", "teacher=BASE", "exist_ok=true"], "a protocol keeps its finished runs; use another name="),
         (["teacher=BASE", "modes=finetune"], "modes needs steps"),
         (["teacher=BASE", "step_labels=all"], "step_labels needs steps"),
-        (["steps=1,1", "step_labels=all"], "step_labels=all shows old boxes, which new_only=true refuses"),
+        (["steps=1,1", "step_labels=all"], "step_labels=all keeps boxes of old classes, which new_only=true rejects"),
         (["steps=1,1", "teacher=BASE", "format=onxx"], "onxx"),
         (["steps=1,1", "teacher=BASE", "layers=[99]"], "these models have layers 0 to 21"),
         (["teacher=BASE", "student=yolov8n.yaml"], "the student is the teacher with rows for the new classes"),
         (["teacher=BASE", "freeze_features=true"], "switch off with sdidd_feature.weight=0"),
         (["recipe=dfssd", "freeze_bn=true"], "freeze_bn: only with student_training=grown"),
-        (["steps=1,1", "teacher=yolov8n.yaml"], "with steps= this is a model trained on the classes of the first step"),
+        (["steps=1,1", "teacher=yolov8n.yaml"], "with steps= this must be a model trained on the classes of the first step"),
         (["teacher=yolov8n.yaml"], "has no trained weights: give the model trained so far"),
         (["teacher=nowhere.pt"], "teacher=nowhere.pt: no such file"),
         (["teacher=none"], "teacher is missing"),
-        (["teacher=BASE"], "its labels hold the old class 'dark' (id 0)"),
+        (["teacher=BASE"], "its labels contain the old class 'dark' (id 0)"),
         (["teacher=TEACHER"], "knows all 2 classes of the data already"),
         (["teacher=BASE", "baseline=true"], "student_training=grown needs baseline=false"),
         (["recipe=dfssd", "new_only=true"], "new_only: only with student_training=grown"),

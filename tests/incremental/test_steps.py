@@ -102,7 +102,7 @@ def test_first_step_and_joint_training(dataset, tmp_path) -> None:
 def test_a_class_without_image_is_told(dataset, tmp_path) -> None:
     split = split_of(dataset)
     fewer = Split(split.train_labeled[:4], (), split.val, split.test)
-    with pytest.raises(UserError, match="step2: no labeled training image shows 'e'"):
+    with pytest.raises(UserError, match="step2: no labeled training image has a box of 'e'"):
         write_step(dataset, fewer, Step(2, 3, 6), tmp_path / "step2")
     assert not (tmp_path / "step2" / "data.yaml").exists()
 

@@ -42,7 +42,7 @@ class Case:
     def split(self) -> Split:
         """The split; an example that is refused is left out, one that ends in another error is not."""
         try:
-            return make_split(self.dataset, self.groups, self.options, learned=self.learned)
+            return make_split(self.dataset, self.groups, self.options, exempt_classes=self.learned)
         except UserError:
             event("refused")
             assume(False)

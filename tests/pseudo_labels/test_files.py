@@ -208,12 +208,12 @@ def test_missing_or_broken_files_are_told(tmp_path, predictions):
 
 
 def test_names_must_fit_the_thresholds(tmp_path):
-    with pytest.raises(ValueError, match="1 class names do not fit thresholds for 2 classes"):
+    with pytest.raises(ValueError, match="1 class names do not match thresholds for 2 classes"):
         write_pseudo_labels(tmp_path, [], class_thresholds(2), ["pits"])
 
 
 def test_arrays_that_do_not_fit_are_told():
-    with pytest.raises(ValueError, match="must fit"):
+    with pytest.raises(ValueError, match="must match"):
         ImagePrediction(Path("a.jpg"), 4, 4, np.zeros(2, dtype=int), np.zeros(1), np.zeros((2, 4)))
     with pytest.raises(ValueError, match="normalized to 0-1"):
         ImagePrediction(Path("a.jpg"), 4, 4, np.zeros(1, dtype=int), np.zeros(1), np.array([[5, 5, 2, 2.0]]))

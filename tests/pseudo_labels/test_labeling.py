@@ -18,7 +18,7 @@ from dfssd.config.sections import PseudoLabels
 from dfssd.errors import UserError
 from dfssd.pseudo_labels import labeling, teacher_inference
 from dfssd.pseudo_labels.files import read_pseudo_labels, read_thresholds, write_pseudo_labels
-from dfssd.pseudo_labels.labeling import judge, label_images
+from dfssd.pseudo_labels.labeling import label_images, match_to_truth
 from dfssd.pseudo_labels.records import ImagePrediction
 from dfssd.pseudo_labels.teacher_inference import View, predict_views
 from tests.configured import DEFAULTS
@@ -202,9 +202,9 @@ def test_judge_matches_within_image_and_class():
 
     predictions = [seen((0, 0.6, left), (1, 0.9, left), (0, 0.8, left)), seen(), seen((0, 0.7, right))]
     truth = [np.array([[0, *left]]), np.array([[0, *right]]), np.array([[0, *right]])]
-    classes, scores, correct = judge(predictions, truth)
+    classes, scores, correct = match_to_truth(predictions, truth)
     assert list(zip(classes.tolist(), scores.tolist(), correct.tolist(), strict=True)) == [
         (0, 0.6, False), (0, 0.8, True), (1, 0.9, False), (0, 0.7, True),
     ]  # fmt: skip
-    assert [part.shape for part in judge([], [])] == [(0,), (0,), (0,)]
+    assert [part.shape for part in match_to_truth([], [])] == [(0,), (0,), (0,)]
     assert labeling.MATCH_IOU == 0.5

@@ -9,7 +9,7 @@ from typing import Any
 from dfssd.detection.run_files import DetectionFiles
 from dfssd.reporting.sections import Drawn
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import GuardEvent, Health, ModelSelection
+from dfssd.results.sections import GuardEvent, Health, ModelSelection, Session
 from dfssd.segmentation.run_files import SegmentationFiles
 from tests.detection import recorded_run as boxes
 from tests.reporting.records import changed, without
@@ -18,7 +18,7 @@ from tests.segmentation import recorded_run as masks
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a run has left, and the figures that can be drawn of it."""
+    """The files of a run, and the figures that can be drawn from them."""
 
     run: DetectionFiles | SegmentationFiles
     drawn: Drawn
@@ -103,7 +103,7 @@ def boxes_no_unlabeled() -> Scenario:
 
 @scenario
 def boxes_incremental() -> Scenario:
-    """A step that taught new classes to a trained detector."""
+    """A step that added new classes to a trained detector."""
     record = changed(boxes.results(0.412, 0.380, 0.300), "data", train_unlabeled=0, learnt_classes=4)
     record = without(record, "test.baseline", "training.baseline", "training.teacher")
     ap50 = {"map_old": 0.51, "map_new": 0.62, "map_all": 0.55, "map_old_before": 0.58, "forgetting": 0.07}
@@ -116,7 +116,7 @@ def boxes_incremental() -> Scenario:
 
 
 @scenario
-def boxes_silent_teacher() -> Scenario:
+def boxes_no_pseudo_labels() -> Scenario:
     """A teacher that accepts no box: the baseline is the student."""
     nothing = {name: {"accepted": 0, "ignored": 9} for name in boxes.NAMES}
     record = changed(
@@ -130,7 +130,7 @@ def boxes_silent_teacher() -> Scenario:
         starved=boxes.NAMES,
         quality={"iou": 0.5, "images": 192, "precision": None, "recall": 0.0, "per_class": {}},
     )
-    why = "the teacher accepted no box in 192 unlabeled images (it marked 63, all below the threshold of their class)"
+    why = "the teacher accepted no box in 192 unlabeled images (it found 63, all below the threshold of their class)"
     record.guard = selected("baseline", why, student=None)
     return of_boxes(record, missing="loss_terms")
 
@@ -205,9 +205,25 @@ def boxes_nothing_measured() -> Scenario:
 
 
 @scenario
+def boxes_resumed() -> Scenario:
+    """A run continued twice, the second time elsewhere and outside of a checkout."""
+    first = boxes.results().run.model_copy(update={"git": "1a2b3c4"})
+    same = {name: getattr(first, name) for name in Session.model_fields}
+    moved = {**same, "torch": "2.16.0", "machine": "Linux aarch64", "device": "0", "git": None}
+    return of_boxes(changed(boxes.results(), "run", git="1a2b3c4", resumed=[same, moved]))
+
+
+@scenario
 def masks_grouped() -> Scenario:
     """A complete run on a split without copies."""
     return of_masks(masks.results())
+
+
+@scenario
+def masks_resumed() -> Scenario:
+    """A run continued once in the same place."""
+    run = masks.results().run
+    return of_masks(changed(masks.results(), "run", resumed=[{key: getattr(run, key) for key in Session.model_fields}]))
 
 
 @scenario

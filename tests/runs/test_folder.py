@@ -59,7 +59,7 @@ def test_stage_is_done_once_and_those_after_it_anew(tmp_path: Path) -> None:
             worked.append(name)
             return status
 
-        folder.do(name, note, earlier=STAGES[: STAGES.index(name)])
+        folder.run_stage(name, note, earlier=STAGES[: STAGES.index(name)])
 
     for name in ("prepare", "teacher", "export"):
         work(name, "failed" if name == "export" else "done")
@@ -76,7 +76,7 @@ def test_stage_is_done_once_and_those_after_it_anew(tmp_path: Path) -> None:
 
 def test_session_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
     folder = create(tmp_path)
-    folder.do("prepare", lambda: "done", earlier=())
+    folder.run_stage("prepare", lambda: "done", earlier=())
     before = (folder.path / "results.json").read_bytes()
 
     def fail() -> Any:
@@ -84,7 +84,7 @@ def test_session_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
         raise RuntimeError("the disk burns")
 
     with pytest.raises(RuntimeError):
-        folder.do("teacher", fail, earlier=("prepare",))
+        folder.run_stage("teacher", fail, earlier=("prepare",))
     assert (folder.path / "results.json").read_bytes() == before
 
 
@@ -106,7 +106,7 @@ def test_damaged_record_is_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     (run / "results.json").write_text(content, encoding="utf-8")
     assert main([f"resume={run}"]) == 2
     error = capsys.readouterr().err
-    assert "results.json cannot be read" in error and "remove it to start the run's stages anew" in error
+    assert "results.json cannot be read" in error and "remove it to run all stages again" in error
 
 
 @pytest.mark.parametrize(("recipe", "example"), [("dfssd", "boxes"), ("mffmetal", "masks")])

@@ -9,7 +9,7 @@ import pytest
 
 from dfssd.errors import UserError
 from dfssd.results.record import BoxRecord, MaskRecord
-from dfssd.runs.model_selection import better_of, nothing_to_teach, select_baseline, select_better
+from dfssd.runs.model_selection import better_of, missing_labels_reason, select_baseline, select_better
 
 EXAMPLES = Path(__file__).parents[1] / "results" / "without_schema"
 
@@ -83,8 +83,8 @@ def test_baseline_instead_of_a_student_that_cannot_be_taught(weights: Path) -> N
 
 def test_teacher_that_accepts_nothing_has_nothing_to_teach() -> None:
     found = BoxRecord.read(EXAMPLES / "boxes.json").pseudo_labels
-    assert found and found.settings and nothing_to_teach(found) is None and nothing_to_teach(None) is None
+    assert found and found.settings and missing_labels_reason(found) is None and missing_labels_reason(None) is None
     silent = found.model_copy(update={"accepted": 0})
-    assert "or lower pseudo.tau0" in str(nothing_to_teach(silent))
+    assert "or lower pseudo.tau0" in str(missing_labels_reason(silent))
     target = found.settings.model_copy(update={"precision": 0.9})
-    assert "or lower pseudo.precision" in str(nothing_to_teach(silent.model_copy(update={"settings": target})))
+    assert "or lower pseudo.precision" in str(missing_labels_reason(silent.model_copy(update={"settings": target})))

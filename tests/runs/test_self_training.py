@@ -19,7 +19,7 @@ def rounds(folder: Path, number: int, built_on: list[str]) -> SelfTraining:
         made.write_text(f"round {number}")
         return made
 
-    return self_train(folder, number, train=train, value=lambda file: VALUES[file.read_text()])
+    return self_train(folder, number, train=train, score=lambda file: VALUES[file.read_text()])
 
 
 def test_each_round_starts_from_the_best_so_far_and_the_best_stays(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_teacher_that_gets_worse_is_not_taken(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "teacher.pt").write_text("first")
     assert rounds(tmp_path, 1, []).taken == 0
     assert (tmp_path / "teacher.pt").read_text() == "first"
-    assert "round 1: val mAP50-95 0.250 after 0.300, not taken" in capsys.readouterr().out
+    assert "round 1: val mAP50-95 0.250 after 0.300, not kept" in capsys.readouterr().out
 
 
 def test_done_again_after_a_kill_it_starts_from_the_first_teacher(tmp_path: Path) -> None:

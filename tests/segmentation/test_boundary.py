@@ -89,7 +89,7 @@ def test_turned_masks_have_turned_maps() -> None:
         (np.array([[0, -1]]), r"holds ids \[-1\]"),
     ],
 )
-def test_wrong_masks_are_told(mask: np.ndarray, message: str) -> None:
+def test_wrong_masks_are_rejected(mask: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         distance_maps(mask, 3)
     assert "\n" not in str(caught.value)

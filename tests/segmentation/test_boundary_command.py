@@ -157,7 +157,7 @@ def test_data_must_be_there(words, message, capsys):
 def test_nothing_is_written_among_other_files(steel, tmp_path, capsys, folder):
     before = {file: (steel / file).read_bytes() for file in written(steel)}
     assert boundary.main([f"data={steel}", f"data_dir={tmp_path}", f"out={steel / folder}"]) == 2
-    assert "holds other files, which could be replaced" in capsys.readouterr().err
+    assert "holds other files, which could be overwritten" in capsys.readouterr().err
     assert {file: (steel / file).read_bytes() for file in written(steel)} == before
 
 

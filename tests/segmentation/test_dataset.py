@@ -41,10 +41,10 @@ def test_image_mask_and_maps_of_a_sample_belong_together(tmp_path: Path) -> None
         for c in range(3):
             assert np.array_equal(sample["img"][c], poses(image[..., c])[k])
             assert np.allclose(sample["boundary_maps"][c], poses(maps[c])[k], atol=1e-3)
-    assert len(seen) > 4 and sample["boundary_maps"].dtype == torch.float32 and sample["taught"].all()
+    assert len(seen) > 4 and sample["boundary_maps"].dtype == torch.float32 and sample["kd_pixels"].all()
 
 
-def test_maps_are_computed_only_if_asked_for(tmp_path: Path) -> None:
+def test_maps_are_computed_on_request_only(tmp_path: Path) -> None:
     assert "boundary_maps" not in dataset(MaskDataset, mask_data(tmp_path), "train")[0]
 
 
@@ -63,21 +63,21 @@ def test_long_side_is_scaled_and_the_rest_ignored(tmp_path: Path) -> None:
     sample = dataset(MaskDataset, file, "train", 32)[0]
     assert sample["img"].shape == (3, 32, 32)
     assert int((sample["semantic_mask"] == 255).sum()) == 32 * 16
-    assert torch.equal(sample["taught"], sample["semantic_mask"] != 255)
+    assert torch.equal(sample["kd_pixels"], sample["semantic_mask"] != 255)
 
 
-def test_ignored_pixels_of_a_mask_are_not_taught_but_unlabeled_images_are(tmp_path: Path) -> None:
+def test_ignored_pixels_of_a_mask_are_not_distilled_but_unlabeled_images_are(tmp_path: Path) -> None:
     file = mask_data(tmp_path)
     path = tmp_path / "masks/train/0.png"
     mask = np.asarray(Image.open(path)).copy()
     mask[:8] = 255
     Image.fromarray(mask).save(path)
-    assert int((~dataset(MaskDataset, file, "train")[0]["taught"]).sum()) == 8 * 64
+    assert int((~dataset(MaskDataset, file, "train")[0]["kd_pixels"]).sum()) == 8 * 64
     sample = dataset(UnlabeledDataset, file, "unlabeled", boundary=True)[0]
-    assert (sample["semantic_mask"] == 255).all() and sample["taught"].all()
+    assert (sample["semantic_mask"] == 255).all() and sample["kd_pixels"].all()
     assert not sample["boundary_maps"].any()
     Image.open(tmp_path / "images/unlabeled/0.png").crop((0, 0, 64, 40)).save(tmp_path / "images/unlabeled/0.png")
-    assert int(dataset(UnlabeledDataset, file, "unlabeled")[0]["taught"].sum()) == 40 * 64
+    assert int(dataset(UnlabeledDataset, file, "unlabeled")[0]["kd_pixels"].sum()) == 40 * 64
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.train)])
@@ -94,5 +94,5 @@ def test_batches_mix_both_kinds(tmp_path: Path, workers: int) -> None:
         assert batch["labeled"].tolist() == [True, True, False]
         assert batch["img"].shape == (3, 3, 64, 64) and batch["img"].dtype == torch.uint8
         assert batch["boundary_maps"].shape == (3, 3, 64, 64) and len(batch["im_file"]) == 3
-        assert (batch["semantic_mask"][2] == 255).all() and batch["taught"].all()
+        assert (batch["semantic_mask"][2] == 255).all() and batch["kd_pixels"].all()
     loader.close()

@@ -33,7 +33,7 @@ def batch_of(rank: int) -> dict:
         "semantic_mask": torch.stack([known, torch.full_like(known, 255)]),
         "boundary_maps": torch.stack([torch.from_numpy(distance_maps(mask, 4)), torch.zeros(3, 32, 32)]),
         "teacher_logits": torch.randn(2, 4, 32, 32),
-        "taught": torch.ones(2, 32, 32, dtype=torch.bool),
+        "kd_pixels": torch.ones(2, 32, 32, dtype=torch.bool),
     }
 
 
@@ -57,7 +57,7 @@ def work(rank: int, folder: str) -> None:
     wrapped(batch_of(rank))[0].backward()
     optimizer.step()
     selftest.check_batch(0)
-    state = {"weights": dict(model.state_dict()), "asked": sorted(model.criterion.asked)}
+    state = {"weights": dict(model.state_dict()), "applicable": sorted(model.criterion.applicable)}
     torch.save(state, os.path.join(folder, f"{rank}.pt"))
     dist.destroy_process_group()
 
@@ -65,7 +65,7 @@ def work(rank: int, folder: str) -> None:
 def test_two_processes_make_the_step_of_the_mean_gradient(tmp_path: Path) -> None:
     start_processes(work, args=(str(tmp_path),), nprocs=2, start_method=METHOD)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
-    assert first["asked"] == second["asked"] == ["boundary", "ce", "dice", "kd"]
+    assert first["applicable"] == second["applicable"] == ["boundary", "ce", "dice", "kd"]
     alone = student()
     optimizer = torch.optim.SGD(alone.parameters(), lr=0.01)
     for rank in (0, 1):

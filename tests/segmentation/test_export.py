@@ -240,12 +240,12 @@ def test_other_class_ids_fail(yolo, yolo_onnx, tmp_path, monkeypatch):
     section = run(changed, data, tmp_path, imgsz=64, miou=1)
     share = section["differing_pixels"]
     assert 0.01 < share < 1 and not section["passed"]
-    assert section["failures"] == [f"the share of pixels of another class is {share:.4g}, allowed is 0.01"]
+    assert section["failures"] == [f"the share of pixels whose class differs is {share:.4g}, allowed is 0.01"]
 
 
 @pytest.mark.parametrize("side", [SIZE, SIZE // 2])
 def test_share_of_pixels_counted_by_hand(weights, data, monkeypatch, side):
-    """A file that says background everywhere; at another size than it promises, all of it is wrong."""
+    """A file that predicts background everywhere; at another size than it declares, all of it is wrong."""
     background = np.zeros((1, side, side), np.uint8)
     monkeypatch.setattr("dfssd.evaluation.export.onnx_function", lambda _: (lambda image: background, (SIZE, SIZE)))
     images = split_images(data, "test")
@@ -288,7 +288,7 @@ def test_both_files_are_measured_on_squares(weights, strips, tmp_path, monkeypat
 
 
 def test_padding_is_cut_off_logits_at_an_eighth(yolo, yolo_onnx, strips):
-    """The letterbox is known in pixels of the input, not of what the network answers."""
+    """The letterbox is known in pixels of the input, not of what the network returns."""
     plain = evaluate_masks(yolo, settings_of(strips, 64, rect=False))
     exported = evaluate_masks(yolo_onnx, settings_of(strips, 64))
     assert plain["pixel_accuracy"] == pytest.approx(exported["pixel_accuracy"], abs=0.005)
@@ -319,7 +319,7 @@ def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_pa
         ({"split": "holdout"}, "'holdout' has no images"),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_anything_is_written(weights, data, tmp_path, changes, message):
+def test_mistakes_are_reported_in_one_line_before_anything_is_written(weights, data, tmp_path, changes, message):
     with pytest.raises(UserError, match=message) as e:
         run(weights, data, tmp_path, **changes)
     assert "\n" not in str(e.value) and not (tmp_path / "weights").exists()

@@ -99,7 +99,7 @@ def test_perfect_prediction_costs_nothing() -> None:
     empty = torch.zeros_like(mask)
     nothing = torch.zeros_like(z)
     nothing[:, 0] = 60.0
-    assert dice(nothing, empty) < 1e-6, "classes that are neither there nor predicted"
+    assert dice(nothing, empty) < 1e-6, "classes that are neither present nor predicted"
     assert boundary(nothing, maps, empty).abs() < 1e-6, "the background has no distance"
     assert dice(z.roll(1, 1), mask) > 2.5
 
@@ -257,13 +257,13 @@ def test_training_on_the_sum_finds_the_mask() -> None:
         (lambda: kd(material()[0], material(3)[3], material()[1], 0.7), r"\(2, 4, 5, 7\) and \(2, 3, 5, 7\)"),
     ],
 )
-def test_wrong_arguments_are_told(call: Callable, message: str) -> None:
+def test_wrong_arguments_are_rejected(call: Callable, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
 
 
-def test_id_without_meaning_is_told() -> None:
+def test_id_without_meaning_is_rejected() -> None:
     z, mask, _, _ = material()
     mask[0, 0, 0] = 4
     with pytest.raises(IndexError, match="Target 4 is out of bounds"):

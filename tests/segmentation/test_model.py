@@ -128,7 +128,7 @@ def test_rows_of_other_classes_are_left_out(file: Path) -> None:
         ("nothing.pt", "does not exist"),
     ],
 )
-def test_wrong_names_are_told_in_one_line(source: str, message: str, tmp_path: Path, monkeypatch) -> None:
+def test_wrong_names_are_reported_in_one_line(source: str, message: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as e:
         build_model(source, 4)

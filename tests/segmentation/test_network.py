@@ -262,13 +262,13 @@ def test_onnx_computes_the_same(size: int) -> None:
         ({"blocks": (2, 2, 5)}, r"blocks=\(2, 2, 5\) must end with a multiple of 3"),
     ],
 )
-def test_wrong_arguments_are_told(options: dict, message: str) -> None:
+def test_wrong_arguments_are_rejected(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         MFFMetal(**options)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [(100, 64), (64, 100)])
-def test_wrong_sides_are_told(size: tuple[int, int]) -> None:
+def test_wrong_sides_are_rejected(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=f"must be multiples of 8, not {size[0]} and {size[1]}"):
         network()(torch.zeros(1, 3, *size))

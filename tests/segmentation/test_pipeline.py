@@ -108,11 +108,11 @@ def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) ->
     assert results["export"]["passed"] and results["export"]["max_score_diff"] < 1e-3
     with open(run / "segmentation.csv", encoding="utf-8", newline="") as f:
         rows = {row["role"]: row for row in csv.DictReader(f)}
-    handed = results["guard"]["chosen"]
+    selected = results["guard"]["chosen"]
     assert rows["compare1"]["model"] == "yolo26n-sem.yaml" and rows["teacher"]["model"] == "mffmetal-12"
-    assert float(rows["student"]["kd"]) == (15 if handed == "student" else 0)
+    assert float(rows["student"]["kd"]) == (15 if selected == "student" else 0)
     assert int(rows["teacher"]["labeled"]) == data["train_labeled"] and rows["teacher"]["teacher"] == ""
-    assert rows["student"]["teacher"] == ("mffmetal-12" if handed == "student" else "")
+    assert rows["student"]["teacher"] == ("mffmetal-12" if selected == "student" else "")
     assert float(rows["student"]["miou_fg"]) == pytest.approx(results["test"]["student"]["miou_fg"], abs=1e-5)
     assert int(rows["student"]["params"]) == results["test"]["student"]["parameters"]
     assert not list(run.rglob("*.part*")) and not list(run.rglob("writing_*"))
@@ -186,7 +186,7 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reason"),
     [
         (
             ["student=mffmetal-20"],
@@ -223,10 +223,10 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
         (["recipe=pseudo-only", "task=semantic"], "recipe=pseudo-only is for task=detect, not semantic"),
     ],
 )
-def test_bad_arguments_end_in_one_line(masks: Path, tmp_path: Path, capsys, words: list[str], told: str) -> None:
+def test_bad_arguments_end_in_one_line(masks: Path, tmp_path: Path, capsys, words: list[str], reason: str) -> None:
     assert main(arguments(masks, tmp_path, *words)) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message.startswith("error: ") and told in message
+    assert message.startswith("error: ") and reason in message
     assert not [p for p in (tmp_path / "runs").glob("*") if (p / "weights").exists()]
 
 

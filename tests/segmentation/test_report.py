@@ -34,22 +34,22 @@ def test_complete_run():
     assert "| student | 40 of 40 | 5,400 | 15 | 200 | Adam, lr0 0.001 | 37 | 0.812 |" in text
     assert "Student and baseline are compared after the same number of optimizer steps (5,400)." in text
     assert "A difference in mIoU below 0.01 counts as noise" in text and "one random seed (0)" in text
-    assert "840 images, which no training has seen" in text and "No test image has a copy in training." in text
-    assert "| kd | 1 | 1.5 | 0.17 | 25% |" in text and "the teacher stayed the same bit for bit" in text
-    assert "computes what `weights/student.pt` computes: compared on 100 test images" in text
+    assert "840 images, none of them used in training" in text and "No test image has a copy in training." in text
+    assert "| kd | 1 | 1.5 | 0.17 | 25% |" in text and "the teacher is unchanged, bit for bit" in text
+    assert "matches `weights/student.pt`: compared on 100 test images" in text
     assert "| probability of a class | 2.3e-06 | 0.001 |" in text and "- engine: could not be written: no GPU" in text
     assert "yolo predict task=semantic model=weights/student.onnx source=FOLDER_OF_IMAGES imgsz=200\n" in text
     assert "(1, 4, 200, 200)" in text and "(0 background, 1 inclusion, 2 patches, 3 scratches)" in text
     assert "rounds imgsz=200 up to 224" in text
-    assert "Caution" not in text and "flatter" not in text
+    assert "Caution" not in text and "optimistic" not in text
 
 
 def test_figures_are_shown_where_they_were_drawn():
     text = report_of(results(), {"masks": 1, "losses": 1})
-    assert "![1 test images: the truth and what the networks drew](plots/masks.png)" in text
+    assert "![1 test images: ground truth and predictions](plots/masks.png)" in text
     assert "![Losses of the student](plots/losses.png)" in text and text.count("](plots/") == 2
     text = report_of(results(), {})
-    assert "No picture of masks: none was kept, or the files have moved." in text and "](plots/" not in text
+    assert "No picture of masks: none was kept, or the files have been moved." in text and "](plots/" not in text
 
 
 def test_copies_of_test_images_are_a_loud_caution():
@@ -57,12 +57,15 @@ def test_copies_of_test_images_are_a_loud_caution():
     record = changed(results(), "data", split="official", leaks=leaks)
     text = report_of(record, lists_leaks=True)
     top, _, data = text.partition("## Data")
-    caution = "810 of 840 test images have a copy in training (rotated, mirrored or in part): the numbers below flatter"
-    assert f"> **Caution: {caution}; run split=grouped for the true figure.**" in top.partition("## On the test")[0]
-    assert "12 of 363 validation images" in top and "which no training has seen" not in top
+    caution = (
+        "810 of 840 test images have a copy in training (rotated, mirrored, or partial): the scores below "
+        "are too optimistic; run split=grouped for the true ones"
+    )
+    assert f"> **Caution: {caution}.**" in top.partition("## On the test")[0]
+    assert "12 of 363 validation images" in top and "used in training" not in top
     assert "test images are not new** (all: `splits/test_leaks.txt`), for example:" in data
     assert all(f"- {pair}\n" in data for pair in NAMED)
-    assert "The parts are those of the data set itself" in data
+    assert "The split is that of the data set itself" in data
     assert "(all: " not in report_of(record)
     assert "test images are not new**.\n" in report_of(changed(record, "data.leaks", named=[]))
     out = io.StringIO()
@@ -76,8 +79,8 @@ def test_guard_that_hands_over_the_baseline():
     record = changed(record, "test", student_trained=measured(0.771, 847_120))
     record = changed(record, "training.student", optimizer_steps=2700)
     text = report_of(record)
-    assert text.startswith("# run: what the run found\n\n**The teacher did not help, so the network handed over")
-    assert "defects 0.790 (the student that the teacher taught: 0.771). Why: 0.79 against 0.77" in text
+    assert text.startswith("# run: what the run found\n\n**The teacher did not help, so the network selected")
+    assert "defects 0.790 (the distilled student: 0.771). Why: 0.79 against 0.77" in text
     assert "- **`weights/student.pt` is the baseline**" in text
     assert "| student_trained | mffmetal-30 | 0.771 |" in text
     assert "different numbers of optimizer steps (2,700 against 5,400), which is not fair" in text
@@ -91,7 +94,7 @@ def test_guard_that_hands_over_the_baseline():
         (0.800, "The teacher helped"),
         (0.799, "made no difference beyond chance"),
         (0.781, "made no difference beyond chance"),
-        (0.780, "The teacher did harm"),
+        (0.780, "The teacher hurt"),
     ],
 )
 def test_headline_is_honest(student, said):
@@ -110,7 +113,7 @@ def test_headline_says_what_is_not_known():
     record = changed(record, "training.student", optimizer_steps=None)
     assert headline(record).endswith("after trainings of a length that was not recorded.")
     record = without(record, "test.baseline")
-    assert "0.812" in headline(record) and "cannot be told, because no baseline was tested" in headline(record)
+    assert "0.812" in headline(record) and "cannot be determined, because no baseline was tested" in headline(record)
     assert closing_line(record) == "student 0.812 (no baseline), teacher 0.834"
     record = changed(record, "", test={"baseline": measured(0.79, 5)})
     assert (
@@ -128,7 +131,7 @@ def test_run_without_a_student():
     assert "has not been exported" in text and "No loss of the student is recorded." in text
 
 
-def test_failed_export_is_told_at_the_top_and_in_its_place():
+def test_failed_export_is_reported_at_the_top_and_in_its_place():
     failure = "probabilities differ by 0.2, allowed is 0.001"
     wrong = {"passed": False, "failures": [failure], "max_score_diff": None, "miou_fg_onnx": None}
     text = report_of(changed(results(), "export", **wrong))
@@ -145,13 +148,13 @@ def test_file_that_answers_with_class_ids():
     assert "the output is (1, 200, 200), the class of each pixel" in text
 
 
-def test_teacher_below_the_baseline_is_told():
+def test_teacher_below_the_baseline_is_reported():
     assert "has little to teach" not in report_of(results())
     record = changed(results(), "test.teacher", miou_fg=0.056)
     assert "The teacher (0.056) is worse than the baseline (0.790)" in report_of(record)
 
 
-def test_teacher_that_has_changed_is_told():
+def test_teacher_that_has_changed_is_reported():
     record = changed(results(), "training.student.selftest", teacher_unchanged=False)
     assert "the losses boundary, ce, dice, kd gave the student a gradient; the teacher **has changed**." in report_of(
         record
@@ -195,9 +198,9 @@ def test_values_that_are_null_do_not_break_it():
     assert "| student | 40 of 40 | - | 15 |" in text
 
 
-def test_unequal_comparison_is_told():
+def test_unequal_comparison_is_reported():
     text = report_of(changed(results(), "training.compare2", batches=100))
-    assert "**Trained with another number of batches than the student: compare2.**" in text
+    assert "**Trained with a different number of batches than the student: compare2.**" in text
 
 
 def test_network_of_ultralytics_needs_no_code_of_ours():

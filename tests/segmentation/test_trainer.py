@@ -149,8 +149,8 @@ def batch_of(data: Path, teacher_logits: torch.Tensor | None = None) -> dict:
     mask = torch.from_numpy(np.stack([np.asarray(Image.open(data.parent / f"masks/train/{i}.png")) for i in (0, 1)]))
     mask = mask.int()
     mask[1] = 255
-    taught = torch.ones(2, 40, 40, dtype=torch.bool)
-    return {"semantic_mask": mask, "taught": taught, "teacher_logits": teacher_logits}
+    kd_pixels = torch.ones(2, 40, 40, dtype=torch.bool)
+    return {"semantic_mask": mask, "kd_pixels": kd_pixels, "teacher_logits": teacher_logits}
 
 
 def test_unlabeled_pixels_give_distillation_and_nothing_else(data: Path) -> None:
@@ -162,7 +162,7 @@ def test_unlabeled_pixels_give_distillation_and_nothing_else(data: Path) -> None
         assert bool(gradient[1].any()) is teaches and bool(gradient[0].any())
         assert loss == 2 * sum(parts.values()) and set(parts) == {"ce", "dice", "boundary", "kd"}
     without = batch_of(data, target)
-    del without["taught"]
+    del without["kd_pixels"]
     (gradient,) = torch.autograd.grad(BatchLoss(segmentation_loss(**weights, boundary=0))(logits, without)[0], logits)
     assert not gradient[1].any()
 
@@ -433,7 +433,7 @@ def test_settings_that_do_not_fit(data: Path, tmp_path: Path, settings: dict, me
 
 
 def test_data_without_masks(data: Path, tmp_path: Path) -> None:
-    """Ultralytics takes a folder masks/ without being told, and polygons where there is none."""
+    """Ultralytics takes a folder masks/ by itself, and polygons where there is none."""
     lines = {part: str(data.parent / f"{part}.txt") for part in ("train", "val")}
     other = tmp_path / "polygons.yaml"
     other.write_text(yaml.safe_dump({"path": str(tmp_path), **lines, "names": dict(enumerate(NEU_NAMES))}))

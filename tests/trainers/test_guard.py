@@ -1,4 +1,4 @@
-"""The never-worse guard: when it acts, what it remembers, which network is handed over."""
+"""The never-worse guard: when it acts, what it remembers, which network is selected."""
 
 from __future__ import annotations
 

@@ -37,10 +37,10 @@ def test_epochs_differ_and_a_resumed_run_continues_the_streams() -> None:
 
 
 def test_set_epoch_does_not_disturb_the_streams() -> None:
-    plain, told = sampler(), sampler()
-    first = list(told)
-    told.set_epoch(0)
-    assert [first, list(told)] == [list(plain), list(plain)]
+    plain, notified = sampler(), sampler()
+    first = list(notified)
+    notified.set_epoch(0)
+    assert [first, list(notified)] == [list(plain), list(plain)]
 
 
 def test_ranks_take_disjoint_slices_that_make_up_the_global_batch() -> None:

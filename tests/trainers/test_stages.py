@@ -73,7 +73,7 @@ def test_settings_survive_the_file(tmp_path: Path, pseudo, teacher_file: Path) -
 
 
 @pytest.mark.train
-def test_labeled_stage_has_the_asked_budget_and_a_plain_checkpoint(squares: Path, tmp_path: Path) -> None:
+def test_labeled_stage_has_the_requested_budget_and_a_plain_checkpoint(squares: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "baseline"
     StageSettings.labels_alone(5, cpu_bf16=False).write(stage)
     trainer = StageTrainer(overrides=overrides(squares, stage))

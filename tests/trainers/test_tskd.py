@@ -144,7 +144,7 @@ def test_gradients_are_measured_when_they_are_due(
     assert probed == expected
 
 
-def test_term_that_stays_silent_with_boxes_is_dead(squares, pseudo, teacher_file, tmp_path, monkeypatch) -> None:
+def test_term_without_gradient_despite_boxes_is_dead(squares, pseudo, teacher_file, tmp_path, monkeypatch) -> None:
     from dfssd.distillation.terms import TERMS as REGISTERED
     from dfssd.distillation.terms.base import Term
 

@@ -3,24 +3,24 @@ from __future__ import annotations
 import pytest
 
 from dfssd.errors import UserError
-from dfssd.trainers.watch import TaughtTerms, check_teacher, gradient_shares, no_gradient, not_finite
+from dfssd.trainers.watch import TermSignals, check_teacher, gradient_shares, no_gradient, not_finite
 
 
-def test_a_term_is_silent_only_after_as_many_batches_as_it_could_teach_in():
-    terms = TaughtTerms()
-    for taught in (False, False):
-        terms.note("fgd", taught=taught)
-    terms.note("ld", taught=False)
-    for taught in (False, True, False):
-        terms.note("cwd", taught=taught)
+def test_a_term_is_dead_only_after_so_many_batches_that_apply_to_it():
+    terms = TermSignals()
+    for alive in (False, False):
+        terms.add("fgd", alive=alive)
+    terms.add("ld", alive=False)
+    for alive in (False, True, False):
+        terms.add("cwd", alive=alive)
     assert terms.names == ["cwd"] and terms.most_batches == 3
-    assert terms.silent(2) == ["fgd"], "ld has had one batch, cwd has taught once and for all"
-    assert terms.silent(1) == ["fgd", "ld"] and terms.silent(3) == []
+    assert terms.dead(2) == ["fgd"], "ld has had one batch, cwd has given a gradient once, which is enough"
+    assert terms.dead(1) == ["fgd", "ld"] and terms.dead(3) == []
     assert terms.batches("cwd") == 3 and terms.batches("never seen") == 0
 
 
-def test_no_term_at_all_is_not_silent():
-    assert TaughtTerms().silent(0) == [] and TaughtTerms().most_batches == 0
+def test_no_term_at_all_is_not_dead():
+    assert TermSignals().dead(0) == [] and TermSignals().most_batches == 0
 
 
 def test_shares_add_up_to_one_unless_nothing_moves():

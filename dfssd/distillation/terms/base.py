@@ -1,4 +1,4 @@
-"""The face of a distillation term, and the few casts that all terms share.
+"""The interface of a distillation term, and what all terms share.
 
 A term is one method: its mathematics as a pure function, and a thin module that feeds it and owns its trainable
 adapters. Weight, schedule and the factor N of Ultralytics' batch loss are applied outside, alike for all terms.
@@ -21,7 +21,7 @@ from dfssd.distillation.outputs import Outputs
 
 @dataclass(frozen=True)
 class PairShape:
-    """What a term must know of the two networks before their first batch.
+    """What a term needs to know about the two networks before their first batch.
 
     Attributes:
         student_channels: Channels of each of the student's compared layers.
@@ -50,7 +50,7 @@ class Term(nn.Module):
     Attributes:
         needs_bins: The term compares box distributions, which heads with one bin per side (YOLO26) do not have.
         needs_boxes: The term is 0 in a batch without any box.
-        taps: What the term must see inside the detection heads.
+        taps: The maps inside the detection heads that the term needs.
     """
 
     needs_bins: ClassVar[bool] = False
@@ -72,7 +72,7 @@ class Term(nn.Module):
         Args:
             student: Outputs of the student, with gradient.
             teacher: Outputs of the teacher; no gradient is sent back into them.
-            batch: For terms that look at boxes: ``bboxes`` and ``batch_idx``, true boxes and accepted pseudo boxes
+            batch: For terms that use boxes: ``bboxes`` and ``batch_idx``, true boxes and accepted pseudo boxes
                 alike, and ``ignore_bboxes`` and ``ignore_batch_idx``, where nothing is known.
 
         Returns:
@@ -88,7 +88,7 @@ class FeatureTerm(Term):
     with the identity there. The value is the mean of :meth:`compare` over the levels.
 
     Attributes:
-        bias: The adapters have a bias; without sense where the comparison takes a constant out again.
+        bias: The adapters have a bias; pointless where the comparison removes constants.
     """
 
     bias: ClassVar[bool] = False
@@ -170,8 +170,8 @@ def standardize(x: Tensor) -> Tensor:
     Args:
         x: Maps, (N, C, H, W).
     """
-    (x,) = exact(x.contiguous())  # sums over the places run over neighbors in memory then
-    if x.numel() <= x.shape[1]:  # one place in all, or no image: the variance is not defined, the distance is 0
+    (x,) = exact(x.contiguous())  # then sums over the places read contiguous memory
+    if x.numel() <= x.shape[1]:  # a single place, or no image: the variance is undefined, the distance is 0
         return x - x.detach()
     return nn.functional.batch_norm(x, None, None, training=True)
 

@@ -2,9 +2,9 @@
 
 The response part of TKD and TSKD, that is CrossKD (arXiv:2306.11369) on YOLO heads. A branch of a detection head has
 three stages. The student's map before stage k (its *tap*) goes through an adapter, is brought to the scale of the
-teacher's map at the same place, and through the rest of the frozen teacher's branch. The result r is compared with what
-the teacher says itself, z_t. So the last layers of the student learn from labels alone, and the two teachings do not
-meet in one layer. Boxes are not needed.
+teacher's map at the same place, and through the rest of the frozen teacher's branch. The result r is compared with the
+teacher's own output z_t. So the last layers of the student learn from labels alone, and labels and teacher do not
+compete in one layer. Boxes are not needed.
 
 What differs from the published code, which is for other detectors: the teacher's own activation (SiLU, not ReLU), an
 adapter where the hidden widths differ, and the normalizer of :mod:`dfssd.distillation.terms.response`.
@@ -30,8 +30,8 @@ def align_scale(student: Tensor, teacher: Tensor) -> Tensor:
 
         (x - mean(x)) sqrt((var(t) + 1e-6) / (var(x) + 1e-6)) + mean(t),     over images and places
 
-    Gradient passes through the statistics of the student. fp32, since 1e-6 is nothing in half precision. The published
-    code adds 1e-6 to the student's deviation, which blows the gradient of a silent channel up a million times.
+    Gradient passes through the statistics of the student. fp32, since 1e-6 vanishes in half precision. The published
+    code adds 1e-6 to the student's deviation, which multiplies the gradient of a constant channel by a million.
 
     Args:
         student: Map of the student, (N, C, H, W).
@@ -57,8 +57,8 @@ def distances(boxes: Tensor, reg_max: int) -> Tensor:
     """Raw box outputs (N, 4 * reg_max, A) -> distances to the four sides [cells], (N, 4, A), >= 0: means of the bins.
 
     With one bin the output is the distance itself. One below 0 would turn a box inside out, which no overlap measures
-    (two such sides even make a positive area), so it counts as 0.01, with the gradient that leads out of there; a box
-    of no area at all would have none.
+    (two such sides even make a positive area), so it counts as 0.01, with the gradient that leads back; a box
+    without area would have none.
     """
     if reg_max < 2:
         return boxes + (boxes.clamp(min=0.01) - boxes).detach()
@@ -73,7 +73,7 @@ def giou_response(boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, 
         sum_{n,a} w_a (1 - GIoU(d, d_t)) / max(N, sum_{n,a} w_a)      in [0, 2]
 
     Args:
-        boxes: Box outputs to judge, (N, 4 * reg_max, A), channel = side * reg_max + bin.
+        boxes: Box outputs to compare, (N, 4 * reg_max, A), channel = side * reg_max + bin.
         teacher_boxes: Box outputs of the teacher, same shape.
         teacher_scores: Class logits of the teacher, (N, nc, A), for the weights w_a = max_c sigmoid.
         reg_max: Bins per side; 1: the outputs are the distances.
@@ -103,8 +103,8 @@ class CrossResponse(Term):
 
         Args:
             shape: Widths of the heads.
-            stage: Stages that the student does itself: 0 (the teacher's whole branch judges the maps of the neck), 1 or
-                2 (only its last 1x1 convolution does).
+            stage: Stages that the student runs itself: 0 (the teacher's whole branch runs on the maps of the neck), 1,
+                or 2 (only its last 1x1 convolution runs).
 
         Raises:
             ValueError: No such stage.
@@ -118,7 +118,7 @@ class CrossResponse(Term):
         self.align = nn.ModuleList(nn.Identity() if s == t else adapter(s, t) for s, t in widths)
 
     def replay(self, student: Outputs, teacher: Outputs) -> Tensor:
-        """The teacher's verdict r on the student's hidden maps, (N, 4 * reg_max or nc, A)."""
+        """The output r of the teacher's branch on the student's hidden maps, (N, 4 * reg_max or nc, A)."""
         own: Sequence[Tensor] = student.hidden[self.tap]
         theirs: Sequence[Tensor] = teacher.hidden[self.tap]
         pairs = zip(self.align, own, theirs, strict=True)
@@ -131,7 +131,7 @@ class CrossResponseCls(CrossResponse):
     branch = "cls"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """:func:`~dfssd.distillation.terms.response.cls_response` of the teacher's verdict."""
+        """:func:`~dfssd.distillation.terms.response.cls_response` of :meth:`replay`."""
         return cls_response(self.replay(student, teacher), teacher.scores.detach())
 
 
@@ -141,7 +141,7 @@ class CrossResponseDfl(CrossResponse):
     branch, needs_bins = "box", True
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """:func:`~dfssd.distillation.terms.response.dfl_response` of the teacher's verdict."""
+        """:func:`~dfssd.distillation.terms.response.dfl_response` of :meth:`replay`."""
         boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
         return dfl_response(self.replay(student, teacher), boxes, scores, self.shape.reg_max)
 
@@ -152,6 +152,6 @@ class CrossResponseGiou(CrossResponse):
     branch = "box"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """:func:`giou_response` of the teacher's verdict."""
+        """:func:`giou_response` of :meth:`replay`."""
         boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
         return giou_response(self.replay(student, teacher), boxes, scores, self.shape.reg_max)

@@ -20,7 +20,7 @@ def channel_kl(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     Args:
         student: Aligned map of the student, (N, C, H, W).
         teacher: Map of the teacher, same shape.
-        tau: Temperature; large ones look at all places, small ones at the peaks.
+        tau: Temperature; high ones spread the weight over all places, low ones focus on the peaks.
 
     Returns:
         Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
@@ -39,7 +39,7 @@ class ChannelWise(FeatureTerm):
     """CWD: where each channel looks, compared by the Kullback-Leibler divergence."""
 
     def __init__(self, shape: PairShape, *, tau: float = 1.0):
-        """Build the adapters; they have no bias, which a softmax over places does not see.
+        """Build the adapters; they have no bias, to which a softmax over places is invariant.
 
         Args:
             shape: Channels of the compared layers.

@@ -2,8 +2,8 @@
 
 The decoupled part is the focal distillation of FGD (arXiv:2111.11837) without its attention loss, the structural prior
 is SSIM (Wang et al. 2004). Left out: the published sums over channels and boxes, which let wide networks and crowded
-images take all the weight; means stand in their place. SSIM gets standardized maps, since its constants suppose
-values of one known range.
+images dominate; means replace them. SSIM gets standardized maps, since its constants assume values of one known
+range.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """DRD: dual relation distillation, of places and of defects, by reasoning on graphs (TKD, TSKD).
 
-The published code draws the weights of its graphs anew in every call, uses the boxes of a batch as channels of one
-graph (which ends with an error for a single box and mixes images), and in its journal version a line break takes both
-parts out of the loss. Here the pixel graphs are drawn once and stay (``graphs="resample"`` draws them anew), and the
-instance graph has no weights: the defects of an image are its nodes, their likeness its edges. Training the graphs by
-this loss instead would let them shrink the difference that they are to show.
+The published code redraws the weights of its graphs in every call, uses the boxes of a batch as channels of one graph
+(which fails for a single box and mixes images), and in its journal version a line break removes both parts from the
+loss. Here the pixel graphs are drawn once and stay (``graphs="resample"`` redraws them), and the instance graph has no
+weights: the defects of an image are its nodes, their similarity its edges. Training the graphs by this loss would let
+them hide the difference that they are meant to show.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dfssd.batches import Batch
-from dfssd.checks import check_choice, check_positive, check_whole
+from dfssd.checks import check_choice, check_integer, check_positive
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, mean, no_autocast, standardize
 from dfssd.distillation.terms.regions import attention, corners
@@ -66,7 +66,7 @@ class PixelGraph(nn.Module):
         self.draw(generator)
 
     def draw(self, generator: torch.Generator) -> None:
-        """Draw the weights anew, N(0, 1 / inputs), which keeps the variance of what passes."""
+        """Draw the weights anew, N(0, 1 / inputs), which preserves the variance of the signal."""
         for weight in self.buffers():
             drawn = torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5
             weight.copy_(drawn)
@@ -121,8 +121,8 @@ def roi_patches(x: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
     """RoIAlign (arXiv:1703.06870) of maps with one channel, two samples per bin and direction.
 
     Boxes have sides along the axes, so a patch is a product of matrices. torchvision's operator gives the same values,
-    but on CUDA its backward pass is not deterministic, and where determinism is asked for, as Ultralytics does, it is
-    compiled in a way that allows one backward pass only; measuring gradients takes several.
+    but on CUDA its backward pass is not deterministic, and where determinism is requested, as Ultralytics does, it is
+    compiled in a way that allows one backward pass only; measuring gradients needs several.
 
     Args:
         x: Maps, (N, H, W).
@@ -145,7 +145,7 @@ def instances(x: Tensor, boxes: Tensor, image: Tensor, temperature: float = 0.5)
         E = mean_c(x S A),   v = LayerNorm(RoIAlign(BN(E), 6 x 6))
 
     with the map's own attentions S (places) and A (channels). Both normalizations are without learned scale; the first
-    lets networks of different scale be compared, the second removes how bright a defect is.
+    lets networks of different scale be compared, the second removes the brightness of a defect.
 
     Args:
         x: Maps, (N, C, H, W).
@@ -163,7 +163,7 @@ def instances(x: Tensor, boxes: Tensor, image: Tensor, temperature: float = 0.5)
 
 
 def reason(vectors: Tensor, image: Tensor) -> Tensor:
-    """Each instance plus what it takes from the like ones of its image.
+    """Each instance plus the attention-weighted sum of those of its image.
 
         H = V + softmax_j(v_i v_j / sqrt(d)) V      (j in the image of i)
 
@@ -174,9 +174,9 @@ def reason(vectors: Tensor, image: Tensor) -> Tensor:
     Returns:
         (K, d); a single instance of an image gives 2 v.
     """
-    likeness: Tensor = vectors @ vectors.T / vectors.shape[1] ** 0.5
+    similarity: Tensor = vectors @ vectors.T / vectors.shape[1] ** 0.5
     apart = image[:, None] != image[None, :]
-    others = likeness.masked_fill(apart, float("-inf")).softmax(1) @ vectors
+    others = similarity.masked_fill(apart, float("-inf")).softmax(1) @ vectors
     return vectors + others
 
 
@@ -235,13 +235,13 @@ class PixelRelation(FeatureTerm):
             shape: Channels of the compared layers.
             nodes: Nodes of a graph.
             graphs: "fixed" (drawn once) or "resample" (anew for every batch, as published).
-            seed: Seed of the fixed graphs, which do not touch the random state of the training.
+            seed: Seed of the fixed graphs, which leave the random state of the training alone.
 
         Raises:
             ValueError: An option has a wrong value.
         """
         super().__init__(shape)
-        nodes, seed = check_whole("nodes", nodes, least=1), check_whole("seed", seed)
+        nodes, seed = check_integer("nodes", nodes, least=1), check_integer("seed", seed)
         self.resample = check_choice("graphs", graphs, ("fixed", "resample")) == "resample"
         generator = torch.Generator().manual_seed(seed)
         self.graphs = nn.ModuleList(PixelGraph(c, nodes, generator) for c in shape.teacher_channels)
@@ -255,7 +255,7 @@ class PixelRelation(FeatureTerm):
 
 
 class InstanceRelation(FeatureTerm):
-    """DRD between defects: how like each other the defects of an image are, in both networks."""
+    """DRD between defects: how similar the defects of an image are to each other, in both networks."""
 
     needs_boxes = True
 

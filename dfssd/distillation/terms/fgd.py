@@ -43,7 +43,7 @@ class Context(nn.Module):
         """Build the block for maps of ``channels`` channels, with a bottleneck of half as many."""
         super().__init__()
         inner = max(1, channels // 2)
-        self.where = nn.Conv2d(channels, 1, 1, bias=False)  # a softmax over places does not see a bias
+        self.where = nn.Conv2d(channels, 1, 1, bias=False)  # a softmax over places is invariant to a bias
         self.transform = nn.Sequential(
             nn.Linear(channels, inner), nn.LayerNorm(inner), nn.ReLU(), nn.Linear(inner, channels)
         )
@@ -94,8 +94,8 @@ class FocalGlobal(FeatureTerm):
     def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Weighted sum of the four parts of one level, >= 0."""
         focal = decoupled(student, teacher, batch, background=self.background, temperature=self.temperature)
-        looks = attention_distance(student, teacher, self.temperature)
+        attended = attention_distance(student, teacher, self.temperature)
         with no_autocast(student):
             fs, ft = exact(student, teacher)
             gap = self.own_context[level](fs) - self.their_context[level](ft)
-            return focal + self.attention * looks + self.relation * mean(gap.square())
+            return focal + self.attention * attended + self.relation * mean(gap.square())

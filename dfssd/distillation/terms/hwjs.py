@@ -2,7 +2,7 @@
 
 Each channel of a map is read as a distribution over the places of the image, so the student learns *where* the teacher
 looks, whatever the scale of its activations. Three things differ from the published code: the divergence is a mean over
-channels (a sum would let the widest layer take all the weight), the level weights carry no gradient, and the mixture
+channels (a sum would let the widest layer dominate), the level weights carry no gradient, and the mixture
 is formed in log space, since mixing probabilities with log-probabilities gives NaN.
 """
 
@@ -48,7 +48,7 @@ class _JensenShannon(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients for both tables of logits, as far as they are asked for."""
+        """Gradients for both tables of logits, as far as they are needed."""
         first, second = (None if g is None else g * outer[0] for g in ctx.saved_tensors)
         return first, second
 
@@ -97,7 +97,7 @@ def level_weights(divergences: Tensor, temperature: float = 0.1) -> Tensor:
 class HierarchicalJS(FeatureTerm):
     """Feature term of DFSSD: where each channel looks, compared by Jensen-Shannon divergence (HW-JS).
 
-    The adapters have no bias, which the standardization would take out again.
+    The adapters have no bias, which the standardization would remove.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class HierarchicalJS(FeatureTerm):
             layer_temperature: Temperature of the level weights.
             weights: "softmax" (levels weighted by their divergence) or "uniform" (all alike).
             images: Share of the images of a batch that are compared, in (0, 1], drawn anew for every batch. The term
-                is a mean over images, so a part of them estimates it; the maps of a whole batch are large.
+                is a mean over images, so a subset estimates it; the maps of a whole batch are large.
 
         Raises:
             ValueError: An option has a wrong value, or the networks do not have the same number of layers.

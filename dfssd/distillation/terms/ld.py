@@ -1,8 +1,8 @@
 """LD: localization distillation (Zheng et al., CVPR 2022, arXiv:2102.12252).
 
 The student's distribution of each box side (DFL bins) against the teacher's, at a high temperature, in two regions: the
-anchors that stand for a defect, and the *valuable* ones around it, which know something of its borders. Both come from
-the true and accepted boxes by the rule of ATSS (arXiv:1912.02424). ``response_dfl`` is the variant that needs no
+anchors that stand for a defect, and the *valuable* ones around it, which carry information about its borders. Both come
+from the true and accepted boxes by the rule of ATSS (arXiv:1912.02424). ``response_dfl`` is the variant that needs no
 boxes: everywhere, weighted by the teacher's confidence.
 """
 

@@ -23,7 +23,7 @@ def mse(generated: Tensor, teacher: Tensor) -> Tensor:
 
 
 class MaskedGenerative(FeatureTerm):
-    """MGD: the teacher's features made from a part of the student's, by two convolutions."""
+    """MGD: the teacher's features generated from a part of the student's, by two convolutions."""
 
     bias = True
 
@@ -45,7 +45,7 @@ class MaskedGenerative(FeatureTerm):
         )
 
     def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`mse` between the teacher's map and the one made from the visible places."""
+        """:func:`mse` between the teacher's map and the one generated from the visible places."""
         n, _, h, w = student.shape
         visible = torch.rand(n, 1, h, w, device=student.device) >= self.masked
         return mse(self.generators[level](student * visible), teacher)

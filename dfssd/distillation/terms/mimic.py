@@ -13,8 +13,8 @@ def normalized_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
         mean((F_s - F_t)^2) / (mean((F_t - m_c)^2) + 1e-6)      >= 0
 
-    with the mean m_c of each channel over images and places. 1 is what a student reaches that knows these means only,
-    so the value can be read, and does not depend on the scale of the teacher.
+    with the mean m_c of each channel over images and places. A student that knows these means only reaches 1,
+    so the value is interpretable, and does not depend on the scale of the teacher.
 
     Args:
         student: Aligned map of the student, (N, C, H, W).

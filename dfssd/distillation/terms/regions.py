@@ -1,4 +1,4 @@
-"""Where boxes lie on the maps, and where a network looks: what the terms that tell defect from background share."""
+"""Box regions and attention on the maps: shared by the terms that separate defects from background."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def box_masks(batch: Batch, n: int, height: int, width: int) -> tuple[Tensor, Te
     A box covers the cells from floor(x1 W) to ceil(x2 W) and likewise in y, both included, as far as they are on the
     map. A foreground cell weighs 1 / (number of cells of its box), that of the smallest one where boxes overlap, so
     small defects count as much as large ones. A background cell weighs 1 / (number of background cells of its image);
-    what is covered by an ignore box of the batch is neither.
+    cells covered by an ignore box of the batch are neither.
 
     Args:
         batch: ``bboxes``, ``batch_idx`` and, if there are any, ``ignore_bboxes`` and ``ignore_batch_idx``.

@@ -1,13 +1,13 @@
 """Response terms: the student's class scores and box distributions against the teacher's, anchor by anchor.
 
-Both weigh anchors by what the teacher says, so they need no labels and act on unlabeled images alike. Both divide by
-the teacher's total confidence, but by at least one per image::
+Both weight anchors by the teacher's confidence, so they need no labels and act on unlabeled images as well. Both divide
+by the teacher's total confidence, but by at least one per image::
 
     value = sum over anchors of all images / max(N, sum of w_a over all images),     w_a = max_c sigmoid(z_t[c, a])
 
 Sums over the whole batch let every confident anchor count the same, whichever image it lies in; with the floor at N,
 not 1, numerator and denominator grow alike with the batch, so the value of a batch repeated twice is exactly the same.
-Where the teacher sees nothing the floor keeps the quotient small instead of dividing noise by noise.
+Where the teacher detects nothing, the floor keeps the quotient small instead of dividing noise by noise.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """SD-IDD: what a detector must not forget while it learns new classes (Sensors 26, 2026, 1413; ERD, arXiv:2204.02136).
 
-Three selective terms hold the student to the teacher where the teacher knows something: classes at its most confident
-anchors, box distributions at the anchors that stand for the new boxes, features around them. What the published code
-computes besides (a copy of LD, a class term between old and new logits that fits only by chance, un-normalized sums) is
-left out. Anchors are squares of 5 cells, not 8 as published: on the three levels of a YOLO head at 640 px the larger
-ones leave 15 % of the boxes of NEU-DET without any anchor in the second stage, these 3 % (at 160 px 8 % and 9 %); the
-fallback takes care of the rest.
+Three selective terms keep the student close to the teacher where the teacher's outputs matter: classes at its most
+confident anchors, box distributions at the anchors that stand for the new boxes, features around them. What the
+published code computes besides (a copy of LD, a class term between old and new logits that fits only by chance,
+un-normalized sums) is left out. Anchors are squares of 5 cells, not 8 as published: on the three levels of a YOLO head
+at 640 px the larger ones leave 15 % of the boxes of NEU-DET without any anchor in the second stage, these 3 % (at 160
+px 8 % and 9 %); the fallback covers the rest.
 
-The student is a grown copy of the teacher, so their maps have the same channels and nothing stands in between (only
-networks of different widths get adapters); ``scores`` are those of the classes that both know.
+The student is a grown copy of the teacher, so their maps have the same channels and need no adapters (only networks of
+different widths get them); ``scores`` are those of the classes that both know.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def regression_weights(
     """Weights of the anchors for the boxes of a batch: dual-stage selection, weighted by overlap.
 
     Stage 1: the anchors next to the center of a box, on each level; stage 2: those of them that overlap it more than
-    usual (:func:`~dfssd.distillation.terms.regions.match_anchors`). A box that gets none takes its best one: on the
-    three levels of a YOLO head that is not rare.
+    usual (:func:`~dfssd.distillation.terms.regions.match_anchors`). A box that gets none takes its best one, which is
+    not rare on the three levels of a YOLO head.
 
     Args:
         boxes: (M, 4) corners as shares of the image.
@@ -123,7 +123,7 @@ def regression_weights(
 def feature_region(boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int, int]], share: float = 0.5) -> Tensor:
     """Anchors that overlap a box at least ``share`` times as much as the best one does.
 
-    The bar is relative to each box, so boxes that no anchor fits well, small or long ones, get their part as well.
+    The threshold is relative to each box, so boxes that no anchor fits well, small or long ones, get anchors as well.
 
     Args:
         boxes: (M, 4) corners as shares of the image.
@@ -196,8 +196,8 @@ class IncrementalBox(Term):
                 weight = (weight > 0).float()
             elif self.weights == "conf":
                 new = student.new_scores
-                asked = student.scores if new is None or not new.shape[1] else new
-                weight = (weight > 0) * asked.detach().float().sigmoid().amax(1)
+                scores = student.scores if new is None or not new.shape[1] else new
+                weight = (weight > 0) * scores.detach().float().sigmoid().amax(1)
             kl = box_kl(student.boxes, teacher.boxes.detach(), self.shape.reg_max, self.temperature)
             return ((weight * kl).sum(1) / weight.sum(1).clamp(min=1)).sum() / max(1, len(kl))
 
@@ -208,7 +208,7 @@ class IncrementalFeature(FeatureTerm):
     needs_boxes = True
 
     def __init__(self, shape: PairShape, *, share: float = 0.5):
-        """Set how near an anchor must come to the best overlap with a box.
+        """Set how close an anchor must come to the best overlap with a box.
 
         Raises:
             ValueError: ``share`` has a wrong value.

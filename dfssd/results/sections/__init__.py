@@ -1,6 +1,6 @@
 """The sections of a run's record: what each stage reports, as frozen types.
 
-The text below a field is its documentation: the tables of docs/results.md are made of them. "Not known" and "does not
+The docstring of a field is its documentation; the tables of docs/results.md consist of them. "Not known" and "does not
 apply" are None (``null`` in the file); no number is ever NaN or infinite. Scores and shares lie in [0, 1].
 """
 

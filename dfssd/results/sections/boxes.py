@@ -13,7 +13,7 @@ class BoxData(Data):
     """Data with boxes."""
 
     learnt_classes: Count = 0
-    """Number of the first classes that the teacher knew before (`recipe=sdidd` and its bounds), else 0."""
+    """Number of leading classes that the teacher knew already (`recipe=sdidd` and its bounds), else 0."""
     torn_duplicates: Count = 0
     """Groups of copies with one part in train and another in val or test; above 0 only where the source or `split=`
     gave the parts."""
@@ -81,7 +81,7 @@ class PseudoLabels(Section):
     ignored: Count
     """Boxes below it: trained on neither as an object nor as background."""
     background: Count
-    """Boxes below `pseudo.tau_low`: the teacher is not asked for them, so this is 0."""
+    """Boxes below `pseudo.tau_low`: the teacher does not return them, so this is 0."""
     thresholds: Mapping[str, Number]
     """Class name -> score."""
     per_class: Mapping[str, ClassBoxes]
@@ -99,7 +99,7 @@ class PseudoLabels(Section):
 
 
 class SelfTraining(Section):
-    """Whether the teacher improved on its own labels."""
+    """Whether self-training improved the teacher."""
 
     val_score: tuple[Number, ...]
     """Validation score before the first round, then after each."""

@@ -1,4 +1,4 @@
-"""What a student of a detector learned from its teacher: a section of the record, and its parts."""
+"""The distillation of a detector: a section of the record, and its parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Term(Section):
     last: Number | None
     """The same over the last epoch."""
     grad_share: Number | None
-    """Its part of the gradient on the student: its norm over the sum of the norms of the YOLO loss and of all terms;
+    """Its share of the gradient on the student: its norm over the sum of the norms of the YOLO loss and of all terms;
     mean over the probed batches (the first ones and the first of each epoch; with `balance=auto` every 50th)."""
     by_epoch: tuple[Number | None, ...] = ()
     """Mean of the term over every epoch; null where it was not finite."""
@@ -32,7 +32,7 @@ class Term(Section):
 
 
 class SelfTest(Section):
-    """Checks that the method acts at all; a run that violates one of them stops."""
+    """Checks that the method has any effect; a run that fails one of them stops."""
 
     adapters_in_optimizer: StrictBool = True
     """true."""
@@ -41,10 +41,10 @@ class SelfTest(Section):
     checked_batches: Count | None = None
     """Batches after which every term had to have given the student a gradient."""
     terms_alive: tuple[str, ...] = ()
-    """Terms that were finite, non-zero and gave the student a gradient; a term that needs boxes and never saw any is
-    missing here, and the log says so."""
+    """Terms that were finite, non-zero and gave the student a gradient; a term that needs boxes and never got any is
+    missing here, which is logged."""
     teacher_unchanged: StrictBool | None = None
-    """true: the teacher is the same bit for bit; absent where it is the moving average of the student."""
+    """true: the teacher is bit-identical; absent where it is the moving average of the student."""
     adapters_changed: StrictBool | None = None
     """true."""
 
@@ -53,15 +53,15 @@ class GuardState(Section):
     """State of the guard at the end of the training."""
 
     level: Count
-    """How often it has cut back."""
+    """How often it has reduced the influence of the teacher."""
     bad: Count
     """Epochs in a row below the baseline."""
     epochs: Count
     """Epochs judged."""
     events: tuple[GuardEvent, ...]
-    """What it did: `epoch`, `factor`, `why`, as in the section `guard`."""
+    """Its actions: `epoch`, `factor`, `why`, as in the section `guard`."""
     noise: Number
-    """Difference in the validation score that it takes for chance."""
+    """Difference in the validation score that it regards as noise."""
     patience: Count
     """Epochs in a row below the baseline before it acts."""
 
@@ -138,9 +138,9 @@ class Distill(Section):
     """What the student learned from the teacher."""
 
     terms: Mapping[str, Term]
-    """Name of each active term -> what it did, see below."""
+    """Name of each active term -> its course, see below."""
     selftest: SelfTest
-    """Checks that the method acts at all, see below."""
+    """Checks that the method has any effect, see below."""
     guard: GuardState | None = None
     """State of the guard at the end, see below."""
     health: tuple[Health, ...] = ()

@@ -44,14 +44,14 @@ class Loss(Section):
 
 
 class MaskSelfTest(Section):
-    """Whether every loss of a segmentation training teaches, and the teacher stands still."""
+    """Checks that every loss has a gradient, and that the teacher does not change."""
 
     alive: tuple[str, ...] = ()
     """Losses that gave the network a gradient."""
     grad_share: Mapping[str, Number] = {}
     """Share of each loss in the gradient of the first batches."""
     teacher_unchanged: StrictBool | None = None
-    """Whether the teacher is the same bit for bit; absent without a teacher."""
+    """Whether the teacher is bit-identical; absent without a teacher."""
 
 
 class MaskTraining(Training):
@@ -65,7 +65,7 @@ class MaskTraining(Training):
     """Each loss with a weight -> `weight`, `by_epoch` (weighted mean of the epoch)."""
     selftest: MaskSelfTest
     """`alive`: losses that gave the network a gradient; `grad_share`: share of each in the gradient of the first
-    batches; `teacher_unchanged`: true, bit for bit (absent without a teacher)."""
+    batches; `teacher_unchanged`: true if bit-identical (absent without a teacher)."""
 
 
 class ClassIou(Section):
@@ -93,13 +93,13 @@ class MaskScores(Section):
     imgsz: Count | tuple[Count, Count]
     """Input size, or height and width [px]."""
     parameters: Count | None
-    """Number of parameters that a prediction takes."""
+    """Number of parameters that a prediction uses."""
     plain: StrictBool | None = None
     """Whether Ultralytics loads the checkpoint without `dfssd`."""
 
 
 class Latency(Section):
-    """Duration of the forward pass of one image, all networks in turn."""
+    """Duration of the forward pass of one image, networks timed in turn."""
 
     median_ms: Number
     """Median [ms]."""

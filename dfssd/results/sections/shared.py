@@ -1,4 +1,4 @@
-"""Sections of the record that runs of all tasks have, and what sections are made of."""
+"""Sections of the record that runs of all tasks have, and their base types."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Status = Literal["done", "reused", "taken over", "skipped", "failed"]
 
 
 class Section(BaseModel):
-    """A part of a record that a stage fills once, as a whole."""
+    """A part of a record, assigned once by a stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Session(Section):
-    """With what and where a session ran."""
+    """Versions and machine of a session."""
 
     dfssd: str
     """Version of dfssd."""
@@ -105,9 +105,9 @@ class Training(Section):
     batch: Count
     """Images in a batch, labeled and unlabeled together."""
     optimizer: str
-    """As really used."""
+    """As actually used."""
     lr0: Number
-    """Initial learning rate, as really used."""
+    """Initial learning rate, as actually used."""
     best_epoch: Count | None
     """First epoch (from 1) with the best validation score; on a tie the later weights were kept."""
     val_score: Number | None
@@ -115,16 +115,16 @@ class Training(Section):
     val_score_by_epoch: tuple[Number, ...] = ()
     """The score after each epoch."""
     taken_from: str | None = None
-    """Name of the run whose baseline was taken over; absent for a network that was trained here."""
+    """Name of the run whose baseline is reused; absent for a network that was trained here."""
 
 
 class GuardEvent(Section):
-    """One thing that the guard did."""
+    """One action of the guard."""
 
     epoch: Count
     """Epoch after which it acted, from 1."""
     factor: Number
-    """What is left of all that comes from the teacher: 0.25, then 0."""
+    """Factor on everything that comes from the teacher: 0.25, then 0."""
     why: str
     """Reason in one sentence."""
 
@@ -141,7 +141,7 @@ class ModelSelection(Section):
     baseline_val_score: Number | None
     """Best validation score of the baseline; null if there is none."""
     events: tuple[GuardEvent, ...] = ()
-    """What the guard did during the training: `epoch`, `factor` left of all that comes from the teacher (0.25, then
+    """Actions of the guard during the training: `epoch`, `factor` on everything that comes from the teacher (0.25, then
     0), `why`."""
 
 
@@ -157,7 +157,7 @@ class OtherFormat(Section):
 
 
 class Export(Section):
-    """The ONNX file and the proof that it computes the same. Of a file that could not be written only `failures`."""
+    """The ONNX file and the check that it computes the same; only `failures` for a file that could not be written."""
 
     format: Literal["onnx"]
     """`onnx`."""
