@@ -20,8 +20,8 @@ def prepare_process() -> None:
     ``OMP_NUM_THREADS``: all cores. Ultralytics sets it to 1 if it is unset, which halves the training speed on a CPU
     with as few as two cores.
 
-    Commands, and :func:`dfssd.train`, call this before they import anything large; ``import dfssd`` does not, since
-    the environment belongs to whoever imports it. The processes of several GPUs inherit both.
+    Commands, and :func:`dfssd.train`, call this before they import anything large; ``import dfssd`` does not, since an
+    import must not change the environment. The processes of several GPUs inherit both.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")

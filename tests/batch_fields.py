@@ -1,4 +1,4 @@
-"""Whether a batch is what its type says: the fields, and the dtype and shape that stand beside each."""
+"""Checks of a batch against its type: the fields, and the dtype and shape of each."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class CostWatch:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Know whose deeds are seen; what a training draws is drawn coarsely, its looks are tested with the reports."""
+        """Note the running test, and draw the figures of trainings coarsely: their look is tested with the reports."""
         self.item = item
         try:
             with pytest.MonkeyPatch.context() as patch:

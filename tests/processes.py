@@ -35,12 +35,12 @@ def run(target: Callable[..., Any], *args: Any, folder: Path) -> Finished:
 
     Its exit code is 0, that of ``SystemExit`` or ``os._exit``, or 1 after any other exception.
     """
-    said = folder / f"{target.__name__}.out"
-    process = PROCESSES.Process(target=_work, args=(target, args, folder, said))
+    log = folder / f"{target.__name__}.out"
+    process = PROCESSES.Process(target=_work, args=(target, args, folder, log))
     process.start()
     process.join(300)
     assert process.exitcode is not None, "the process has not ended in five minutes"
-    return Finished(process.exitcode, said.read_text(encoding="utf-8", errors="replace"))
+    return Finished(process.exitcode, log.read_text(encoding="utf-8", errors="replace"))
 
 
 def run_without_dfssd(code: str, folder: Path) -> Finished:
@@ -78,9 +78,9 @@ def kill_when(words: list[str], run: Path, markers: Iterable[Path]) -> None:
         process.close()
 
 
-def _work(target: Callable[..., Any], args: tuple, folder: Path, said: Path) -> None:
-    """Send both streams to ``said``, those of C libraries, too, and call ``target`` in ``folder``."""
-    with open(said, "w", encoding="utf-8") as f:
+def _work(target: Callable[..., Any], args: tuple, folder: Path, log: Path) -> None:
+    """Send both streams to ``log``, those of C libraries, too, and call ``target`` in ``folder``."""
+    with open(log, "w", encoding="utf-8") as f:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(f.fileno(), stream.fileno())
     os.chdir(folder)

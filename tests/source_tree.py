@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dfssd"
 DOORSTEP = {("dfssd", "__version__")}
-"""What everybody may import of the package itself: it lies at the top of the file, before anything is imported."""
+"""What all modules may import from the package itself: defined at the top of the file, before any import."""
 
 
 def sources() -> list[Path]:

@@ -63,7 +63,7 @@ def test_whole_run(squares, tmp_path, monkeypatch) -> None:
     assert dfssd.read_run("runs/mine") == run.record == dfssd.read_run(run.folder / "results.json")
 
 
-def test_refused_run_is_one_exception_and_leaves_nothing(tmp_path, monkeypatch) -> None:
+def test_rejected_run_is_one_exception_and_leaves_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(dfssd.UserError, match=r"^unknown key 'epoch'; did you mean 'epochs'\?$"):
         dfssd.train(data="demo", epoch=3)
@@ -126,7 +126,7 @@ def test_mistakes(keys, message, tmp_path, monkeypatch) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_run_is_said(tmp_path) -> None:
+def test_what_is_not_a_run_is_reported(tmp_path) -> None:
     with pytest.raises(dfssd.UserError, match=r"results\.json does not exist: give the folder of a run"):
         api.read_run(tmp_path / "gone")
     record = write_images(tmp_path / "set", 1, seed=1)[0].with_name("results.json")

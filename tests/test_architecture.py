@@ -1,4 +1,4 @@
-"""The import rules that keep the house in order."""
+"""The import rules of the package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.source_tree import (
 )
 
 LAYERS = {
-    "ground": (
+    "base": (
         "errors", "checks", "files", "hardware", "resources", "process", "log", "batches",
     ),
     "records of runs": ("results",),
@@ -30,7 +30,7 @@ LAYERS = {
     "configuration": ("config",),
     "pseudo-labels": ("pseudo_labels",),
     "distillation": ("distillation",),
-    "training, measuring, writing": (
+    "training and evaluation": (
         "trainers", "evaluation",
     ),
     "runs": ("runs",),
@@ -40,13 +40,13 @@ LAYERS = {
     "protocols": ("incremental",),
     "commands": ("cli", "api", "__main__"),
     "benchmarks": ("benchmark",),
-    "face": ("",),
+    "package": ("",),
 }  # fmt: skip
-"""From the ground up: a module imports from its own layer and from those below. A room (folder) stands for all that is
-in it; a module that is named itself has a place of its own. Who adds a module or a room gives it a place here."""
+"""From bottom to top: a module imports from its own layer and from those below. A subpackage stands for all its
+modules, unless a module is listed itself. A new module or subpackage has to be added here."""
 
 UPWARD: set[tuple[str, str]] = set()
-"""Imports that still climb. Nothing may be added."""
+"""Imports from a layer above that are still allowed. Nothing may be added."""
 
 BRANCHY: set[str] = set()
 """Functions whose cyclomatic complexity is above 20. Nothing may be added."""
@@ -106,7 +106,7 @@ def layer(module: str) -> str:
     return places[path]
 
 
-def room(module: str) -> str:
+def subpackage(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
@@ -134,30 +134,30 @@ def test_a_climbing_import_and_a_module_without_place_are_found(tmp_path: Path) 
     assert layer("dfssd.evaluation.export") != layer("dfssd.incremental.protocol") == "protocols"
 
 
-def test_data_sets_import_nothing_above_the_ground() -> None:
+def test_data_sets_import_nothing_above_the_base() -> None:
     graph = import_graph(sources())
     for module, arrows in graph.items():
         if module.startswith("dfssd.datasets."):
-            above = {b for b in arrows if layer(b) not in {"ground", "data sets"} and (module, b) not in UPWARD}
+            above = {b for b in arrows if layer(b) not in {"base", "data sets"} and (module, b) not in UPWARD}
             assert not above, f"{module} imports {', '.join(sorted(above))}"
 
 
 def test_the_wings_do_not_import_each_other() -> None:
     graph = import_graph(sources())
-    for wing, other in (("dfssd.detection", "dfssd.segmentation"), ("dfssd.segmentation", "dfssd.detection")):
+    for task, other in (("dfssd.detection", "dfssd.segmentation"), ("dfssd.segmentation", "dfssd.detection")):
         for module, arrows in graph.items():
-            if room(module) == wing:
-                assert not {b for b in arrows if room(b) == other}, f"{module} imports from {other}"
+            if subpackage(module) == task:
+                assert not {b for b in arrows if subpackage(b) == other}, f"{module} imports from {other}"
 
 
 def test_no_circles_between_modules_or_rooms() -> None:
-    """Two modules of one room may name each other's types; two rooms may not."""
+    """Two modules of one subpackage may import each other's types; two subpackages may not."""
     assert circles(import_graph(sources(), types=False)) == []
     graph = import_graph(sources())
-    rooms: dict[str, set[str]] = {room(module): set() for module in graph}
+    subpackages: dict[str, set[str]] = {subpackage(module): set() for module in graph}
     for a, arrows in graph.items():
-        rooms[room(a)] |= {room(b) for b in arrows if (a, b) not in UPWARD} - {room(a)}
-    assert circles(rooms) == []
+        subpackages[subpackage(a)] |= {subpackage(b) for b in arrows if (a, b) not in UPWARD} - {subpackage(a)}
+    assert circles(subpackages) == []
 
 
 def test_circles_are_found(tmp_path: Path) -> None:

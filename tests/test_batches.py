@@ -1,4 +1,4 @@
-"""The batch: what is encoded comes back decoded, and each field is what its type says."""
+"""The batch: decoding inverts encoding, and each field agrees with its type."""
 
 from __future__ import annotations
 

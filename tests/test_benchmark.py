@@ -309,15 +309,15 @@ def test_folder_without_record_is_started_anew(bench, fake, tmp_path):
     assert fake.calls[2]["exist_ok"] is True and "resume" not in fake.calls[2]
 
 
-def test_failed_cell_is_told_and_the_others_go_on(bench, fake, tmp_path, capsys):
+def test_failed_cell_is_reported_and_the_others_continue(bench, fake, tmp_path, capsys):
     fake.fail = {"ultralytics"}
     assert bench() == 2
     assert [r["recipe"] for r in rows_of(tmp_path / "grids" / "small.csv")] == [
         "teacher", "baseline", "dfssd", "oracle"
     ]  # fmt: skip
-    said = capsys.readouterr()
-    assert "FAILED after 0 s with exit code 2: error: no luck" in said.out
-    assert said.err.splitlines() == ["error: ultralytics, labeled 0.1, seed 0: exit code 2: error: no luck"]
+    output = capsys.readouterr()
+    assert "FAILED after 0 s with exit code 2: error: no luck" in output.out
+    assert output.err.splitlines() == ["error: ultralytics, labeled 0.1, seed 0: exit code 2: error: no luck"]
     assert "Not run: ultralytics." in (tmp_path / "grids" / "small.md").read_text()
 
 
@@ -528,13 +528,13 @@ def test_table_of_several_seeds_and_shares(tmp_path):
     assert len(rows_of(tmp_path / "g.csv")) == 10
 
 
-def test_one_seed_is_told_what_its_interval_leaves_out(bench, tmp_path):
+def test_one_seed_reports_what_its_interval_leaves_out(bench, tmp_path):
     bench()
     text = (tmp_path / "grids" / "small.md").read_text()
     assert "(40 test images)" in text and "not the randomness of the training" in text and "]* |" in text
 
 
-def test_guard_is_told():
+def test_guard_is_reported():
     lines = markdown([row("baseline", 0.3), row("dfssd", 0.3, chosen="baseline")], "g", cells=["dfssd"], command="x")
     assert any("In dfssd the guard kept the baseline's weights" in line for line in lines)
 

@@ -31,9 +31,9 @@ def test_it_measures_and_writes(tmp_path, capsys):
     ours, both = result["ms"]["ours"][0], result["ms"]["student"][0] + result["ms"]["teacher forward"][0]
     ratio = result["ratios"]["ours / (student + teacher forward)"]
     assert ratio["value"] == pytest.approx(ours / both) and ratio["met"] == (ours / both <= 1.10)
-    said = capsys.readouterr().out
-    assert "teacher forward" in said and "<= 1.10" in said and ("met" in said or "missed" in said)
-    assert str(Path.home()) not in out.read_text() and str(tmp_path) not in said
+    output = capsys.readouterr().out
+    assert "teacher forward" in output and "<= 1.10" in output and ("met" in output or "missed" in output)
+    assert str(Path.home()) not in out.read_text() and str(tmp_path) not in output
 
 
 def test_steps_train_the_student_and_leave_the_teacher_alone(monkeypatch):

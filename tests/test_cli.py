@@ -56,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch, other_names: Path) -> Path:
 
 
 @pytest.mark.train
-def test_plain_python_without_the_packages_is_told_where_to_find_them(tmp_path: Path) -> None:
+def test_plain_python_without_the_packages_reports_where_to_find_them(tmp_path: Path) -> None:
     start = f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
     code = f"import sys, runpy; sys.modules['psutil'] = None; {start}"
     done = subprocess.run(
@@ -66,7 +66,7 @@ def test_plain_python_without_the_packages_is_told_where_to_find_them(tmp_path: 
     assert done.stderr.startswith("error: psutil is not installed in this Python") and done.stderr.count("\n") == 1
 
 
-def test_refused_run_leaves_no_folder_behind(folder: Path, capsys) -> None:
+def test_rejected_run_leaves_no_folder_behind(folder: Path, capsys) -> None:
     assert "nowhere" in fails(capsys, "data=nowhere", "project=runs")
     assert not list((folder.parent / "runs").iterdir())
 
@@ -254,7 +254,7 @@ def test_duplicate_class_names(folder: Path, capsys) -> None:
     assert "dark" in fails(capsys, "data=data.yaml")
 
 
-def test_full_disk_is_told_with_the_way_to_go_on(tmp_path: Path) -> None:
+def test_full_disk_is_reported_with_the_command_to_continue(tmp_path: Path) -> None:
     from dfssd.errors import UserError
     from dfssd.hardware import explain_resource_errors
 

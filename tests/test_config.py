@@ -45,7 +45,7 @@ def test_every_key_has_default_row_type_and_meaning() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(KEYS))
-def test_every_wrong_value_of_every_key_is_refused_by_name(name: str) -> None:
+def test_every_wrong_value_of_every_key_is_rejected_by_name(name: str) -> None:
     check = KEYS[name].check
     assert check.wrong(), "a range that cannot be missed checks nothing"
     for value in check.wrong():
@@ -190,7 +190,7 @@ def test_bad_input_is_one_clear_line(words: list[str], message: str) -> None:
     assert any(message in problem for problem in problems(*words))
 
 
-def test_share_without_balance_is_told() -> None:
+def test_share_without_balance_is_reported() -> None:
     with pytest.raises(UserError, match=r"hwjs\.share acts with balance=auto only.*or set hwjs\.weight"):
         resolve("hwjs.share=0.3")
     assert resolve("hwjs.share=0.3", "balance=auto").terms["hwjs"]["share"] == 0.3

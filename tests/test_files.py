@@ -31,7 +31,7 @@ def test_failure_keeps_the_old_file_and_leaves_no_litter(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_full_disk_is_told_in_one_line(tmp_path, monkeypatch) -> None:
+def test_full_disk_is_reported_in_one_line(tmp_path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -27,7 +27,7 @@ APPROVED = Path(__file__).parent / "approved"
 
 
 def written(scenario: Scenario, kind: str) -> str:
-    """All that a run says about itself: report, headline, and what the terminal shows at the end, without colors."""
+    """All texts about a run: report, headline, and the last lines in the terminal, without colors."""
     report, verdict = (boxes, boxes_verdict) if kind == "boxes" else (masks, masks_verdict)
     text, out = report.words(scenario.run, scenario.drawn), io.StringIO()
     verdict.closing_table(scenario.run.record, Console(file=out, width=120, color_system=None))

@@ -13,7 +13,7 @@ from dfssd.log import LOGGER, console
 
 @pytest.fixture(autouse=True)
 def shown_messages() -> None:
-    """In place of the one for all tests: here nothing is shown unless the test says so."""
+    """In place of the one for all tests: here nothing is shown unless the test asks for it."""
 
 
 def say_all() -> None:
@@ -31,7 +31,7 @@ def test_console_shows_marked_lines(capsys) -> None:
     assert shown.err == "[dfssd] export: torchscript failed\n"
 
 
-def test_output_goes_to_where_stdout_points_when_it_is_said(monkeypatch) -> None:
+def test_output_goes_to_where_stdout_points_when_it_is_logged(monkeypatch) -> None:
     with console():
         later = io.StringIO()
         monkeypatch.setattr(sys, "stdout", later)
@@ -56,7 +56,7 @@ def test_console_leaves_the_logger_as_it_was() -> None:
 
 
 def test_without_a_command_it_is_standard_logging(capsys, caplog) -> None:
-    """Nothing is printed as long as nobody asks; who asks gets levels and the name of the logger."""
+    """Nothing is printed by default; a configured handler gets levels and the name of the logger."""
     with caplog.at_level(logging.INFO, logger="dfssd"):
         say_all()
     assert capsys.readouterr().out == ""

@@ -1,6 +1,6 @@
 """Every method that we put in the place of one of Ultralytics is still called by it.
 
-A hook that upstream renames is no error in Python: it is a method that nobody calls any more. The table says which
+A hook that upstream renames is not an error in Python: our method is simply no longer called. The table says which
 methods are meant to be hooks, so that a renamed one fails by name.
 """
 
@@ -205,7 +205,7 @@ def test_signatures(ours, upstream, reason) -> None:
     assert incompatibility(ours, upstream) == reason
 
 
-def test_compatibility_says_the_same_as_python() -> None:
+def test_compatibility_agrees_with_python() -> None:
     """For small signatures: whatever call upstream takes, ours takes, if and only if nothing is found."""
     texts = ["a", "a, b=1", "a=1, b=2", "b, a", "a, *args", "*args, **kwargs", "a, **kwargs", "a, *, b=1", "a, /", ""]
     functions = {text: eval(f"lambda self{', ' * bool(text)}{text}: 0") for text in texts}

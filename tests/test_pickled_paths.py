@@ -1,6 +1,6 @@
 """Names of ours that stand in users' checkpoints, where a pickle looks classes up by module and name.
 
-A moved or renamed class passes every other test, which writes its files anew, and makes the files of users unreadable.
+A moved or renamed class passes all other tests, since they write new files, but makes the files of users unreadable.
 """
 
 from __future__ import annotations

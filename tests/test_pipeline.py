@@ -42,16 +42,16 @@ def arguments(squares: Path, tmp_path: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(squares: Path, tmp_path_factory) -> tuple[Path, str]:
     """A run of all stages, and what it printed."""
-    folder, said = tmp_path_factory.mktemp("finished"), io.StringIO()
-    with contextlib.redirect_stdout(said):
+    folder, output = tmp_path_factory.mktemp("finished"), io.StringIO()
+    with contextlib.redirect_stdout(output):
         assert main(arguments(squares, folder, "name=all")) == 0
-    return folder / "runs" / "all", said.getvalue()
+    return folder / "runs" / "all", output.getvalue()
 
 
 @pytest.mark.train
 def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
-    run, said = finished
-    assert "student " in said.splitlines()[-1]
+    run, output = finished
+    assert "student " in output.splitlines()[-1]
     for name in (
         "run.yaml",
         "results.json",
@@ -108,7 +108,7 @@ def test_second_run_takes_split_and_teacher(squares: Path, tmp_path: Path, finis
 
 
 @pytest.mark.train
-def test_no_unlabeled_images_works_and_says_so(squares: Path, tmp_path: Path, teacher_file: Path, capsys) -> None:
+def test_no_unlabeled_images_works_and_is_reported(squares: Path, tmp_path: Path, teacher_file: Path, capsys) -> None:
     tree = yaml.safe_load(squares.read_text(encoding="utf-8"))
     tree.pop("unlabeled")
     alone = tmp_path / "alone.yaml"

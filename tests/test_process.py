@@ -34,7 +34,7 @@ print(json.dumps([before == dict(os.environ), sorted({m.split(".")[0] for m in s
     assert names == ["Run", "UserError", "read_run", "train"]
 
 
-def test_all_cores_and_no_installation_unless_the_user_says_so(monkeypatch) -> None:
+def test_all_cores_and_no_installation_unless_the_user_sets_it(monkeypatch) -> None:
     for name in NAMES:
         monkeypatch.setenv(name, "x")  # restored afterwards
         monkeypatch.delenv(name)

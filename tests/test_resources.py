@@ -1,4 +1,4 @@
-"""Where the package finds its data files, and which commit it says it is."""
+"""Where the package finds its data files, and which commit it reports."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_commit_is_that_of_the_checkout_with_its_changes(package: Path) -> None:
 
 
 def test_package_installed_inside_a_repository_has_no_commit(package: Path) -> None:
-    """The environment folder of somebody's project: that project's commit says nothing about this package."""
+    """An environment inside another project: the commit of that project is not that of this package."""
     root = package.parent
     (root / "pyproject.toml").touch()
     commit = repository(root, "pyproject.toml")

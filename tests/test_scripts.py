@@ -55,7 +55,7 @@ def error_of(capsys) -> str:
 
 @pytest.mark.train
 @pytest.mark.parametrize("script", ["quickstart.py", "run_tests.py", "check.py"])
-def test_old_python_is_told_what_is_needed(script):
+def test_old_python_reports_what_is_needed(script):
     run = f"runpy.run_path({str(SCRIPTS / script)!r}, run_name='__main__')"
     command = [sys.executable, "-c", f"import sys, runpy; sys.version_info = (3, 8, 1); {run}"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SCRIPTS)})
@@ -66,7 +66,7 @@ def test_old_python_is_told_what_is_needed(script):
 
 @pytest.mark.parametrize("script", ["quickstart.py", "run_tests.py", "check.py", "environment.py"])
 def test_old_python_can_parse_the_scripts(script):
-    """Otherwise it would answer with a syntax error; ast cannot vouch for versions before 3.4."""
+    """Otherwise it would fail with a syntax error; ast cannot vouch for versions before 3.4."""
     ast.parse((SCRIPTS / script).read_text(encoding="utf-8"), feature_version=(3, 6))
 
 
@@ -269,7 +269,7 @@ def test_fast_tests_are_those_without_training(environment):
     command = runpy.run_path(str(SCRIPTS / "run_tests.py"))["command"]
     assert command(["-x"])[:2] == ["-m", "pytest"] and command(["-x"])[-1] == "-x" and "not train" not in command([])
     words = command(["--fast", "-n0", "tests/test_files.py"])
-    assert words[-4:] == ["-m", "not train", "-n0", "tests/test_files.py"], "what the user says comes last and wins"
+    assert words[-4:] == ["-m", "not train", "-n0", "tests/test_files.py"], "the user's arguments come last and win"
 
 
 def test_ci_runs_what_the_readme_gives():

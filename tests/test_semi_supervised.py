@@ -54,7 +54,7 @@ def base(plates: Path) -> Path:
 
 
 @pytest.mark.train
-def test_run_without_student_says_so(base: Path) -> None:
+def test_run_without_student_is_reported_as_such(base: Path) -> None:
     record = results(base)
     assert "student" not in record["test"] and record["export"] is None
     assert "No student was trained" in (base / "report.md").read_text(encoding="utf-8")
@@ -113,7 +113,9 @@ def test_responses_are_taught_where_no_box_is_accepted(plates, base) -> None:
 
 
 @pytest.mark.train
-def test_teacher_without_accepted_labels_leads_to_the_baseline_and_a_clear_message(plates, base, tmp_path, capsys) -> None:
+def test_teacher_without_accepted_labels_leads_to_the_baseline_and_a_clear_message(
+    plates, base, tmp_path, capsys
+) -> None:
     checkpoint = torch_load(base / "weights" / "baseline.pt", map_location="cpu")
     with torch.no_grad():
         for level in checkpoint["model"].model[-1].cv3:
@@ -197,7 +199,7 @@ def test_mean_teacher_needs_no_other_network(plates, capsys) -> None:
         (["teacher=yolov8n.yaml", "baseline=nowhere"], "no finished baseline there"),
     ],
 )
-def test_contradictions_are_refused_before_anything_is_computed(plates, tmp_path, words, message, capsys) -> None:
+def test_contradictions_are_rejected_before_anything_is_computed(plates, tmp_path, words, message, capsys) -> None:
     assert main([f"data={plates}", f"project={tmp_path}", "name=refused", *FAST, "epochs=1", *words]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.strip().splitlines()) == 1
@@ -229,7 +231,7 @@ def test_ultralytics_own_distillation_gets_the_same_budget(plates, base) -> None
 
 
 @pytest.mark.train
-def test_baseline_of_another_budget_is_refused(plates, base, tmp_path, capsys) -> None:
+def test_baseline_of_another_budget_is_rejected(plates, base, tmp_path, capsys) -> None:
     words = [w for w in SHORT if w != "lr0=0.02"]
     given = [f"data={plates}", f"project={tmp_path}", f"data_dir={plates.parent / 'd'}", f"baseline={base}", *words]
     teacher = f"teacher={base / 'weights' / 'baseline.pt'}"
@@ -253,7 +255,7 @@ def die_in_the_second_epoch(words: Sequence[str]) -> None:
 
 
 @pytest.mark.train
-def test_meter_and_thresholds_go_on_after_a_kill(plates, base, tmp_path, monkeypatch) -> None:
+def test_meter_and_thresholds_continue_after_a_kill(plates, base, tmp_path, monkeypatch) -> None:
     words = [
         f"data={plates}", f"project={tmp_path}", f"data_dir={plates.parent / 'd'}", "name=killed", "pseudo=online",
         f"teacher={base / 'weights' / 'baseline.pt'}", "baseline=off", *SHORT, "epochs=3",

@@ -108,7 +108,7 @@ def test_preprocess_batch_runs_inside_autocast_which_restores_the_state() -> Non
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_bf16_is_still_refused_without_cuda() -> None:
+def test_bf16_is_still_rejected_without_cuda() -> None:
     with pytest.raises(RuntimeError, match="bfloat16 autocast requires CUDA"):
         autocast(torch.bfloat16, device="cpu")
 

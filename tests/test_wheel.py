@@ -71,7 +71,7 @@ def test_one_top_level_package_with_its_data_files(built: Path) -> None:
 
 
 def test_what_lies_around_in_the_checkout_does_not_travel(tmp_path: Path) -> None:
-    """Data sets, weights and runs of whoever builds it."""
+    """Data sets, weights and runs in the folder where it is built."""
     tree = tmp_path / "tree"
     for path in (
         "pyproject.toml",
@@ -128,7 +128,7 @@ def test_extra_that_a_message_names_is_there(installed: Path) -> None:
 
 
 def test_demo_is_prepared_without_the_checkout(python: list[str], installed: Path, tmp_path: Path) -> None:
-    """The run is killed once its first stage is recorded; Python's own list says which files were imported."""
+    """The run is killed once its first stage is recorded; Python's own list shows which files were imported."""
     words = [
         "data=demo",
         "recipe=baseline",

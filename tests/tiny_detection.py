@@ -1,4 +1,4 @@
-"""Test material: a few small images with boxes, and a detector that answers something without having learned it."""
+"""Test material: a few small images with boxes, and a detector that predicts boxes without training."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def save_detector(path: Path, seed: int = 0, names: Sequence[str] = NAMES) -> Pa
     yolo.model.names = dict(enumerate(names))
     yolo.model.args = {"imgsz": 64}
     for level in yolo.model.model[-1].cv3:
-        # a fresh head says "nothing here" with scores of 1e-5, far below any tolerance
+        # a fresh head predicts background with scores of 1e-5, far below any tolerance
         torch.nn.init.normal_(level[-1].weight, std=0.5)
         torch.nn.init.zeros_(level[-1].bias)
     # batch statistics of noise, so that the signal does not fade on its way through 22 layers

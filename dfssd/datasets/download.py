@@ -36,7 +36,7 @@ def fetch_card(card: Card, data_dir: Path) -> Path:
     """The release file of ``card`` in ``data_dir``, downloaded if it is not there yet.
 
     Raises:
-        UserError: There is no address or no network; the message says where to put the file by hand.
+        UserError: There is no address or no network; the message names the place to put the file by hand.
     """
     target = data_dir / card.file
     by_hand = f"get {card.file} by hand ({card.homepage}) and put it at {target}"

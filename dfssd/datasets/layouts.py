@@ -30,7 +30,7 @@ def read_folder(root: Path, names: Sequence[str] | None, missing: np.ndarray | N
         missing: Boxes of an image without label: None (unlabeled) or a (0, 5) array (defect-free).
 
     Raises:
-        UserError: There are no images, no labels, or the class names do not fit.
+        UserError: There are no images, no labels, or the class names do not match.
     """
     images = find_images(root)
     if not images:

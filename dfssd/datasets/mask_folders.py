@@ -76,7 +76,7 @@ def read_masks(root: Path, path: Path, names: Sequence[str] | None) -> MaskSourc
         names: Class names in id order; None: of the YAML, or those of the release that ``path`` is named after.
 
     Raises:
-        UserError: There are no images or no masks, or the YAML is wrong.
+        UserError: There are no images or no masks, or the YAML is invalid.
     """
     return read_any(
         root,

@@ -123,9 +123,7 @@ class RunRecord(BaseModel):
         except ValidationError as e:
             first = e.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UserError(
-                f"{path} is damaged: {where}: {first['msg']}; remove it to start the run's stages anew"
-            ) from e
+            raise UserError(f"{path} is damaged: {where}: {first['msg']}; remove it to run all stages again") from e
 
     def write(self, path: str | Path) -> None:
         """Write the record, whole or not at all."""

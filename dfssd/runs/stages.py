@@ -115,7 +115,7 @@ class StagedRun(ABC):
         batches = self.batches_per_epoch() * self.epochs
         if batches < FEW_BATCHES:
             LOGGER.info(
-                f"{self.epochs} epochs are {batches} batches in all, too short to converge: "
+                f"{self.epochs} epochs are {batches} batches in total, too short to converge: "
                 f"consider epochs={math.ceil(FEW_BATCHES / self.batches_per_epoch())}"
             )
 

@@ -24,7 +24,7 @@ def test_a_member_that_escapes_stops_everything(tmp_path, name):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.zip"]
 
 
-def test_a_link_is_refused(tmp_path):
+def test_a_link_is_rejected(tmp_path):
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -34,14 +34,14 @@ def test_a_link_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no zip file", b"PK\x03\x04 cut off"])
-def test_a_file_that_is_no_zip_is_told(tmp_path, content):
+def test_a_file_that_is_no_zip_is_reported(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
     for function in (zip_fingerprint, lambda path: unpack(path, tmp_path / "out")):
         with pytest.raises(UserError, match=r"a\.zip is not a zip file"):
             function(tmp_path / "a.zip")
 
 
-def test_a_damaged_member_is_told(tmp_path):
+def test_a_damaged_member_is_reported(tmp_path):
     file = zipped(cr7(tmp_path / "in", 1), tmp_path / "a.zip")
     content = bytearray(file.read_bytes())
     content[200:260] = bytes(60)
@@ -50,7 +50,7 @@ def test_a_damaged_member_is_told(tmp_path):
         unpack(file, tmp_path / "out")
 
 
-def test_an_encrypted_member_is_told(tmp_path):
+def test_an_encrypted_member_is_reported(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.txt", "x")
     content = bytearray((tmp_path / "a.zip").read_bytes())

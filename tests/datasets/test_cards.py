@@ -5,7 +5,7 @@ from dfssd.datasets.cards import CARDS, find_card, is_card, nearest_card, read_c
 
 
 @pytest.mark.parametrize("path", sorted(CARDS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_card_says_what_it_must(path):
+def test_a_card_is_complete(path):
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert {"homepage", "license", "layout", "images", "boxes", "file", "download", "names"} <= set(content)
     assert is_card(content)

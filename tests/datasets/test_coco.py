@@ -61,7 +61,7 @@ def broken(change):
         (lambda c: c["images"][0].update(file_name="gone.png"), "image 'gone.png' is not in"),
     ],
 )
-def test_a_wrong_annotation_is_told_with_its_image(tmp_path, change, message):
+def test_a_wrong_annotation_is_reported_with_its_image(tmp_path, change, message):
     write_picture(tmp_path / "a.png", 0)
     (tmp_path / "x.json").write_text(broken(change))
     (_, reason), *_ = read_folder(tmp_path, None, None).problems

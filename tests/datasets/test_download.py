@@ -127,7 +127,7 @@ def test_a_complete_part_is_not_fetched_again(server, tmp_path):
 @pytest.mark.parametrize(
     ("start", "message"), [(b"x" * 1_000_000, "MD5 .* instead of"), (CONTENT + b"x", "bytes instead of")]
 )
-def test_a_damaged_file_is_removed_and_told(server, tmp_path, start, message):
+def test_a_damaged_file_is_removed_and_reported(server, tmp_path, start, message):
     (tmp_path / "set.zip.part").write_bytes(start)
     with pytest.raises(UserError, match=f"arrived damaged .*{message}"):
         download(remote(server), tmp_path / "set.zip", by_hand="")
@@ -149,14 +149,14 @@ def test_a_card_without_address_says_where_to_put_the_file(card, tmp_path):
     assert fetch_card(replace(card, record=None), tmp_path) == tmp_path / "set.zip"
 
 
-def test_a_missing_record_and_other_schemes_are_told(server, card, tmp_path):
+def test_a_missing_record_and_other_schemes_are_reported(server, card, tmp_path):
     with pytest.raises(UserError, match="Not Found"):
         fetch_card(replace(card, record=f"{server.url}/gone"), tmp_path)
     with pytest.raises(UserError, match="only http and https"):
         download(RemoteFile("file:///etc/passwd"), tmp_path / "x", by_hand="")
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(server, tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_reported(server, tmp_path):
     (tmp_path / "sets").write_text("a file")
     with pytest.raises(UserError, match=r"cannot write .*set\.zip.* data_dir="):
         download(remote(server), tmp_path / "sets" / "set.zip", by_hand="")

@@ -131,7 +131,7 @@ def spoil(root):
     write_label(root / "lengzha" / "label" / "pits2.txt", "3 0.5 0.5 0.1 nan")
 
 
-def test_unusable_files_are_all_told_in_one_line(tmp_path):
+def test_unusable_files_are_all_reported_in_one_line(tmp_path):
     root = cr7(tmp_path / "cr7")
     spoil(root)
     file = zipped(root, tmp_path / "CR7-DET.zip")
@@ -164,12 +164,12 @@ def test_skip_bad_lists_them_and_goes_on(tmp_path):
         ("CR7-DTE", "did you mean data=CR7-DET"),
     ],
 )
-def test_a_missing_source_is_told(tmp_path, source, message):
+def test_a_missing_source_is_reported(tmp_path, source, message):
     with pytest.raises(UserError, match=message):
         load_dataset(source, tmp_path / "sets")
 
 
-def test_sources_that_are_no_data_set_are_told(tmp_path):
+def test_sources_that_are_no_data_set_are_reported(tmp_path):
     (tmp_path / "a.zip").write_text("no zip")
     with pytest.raises(UserError, match=r"a\.zip is not a zip file"):
         load_dataset(str(tmp_path / "a.zip"), tmp_path / "sets")
@@ -193,7 +193,7 @@ def test_a_message_about_a_zip_names_the_zip_not_its_temporary_copy(tmp_path):
         load_dataset(str(file), tmp_path / "sets")
 
 
-def test_a_data_dir_that_cannot_be_written_to_is_told(cr7_zip, squares, tmp_path):
+def test_a_data_dir_that_cannot_be_written_to_is_reported(cr7_zip, squares, tmp_path):
     (tmp_path / "sets").write_text("a file where a folder should be")
     for source in (str(cr7_zip), str(tmp_path / "cr7"), "demo"):
         with pytest.raises(UserError, match=r"cannot write .*sets.* data_dir="):

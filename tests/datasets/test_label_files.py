@@ -57,17 +57,17 @@ def test_rounding_beyond_the_border_is_cut_off(tmp_path):
         ("1 0.1 0.2 0.5 0.2 0.3 1.6", "polygon coordinates outside 0-1"),
     ],
 )
-def test_a_wrong_line_is_told_with_file_and_line(tmp_path, line, message):
+def test_a_wrong_line_is_reported_with_file_and_line(tmp_path, line, message):
     with pytest.raises(UserError, match=rf"a\.txt:2: .*{message}"):
         read(tmp_path, f"0 0.5 0.5 0.1 0.1\n{line}")
 
 
-def test_boxes_and_polygons_in_one_file_are_refused_as_ultralytics_does(tmp_path):
+def test_boxes_and_polygons_in_one_file_are_rejected_as_ultralytics_does(tmp_path):
     with pytest.raises(UserError, match=r"a\.txt:2: boxes \(5 columns\) and polygons"):
         read(tmp_path, "0 0.5 0.5 0.1 0.1\n1 0.1 0.2 0.5 0.2 0.3 0.6")
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path):
+def test_a_file_that_is_no_text_is_reported(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(UserError, match="cannot be read as a text file"):
         read_label_file(tmp_path / "a.txt", 3)

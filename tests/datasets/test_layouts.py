@@ -67,7 +67,7 @@ def test_problems_name_file_and_line_and_do_not_stop_the_reading(tmp_path):
     assert "pits1.txt:2: class id 9 is out of range" in reasons
 
 
-def test_a_folder_without_images_or_labels_is_told(tmp_path):
+def test_a_folder_without_images_or_labels_is_reported(tmp_path):
     with pytest.raises(UserError, match="no images in"):
         read_folder(tmp_path, None, None)
     write_picture(tmp_path / "a.png", 0)

@@ -99,7 +99,7 @@ def test_unlabeled_images_are_trained_on_unless_a_twin_is_tested(twofold):
         assert (i.image in split.left_out) == (group in held) != (i.image in split.train_unlabeled)
 
 
-def test_a_class_without_a_labeled_image_is_told_but_the_background_needs_none(twofold):
+def test_a_class_without_a_labeled_image_is_reported_but_the_background_needs_none(twofold):
     dataset, groups = twofold
     without = MaskSet("set", NEU_NAMES, tuple(i for i in dataset.items if 3 not in i.classes))
     kept = [group for i, group in zip(dataset.items, groups) if 3 not in i.classes]

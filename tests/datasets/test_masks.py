@@ -100,7 +100,7 @@ def test_masks_beside_images_need_no_parts_and_no_names(tmp_path, sets):
     assert {item.split for item in dataset.items} == {None} and all(len(item.pixels) == 3 for item in dataset.items)
 
 
-def test_same_stems_in_folders_of_one_part_are_told_apart(tmp_path, sets):
+def test_same_stems_in_folders_of_one_part_are_distinguished(tmp_path, sets):
     for i, line in enumerate(("line 1", "line 2")):
         write_picture(tmp_path / "x" / "images" / "train" / line / "a.png", i)
         write_mask(tmp_path / "x" / "masks" / "train" / line / "a.png", ids(i))
@@ -196,7 +196,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("what", PROBLEMS)
-def test_an_unusable_pair_is_told_in_one_line(root, sets, what):
+def test_an_unusable_pair_is_reported_in_one_line(root, sets, what):
     spoil(root, what)
     with pytest.raises(UserError, match=PROBLEMS[what]) as error:
         load_masks(str(root), sets)
@@ -221,7 +221,7 @@ def test_a_missing_mask_of_a_yaml_names_the_file_that_is_looked_for(root, sets):
         load_masks(described(root), sets)
 
 
-def test_unusable_unlabeled_images_are_told(root, sets, tmp_path):
+def test_unusable_unlabeled_images_are_reported(root, sets, tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.png").write_text("no picture")
     with pytest.raises(UserError, match=r"1 unusable of 1 images: .*x\.png: cannot be decoded"):
@@ -239,18 +239,18 @@ def test_unusable_unlabeled_images_are_told(root, sets, tmp_path):
         ({"val": "images/test"}, r"is in both val: and test:"),
     ],
 )
-def test_a_wrong_yaml_is_told(root, sets, entries, message):
+def test_a_wrong_yaml_is_reported(root, sets, entries, message):
     with pytest.raises(UserError, match=message):
         load_masks(described(root, **entries), sets)
 
 
-def test_images_of_a_yaml_outside_of_images_are_told(tmp_path, sets):
+def test_images_of_a_yaml_outside_of_images_are_reported(tmp_path, sets):
     write_picture(tmp_path / "plates" / "a.png", 0)
     with pytest.raises(UserError, match=r"a\.png: is not in a folder images/, which masks_dir: annotations replaces"):
         load_masks(described(tmp_path / "plates", train=".", test=None), sets)
 
 
-def test_sources_without_masks_are_told(tmp_path, sets):
+def test_sources_without_masks_are_reported(tmp_path, sets):
     with pytest.raises(UserError, match=r"data=nowhere\.zip does not exist"):
         load_masks("nowhere.zip", sets)
     write_picture(tmp_path / "a" / "images" / "a.png", 0)
@@ -324,14 +324,14 @@ def test_unlabeled_images_of_a_yaml_may_lie_anywhere(tmp_path, sets):
     assert item.mask is None and len(dataset.items) == 6
 
 
-def test_masks_that_hide_their_defects_are_told(tmp_path, sets, capsys):
+def test_masks_that_hide_their_defects_are_reported(tmp_path, sets, capsys):
     for i in range(4):
         write_picture(tmp_path / "x" / "images" / f"{i}.png", i)
         mask = np.zeros((48, 64), np.uint8)
         mask[10:20, 10:20] = 255 if i < 2 else 1
         write_mask(tmp_path / "x" / "masks" / f"{i}.png", mask)
     load_masks(str(tmp_path / "x"), sets)
-    said = capsys.readouterr().out
-    assert "warning: 2 of 4 masks hold only 0 and 255, which means ignored, such as" in said and "0.png" in said
+    output = capsys.readouterr().out
+    assert "warning: 2 of 4 masks hold only 0 and 255, which means ignored, such as" in output and "0.png" in output
     load_masks(str(neu_seg(tmp_path / "fine")), sets)
     assert "warning" not in capsys.readouterr().out

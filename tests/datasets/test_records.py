@@ -23,6 +23,6 @@ def test_names_become_texts():
         ([], "no class names in cfg.yaml"),
     ],
 )
-def test_bad_names_are_told(names, message):
+def test_bad_names_are_reported(names, message):
     with pytest.raises(UserError, match=message):
         check_names(names, "cfg.yaml")

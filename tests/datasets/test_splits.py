@@ -124,7 +124,7 @@ def test_copies_across_given_splits_are_counted():
     groups = [*range(10), 0, 1, 12, 13, 12, 15, 16, 17]
     split = split_of(dataset(*items), groups, labeled=1.0)
     images = [i.image for i in items]
-    assert torn_groups(split, images, groups) == 2, "copies within val and test are no leak into training"
+    assert torn_groups(split, images, groups) == 2, "copies within val and test do not leak into training"
     assert torn_groups(split, images, list(range(18))) == 0
 
 
@@ -137,7 +137,7 @@ def test_an_unlabeled_copy_of_a_test_image_is_left_out():
     assert [path.name for path in split.train_unlabeled] == ["im 29.png"]
 
 
-def test_a_class_without_labeled_images_is_told():
+def test_a_class_without_labeled_images_is_reported():
     data = dataset(*(item(i, [i % 3]) for i in range(60)))
     with pytest.raises(UserError, match=r"no labeled training image of class 'd'.*no image of set has it"):
         split_of(data, labeled=1.0)
@@ -147,12 +147,12 @@ def test_a_class_without_labeled_images_is_told():
 
 
 @pytest.mark.parametrize(("labeled", "message"), [(801, "train has 800"), (0, "train has"), (1.5, "neither a share")])
-def test_an_impossible_number_of_labels_is_told(skewed, labeled, message):
+def test_an_impossible_number_of_labels_is_reported(skewed, labeled, message):
     with pytest.raises(UserError, match=message):
         split_of(skewed, labeled=labeled)
 
 
-def test_too_few_images_are_told():
+def test_too_few_images_are_reported():
     with pytest.raises(UserError, match="only 2 labeled images"):
         split_of(dataset(item(0, [0]), item(1, [0]), names=("a",)))
 
@@ -192,7 +192,7 @@ def test_a_split_can_be_given_back_even_from_another_machine(skewed, tmp_path):
     assert [path.name for path in read_split(tmp_path, moved).test] == [path.name for path in split.test]
 
 
-def test_too_few_groups_of_copies_for_all_parts_are_refused():
+def test_too_few_groups_of_copies_for_all_parts_are_rejected():
     """Twelve images of three scenes: train holds ten, and each scene is too large for val and test."""
     data = dataset(*(item(i, [0, 1, 2, 3]) for i in range(12)))
     with pytest.raises(UserError, match=r"no image is left for val and test in set: .* 3 different images; add images"):
@@ -201,7 +201,7 @@ def test_too_few_groups_of_copies_for_all_parts_are_refused():
     assert apart.val and apart.test
 
 
-def test_names_that_repeat_in_two_folders_are_told_apart_by_the_folder(tmp_path):
+def test_names_that_repeat_in_two_folders_are_distinguished_by_the_folder(tmp_path):
     items = [item(i % 10, [i % 4], folder=f"images/{'train' if i < 10 else 'test'}") for i in range(20)]
     labeled, unlabeled, val, test = (
         tuple(i.image for i in items[a:b]) for a, b in ((0, 8), (8, 10), (10, 15), (15, 20))
@@ -217,7 +217,7 @@ def test_names_that_repeat_in_two_folders_are_told_apart_by_the_folder(tmp_path)
         read_split(tmp_path, dataset(*flat))
 
 
-def test_wrong_lists_are_told_with_their_line(tmp_path):
+def test_wrong_lists_are_reported_with_their_line(tmp_path):
     data = dataset(*(item(i, [i % 4]) for i in range(40)), item(40, None))
     paths = [i.image for i in data.items]
     parts = {"train_labeled": paths[:20], "train_unlabeled": paths[20:30], "val": paths[30:35], "test": paths[35:40]}
@@ -331,7 +331,7 @@ def test_a_seed_draws_what_it_has_always_drawn(case):
     assert {name: [int(path.stem[3:]) for path in getattr(split, name)] for name in expected} == expected
 
 
-def test_old_boxes_among_new_labels_are_told():
+def test_old_boxes_among_new_labels_are_reported():
     new, mixed, tested = item(0, [3]), item(1, [3, 1]), item(2, [0], "test")
     data = dataset(new, mixed, tested)
     with pytest.raises(UserError, match=r"im 1\.png: its labels contain the old class 'b' \(id 1\)"):

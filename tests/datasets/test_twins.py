@@ -136,11 +136,12 @@ def test_leaks_are_test_images_with_a_twin_in_training():
     assert find_leaks(tested, trained[3:], images, twins) == []
 
 
-def test_leaks_are_told_by_name_and_number():
+def test_leaks_are_reported_by_name_and_number():
     leaks = [Leak(Path(f"/x/test/{i}.jpg"), (Path(f"/x/train/{i + 10}.jpg"),)) for i in range(5)]
     assert describe_leaks(leaks, 20) == (
         "5 of 20 test images have a copy in training, perhaps rotated, mirrored or in part (test/0.jpg = train/10.jpg, "
-        "test/1.jpg = train/11.jpg, test/2.jpg = train/12.jpg, and 2 more); test scores will be too optimistic; split=grouped avoids this"
+        "test/1.jpg = train/11.jpg, test/2.jpg = train/12.jpg, and 2 more); "
+        "test scores will be too optimistic; split=grouped avoids this"
     )
     assert "more" not in describe_leaks(leaks[:3], 20)
     assert describe_leaks([], 20) == ""

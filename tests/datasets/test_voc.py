@@ -19,7 +19,7 @@ def test_given_names_set_the_ids(tmp_path):
     assert source.items[0].boxes[0, 0] == 0
 
 
-def test_an_unknown_class_is_told_with_its_file(tmp_path):
+def test_an_unknown_class_is_reported_with_its_file(tmp_path):
     source = read_folder(neu(tmp_path), ["scratches", "patches"], None)
     assert [reason for _, reason in source.problems] == [
         f"{tmp_path / 'ANNOTATIONS' / 'plate_1.xml'}: class 'crazing' is not among the names (scratches, patches); "
@@ -27,7 +27,7 @@ def test_an_unknown_class_is_told_with_its_file(tmp_path):
     ]
 
 
-def test_wrong_files_are_told_and_the_others_read(tmp_path):
+def test_wrong_files_are_reported_and_the_others_read(tmp_path):
     root = neu(tmp_path)
     for i, text in enumerate(
         (
@@ -46,7 +46,7 @@ def test_wrong_files_are_told_and_the_others_read(tmp_path):
     assert "bad_2.xml: Invalid 'xmax' value 'x'" in reasons[2]
 
 
-def test_an_entity_bomb_is_refused(tmp_path):
+def test_an_entity_bomb_is_rejected(tmp_path):
     root = neu(tmp_path)
     bomb = '<!DOCTYPE a [<!ENTITY b "boom">]><annotation>&b;</annotation>'
     (root / "ANNOTATIONS" / "plate_0.xml").write_text(bomb)

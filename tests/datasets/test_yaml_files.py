@@ -73,12 +73,12 @@ def test_nc_stands_in_for_names(root):
         ({"val": "images/train"}, "is in both train: and val:"),
     ],
 )
-def test_a_wrong_description_is_told(root, entries, message):
+def test_a_wrong_description_is_reported(root, entries, message):
     with pytest.raises(UserError, match=message):
         read_dataset_yaml(described(root, **entries), None, None)
 
 
-def test_a_list_with_a_missing_image_is_told_with_its_line(root):
+def test_a_list_with_a_missing_image_is_reported_with_its_line(root):
     (root / "list.txt").write_text("./images/train/a.png\n./images/train/gone.png\n")
     with pytest.raises(UserError, match=r"list\.txt:2: image \./images/train/gone\.png does not exist"):
         read_dataset_yaml(described(root, train="list.txt"), None, None)

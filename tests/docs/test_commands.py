@@ -25,7 +25,7 @@ FORMER = {"teacher_min_steps"}
 
 
 def commands(text: str) -> list[str]:
-    """Lines of code that start a run, without comments; those with an ellipsis or a placeholder are no commands."""
+    """Lines of code that start a run, without comments; without those that have an ellipsis or a placeholder."""
     lines = re.findall(r"^    (?:dfssd|python train\.py) (.+?)(?:  +# .*)?$", text, re.M)
     return [line for line in lines if not re.search(r"(^| )\.\.\.|=\.\.\.|<\w+>", line)]
 

@@ -1,4 +1,4 @@
-"""What docs/masks.md shows is true: its YAML is read as it stands, its script answers as the network does."""
+"""The examples of docs/masks.md work: its YAML can be read, its script predicts the same as the network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_script_for_the_onnx_file_answers_as_ultralytics_does(tmp_path: Path, mo
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     torch.manual_seed(0)
     model = build_model("mffmetal-6", 4, NEU_NAMES)
-    for module in model.modules():  # random weights answer with one class nearly everywhere
+    for module in model.modules():  # random weights predict one class nearly everywhere
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.normal_(module.weight, 0, 0.15)
     torch.save({"model": model.eval(), "train_args": {"task": "semantic", "imgsz": 200}}, tmp_path / "student.pt")

@@ -1,7 +1,8 @@
 """Numbers in README and docs/benchmarks.md are those of the files they come from, to the printed precision.
 
-A table names its source in a comment before it: ``<!-- from benchmarks/<file>.csv: <name> -->``. ``TABLES`` says, for
-each of them, what each row and column is. A table of measurements without a source says ``<!-- not checked: why -->``.
+A table names its source in a comment before it: ``<!-- from benchmarks/<file>.csv: <name> -->``. ``TABLES`` maps
+its rows and columns to those of the source. A table of measurements without a source needs a comment
+``<!-- not checked: why -->``.
 Not checked, since no file holds them: precision and recall of pseudo-labels (``classes``), the speed of a step, shares
 of the gradient. Intervals cannot be derived from a CSV file either: they are compared with the generated tables.
 """
@@ -224,7 +225,7 @@ def marked(text: str) -> dict[str, tuple[str, list[list[str]]]]:
 
 
 def disagreements(text: str, name: str, table: Table) -> list[str]:
-    """What a marked table says and its source does not."""
+    """Differences between a marked table and its source."""
     source, [header, *rows] = marked(text)[name]
     bad = [] if source == table.source else [f"comes from {source}, not {table.source}"]
     if len(rows) != len(table.rows):

@@ -96,7 +96,7 @@ def test_interval_is_repeatable_and_grows_with_its_level():
     assert paired_bootstrap(a, b, rounds=200, seed=1) != wide
 
 
-def test_other_images_are_refused():
+def test_other_images_are_rejected():
     a = random_detections()
     with pytest.raises(ValueError, match="same images"):
         paired_bootstrap(a, replace(a, images=("x.png", *a.images[1:])), rounds=5)

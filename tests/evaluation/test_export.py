@@ -23,7 +23,7 @@ SIZE = 64
         (None, None),
     ],
 )
-def test_a_limit_says_what_is_above_it(found, failure):
+def test_a_limit_names_what_exceeds_it(found, failure):
     assert Limit("edges differ by", found, 0.5).failure == failure
 
 

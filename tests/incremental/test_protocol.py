@@ -237,7 +237,10 @@ def test_single_step_of_a_user(plates, base) -> None:
         (["teacher=BASE", "student=yolov8n.yaml"], "the student is the teacher with rows for the new classes"),
         (["teacher=BASE", "freeze_features=true"], "switch off with sdidd_feature.weight=0"),
         (["recipe=dfssd", "freeze_bn=true"], "freeze_bn: only with student_training=grown"),
-        (["steps=1,1", "teacher=yolov8n.yaml"], "with steps= this must be a model trained on the classes of the first step"),
+        (
+            ["steps=1,1", "teacher=yolov8n.yaml"],
+            "with steps= this must be a model trained on the classes of the first step",
+        ),
         (["teacher=yolov8n.yaml"], "has no trained weights: give the model trained so far"),
         (["teacher=nowhere.pt"], "teacher=nowhere.pt: no such file"),
         (["teacher=none"], "teacher is missing"),
@@ -282,7 +285,7 @@ def test_head_whose_answers_no_term_protects(plates, tmp_path, capsys) -> None:
 
 
 @pytest.mark.train
-def test_export_outside_its_tolerance_is_told(plates, base, tmp_path, capsys) -> None:
+def test_export_outside_its_tolerance_is_reported(plates, base, tmp_path, capsys) -> None:
     words = [f"data={plates}", f"teacher={base}", f"project={tmp_path}", f"data_dir={tmp_path / 'd'}", "name=p"]
     words += ["recipe=finetune", "modes=finetune", "steps=1,1", "epochs=1", "parity.box_px=0"]
     assert main([*words, *FAST]) == 2

@@ -65,7 +65,7 @@ def test_steps_are_consecutive_classes(value, expected) -> None:
         ("3,2", "are 5 classes, the data set has 6"),
     ],
 )
-def test_wrong_steps_are_told(value, message) -> None:
+def test_wrong_steps_are_reported(value, message) -> None:
     with pytest.raises(UserError, match=message) as caught:
         parse_steps(value, NAMES)
     assert "\n" not in str(caught.value)
@@ -80,11 +80,11 @@ def labels(folder: Path) -> dict[str, list[int]]:
 
 def test_training_part_of_a_step_shows_its_classes_alone(dataset, tmp_path) -> None:
     folder = tmp_path / "step2"
-    said = write_step(dataset, split_of(dataset), Step(2, 3, 6), folder)
+    output = write_step(dataset, split_of(dataset), Step(2, 3, 6), folder)
     assert labels(folder / "train") == {"im1": [3], "im5": [5], "im6": [4], "same": [3], "same_": [4, 5]}
     assert labels(folder / "val") == {"im7": [2, 5]} and labels(folder / "test") == {"im8": [1]}
-    assert said["classes"] == ["d", "e", "f"] and said["images"] == 5 and said["boxes"] == 6
-    assert said["removed"] == {"a": 3, "b": 1}
+    assert output["classes"] == ["d", "e", "f"] and output["images"] == 5 and output["boxes"] == 6
+    assert output["removed"] == {"a": 3, "b": 1}
     pictures = {p.stem: p.read_bytes() for p in (folder / "train" / "images").iterdir()}
     assert pictures["same"] == bytes([3]) and pictures["same_"] == bytes([4])
     assert labels(folder / "unlabeled") == {"im9": [3]} and (folder / "unlabeled" / "images" / "im9.png").exists()
@@ -95,11 +95,11 @@ def test_first_step_and_joint_training(dataset, tmp_path) -> None:
     assert labels(tmp_path / "one" / "train") == {"im0": [0], "im1": [1], "im2": [2], "im5": [0], "im6": [0]}
     assert labels(tmp_path / "one" / "val") == {"im7": [2]}, "a class that is not known yet is not asked for"
     assert not (tmp_path / "one" / "unlabeled").exists(), "the base learns from labels alone"
-    said = write_step(dataset, split_of(dataset), Step(2, 3, 6), tmp_path / "both", joint=True)
-    assert said["images"] == 7 and said["removed"] == {}
+    output = write_step(dataset, split_of(dataset), Step(2, 3, 6), tmp_path / "both", joint=True)
+    assert output["images"] == 7 and output["removed"] == {}
 
 
-def test_a_class_without_image_is_told(dataset, tmp_path) -> None:
+def test_a_class_without_image_is_reported(dataset, tmp_path) -> None:
     split = split_of(dataset)
     fewer = Split(split.train_labeled[:4], (), split.val, split.test)
     with pytest.raises(UserError, match="step2: no labeled training image has a box of 'e'"):
@@ -111,8 +111,8 @@ def test_written_step_is_a_data_set(squares, tmp_path) -> None:
     whole = load_dataset(str(squares), tmp_path / "d")
     parts = {name: tuple(i.image for i in whole.items if i.split == name) for name in ("train", "val", "test")}
     split = Split(parts["train"], (), parts["val"], parts["test"])
-    said = write_step(whole, split, Step(2, 1, 2), tmp_path / "step2")
-    again = load_dataset(said["yaml"], tmp_path / "d")
+    output = write_step(whole, split, Step(2, 1, 2), tmp_path / "step2")
+    again = load_dataset(output["yaml"], tmp_path / "d")
     assert again.names == whole.names and len(again.items) == sum(map(len, parts.values()))
     for known in again.items:
         assert set(known.classes) == ({1} if known.split == "train" else {0, 1})

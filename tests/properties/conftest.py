@@ -9,7 +9,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-slow_to_draw = [HealthCheck.too_slow]  # on a busy machine; says nothing about the code
+slow_to_draw = [HealthCheck.too_slow]  # depends on the load of the machine, not on the code
 settings.register_profile(
     "repeatable", max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=slow_to_draw
 )

@@ -179,6 +179,6 @@ def test_label_stems_are_unique_in_any_letter_case_and_begin_with_the_name_of_th
 
 
 @given(st.lists(paths, min_size=1, max_size=6), st.data())
-def test_an_image_listed_twice_is_refused(images, data) -> None:
+def test_an_image_listed_twice_is_rejected(images, data) -> None:
     with pytest.raises(ValueError, match="is listed"):
         label_stems([*images, data.draw(st.sampled_from(images))])

@@ -62,7 +62,7 @@ def test_any_text_is_a_value(text) -> None:
 
 
 @given(st.lists(st.one_of(st.text(max_size=12), CODE, st.sampled_from(["--", "a=1", "--a", "=", "--=", "a="]))))
-def test_any_line_is_read_or_refused(words) -> None:
+def test_any_line_is_read_or_rejected(words) -> None:
     try:
         given = parse_arguments(words)
     except UserError:
@@ -84,6 +84,6 @@ def test_the_three_spellings_of_an_argument_are_one(values, data) -> None:
 
 
 @given(KEYS, WORDS, WORDS)
-def test_a_key_given_twice_is_refused(key, first, second) -> None:
+def test_a_key_given_twice_is_rejected(key, first, second) -> None:
     with pytest.raises(UserError, match="is given twice"):
         parse_arguments([f"{key}={first}", f"--{key}={second}"])

@@ -130,7 +130,7 @@ def test_classes_without_accepted_boxes_are_named(tmp_path, predictions):
     assert section["starved"] == ["pits"] and section["mean_score"] == 0.4
 
 
-def test_thresholds_are_read_back_and_go_on(tmp_path, predictions):
+def test_thresholds_are_read_back_and_continue(tmp_path, predictions):
     thresholds = class_thresholds(2, decay=0.9, fixed=np.array([0.25, np.nan]))
     thresholds.update(np.array([0, 1]), np.array([0.7, 0.6]))
     write_pseudo_labels(tmp_path / "pseudo", predictions, thresholds, NAMES)
@@ -139,7 +139,7 @@ def test_thresholds_are_read_back_and_go_on(tmp_path, predictions):
     assert again.thresholds().tolist() == thresholds.thresholds().tolist()
 
 
-def test_thresholds_that_cannot_be_read_are_told(tmp_path, predictions):
+def test_thresholds_that_cannot_be_read_are_reported(tmp_path, predictions):
     folder = tmp_path / "pseudo"
     with pytest.raises(UserError, match="has not finished; resume the run"):
         read_thresholds(folder)
@@ -195,7 +195,7 @@ def test_a_process_that_dies_while_writing_leaves_nothing(tmp_path, predictions,
     assert not (tmp_path / "pseudo").exists()
 
 
-def test_missing_or_broken_files_are_told(tmp_path, predictions):
+def test_missing_or_broken_files_are_reported(tmp_path, predictions):
     folder = tmp_path / "pseudo"
     with pytest.raises(UserError, match="has not finished; resume the run"):
         read_pseudo_labels(folder)
@@ -212,7 +212,7 @@ def test_names_must_fit_the_thresholds(tmp_path):
         write_pseudo_labels(tmp_path, [], class_thresholds(2), ["pits"])
 
 
-def test_arrays_that_do_not_fit_are_told():
+def test_arrays_that_do_not_fit_are_reported():
     with pytest.raises(ValueError, match="must match"):
         ImagePrediction(Path("a.jpg"), 4, 4, np.zeros(2, dtype=int), np.zeros(1), np.zeros((2, 4)))
     with pytest.raises(ValueError, match="normalized to 0-1"):

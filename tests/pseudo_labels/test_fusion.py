@@ -110,7 +110,7 @@ def test_one_prediction_comes_back_as_it_is():
     assert fuse([alone], score_floor=0.1) is alone
 
 
-def test_what_cannot_be_fused_is_told():
+def test_what_cannot_be_fused_is_reported():
     for looks in ([], [look(), look(image="b.jpg")]):
         with pytest.raises(ValueError, match="predictions of one image are fused"):
             fuse(looks)

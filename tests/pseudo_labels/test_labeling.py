@@ -183,7 +183,7 @@ def test_wrong_val_labels_are_an_error(tmp_path, images, val):
     ("change", "message"),
     [({"precision": 0.0}, "precision=0.0"), ({"precision": 1.5}, "precision=1.5"), ({"tau0": 0.95}, "must hold")],
 )
-def test_wrong_settings_are_told_before_the_teacher_starts(tmp_path, images, change, message):
+def test_wrong_settings_are_reported_before_the_teacher_starts(tmp_path, images, change, message):
     with pytest.raises(ValueError, match=message):
         label_images(Path("one.pt"), images, tmp_path / "p", **OPTIONS, rule=rule(**change))
     with pytest.raises(ValueError, match="at least one teacher"):

@@ -1,4 +1,4 @@
-"""The health meter: hand-worked numbers, nothing to divide by, what it says."""
+"""The health meter: hand-worked numbers, nothing to divide by, the line for the log."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_nothing_to_look_at(weights):
     assert list(predict(weights, [], imgsz=64, batch=2, device="cpu")) == []
 
 
-def test_unreadable_image_is_told(weights, images, tmp_path):
+def test_unreadable_image_is_reported(weights, images, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff not a picture")
     for bad in (tmp_path / "broken.jpg", tmp_path / "missing.jpg"):
         with pytest.raises(UserError, match=f"cannot read .*{bad.name}: restore the file"):

@@ -103,7 +103,7 @@ def test_state_survives_json_and_goes_on_identically():
     assert first.thresholds().tolist() == second.thresholds().tolist()
 
 
-def test_state_of_another_rule_is_refused():
+def test_state_of_another_rule_is_rejected():
     with pytest.raises(ValueError, match="saved thresholds were made with"):
         class_thresholds(2, decay=0.9).load_state_dict(class_thresholds(2).state_dict())
     with pytest.raises(ValueError, match="3 classes"):
@@ -120,7 +120,7 @@ def test_state_of_another_rule_is_refused():
         ({"nc": 1, "decay": 1.0}, "decay=1.0"),
     ],
 )
-def test_wrong_rules_are_told(options, message):
+def test_wrong_rules_are_reported(options, message):
     with pytest.raises(ValueError, match=message):
         class_thresholds(**options)
 
@@ -136,7 +136,7 @@ def test_wrong_rules_are_told(options, message):
         ([0, 1], [0.5], r"must be \(n,\) both"),
     ],
 )
-def test_wrong_detections_are_told(classes, scores, message):
+def test_wrong_detections_are_reported(classes, scores, message):
     for method in (class_thresholds(2).update, class_thresholds(2).zone):
         with pytest.raises(ValueError, match=message):
             method(np.array(classes), np.array(scores))
@@ -225,7 +225,7 @@ def test_threshold_never_falls_when_the_target_rises():
         ({"correct": [1]}, "correct must be"),
     ],
 )
-def test_wrong_evidence_is_told(options, message):
+def test_wrong_evidence_is_reported(options, message):
     with pytest.raises(ValueError, match=message):
         chosen(**{"scores": [0.5, 0.6, 0.7], "correct": [1, 1, 1], **options})
 
@@ -240,7 +240,7 @@ def test_fixed_thresholds_do_not_move_and_may_lie_outside_the_range_of_the_rest(
 
 
 @pytest.mark.parametrize("fixed", [[0.05], [1.05], [0.5, 0.5], 0.5])
-def test_wrong_fixed_thresholds_are_told(fixed):
+def test_wrong_fixed_thresholds_are_reported(fixed):
     with pytest.raises(ValueError, match="fixed"):
         class_thresholds(1, fixed=np.array(fixed))
 
@@ -271,7 +271,7 @@ def test_fixed_thresholds_are_loaded_too():
     assert thresholds.thresholds().tolist() == [0.3, 0.5]
 
 
-def test_broken_state_is_refused():
+def test_broken_state_is_rejected():
     state = class_thresholds(2).state_dict()
     for broken in ({**state, "fixed": [None]}, {**state, "batches": [0]}, {**state, "fixed": [None, 0.01]}):
         with pytest.raises(ValueError, match=r"saved thresholds|fixed="):

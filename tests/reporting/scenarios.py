@@ -70,7 +70,7 @@ def boxes_full() -> Scenario:
 
 @scenario
 def boxes_unknown_quality() -> Scenario:
-    """Fused pseudo-labels that nobody can check, files left out, terms whose weights moved."""
+    """Fused pseudo-labels without true boxes, missing files, terms whose weights moved."""
     fused = {"teachers": 2, "tta": True, "precision": 0.9}
     record = changed(boxes.results(0.480), "pseudo_labels", quality=None, settings=fused)
     record = changed(record, "data", duplicates=0, skipped=[["a.png", "empty"], ["b.png", "no image"]])

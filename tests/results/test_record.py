@@ -100,14 +100,14 @@ def test_stages_fill_the_record_and_only_with_what_fits() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.5", True])
-def test_number_that_is_none_is_refused(value: Any) -> None:
+def test_number_that_is_none_is_rejected(value: Any) -> None:
     given: dict[str, Any] = {"chosen": "student", "why": "", "baseline_val_score": None}
     assert ModelSelection(**given, student_val_score=0.5).student_val_score == 0.5
     with pytest.raises(ValidationError):
         ModelSelection(**given, student_val_score=value)
 
 
-def test_number_in_a_table_of_numbers_is_refused_too() -> None:
+def test_number_in_a_table_of_numbers_is_rejected_too() -> None:
     counts = dict.fromkeys(("epochs", "epochs_done", "batches", "optimizer_steps", "batch", "best_epoch"), 1)
     known: dict[str, Any] = {**counts, "optimizer": "SGD", "lr0": 0.01, "val_score": 0.1}
     assert Training(**known, val_score_by_epoch=[0.1]).val_score_by_epoch == (0.1,)

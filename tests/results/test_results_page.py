@@ -1,4 +1,4 @@
-"""docs/results.md and the record's types say the same: a table for each, or its keys where it is used."""
+"""docs/results.md agrees with the types of the record: a table for each, or its keys where it is used."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_tables_are_those_of_the_types() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(reachable()))
-def test_every_field_says_what_it_is(name: str) -> None:
+def test_every_field_has_a_description(name: str) -> None:
     for key, field in reachable()[name].model_fields.items():
         assert field.description and field.description.strip().endswith((".", "below.")), key
 

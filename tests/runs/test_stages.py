@@ -22,7 +22,7 @@ def left_by_a_trainer(tmp_path: Path, example: str, **more: Any) -> Path:
     return file
 
 
-def test_training_and_distillation_are_told_apart(tmp_path: Path) -> None:
+def test_training_and_distillation_are_distinguished(tmp_path: Path) -> None:
     distill = json.loads((EXAMPLES / "boxes.json").read_text(encoding="utf-8"))["distill"]
     training, found = read_summary(left_by_a_trainer(tmp_path, "boxes", distill=distill), Training)
     assert training.epochs_done == 30 and training.val_score == 0.10719
