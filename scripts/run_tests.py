@@ -1,7 +1,7 @@
 """Set up everything and run the tests: ``python scripts/run_tests.py [--fast] [pytest arguments]``.
 
-``--fast`` leaves out the tests that train a network or start processes. The files are distributed over as many
-processes as there are cores, at most four; ``-n0`` keeps everything in one, for example for a debugger.
+``--fast`` leaves out the tests that train or export a network, or start processes. The files are distributed over as
+many processes as there are cores, at most four; ``-n0`` keeps everything in one, for example for a debugger.
 """
 
 import sys

@@ -30,10 +30,10 @@ def draft(figure: Figure, target: Any, **options: Any) -> None:
 
 
 class CostWatch:
-    """Fails a test (or the fixture it needs) that is not marked ``train`` and trains, starts Python, or computes long.
+    """Fails a test (or its fixture) without the mark ``train`` that trains, exports, starts Python or takes long.
 
-    A pytest plugin. What is watched are the two doors that every training and every Python process passes, and the
-    clock of the process.
+    A pytest plugin. What is watched are the doors that every training, every export and every Python process passes,
+    and the clock of the process.
     """
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS) -> None:
@@ -55,7 +55,7 @@ class CostWatch:
         gc.freeze()
 
         def watched(honest: Callable, deed: str, concerns: Callable[..., bool]) -> Callable:
-            @functools.wraps(honest)
+            @functools.wraps(honest)  # what looks at the signature sees that of upstream
             def call(*args: Any, **kwargs: Any) -> Any:
                 if concerns(*args):
                     self.refuse(deed)
@@ -71,9 +71,12 @@ class CostWatch:
             (subprocess.Popen, "__init__", "starts a Python process", runs_python)
         ]
         doors += [(BaseProcess, "start", "starts a process", lambda *_: True)]
-        if "ultralytics.engine.trainer" in sys.modules:
-            trainer = sys.modules["ultralytics.engine.trainer"].BaseTrainer
-            doors += [(trainer, "train", "trains a network", lambda *_: True)]
+        for module, name, method, deed in (
+            ("ultralytics.engine.trainer", "BaseTrainer", "train", "trains a network"),
+            ("ultralytics.engine.model", "Model", "export", "exports a network"),
+        ):
+            if module in sys.modules:
+                doors.append((getattr(sys.modules[module], name), method, deed, lambda *_: True))
         for owner, name, deed, concerns in doors:
             self.patch.setattr(owner, name, watched(getattr(owner, name), deed, concerns))
 

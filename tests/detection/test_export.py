@@ -17,6 +17,8 @@ from dfssd.evaluation.settings import EvalSettings
 from tests.processes import run_without_dfssd
 from tests.tiny_detection import TINY, save_detector, write_images
 
+pytestmark = pytest.mark.train
+
 SIZE = 64
 
 
@@ -180,7 +182,6 @@ def test_split_without_list_is_named(weights, data, tmp_path):
         run(weights, missing, tmp_path)
 
 
-@pytest.mark.train
 def test_exported_file_runs_in_plain_ultralytics(onnx_file, data, tmp_path):
     code = (
         "from ultralytics import YOLO\n"

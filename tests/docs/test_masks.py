@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from ultralytics import YOLO
 
@@ -35,6 +36,7 @@ def test_yaml_of_masks_with_0_and_255(tmp_path: Path) -> None:
     assert all(item.classes == {1: 25} for item in dataset.items if item.known)
 
 
+@pytest.mark.train
 def test_script_for_the_onnx_file_answers_as_ultralytics_does(tmp_path: Path, monkeypatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     torch.manual_seed(0)

@@ -80,6 +80,7 @@ def test_ignored_pixels_of_a_mask_are_not_distilled_but_unlabeled_images_are(tmp
     assert int(dataset(UnlabeledDataset, file, "unlabeled")[0]["kd_pixels"].sum()) == 40 * 64
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.train)])
 def test_batches_mix_both_kinds(tmp_path: Path, workers: int) -> None:
     file = mask_data(tmp_path)

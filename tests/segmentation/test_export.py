@@ -24,6 +24,8 @@ from dfssd.segmentation.model import build_model, load_semantic
 from tests.segmentation.material import NEU_NAMES, defects, mask_data
 from tests.segmentation.test_model import checkpoint, lively
 
+pytestmark = pytest.mark.train
+
 SIZE = 40
 """5 at 1/8, where MFF-Metal takes halves of an odd side."""
 STEPS = 30
@@ -140,7 +142,6 @@ def test_size_is_rounded_up_to_the_stride_and_no_further(weights, data, tmp_path
     assert section["input"] == [1, 3, expected, expected] and section["passed"]
 
 
-@pytest.mark.train
 def test_logits_are_those_of_torch_with_onnxruntime_alone(weights, onnx_file, tmp_path):
     """In a process that has neither our code nor PyTorch nor Ultralytics."""
     image = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)

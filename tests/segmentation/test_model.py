@@ -92,6 +92,7 @@ def test_folding_keeps_the_function(file: Path) -> None:
     assert before.std() > 0.02 and torch.allclose(model(image), before, atol=1e-5)
 
 
+@pytest.mark.train
 def test_exported_logits_equal_those_of_torch(file: Path) -> None:
     """At 72 px, which is 9 at 1/8: halves of an odd side."""
     exported = YOLO(file).export(format="onnx", imgsz=72, simplify=False, verbose=False)

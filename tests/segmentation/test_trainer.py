@@ -464,6 +464,7 @@ def test_evaluation_equals_a_count_by_hand(tmp_path: Path, teacher: Path) -> Non
     assert sum(row["pixels"] for row in half["per_class"].values()) == total.sum() and half["imgsz"] == 32
 
 
+@pytest.mark.train
 def test_exported_file_is_worth_the_same(data: Path, teacher: Path, tmp_path: Path) -> None:
     copy = tmp_path / "teacher.pt"
     copy.write_bytes(teacher.read_bytes())
