@@ -10,7 +10,7 @@ from dfssd import config
 from dfssd.config import KEYS, NameSpaces
 from dfssd.config.resolution import RECIPES
 from dfssd.config.schema import ARGUMENTS
-from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
+from dfssd.config.sections import ParitySection, PseudoSection, SegSection
 from dfssd.errors import UserError
 
 SPACES = NameSpaces(
@@ -57,7 +57,9 @@ def test_every_wrong_value_of_every_key_is_rejected_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "kind"), [("pseudo", PseudoLabels), ("seg", MaskTraining), ("parity", Parity)], ids=lambda v: str(v)
+    ("section", "kind"),
+    [("pseudo", PseudoSection), ("seg", SegSection), ("parity", ParitySection)],
+    ids=lambda v: str(v),
 )
 def test_sections_have_a_field_for_each_key_and_no_default(section: str, kind: type) -> None:
     config_ = resolve()

@@ -24,7 +24,7 @@ from dfssd import resources
 from dfssd.config.parse import flatten, nearest
 from dfssd.config.rules import CommandLine, ValidKeys, problems
 from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
-from dfssd.config.sections import MaskTraining, Parity, PseudoLabels
+from dfssd.config.sections import ParitySection, PseudoSection, SegSection
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
 
@@ -109,19 +109,19 @@ class Config:
         return [name.strip() for name in self["format"].split(",")]
 
     @property
-    def pseudo(self) -> PseudoLabels:
+    def pseudo(self) -> PseudoSection:
         """Section ``pseudo``."""
-        return PseudoLabels(**{**self.section("pseudo"), "teachers": tuple(as_list(self["pseudo.teachers"]))})
+        return PseudoSection(**{**self.section("pseudo"), "teachers": tuple(as_list(self["pseudo.teachers"]))})
 
     @property
-    def seg(self) -> MaskTraining:
+    def seg(self) -> SegSection:
         """Section ``seg``."""
-        return MaskTraining(**{**self.section("seg"), "lr_steps": tuple(self["seg.lr_steps"] or ())})
+        return SegSection(**{**self.section("seg"), "lr_steps": tuple(self["seg.lr_steps"] or ())})
 
     @property
-    def parity(self) -> Parity:
+    def parity(self) -> ParitySection:
         """Section ``parity``."""
-        return Parity(**self.section("parity"))
+        return ParitySection(**self.section("parity"))
 
 
 def as_list(value: str | list[str] | None) -> list[str]:

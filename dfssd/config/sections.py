@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class PseudoLabels:
+class PseudoSection:
     """Section ``pseudo``: how the teacher's boxes on unlabeled images become labels.
 
     Attributes:
@@ -38,7 +38,7 @@ class PseudoLabels:
 
 
 @dataclass(frozen=True)
-class MaskTraining:
+class SegSection:
     """Section ``seg``: losses, views and learning rate of mask networks.
 
     Attributes:
@@ -65,7 +65,7 @@ class MaskTraining:
 
 
 @dataclass(frozen=True)
-class Parity:
+class ParitySection:
     """Section ``parity``: largest allowed differences between the exported model and PyTorch.
 
     Attributes:

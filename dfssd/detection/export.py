@@ -25,21 +25,7 @@ from dfssd.evaluation.export import (
     score_both,
 )
 from dfssd.evaluation.settings import EvalSettings
-
-
-@dataclass(frozen=True)
-class BoxTolerance:
-    """Largest allowed differences between the two files.
-
-    Attributes:
-        box_px: Of a box edge [px of the letterboxed input].
-        score: Of a class score, in [0, 1].
-        map50_95: Of mAP50-95 on the whole split, in [0, 1].
-    """
-
-    box_px: float
-    score: float
-    map50_95: float
+from dfssd.results.sections import BoxTolerance
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,7 @@ def export_detector(request: ExportRequest, tolerance: BoxTolerance, *, save_dir
             "max_score_diff": finite(found.max_score_diff),
             "map50_95_torch": scores.torch,
             "map50_95_onnx": scores.onnx,
-            "tolerance": {"box_px": tolerance.box_px, "score": tolerance.score, "map50_95": tolerance.map50_95},
+            "tolerance": tolerance.model_dump(),
         }
         return section, [
             Limit("box edges [px] differ by", found.max_box_diff_px, tolerance.box_px),

@@ -30,7 +30,7 @@ from dfssd.files import copy_atomically
 from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import PREDICTIONS
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import BoxData, BoxExport, BoxScores, PseudoLabels, Status
+from dfssd.results.sections import BoxData, BoxExport, BoxScores, BoxTolerance, PseudoLabels, Status
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import missing_labels_reason, select_baseline, select_better
 from dfssd.runs.self_training import self_train
@@ -258,7 +258,7 @@ class DetectionRun(StagedRun):
 
     def export(self) -> Status:
         """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
-        from dfssd.detection.export import BoxTolerance, export_detector
+        from dfssd.detection.export import export_detector
 
         c = self.config
         self.record.export = None

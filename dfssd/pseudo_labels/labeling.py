@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ultralytics.data.utils import img2label_paths
 
-from dfssd.config.sections import PseudoLabels
+from dfssd.config.sections import PseudoSection
 from dfssd.datasets.label_files import read_label_file
 from dfssd.errors import UserError
 from dfssd.pseudo_labels.files import write_pseudo_labels
@@ -33,7 +33,7 @@ def label_images(
     imgsz: int,
     batch: int,
     device: str,
-    rule: PseudoLabels,
+    rule: PseudoSection,
     val: Sequence[Path] = (),
     n_label_classes: int | None = None,
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dfssd.config.schema import HIGHEST_THRESHOLD
-from dfssd.config.sections import PseudoLabels
+from dfssd.config.sections import PseudoSection
 
 ACCEPT, IGNORE, BACKGROUND = "accept", "ignore", "background"
 """Zones of a predicted box: trained on as a true box; neither box nor background; background."""
@@ -137,7 +137,7 @@ class ClassThresholds:
         self._thresholds: np.ndarray | None = None  # cache; None after an update
 
     @classmethod
-    def from_rule(cls, nc: int, rule: PseudoLabels, fixed: np.ndarray | None = None) -> ClassThresholds:
+    def from_rule(cls, nc: int, rule: PseudoSection, fixed: np.ndarray | None = None) -> ClassThresholds:
         """Initial thresholds of ``rule`` for ``nc`` classes; ``fixed`` as in the constructor."""
         return cls(nc, tau_low=rule.tau_low, tau0=rule.tau0, tau_max=rule.tau_max, decay=rule.ema_decay, fixed=fixed)
 

@@ -61,6 +61,8 @@ class RunRecord(BaseModel):
 
     TASK: ClassVar[str] = ""
     """Ultralytics' name of the task of the run."""
+    MEASURE: ClassVar[str] = ""
+    """What the networks of the task are compared by on validation."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     """Version of this layout."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from dfssd.config import Config
 from dfssd.results.record import RunRecord
-from dfssd.runs.folder import RunFolder
 from dfssd.runs.stages import StagedRun
 
 
@@ -24,9 +23,19 @@ class Task:
 
     record: type[RunRecord]
     check: Callable[[Config], None]
-    run: Callable[[RunFolder, Config], StagedRun]
+    run: type[StagedRun]
 
     @property
     def name(self) -> str:
         """Ultralytics' name of the task."""
         return self.record.TASK
+
+    @property
+    def measure(self) -> str:
+        """What its networks are compared by on validation, in words."""
+        return self.record.MEASURE
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of its stages, in order."""
+        return self.run.STAGES

@@ -24,22 +24,9 @@ from dfssd.evaluation.export import (
     score_both,
 )
 from dfssd.evaluation.settings import EvalSettings
+from dfssd.results.sections import MaskTolerance
 from dfssd.segmentation.evaluate import evaluate_masks
 from dfssd.segmentation.model import full_resolution, load_semantic
-
-
-@dataclass(frozen=True)
-class MaskTolerance:
-    """Largest allowed differences between the two files.
-
-    Attributes:
-        score: Of a class probability, in [0, 1]; for a file that gives class ids, the share of pixels whose class
-            differs.
-        miou: Of the mean IoU of the defects on the whole split, in [0, 1].
-    """
-
-    score: float
-    miou: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +89,7 @@ def export_masks(request: ExportRequest, tolerance: MaskTolerance) -> dict[str, 
             "differing_pixels": found.differing_pixels,
             "miou_fg_torch": scores.torch,
             "miou_fg_onnx": scores.onnx,
-            "tolerance": {"score": tolerance.score, "miou": tolerance.miou},
+            "tolerance": tolerance.model_dump(),
         }
         if found.gives_ids:
             raw = Limit("the share of pixels whose class differs is", found.differing_pixels, tolerance.score)

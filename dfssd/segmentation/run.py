@@ -21,7 +21,17 @@ from dfssd.files import copy_atomically, write_text
 from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text
 from dfssd.results.record import MaskRecord
-from dfssd.results.sections import Latency, Leaks, MaskData, MaskExport, MaskScores, MaskTraining, Picture, Status
+from dfssd.results.sections import (
+    Latency,
+    Leaks,
+    MaskData,
+    MaskExport,
+    MaskScores,
+    MaskTolerance,
+    MaskTraining,
+    Picture,
+    Status,
+)
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import select_better
 from dfssd.runs.stages import StagedRun
@@ -193,7 +203,7 @@ class SegmentationRun(StagedRun):
 
     def export(self) -> Status:
         """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
-        from dfssd.segmentation.export import MaskTolerance, export_masks
+        from dfssd.segmentation.export import export_masks
 
         c = self.config
         self.record.export = None

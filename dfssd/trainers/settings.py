@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from dfssd.config.sections import MaskTraining, PseudoLabels
+from dfssd.config.sections import PseudoSection, SegSection
 from dfssd.files import read_yaml, write_yaml
 
 _Settings = TypeVar("_Settings", bound="StageSettings")
@@ -80,7 +80,7 @@ class StudentSettings(StageSettings):
     """
 
     pseudo: str
-    labels: PseudoLabels
+    labels: PseudoSection
     keep_thresholds: bool
     strong_view: float
     teacher: str
@@ -106,7 +106,7 @@ class SegmentationSettings(StageSettings):
     """
 
     teacher: str
-    seg: MaskTraining
+    seg: SegSection
     selftest_steps: int
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from dfssd.detection.export import BoxParity, BoxTolerance, box_parity, export_detector
+from dfssd.detection.export import BoxParity, box_parity, export_detector
 from dfssd.errors import UserError
 from dfssd.evaluation import export
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.settings import EvalSettings
+from dfssd.results.sections import BoxTolerance
 from tests.processes import run_without_dfssd
 from tests.tiny_detection import TINY, save_detector, write_images
 

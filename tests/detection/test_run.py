@@ -17,6 +17,8 @@ def test_every_method_of_the_schema_can_be_run() -> None:
 def test_every_task_of_the_schema_has_its_stages() -> None:
     check = KEYS["task"].check
     assert isinstance(check, OneOf) and set(check.choices) == set(TASKS)
-    for run in (DetectionRun, SegmentationRun):
-        assert run.STAGES[0] == "prepare" and run.STAGES[-1] == "report"
-        assert all(callable(getattr(run, name.replace("-", "_"))) for name in run.STAGES)
+    assert [task.run for task in TASKS.values()] == [DetectionRun, SegmentationRun]
+    assert [task.measure for task in TASKS.values()] == ["mAP50-95", "mIoU of the defects"]
+    for task in TASKS.values():
+        assert task.stages[0] == "prepare" and task.stages[-1] == "report"
+        assert all(callable(getattr(task.run, name.replace("-", "_"))) for name in task.stages)

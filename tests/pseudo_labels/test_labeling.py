@@ -14,7 +14,7 @@ import pytest
 import torch
 from ultralytics.engine.results import Boxes
 
-from dfssd.config.sections import PseudoLabels
+from dfssd.config.sections import PseudoSection
 from dfssd.errors import UserError
 from dfssd.pseudo_labels import labeling, teacher_inference
 from dfssd.pseudo_labels.files import read_pseudo_labels, read_thresholds, write_pseudo_labels
@@ -30,7 +30,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def rule(**changes) -> PseudoLabels:
+def rule(**changes) -> PseudoSection:
     numbers = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.99, "iou": 0.6}
     return replace(DEFAULTS.pseudo, **{**numbers, "tta": False, "precision": None, **changes})
 

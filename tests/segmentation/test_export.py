@@ -18,8 +18,9 @@ from dfssd.errors import UserError
 from dfssd.evaluation import export
 from dfssd.evaluation.export import ExportRequest, split_images
 from dfssd.evaluation.settings import EvalSettings
+from dfssd.results.sections import MaskTolerance
 from dfssd.segmentation.evaluate import evaluate_masks
-from dfssd.segmentation.export import MaskParity, MaskTolerance, export_masks, mask_parity
+from dfssd.segmentation.export import MaskParity, export_masks, mask_parity
 from dfssd.segmentation.model import build_model, load_semantic
 from tests.segmentation.material import NEU_NAMES, defects, mask_data
 from tests.segmentation.test_model import checkpoint, lively
