@@ -73,7 +73,9 @@ class FakeTrain:
         run = {"command": command, "device": "cpu", "dfssd": "0.1", "ultralytics": "8", "torch": "2", "git": "abc"}
         run |= {"machine": "Linux x86_64", "python": "3", "recipe": "dfssd", "seed": given["seed"]}
         results: dict[str, Any] = {"run": run, "stages": [{"name": "prepare", "seconds": 0.5, "status": "done"}]}
-        (folder / "results.json").write_text(json.dumps({"schema": 1, "measure": "mAP50-95", **results}))
+        (folder / "results.json").write_text(
+            json.dumps({"schema": 1, "task": "detect", "measure": "mAP50-95", **results})
+        )
         if cell in self.die:
             raise KeyboardInterrupt
         roles = {"baseline": ["teacher", "baseline"], "oracle": ["baseline"]}.get(cell, ["student"])
@@ -96,7 +98,9 @@ class FakeTrain:
             results["stages"].append({"name": role, "seconds": 12.5, "status": "done"})
             random_detections(skill=10 * value).write(folder / "test" / role / "detections.npz")
         results["stages"].append({"name": "report", "seconds": 1.0, "status": "done"})
-        (folder / "results.json").write_text(json.dumps({"schema": 1, "measure": "mAP50-95", **results}))
+        (folder / "results.json").write_text(
+            json.dumps({"schema": 1, "task": "detect", "measure": "mAP50-95", **results})
+        )
         return 0
 
     @property

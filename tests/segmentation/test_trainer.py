@@ -419,10 +419,8 @@ def test_ultralytics_own_model_is_trained_the_same_way(data: Path, tmp_path: Pat
     [
         ({"kd": 1.0}, "needs a teacher"),
         ({"unlabeled": "list.txt"}, "only through a teacher"),
-        ({"lr_steps": (1.5,)}, "lr_steps"),
         ({"ce": -1.0}, "ce"),
         ({"kd": 1.0, "teacher": "nothing.pt"}, "does not exist"),
-        ({"jitter": 2.0}, "jitter"),
     ],
 )
 def test_settings_that_do_not_fit(data: Path, tmp_path: Path, settings: dict, message: str) -> None:
