@@ -31,6 +31,7 @@ from dfssd.runs.configure import configure
 from tests.evaluation.test_bootstrap import random_detections
 
 ROOT = Path(__file__).resolve().parents[1]
+HEAD = {"schema": 1, "task": "detect", "measure": "mAP50-95"}
 MAPS = {"baseline": 0.30, "teacher": 0.36, "ultralytics": 0.31, "dfssd": 0.34, "oracle": 0.40}
 SMALL = {
     "common": {"teacher": "yolov8s.yaml", "student": "yolov8n.yaml", "epochs": 2, "limit": 50, "plots": False},
