@@ -17,7 +17,8 @@ def main(program: str = "dfssd") -> int:
     except ModuleNotFoundError as e:
         sys.stderr.write(
             f"error: {e.name} is not installed in this Python: use the one that scripts/quickstart.py sets up "
-            "(.venv/bin/python, on Windows .venv\\Scripts\\python.exe), or pip install -r requirements.txt\n"
+            "(.venv/bin/python, on Windows .venv\\Scripts\\python.exe), or install what dfssd needs: "
+            "pip install -r requirements.txt, or pip install .\n"
         )
         return 2
     return run(program=program)

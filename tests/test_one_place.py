@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,8 @@ LISTED = OWN | {name for name, argument in ARGUMENTS.items() if "_" in name or a
 """Names that tell a list of keys from other lists."""
 
 OTHERS = {
+    ("benchmark/grid.py", "labeled"): "the oracle is trained on all labels",
+    ("detection/figures.py", "pad"): "margin around a text",
     ("config/schema.py", "baseline"): "a flag of the table",
     ("incremental/protocol.py", "exist_ok"): "a run of a protocol is begun anew in its own folder",
     ("incremental/protocol.py", "modes"): "a section of protocol.yaml",
@@ -40,38 +42,59 @@ OTHERS = {
 
 def literal(node: ast.expr | None) -> object:
     """Value of an expression that is written out; None if it is None, or computed."""
-    if isinstance(node, ast.Call):  # field(default=...)
-        return next((literal(k.value) for k in node.keywords if k.arg == "default"), None)
+    if isinstance(node, ast.Call):  # field(default=...), field(default_factory=lambda: ...)
+        return next((literal(k.value) for k in node.keywords if k.arg in {"default", "default_factory"}), None)
+    if isinstance(node, ast.Lambda):
+        return literal(node.body)
     try:
         return ast.literal_eval(node) if node is not None else None
     except ValueError:
         return None
 
 
+def key_of(name: str) -> str:
+    """The last part of the key that a name stands for: of ``TAU0``, ``DEFAULT_TAU0`` and ``pseudo.tau0`` it is tau0."""
+    return name.lower().rpartition(".")[2].removeprefix("default_").removeprefix("_")
+
+
 def defaults_in(path: Path) -> Iterator[tuple[str, object]]:
     """Names and values of everything in a file that is a default of something.
 
-    These are defaults of parameters and of fields, constants (``TAU0 = 0.2``), entries of dictionaries under the name
-    of a key, and what ``.get("<key>", value)`` falls back to.
+    These are defaults of parameters and of fields, constants of modules and classes (``TAU0 = 0.2``), entries of
+    dictionaries under the name of a key, and what a look-up by the name of a key falls back to.
     """
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        found: list[tuple[str, ast.expr | None]] = []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bodies = [node for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef))]
+    for line in (line for node in bodies for line in node.body):
+        if isinstance(line, ast.AnnAssign):
+            yield from named([(line.target, line.value)])
+        elif isinstance(line, ast.Assign):
+            yield from named([(target, line.value) for target in line.targets])
+    for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             taken = [*node.args.posonlyargs, *node.args.args]
             positional = zip(taken[len(taken) - len(node.args.defaults) :], node.args.defaults, strict=True)
-            named = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            found = [(argument.arg, default) for argument, default in [*positional, *named]]
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            found = [(node.target.id.lower(), node.value)]
-        elif isinstance(node, ast.Assign):
-            found = [(t.id.lower(), node.value) for t in node.targets if isinstance(t, ast.Name) and t.id.isupper()]
+            yield from named([*positional, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)])
         elif isinstance(node, ast.Dict):
-            names = [(k.value, v) for k, v in zip(node.keys, node.values, strict=True) if isinstance(k, ast.Constant)]
-            found = [(str(name).rpartition(".")[2], value) for name, value in names if name in OWN]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
-            key = node.args[0] if len(node.args) == 2 else None
-            found = [(str(key.value).rpartition(".")[2], node.args[1])] if isinstance(key, ast.Constant) else []
-        yield from ((name, value) for name, node in found if (value := literal(node)) is not None)
+            entries = [(k, v) for k, v in zip(node.keys, node.values, strict=True) if isinstance(k, ast.Constant)]
+            # roles are called like keys, and what stands beside them there are texts and colors
+            yield from named((k, v) for k, v in entries if k.value in OWN or not isinstance(literal(v), str))
+        elif isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) and isinstance(node.values[0], ast.Call):
+            yield from named([(argument, node.values[-1]) for argument in node.values[0].args[:1]])
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in {"get", "setdefault", "pop", "getattr"} and len(node.args) >= 2:
+                yield from named([(node.args[-2], node.args[-1])])
+            elif called == "dict":
+                yield from named((keyword, keyword.value) for keyword in node.keywords)
+
+
+def named(pairs: Iterable[tuple[ast.AST, ast.expr | None]]) -> Iterator[tuple[str, object]]:
+    """The keys that parameters, targets and strings stand for, with their values where these are written out."""
+    for place, node in pairs:
+        name = next((v for a in ("arg", "id", "value") if isinstance(v := getattr(place, a, None), str)), None)
+        if name and (value := literal(node)) is not None:
+            yield key_of(name), value
 
 
 def lists_of_keys(path: Path) -> Iterator[set[str]]:
@@ -108,9 +131,16 @@ def test_no_other_module_lists_keys() -> None:
         ("def f(a, tau0=0.5, *, iou=0.6): ...", {"tau0": 0.5, "iou": 0.6}),
         ("class C:\n    kd: float = 0.0\n    lr_steps: tuple = (0.5, 0.8)", {"kd": 0.0, "lr_steps": (0.5, 0.8)}),
         ("class C:\n    kd: float = field(default=-1)", {"kd": -1}),
-        ("TAU0 = 0.2\ntau_max = 0.5", {"tau0": 0.2}),
+        ("class C:\n    kd: float = field(default_factory=lambda: 3)\n    tau0 = 0.5", {"kd": 3, "tau0": 0.5}),
+        ("TAU0 = 0.2\nDEFAULT_TAU_MAX = 0.3\ndef f():\n    tau_low = 0.5", {"tau0": 0.2, "tau_max": 0.3}),
         ('TUNED = {"pseudo.tau0": 0.25, "x": 1}', {"tau0": 0.25}),
+        ('TUNED = dict(tau0=0.25), {"tau_max": 0.5}', {"tau0": 0.25, "tau_max": 0.5}),
         ('x = given.get("strong_view", 0.0)', {"strong_view": 0.0}),
+        ('x = given.get("pseudo.tau0") or 0.5', {"tau0": 0.5}),
+        (
+            'x = given.pop("tau0", 0.5), getattr(c, "kd", 1), given.setdefault("iou", 2)',
+            {"tau0": 0.5, "kd": 1, "iou": 2},
+        ),
         ("g = lambda iou=0.7: iou", {"iou": 0.7}),
         ("def f(tau0=None, *, iou=other): ...", {}),
     ],

@@ -37,9 +37,14 @@ class Number:
         return "int" if self.integer else "float"
 
     def problem(self, value: Any) -> str | None:
-        """Why ``value`` is not allowed; True and False are not numbers, NaN is in no range."""
+        """Why ``value`` is not allowed; True and False are not numbers; NaN and infinity are in no range."""
         good = isinstance(value, int if self.integer else (int, float)) and not isinstance(value, bool)
-        if good and (value > self.low if self.exclusive else value >= self.low) and value <= self.high:
+        if (
+            good
+            and math.isfinite(value)
+            and (value > self.low if self.exclusive else value >= self.low)
+            and value <= self.high
+        ):
             return None
         bounds = f"{'>' if self.exclusive else '>='} {self.low:g}"
         bounds += "" if math.isinf(self.high) else f" and <= {self.high:g}"
@@ -47,7 +52,7 @@ class Number:
 
     def wrong(self) -> list[Any]:
         """Beyond both ends, and other types."""
-        values: list[Any] = [self.low - 1, math.nan, "many", True, None, [1]]
+        values: list[Any] = [self.low - 1, math.nan, math.inf, "many", True, None, [1]]
         values += [self.low] if self.exclusive else []
         values += [] if math.isinf(self.high) else [self.high + 1]
         return [*values, self.low + 0.5] if self.integer else values

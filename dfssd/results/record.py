@@ -119,7 +119,8 @@ class RunRecord(BaseModel):
             tree = upgraded(tree, cls.TASK)
         kind = RECORDS.get(str(tree.get("task")))
         if kind is None or not issubclass(kind, cls):
-            raise UserError(f"{path} is the record of another task: {tree.get('task')}")
+            expected = cls.TASK or " or ".join(RECORDS)
+            raise UserError(f"{path} is the record of task {tree.get('task')}, not {expected}: give another run")
         try:
             return kind.model_validate(tree)
         except ValidationError as e:

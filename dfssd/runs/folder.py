@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dfssd import __version__, resources
-from dfssd.config import RESUMABLE, Config, differences, flat_settings
+from dfssd.config import RESUMABLE, Config, defaults, differences, flat_settings
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_yaml
 from dfssd.log import LOGGER
@@ -88,8 +88,9 @@ class RunFolder:
         if not (path / "run.yaml").is_file():
             raise UserError(f"resume={where}: no run.yaml there; give the folder of a run (project/name)")
         tree = read_yaml(path / "run.yaml")
+        before = {**defaults(), **tree["config"]}  # a run from before there was a key had its default
         changed = differences(
-            flat_settings(tree["config"], tree["terms"], tree["train"]),
+            flat_settings(before, tree["terms"], tree["train"]),
             flat_settings(config.own, config.terms, config.train),
             keys=config.given,
             ignoring=RESUMABLE,
@@ -97,15 +98,15 @@ class RunFolder:
         if changed:
             raise UserError(
                 *(
-                    f"resume={where}: {key}={requested}, but the run was started with {key}={before}; "
+                    f"resume={where}: {key}={requested}, but the run was started with {key}={started}; "
                     "repeat the same line, or start a new run"
-                    for key, before, requested in changed
+                    for key, started, requested in changed
                 )
             )
-        own = {**tree["config"], **{k: v for k, v in config.own.items() if k in RESUMABLE}}
+        own = {**before, **{k: v for k, v in config.own.items() if k in RESUMABLE}}
         train = {**tree["train"], **{k: v for k, v in config.train.items() if k in RESUMABLE}}
         facts = run_facts(tree.get("command", "resume"), config)
-        kind = RECORDS[tree["config"].get("task", config["task"])]
+        kind = RECORDS[before["task"]]
         # without a record all stages are run again
         record = kind.read(path / FILE) if (path / FILE).exists() else kind(run=facts)
         session = Session(**facts.model_dump(include=set(Session.model_fields)))

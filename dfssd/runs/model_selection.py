@@ -88,7 +88,7 @@ def select_better(weights: Path, record: RunRecord, *, guarded: bool) -> None:
 
 
 def better_of(
-    student: float | None, baseline: float | None, measure: str = "mAP50-95"
+    student: float | None, baseline: float | None, measure: str
 ) -> tuple[Literal["student", "baseline"], str]:
     """Which network a run ships, by the best validation score of each, and why in one sentence.
 

@@ -133,7 +133,10 @@ def test_health_takes_classes_and_nothing_else() -> None:
         ({**started().to_json(), "moods": []}, "moods: Extra inputs are not permitted"),
         ({**started().to_json(), "schema": SCHEMA + 1}, "later version of dfssd (schema 2, this one reads up to 1)"),
         ({**started().to_json(), "schema": "one"}, "schema"),
-        ({**started().to_json(), "task": "beauty"}, "another task: beauty"),
+        (
+            {**started().to_json(), "task": "beauty"},
+            "is the record of task beauty, not detect or semantic",
+        ),
         ({**started().to_json(), "measure": "beauty"}, "is damaged: measure: Input should be 'mAP50-95'"),
         ({"run": FACTS, "training": {"baseline": None}}, "is damaged: training.baseline"),
         ({"run": FACTS, "guard": 3}, "is damaged: guard"),
@@ -151,9 +154,9 @@ def test_wrong_file_is_one_line_that_names_it(tmp_path: Path, tree: Any, words: 
 def test_missing_file_and_other_task(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"results\.json does not exist: give the folder of a run"):
         read_run(tmp_path)
-    with pytest.raises(UserError, match="another task: detect"):
+    with pytest.raises(UserError, match="is the record of task detect, not semantic"):
         MaskRecord.read(EXAMPLES / "boxes.json")
-    with pytest.raises(UserError, match="another task: semantic"):
+    with pytest.raises(UserError, match="is the record of task semantic, not detect"):
         BoxRecord.read(EXAMPLES / "masks.json")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dfssd.cli import main
 from dfssd.errors import UserError
-from dfssd.files import write_yaml
+from dfssd.files import read_yaml, write_yaml
 from dfssd.results.record import BoxRecord, MaskRecord, RunRecord
 from dfssd.results.sections import Status
 from dfssd.runs.configure import configure
@@ -72,6 +72,18 @@ def test_stage_is_done_once_and_those_after_it_anew(tmp_path: Path) -> None:
     folder.record.stages = folder.record.stages[1:]  # the first one is to be done again
     work("prepare")
     assert [stage.name for stage in RunRecord.read(folder.path / "results.json").stages] == ["prepare"]
+
+
+def test_run_from_before_there_was_a_key_had_its_default(tmp_path: Path) -> None:
+    folder = create(tmp_path, seed=7)
+    tree = read_yaml(folder.path / "run.yaml")
+    for key in ("task", "strong_view"):
+        del tree["config"][key]
+    write_yaml(folder.path / "run.yaml", tree)
+    _, config = RunFolder.resume(configure({"resume": str(folder.path), "task": "detect", "strong_view": 0.0}))
+    assert config["task"] == "detect" and config["strong_view"] == 0 and config.seed == 7
+    with pytest.raises(UserError, match=r"strong_view=0\.5, but the run was started with strong_view=0"):
+        RunFolder.resume(configure({"resume": str(folder.path), "strong_view": 0.5}))
 
 
 def test_session_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
