@@ -218,7 +218,7 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
         yield "balance=auto cannot weigh terms that start at 0, as those of a grown network do"
     if own["steps"] is None and (unused := [key for key in ("modes", "step_labels") if key in line.given]):
         yield f"{unused[0]} needs steps, the number of classes of each step, such as steps=3,3"
-    if own["steps"] is not None and own["step_labels"] == "all" and own["new_only"]:
+    elif own["step_labels"] == "all" and own["new_only"]:
         yield "step_labels=all keeps boxes of old classes, which new_only=true rejects; change one of them"
     if "student" in line.given and own["teacher"] is not None:
         yield (
