@@ -111,7 +111,9 @@ class Config:
     @property
     def pseudo(self) -> PseudoSection:
         """Section ``pseudo``."""
-        return PseudoSection(**{**self.section("pseudo"), "teachers": tuple(as_list(self["pseudo.teachers"]))})
+        section = self.section("pseudo")
+        teachers = section.pop("teachers") or ()
+        return PseudoSection(**section, teachers=(teachers,) if isinstance(teachers, str) else tuple(teachers))
 
     @property
     def seg(self) -> SegSection:
@@ -122,11 +124,6 @@ class Config:
     def parity(self) -> ParitySection:
         """Section ``parity``."""
         return ParitySection(**self.section("parity"))
-
-
-def as_list(value: str | list[str] | None) -> list[str]:
-    """One or several strings, or none, as a list."""
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
 def defaults() -> dict[str, Any]:
