@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from dfssd.datasets.account import Account
 from dfssd.errors import UserError
 
 SPLITS = ("train", "val", "test", "unlabeled")
@@ -27,11 +28,16 @@ class Item:
         boxes: (n, 5) float32 rows [class id, x, y, w, h], xywh center format, 0-1; (0, 5) = known to be free of
             defects; None = nothing known (unlabeled).
         split: "train", "val", "test" or "unlabeled" if the source says so, else None.
+        source: The file of the user that ``image`` was made from or is linked to; in a zip file ``<zip>/<member>``; None:
+            ``image`` itself.
+        size: (width, height) [px] as training reads ``image``; None where it has not been measured.
     """
 
     image: Path
     boxes: np.ndarray | None
     split: str | None
+    source: Path | None = None
+    size: tuple[int, int] | None = None
 
     @property
     def known(self) -> bool:
@@ -53,12 +59,16 @@ class MaskItem:
         mask: Absolute path of a PNG of the size of the image, class ids in one 8-bit channel; None = nothing known.
         split: "train", "val", "test" or "unlabeled" if the source says so, else None.
         pixels: Number of pixels of each class id, ignored ones left out; empty without a mask.
+        source: As of :class:`Item`.
+        size: As of :class:`Item`.
     """
 
     image: Path
     mask: Path | None
     split: str | None
     pixels: tuple[int, ...] = ()
+    source: Path | None = None
+    size: tuple[int, int] | None = None
 
     @property
     def known(self) -> bool:
@@ -103,12 +113,14 @@ class LabeledSet(Generic[ItemT]):
         names: Class names in id order; of masks the background first.
         items: All usable images, in a stable order.
         skipped: (file, reason) of each image left out because ``skip_bad`` was set.
+        account: The roles of all other files of the source, and warnings.
     """
 
     name: str
     names: tuple[str, ...]
     items: tuple[ItemT, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
+    account: Account = field(default_factory=Account)
 
 
 class DetectionSet(LabeledSet[Item]):
