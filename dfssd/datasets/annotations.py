@@ -25,8 +25,8 @@ class Annotation:
         image: The image as the file names it, a path with "/" or a bare name; None: the image is the one that is called
             like the label file.
         labels: Class of each box: its name, or its id where the format has ids without names (YOLO, some CSV).
-        boxes: (n, 4) float64, one row per label: corners x1, y1, x2, y2 [px] in an image of ``size``; if ``normalized``,
-            x, y, w, h of YOLO (center format, 0-1).
+        boxes: (n, 4) float64, one row per label: corners x1, y1, x2, y2 [px] in an image of ``size``; if
+            ``normalized``, x, y, w, h of YOLO (center format, 0-1).
         normalized: Whether boxes are relative to the image instead of pixels.
         size: (width, height) [px] of the image as the file states it; None if it states none (or 0).
         split: "train", "val", "test" or "unlabeled" if the file says so.
@@ -61,6 +61,7 @@ class LabelFile:
         annotations: One per image that it mentions.
         names: The classes that it lists in its order (categories, a header); None if it lists none. Annotations of the
             other formats name their classes box by box.
+        parents: Those of ``names`` that only group others if no box has them (``supercategory`` of COCO).
         ordered: Whether the order of ``names`` means ids, so that another file must not list another order.
         notes: What was left out or taken in a certain way and the user should know ("3 crowd regions left out").
     """
@@ -69,6 +70,7 @@ class LabelFile:
     format: str
     annotations: tuple[Annotation, ...]
     names: tuple[str, ...] | None = None
+    parents: frozenset[str] = frozenset()
     ordered: bool = False
     notes: tuple[str, ...] = ()
 

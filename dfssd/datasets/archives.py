@@ -31,7 +31,8 @@ def unpack(path: Path, target: Path) -> None:
         UserError: ``path`` is not a zip file, is damaged or encrypted, or has a member outside ``target``.
     """
     with _open(path) as archive:
-        members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+        files = (m for m in archive.infolist() if not m.filename.endswith(("/", "\\")))
+        members = [m for m in files if not m.filename.startswith("__MACOSX/")]
         for member in members:
             name = member.filename.replace("\\", "/")
             parts = PurePosixPath(name).parts
@@ -43,17 +44,30 @@ def unpack(path: Path, target: Path) -> None:
                 )
             if member.flag_bits & 0x1:
                 raise UserError(f"{path} is encrypted; unpack it with its password and pass the folder instead")
+            member.filename = name  # .NET and old PowerShell write backslashes, which are folders
+        _check_unique(path, members)
         try:
             for member in progress(members, f"Unpacking {path.name}", len(members)):
                 archive.extract(member, target)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as e:
             raise UserError(f"{path} is damaged at '{member.filename}' ({e}); download or copy it again") from e
+
+
+def _check_unique(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raise :class:`UserError` if two members would be one file, or a file would be a folder as well."""
+    names = [PurePosixPath(member.filename) for member in members]
+    folders = {folder for name in names for folder in name.parents}
+    seen: set[PurePosixPath] = set()
+    for name in names:
+        if name in seen or name in folders:
+            raise UserError(f"{path}: '{name}' is in it twice; make the zip file anew")
+        seen.add(name)
 
 
 def _open(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, EOFError) as e:
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as e:
         raise UserError(
             f"{path} is not a zip file, or an incomplete one; download or copy it again, or pass the folder"
         ) from e

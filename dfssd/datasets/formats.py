@@ -1,31 +1,38 @@
 """Loading of ``data=`` as a :class:`DetectionSet`.
 
-Folders and zip files are converted once into ``data_dir/<name>-<hash>/{images,labels}``, the layout Ultralytics reads;
-the hash covers content and settings, so a later run reuses the conversion and a changed source gets a new one.
-A data set YAML of Ultralytics is used in place.
+Every source is imported once into ``data_dir/<name>-<hash>/{images,labels}``, the layout that Ultralytics reads; the
+hash covers the content of all files and the settings, so a later run reuses the import and a changed source gets a new
+one. Labels are always written anew, so that training reads what was checked and nothing else. Images are linked where
+Ultralytics' reader sees the pixels that were checked, and rewritten where it does not. Images without labels are used
+in place if possible: there may be a million of them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from dfssd.datasets.archives import zip_fingerprint
+from dfssd.datasets.assembly import Assembly, ReadingRules
+from dfssd.datasets.facts import FactStore, probe_files
 from dfssd.datasets.image_files import map_files, safe_names
 from dfssd.datasets.importing import (
     Listing,
     as_list,
+    below,
     check_problems,
-    content_fingerprint,
     conversion,
-    import_once,
+    digest,
     is_converted,
     is_yaml,
-    read_any,
+    opened_source,
+    relative_to,
     resolve_source,
     short_name,
     target_folder,
@@ -33,16 +40,31 @@ from dfssd.datasets.importing import (
     with_more_items,
 )
 from dfssd.datasets.label_files import format_labels, read_label_file
-from dfssd.datasets.layouts import read_folder
+from dfssd.datasets.material import EXPECTED, Material, of_folder, of_images, of_yaml
+from dfssd.datasets.pixels import (
+    ImageFacts,
+    camera_depth,
+    pixel_remarks,
+    read_pixels,
+    suffix_for_training,
+    write_plain,
+)
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet, Item, check_names
-from dfssd.datasets.sources import Source
-from dfssd.datasets.yaml_files import read_dataset_yaml, read_unlabeled
 from dfssd.errors import UserError
 from dfssd.files import link_or_copy
 
-_CONVERSION = 1
-"""Raised when the conversion changes, so that older converted folders are not mistaken for current ones."""
+_CONVERSION = 2
+"""Raised when the import changes, so that older imported folders are not mistaken for current ones."""
+
+FACTS = ".facts.sqlite"
+"""File in ``data_dir`` that keeps what is known of files that have been read."""
+
+Facts = Mapping[Path, ImageFacts | str]
+"""What is known of each image, or why it cannot be used."""
+
+_WRITTEN = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""Kinds of files that changed pixels are written as, like their originals; others become PNG."""
 
 
 def load_dataset(
@@ -51,147 +73,284 @@ def load_dataset(
     *,
     unlabeled: str | Sequence[str] | None = None,
     names: Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
+    resize_labels: bool = False,
     skip_bad: bool,
     missing_label: str,
     preprocess: Preprocess | None = None,
+    exclude: Collection[Path] = (),
 ) -> DetectionSet:
     """Load the data set that ``source`` names.
 
     Args:
-        source: ``demo``; a data set YAML of Ultralytics; a folder or .zip in the layout of CR7-DET, Pascal VOC, COCO
-            or YOLO; or the name of a card in ``data/*.yaml``.
-        data_dir: Folder for converted and downloaded data sets.
+        source: ``demo``; a data set YAML of Ultralytics; a folder or .zip in one of the layouts of docs/data.md; or the
+            name of a card in ``data/*.yaml``.
+        data_dir: Folder for imported and downloaded data sets.
         unlabeled: Additional unlabeled images: folders or .txt lists.
         names: Class names in id order, if the source has none.
-        skip_bad: Leave out unusable images and list them in ``skipped`` instead of failing.
+        labels: The labels that count, of several: formats (:data:`dfssd.datasets.label_choice.FORMATS`), files or
+            folders.
+        resize_labels: Scale boxes of a label file that states another image size than the image has.
+        skip_bad: Leave out unusable images and files and list them in ``skipped`` instead of failing.
         missing_label: An image without label file is "unlabeled" or "background" (free of defects).
         preprocess: Changes to the pixels, made once on import.
+        exclude: Further folders that are no data of the user, besides ``data_dir``, such as that of the runs.
 
     Returns:
         The data set; images are absolute paths.
 
     Raises:
-        UserError: The source does not exist, is not a data set, or has unusable images or labels.
+        UserError: The source does not exist, is not a data set, contradicts itself, or has unusable images or labels.
     """
     data_dir = Path(data_dir).resolve()
     if names is not None:
         names = check_names(names, "names=")
-    missing = np.zeros((0, 5), dtype=np.float32) if missing_label == "background" else None
     if preprocess is not None and not preprocess.changes_pixels:
         preprocess = None
-    rules = _ImportRules(data_dir, names, missing, skip_bad, preprocess)
+    rules = ReadingRules(
+        names=tuple(names) if names is not None else None,
+        labels=tuple(as_list(labels)) if labels else (),
+        resize_labels=resize_labels,
+        missing=np.zeros((0, 5), dtype=np.float32) if missing_label == "background" else None,
+    )
+    importer = _Importer(data_dir, rules, skip_bad, preprocess, exclude)
     path = resolve_source(source, data_dir)
-    dataset = rules.from_yaml(path) if is_yaml(path) else rules.from_folder(path)
-    if unlabeled:
-        extra = rules.unlabeled(as_list(unlabeled), dataset.name)
-        dataset = with_more_items(dataset, extra.items, extra.skipped)
-    return dataset
+    if not unlabeled:
+        return importer.load(path)[0]
+    entries = as_list(unlabeled)
+    extra = importer.unlabeled(entries)
+    dataset, depth = importer.load(path, extra)
+    more = importer.load_unlabeled(extra, dataset, depth, ", ".join(entries))
+    dataset = with_more_items(dataset, more.items, more.skipped)
+    return replace(dataset, account=dataset.account.merged(more.account))
 
 
 @dataclass(frozen=True)
-class _ImportRules:
-    """How sources are read and converted; for the attributes see :func:`load_dataset`."""
+class _Reading:
+    """The files of a source and the facts of its images, before anything is decided."""
 
-    data_dir: Path
-    names: tuple[str, ...] | None
-    missing: np.ndarray | None
-    skip_bad: bool
-    preprocess: Preprocess | None
+    material: Material
+    facts: Facts
 
-    def from_yaml(self, path: Path) -> DetectionSet:
-        """The images that a data set YAML lists, in place unless their pixels change."""
-        dataset = self._checked(read_dataset_yaml(path, self.names, self.missing), path.stem, path)
-        return self._preprocessed(dataset)
+    @property
+    def known(self) -> list[ImageFacts]:
+        """Facts of the usable images."""
+        return [facts for facts in self.facts.values() if isinstance(facts, ImageFacts)]
 
-    def from_folder(self, path: Path) -> DetectionSet:
-        """The converted form of a folder or zip file, made now or found from an earlier run."""
-        usual = usual_names(path) if self.names is None else None
-        settings = (_CONVERSION, self.names, usual, self.missing is None, self.skip_bad, self.preprocess)
-        name = short_name(path)
-        target = target_folder(self.data_dir, name, content_fingerprint(path), settings)
 
-        def convert(root: Path) -> None:
-            found = read_any(
-                root,
-                path,
-                lambda file: read_dataset_yaml(file, self.names, self.missing, inside=root),
-                lambda folder: read_folder(folder, self.names or usual, self.missing),
-            )
-            _write_converted(self._checked(found, name, path, root), target, self.preprocess)
+class _Importer:
+    """Reads sources and writes what is imported; for the attributes see :func:`load_dataset`."""
 
-        import_once(path, target, convert)
-        return _read_converted(target)
+    def __init__(
+        self,
+        data_dir: Path,
+        rules: ReadingRules,
+        skip_bad: bool,
+        preprocess: Preprocess | None,
+        exclude: Collection[Path],
+    ):
+        self.data_dir, self.rules, self.skip_bad, self.preprocess = data_dir, rules, skip_bad, preprocess
+        self.exclude = [data_dir, *exclude]
+        self.store = FactStore(data_dir / FACTS)
 
-    def unlabeled(self, entries: list[str], beside: str) -> DetectionSet:
-        """Images without labels from folders and lists, for the data set called ``beside``."""
-        found = self._checked(Source(*read_unlabeled(entries)), f"{beside}-unlabeled", ", ".join(entries))
-        return self._preprocessed(found)
+    def load(self, path: Path, extra: _Reading | None = None) -> tuple[DetectionSet, int]:
+        """The imported form of a source, made now or found from an earlier run, and the bits that its camera uses.
 
-    def _checked(self, source: Source, name: str, where: Path | str, root: Path | None = None) -> DetectionSet:
-        """Turn the result of a reader into a data set, or into one message about all problems."""
-        problems = check_problems(source.problems, len(source.items), where, self.skip_bad, root)
-        return DetectionSet(name, source.names, tuple(source.items), tuple(problems))
-
-    def _preprocessed(self, dataset: DetectionSet) -> DetectionSet:
-        """The data set as it is, or with preprocessed pixels in a folder of its own."""
-        if self.preprocess is None:
-            return dataset
-        files = [(str(i.image), i.image.stat().st_size, i.image.stat().st_mtime_ns, i.split) for i in dataset.items]
-        boxes = [None if i.boxes is None else i.boxes.tolist() for i in dataset.items]
-        settings = (_CONVERSION, files, boxes, dataset.names, dataset.skipped, repr(self.preprocess))
-        target = target_folder(self.data_dir, dataset.name, *settings)
+        Args:
+            path: The folder, zip file or YAML.
+            extra: Images beside it: one scale of gray values serves all.
+        """
+        rules = replace(self.rules, usual=None if self.rules.names else usual_names(path))
+        extra_depth = camera_depth(extra.known) if extra else 8
+        if path.is_file() and not is_yaml(path):
+            target = self._target(path, zip_fingerprint(path), rules, extra_depth)
+            if not is_converted(target):
+                with opened_source(path, target) as root:
+                    reading = self._unpacked(path, root, rules)
+                    self._convert(reading, rules, target, path, root, extra_depth)
+            return _read_imported(target, path)
+        if is_yaml(path):
+            reading, base = self._reading(of_yaml(path, rules.names)), path.parent
+        else:
+            reading, base = self._reading(of_folder(path, rules.names, self.exclude)), path
+        target = self._target(path, self._content(reading, base), rules, extra_depth)
         if not is_converted(target):
-            _write_converted(dataset, target, self.preprocess)
-        return _read_converted(target)
+            self._convert(reading, rules, target, path, base, extra_depth)
+        return _read_imported(target, base)
+
+    def unlabeled(self, entries: list[str]) -> _Reading:
+        """Images without labels from folders and lists."""
+        return self._reading(of_images(entries))
+
+    def load_unlabeled(self, reading: _Reading, beside: DetectionSet, depth: int, where: str) -> DetectionSet:
+        """Images without labels for the data set ``beside``, whose camera uses ``depth`` bits."""
+        base = reading.material.root
+        content = self._content(reading, base)
+        target = target_folder(self.data_dir, f"{beside.name}-unlabeled", content, base, depth, self._settings())
+        if not is_converted(target):
+            self._convert(reading, ReadingRules(names=beside.names), target, Path(where), base, depth)
+        return _read_imported(target, base)[0]
+
+    def _reading(self, material: Material) -> _Reading:
+        return _Reading(material, _facts(material, self.store))
+
+    def _unpacked(self, path: Path, root: Path, rules: ReadingRules) -> _Reading:
+        """What is in an unpacked zip file, which is read only once: nothing is kept."""
+        try:
+            material = of_folder(root, rules.names, ())
+        except UserError as e:
+            raise UserError(*(problem.replace(str(root), str(path)) for problem in e.problems)) from e
+        return _Reading(material, _facts(material, FactStore(None)))
+
+    def _settings(self) -> tuple[object, ...]:
+        return _CONVERSION, self.skip_bad, repr(self.preprocess)
+
+    def _target(self, path: Path, content: str, rules: ReadingRules, depth: int) -> Path:
+        decided = (rules.names, rules.usual, rules.labels, rules.resize_labels, rules.missing is None, depth)
+        return target_folder(self.data_dir, short_name(path), content, decided, self._settings())
+
+    def _content(self, reading: _Reading, base: Path) -> str:
+        """Digest of the paths and contents of all files that decide what is imported."""
+        material = reading.material
+        texts = [*material.texts, *(found.file for found in material.found), *filter(None, [material.description])]
+        contents = [
+            *((image, facts if isinstance(facts, str) else facts.sha256) for image, facts in reading.facts.items()),
+            *zip(texts, self.store.digests(texts), strict=True),
+            *((own.path, own.reason) for own in material.files),
+        ]
+        return digest(sorted((os.path.relpath(path, base), content) for path, content in contents))
+
+    def _convert(
+        self, reading: _Reading, rules: ReadingRules, target: Path, where: Path, root: Path, depth: int
+    ) -> None:
+        """Decide what the files mean and write the import, whole or not at all."""
+        material = reading.material
+        depth = max(depth, camera_depth(reading.known))
+        zipped = where.is_file() and not is_yaml(where)
+
+        def named(text: str) -> str:
+            """A text that names members of the zip file, not their temporary copies."""
+            return text.replace(str(root), str(where)) if zipped else text
+
+        try:
+            if material.described is None and not material.texts:
+                raise UserError(f"no labels for the {len(material.images)} images in {root}; {EXPECTED}")
+            source = Assembly(material, rules, reading.facts).result()
+            problems = check_problems(source.problems, len(source.items), where, self.skip_bad)
+        except UserError as e:
+            raise UserError(*map(named, e.problems)) from e
+        used = {image: facts for image, facts in reading.facts.items() if isinstance(facts, ImageFacts)}
+        seen = [(item.image, used[item.image]) for item in source.items]
+        account = replace(
+            source.account,
+            warnings=tuple(map(named, [*source.account.warnings, *pixel_remarks(seen, depth)])),
+            files=tuple(replace(own, reason=named(own.reason)) for own in source.account.files),
+        )
+        skipped = tuple((file, named(reason)) for file, reason in problems)
+        dataset = DetectionSet(short_name(where), source.names, tuple(source.items), skipped, account)
+        _Writer(root, depth, self.preprocess, in_place=not zipped).write(dataset, used, target)
 
 
-def _write_converted(dataset: DetectionSet, target: Path, preprocess: Preprocess | None) -> None:
-    """Write ``target/{images,labels,dataset.json}``, whole or not at all."""
-    root = Path(os.path.commonpath([item.image.parent for item in dataset.items]))
-    names = safe_names([item.image.relative_to(root) for item in dataset.items])
-    with conversion(target) as partial:
-        for folder in ("images", "labels"):
-            (partial / folder).mkdir()
-
-        def write(job: tuple[Item, str]) -> None:
-            item, name = job
-            boxes = item.boxes
-            image = partial / "images" / name
-            if preprocess is None:
-                link_or_copy(item.image, image)
-            else:
-                boxes = _write_preprocessed(item, image, preprocess)
-            if boxes is not None:
-                label = partial / "labels" / f"{Path(name).stem}.txt"
-                label.write_text(format_labels(boxes), encoding="utf-8", newline="\n")
-
-        map_files(write, list(zip(dataset.items, names, strict=True)), f"Importing {dataset.name}")
-        rows = [[name, item.split] for item, name in zip(dataset.items, names, strict=True)]
-        Listing(dataset.name, dataset.names, rows, dataset.skipped).write(partial)
+def _facts(material: Material, store: FactStore) -> Facts:
+    """The facts of the images that take part."""
+    images = material.images if material.described is None else list(material.described)
+    return dict(zip(images, probe_files(store, images), strict=True))
 
 
-def _write_preprocessed(item: Item, target: Path, preprocess: Preprocess) -> np.ndarray | None:
-    """Write the changed pixels of ``item`` to ``target``; return its changed boxes."""
-    pixels = cv2.imdecode(np.fromfile(item.image, dtype=np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise UserError(f"{item.image}: OpenCV cannot decode it; convert it to .png or .jpg")
-    try:
-        pixels, boxes = preprocess.apply(pixels, item.boxes)
-    except UserError as e:
-        raise UserError(f"{item.image}: {e}") from e
-    # Encoded in memory, since OpenCV cannot write to all paths on Windows.
-    cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(target)
-    return boxes
+@dataclass(frozen=True)
+class _Writer:
+    """Writes an import.
+
+    Attributes:
+        root: Folder that the source was read from.
+        depth: Bits that the camera uses, in files with more than 8.
+        preprocess: Changes to the pixels.
+        in_place: The files of the source stay where they are: images without labels need not be linked.
+    """
+
+    root: Path
+    depth: int
+    preprocess: Preprocess | None
+    in_place: bool
+
+    def write(self, dataset: DetectionSet, facts: Mapping[Path, ImageFacts], target: Path) -> None:
+        """Write ``target/{images,labels,items.jsonl,dataset.json}``, whole or not at all."""
+        items = dataset.items
+        common = Path(os.path.commonpath([item.image.parent for item in items]))
+        stays = [self._stays(item, facts[item.image]) for item in items]
+        moved = [item for item, stay in zip(items, stays, strict=True) if not stay]
+        named = [
+            Path(*item.image.parts[len(common.parts) : -1], item.image.stem + self._suffix(item, facts[item.image]))
+            for item in moved
+        ]
+        with conversion(target) as partial:
+            for folder in ("images", "labels"):
+                (partial / folder).mkdir()
+
+            def put(job: tuple[Item, str]) -> tuple[int, int]:
+                return self._put(*job, facts[job[0].image], partial)
+
+            jobs = list(zip(moved, safe_names(named), strict=True))
+            sizes = map_files(put, jobs, f"Importing {dataset.name}")
+            written = {item.image: (name, size) for (item, name), size in zip(jobs, sizes, strict=True)}
+            rows: list[list[object]] = []
+            for item in items:
+                name, size = written.get(item.image, (None, item.size))
+                rows.append([name, item.split, relative_to(item.image, self.root), size])
+            Listing(dataset.name, dataset.names, rows, dataset.skipped, dataset.account, self.depth).write(
+                partial, self.root
+            )
+
+    def _stays(self, item: Item, facts: ImageFacts) -> bool:
+        """Whether training can read an image without labels where it lies."""
+        if not self.in_place or item.boxes is not None or self.preprocess is not None or not facts.plain:
+            return False
+        return suffix_for_training(item.image, facts) == item.image.suffix.lower() and str(item.image).isprintable()
+
+    def _suffix(self, item: Item, facts: ImageFacts) -> str:
+        suffix = suffix_for_training(item.image, facts)
+        return suffix if self.preprocess is None or suffix in _WRITTEN else ".png"
+
+    def _put(self, item: Item, name: str, facts: ImageFacts, partial: Path) -> tuple[int, int]:
+        """Write image and label; (width, height) of the written image."""
+        image, boxes, size = partial / "images" / name, item.boxes, facts.size
+        if self.preprocess is not None:
+            boxes, size = self._put_preprocessed(item, image, self.preprocess)
+        elif facts.plain:
+            link_or_copy(item.image, image)
+        else:
+            write_plain(item.image, image, self.depth)
+        if boxes is not None:
+            label = partial / "labels" / f"{Path(name).stem}.txt"
+            label.write_text(format_labels(boxes), encoding="utf-8", newline="\n")
+        return size
+
+    def _put_preprocessed(
+        self, item: Item, target: Path, preprocess: Preprocess
+    ) -> tuple[np.ndarray | None, tuple[int, int]]:
+        """Write the changed pixels of ``item``; its changed boxes and size."""
+        try:
+            pixels, boxes = preprocess.apply(read_pixels(item.image, self.depth), item.boxes)
+        except UserError as e:
+            raise UserError(f"{item.image}: {e}") from e
+        # Encoded in memory, since OpenCV cannot write to all paths on Windows.
+        cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(target)
+        return boxes, (pixels.shape[1], pixels.shape[0])
 
 
-def _read_converted(folder: Path) -> DetectionSet:
-    listing = Listing.read(folder)
+def _read_imported(folder: Path, base: Path) -> tuple[DetectionSet, int]:
+    """A finished import of the source that now lies at ``base``, and the bits that its camera uses."""
+    listing = Listing.read(folder, base)
     n_classes = len(listing.names)
 
-    def read(row: list[str | None]) -> Item:
-        name, split = str(row[0]), row[1]
+    def read(row: list[Any]) -> Item:
+        name, split, origin, (width, height) = row
+        source = below(origin, base)
+        if name is None:
+            return Item(source, None, split, source, (width, height))
         label = folder / "labels" / f"{Path(name).stem}.txt"
-        return Item(folder / "images" / name, read_label_file(label, n_classes) if label.exists() else None, split)
+        boxes = read_label_file(label, n_classes) if label.exists() else None
+        return Item(folder / "images" / name, boxes, split, source, (width, height))
 
     items = map_files(read, listing.items, f"Loading {listing.name}")
-    return DetectionSet(listing.name, listing.names, tuple(items), listing.skipped)
+    return DetectionSet(listing.name, listing.names, tuple(items), listing.skipped, listing.account), listing.depth

@@ -8,21 +8,26 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dfssd.datasets.account import Account, Accounted, Role
 from dfssd.datasets.archives import unpack, zip_fingerprint
 from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card
 from dfssd.datasets.demo import make_demo
 from dfssd.datasets.download import fetch_card
 from dfssd.datasets.image_files import safe_names
+from dfssd.datasets.inventory import take_inventory
 from dfssd.datasets.records import LabeledSet
 from dfssd.errors import UserError
-from dfssd.files import load_yaml, write_json
+from dfssd.files import atomic_write, load_yaml, write_json
 
 LISTING = "dataset.json"
-"""File that lists the content of a finished import; it is written last."""
+"""File that describes a finished import; it is written last."""
+
+ROWS = "items.jsonl"
+"""File beside it with a line per image."""
 
 T = TypeVar("T")
 SetT = TypeVar("SetT", bound=LabeledSet[Any])
@@ -30,32 +35,70 @@ SetT = TypeVar("SetT", bound=LabeledSet[Any])
 
 @dataclass(frozen=True)
 class Listing:
-    """Content of the ``dataset.json`` of an imported data set.
+    """Content of an imported data set: the rows of its images in ``items.jsonl``, the rest in ``dataset.json``.
+
+    Paths below the source are written relative to it, so that a source that has been moved keeps its import.
 
     Attributes:
         name: Short name.
         names: Class names in id order.
         items: One row per image; its content depends on the kind of labels.
         skipped: (file, reason) of each image left out.
+        account: The roles of the other files, and warnings.
+        depth: Bits that the camera uses, in files with more than 8.
     """
 
     name: str
     names: tuple[str, ...]
     items: list[list[Any]]
     skipped: tuple[tuple[Path, str], ...]
+    account: Account = field(default_factory=Account)
+    depth: int = 8
 
-    def write(self, folder: Path) -> None:
-        """Write the file to ``folder``."""
-        skipped = [[str(file), reason] for file, reason in self.skipped]
-        content = {"name": self.name, "names": self.names, "items": self.items, "skipped": skipped}
+    def write(self, folder: Path, root: Path | None = None) -> None:
+        """Write both files to ``folder``, ``dataset.json`` last; ``root`` is the source."""
+        with atomic_write(folder / ROWS) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in self.items)
+        files = [[relative_to(own.path, root), own.role.value, own.reason] for own in self.account.files]
+        content = {
+            "name": self.name,
+            "names": self.names,
+            "images": len(self.items),
+            "skipped": [[relative_to(file, root), reason] for file, reason in self.skipped],
+            "files": files,
+            "outside": dict(self.account.outside),
+            "warnings": self.account.warnings,
+            "counted": self.account.counted,
+            "depth": self.depth,
+        }
         write_json(folder / LISTING, content)
 
     @classmethod
-    def read(cls, folder: Path) -> Listing:
-        """Read the file of a finished import."""
+    def read(cls, folder: Path, root: Path | None = None) -> Listing:
+        """Read the files of a finished import; ``root`` is where the source is now."""
         content = json.loads((folder / LISTING).read_text(encoding="utf-8"))
-        skipped = tuple((Path(file), reason) for file, reason in content["skipped"])
-        return cls(content["name"], tuple(content["names"]), content["items"], skipped)
+        with open(folder / ROWS, encoding="utf-8") as file:
+            items = [json.loads(line) for line in file]
+        account = Account(
+            tuple(Accounted(below(path, root), Role(role), reason) for path, role, reason in content["files"]),
+            content["outside"],
+            tuple(content["warnings"]),
+            content["counted"],
+        )
+        skipped = tuple((below(file, root), reason) for file, reason in content["skipped"])
+        return cls(content["name"], tuple(content["names"]), items, skipped, account, content["depth"])
+
+
+def relative_to(path: Path, root: Path | None) -> str:
+    """``path`` with "/", relative to ``root`` if it lies below it."""
+    if root is not None and path.parts[: len(root.parts)] == root.parts:
+        return Path(*path.parts[len(root.parts) :]).as_posix()
+    return path.as_posix()
+
+
+def below(path: str, root: Path | None) -> Path:
+    """The inverse of :func:`relative_to`."""
+    return Path(path) if root is None else root / path
 
 
 def resolve_source(source: str, data_dir: Path, demo: Callable[[Path], Path] = make_demo) -> Path:
@@ -89,8 +132,8 @@ def _existing_source(path: Path, source: str, data_dir: Path) -> Path:
 
 
 def is_yaml(path: Path) -> bool:
-    """Whether the path has the suffix of a YAML file."""
-    return path.suffix.lower() in {".yaml", ".yml"}
+    """Whether the path has the suffix of a YAML file, and is no folder."""
+    return path.suffix.lower() in {".yaml", ".yml"} and not path.is_dir()
 
 
 def short_name(path: Path) -> str:
@@ -149,8 +192,8 @@ def content_fingerprint(path: Path) -> str:
     """
     if path.is_file():
         return zip_fingerprint(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".cache")
-    return digest([(f.relative_to(path).as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+    files = take_inventory(path).files
+    return digest([(f.path.relative_to(path).as_posix(), f.size, f.mtime_ns) for f in files])
 
 
 def target_folder(data_dir: Path, name: str, *parts: object) -> Path:
@@ -232,9 +275,10 @@ def check_problems(
     if problems and not skip_bad:
         shown = "; ".join(reason for _, reason in problems[:3])
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise UserError(
-            f"{len(problems)} unusable of {usable + len(problems)} images: {shown}{more}; "
-            "repair or remove them, or pass skip_bad=true to leave them out"
+            f"{count} beside {usable} usable images: {shown}{more}; "
+            "repair or remove these files, or pass skip_bad=true to leave them out"
         )
     if not usable:
         raise UserError(f"no usable image in {where}: {problems[0][1] if problems else 'it is empty'}")

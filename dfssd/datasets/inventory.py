@@ -16,16 +16,14 @@ from pathlib import Path
 
 from dfssd.errors import UserError
 
-OWN_MARKS = ("dataset.json", "run.yaml", "protocol.yaml")
-"""Files that this package writes into an imported data set, a run folder and a protocol; with :data:`OWN_PARTS` they
-tell such a folder from a data set of the user."""
-
-OWN_PARTS: Mapping[str, Collection[str]] = {
+OUTPUTS: Mapping[str, Collection[str]] = {
     "dataset.json": ("images",),
     "run.yaml": ("results.json",),
     "protocol.yaml": ("results.json", "incremental.json", "data"),
+    "args.yaml": ("weights", "results.csv"),
 }
-"""What lies beside each of these marks, at least one of it."""
+"""Files that mark the folder of an imported data set, of a run, of a protocol, and of a training by Ultralytics, if at
+least one of the other names lies beside them. Their plots and converted copies are no data of the user."""
 
 _NAS = re.compile(r"@eaDir|#recycle|#snapshot|@Recycle|@Recently-Snapshot|\.@__thumb", re.IGNORECASE)
 _TRASH = re.compile(r"\$RECYCLE\.BIN|System Volume Information|lost\+found|__MACOSX|__pycache__", re.IGNORECASE)
@@ -84,8 +82,20 @@ def take_inventory(root: Path, exclude: Collection[Path] = ()) -> Inventory:
     foreign = {os.path.realpath(folder) for folder in exclude}
     foreign = {folder for folder in foreign if folder != top and not top.startswith(folder.rstrip(os.sep) + os.sep)}
     outside: Counter[str] = Counter()
-    files = sorted(_walk(root, (top,), foreign, outside), key=lambda file: file.path.as_posix())
+    files = sorted(_walk(root, (top,), foreign, outside), key=lambda file: file.path.parts)
     return Inventory(root, tuple(files), dict(outside))
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """The files directly in a folder that may belong to a source, in name order; none if it does not exist."""
+    try:
+        with os.scandir(folder) as listing:
+            names = [entry.name for entry in listing if not _kind_outside(entry.name) and entry.is_file()]
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise UserError(f"{folder}: cannot be listed ({e.strerror}); correct its permissions or the path") from e
+    return [folder / name for name in sorted(names)]
 
 
 def _walk(folder: Path, above: tuple[str, ...], foreign: set[str], outside: Counter[str]) -> Iterator[SourceFile]:
@@ -94,7 +104,7 @@ def _walk(folder: Path, above: tuple[str, ...], foreign: set[str], outside: Coun
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as e:
         raise UserError(f"{folder}: cannot be listed ({e.strerror}); correct its permissions or the path") from e
-    if len(above) > 1 and _is_own(entries):
+    if len(above) > 1 and _is_output(entries):
         outside["of earlier runs and imports"] += _count(folder)
         return
     for entry in entries:
@@ -131,10 +141,10 @@ def _kind_outside(name: str) -> str:
     return "caches" if _CACHE.fullmatch(name) else ""
 
 
-def _is_own(entries: Collection[os.DirEntry[str]]) -> bool:
-    """Whether a folder was made by this package."""
+def _is_output(entries: Collection[os.DirEntry[str]]) -> bool:
+    """Whether a folder was made by a training or an import."""
     names = {entry.name for entry in entries}
-    return any(mark in names and not names.isdisjoint(OWN_PARTS[mark]) for mark in OWN_MARKS)
+    return any(mark in names and not names.isdisjoint(beside) for mark, beside in OUTPUTS.items())
 
 
 def _count(folder: Path) -> int:

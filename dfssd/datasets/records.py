@@ -28,8 +28,8 @@ class Item:
         boxes: (n, 5) float32 rows [class id, x, y, w, h], xywh center format, 0-1; (0, 5) = known to be free of
             defects; None = nothing known (unlabeled).
         split: "train", "val", "test" or "unlabeled" if the source says so, else None.
-        source: The file of the user that ``image`` was made from or is linked to; in a zip file ``<zip>/<member>``; None:
-            ``image`` itself.
+        source: The file of the user that ``image`` was made from or is linked to; in a zip file ``<zip>/<member>``;
+            None: ``image`` itself.
         size: (width, height) [px] as training reads ``image``; None where it has not been measured.
     """
 

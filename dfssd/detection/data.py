@@ -25,9 +25,12 @@ def read_data(config: Config) -> DetectionSet:
         Path(config["data_dir"]),
         unlabeled=config["unlabeled"],
         names=class_names(config),
+        labels=config["labels"],
+        resize_labels=config["resize_labels"],
         skip_bad=config["skip_bad"],
         missing_label=config["missing_label"],
         preprocess=Preprocess(**config.section("preprocess")),
+        exclude=[Path(config["project"])],
     )
 
 

@@ -1,0 +1,319 @@
+"""From the files of a source to its images with boxes: claims, class names, splits, geometry, and the account.
+
+All formats take the same way. What cannot be decided is refused in one line that names both files and the argument that
+decides; with ``skip_bad`` the images concerned are left out instead, and said to be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from dfssd.datasets import geometry
+from dfssd.datasets.account import Account, Accounted, Role
+from dfssd.datasets.annotations import (
+    Annotation,
+    BrokenFile,
+    ClassFile,
+    LabelFile,
+    SplitFile,
+)
+from dfssd.datasets.claims import Claims, ImageIndex, claim
+from dfssd.datasets.class_names import NameList, agree, names_in_labels
+from dfssd.datasets.given_splits import GivenSplits, listed_splits, lone_folders
+from dfssd.datasets.label_choice import LabelChoice, choice_between
+from dfssd.datasets.mask_images import find_masks
+from dfssd.datasets.material import Material
+from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, same_picture
+from dfssd.datasets.records import Item
+from dfssd.datasets.sources import Source, split_named, split_of
+
+SHOWN = 3
+"""Names in a message, of many."""
+
+JOINED_FORMAT = "coco"
+"""The format whose files may each hold a part of the boxes of one image: several people annotate one project."""
+
+
+@dataclass(frozen=True)
+class ReadingRules:
+    """What the user has decided; for the attributes see :func:`dfssd.datasets.formats.load_dataset`."""
+
+    names: tuple[str, ...] | None = None
+    usual: tuple[str, ...] | None = None
+    labels: tuple[str, ...] = ()
+    resize_labels: bool = False
+    missing: np.ndarray | None = None
+
+
+class Assembly:
+    """One reading of a source; :meth:`result` runs all steps."""
+
+    def __init__(self, material: Material, rules: ReadingRules, facts: Mapping[Path, ImageFacts | str]):
+        """Bind the material, the rules, and the facts of every image (or the reason why it cannot be used)."""
+        self.material, self.rules, self.facts = material, rules, facts
+        self.root = material.root
+        self.files: list[Accounted] = list(material.files)
+        self.warnings = list(material.warnings)
+        self.problems: list[tuple[Path, str]] = []
+        self.label_files: list[LabelFile] = []
+        self.class_files: list[ClassFile] = []
+        self.split_files: list[SplitFile] = []
+        self.file_of: dict[Path, LabelFile] = {}
+
+    def result(self) -> Source:
+        """Decide everything.
+
+        Raises:
+            UserError: Something concerns the whole source: class lists that disagree, labels without names,
+                contradicting splits. Problems of single images and files are listed in the result.
+        """
+        self._sort_files()
+        photos = self._photos()
+        index = ImageIndex(self.root, photos)
+        claims = self._claims(index)
+        names = self._names(claims)
+        boxes = self._boxes(claims, names)
+        splits = self._splits(index)
+        items = self._items(photos, boxes, claims, splits)
+        names, items = self._used_names(names, items)
+        return Source(items, names.names, self.problems, self._account(items, photos))
+
+    def leave_out(self, file: Path, reason: str) -> None:
+        """Note that a file has no part in the data."""
+        self.files.append(Accounted(file, Role.LEFT_OUT, reason))
+
+    def _sort_files(self) -> None:
+        """Distribute the files by kind, as far as ``labels=`` wants them."""
+        wanted = LabelChoice(self.rules.labels, self.root)
+        for found in self.material.read():
+            reason = wanted.refuses(found)
+            if reason:
+                self.leave_out(found.file, reason)
+            elif isinstance(found, LabelFile):
+                self.label_files.append(found)
+                self.file_of[found.file] = found
+            elif isinstance(found, ClassFile):
+                self.class_files.append(found)
+            elif isinstance(found, SplitFile):
+                self.split_files.append(found)
+            elif isinstance(found, BrokenFile):
+                self.problems.append((found.file, f"{found.file}: {found.problem}"))
+            else:
+                self.leave_out(found.file, found.reason)
+        wanted.check_found(self.label_files)
+
+    def _photos(self) -> list[Path]:
+        """The images without masks of others."""
+        masks = find_masks(self.material.images, self.root) if self.label_files else {}
+        self.files += [Accounted(mask, Role.MASK) for mask in sorted(masks)]
+        if masks:
+            first = min(masks)
+            self.warnings.append(
+                f"{len(masks)} images are masks of others and are not trained on, such as {first} of {masks[first]}"
+            )
+        return [image for image in self.material.images if image not in masks]
+
+    def _claims(self, index: ImageIndex) -> Claims:
+        annotations = [own for file in self.label_files for own in file.annotations]
+        claims = claim(annotations, index, cache(same_picture))
+        self.problems += claims.problems
+        unread = {
+            file.path.stem.casefold(): file.path
+            for file in self.files
+            if file.role is Role.LEFT_OUT and file.path.suffix.lower() in UNREAD_SUFFIXES
+        }
+        idle: list[Path] = []
+        for orphan in claims.orphans:
+            if orphan.image is None and not orphan.boxes.size and not orphan.problem:
+                idle.append(orphan.file)
+                continue
+            entry = orphan.image or orphan.file.name
+            stem = Path(entry).stem.casefold()
+            if other := unread.get(stem):
+                reason = f"its image {other} is in a format that is not read; convert it to .png or .jpg"
+            elif orphan.image is None:
+                reason = "there is no image of this name; restore it, or remove the label file"
+            else:
+                reason = f"the image is not in {self.root}; restore it, or remove it from the file"
+            self.problems.append((orphan.file, f"{orphan.where}: {reason}"))
+        for file in idle:
+            del self.file_of[file]
+            self.leave_out(file, "an empty text without an image of its name")
+        self.label_files = [file for file in self.label_files if file.file in self.file_of]
+        return claims
+
+    def _names(self, claims: Claims) -> NameList:
+        """The class names in id order."""
+        material, rules = self.material, self.rules
+        if rules.names:
+            return NameList(rules.names, "names=", fixed=True)
+        lists = [NameList(own.names, own.file) for own in self.class_files]
+        lists += [NameList(own.names, own.file) for own in self.label_files if own.names and own.ordered]
+        if material.names is not None and material.description is not None:
+            self._warn_of_other_lists(material.names, material.description, lists)
+            return NameList(material.names, material.description, fixed=True)
+        if found := agree(lists):
+            return found
+        if rules.usual:
+            return NameList(rules.usual, "the card of this data set", fixed=True)
+        return names_in_labels(self.label_files, [own for claimed in claims.by_image.values() for own in claimed])
+
+    def _warn_of_other_lists(self, names: tuple[str, ...], file: Path, lists: Sequence[NameList]) -> None:
+        for other in lists:
+            if any(a != b for a, b in zip(names, other.names)):
+                self.warnings.append(f"{other.origin} lists other class names than {file}, whose names count")
+
+    def _boxes(self, claims: Claims, names: NameList) -> dict[Path, np.ndarray]:
+        """Rows of each annotated image; what cannot be used becomes a problem."""
+        boxes = {}
+        for image, claimed in claims.by_image.items():
+            facts = self.facts.get(image)
+            if not isinstance(facts, ImageFacts):
+                continue
+            try:
+                boxes[image] = self._of_image(claimed, (facts.width, facts.height), names.names)
+            except ValueError as e:
+                self.problems.append((image, str(e)))
+        return boxes
+
+    def _of_image(self, claimed: Sequence[Annotation], size: tuple[int, int], names: Sequence[str]) -> np.ndarray:
+        """Rows of one image from all that is said about it; ValueError where that cannot be used."""
+        parts = []
+        for own in claimed:
+            try:
+                parts.append(geometry.rows(own, size, names, resize=self.rules.resize_labels))
+            except ValueError as e:
+                raise ValueError(f"{own.where}: {e}") from e
+        if all(geometry.same_boxes(parts[0], part, size) for part in parts[1:]):
+            return parts[0]
+        annotators = {own.file for own in claimed if self.file_of[own.file].format == JOINED_FORMAT}
+        if len(annotators) == len(claimed) and (together := geometry.joined(parts, size)) is not None:
+            return together
+        first, second = claimed[0], claimed[1]
+        raise ValueError(
+            f"{first.where} and {second.where} say different things about one image; keep one, or choose with "
+            f"labels={choice_between(self.file_of[first.file], self.file_of[second.file])}"
+        )
+
+    def _splits(self, index: ImageIndex) -> dict[Path, str]:
+        """Splits stated by lists; a data set YAML says it all itself."""
+        if self.material.described is not None:
+            for own in self.split_files:
+                self.leave_out(own.file, f"{self.material.description} states the splits")
+            return {}
+        given: GivenSplits = listed_splits(self.split_files, index)
+        self.files += [Accounted(file, Role.SPLIT_LIST) for file in given.used]
+        for file, reason in given.unused.items():
+            self.leave_out(file, reason)
+        self.warnings += given.warnings
+        return given.by_image
+
+    def _items(
+        self,
+        photos: Sequence[Path],
+        boxes: Mapping[Path, np.ndarray],
+        claims: Claims,
+        listed: Mapping[Path, str],
+    ) -> list[Item]:
+        described = self.material.described
+        bad = {image for image, _ in self.problems}
+        by_file: set[Path] = set()
+        items = []
+        for image in photos:
+            if described is not None and image not in described:
+                self.leave_out(image, f"not listed in {self.material.description}")
+                continue
+            facts = self.facts[image]
+            if isinstance(facts, str):
+                self.problems.append((image, f"{image}: {facts}"))
+                bad.add(image)
+            if image in bad or not isinstance(facts, ImageFacts):
+                continue
+            split = described[image] if described is not None else listed.get(image)
+            annotated = claims.by_image.get(image, [])
+            if split is None:
+                split = self._stated_split(image, annotated)
+                by_file |= {image} if annotated and annotated[0].split else set()
+            own = boxes.get(image)
+            if own is None and split != "unlabeled":
+                own = self.rules.missing
+            items.append(Item(image, own, split, size=(facts.width, facts.height)))
+        if described is None:
+            known = {**listed, **dict.fromkeys(by_file, "")}
+            self.warnings += lone_folders([item.image for item in items], self.root, known)
+        return items
+
+    def _stated_split(self, image: Path, annotations: Sequence[Annotation]) -> str | None:
+        """The split that label files or folders of an image name."""
+        for own in annotations:
+            if own.split:
+                return own.split
+        for own in annotations:
+            if own.image is not None:  # one file for many images, called instances_val.json or lying in val/
+                words = own.file.stem.lower().replace(".", "_").replace("-", "_").split("_")
+                if split := split_of(own.file, self.root) or split_named(words):
+                    return split
+        return split_of(image, self.root)
+
+    def _used_names(self, names: NameList, items: list[Item]) -> tuple[NameList, list[Item]]:
+        """Classes of a list found beside the images that no box uses are dropped, and the ids of the others moved."""
+        used = sorted({class_id for item in items for class_id in item.classes})
+        if names.fixed or not used or len(used) == len(names.names):
+            return names, items
+        unused = [name for i, name in enumerate(names.names) if i not in set(used)]
+        shown = ", ".join(unused[:SHOWN]) + (", ..." if len(unused) > SHOWN else "")
+        self.warnings.append(
+            f"{len(unused)} listed classes have no box and are left out ({shown}); pass names= with all classes to "
+            "keep their ids"
+        )
+        new_id = np.zeros(len(names.names), dtype=np.float32)
+        new_id[used] = np.arange(len(used))
+        moved = []
+        for item in items:
+            boxes = item.boxes
+            if boxes is not None and len(boxes):
+                boxes = np.column_stack([new_id[boxes[:, 0].astype(int)], boxes[:, 1:]]).astype(np.float32)
+            moved.append(replace(item, boxes=boxes))
+        return replace(names, names=tuple(names.names[i] for i in used)), moved
+
+    def _account(self, items: Sequence[Item], photos: Sequence[Path]) -> Account:
+        """Every file once; images that cannot be used are left out with their reason."""
+        roles = {file.path: file for file in self.files}
+        for own in self.label_files:
+            roles[own.file] = Accounted(own.file, Role.LABEL)
+            self.warnings += [f"{own.file}: {note}" for note in own.notes]
+        for listed in self.class_files:
+            roles[listed.file] = Accounted(listed.file, Role.CLASS_LIST)
+        if self.material.description is not None:
+            description = self.material.description
+            roles[description] = Accounted(description, Role.DESCRIPTION)
+        used = {item.image for item in items}
+        for file, reason in self.problems:
+            if file not in used and roles.get(file, Accounted(file, Role.LEFT_OUT)).role is Role.LEFT_OUT:
+                roles[file] = Accounted(file, Role.LEFT_OUT, reason.removeprefix(f"{file}: "))
+        for image in photos:
+            if image not in used and image not in roles:
+                roles[image] = Accounted(image, Role.LEFT_OUT, "unusable")
+        files = tuple(roles[path] for path in sorted(roles, key=lambda path: path.parts))
+        return Account(files, self.material.outside, tuple(_grouped(self.warnings)), self.material.counted)
+
+
+def _grouped(warnings: Sequence[str]) -> list[str]:
+    """Each warning once; those of many files that differ in the file alone as one."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    counts = Counter(warnings)
+    for warning in counts:
+        head, mark, tail = warning.partition(": ")
+        alike[tail if mark else warning].append(head if mark else "")
+    return [
+        warning
+        if not heads[0]
+        else f"{heads[0]}{f' and {len(heads) - 1} more files' if len(heads) > 1 else ''}: {warning}"
+        for warning, heads in alike.items()
+    ]

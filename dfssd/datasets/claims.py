@@ -1,0 +1,156 @@
+"""Which image an annotation belongs to. What is not certain is not guessed: it is a problem that names both files.
+
+A label file without the name of an image belongs to the image beside it, or to the one with the same path, folders
+such as ``images`` and ``labels`` left out; failing that to the only image with its stem. A path in an annotation file
+names the image whose path ends with it; failing that (such paths are often those of another machine) the only one with
+that file name. Letter case is ignored. Label Studio puts eight hexadecimal digits before the names of the files that
+it exports; they are removed where nothing else fits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from dfssd.datasets.annotations import Annotation
+from dfssd.datasets.sources import pairing_key, split_of
+
+_UPLOAD = re.compile(r"[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
+"""What Label Studio puts before the name of an uploaded file."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Images that an annotation may belong to.
+
+    Attributes:
+        images: The images; one if it is certain.
+        exact: Whether path and name agree, not the bare name alone.
+    """
+
+    images: tuple[Path, ...]
+    exact: bool
+
+
+NONE = Match((), exact=False)
+
+
+class ImageIndex:
+    """Finds the images that label files mean."""
+
+    def __init__(self, root: Path, images: Iterable[Path]):
+        """Index ``images``, which lie below ``root``."""
+        self.root = root
+        self._by_key: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for image in images:
+            self._by_key[pairing_key(image, root)].append(image)
+            self._by_stem[image.stem.casefold()].append(image)
+            self._by_name[image.name.casefold()].append(image)
+
+    def alongside(self, file: Path) -> Match:
+        """The image that is called like the label file ``file``."""
+        stem = file.stem.casefold()
+        beside = [image for image in self._by_stem.get(stem, ()) if image.parent == file.parent]
+        same = beside or self._by_key.get(pairing_key(file, self.root), [])
+        if same:
+            return Match(tuple(same), exact=True)
+        found = self._nearest(self._by_stem.get(stem, []), file)
+        if not found and (prefix := _UPLOAD.match(file.stem)):
+            return Match(self.alongside(file.with_name(file.name[prefix.end() :])).images, exact=False)
+        return Match(tuple(found), exact=False)
+
+    def named(self, entry: str, file: Path) -> Match:
+        """The image that ``file`` names ``entry``: a path with "/", a file name, or a stem."""
+        parts = tuple(part.casefold() for part in PurePosixPath(entry).parts if part not in {"/", ".", ".."})
+        if not parts:
+            return NONE
+        same_name = self._by_name.get(parts[-1], [])
+        exact = [image for image in same_name if _ends_with(image, parts)]
+        if exact:
+            return Match(tuple(self._nearest(exact, file)), exact=True)
+        if same_name:
+            return Match(tuple(self._nearest(same_name, file)), exact=False)
+        if prefix := _UPLOAD.match(parts[-1]):
+            return Match(self.named(parts[-1][prefix.end() :], file).images, exact=False)
+        return NONE
+
+    def stems(self, entry: str, file: Path) -> Match:
+        """The image of an entry in a list of images, which may be a bare stem as in the image sets of Pascal VOC."""
+        found = self.named(entry, file)
+        if found.images:
+            return found
+        parts = tuple(part.casefold() for part in PurePosixPath(entry).parts if part not in {"/", ".", ".."})
+        same = [
+            image
+            for image in self._by_stem.get(parts[-1] if parts else "", [])
+            if _ends_with(image.with_suffix(""), parts)
+        ]
+        return Match(tuple(self._nearest(same, file)), exact=True)
+
+    def _nearest(self, images: Sequence[Path], file: Path) -> list[Path]:
+        """Of several images those below the folder of ``file``, or in the split that it names; else all of them."""
+        if len(images) < 2:
+            return list(images)
+        split = split_of(file, self.root)
+        near = [image for image in images if file.parent != self.root and file.parent in image.parents]
+        alike = [image for image in images if split is not None and split_of(image, self.root) == split]
+        return near if len(near) == 1 else alike if len(alike) == 1 else list(images)
+
+
+def _ends_with(path: Path, parts: tuple[str, ...]) -> bool:
+    return tuple(part.casefold() for part in path.parts[-len(parts) :]) == parts
+
+
+@dataclass
+class Claims:
+    """Annotations by image.
+
+    Attributes:
+        by_image: What is said about each image, in the order of the files.
+        orphans: Annotations whose image does not exist.
+        problems: (file, reason) of each annotation that may belong to several images.
+    """
+
+    by_image: dict[Path, list[Annotation]] = field(default_factory=dict)
+    orphans: list[Annotation] = field(default_factory=list)
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def claim(annotations: Iterable[Annotation], index: ImageIndex, same_picture: Callable[[Path, Path], bool]) -> Claims:
+    """Assign annotations to images.
+
+    Args:
+        annotations: Of all label files, in path order.
+        index: The images.
+        same_picture: Whether two image files show the same pixels: they may share one label file.
+    """
+    claims = Claims()
+    for annotation in annotations:
+        if annotation.image is None:
+            match = index.alongside(annotation.file)
+        else:
+            match = index.named(annotation.image, annotation.file)
+        images = match.images
+        if not images:
+            claims.orphans.append(annotation)
+        elif len(images) == 1 or (match.exact and all(same_picture(images[0], other) for other in images[1:])):
+            for image in images:
+                claims.by_image.setdefault(image, []).append(annotation)
+        else:
+            remedy = (
+                "put the folder into its name of the image"
+                if annotation.image is not None
+                else "keep one of the images, or put labels beside the images that they belong to"
+            )
+            claims.problems.append((annotation.file, f"{annotation.where} may belong to {_several(images)}; {remedy}"))
+    return claims
+
+
+def _several(images: Sequence[Path]) -> str:
+    shown = " or ".join(str(image) for image in images[:2])
+    return shown + (f" or {len(images) - 2} more" if len(images) > 2 else "")

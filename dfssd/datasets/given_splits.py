@@ -1,0 +1,106 @@
+"""Splits that a source states: lists of images, and names of folders."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dfssd.datasets.annotations import SplitFile
+from dfssd.datasets.claims import ImageIndex
+from dfssd.datasets.sources import split_folder, split_of
+from dfssd.errors import UserError
+
+MAIN = "Main"
+"""Folder of ``ImageSets`` that holds the splits for boxes; the others are for other tasks."""
+
+
+@dataclass
+class GivenSplits:
+    """What a source states.
+
+    Attributes:
+        by_image: Split of each image that a list names.
+        used: The lists that name images of the source.
+        unused: The other lists, each with the reason.
+        warnings: What a user should know.
+    """
+
+    by_image: dict[Path, str] = field(default_factory=dict)
+    used: list[Path] = field(default_factory=list)
+    unused: dict[Path, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def listed_splits(lists: Sequence[SplitFile], index: ImageIndex) -> GivenSplits:
+    """The splits that lists of images state.
+
+    Raises:
+        UserError: Two lists put an image into different splits, or a list and the folder of the image do.
+    """
+    given = GivenSplits()
+    main = {own.file.parent.parent for own in lists if own.file.parent.name == MAIN}
+    origin: dict[Path, Path] = {}
+    for own in lists:
+        if own.file.parent.parent in main and own.file.parent.name != MAIN:
+            given.unused[own.file] = f"a list for another task than {MAIN}/"
+            continue
+        found, lacking = _images_of(own, index)
+        if not found:
+            given.unused[own.file] = "none of the images that it lists is in the data"
+            continue
+        given.used.append(own.file)
+        if lacking:
+            shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+            given.warnings.append(f"{own.file}: {len(lacking)} listed images are not in the data ({shown})")
+        for image in found:
+            if given.by_image.setdefault(image, own.split) != own.split:
+                raise UserError(f"{image} is in {origin[image]} and in {own.file}; keep it in one of the two lists")
+            origin.setdefault(image, own.file)
+            folder = split_of(image, index.root)
+            if folder not in {None, own.split}:
+                raise UserError(
+                    f"{own.file} puts {image} into {own.split}, but its folder is called {folder}; correct the list or "
+                    "rename the folder"
+                )
+    return given
+
+
+def _images_of(own: SplitFile, index: ImageIndex) -> tuple[list[Path], list[str]]:
+    """The images that a list names, and its entries without an image.
+
+    Raises:
+        UserError: An entry may mean several images.
+    """
+    found, lacking = [], []
+    for entry in own.images:
+        match = index.stems(entry, own.file).images
+        if len({image.parent for image in match}) > 1:
+            raise UserError(
+                f"{own.file}: '{entry}' may be {match[0]} or {match[1]}; put the folder before the name in the list"
+            )
+        found += match
+        if not match:
+            lacking.append(entry)
+    return found, lacking
+
+
+def lone_folders(images: Iterable[Path], root: Path, by_image: Mapping[Path, str]) -> list[str]:
+    """Warnings for images that are val or test only since a folder is called so, without a train folder beside it."""
+    counts: Counter[Path] = Counter()
+    splits: dict[Path, set[str]] = defaultdict(set)
+    for image in images:
+        if image not in by_image and (found := split_folder(image, root)):
+            folder, split = found
+            counts[folder] += 1
+            splits[folder.parent].add(split)
+    warnings = []
+    for folder, count in sorted(counts.items()):
+        found = split_folder(folder / "x", root)
+        if found and found[1] in {"val", "test"} and "train" not in splits[folder.parent]:
+            warnings.append(
+                f"{count} images are {found[1]} images since their folder is called {folder.name} ({folder}), and no "
+                f"folder beside it is called train; rename it if this is not meant"
+            )
+    return warnings

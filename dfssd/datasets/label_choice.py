@@ -1,0 +1,55 @@
+"""``labels=``: which of several label files count."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from dfssd.datasets.annotations import BrokenFile, Found, LabelFile
+from dfssd.errors import UserError
+
+FORMATS = ("yolo", "voc", "coco", "cvat", "labelme", "label-studio", "csv")
+"""Values of ``labels=`` that are formats."""
+
+
+class LabelChoice:
+    """``labels=``: the format, or the files and folders, whose labels count."""
+
+    def __init__(self, choice: Collection[str], root: Path):
+        """Sort the entries: formats, and places relative to the working folder or to the source."""
+        self.formats = {entry for entry in choice if entry in FORMATS}
+        self.places = []
+        for entry in choice:
+            if entry in FORMATS:
+                continue
+            options = [Path(entry).expanduser().absolute(), root / entry]
+            place = next((option for option in options if option.exists()), None)
+            if place is None:
+                raise UserError(
+                    f"labels={entry} is neither a file or folder nor one of {', '.join(FORMATS)}; correct it"
+                )
+            self.places.append(place)
+
+    def refuses(self, found: Found) -> str:
+        """Why a label file does not count; empty if it does."""
+        if isinstance(found, (LabelFile, BrokenFile)):
+            if self.formats and not (isinstance(found, LabelFile) and found.format in self.formats):
+                return f"labels={','.join(sorted(self.formats))} was given"
+            if self.places and not any(place in (found.file, *found.file.parents) for place in self.places):
+                return "labels= names another place"
+        return ""
+
+    def check_found(self, label_files: Sequence[LabelFile]) -> None:
+        """Raise :class:`UserError` if nothing is left."""
+        if (self.formats or self.places) and not label_files:
+            shown = ",".join([*sorted(self.formats), *map(str, self.places)])
+            raise UserError(f"labels={shown}: there are no such labels in the data; correct it, or leave it out")
+
+
+def choice_between(first: LabelFile, second: LabelFile) -> str:
+    """What to write after ``labels=`` to choose one of two files."""
+    if first.format != second.format:
+        return f"{first.format} or labels={second.format}"
+    if first.file.parent != second.file.parent:
+        return f"{first.file.parent} or labels={second.file.parent}"
+    return f"{first.file} or labels={second.file}"
