@@ -64,6 +64,8 @@ class LabelFile:
         parents: Those of ``names`` that only group others if no box has them (``supercategory`` of COCO).
         ordered: Whether the order of ``names`` means ids, so that another file must not list another order.
         notes: What was left out or taken in a certain way and the user should know ("3 crowd regions left out").
+        parents: Those of ``names`` that may be mere groups of other classes (a supercategory of COCO): a class only if
+            some file of the source has a box of it.
     """
 
     file: Path
@@ -73,6 +75,7 @@ class LabelFile:
     parents: frozenset[str] = frozenset()
     ordered: bool = False
     notes: tuple[str, ...] = ()
+    parents: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
