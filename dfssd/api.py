@@ -1,4 +1,4 @@
-"""The Python interface: train as the command line does, and read what a run has recorded."""
+"""The Python interface: check data and train as the command line does, and read what a run has recorded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dfssd.errors import UserError
 
 if TYPE_CHECKING:
+    from dfssd.inspection.report import DataReport
     from dfssd.results.record import RunRecord
 
 
@@ -46,6 +47,29 @@ def read_run(path: str | Path) -> RunRecord:
     from dfssd.results import record  # late, since importing dfssd imports nothing large
 
     return record.read_run(path)
+
+
+def check(**keys: Any) -> DataReport:
+    """What a run with these keys would read from its data, as ``dfssd check key=value ...`` shows it.
+
+    Nothing is trained, and neither torch nor Ultralytics is imported::
+
+        report = dfssd.check(data="parts", unlabeled="more", out="seen")
+        print(report.by_class, report.warnings, report.problems)
+
+    Args:
+        **keys: Keys of a run, as for :func:`train`; those that do not concern the data have no effect. ``out``: a
+            folder to which ``data_report.json`` and ``data.png`` are written.
+
+    Returns:
+        The report. Its ``problems`` say why no split can be drawn, which would stop a run; empty if it can.
+
+    Raises:
+        UserError: Wrong keys, or data that cannot be read.
+    """
+    from dfssd.data_check import check_data
+
+    return check_data(_flat(keys))
 
 
 def train(**keys: Any) -> Run:

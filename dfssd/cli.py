@@ -1,4 +1,4 @@
-"""The command line: ``key=value`` arguments start a run; an error is one line.
+"""The command line: ``key=value`` arguments start a run, ``check key=value`` looks at its data; an error is one line.
 
 Exit codes: 0 finished, 1 a bug (traceback), 2 bad input or a failed check, 130 interrupted (resumable).
 """
@@ -25,7 +25,8 @@ def print_help(program: str) -> None:
     console = Console()
     console.print(f"usage: {program} key=value ...   (or --key value; every Ultralytics training key works too)\n")
     console.print(f"  {program} data=demo teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False)
-    console.print(f"  {program} data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1\n", markup=False)
+    console.print(f"  {program} data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1", markup=False)
+    console.print(f"  {program} check data=CR7-DET.zip out=seen   (what a run would read; nothing is trained)\n")
     keys = Table("key", "default", "meaning", box=None, pad_edge=False)
     for row in help_lines():
         keys.add_row(*row)
@@ -57,6 +58,16 @@ def _run_steps(config: Config, program: str, command: str) -> int:
     return 0 if run_protocol(config, command, run_one, configure) else 2
 
 
+def _check(words: Sequence[str]) -> int:
+    """Print what a run would read from its data; 2 if that would stop it."""
+    from dfssd.data_check import check_data
+    from dfssd.inspection.table import print_report
+
+    report = check_data(parse_arguments(list(words)))
+    print_report(report)
+    return report_problems(UserError(*report.problems)) if report.problems else 0
+
+
 @log.console()
 def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
     """Run the command line and return the exit code.
@@ -66,6 +77,7 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         program: What was typed before them, shown in the usage and recorded.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    checks = words[:1] == ["check"]
     given: dict[str, Any] = {}
     try:
         if not words or {"-h", "--help", "help"} & set(words):
@@ -74,6 +86,8 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         if "--version" in words:
             print(f"dfssd {__version__}")
             return 0
+        if checks:
+            return _check(words[1:])
         given = parse_arguments(words)
         from dfssd.runs.configure import configure
 
@@ -87,6 +101,6 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
     except UserError as e:
         return report_problems(e)
     except KeyboardInterrupt:
-        again = "" if "steps" in given else " with resume=<run folder>"
+        again = "" if checks or "steps" in given else " with resume=<run folder>"
         print(f"\ninterrupted; repeat the same line{again} to continue", file=sys.stderr)
         return 130

@@ -115,6 +115,8 @@ KEYS: Mapping[str, Key] = _keys(
     Key("split", optional(TEXT), protocol=OWN, set_by_grid=True),
     Key("split_ratio", SPLIT_RATIO, protocol=OWN),
     Key("names", optional(TEXTS), protocol=OWN),
+    Key("labels", optional(TEXTS), task=DETECT, protocol=OWN),
+    Key("resize_labels", BOOLEAN, task=DETECT, protocol=OWN),
     Key("missing_label", OneOf(("unlabeled", "background")), task=DETECT, protocol=OWN),
     Key("skip_bad", BOOLEAN, protocol=OWN),
     Key("data_dir", TEXT),

@@ -37,23 +37,45 @@ class Selection:
     val_leaks: list[Leak]
 
 
-def select(config: Config) -> Selection:
-    """Read the data set of ``data=``, find its twins, and split it as ``split=`` asks.
-
-    Without ``split=`` the parts of the source count if it has a val or test part, else images are drawn in groups.
+def read_data(config: Config) -> MaskSet:
+    """The data set of ``data=``, imported as the configuration asks.
 
     Raises:
-        UserError: The data cannot be read, or the split does not fit it.
+        UserError: It cannot be read, or something in it is wrong.
     """
-    dataset = load_masks(
+    return load_masks(
         config["data"],
         Path(config["data_dir"]),
         unlabeled=config["unlabeled"],
         names=class_names(config),
         skip_bad=config["skip_bad"],
     )
+
+
+def select(config: Config) -> Selection:
+    """Read the data set of ``data=``, find its twins, and split it as ``split=`` asks.
+
+    Raises:
+        UserError: The data cannot be read, or the split does not fit it.
+    """
+    dataset = read_data(config)
+    return select_from(config, dataset, find_twins([item.image for item in dataset.items]))
+
+
+def select_from(config: Config, dataset: MaskSet, twins: Sequence[tuple[int, int]]) -> Selection:
+    """Split a data set as ``split=`` asks.
+
+    Without ``split=`` the parts of the source count if it has a val or test part, else images are drawn in groups.
+
+    Args:
+        config: Resolved configuration.
+        dataset: The data set.
+        twins: Pairs of its items that show the same metal (:func:`dfssd.datasets.twins.find_twins`).
+
+    Raises:
+        UserError: The split does not fit the data.
+    """
     images = [item.image for item in dataset.items]
-    twins = find_twins(images)
     groups = twin_groups(len(images), twins)
     split, kind = _choose_split(config, dataset, groups)
     trained = [*split.train_labeled, *split.train_unlabeled]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from dfssd.datasets.image_files import UNREADABLE, gray_values, open_image
 from dfssd.datasets.records import IGNORE
 from dfssd.reporting import figures
 from dfssd.reporting.figures import COLORS, save_figure, shortened
+from dfssd.reporting.overlays import class_colors, overlay
 from dfssd.reporting.sections import Drawn
 from dfssd.reporting.words import baseline_is_selected
 from dfssd.results.record import MaskRecord
@@ -25,8 +25,6 @@ from dfssd.segmentation.run_files import SegmentationFiles
 from dfssd.segmentation.verdict import networks, student_training
 
 MOST_ROWS = 8
-OPACITY = 0.55
-"""Of a class over the gray image."""
 
 _SIDE = 480
 """Longer side of an image in the figure of masks [px]."""
@@ -36,8 +34,6 @@ _CELL = 2.1
 
 _TRAINED = "#67a9cf"
 _COMPARED = ("#1b7837", "#762a83", "#8c510a", "#c51b7d")
-_CLASSES = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
-"""Distinguishable with color blindness, too (Okabe and Ito)."""
 
 
 def draw(run: SegmentationFiles) -> Drawn:
@@ -77,16 +73,6 @@ def network_color(role: Role) -> str:
     if role.startswith("compare"):
         return _COMPARED[(int(role.removeprefix("compare")) - 1) % len(_COMPARED)]
     return COLORS.get(role, _TRAINED)
-
-
-def class_colors(nc: int) -> np.ndarray:
-    """(nc, 3) uint8, a color for each class; that of the background, id 0, is never drawn."""
-    if nc - 1 <= len(_CLASSES):
-        colors = [[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in _CLASSES[: nc - 1]]
-    else:  # as many hues, the neighbors dark and light in turn
-        hues = (colorsys.hsv_to_rgb(i / (nc - 1), 1.0, 1.0 if i % 2 else 0.7) for i in range(nc - 1))
-        colors = [[round(255 * share) for share in hue] for hue in hues]
-    return np.array([[0, 0, 0], *colors], np.uint8)
 
 
 def class_iou(test: Mapping[Role, MaskScores], labels: Mapping[Role, str], path: Path) -> bool:
@@ -238,27 +224,6 @@ def _legend(rows: Sequence[_Row], names: Sequence[str], colors: np.ndarray) -> l
     if IGNORE in seen:
         patches.append(Patch(facecolor="#808080", edgecolor="white", hatch="////", label="not counted"))
     return patches
-
-
-def overlay(gray: np.ndarray, ids: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """A mask over its image: each defect in its color, the background as it is, ignored pixels striped.
-
-    Args:
-        gray: Image, (H, W) uint8.
-        ids: Class ids, (H, W) uint8; those without a color are left as they are.
-        colors: Of each class, (nc, 3) uint8.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    colored = np.repeat(gray[..., None], 3, 2)
-    defect = (ids > 0) & (ids < len(colors))
-    blend = (1 - OPACITY) * colored[defect] + OPACITY * colors[ids[defect]]
-    colored[defect] = blend.round().astype(np.uint8)
-    rows, columns = np.nonzero(ids == IGNORE)
-    stripe = max(2, max(gray.shape) // 60)
-    colored[rows, columns] = np.where((rows + columns) // stripe % 2, 255, 128)[:, None]
-    return colored
 
 
 def _ids(path: Path, size: tuple[int, int]) -> np.ndarray | None:

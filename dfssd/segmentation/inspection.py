@@ -19,8 +19,8 @@ from dfssd.datasets.records import MaskSet
 from dfssd.datasets.samples import evenly
 from dfssd.errors import UserError
 from dfssd.files import atomic_write, write_text
+from dfssd.reporting.overlays import class_colors, overlay
 from dfssd.segmentation.boundary import distance_maps
-from dfssd.segmentation.figures import class_colors, overlay
 
 MARK = "boundary.txt"
 """Marks a folder that may be written to again."""

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dfssd.reporting.figures import COLORS, MOST_CLASSES
+from dfssd.reporting.overlays import class_colors
 from dfssd.results.record import FILE, MaskRecord
 from dfssd.results.sections import ClassIou, Loss, Picture
 from dfssd.segmentation import figures
@@ -72,26 +73,10 @@ def test_picture_of_masks_shows_what_it_names(tmp_path):
     masks = {role: file for role, file in pictures[0].masks.items() if role != "teacher"}
     without = pictures[0].model_copy(update={"masks": masks})
     assert drawn([without], "without").shape[1] < one.shape[1]  # a network without masks has no column
-    for color in figures.class_colors(4)[1:].astype(int):  # each class in the legend
+    for color in class_colors(4)[1:].astype(int):  # each class in the legend
         assert (np.abs(one - color).max(2) < 4).sum() > 50
     assert figures.masks([], NEU_NAMES, labels, tmp_path, tmp_path / "none.png") == 0
     assert not (tmp_path / "none.png").exists()
-
-
-def test_overlay_colors_defects_alone():
-    gray = np.full((2, 3), 100, np.uint8)
-    ids = np.array([[0, 1, 2], [255, 7, 0]], np.uint8)
-    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
-    look = figures.overlay(gray, ids, colors)
-    assert (look[0, 0] == 100).all() and (look[1, 1:] == 100).all()
-    assert look[0, 1].tolist() == [185, 45, 45] and look[0, 2].tolist() == [45, 185, 45]
-    assert look[1, 0].tolist() in ([255] * 3, [128] * 3)
-    assert (gray == 100).all()
-
-
-@pytest.mark.parametrize("nc", [2, 8, 9, 60, 255])
-def test_every_class_has_its_own_color(nc):
-    assert len({tuple(color) for color in figures.class_colors(nc)[1:].tolist()}) == nc - 1
 
 
 def test_many_classes_keep_the_largest_differences(tmp_path):

@@ -1,0 +1,158 @@
+"""The table of a data set for people: on the console, plain where it is no terminal, and as lines of a log."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dfssd.datasets.account import Role
+from dfssd.datasets.twins import name_leak
+from dfssd.inspection.report import IMAGE_ROLES, PARTS, DataReport, Part
+from dfssd.log import LOGGER
+
+NAMED = 3
+"""Files that are named for each reason."""
+
+_PLAIN_WIDTH = 240
+"""Columns where there is no terminal: nothing is wrapped."""
+
+_LOGGED_CLASSES = 12
+_LOGGED_REASONS = 5
+
+
+def print_report(report: DataReport, console: Console | None = None) -> None:
+    """Print everything but the problems: warnings first, then the table, then what is left out, and copies.
+
+    Args:
+        report: What to print.
+        console: Where to; None: the standard output.
+    """
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=_PLAIN_WIDTH)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for line in _head(report):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    console.print(_table(report), markup=False, highlight=False)
+    console.print()
+    for line in (*_left_out(report), *_copies(report)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe_data(report: DataReport) -> list[str]:
+    """The table in lines, shortened where there are many classes or reasons; warnings are not in it."""
+    text = io.StringIO()
+    console = Console(file=text, width=_PLAIN_WIDTH, color_system=None)
+    console.print(_table(report, _LOGGED_CLASSES), markup=False, highlight=False)
+    table = [line.rstrip() for line in text.getvalue().splitlines()]
+    return [*_head(report), *table, *_left_out(report, _LOGGED_REASONS), *_copies(report)]
+
+
+def log_report(report: DataReport) -> None:
+    """Log warnings as such, then the lines of :func:`describe_data`."""
+    for warning in report.warnings:
+        LOGGER.warning(warning)
+    for line in describe_data(report):
+        LOGGER.info(line)
+
+
+def _head(report: DataReport) -> Iterator[str]:
+    """What the data set is, and the role of each file of its source."""
+    n = len(report.items)
+    names = ", ".join(report.names[:8]) + (", ..." if len(report.names) > 8 else "")
+    yield f"{report.dataset.name}: {_some(n, 'image')}, {len(report.names)} classes ({names})"
+    outside = {kind: count for kind, count in report.dataset.account.outside.items() if count}
+    ignored = ", ".join(f"{count:,} {kind}" for kind, count in outside.items())
+    if report.counted:
+        others = [_role(role, count) for role, count in report.files.items() if role not in IMAGE_ROLES]
+        files = f"{_some(report.counted, 'file')}: {', '.join([_some(n, 'image'), *others])}"
+        yield files + (f"; besides, not part of the data: {ignored}" if ignored else "")
+    elif ignored:
+        yield f"not part of the data: {ignored}"
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _role(role: Role, count: int) -> str:
+    """A number of files in words."""
+    return f"{count:,} {role.value}" if role is Role.LEFT_OUT else _some(count, role.value)
+
+
+def _table(report: DataReport, most_classes: int | None = None) -> Table:
+    """Images by role, and boxes by class, a column for each part."""
+    total = sum(report.counts.values(), Counter[Part | None]())
+    columns: list[Part | None] = [part for part in PARTS if report.split]
+    if total[None] and columns:
+        columns.append(None)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for column in (*columns, "all"):
+        table.add_column(column or "not used", justify="right", no_wrap=True)
+
+    def add(name: str, counts: Mapping[Part | None, int]) -> None:
+        cells = [*(counts.get(column, 0) for column in columns), sum(counts.values())]
+        table.add_row(name, *(f"{n:,}" if n else "-" for n in cells))
+
+    add("images", total)
+    for role in IMAGE_ROLES:
+        if report.counts[role]:
+            add(f"  {role.value.removesuffix(' image')}", report.counts[role])
+    if report.hidden:
+        add("  trained without their labels", {"train": len(report.hidden)})
+    classes = dict(report.by_class)
+    add("images by class" if report.masks else "boxes", {} if report.masks else sum(classes.values(), Counter()))
+    shown = list(classes)
+    if most_classes is not None and len(shown) > most_classes:
+        shown = sorted(shown, key=lambda name: -classes[name].total())[: most_classes - 1]
+    for name in shown:
+        add(f"  {name}", classes[name])
+    if len(shown) < len(classes):
+        rest = sum((classes[name] for name in classes if name not in shown), Counter[Part | None]())
+        add(f"  {len(classes) - len(shown)} other classes", rest)
+    return table
+
+
+def _left_out(report: DataReport, most: int | None = None) -> Iterator[str]:
+    """What is left out and why, the first files of each reason by name; at most ``most`` reasons."""
+    by_reason: dict[str, list[Path]] = defaultdict(list)
+    for file in report.left_out:
+        by_reason[file.reason].append(file.path)
+    reasons = sorted(by_reason.items(), key=lambda entry: -len(entry[1]))
+    for reason, files in reasons[:most]:
+        yield f"left out, {len(files):,}: {reason} ({_named([_short(file) for file in files])})"
+    if most is not None and len(reasons) > most:
+        rest = sum(len(files) for _, files in reasons[most:])
+        yield f"left out, {rest:,}: {len(reasons) - most} other reasons; dfssd check data=... lists them"
+
+
+def _copies(report: DataReport) -> Iterator[str]:
+    """Copies among the images, and those that a split divides."""
+    if report.copies:
+        named = _named([" = ".join(_short(image) for image in group[:2]) for group in report.copies])
+        yield f"copies: {_some(report.surplus, 'image')} more of {_some(len(report.copies), 'scene')} ({named})"
+    if report.torn:
+        named = _named([" = ".join(_short(image) for image in group[:2]) for group in report.torn])
+        yield f"copies divided between train and val or test: {_some(len(report.torn), 'group')} ({named})"
+    for part, leaks in report.leaks.items():
+        yield f"{part} images with a copy in train: {len(leaks):,} ({_named([name_leak(leak) for leak in leaks])})"
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first names, and the number of the others."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f", and {more:,} more" if more > 0 else "")
+
+
+def _short(file: Path) -> str:
+    """A file with its folder."""
+    return f"{file.parent.name}/{file.name}"
