@@ -89,6 +89,10 @@ class LabeledImage(Protocol):
         """Absolute path."""
 
     @property
+    def source(self) -> Path | None:
+        """As of :class:`Item`."""
+
+    @property
     def split(self) -> str | None:
         """One of :data:`SPLITS` if the source has splits, else None."""
 

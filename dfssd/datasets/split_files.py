@@ -6,11 +6,17 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from dfssd.datasets.data_state import check_listed
+from dfssd.datasets.file_records import FILES
 from dfssd.datasets.records import LabeledImage, LabeledSet
 from dfssd.datasets.splits import LISTS, Split, check_classes
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_text, write_yaml
+
+Finder = Callable[[str], LabeledImage | None]
+"""From a listed path, perhaps of another machine, to its image in the data set; None if there is none."""
 
 
 def write_split(
@@ -86,17 +92,24 @@ def _counts(
     return counts
 
 
-def read_split(source: Path, dataset: LabeledSet[LabeledImage], exempt_classes: int = 0) -> Split:
+def read_split(
+    source: Path, dataset: LabeledSet[LabeledImage], exempt_classes: int = 0, *, imported: str = ""
+) -> Split:
     """Read the lists that :func:`write_split` wrote, perhaps on another machine.
+
+    Images, labels and class names have to be those that the split was written for, if it has a record of them
+    (:mod:`dfssd.datasets.data_state`).
 
     Args:
         source: The folder, or a file in it such as ``data.yaml``.
         dataset: The data set; listed images are found in it by path, else by the name of the file, or of file and
             folder, where that is unique.
         exempt_classes: Number of leading classes that need no labeled image.
+        imported: Settings of the import that change pixels or boxes, as text.
 
     Raises:
-        UserError: A list is missing, names an unknown image, an image without labels, or one of another list.
+        UserError: A list is missing, names an unknown image, an image without labels, or one of another list; or
+            images, labels or class names are not those that the split was written for.
     """
     source = Path(source)
     folder = source if source.is_dir() else source.parent
@@ -110,12 +123,16 @@ def read_split(source: Path, dataset: LabeledSet[LabeledImage], exempt_classes: 
         lists[name] = _read_list(file, dataset.name, find, listed_in, labeled=name != "train_unlabeled")
         if not lists[name] and name != "train_unlabeled":
             raise UserError(f"{file} is empty; pass the splits/ folder of an earlier run")
+    summary = _read_summary(folder)
+    if (folder / FILES).is_file():
+        _check_names(source, summary, dataset.names)
+        check_listed(folder, f"split={source}", _among(listed_in, find), imported=imported)
     split = Split(
         lists["train_labeled"],
         lists["train_unlabeled"],
         lists["val"],
         lists["test"],
-        duplicates=_known_duplicates(folder, find, listed_in),
+        duplicates=_known_duplicates(summary, find, listed_in),
     )
     check_classes(split, dataset, exempt_classes)
     return split
@@ -124,30 +141,34 @@ def read_split(source: Path, dataset: LabeledSet[LabeledImage], exempt_classes: 
 def _read_list(
     file: Path,
     dataset: str,
-    find: Callable[[str], LabeledImage | None],
+    find: Finder,
     listed_in: dict[Path, str],
     *,
     labeled: bool,
 ) -> tuple[Path, ...]:
     """The images of one list, which are added to ``listed_in`` (image -> name of its list)."""
-    found = []
+    found, unknown = [], []
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not (line := line.strip()):
             continue
         item = find(line)
         if item is None:
-            raise UserError(f"{file}:{number}: {line} is not in data set {dataset}; pass the same data= again")
+            unknown.append(f"{number}: {line}")
+            continue
         if item.image in listed_in:
             raise UserError(f"{file}:{number}: {line} is also in {listed_in[item.image]}; keep it in one list")
         if labeled and not item.known:
             raise UserError(f"{file}:{number}: {line} has no labels; move it to train_unlabeled.txt")
         listed_in[item.image] = file.name
         found.append(item.image)
+    if unknown:
+        more = f", nor are {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise UserError(f"{file}:{unknown[0]} is not in data set {dataset}{more}; pass the same data= again")
     return tuple(found)
 
 
-def _finder(items: Sequence[LabeledImage]) -> Callable[[str], LabeledImage | None]:
-    """Function from a listed path, perhaps of another machine, to its image, None if there is none."""
+def _finder(items: Sequence[LabeledImage]) -> Finder:
+    """Finds images by path, else by name, or by folder and name where a name repeats."""
     by_path = {str(item.image): item for item in items}
     by_name: dict[str, list[LabeledImage]] = defaultdict(list)
     for item in items:
@@ -163,12 +184,38 @@ def _finder(items: Sequence[LabeledImage]) -> Callable[[str], LabeledImage | Non
     return find
 
 
-def _known_duplicates(
-    folder: Path, find: Callable[[str], LabeledImage | None], used: Container[Path]
-) -> tuple[tuple[Path, ...], ...]:
+def _among(used: Container[Path], find: Finder) -> Finder:
+    """``find``, for images in ``used`` only."""
+
+    def find_used(line: str) -> LabeledImage | None:
+        item = find(line)
+        return item if item is not None and item.image in used else None
+
+    return find_used
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    """Content of ``split.json``; empty if there is none that can be read."""
     try:
-        groups = json.loads((folder / "split.json").read_text(encoding="utf-8"))["duplicates"]
-    except (OSError, ValueError, KeyError):
+        summary = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def _check_names(source: Path, summary: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise :class:`UserError` if the split was written for other class names, or for the same in another order."""
+    then = summary.get("names")
+    if isinstance(then, list) and then != list(names):
+        raise UserError(
+            f"split={source}: its classes are {', '.join(map(str, then))}, those of the data {', '.join(names)}; "
+            "restore them, or leave split= out to draw a new one"
+        )
+
+
+def _known_duplicates(summary: Mapping[str, Any], find: Finder, used: Container[Path]) -> tuple[tuple[Path, ...], ...]:
+    groups = summary.get("duplicates")
+    if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
         return ()
-    found = [[item.image for path in group if (item := find(path)) is not None] for group in groups]
+    found = [[item.image for path in group if (item := find(str(path))) is not None] for group in groups]
     return tuple(tuple(image for image in group if image in used) for group in found)

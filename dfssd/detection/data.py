@@ -11,7 +11,7 @@ from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split
 from dfssd.datasets.splits import Split, make_split
-from dfssd.runs.data import check_split_is_exclusive, class_names, split_options
+from dfssd.runs.data import check_split_is_exclusive, class_names, import_settings, split_options
 
 
 def read_data(config: Config) -> DetectionSet:
@@ -48,5 +48,5 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], k
     """
     if config["split"]:
         check_split_is_exclusive(config)
-        return read_split(Path(config["split"]), dataset, known_classes)
+        return read_split(Path(config["split"]), dataset, known_classes, imported=import_settings(config))
     return make_split(dataset, groups, split_options(config), exempt_classes=known_classes)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config import GROWN, Config
+from dfssd.datasets.data_state import write_state
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.split_files import write_split
 from dfssd.datasets.splits import check_new_labels, torn_groups
@@ -31,6 +32,7 @@ from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import PREDICTIONS
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import BoxData, BoxExport, BoxScores, BoxTolerance, PseudoLabels, Status
+from dfssd.runs.data import import_settings
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import missing_labels_reason, select_baseline, select_better
 from dfssd.runs.self_training import self_train
@@ -70,6 +72,7 @@ class DetectionRun(StagedRun):
         split = choose_split(c, dataset, groups, known)
         if known and c["new_only"]:
             check_new_labels(dataset, split.train_labeled, known)
+        write_state(self.splits, split, dataset, imported=import_settings(c))
         write_split(split, dataset, self.splits)
         counts = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
         torn = torn_groups(split, images, groups)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten, section_of
+from dfssd.datasets.data_state import write_state
 from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split, write_split
@@ -34,6 +35,7 @@ from dfssd.reporting.tables import csv_text, format_number, markdown_table
 from dfssd.results.record import FILE, BoxRecord, is_finished
 from dfssd.runs.budget import teacher_schedule
 from dfssd.runs.checks import check_machine
+from dfssd.runs.data import import_settings
 
 BASE = "base"
 RESULT = "incremental.json"
@@ -109,6 +111,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
     data = _write_steps(dataset, split, steps, modes, root / "data")
     _log_steps(steps, data)
     if not (root / "splits" / "split.json").exists():
+        write_state(root / "splits", split, dataset, imported=import_settings(config))
         write_split(split, dataset, root / "splits")
     write_yaml(root / RECORD, known)
 
@@ -244,7 +247,7 @@ def _prepare(config: Config, root: Path) -> tuple[DetectionSet, Split, list[Step
     dataset = read_data(config)
     steps = parse_steps(config["steps"], dataset.names)
     if (root / "splits" / "split.json").exists():
-        return dataset, read_split(root / "splits", dataset), steps
+        return dataset, read_split(root / "splits", dataset, imported=import_settings(config)), steps
     return dataset, choose_split(config, dataset, duplicate_groups([item.image for item in dataset.items])), steps
 
 

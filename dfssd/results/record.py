@@ -90,6 +90,15 @@ class RunRecord(BaseModel):
         """Whether the last stage of the run has finished."""
         return any(stage.name == "report" for stage in self.stages)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the run has finished, and no stage has failed and would be run again."""
+        return self.finished and all(stage.status != "failed" for stage in self.stages)
+
+    def stage(self, name: str) -> Stage | None:
+        """The record of a finished stage, or None."""
+        return next((stage for stage in self.stages if stage.name == name and stage.status != "failed"), None)
+
     @classmethod
     def read(cls: type[_Record], path: str | Path) -> _Record:
         """Read a ``results.json``; one without ``schema`` is converted to this layout.

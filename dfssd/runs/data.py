@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfssd.config import Config
+from dfssd.config import Config, defaults, section_of
 from dfssd.datasets.importing import as_list
 from dfssd.datasets.splits import SplitOptions
 from dfssd.errors import UserError
@@ -23,3 +23,10 @@ def check_split_is_exclusive(config: Config) -> None:
     """Raise :class:`UserError` if ``labeled`` or ``limit`` is given along with ``split``, which selects the images."""
     if clash := {"labeled", "limit"} & set(config.given):
         raise UserError(f"split={config['split']} already selects the images; leave out {', '.join(sorted(clash))}")
+
+
+def import_settings(config: Config) -> str:
+    """The settings of the import that change pixels or boxes, as text; empty if all of them have their defaults."""
+    usual = defaults()
+    keys = (key for key in usual if section_of(key) == "preprocess" or key == "missing_label")
+    return " ".join(f"{key}={config[key]}" for key in keys if config[key] != usual[key])

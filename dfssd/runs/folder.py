@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dfssd import __version__, resources
 from dfssd.config import RESUMABLE, Config, defaults, differences, flat_settings
+from dfssd.datasets.data_state import check_state
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_yaml
 from dfssd.log import LOGGER
@@ -79,7 +80,8 @@ class RunFolder:
         """Open the folder named by ``resume=``; return it with the configuration that it was started with.
 
         Raises:
-            UserError: There is no run, or an argument differs from the one that the run was started with.
+            UserError: There is no run, an argument differs from the one that the run was started with, or files of the
+                data changed or vanished since then.
         """
         where = config["resume"]
         if where is True:
@@ -109,6 +111,8 @@ class RunFolder:
         kind = RECORDS[before["task"]]
         # without a record all stages are run again
         record = kind.read(path / FILE) if (path / FILE).exists() else kind(run=facts)
+        if record.stage("prepare") and not record.complete:
+            check_state(path / "splits", f"resume={where}")
         session = Session(**facts.model_dump(include=set(Session.model_fields)))
         record.run = record.run.model_copy(update={"resumed": (*record.run.resumed, session)})
         run = cls(path, record)
@@ -126,7 +130,7 @@ class RunFolder:
 
     def stage(self, name: str) -> Stage | None:
         """The record of a finished stage, or None."""
-        return next((s for s in self.record.stages if s.name == name and s.status != "failed"), None)
+        return self.record.stage(name)
 
     def run_stage(self, name: str, work: Callable[[], Status], *, earlier: Collection[str]) -> None:
         """Run a stage unless it is finished.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config import Config
+from dfssd.datasets.data_state import write_state
 from dfssd.datasets.mask_splits import write_mask_split
 from dfssd.datasets.samples import evenly_by_class
 from dfssd.datasets.twins import describe_leaks, name_leak
@@ -65,6 +66,7 @@ class SegmentationRun(StagedRun):
         c = self.config
         selection = select(c)
         dataset, split = selection.dataset, selection.split
+        write_state(self.splits, split, dataset)
         write_mask_split(split, dataset, self.splits)
         counts = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
         self.record.data = MaskData(
