@@ -61,7 +61,6 @@ class LabelFile:
         annotations: One per image that it mentions.
         names: The classes that it lists in its order (categories, a header); None if it lists none. Annotations of the
             other formats name their classes box by box.
-        parents: Those of ``names`` that only group others if no box has them (``supercategory`` of COCO).
         ordered: Whether the order of ``names`` means ids, so that another file must not list another order.
         notes: What was left out or taken in a certain way and the user should know ("3 crowd regions left out").
         parents: Those of ``names`` that may be mere groups of other classes (a supercategory of COCO): a class only if
@@ -72,7 +71,6 @@ class LabelFile:
     format: str
     annotations: tuple[Annotation, ...]
     names: tuple[str, ...] | None = None
-    parents: frozenset[str] = frozenset()
     ordered: bool = False
     notes: tuple[str, ...] = ()
     parents: frozenset[str] = frozenset()
