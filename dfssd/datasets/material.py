@@ -11,8 +11,7 @@ from dfssd.datasets.account import Accounted, Role
 from dfssd.datasets.annotations import Found
 from dfssd.datasets.image_files import SUFFIXES, UNREAD_SUFFIXES, map_files
 from dfssd.datasets.inventory import Inventory, list_folder, take_inventory
-from dfssd.datasets.readers import READERS, read_file
-from dfssd.datasets.readers.text_files import read_labels
+from dfssd.datasets.readers import is_read, read_file
 from dfssd.datasets.yaml_files import Description, find_description, labels_folder, listed_images, read_entries
 from dfssd.errors import UserError
 
@@ -60,12 +59,7 @@ class Material:
 
     def read(self) -> list[Found]:
         """What the texts and the other files are."""
-        if self.keypoints is None:
-            read = map_files(read_file, self.texts, "Reading labels")
-        else:
-            shape = self.keypoints
-            read = map_files(lambda file: read_labels(file, shape), self.texts, "Reading labels")
-        return [*self.found, *read]
+        return [*self.found, *map_files(lambda file: read_file(file, self.keypoints), self.texts, "Reading labels")]
 
 
 def of_folder(root: Path, names: Sequence[str] | None, exclude: Collection[Path]) -> Material:
@@ -134,7 +128,7 @@ def _sort_in(material: Material, path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         material.images.append(path)
-    elif suffix in READERS:
+    elif is_read(suffix):
         material.texts.append(path)
     else:
         material.files.append(Accounted(path, Role.LEFT_OUT, _unread(suffix)))

@@ -1,7 +1,7 @@
 """COCO: one .json file for many images.
 
-``supervision`` reads COCO, too, but gives up a whole file at its first wrong annotation and does not notice crowd regions,
-annotations of unknown images or corners instead of sizes. Here every image gets its boxes or its own problem.
+``supervision`` reads COCO, too, but gives up a whole file at its first wrong annotation and does not notice crowd
+regions, annotations of unknown images or corners instead of sizes. Here every image gets its boxes or its own problem.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from dfssd.datasets.readers.json_values import (
     Box,
     Unusable,
     box_around,
+    clipped,
+    counted,
+    first_of,
     image_name,
     name_of,
     number,
@@ -69,7 +72,7 @@ def read_coco(file: Path, content: dict[str, Any]) -> Found:
         return BrokenFile(file, f"is not valid COCO: {e}; {_AGAIN}")
     notes = reading.notes()
     if not annotations:
-        notes = (f"no annotation at all: its {_count(len(images), 'image')} count as defect-free",)
+        notes = (f"no annotation at all: its {counted(len(images), 'image')} count as defect-free",)
     return LabelFile(file, "coco", tuple(reading.found), categories.order, notes=notes, parents=categories.parents)
 
 
@@ -131,7 +134,7 @@ class _Reading:
                         f"id {key} is that of {' and '.join(map(shown, listed))}; give each image its own id"
                     )
                 size = _one_size(same)
-                labels, boxes, crowds = self._boxes(key)
+                labels, boxes, crowds = self._boxes(key, size)
             except Unusable as e:
                 self.found.append(Annotation(self.file, name, place=place, problem=str(e)))
                 continue
@@ -142,7 +145,7 @@ class _Reading:
             corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
             self.found.append(Annotation(self.file, name, tuple(labels), corners, size=size, place=place))
 
-    def _boxes(self, key: str) -> tuple[list[str], list[Box], int]:
+    def _boxes(self, key: str, size: tuple[int, int] | None) -> tuple[list[str], list[Box], int]:
         """Class names and boxes of an image, and its number of crowd regions."""
         labels, boxes, crowds = [], [], 0
         for annotation in self.grouped.get(key, ()):
@@ -153,13 +156,13 @@ class _Reading:
                 category = _key(annotation.get("category_id"), "'category_id'")
                 if category not in self.categories.names:
                     raise Unusable(f"category_id {shown(annotation['category_id'])} is not among the categories")
-                boxes.append(self._box(annotation))
+                boxes.append(self._box(annotation, size))
                 labels.append(self.categories.names[category])
             except Unusable as e:
                 raise Unusable(f"annotation {shown(annotation.get('id'))}: {e}") from None
         return labels, boxes, crowds
 
-    def _box(self, annotation: dict[str, Any]) -> Box:
+    def _box(self, annotation: dict[str, Any], size: tuple[int, int] | None) -> Box:
         bbox, segmentation = annotation.get("bbox"), annotation.get("segmentation")
         if bbox is None or bbox == []:
             return with_area(box_around(_polygon_points(segmentation)), "its polygon")
@@ -171,7 +174,8 @@ class _Reading:
             return box
         if angle := _rotation(annotation):
             self.turned += 1
-            return box_around(turned((x, y), w, h, angle, (x + w / 2, y + h / 2)))
+            corners = turned((x, y), w, h, angle, (x + w / 2, y + h / 2))
+            return with_area(clipped(box_around(corners), size), "the turned 'bbox'")
         area = annotation.get("area")
         if isinstance(area, (int, float)) and 0 < area < 1e300:
             self.areas["sizes"] += abs(area - w * h) <= 0.01 * area
@@ -195,12 +199,12 @@ class _Reading:
         """What the user should know."""
         notes = []
         if self.crowds:
-            notes.append(f"{_count(self.crowds, 'crowd region')} (iscrowd) left out")
+            notes.append(f"{counted(self.crowds, 'crowd region')} (iscrowd) left out")
         if self.crowded:
-            images = f"{_count(len(self.crowded), 'image')} with nothing else"
-            notes.append(f"{images} ({_first(self.crowded)}) count as unlabeled")
+            images = f"{counted(len(self.crowded), 'image')} with nothing else"
+            notes.append(f"{images} ({first_of(self.crowded)}) count as unlabeled")
         if self.turned:
-            notes.append(f"{_count(self.turned, 'turned box', 'turned boxes')}: the upright box around each is taken")
+            notes.append(f"{counted(self.turned, 'turned box', 'turned boxes')}: the upright box around each is taken")
         return tuple(notes)
 
 
@@ -277,7 +281,7 @@ def _group(annotations: Iterable[dict[str, Any]], images: dict[str, Any]) -> dic
         grouped[_key(annotation.get("image_id"), f"'image_id' of annotations[{index}]")].append(annotation)
     if orphans := [key for key in grouped if key not in images]:
         raise Unusable(
-            f"{_count(sum(len(grouped[key]) for key in orphans), 'annotation')} for image_id {_first(orphans)}, "
+            f"{counted(sum(len(grouped[key]) for key in orphans), 'annotation')} for image_id {first_of(orphans)}, "
             "which is not among the images"
         )
     return grouped
@@ -345,12 +349,3 @@ def _rotation(annotation: dict[str, Any]) -> float:
     if isinstance(angle, bool) or not isinstance(angle, (int, float)) or not abs(angle) < 1e6:
         return 0.0
     return angle % 360
-
-
-def _count(n: int, one: str, many: str | None = None) -> str:
-    return f"{n} {one if n == 1 else many or one + 's'}"
-
-
-def _first(values: Sequence[str]) -> str:
-    """The first three of a list."""
-    return ", ".join(values[:3]) + (", ..." if len(values) > 3 else "")

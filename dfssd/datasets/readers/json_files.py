@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from dfssd.datasets.annotations import BrokenFile, ClassFile, Found, LabelFile, OtherFile
 from dfssd.datasets.readers.coco import is_coco, read_coco
+from dfssd.datasets.readers.createml import is_createml, read_createml
 from dfssd.datasets.readers.json_values import Unusable, shown
+from dfssd.datasets.readers.label_studio import is_class_notes, is_label_studio, read_class_notes, read_label_studio
+from dfssd.datasets.readers.labelme import is_labelme, read_labelme
+from dfssd.datasets.readers.via import is_via, read_via
+
+_BOX_KEYS = (
+    *("bbox", "bndbox", "bounding_box", "boundingBox", "boundingPoly", "box2d", "boxes"),
+    *("polygon", "polygons", "segmentation", "xmin", "x_min"),
+)
+"""Names that boxes and outlines have in the formats of other tools."""
+
+_SCORE_KEYS = ("score", "scores", "confidence", "conf", "probability")
+_SEARCHED = 5000
 
 
 def read_json(file: Path) -> Found:
@@ -70,6 +85,59 @@ def _decode(data: bytes) -> str:
 
 
 def _read(file: Path, content: Any) -> Found:
-    if is_coco(content):
-        return read_coco(file, content)
-    return OtherFile(file, "it is JSON without labels")
+    for fits, read in _FORMATS:
+        if fits(content):
+            return read(file, content)
+    return _read_unknown(file, content)
+
+
+_FORMATS: tuple[tuple[Callable[[object], bool], Callable[[Path, Any], Found]], ...] = (
+    (is_coco, read_coco),
+    (is_labelme, read_labelme),
+    (is_label_studio, read_label_studio),
+    (is_createml, read_createml),
+    (is_via, read_via),
+    (is_class_notes, read_class_notes),
+)
+"""How each format is recognized, and its reader; the first that fits."""
+
+
+def _read_unknown(file: Path, content: Any) -> Found:
+    """Tell labels in a form that is not read from files that are none of our business."""
+    box = _find_box(content)
+    if box is None:
+        return OtherFile(file, "it is JSON without labels")
+    if _has_value(box, _SCORE_KEYS):
+        return OtherFile(file, "it holds detections of a model, not labels")
+    if {"image_id", "category_id"} <= box.keys():
+        return BrokenFile(file, "holds annotations of COCO without images and categories; export the whole file")
+    sign = _has_value(box, _BOX_KEYS)
+    return BrokenFile(
+        file,
+        f"looks like labels ({shown(sign)}) in a form that is not read; convert it to COCO, remove it from the data, "
+        "or say with labels= what counts",
+    )
+
+
+def _has_value(value: dict[str, Any], keys: Iterable[str]) -> str:
+    """The first of ``keys`` that holds numbers, points or an object; empty if there is none."""
+    for key in keys:
+        if isinstance(value.get(key), (int, float, list, dict)) and not isinstance(value[key], bool):
+            return key
+    return ""
+
+
+def _find_box(content: Any) -> dict[str, Any] | None:
+    """The first object that looks like a box, among the first few thousand values."""
+    waiting = deque([content])
+    for _ in range(_SEARCHED):
+        if not waiting:
+            break
+        value = waiting.popleft()
+        if isinstance(value, dict):
+            if _has_value(value, _BOX_KEYS):
+                return value
+            value = list(value.values())
+        if isinstance(value, list):
+            waiting.extend(part for part in value[:_SEARCHED] if isinstance(part, (dict, list)))
+    return None

@@ -97,7 +97,7 @@ def image_name(value: Any, what: str) -> str:
         raise Unusable(f"{what} is {shown(value)}, expected the path of an image")
     path = value.strip()
     if _ADDRESS.match(path):
-        path = unquote(_address_path(path))
+        path = unquote(_address_path(path)).lstrip("/")
     path = re.sub(r"/{2,}", "/", path.replace("\\", "/"))
     while path.startswith("./"):
         path = path[2:]
@@ -152,6 +152,24 @@ def box_around(points: Iterable[Point]) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def box_around_ellipse(center: Point, rx: float, ry: float, angle: float) -> Box:
+    """The smallest upright box around an ellipse.
+
+    Args:
+        center: [px]
+        rx: Half of the axis that lies at ``angle`` [px].
+        ry: Half of the other one [px].
+        angle: [radians]
+
+    Raises:
+        Unusable: It has no area.
+    """
+    with_area((0, 0, rx, ry), "the ellipse")
+    w = math.hypot(rx * math.cos(angle), ry * math.sin(angle))
+    h = math.hypot(rx * math.sin(angle), ry * math.cos(angle))
+    return center[0] - w, center[1] - h, center[0] + w, center[1] + h
+
+
 def with_area(box: Box, what: str) -> Box:
     """The box itself.
 
@@ -166,6 +184,18 @@ def with_area(box: Box, what: str) -> Box:
             f"{what} has no area (width {x2 - x1:g}, height {y2 - y1:g}); correct it, or remove it from the labels"
         )
     return box
+
+
+def clipped(box: Box, size: tuple[int, int] | None) -> Box:
+    """The part of a box inside an image of that size [px], if it is known.
+
+    For boxes around circles and turned rectangles, which tools let stand out of the image; the corners of a plain box
+    that lie outside of it are an error.
+    """
+    if size is None:
+        return box
+    width, height = size
+    return max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height))
 
 
 def turned(corner: Point, width: float, height: float, degrees: float, pivot: Point) -> list[Point]:
@@ -183,6 +213,16 @@ def turned(corner: Point, width: float, height: float, degrees: float, pivot: Po
     corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
     shifted = [(px - pivot[0], py - pivot[1]) for px, py in corners]
     return [(pivot[0] + dx * cos - dy * sin, pivot[1] + dx * sin + dy * cos) for dx, dy in shifted]
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 image", "2 images"."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def first_of(values: Sequence[str]) -> str:
+    """The first three of a list."""
+    return ", ".join(values[:3]) + (", ..." if len(values) > 3 else "")
 
 
 def _address_path(address: str) -> str:
