@@ -40,6 +40,9 @@ UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBom
 _SMALLEST = 10
 """[px] Ultralytics silently drops images with a side below this."""
 
+THREADS = min(16, (os.cpu_count() or 1) + 1)
+"""Number of threads that read files."""
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -49,7 +52,7 @@ def map_files(function: Callable[[S], T], files: Sequence[S], what: str) -> list
 
     Threads, since decoding releases the interpreter lock and needs no pickling.
     """
-    with ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) + 1)) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         return list(progress(pool.map(function, files), what, len(files)))
 
 

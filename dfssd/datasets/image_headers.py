@@ -1,0 +1,211 @@
+"""What the header of an image file says, by its content: kind, size, pages, and what Ultralytics' check makes of it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import BmpImagePlugin, Jpeg2KImagePlugin, PngImagePlugin, PpmImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import jpeg_factory
+
+MOST_PIXELS = 178_956_970
+"""Ultralytics' check rejects larger images (Pillow takes them for an attack on the memory)."""
+
+END_MARK = b"\xff\xd9"
+"""The last bytes of a complete JPEG."""
+
+_ORIENTATION = 0x0112
+"""EXIF tag; 5 to 8 swap width and height."""
+
+_OPENERS: dict[str, Callable[[BytesIO], ImageFile]] = {
+    ".jpg": jpeg_factory,
+    ".png": PngImagePlugin.PngImageFile,
+    ".bmp": BmpImagePlugin.BmpImageFile,
+    ".tif": TiffImagePlugin.TiffImageFile,
+    ".webp": WebPImagePlugin.WebPImageFile,
+    ".jp2": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    ".pnm": PpmImagePlugin.PpmImageFile,
+}
+"""Pillow's reader by kind. ``PIL.Image.open`` is not used: Ultralytics replaces it, for the whole process, by one that
+tries to install a package when a file is damaged."""
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", ".jpg"),
+    (b"\x89PNG\r\n\x1a\n", ".png"),
+    (b"BM", ".bmp"),
+    (b"II*\0", ".tif"),
+    (b"MM\0*", ".tif"),
+    (b"II+\0", ".tif"),  # BigTIFF
+    (b"MM\0+", ".tif"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", ".jp2"),
+    (b"\xff\x4f\xff\x51", ".jp2"),  # its bare code stream
+    *((b"P%d" % i, ".pnm") for i in range(1, 7)),
+)
+
+_FOREIGN = (
+    (b"GIF8", "a GIF"),
+    (b"8BPS", "a Photoshop file"),
+    (b"%PDF", "a PDF"),
+    (b"\0\0\1\0", "an icon"),
+    (b"DDS ", "a DDS texture"),
+    (b"v/1\1", "an OpenEXR file"),
+    (b"\x93NUMPY", "a NumPy file"),
+    (b"<svg", "an SVG"),
+)
+_BRANDS = {b"heic": "a HEIC", b"heix": "a HEIC", b"mif1": "a HEIF", b"msf1": "a HEIF", b"avif": "an AVIF"}
+_LFS = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image before its pixels are decoded.
+
+    Attributes:
+        suffix: Its kind: ".jpg", ".png", ".bmp", ".tif", ".webp", ".jp2" or ".pnm".
+        width: [px] as stored, not turned.
+        height: [px]
+        pages: Number of pages; reduced copies of the first one in the file are not counted.
+        single: Whether the file holds one image and nothing else that a reader might stack or average.
+        separate: Whether a TIFF stores each channel in a plane of its own.
+        inverted: Whether 0 is white (TIFF).
+        opened: Pillow's image, or None where Pillow does not read this variant.
+    """
+
+    suffix: str
+    width: int
+    height: int
+    pages: int = 1
+    single: bool = True
+    separate: bool = False
+    inverted: bool = False
+    opened: ImageFile | None = None
+
+
+def read_header(data: bytes) -> Header | str:
+    """The header of an image file with the bytes ``data``, or why it is no image that can be read."""
+    suffix = _kind(data)
+    if suffix is None:
+        return _foreign(data)
+    problem = "the header is damaged"
+    image = None
+    try:
+        image = _OPENERS[suffix](BytesIO(data))
+    except Exception as e:  # readers raise nearly everything for damaged files
+        problem = str(e).partition("\n")[0] or problem
+    if suffix == ".tif":
+        return _tiff(data, image) or f"cannot be decoded ({problem})"
+    if image is None:
+        return f"cannot be decoded ({problem})"
+    pages = 1 if suffix == ".jpg" else int(getattr(image, "n_frames", 1))  # a JPEG may hold previews of itself
+    return Header(suffix, *image.size, pages, pages == 1, opened=image)
+
+
+def checked_size(header: Header, data: bytes, size: tuple[int, int]) -> tuple[int, int] | None:
+    """(width, height) [px] for which Ultralytics' check takes an image, None if it rejects or rewrites the file.
+
+    The steps are those of ``ultralytics.data.utils.check_image`` of 8.4.190, which opens a file with Pillow.
+
+    Args:
+        header: The header; its Pillow image can be used only once.
+        data: The bytes of the file.
+        size: (width, height) [px] as OpenCV reads the image, where the check asks OpenCV itself.
+    """
+    image = header.opened
+    if image is None or header.suffix == ".pnm":
+        return None
+    if image.format == "JPEG" and not data.endswith(END_MARK):
+        return None
+    try:
+        image.verify()
+    except Exception:  # as in the check, which drops the image then
+        return None
+    try:
+        exif = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else image.getexif()
+        turned = exif.get(_ORIENTATION) in {5, 6, 7, 8}
+    except Exception:  # as in the check, which takes the image as not turned then
+        turned = False
+    if turned:
+        return image.size[::-1] if image.format in {"JPEG", "MPO", "PNG"} else size
+    return image.size
+
+
+def decoding_error(header: Header, data: bytes) -> str | None:
+    """What Pillow finds wrong with the pixels of a file, None if nothing; at low resolution where that is faster."""
+    try:
+        image = _OPENERS[header.suffix](BytesIO(data))
+        image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))
+        image.load()
+    except Exception as e:  # readers raise nearly everything for damaged files
+        return str(e).partition("\n")[0] or type(e).__name__
+    return None
+
+
+def _kind(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for signature, suffix in _SIGNATURES if data.startswith(signature)), None)
+
+
+def _foreign(data: bytes) -> str:
+    """Why bytes that begin like none of the known kinds are not read."""
+    if not data:
+        return "is empty"
+    if data.startswith(_LFS):
+        return "is a pointer of Git LFS instead of the image; run git lfs pull"
+    if not any(data):
+        return "holds only zeros; restore it"
+    kind = _BRANDS.get(data[8:12]) if data[4:8] == b"ftyp" else None
+    kind = kind or next((name for signature, name in _FOREIGN if data.startswith(signature)), None)
+    if kind is not None:
+        return f"is {kind}, which is not read: convert it to .png or .jpg"
+    return "cannot be decoded (it is not an image)"
+
+
+def _tiff(data: bytes, image: ImageFile | None) -> Header | None:
+    """The header of a TIFF from its tags, since Pillow does not open every variant that OpenCV reads."""
+    pages = list(_tiff_pages(data))
+    if not pages or not pages[0].get(256) or not pages[0].get(257):
+        return None
+    first = pages[0]
+    full = sum(1 for i, page in enumerate(pages) if i == 0 or not page.get(254, 0) & 1)
+    channels = first.get(277, 1)
+    return Header(
+        ".tif",
+        first[256],
+        first[257],
+        full,
+        len(pages) == 1,
+        separate=channels > 1 and first.get(284) == 2,
+        inverted=first.get(262) == 0,
+        opened=image,
+    )
+
+
+def _tiff_pages(data: bytes) -> Iterator[dict[int, int]]:
+    """Of each page of a TIFF its tags with one whole number."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = 43 in data[2:4]
+    head, count_type, entry, number = (8, "Q", "HHQ", "Q") if big else (4, "H", "HHI", "I")
+    count_size, number_size = struct.calcsize(order + count_type), struct.calcsize(order + number)
+    entry_size = struct.calcsize(order + entry) + number_size
+    codes = {3: "H", 4: "I", 16: "Q"}  # types of whole numbers
+    seen = set()
+    try:
+        (offset,) = struct.unpack_from(order + number, data, head)
+        while offset and offset not in seen:
+            seen.add(offset)
+            (count,) = struct.unpack_from(order + count_type, data, offset)
+            start = offset + count_size
+            tags = {}
+            for place in range(start, min(start + count * entry_size, len(data)), entry_size):
+                tag, kind, n = struct.unpack_from(order + entry, data, place)
+                if n == 1 and kind in codes:
+                    value = place + entry_size - number_size
+                    (tags[tag],) = struct.unpack_from(order + codes[kind], data, value)
+            yield tags
+            (offset,) = struct.unpack_from(order + number, data, start + count * entry_size)
+    except (struct.error, OverflowError):  # the file ends here
+        return
