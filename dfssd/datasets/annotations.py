@@ -7,6 +7,7 @@ all formats (:mod:`dfssd.datasets.assembly`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,8 @@ class Annotation:
         place: Where in the file, for messages, such as ``:12`` (a line) or ``: image 'a.png'``; appended to the path.
         problem: Why it cannot be used (a sentence part such as "class id -1 is not a whole number from 0 on"); the
             boxes then mean nothing.
+        ambiguous: Whether rows of YOLO, taken as polygons, could be boxes with keypoints as well; other files of the
+            data set tell (``settle_keypoints``).
     """
 
     file: Path
@@ -44,6 +47,7 @@ class Annotation:
     split: str | None = None
     place: str = ""
     problem: str | None = None
+    ambiguous: bool = False
 
     @property
     def where(self) -> str:
@@ -100,6 +104,19 @@ class SplitFile:
 
 
 @dataclass(frozen=True)
+class DescriptionFile:
+    """A description of a data set that names its other files, such as ``obj.data`` of Darknet.
+
+    Attributes:
+        file: Its path.
+        entries: What it says: text by key (classes, train, valid, names, ...).
+    """
+
+    file: Path
+    entries: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class OtherFile:
     """A file that has no part in the data; ``reason`` completes "left out because ..."."""
 
@@ -115,5 +132,5 @@ class BrokenFile:
     problem: str
 
 
-Found = LabelFile | ClassFile | SplitFile | OtherFile | BrokenFile
+Found = LabelFile | ClassFile | SplitFile | DescriptionFile | OtherFile | BrokenFile
 """What a reader makes of one file."""

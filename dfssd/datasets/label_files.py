@@ -1,4 +1,4 @@
-"""Reading and writing of YOLO label files; error messages name file and line.
+"""Rows of YOLO label files, exact to the last bit; error messages name file and line.
 
 ``supervision`` reads these files too, but it accepts a sixth column, ids beyond the list of names and coordinates
 outside the image, and its messages name no file. A wrong label that is silently trained on costs more than this module.
@@ -7,6 +7,7 @@ outside the image, and its messages name no file. A wrong label that is silently
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,24 @@ from dfssd.errors import UserError
 TOLERANCE = 0.01
 """Coordinates may leave 0-1 by this much (rounding of annotation tools), as in Ultralytics; they are clipped."""
 
+Row = tuple[float, float, float, float, float]
+"""Class id, x, y, w, h."""
+
+
+class LineError(ValueError):
+    """A row that is no label.
+
+    Attributes:
+        line: Its number, from 1.
+    """
+
+    def __init__(self, line: int, reason: str):
+        super().__init__(reason)
+        self.line = line
+
 
 def read_label_file(path: Path, n_classes: int | None) -> np.ndarray:
-    """Boxes of a YOLO label file.
-
-    Rows are ``class x y w h`` or, with an odd number of at least 7 columns, ``class x1 y1 x2 y2 x3 y3 ...``: a polygon,
-    which is replaced by its bounding box. Repeated rows count once, as in Ultralytics.
+    """Boxes of a YOLO label file; for the rows see :func:`parse_labels`.
 
     Args:
         path: Label file, UTF-8 with or without byte-order mark. An empty file means a defect-free image.
@@ -37,34 +50,59 @@ def read_label_file(path: Path, n_classes: int | None) -> np.ndarray:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (UnicodeDecodeError, OSError) as e:
         raise UserError(f"{path}: cannot be read as a text file ({e.__class__.__name__}); write it again") from e
-    rows: list[list[float]] = []
-    widths = set()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            columns = line.split()
-            row = _parse_row(columns, n_classes)
-            widths.add(len(columns) == 5)
-            if len(widths) > 1:
-                raise ValueError("boxes (5 columns) and polygons in one file; Ultralytics would drop it, use one kind")
-        except ValueError as e:
-            raise UserError(f"{path}:{number}: {e}") from e
-        if row not in rows:
-            rows.append(row)
+    try:
+        rows = parse_labels(lines, n_classes)
+    except LineError as e:
+        raise UserError(f"{path}:{e.line}: {e}") from e
     return np.array(rows, dtype=np.float32).reshape(-1, 5)
 
 
-def _parse_row(columns: list[str], n_classes: int | None) -> list[float]:
-    n = len(columns)
-    if n == 6:
-        raise ValueError("6 columns, expected 5 (class x y w h); remove the confidence column")
-    if n < 5 or n % 2 == 0:
-        raise ValueError(f"{n} columns, expected 5 (class x y w h) or an odd number of at least 7 (polygon)")
+def parse_labels(
+    lines: Iterable[str], n_classes: int | None = None, keypoints: tuple[int, int] | None = None
+) -> list[Row]:
+    """Boxes of the lines of a YOLO label file.
+
+    Rows are ``class x y w h`` or, with an odd number of at least 7 columns, ``class x1 y1 x2 y2 x3 y3 ...``: a polygon,
+    or an oriented box, which is replaced by its bounding box. Repeated rows count once, as in Ultralytics.
+
+    Args:
+        lines: The lines, blank ones among them.
+        n_classes: Number of classes; None: any id from 0 on is accepted.
+        keypoints: ``kpt_shape`` of the data set, if it has one: number of keypoints, and values per keypoint. Rows are
+            then boxes, with or without keypoints behind them.
+
+    Returns:
+        One row per box, in the order of the lines; xywh center format, inside 0-1 (:func:`clip_box`).
+
+    Raises:
+        LineError: A line is wrong.
+    """
+    rows: dict[Row, None] = {}
+    plain: bool | None = None
+    for number, line in enumerate(lines, 1):
+        columns = line.split()
+        if not columns:
+            continue
+        try:
+            row = _parse_row(columns, n_classes, keypoints)
+            plain = len(columns) == 5 if plain is None else plain
+            if plain != (len(columns) == 5):
+                kind = "boxes with keypoints" if keypoints else "polygons"
+                raise ValueError(f"boxes (5 columns) and {kind} in one file; Ultralytics would drop it, use one kind")
+        except ValueError as e:
+            raise LineError(number, str(e)) from e
+        rows[row] = None
+    return list(rows)
+
+
+def _parse_row(columns: Sequence[str], n_classes: int | None, keypoints: tuple[int, int] | None) -> Row:
+    if foreign := _foreign_format(columns):
+        raise ValueError(foreign)
     try:
         values = [float(column) for column in columns]
     except ValueError:
         raise ValueError("not all columns are numbers; expected class x y w h") from None
+    _check_width(len(columns), keypoints)
     if not all(math.isfinite(value) for value in values):
         raise ValueError("contains NaN or infinity; expected finite numbers")
     class_id, coordinates = values[0], values[1:]
@@ -75,13 +113,57 @@ def _parse_row(columns: list[str], n_classes: int | None) -> list[float]:
             f"class id {int(class_id)} is out of range, the data set has {n_classes} classes (0 to {n_classes - 1}); "
             "correct the id or the list of names"
         )
-    if n == 5:
-        return [class_id, *clip_box(*coordinates)]
+    if len(columns) == 5 or keypoints is not None:
+        x, y, w, h = coordinates[:4]
+        return class_id, *clip_box(x, y, w, h)
     if min(coordinates) < -TOLERANCE or max(coordinates) > 1 + TOLERANCE:
         raise ValueError("polygon coordinates outside 0-1; divide pixels by the image width and height")
     xs, ys = coordinates[0::2], coordinates[1::2]
     x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
-    return [class_id, *clip_box((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)]
+    return class_id, *clip_box((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+
+
+def _check_width(n: int, keypoints: tuple[int, int] | None) -> None:
+    """Raise a ``ValueError`` if a row of ``n`` columns is neither a box nor what else the file may hold."""
+    if keypoints is not None:
+        points, values = keypoints
+        if n not in {5, 5 + points * values}:
+            raise ValueError(
+                f"{n} columns, expected {5 + points * values} (class x y w h and {points} keypoints of {values} "
+                "values, as kpt_shape says)"
+            )
+    elif n == 6:
+        raise ValueError("6 columns, expected 5 (class x y w h); remove the confidence column")
+    elif n > 6 and n % 2 == 0 and (n - 5) % 3 == 0:
+        raise ValueError(
+            f"{n} columns, expected 5 (class x y w h) or an odd number of at least 7 (polygon); if these are boxes "
+            f"with {(n - 5) // 3} keypoints, state kpt_shape: [{(n - 5) // 3}, 3] in the data set YAML"
+        )
+    elif n < 5 or n % 2 == 0:
+        raise ValueError(f"{n} columns, expected 5 (class x y w h) or an odd number of at least 7 (polygon)")
+
+
+def _foreign_format(columns: Sequence[str]) -> str:
+    """What a row of another format is, and what to do with it; empty if it may be one of YOLO."""
+    if any("," in column for column in columns):
+        return "commas in the row; write points as decimal marks, and blanks between the columns (class x y w h)"
+    if columns[0].lower().startswith(("imagesource:", "gsd:")):
+        return "header of DOTA (8 pixel coordinates, class, difficulty); convert the labels to YOLO or COCO"
+    numeric = [is_number(column) for column in columns]
+    if len(columns) in {9, 10} and all(numeric[:8]) and not numeric[8]:
+        return "row of DOTA (8 pixel coordinates, class, difficulty); convert the labels to YOLO or COCO"
+    if len(columns) in {15, 16} and all(numeric[1:]) and not numeric[0]:
+        return "row of KITTI (class, truncation, ..., 3D box); convert the labels to YOLO or COCO"
+    return ""
+
+
+def is_number(column: str) -> bool:
+    """Whether a column is a number, finite or not."""
+    try:
+        float(column)
+    except ValueError:
+        return False
+    return True
 
 
 def clip_box(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:

@@ -87,8 +87,8 @@ def _class_attribute(regions: Iterable[Any]) -> str | None:
         return next(iter(names), None)
     if len(usual) != 1:
         raise Unusable(
-            f"its regions have the attributes {first_of([shown(name) for name in names])}, and it is not clear which is "
-            "the class; call that one 'class', or leave the others out"
+            f"its regions have the attributes {first_of([shown(name) for name in names])}, and it is not clear which "
+            "is the class; call that one 'class', or leave the others out"
         )
     return usual[0]
 
