@@ -70,9 +70,9 @@ def test_sections_have_a_field_for_each_key_and_no_default(section: str, kind: t
 
 
 def test_all_problems_of_a_line_are_reported_at_once() -> None:
-    found = problems("labelt=0.1", "guard=maybe", "batch=1", "lr0=10", "hwjs.tau=-1", "pseudo.tau0=0.05")
+    found = problems("labeled_share=0.1", "guard=maybe", "batch=1", "lr0=10", "hwjs.tau=-1", "pseudo.tau0=0.05")
     expected = (
-        "unknown key 'labelt'; did you mean 'labeled'?",
+        "unknown key 'labeled_share'; did you mean 'labeled'?",
         "guard=maybe must be one of: true, false",
         "batch=1: give a whole number of at least 2",
         "lr0=10 is too large",
@@ -170,7 +170,7 @@ def test_terms_switch_on_and_off_by_weight() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["labelt=0.1"], "did you mean 'labeled'"),
+        (["labeled_share=0.1"], "did you mean 'labeled'"),
         (["epoch=3"], "did you mean 'epochs'"),
         (["hwjs.wieght=3"], "did you mean 'hwjs.weight'"),
         (["labeled=1.5"], "labeled=1.5 must be a share"),

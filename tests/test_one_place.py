@@ -29,6 +29,7 @@ LISTED = OWN | {name for name, argument in ARGUMENTS.items() if "_" in name or a
 
 OTHERS = {
     ("benchmark/grid.py", "labeled"): "the oracle is trained on all labels",
+    ("datasets/account.py", "labeled"): "a role of a file",
     ("detection/figures.py", "pad"): "margin around a text",
     ("config/schema.py", "baseline"): "a flag of the table",
     ("incremental/protocol.py", "exist_ok"): "a run of a protocol is begun anew in its own folder",

@@ -92,19 +92,23 @@ def check_state(folder: Path, what: str) -> None:
     """
     if not (folder / FILES).is_file():
         return
-    changed, vanished, grown = Named(), Named(), set()
+    changed, vanished = Named(), Named()
+    grown, lost = set(), []
     for row, (state, path) in in_parallel(_compare, read_rows(folder)):
         if row.role == FOLDER:
             grown |= {path} if state == "changed" else set()
+        elif state == "changed":
+            changed.add(path)
         elif state:
-            (changed if state == "changed" else vanished).add(path)
+            vanished.add(path)
+            lost += [row] if vanished.count <= NAMED else []
     added = _added(folder, grown) if grown else []
     problems = []
     if changed.count:
         problems.append(f"{changed.amount('file')} changed since the run was started: {changed}")
     if vanished.count:
-        now = {os.path.basename(path): f" (now {path})" for path in added}
-        vanished.first = [path + now.get(os.path.basename(path), "") for path in vanished.first]
+        found = [_found_again(path, row, added) for path, row in zip(vanished.first, lost)]
+        vanished.first = [f"{path} (now {now})" if now else path for path, now in zip(vanished.first, found)]
         problems.append(f"{vanished.amount('file')} vanished since the run was started: {vanished}")
     if problems:
         raise UserError(*(f"{what}: {problem}; restore the data, or start a new run" for problem in problems))
@@ -297,3 +301,10 @@ def _added(folder: Path, grown: Iterable[str]) -> list[str]:
                 new = {e.name for e in entries if e.name not in names and not e.name.startswith(".") and e.is_file()}
             added += [os.path.join(parent, name) for name in sorted(new)]
     return [path for path in added if os.path.splitext(path)[1].lower() in suffixes - {""}]
+
+
+def _found_again(path: str, row: Row, added: Iterable[str]) -> str | None:
+    """Where a file that vanished is now: among ``added`` the one of its name, else the one of its content."""
+    same_name = (new for new in added if os.path.basename(new) == os.path.basename(path))
+    same_content = (new for new in added if not _state(new, row.stamp, row.sha256)[0])
+    return next(same_name, None) or next(same_content, None)

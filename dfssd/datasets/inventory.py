@@ -21,9 +21,11 @@ OUTPUTS: Mapping[str, Collection[str]] = {
     "run.yaml": ("results.json",),
     "protocol.yaml": ("results.json", "incremental.json", "data"),
     "args.yaml": ("weights", "results.csv"),
+    "data_report.json": ("data.png",),
 }
-"""Files that mark the folder of an imported data set, of a run, of a protocol, and of a training by Ultralytics, if at
-least one of the other names lies beside them. Their plots and converted copies are no data of the user."""
+"""Files that mark the folder of an imported data set, of a run, of a protocol, of a training by Ultralytics, and of a
+report on data, if at least one of the other names lies beside them. Their plots and converted copies are no data of the
+user."""
 
 _NAS = re.compile(r"@eaDir|#recycle|#snapshot|@Recycle|@Recently-Snapshot|\.@__thumb", re.IGNORECASE)
 _TRASH = re.compile(r"\$RECYCLE\.BIN|System Volume Information|lost\+found|__MACOSX|__pycache__", re.IGNORECASE)

@@ -215,7 +215,7 @@ class _Sheet:
         """What is on an image, in words."""
         role = role_of(item)
         if role is not Role.LABELED:
-            return role.value.removesuffix(" image")
+            return str(role.value).removesuffix(" image")
         names = self.report.names
         if isinstance(item, MaskItem):
             total = sum(item.pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -89,8 +89,8 @@ def _role(role: Role, count: int) -> str:
 
 
 def _table(report: DataReport, most_classes: int | None = None) -> Table:
-    """Images by role, and boxes by class, a column for each part."""
-    total = sum(report.counts.values(), Counter[Part | None]())
+    """Images by role, and boxes by class, a column for each part; at most ``most_classes`` lines of classes."""
+    total = _sum(report.counts.values())
     columns: list[Part | None] = [part for part in PARTS if report.split]
     if total[None] and columns:
         columns.append(None)
@@ -98,28 +98,35 @@ def _table(report: DataReport, most_classes: int | None = None) -> Table:
     table.add_column("", no_wrap=True)
     for column in (*columns, "all"):
         table.add_column(column or "not used", justify="right", no_wrap=True)
-
-    def add(name: str, counts: Mapping[Part | None, int]) -> None:
-        cells = [*(counts.get(column, 0) for column in columns), sum(counts.values())]
+    for name, counts in _lines(report, total, most_classes):
+        cells = [*(counts[column] for column in columns), counts.total()] if counts is not None else []
         table.add_row(name, *(f"{n:,}" if n else "-" for n in cells))
+    return table
 
-    add("images", total)
+
+def _lines(
+    report: DataReport, total: Counter[Part | None], most_classes: int | None
+) -> Iterator[tuple[str, Counter[Part | None] | None]]:
+    """Name and numbers of each line; a heading has none."""
+    yield "images", total
     for role in IMAGE_ROLES:
         if report.counts[role]:
-            add(f"  {role.value.removesuffix(' image')}", report.counts[role])
+            yield f"  {role.value.removesuffix(' image')}", report.counts[role]
     if report.hidden:
-        add("  trained without their labels", {"train": len(report.hidden)})
-    classes = dict(report.by_class)
-    add("images by class" if report.masks else "boxes", {} if report.masks else sum(classes.values(), Counter()))
+        yield "  trained without their labels", Counter[Part | None]({"train": len(report.hidden)})
+    classes = report.by_class
+    yield ("images that show", None) if report.masks else ("boxes", _sum(classes.values()))
     shown = list(classes)
     if most_classes is not None and len(shown) > most_classes:
         shown = sorted(shown, key=lambda name: -classes[name].total())[: most_classes - 1]
     for name in shown:
-        add(f"  {name}", classes[name])
-    if len(shown) < len(classes):
-        rest = sum((classes[name] for name in classes if name not in shown), Counter[Part | None]())
-        add(f"  {len(classes) - len(shown)} other classes", rest)
-    return table
+        yield f"  {name}", classes[name]
+    if rest := [classes[name] for name in classes if name not in set(shown)]:
+        yield f"  {len(rest)} other classes", _sum(rest)
+
+
+def _sum(counts: Iterable[Counter[Part | None]]) -> Counter[Part | None]:
+    return sum(counts, Counter[Part | None]())
 
 
 def _left_out(report: DataReport, most: int | None = None) -> Iterator[str]:

@@ -144,6 +144,14 @@ REFUSED: dict[str, tuple[Callable[[Place], object], str]] = {
         lambda p: p.image(3).rename(p.source / "labels" / "3.png"),
         r"1 file vanished .*: {source}/images/3.png \(now {source}/labels/3.png\);",
     ),
+    "image renamed": (
+        lambda p: p.image(3).rename(p.image(30)),
+        r"1 file vanished .*: {source}/images/3.png \(now {source}/images/30.png\);",
+    ),
+    "image deleted, another one added": (
+        lambda p: p.image(3).rename(p.image(30)).write_bytes(b"pixels 0"),
+        "1 file vanished .*: {source}/images/3.png;",
+    ),
     "source moved": (
         lambda p: p.source.rename(p.root / "elsewhere"),
         "17 files vanished .*: {source}/images/0.png, {source}/images/1.png, {source}/images/2.png and 14 more;",

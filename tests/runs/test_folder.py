@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dfssd.cli import main
+from dfssd.detection.run import DetectionRun
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_yaml
 from dfssd.results.record import BoxRecord, MaskRecord, RunRecord
@@ -17,6 +18,10 @@ from dfssd.results.sections import Status
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_baseline
+from dfssd.runs.stages import StagedRun
+from dfssd.segmentation.run import SegmentationRun
+from tests.conftest import write_squares
+from tests.segmentation.material import neu_seg
 
 EXAMPLES = Path(__file__).parents[1] / "results" / "without_schema"
 
@@ -108,6 +113,88 @@ def test_each_session_is_noted_also_where_the_record_was_removed(tmp_path: Path)
     (folder.path / "results.json").unlink()
     anew = RunRecord.read(resume(folder.path).path / "results.json")
     assert anew.run.command == "the line" and len(anew.run.resumed) == 1 and not anew.stages
+
+
+def squares_of(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A data set with boxes, an image in it, and its labels."""
+    data = write_squares(tmp_path / "set", train=8, val=4, test=4, plain=2)
+    image = sorted((data.parent / "train" / "images").iterdir())[0]
+    return data, image, data.parent / "train" / "labels" / f"{image.stem}.txt"
+
+
+def masks_of(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A data set with masks, an image in it, and its mask."""
+    data = neu_seg(tmp_path / "set")
+    return data, data / "images" / "training" / "000001.jpg", data / "annotations" / "training" / "000001.png"
+
+
+PREPARED: Any = pytest.mark.parametrize(
+    ("recipe", "make", "run"),
+    [("baseline", squares_of, DetectionRun), ("mffmetal", masks_of, SegmentationRun)],
+    ids=["boxes", "masks"],
+)
+
+
+def prepared(tmp_path: Path, recipe: str, run: type[StagedRun], data: Path) -> RunFolder:
+    """A run that was interrupted after its first stage."""
+    given = {"recipe": recipe, "teacher": None, "student_training": "skip", "data": str(data), "device": "cpu"}
+    given |= {"data_dir": str(tmp_path / "imported"), "project": str(tmp_path / "runs")}
+    config = configure(given)
+    folder = RunFolder.create(config, "the line")
+    folder.run_stage("prepare", run(folder, config).prepare, earlier=())
+    return folder
+
+
+@PREPARED
+def test_run_goes_on_with_the_data_that_it_was_started_with(tmp_path: Path, recipe: str, make: Any, run: Any) -> None:
+    data, image, labels = make(tmp_path)
+    folder = prepared(tmp_path, recipe, run, data)
+    before = labels.read_bytes()
+    for file in (image, labels):
+        file.touch()
+    resume(folder.path)
+    record = (folder.path / "results.json").read_bytes()
+    other = next(file for file in sorted(labels.parent.iterdir()) if file.read_bytes() != before)
+    labels.write_bytes(other.read_bytes())
+    with pytest.raises(
+        UserError, match=rf"^resume={folder.path}: .* changed since the run was started: .*{labels.name}"
+    ):
+        resume(folder.path)
+    assert (folder.path / "results.json").read_bytes() == record, "a session that never began"
+    labels.write_bytes(before)
+    resume(folder.path)
+
+
+def test_images_that_are_gone_are_named(tmp_path: Path) -> None:
+    data, image, _ = squares_of(tmp_path)
+    folder = prepared(tmp_path, "baseline", DetectionRun, data)
+    image.rename(image.with_name("moved.png"))
+    with pytest.raises(UserError, match=rf"vanished since the run was started: .*{image.name} \(now .*moved\.png\)"):
+        resume(folder.path)
+
+
+@PREPARED
+def test_data_counts_until_the_run_is_complete(tmp_path: Path, recipe: str, make: Any, run: Any) -> None:
+    data, image, _ = make(tmp_path)
+    folder = prepared(tmp_path, recipe, run, data)
+    image.write_bytes(b"")
+    folder.run_stage("export", lambda: "failed", earlier=("prepare",))
+    folder.run_stage("report", lambda: "done", earlier=("prepare", "export"))
+    with pytest.raises(UserError, match="changed"):  # the export will be tried again
+        resume(folder.path)
+    folder.run_stage("export", lambda: "done", earlier=("prepare",))
+    folder.run_stage("report", lambda: "done", earlier=("prepare", "export"))
+    resume(folder.path)
+
+
+@PREPARED
+def test_data_that_is_not_prepared_yet_may_change(tmp_path: Path, recipe: str, make: Any, run: Any) -> None:
+    data, image, _ = make(tmp_path)
+    folder = prepared(tmp_path, recipe, run, data)
+    image.unlink()
+    folder.record.stages = ()
+    folder.save()
+    resume(folder.path)
 
 
 @pytest.mark.parametrize("content", ["{half", ""])
