@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from dfssd.datasets import geometry
@@ -29,12 +30,17 @@ from dfssd.datasets.given_splits import GivenSplits, listed_splits, lone_folders
 from dfssd.datasets.label_choice import LabelChoice, choice_between
 from dfssd.datasets.mask_images import find_masks
 from dfssd.datasets.material import Material
-from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, same_picture
+from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, read_pixels
+from dfssd.datasets.readers.yolo import settle_keypoints
 from dfssd.datasets.records import Item
 from dfssd.datasets.sources import Source, split_named, split_of
+from dfssd.errors import UserError
 
 SHOWN = 3
 """Names in a message, of many."""
+
+SAME_GRAY = 4.0
+"""Mean difference of gray values (0-255) below which two files of one size are the same picture: one may be a JPEG."""
 
 JOINED_FORMAT = "coco"
 """The format whose files may each hold a part of the boxes of one image: several people annotate one project."""
@@ -97,7 +103,6 @@ class Assembly:
                 self.leave_out(found.file, reason)
             elif isinstance(found, LabelFile):
                 self.label_files.append(found)
-                self.file_of[found.file] = found
             elif isinstance(found, ClassFile):
                 self.class_files.append(found)
             elif isinstance(found, SplitFile):
@@ -107,6 +112,10 @@ class Assembly:
             else:
                 self.leave_out(found.file, found.reason)
         wanted.check_found(self.label_files)
+        texts = settle_keypoints(file for file in self.label_files if file.format == "yolo")
+        self.label_files = [*(file for file in self.label_files if file.format != "yolo"), *texts]
+        self.label_files.sort(key=lambda file: file.file.parts)
+        self.file_of = {file.file: file for file in self.label_files}
 
     def _photos(self) -> list[Path]:
         """The images without masks of others."""
@@ -121,7 +130,7 @@ class Assembly:
 
     def _claims(self, index: ImageIndex) -> Claims:
         annotations = [own for file in self.label_files for own in file.annotations]
-        claims = claim(annotations, index, cache(same_picture))
+        claims = claim(annotations, index, cache(_same_picture))
         self.problems += claims.problems
         unread = {
             file.path.stem.casefold(): file.path
@@ -302,6 +311,15 @@ class Assembly:
                 roles[image] = Accounted(image, Role.LEFT_OUT, "unusable")
         files = tuple(roles[path] for path in sorted(roles, key=lambda path: path.parts))
         return Account(files, self.material.outside, tuple(_grouped(self.warnings)), self.material.counted)
+
+
+def _same_picture(a: Path, b: Path) -> bool:
+    """Whether two files show the same pixels, up to what compression changes."""
+    try:
+        first, second = read_pixels(a), read_pixels(b)
+    except UserError:
+        return False
+    return first.shape == second.shape and float(cv2.absdiff(first, second).mean()) < SAME_GRAY
 
 
 def _grouped(warnings: Sequence[str]) -> list[str]:

@@ -215,7 +215,7 @@ class _Importer:
         texts = [*material.texts, *(found.file for found in material.found), *filter(None, [material.description])]
         contents = [
             *((image, facts if isinstance(facts, str) else facts.sha256) for image, facts in reading.facts.items()),
-            *zip(texts, self.store.digests(texts), strict=True),
+            *zip(texts, self.store.digests(texts, "Reading labels"), strict=True),
             *((own.path, own.reason) for own in material.files),
         ]
         return digest(sorted((os.path.relpath(path, base), content) for path, content in contents))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from dfssd.datasets.account import Accounted, Role
 from dfssd.datasets.annotations import Found
-from dfssd.datasets.image_files import SUFFIXES, UNREAD_SUFFIXES, map_files
+from dfssd.datasets.image_files import map_files
 from dfssd.datasets.inventory import Inventory, list_folder, take_inventory
+from dfssd.datasets.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES
 from dfssd.datasets.readers import is_read, read_file
 from dfssd.datasets.yaml_files import Description, find_description, labels_folder, listed_images, read_entries
 from dfssd.errors import UserError
@@ -136,7 +137,7 @@ def _sort_in(material: Material, path: Path) -> None:
 
 def _unread(suffix: str) -> str:
     if suffix in UNREAD_SUFFIXES:
-        return f"images of this kind ({suffix}) are not read: convert them to .png or .jpg"
+        return NOT_READ
     if suffix in {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"}:
         return "an archive inside the data is not unpacked: unpack it"
     return f"a file of another kind ({suffix or 'without suffix'})"
