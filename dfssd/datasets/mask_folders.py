@@ -1,151 +1,162 @@
-"""Readers of data sets with masks: pairs of image and mask with their split. Nothing is decoded here."""
+"""Reader of folders with masks: which image has which mask, and which part it belongs to."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from ultralytics.data.utils import img2label_paths
-
-from dfssd.datasets.image_files import SUFFIXES, find_images
-from dfssd.datasets.importing import read_any, usual_names
-from dfssd.datasets.records import IGNORE
-from dfssd.datasets.sources import pairing_key, split_of
-from dfssd.datasets.yaml_files import read_entries
+from dfssd.datasets.account import Role
+from dfssd.datasets.annotations import BrokenFile, ClassFile, Found, OtherFile
+from dfssd.datasets.class_names import NameList
+from dfssd.datasets.given_splits import lone_folders
+from dfssd.datasets.image_files import SUFFIXES
+from dfssd.datasets.inventory import Inventory
+from dfssd.datasets.mask_lists import GivenParts, agreed_names, read_class_names, read_parts
+from dfssd.datasets.mask_roles import sort_files
+from dfssd.datasets.mask_sources import MaskSource, some, unread
+from dfssd.datasets.mask_yaml import read_mask_yaml
+from dfssd.datasets.sources import split_of
+from dfssd.datasets.yaml_files import find_description
 from dfssd.errors import UserError
 
-MASKS_DIR = "masks"
-"""Folder beside ``images``; Ultralytics' default name."""
-
-_MASK_FOLDER = re.compile(r"masks?|annotations?|labels?", re.IGNORECASE)
 _EXPECTED = "expected images/ with annotations/, masks/ or labels/, each mask named like its image"
 _LACKING = "has no mask of the same name; add one (all 0 if there is no defect), or move it to a folder unlabeled/"
+_ALONE = "a mask without an image of the same name; add the image, or remove the mask"
+_LABELS = {".txt", ".xml", ".json"}
 
 
-@dataclass
-class MaskSource:
-    """What a reader found.
-
-    Attributes:
-        names: Class names in id order; None if the source has none.
-        pairs: (image, mask or None, split or None) of each usable image.
-        problems: (image, reason naming it) of each unusable image.
-        table: (256,) uint8, the class id of each stored id.
-    """
-
-    names: tuple[str, ...] | None
-    pairs: list[tuple[Path, Path | None, str | None]] = field(default_factory=list)
-    problems: list[tuple[Path, str]] = field(default_factory=list)
-    table: np.ndarray = field(default_factory=lambda: np.arange(256, dtype=np.uint8))
-    _owners: dict[Path, Path] = field(default_factory=dict)
-
-    def add(self, image: Path, masks: Sequence[Path], split: str | None, missing: str) -> None:
-        """Add an image with its mask; anything but exactly one mask is a problem, ``missing`` the reason if none."""
-        if len(masks) > 1:
-            listed = " and ".join(mask.name for mask in masks)
-            self.problems.append((image, f"{image}: has {len(masks)} masks, {listed}; keep one"))
-        elif masks and (other := self._owners.setdefault(masks[0], image)) != image:
-            reason = f"has the stem of {other.name}, so that both match the mask {masks[0]}; rename one"
-            self.problems.append((image, f"{image}: {reason}"))
-        elif not masks and split != "unlabeled":
-            self.problems.append((image, f"{image}: {missing}"))
-        else:
-            self.pairs.append((image, masks[0] if masks else None, split))
-
-    def fingerprint(self) -> tuple[object, ...]:
-        """Changes with the files (by size and modification time), their pairing and the class names."""
-
-        def stamp(file: Path | None) -> tuple[object, ...] | None:
-            return None if file is None else (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-
-        pairs = [(stamp(image), stamp(mask), split) for image, mask, split in self.pairs]
-        return self.names, pairs, self.problems, self.table.tolist()
-
-
-def read_masks(root: Path, path: Path, names: Sequence[str] | None) -> MaskSource:
+def read_masks(inventory: Inventory, names: Sequence[str] | None, usual: Sequence[str] | None) -> MaskSource:
     """Read a folder by its data set YAML if it has one, else by its layout.
 
     Args:
-        root: Folder, perhaps an unpacked zip file.
-        path: What the user passed: the folder or the zip file; messages name it.
-        names: Class names in id order; None: of the YAML, or those of the release that ``path`` is named after.
+        inventory: The files of the folder, perhaps of an unpacked zip file.
+        names: Class names in id order; None: of the YAML, or of lists of classes.
+        usual: Names of the release that the folder is named after, if there is one.
 
     Raises:
-        UserError: There are no images or no masks, or the YAML is invalid.
+        UserError: There are no images or no masks, the YAML or a list is invalid, or two of them disagree.
     """
-    return read_any(
-        root,
-        path,
-        lambda file: read_mask_yaml(file, names, inside=root),
-        lambda folder: _read_folder(folder, names or usual_names(path)),
-    )
-
-
-def read_mask_yaml(file: Path, names: Sequence[str] | None, inside: Path | None = None) -> MaskSource:
-    """Read a semantic data set YAML, finding images and masks as Ultralytics does.
-
-    Args:
-        file: The YAML: ``path``, ``train``, ``val``, ``test``, ``unlabeled``, ``masks_dir``, ``names``,
-            ``label_mapping``.
-        names: Class names in id order, instead of those in the file.
-        inside: The folder of an unpacked or imported data set, see :func:`dfssd.datasets.yaml_files.read_entries`.
-
-    Raises:
-        UserError: The file is not a data set YAML, or has no masks.
-    """
-    entries = read_entries(file, names, inside)
-    folder = entries.content.get("masks_dir") or (MASKS_DIR if (entries.root / MASKS_DIR).is_dir() else None)
-    if folder is None:
-        raise UserError(f"{file} has no entry masks_dir:; add it: the folder with the masks, beside images/")
-    source = MaskSource(entries.names, table=_table(entries.content.get("label_mapping"), file))
-    for image, split in entries.images.items():
-        if split == "unlabeled":
-            source.pairs.append((image, None, split))
-            continue
-        if f"{os.sep}images{os.sep}" not in str(image):
-            reason = f"is not in a folder images/, which masks_dir: {folder} replaces in paths of masks; move it there"
-            source.problems.append((image, f"{image}: {reason}"))
-            continue
-        expected = Path(img2label_paths([str(image)], str(folder), ".png")[0])
-        found = [p for suffix in (".png", *sorted(SUFFIXES)) if (p := expected.with_suffix(suffix)).exists()]
-        lacking = f"has no mask {expected}; add it (all 0 if there is no defect), or list the image under unlabeled:"
-        source.add(image, found[:1], split, lacking)
+    file, others = find_description(inventory)
+    if file is not None:
+        source = read_mask_yaml(file, names, inventory)
+        for other in others:
+            if other.file not in source.roles and isinstance(other, OtherFile):
+                source.leave_out(other.file, other.reason)
+        return source
+    source = _read_folder(inventory, others, names, usual)
+    for other in others:
+        if isinstance(other, BrokenFile):
+            source.problems.append((other.file, f"{other.file}: {other.problem}"))
+        elif isinstance(other, OtherFile):
+            source.leave_out(other.file, other.reason)
     return source
 
 
-def _read_folder(root: Path, names: Sequence[str] | None) -> MaskSource:
-    images, masks = [], defaultdict(list)
-    for file in find_images(root):
-        if any(_MASK_FOLDER.fullmatch(folder) for folder in file.relative_to(root).parts[:-1]):
-            masks[pairing_key(file, root)].append(file)
-        else:
-            images.append(file)
-    if not images or not masks:
-        lacking = f"masks for the {len(images)} images" if images else "images"
-        raise UserError(f"no {lacking} in {root}; {_EXPECTED}")
-    source = MaskSource(tuple(names) if names else None)
-    for image in images:
-        found = masks.get(pairing_key(image, root), [])
-        source.add(image, found, split_of(image, root), _LACKING)
+def _read_folder(
+    inventory: Inventory, others: Sequence[Found], names: Sequence[str] | None, usual: Sequence[str] | None
+) -> MaskSource:
+    root = inventory.root
+    pictures = [file for file in inventory.paths if file.suffix.lower() in SUFFIXES]
+    texts = [file for file in inventory.paths if file.suffix.lower() not in SUFFIXES]
+    found, _ = sort_files(pictures)
+    if not found.images or not (found.pairing.masks or found.pairing.unclear):
+        raise UserError(_nothing(root, found.images, [*found.pairing.masks, *found.pairing.alone], texts))
+    source = MaskSource(None, files=tuple(inventory.paths), outside=inventory.outside)
+    source.names = _names(texts, others, names, usual, source)
+    parts = _parts(found.images, texts, root, source)
+    refused = source.refuse_unclear(found.pairing.unclear)
+    unlisted = []
+    for image in found.images:
+        masks = found.pairing.masks.get(image, ())
+        if parts.unlisted(image):
+            unlisted.append(image)
+            source.leave_out(image, "in none of the lists of images")
+        elif image not in refused:
+            source.add(image, masks, parts.part.get(image), _LACKING)
+            continue
+        for mask in masks:
+            source.leave_out(mask, "its image is left out")
+    if unlisted:
+        lists = some(parts.used)
+        source.warnings.append(
+            f"{len(unlisted)} images are left out, since they are in none of the lists ({lists}): {some(unlisted)}"
+        )
+    for mask in found.pairing.alone:
+        source.problems.append((mask, f"{mask}: {_ALONE}"))
+    for file in found.shown:
+        source.leave_out(file, "a picture of a mask, or instances instead of classes")
+    if warning := unread(texts):
+        source.warnings.append(warning)
     return source
 
 
-def _table(mapping: object, file: Path) -> np.ndarray:
-    """Class id of each stored id, (256,) uint8, from ``label_mapping`` of Ultralytics."""
-    table = np.arange(256, dtype=np.uint8)
-    if mapping is None:
-        return table
-    if not isinstance(mapping, dict):
-        raise UserError(f"{file}: label_mapping: must give a class id or ignore_label for each stored id")
-    for stored, class_id in mapping.items():
-        value = IGNORE if class_id in (None, "ignore_label") else class_id
-        if not isinstance(stored, int) or not isinstance(value, int) or not 0 <= value <= IGNORE:
-            raise UserError(f"{file}: label_mapping: {stored}: {class_id} is not from an id to a class id; correct it")
-        if 0 <= stored <= 255:  # Cityscapes maps -1, which no 8-bit mask can hold
-            table[stored] = value
-    return table
+def _nothing(root: Path, images: Sequence[Path], masks: Sequence[Path], texts: Sequence[Path]) -> str:
+    """What to say of a folder without pairs."""
+    if not images:
+        return f"no images in {root}; {_EXPECTED}"
+    if masks:
+        return (
+            f"none of the {len(masks)} masks in {root} belongs to an image: {masks[0]} has none of the same name, "
+            f"{images[0]} no mask; {_EXPECTED}"
+        )
+    stems = {image.stem.casefold() for image in images}
+    boxes = [file for file in texts if file.suffix.lower() in _LABELS and file.stem.casefold() in stems]
+    boxes += [file for file in texts if file.name.endswith("coco.json")]
+    if boxes:
+        return (
+            f"no masks for the {len(images)} images in {root}, but labels of boxes such as {boxes[0]}; "
+            "recipe=mffmetal trains on masks: add them, or choose a recipe for boxes"
+        )
+    return f"no masks for the {len(images)} images in {root}; {_EXPECTED}"
+
+
+def _names(
+    texts: Sequence[Path],
+    others: Sequence[Found],
+    names: Sequence[str] | None,
+    usual: Sequence[str] | None,
+    source: MaskSource,
+) -> tuple[str, ...] | None:
+    """The class names: those that were passed, else those of all lists, which must agree."""
+    lists = [NameList(other.names, other.file) for other in others if isinstance(other, ClassFile)]
+    source.roles.update({own.origin: (Role.CLASS_LIST, "") for own in lists if isinstance(own.origin, Path)})
+    for file in texts:
+        try:
+            own = read_class_names(file)
+        except UserError as e:
+            if names is None:
+                raise
+            source.leave_out(file, f"names= counts ({str(e).removeprefix(f'{file}: ')})")
+            continue
+        if own is not None:
+            source.roles[file] = Role.CLASS_LIST, ""
+            lists.append(own)
+    if names is not None:
+        return tuple(names)
+    if usual is not None:
+        lists.append(NameList(tuple(usual), "the card of this data set"))
+    return agreed_names(lists)
+
+
+def _parts(images: Sequence[Path], texts: Sequence[Path], root: Path, source: MaskSource) -> GivenParts:
+    """The part of each image: of a list that names it, or of its folder; both must agree."""
+    given = read_parts([file for file in texts if file not in source.roles], images, root)
+    for file in given.used:
+        source.roles[file] = Role.SPLIT_LIST, ""
+    source.warnings += given.warnings
+    by_folder = {image: part for image in images if (part := split_of(image, root))}
+    if len(by_folder) == len(images) and len(parts := set(by_folder.values())) == 1 and parts < {"val", "test"}:
+        (part,) = parts
+        source.warnings.append(
+            f"all images lie in a folder called {part}, which is not taken for the {part} part, since nothing would be "
+            "left to train on"
+        )
+        by_folder = {}
+    for image, part in by_folder.items():
+        if given.part.setdefault(image, part) != part:
+            raise UserError(
+                f"{image} lies in a folder called {part}, but {given.lists[image]} lists it for {given.part[image]}; "
+                "move it, or correct the list"
+            )
+    source.warnings += lone_folders(by_folder, root, dict.fromkeys(given.lists, ""))
+    return given

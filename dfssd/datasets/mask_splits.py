@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dfssd.datasets.mask_folders import MASKS_DIR
+from dfssd.datasets.mask_yaml import MASKS_DIR
 from dfssd.datasets.records import MaskSet
 from dfssd.datasets.split_files import read_split, write_split
 from dfssd.datasets.splits import Split, SplitOptions, make_split

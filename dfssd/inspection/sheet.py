@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dfssd.datasets.account import Role
-from dfssd.datasets.masks import read_mask
+from dfssd.datasets.mask_files import read_mask
 from dfssd.datasets.records import IGNORE, Item, MaskItem
 from dfssd.datasets.samples import evenly, evenly_by_class
 from dfssd.inspection.files import written

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure  # used directly: pyplot would choose a bac
 from PIL import ImageOps
 
 from dfssd.datasets.image_files import UNREADABLE, gray_values, not_decoded, open_image, progress
-from dfssd.datasets.masks import read_mask
+from dfssd.datasets.mask_files import read_mask
 from dfssd.datasets.records import MaskSet
 from dfssd.datasets.samples import evenly
 from dfssd.errors import UserError

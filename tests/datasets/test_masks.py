@@ -2,11 +2,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from dfssd.datasets.facts import CACHE
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
 from dfssd.datasets.demo import MASK_COUNTS, MASK_NAMES, make_mask_demo
-from dfssd.datasets.masks import read_mask
+from dfssd.datasets.mask_files import read_mask
 from dfssd.errors import UserError
 from tests.configured import load_masks
 from tests.datasets.material import write_label, write_picture, zipped
@@ -37,7 +38,8 @@ def described(root, **entries):
 
 
 def contents(folder):
-    return sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+    """Paths and times of all files but the cache of what is known of files."""
+    return sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.name != CACHE)
 
 
 def pixels_of(path):
@@ -53,7 +55,7 @@ def test_neu_seg_zip_keeps_its_parts_and_the_names_of_its_card(root, sets):
     assert np.array_equal(read_mask(first["train"].mask), ids(1))
     assert np.array_equal(read_mask(first["test"].mask), ids(101))
     assert np.array_equal(pixels_of(first["test"].image), pixels_of(root / "images" / "test" / "000001.jpg"))
-    assert not [path for path in sets.iterdir() if path.name.startswith(".")]
+    assert not [path for path in sets.iterdir() if path.name.startswith(".") and path.name != CACHE]
 
 
 def test_ultralytics_finds_the_masks_where_they_are(root, sets):
@@ -190,8 +192,8 @@ PROBLEMS = {
     "damaged mask": r"000002\.png: the mask cannot be decoded \(.*\); replace it",
     "damaged image": r"images/test/000002\.jpg: cannot be decoded",
     "jpeg": r"000002\.jpg: is a JPEG, whose lossy compression changes ids; save masks as PNG",
-    "two masks": r"images/test/000002\.jpg: has 2 masks, 000002\.bmp and 000002\.png; keep one",
-    "stem": r"000002\.png: has the stem of 000002\.jpg, so that both match the mask .*000002\.png; rename one",
+    "two masks": r"000002\.jpg: has masks that differ, .*000002\.bmp and .*000002\.png; remove one, or name .*data=",
+    "stem": r"000002\.jpg: has the stem of 000002\.png, so that both match the mask .*000002\.png; rename one",
 }
 
 
@@ -201,10 +203,14 @@ def test_an_unusable_pair_is_reported_in_one_line(root, sets, what):
     with pytest.raises(UserError, match=PROBLEMS[what]) as error:
         load_masks(str(root), sets)
     message = str(error.value)
-    assert message.startswith("1 unusable of ") and "\n" not in message and "skip_bad=true" in message
-    assert not list(sets.iterdir())
+    assert (
+        message.startswith(("2 problems" if what == "stem" else "1 problem") + " beside ")
+        and "\n" not in message
+        and "skip_bad=true" in message
+    )
+    assert not contents(sets)
     dataset = load_masks(str(root), sets, skip_bad=True)
-    assert len(dataset.items) == (6 if what == "stem" else 5) and len(dataset.skipped) == 1
+    assert len(dataset.items) == 5 and len(dataset.skipped) == 1 + (what == "stem")
 
 
 def test_messages_about_a_zip_name_the_zip(root, sets):
@@ -224,7 +230,7 @@ def test_a_missing_mask_of_a_yaml_names_the_file_that_is_looked_for(root, sets):
 def test_unusable_unlabeled_images_are_reported(root, sets, tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"1 unusable of 1 images: .*x\.png: cannot be decoded"):
+    with pytest.raises(UserError, match=r"1 problem beside 0 usable images: .*x\.png: cannot be decoded"):
         load_masks(str(root), sets, unlabeled=str(tmp_path / "more"))
 
 
