@@ -6,6 +6,7 @@ decides; with ``skip_bad`` the images concerned are left out instead, and said t
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,15 +26,16 @@ from dfssd.datasets.annotations import (
     SplitFile,
 )
 from dfssd.datasets.claims import Claims, ImageIndex, claim
-from dfssd.datasets.class_names import NameList, agree, names_in_labels
+from dfssd.datasets.class_names import NameList, UnknownClassError, agree, names_in_labels
 from dfssd.datasets.given_splits import GivenSplits, listed_splits, lone_folders
 from dfssd.datasets.label_choice import LabelChoice, choice_between
 from dfssd.datasets.mask_images import find_masks
-from dfssd.datasets.material import Material
+from dfssd.datasets.material import EXPECTED, Material
 from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, read_pixels
+from dfssd.datasets.readers import is_read
 from dfssd.datasets.readers.yolo import settle_keypoints
 from dfssd.datasets.records import Item
-from dfssd.datasets.sources import Source, split_named, split_of
+from dfssd.datasets.sources import Source, split_of, split_of_list
 from dfssd.errors import UserError
 
 SHOWN = 3
@@ -88,7 +90,15 @@ class Assembly:
         splits = self._splits(index)
         items = self._items(photos, boxes, claims, splits)
         names, items = self._used_names(names, items)
+        if self.material.described is None and not self.problems and all(item.boxes is None for item in items):
+            raise UserError(f"no labels for the {len(items)} images in {self.root}{self._instead()}; {EXPECTED}")
+        self.problems.sort(key=lambda problem: (problem[0].parts, problem[1]))
         return Source(items, names.names, self.problems, self._account(items, photos))
+
+    def _instead(self) -> str:
+        """What the files that could have been labels are, for a message."""
+        others = [file for file in self.files if file.role is Role.LEFT_OUT and is_read(file.path.suffix.lower())]
+        return "".join(f"; {file.path}: {file.reason}" for file in others[:SHOWN])
 
     def leave_out(self, file: Path, reason: str) -> None:
         """Note that a file has no part in the data."""
@@ -151,11 +161,27 @@ class Assembly:
             else:
                 reason = f"the image is not in {self.root}; restore it, or remove it from the file"
             self.problems.append((orphan.file, f"{orphan.where}: {reason}"))
+        self._check_unread_labels(index, claims)
         for file in idle:
             del self.file_of[file]
             self.leave_out(file, "an empty text without an image of its name")
         self.label_files = [file for file in self.label_files if file.file in self.file_of]
         return claims
+
+    def _check_unread_labels(self, index: ImageIndex, claims: Claims) -> None:
+        """A file without labels is a problem where all others of its kind and folder are the labels of their images."""
+        kinds = {(own.file.parent, own.file.suffix.lower()) for own in self.label_files}
+        for file in self.files:
+            if file.role is not Role.LEFT_OUT or (file.path.parent, file.path.suffix.lower()) not in kinds:
+                continue
+            match = index.alongside(file.path)
+            if match.exact and not any(image in claims.by_image for image in match.images):
+                self.problems.append(
+                    (
+                        file.path,
+                        f"{file.path}: {file.reason}; correct or remove it, since it is called like {match.images[0]}",
+                    )
+                )
 
     def _names(self, claims: Claims) -> NameList:
         """The class names in id order."""
@@ -197,6 +223,8 @@ class Assembly:
         for own in claimed:
             try:
                 parts.append(geometry.rows(own, size, names, resize=self.rules.resize_labels))
+            except UnknownClassError as e:
+                raise ValueError(f"{own.where}{_line(own, e.label)}: {e}") from e
             except ValueError as e:
                 raise ValueError(f"{own.where}: {e}") from e
         if all(geometry.same_boxes(parts[0], part, size) for part in parts[1:]):
@@ -264,10 +292,9 @@ class Assembly:
             if own.split:
                 return own.split
         for own in annotations:
-            if own.image is not None:  # one file for many images, called instances_val.json or lying in val/
-                words = own.file.stem.lower().replace(".", "_").replace("-", "_").split("_")
-                if split := split_of(own.file, self.root) or split_named(words):
-                    return split
+            # one file for many images, called instances_val.json or lying in val/
+            if own.image is not None and (split := split_of_list(own.file, self.root)):
+                return split
         return split_of(image, self.root)
 
     def _used_names(self, names: NameList, items: list[Item]) -> tuple[NameList, list[Item]]:
@@ -311,6 +338,17 @@ class Assembly:
                 roles[image] = Accounted(image, Role.LEFT_OUT, "unusable")
         files = tuple(roles[path] for path in sorted(roles, key=lambda path: path.parts))
         return Account(files, self.material.outside, tuple(_grouped(self.warnings)), self.material.counted)
+
+
+def _line(annotation: Annotation, label: str | int) -> str:
+    """Where in a YOLO label file an id stands, such as ``:3``."""
+    if annotation.place or not isinstance(label, int) or annotation.image is not None:
+        return ""
+    with contextlib.suppress(OSError):
+        for number, line in enumerate(annotation.file.read_text(encoding="utf-8-sig").splitlines(), 1):
+            if line.split()[:1] and line.split()[0].partition(".")[0] == str(label):
+                return f":{number}"
+    return ""
 
 
 def _same_picture(a: Path, b: Path) -> bool:

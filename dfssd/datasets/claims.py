@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dfssd.datasets.annotations import Annotation
-from dfssd.datasets.sources import pairing_key, split_of
+from dfssd.datasets.sources import pairing_key, split_of, split_of_list
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
 """What Label Studio puts before the name of an uploaded file."""
@@ -96,7 +96,7 @@ class ImageIndex:
         """Of several images those below the folder of ``file``, or in the split that it names; else all of them."""
         if len(images) < 2:
             return list(images)
-        split = split_of(file, self.root)
+        split = split_of_list(file, self.root)
         near = [image for image in images if file.parent != self.root and file.parent in image.parents]
         alike = [image for image in images if split is not None and split_of(image, self.root) == split]
         return near if len(near) == 1 else alike if len(alike) == 1 else list(images)

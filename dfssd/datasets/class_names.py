@@ -94,20 +94,34 @@ def names_in_labels(files: Sequence[LabelFile], annotations: Sequence[Annotation
     return NameList(check_names(order, files[0].file if files else "the labels"), "the labels")
 
 
+class UnknownClassError(ValueError):
+    """A label that is none of the classes.
+
+    Attributes:
+        label: The label.
+    """
+
+    def __init__(self, label: str | int, message: str):
+        """Keep the label with the message."""
+        super().__init__(message)
+        self.label = label
+
+
 def ids_of(labels: Iterable[str | int], names: Sequence[str]) -> list[int]:
     """Class ids of labels: names, or ids.
 
     Raises:
-        ValueError: A name is not among ``names``, or an id is beyond them.
+        UnknownClassError: A name is not among ``names``, or an id is beyond them.
     """
     ids = []
     for label in labels:
         if isinstance(label, int):
             if not 0 <= label < len(names):
                 last = len(names) - 1
-                raise ValueError(
+                raise UnknownClassError(
+                    label,
                     f"class id {label} is out of range, the data set has {len(names)} classes (0 to {last}); "
-                    "correct the id or the list of names"
+                    "correct the id or the list of names",
                 )
             ids.append(label)
             continue
@@ -115,7 +129,9 @@ def ids_of(labels: Iterable[str | int], names: Sequence[str]) -> list[int]:
             near = [name for name in names if name.casefold() == label.casefold()]
             hint = f" (differs from '{near[0]}' in letter case only: make them the same)" if near else ""
             shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-            raise ValueError(f"class '{label}' is not among the names ({shown}){hint or '; add it to names='}")
+            raise UnknownClassError(
+                label, f"class '{label}' is not among the names ({shown}){hint or '; add it to names='}"
+            )
         ids.append(names.index(label))
     return ids
 

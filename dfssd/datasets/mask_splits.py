@@ -42,7 +42,7 @@ def official_split(dataset: MaskSet, groups: Sequence[int], options: SplitOption
     """
     if not has_official_split(dataset):
         raise UserError(f"{dataset.name} has no official val or test split; pass split=grouped to draw them")
-    return make_split(dataset, groups, options, exempt_classes=_BACKGROUNDS)
+    return make_split(dataset, groups, options, exempt_classes=_BACKGROUNDS, drop_copies=False)
 
 
 def grouped_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions) -> Split:
@@ -61,7 +61,11 @@ def grouped_split(dataset: MaskSet, groups: Sequence[int], options: SplitOptions
     """
     items = tuple(item if item.split == "unlabeled" else replace(item, split=None) for item in dataset.items)
     return make_split(
-        MaskSet(dataset.name, dataset.names, items, dataset.skipped), groups, options, exempt_classes=_BACKGROUNDS
+        MaskSet(dataset.name, dataset.names, items, dataset.skipped),
+        groups,
+        options,
+        exempt_classes=_BACKGROUNDS,
+        drop_copies=False,
     )
 
 

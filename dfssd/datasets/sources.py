@@ -40,6 +40,11 @@ def split_of(path: Path, root: Path) -> str | None:
     return found[1] if found else None
 
 
+def split_of_list(file: Path, root: Path) -> str | None:
+    """The split of a file that speaks of many images: named by its folder, or by a word of its own name."""
+    return split_of(file, root) or split_named(re.split(r"[^a-z0-9]+", file.stem.lower()))
+
+
 def split_folder(path: Path, root: Path) -> tuple[Path, str] | None:
     """The first folder between ``root`` and ``path`` that names a split, and that split."""
     folders = path.parts[len(root.parts) : -1]

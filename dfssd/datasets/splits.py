@@ -30,7 +30,8 @@ class Split:
         test: Images for the final scores.
         seed: Seed of the draw; None if the lists were given.
         duplicates: Groups of copies among the images, each of two or more.
-        left_out: Unlabeled images not used, since they or a copy of them belong to val or test.
+        left_out: Unlabeled images not used: they belong to val or test, or are copies of images that do, or that have
+            labels.
     """
 
     train_labeled: tuple[Path, ...]
@@ -66,7 +67,12 @@ Unit = list[int]
 
 
 def make_split(
-    dataset: LabeledSet[LabeledImage], groups: Sequence[int], options: SplitOptions, *, exempt_classes: int = 0
+    dataset: LabeledSet[LabeledImage],
+    groups: Sequence[int],
+    options: SplitOptions,
+    *,
+    exempt_classes: int = 0,
+    drop_copies: bool = True,
 ) -> Split:
     """Draw a split.
 
@@ -80,6 +86,8 @@ def make_split(
             together, unless splits of the source separate it.
         options: What to draw.
         exempt_classes: Number of leading classes that need no labeled image, such as those known already.
+        drop_copies: Leave out unlabeled images that are copies of labeled ones: there is nothing to learn from them.
+            Not where a group holds more than copies.
 
     Raises:
         UserError: Too few images or too few groups of copies for all splits, or a class without a labeled training
@@ -98,8 +106,9 @@ def make_split(
     n_train = sum(map(len, train))
     wanted = _labeled_count(options.labeled, n_train)
     with_labels, without = _distribute(train, [wanted, n_train - wanted], features, rng, every_class=True)
-    evaluated = {groups[i] for i in held["val"] | held["test"]}
-    unlabeled, left_out = _without_labels(dataset, units, groups, evaluated)
+    known = _flat(units) if drop_copies else held["val"] | held["test"]
+    taken = {groups[i] for i in known if _is_labeled(dataset.items[i])}
+    unlabeled, left_out = _without_labels(dataset, units, groups, taken)
     unlabeled.update(_flat(without))
 
     def paths(indices: Iterable[int]) -> tuple[Path, ...]:
@@ -184,15 +193,15 @@ def _part_sizes(
 
 
 def _without_labels(
-    dataset: LabeledSet[LabeledImage], units: Iterable[Unit], groups: Sequence[int], evaluated: set[int]
+    dataset: LabeledSet[LabeledImage], units: Iterable[Unit], groups: Sequence[int], taken: set[int]
 ) -> tuple[set[int], set[int]]:
-    """Images without labels: those to train on, and those left out, since they or a copy belong to val or test."""
+    """Images without labels: those to train on, and those left out: in a ``taken`` group, or of val or test."""
     train: set[int] = set()
     left_out: set[int] = set()
     for i in _flat(units):
         item = dataset.items[i]
         if not _is_labeled(item):
-            (left_out if groups[i] in evaluated or item.split in ("val", "test") else train).add(i)
+            (left_out if groups[i] in taken or item.split in ("val", "test") else train).add(i)
     return train, left_out
 
 

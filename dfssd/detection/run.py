@@ -92,7 +92,10 @@ class DetectionRun(StagedRun):
                 f"{torn} images of the given val or test part have a copy in train; test scores will be too optimistic"
             )
         if split.left_out:
-            LOGGER.info(f"{len(split.left_out)} images without labels left out: they or copies belong to val or test")
+            LOGGER.info(
+                f"{len(split.left_out)} images without labels left out: they belong to val or test, or are copies of "
+                "images that do or that have labels"
+            )
         if not counts["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":
             raise UserError(
                 "there is nothing to distill: no term is switched on and there are no unlabeled images; add a term, "

@@ -65,7 +65,7 @@ def test_the_split_of_the_label_decides_between_images_of_one_stem() -> None:
 
 def test_one_label_file_for_an_image_in_two_kinds_of_files() -> None:
     images = ["images/p.jpg", "images/p.png"]
-    assert assigned(images, ("labels/p.txt", None), same=True)[0] == dict.fromkeys(images, ["labels/p.txt"])
+    assert assigned(images, ("labels/p.txt", None), same=True)[0] == {image: ["labels/p.txt"] for image in images}
     found, claims = assigned(images, ("labels/p.txt", None))
     assert not found and "p.jpg or /set/images/p.png" in claims.problems[0][1]
 

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import yaml
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
+from dfssd.datasets.formats import FACTS
 from dfssd.errors import UserError
 from tests.configured import load_dataset, preprocess
 from tests.datasets.material import CR7_NAMES, coco_json, cr7, neu, write_label, write_picture, zipped
@@ -17,7 +19,7 @@ def cr7_zip(tmp_path):
 
 
 def leftovers(folder):
-    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+    return [p.name for p in folder.iterdir() if p.name.startswith(".") and not p.name.startswith(FACTS)]
 
 
 def test_cr7_zip_is_converted_to_what_ultralytics_reads(cr7_zip, tmp_path):
@@ -69,7 +71,7 @@ def test_coco_folder(tmp_path):
     write_picture(tmp_path / "c" / "a.png", 0)
     (tmp_path / "c" / "a.json").write_text(coco_json({"a.png": [(7, [0, 0, 32, 24])]}))
     item = load_dataset(str(tmp_path / "c"), tmp_path / "sets").items[0]
-    np.testing.assert_allclose(item.boxes, [[1, 0.25, 0.25, 0.5, 0.5]])
+    np.testing.assert_allclose(item.boxes, [[0, 0.25, 0.25, 0.5, 0.5]])  # the unused category is dropped
 
 
 def test_a_zip_with_its_own_data_yaml(tmp_path):
@@ -82,12 +84,40 @@ def test_a_zip_with_its_own_data_yaml(tmp_path):
     assert dataset.names == ("rust",) and [i.split for i in dataset.items] == ["train", "val"]
 
 
-def test_a_dataset_yaml_is_used_in_place_and_takes_more_unlabeled_images(squares, tmp_path):
+def test_a_dataset_yaml_is_imported_and_takes_more_unlabeled_images(squares, tmp_path):
     write_picture(tmp_path / "more" / "x.png", 0)
+    before = {path: path.stat().st_mtime_ns for path in squares.parent.rglob("*")}
     dataset = load_dataset(str(squares), tmp_path / "sets", unlabeled=str(tmp_path / "more"))
     assert {item.split for item in dataset.items} == {"train", "val", "test", "unlabeled"}
-    assert dataset.items[-1].image == tmp_path / "more" / "x.png" and dataset.items[-1].boxes is None
-    assert not (tmp_path / "sets").exists()
+    for item in dataset.items:
+        if item.boxes is not None:  # whatever Ultralytics writes beside labels, it writes there
+            assert tmp_path / "sets" in item.image.parents and item.source in before
+            assert item.image.read_bytes() == item.source.read_bytes()
+    last = dataset.items[-1]
+    assert last.boxes is None and last.image == last.source == tmp_path / "more" / "x.png", "there may be a million"
+    assert before == {path: path.stat().st_mtime_ns for path in squares.parent.rglob("*")}
+
+
+def test_labels_edited_to_the_same_size_and_time_are_noticed(tmp_path):
+    root = cr7(tmp_path / "cr7")
+    label = root / "lengzha" / "label" / "pits1.txt"
+    stat = label.stat()
+    before = load_dataset(str(root), tmp_path / "sets", names=CR7_NAMES)
+    label.write_text(label.read_text().replace("0.25", "0.75"))
+    os.utime(label, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = load_dataset(str(root), tmp_path / "sets", names=CR7_NAMES)
+    boxes = [next(i.boxes for i in d.items if i.image.name == "pits1.jpg") for d in (before, after)]
+    np.testing.assert_allclose([own[0, 3] for own in boxes], [0.25, 0.75])
+
+
+def test_a_source_that_has_been_moved_keeps_its_import(tmp_path):
+    root = cr7(tmp_path / "cr7")
+    before = load_dataset(str(root), tmp_path / "sets", names=CR7_NAMES)
+    (tmp_path / "elsewhere").mkdir()
+    root.rename(tmp_path / "elsewhere" / "cr7")
+    after = load_dataset(str(tmp_path / "elsewhere" / "cr7"), tmp_path / "sets", names=CR7_NAMES)
+    assert [item.image for item in after.items] == [item.image for item in before.items]
+    assert all(item.source.is_file() for item in after.items)
 
 
 def test_missing_labels_may_mean_background(tmp_path):
@@ -138,7 +168,7 @@ def test_unusable_files_are_all_reported_in_one_line(tmp_path):
     with pytest.raises(UserError) as error:
         load_dataset(str(file), tmp_path / "sets")
     message = str(error.value)
-    assert message.startswith("2 unusable of 14 images: ") and "\n" not in message
+    assert message.startswith("2 problems beside 12 usable images: ") and "\n" not in message
     assert f"{file / 'lengzha' / 'image' / 'dents1.jpg'}: cannot be decoded" in message
     assert f"{file / 'lengzha' / 'label' / 'pits2.txt'}:1: contains NaN" in message
     assert "skip_bad=true" in message
@@ -152,7 +182,7 @@ def test_skip_bad_lists_them_and_goes_on(tmp_path):
         dataset = load_dataset(str(root), tmp_path / "sets", skip_bad=True)
         assert len(dataset.items) == 12
         assert [file.name for file, _ in dataset.skipped] == ["dents1.jpg", "pits2.jpg"]
-    with pytest.raises(UserError, match="2 unusable"):  # a conversion without them is no license to skip
+    with pytest.raises(UserError, match="2 problems"):  # a conversion without them is no license to skip
         load_dataset(str(root), tmp_path / "sets")
 
 
@@ -207,7 +237,7 @@ def test_a_full_disk_leaves_nothing_behind(cr7_zip, tmp_path, monkeypatch):
     monkeypatch.setattr("dfssd.datasets.formats.link_or_copy", full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
         load_dataset(str(cr7_zip), tmp_path / "sets")
-    assert list((tmp_path / "sets").iterdir()) == []
+    assert [path.name for path in (tmp_path / "sets").iterdir() if not path.name.startswith(FACTS)] == []
 
 
 def test_names_of_the_user_make_a_conversion_of_their_own(cr7_zip, tmp_path):

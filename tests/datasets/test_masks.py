@@ -2,11 +2,11 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from dfssd.datasets.facts import CACHE
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
 from dfssd.datasets.demo import MASK_COUNTS, MASK_NAMES, make_mask_demo
+from dfssd.datasets.facts import CACHE
 from dfssd.datasets.mask_files import read_mask
 from dfssd.errors import UserError
 from tests.configured import load_masks

@@ -33,9 +33,9 @@ def skewed():
     return dataset(*(item(i, [c for c, share in enumerate(shares) if rng.random() < share]) for i in range(1000)))
 
 
-def split_of(data, groups=None, **options):
+def split_of(data, groups=None, drop_copies=True, **options):
     options = {"labeled": 0.1, "limit": None, "ratios": (0.8, 0.1, 0.1), "seed": 0, **options}
-    return make_split(data, groups or range(len(data.items)), SplitOptions(**options))
+    return make_split(data, groups or range(len(data.items)), SplitOptions(**options), drop_copies=drop_copies)
 
 
 def per_class(data, paths):
@@ -128,13 +128,16 @@ def test_copies_across_given_splits_are_counted():
     assert torn_groups(split, images, list(range(18))) == 0
 
 
-def test_an_unlabeled_copy_of_a_test_image_is_left_out():
+def test_unlabeled_copies_of_labeled_images_are_left_out():
     items = [item(i, [i % 4], "train") for i in range(20)] + [item(i, [i % 4], "val") for i in range(20, 24)]
     items += [item(i, [i % 4], "test") for i in range(24, 28)] + [item(28, None), item(29, None)]
     groups = [*range(28), 25, 0]
     split = split_of(dataset(*items), groups, labeled=1.0)
-    assert [path.name for path in split.left_out] == ["im 28.png"]
-    assert [path.name for path in split.train_unlabeled] == ["im 29.png"]
+    assert [path.name for path in split.left_out] == ["im 28.png", "im 29.png"], "copies of a test and a train image"
+    assert not split.train_unlabeled
+    kept = split_of(dataset(*items), groups, labeled=1.0, drop_copies=False)
+    assert [path.name for path in kept.left_out] == ["im 28.png"], "what shows test images is never trained on"
+    assert [path.name for path in kept.train_unlabeled] == ["im 29.png"]
 
 
 def test_a_class_without_labeled_images_is_reported():
@@ -285,10 +288,10 @@ DRAWN = {
         {"labeled": 9, "limit": 30, "seed": 3, "groups": GROUPS, "ratios": (0.6, 0.2, 0.2)},
         {
             "train_labeled": [0, 1, 12, 13, 14, 15, 19, 22, 36],
-            "train_unlabeled": [4, 5, 8, 9, 16, 17, 23, 28, 34, 35, 37],
+            "train_unlabeled": [4, 8, 9, 16, 17, 23, 28, 34, 35, 37],
             "val": [6, 7, 29, 44, 47],
             "test": [25, 27, 30, 32, 46],
-            "left_out": [],
+            "left_out": [5],
         },
     ),
     "val and test given": (
@@ -296,10 +299,10 @@ DRAWN = {
         {"labeled": 0.5, "seed": 1, "groups": GROUPS},
         {
             "train_labeled": [0, 1, 12, 13, 16, 21, 28, 32, 33, 44, 45],
-            "train_unlabeled": [4, 5, 8, 9, 17, 20, 23, 24, 25, 29, 36, 37, 40, 41],
+            "train_unlabeled": [4, 8, 9, 17, 20, 23, 24, 25, 29, 36, 37, 40, 41],
             "val": list(range(2, 48, 4)),
             "test": [3, 7, 15, 19, 27, 31, 35, 39, 43, 47],
-            "left_out": [11],
+            "left_out": [5, 11],
         },
     ),
     "val given, a limit": (

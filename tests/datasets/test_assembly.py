@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from dfssd.datasets.layouts import read_folder
-from dfssd.datasets.sources import pair, split_named, split_of
+from dfssd.datasets.sources import split_named, split_of
 from dfssd.errors import UserError
 from tests.datasets.material import CR7_NAMES, cr7, write_label, write_picture
+from tests.datasets.reading import read_folder
 
 
 def boxes_by_name(source):
@@ -22,7 +22,7 @@ def test_yolo_layout_with_split_folders_and_classes_file(tmp_path):
         write_picture(tmp_path / "images" / split / "same.png", 0)
         write_label(tmp_path / "labels" / split / "same.txt", f"{len(split) % 2} 0.5 0.5 0.1 0.1")
     write_label(tmp_path / "labels" / "classes.txt", "pit", "dent", "")
-    source = read_folder(tmp_path, None, None)
+    source = read_folder(tmp_path)
     assert source.names == ("pit", "dent")
     assert {item.split: int(item.boxes[0, 0]) for item in source.items} == {"train": 1, "val": 1, "test": 0}
 
@@ -32,7 +32,7 @@ def test_split_folders_may_be_outside_and_labels_beside_the_images(tmp_path):
     write_label(tmp_path / "train" / "labels" / "a.txt", "0 0.5 0.5 0.1 0.1")
     write_picture(tmp_path / "val2017" / "a.png", 0)
     write_label(tmp_path / "val2017" / "a.txt", "1 0.5 0.5 0.1 0.1")
-    source = read_folder(tmp_path, None, None)
+    source = read_folder(tmp_path)
     assert source.names == ("class_0", "class_1")
     assert {item.split: int(item.boxes[0, 0]) for item in source.items} == {"train": 0, "val": 1}
 
@@ -42,7 +42,7 @@ def test_a_missing_label_is_unlabeled_and_an_empty_one_defect_free(tmp_path):
         write_picture(tmp_path / "images" / f"{name}.png", i)
     write_label(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.1 0.1")
     write_label(tmp_path / "labels" / "b.txt", "")
-    found = boxes_by_name(read_folder(tmp_path, None, None))
+    found = boxes_by_name(read_folder(tmp_path))
     assert found["b.png"].shape == (0, 5) and found["c.png"] is None
     background = np.zeros((0, 5), np.float32)
     assert boxes_by_name(read_folder(tmp_path, None, background))["c.png"].shape == (0, 5)
@@ -69,16 +69,10 @@ def test_problems_name_file_and_line_and_do_not_stop_the_reading(tmp_path):
 
 def test_a_folder_without_images_or_labels_is_reported(tmp_path):
     with pytest.raises(UserError, match="no images in"):
-        read_folder(tmp_path, None, None)
+        read_folder(tmp_path)
     write_picture(tmp_path / "a.png", 0)
     with pytest.raises(UserError, match="no labels for the 1 images"):
-        read_folder(tmp_path, None, None)
-
-
-def test_pairs_fall_back_to_a_unique_stem(tmp_path):
-    images = [tmp_path / "train" / "images" / "pits" / "p1.jpg", tmp_path / "x" / "q.jpg", tmp_path / "y" / "q.jpg"]
-    labels = [tmp_path / "train" / "annotations" / "p1.xml", tmp_path / "z" / "q.xml"]
-    assert pair(tmp_path, images, labels) == {images[0]: labels[0]}
+        read_folder(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from dfssd.datasets.layouts import read_folder
-from dfssd.errors import UserError
 from tests.datasets.material import coco_json, write_picture
+from tests.datasets.reading import read_folder
 
 
 def test_category_ids_with_gaps_become_class_ids(tmp_path):
@@ -14,7 +13,7 @@ def test_category_ids_with_gaps_become_class_ids(tmp_path):
         write_picture(tmp_path / "images" / name, i)
     files = {"a.png": [(7, [16, 12, 32, 24]), (3, [0, 0, 64, 48])], "b.png": []}
     (tmp_path / "annotations.json").write_text(coco_json(files))
-    source = read_folder(tmp_path, None, None)
+    source = read_folder(tmp_path)
     assert source.names == ("pit", "scratch")
     boxes = {item.image.name: item.boxes for item in source.items}
     np.testing.assert_allclose(boxes["a.png"], [[0, 0.5, 0.5, 1, 1], [1, 0.5, 0.5, 0.5, 0.5]])
@@ -29,7 +28,7 @@ def test_splits_come_from_file_and_folder_names(tmp_path):
         path = tmp_path / "annotations" / f"instances_{name}2017.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(coco_json({"same.png": [(category, [0, 0, 8, 8])]}))
-    source = read_folder(tmp_path, None, None)
+    source = read_folder(tmp_path)
     assert {item.split: int(item.boxes[0, 0]) for item in source.items} == {"train": 0, "val": 1}
 
 
@@ -38,7 +37,7 @@ def test_a_json_beside_its_images_as_roboflow_exports(tmp_path):
         write_picture(tmp_path / split / "same.png", 0)
         text = coco_json({"same.png": [(category, [0, 0, 8, 8])]}, {0: "none", 1: "pit", 2: "scratch"})
         (tmp_path / split / "_annotations.coco.json").write_text(text)
-    source = read_folder(tmp_path, None, None)
+    source = read_folder(tmp_path)
     assert source.names == ("pit", "scratch")  # "none" is only the parent of the others
     assert {item.split: int(item.boxes[0, 0]) for item in source.items} == {"train": 0, "val": 1}
 
@@ -52,19 +51,19 @@ def broken(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["annotations"][0].update(bbox=[1, 1, -8, 8]), "image 'a.png': Invalid box extent"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 1, -8, 8]), "image 'a.png': .*has no area"),
         (lambda c: c["annotations"][0].update(bbox=[1, 1, float("nan"), 8]), "image 'a.png': .*NaN"),
         (lambda c: c["annotations"][0].update(bbox=[1, 1, 800, 8]), "image 'a.png': .*coordinates outside 0-1"),
         (lambda c: c["annotations"][0].update(bbox=[1, 1, 8]), "image 'a.png'"),
-        (lambda c: c["annotations"][0].pop("bbox"), "image 'a.png': missing 'bbox'"),
-        (lambda c: c["annotations"][0].update(category_id=5), "image 'a.png': category_id 5"),
-        (lambda c: c["images"][0].update(file_name="gone.png"), "image 'gone.png' is not in"),
+        (lambda c: c["annotations"][0].pop("bbox"), "image 'a.png': .*'bbox' is missing"),
+        (lambda c: c["annotations"][0].update(category_id=5), "image 'a.png': .*category_id 5"),
+        (lambda c: c["images"][0].update(file_name="gone.png"), "image 'gone.png': the image is not in"),
     ],
 )
 def test_a_wrong_annotation_is_reported_with_its_image(tmp_path, change, message):
     write_picture(tmp_path / "a.png", 0)
     (tmp_path / "x.json").write_text(broken(change))
-    (_, reason), *_ = read_folder(tmp_path, None, None).problems
+    (_, reason), *_ = read_folder(tmp_path).problems
 
     assert re.search(rf"x\.json: {message}", reason), reason
 
@@ -72,29 +71,29 @@ def test_a_wrong_annotation_is_reported_with_its_image(tmp_path, change, message
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["annotations"][0].update(image_id=9), "image_id 9, which is not among the images"),
-        (lambda c: c["images"][0].pop("file_name"), "not valid COCO, missing or invalid 'file_name'"),
-        (lambda c: c["categories"][0].update(name="scratch"), "duplicate class name 'scratch'"),
+        (lambda c: c["annotations"][0].update(image_id=9), "image_id 9"),
+        (lambda c: c["images"][0].pop("file_name"), "file_name"),
+        (lambda c: c["categories"][0].update(name="scratch"), "'scratch'"),
     ],
 )
-def test_a_damaged_file_is_an_error(tmp_path, change, message):
+def test_a_damaged_file_is_a_problem(tmp_path, change, message):
     write_picture(tmp_path / "a.png", 0)
     (tmp_path / "x.json").write_text(broken(change))
-    with pytest.raises(UserError, match=message):
-        read_folder(tmp_path, None, None)
+    (_, reason), *_ = read_folder(tmp_path).problems
+    assert str(tmp_path / "x.json") in reason and message in reason
 
 
-def test_files_with_other_categories_are_an_error(tmp_path):
+def test_files_may_list_different_categories(tmp_path):
     write_picture(tmp_path / "train" / "a.png", 0)
     write_picture(tmp_path / "val" / "a.png", 1)
     (tmp_path / "train" / "x.json").write_text(coco_json({"a.png": [(1, [1, 1, 8, 8])]}, {1: "pit"}))
     (tmp_path / "val" / "x.json").write_text(coco_json({"a.png": [(1, [1, 1, 8, 8])]}, {1: "dent"}))
-    with pytest.raises(UserError, match=r"category 'dent' is not among the names \(pit\)"):
-        read_folder(tmp_path, None, None)
+    source = read_folder(tmp_path)
+    assert {item.split: source.names[int(item.boxes[0, 0])] for item in source.items} == {"train": "pit", "val": "dent"}
 
 
 def test_polygons_are_not_drawn_in_memory(tmp_path):
     write_picture(tmp_path / "a.png", 0)
     text = broken(lambda c: c["annotations"][0].update(segmentation=[[1, 1, 9, 1, 9, 9, 1, 9]]))
     (tmp_path / "x.json").write_text(text)
-    assert len(read_folder(tmp_path, None, None).items[0].boxes) == 1
+    assert len(read_folder(tmp_path).items[0].boxes) == 1
