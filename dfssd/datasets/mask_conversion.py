@@ -117,7 +117,7 @@ def convert(
             [
                 None if one.path is None else one.path.as_posix(),
                 one.pair.split,
-                one.pixels[: len(names)] if one.pair.masks else None,
+                one.pixels[: len(names)] if one.pair.known else None,
                 relative_to(one.pair.image, root),
                 one.facts.size,
             ]
@@ -135,7 +135,7 @@ def _new_paths(pairs: Sequence[Pair], facts: Facts, rules: ImportRules) -> list[
         own = facts[pair.image]
         suffix = pair.image.suffix.lower() if isinstance(own, str) else suffix_for_training(pair.image, own)
         named.append(pair.image.relative_to(root).with_name(pair.image.stem + suffix))
-        stays = rules.in_place and not pair.masks and isinstance(own, ImageFacts) and own.plain
+        stays = rules.in_place and not pair.known and isinstance(own, ImageFacts) and own.plain
         if not (stays and suffix == pair.image.suffix.lower() and str(pair.image).isprintable()):
             members.setdefault(pair.split or "all", []).append(i)
     paths: list[Path | None] = [None] * len(pairs)
@@ -168,6 +168,9 @@ def _write_pair(
                 )
         ids, frame = fitted(ids, mask, pair.image, facts)
         pixels = _write_mask(ids, mask, partial / MASKS_DIR / path.with_suffix(".png"), source, frame)
+    elif pair.clean:
+        write_ids(np.zeros((facts.height, facts.width), np.uint8), partial / MASKS_DIR / path.with_suffix(".png"))
+        pixels = [facts.width * facts.height, *[0] * (IGNORE - 1)]
     target = partial / "images" / path
     if facts.plain:
         link_or_copy(pair.image, target)

@@ -18,6 +18,12 @@ from dfssd.errors import UserError
 _ORIENTATION = 0x0112
 """EXIF tag: how the stored pixels are to be turned, 1 (not at all) to 8."""
 
+_ALIKE = 0.8
+"""Share of the pixels of a mask that have the value of their neighbor, at least; fine cracks are far above."""
+
+_FEW = 64
+"""Number of values of a mask that only its pixels tell from a photograph, at most."""
+
 _SWAPPING = (5, 6, 7, 8)
 """Orientations that swap width and height."""
 
@@ -73,21 +79,25 @@ def write_ids(ids: np.ndarray, path: Path) -> None:
     Image.fromarray(ids).save(path)
 
 
-def distinct_values(path: Path, limit: int) -> int | None:
-    """Number of different gray levels, indices, or colors of an image; None: not a readable image.
+def looks_drawn(path: Path) -> bool | None:
+    """Whether the pixels of an image are those of a mask, drawn and not photographed; None: it cannot be read.
 
-    Counting stops above ``limit``, the number is then ``limit + 1``. That is what a JPEG has: no ids.
+    A mask has few values, and nearly all of its pixels have the value of their neighbor. A JPEG is taken for a
+    photograph: what it stores are no ids.
     """
     try:
         with open_image(path) as image:
             if isinstance(image, JpegImageFile):
-                return limit + 1
+                return False
             pixels = np.asarray(image)
     except Exception:  # as above
         return None
     if pixels.ndim == 3:
         pixels = pixels.astype(np.uint64) @ (256 ** np.arange(pixels.shape[2], dtype=np.uint64))
-    return min(len(np.unique(pixels)), limit + 1)
+    if pixels.ndim != 2 or min(pixels.shape) < 2:
+        return None
+    alike = min((pixels[1:] == pixels[:-1]).mean(), (pixels[:, 1:] == pixels[:, :-1]).mean())
+    return bool(alike >= _ALIKE and len(np.unique(pixels)) <= _FEW)
 
 
 def fitted(ids: np.ndarray, mask: Path, image: Path, facts: ImageFacts) -> tuple[np.ndarray, str]:

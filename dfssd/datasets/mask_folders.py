@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from dfssd.datasets.account import Role
 from dfssd.datasets.annotations import BrokenFile, ClassFile, Found, OtherFile
 from dfssd.datasets.class_names import NameList
 from dfssd.datasets.given_splits import lone_folders
-from dfssd.datasets.image_files import SUFFIXES
 from dfssd.datasets.inventory import Inventory
+from dfssd.datasets.mask_files import read_mask
 from dfssd.datasets.mask_lists import GivenParts, agreed_names, read_class_names, read_parts
-from dfssd.datasets.mask_roles import sort_files
+from dfssd.datasets.mask_roles import defect_free, sort_files
 from dfssd.datasets.mask_sources import MaskSource, some, unread
 from dfssd.datasets.mask_yaml import read_mask_yaml
+from dfssd.datasets.pixels import SUFFIXES
+from dfssd.datasets.records import IGNORE
 from dfssd.datasets.sources import split_of
 from dfssd.datasets.yaml_files import find_description
 from dfssd.errors import UserError
@@ -39,11 +44,9 @@ def read_masks(inventory: Inventory, names: Sequence[str] | None, usual: Sequenc
     file, others = find_description(inventory)
     if file is not None:
         source = read_mask_yaml(file, names, inventory)
-        for other in others:
-            if other.file not in source.roles and isinstance(other, OtherFile):
-                source.leave_out(other.file, other.reason)
-        return source
-    source = _read_folder(inventory, others, names, usual)
+        _compare_lists(source, file, inventory, others)
+    else:
+        source = _read_folder(inventory, others, names, usual)
     for other in others:
         if isinstance(other, BrokenFile):
             source.problems.append((other.file, f"{other.file}: {other.problem}"))
@@ -52,35 +55,53 @@ def read_masks(inventory: Inventory, names: Sequence[str] | None, usual: Sequenc
     return source
 
 
+def _compare_lists(source: MaskSource, file: Path, inventory: Inventory, others: Sequence[Found]) -> None:
+    """Warn of lists of classes beside the YAML ``file`` that say something else."""
+    lists = [NameList(other.names, other.file) for other in others if isinstance(other, ClassFile)]
+    for text in inventory.paths:
+        try:
+            lists += [own] if (own := read_class_names(text)) else []
+        except UserError as e:
+            source.leave_out(text, f"{file.name} counts ({str(e).removeprefix(f'{text}: ')})")
+    for own in lists:
+        source.roles[Path(own.origin)] = Role.CLASS_LIST, ""
+        if source.names is not None and any(a != b for a, b in zip(source.names, own.names)):
+            source.warnings.append(f"{own.origin} lists other class names than {file}, whose names count")
+
+
 def _read_folder(
     inventory: Inventory, others: Sequence[Found], names: Sequence[str] | None, usual: Sequence[str] | None
 ) -> MaskSource:
     root = inventory.root
-    pictures = [file for file in inventory.paths if file.suffix.lower() in SUFFIXES]
     texts = [file for file in inventory.paths if file.suffix.lower() not in SUFFIXES]
-    found, _ = sort_files(pictures)
-    if not found.images or not (found.pairing.masks or found.pairing.unclear):
-        raise UserError(_nothing(root, found.images, [*found.pairing.masks, *found.pairing.alone], texts))
+    found, _ = sort_files([file for file in inventory.paths if file.suffix.lower() in SUFFIXES])
+    masks = found.pairing.masks
+    if not found.images or not (masks or found.pairing.unclear):
+        raise UserError(_nothing(root, found.images, found.pairing.alone, texts))
     source = MaskSource(None, files=tuple(inventory.paths), outside=inventory.outside)
     source.names = _names(texts, others, names, usual, source)
     parts = _parts(found.images, texts, root, source)
     refused = source.refuse_unclear(found.pairing.unclear)
-    unlisted = []
-    for image in found.images:
-        masks = found.pairing.masks.get(image, ())
-        if parts.unlisted(image):
-            unlisted.append(image)
-            source.leave_out(image, "in none of the lists of images")
-        elif image not in refused:
-            source.add(image, masks, parts.part.get(image), _LACKING)
-            continue
-        for mask in masks:
-            source.leave_out(mask, "its image is left out")
+    unlisted = [image for image in found.images if parts.unlisted(image)]
     if unlisted:
-        lists = some(parts.used)
         source.warnings.append(
-            f"{len(unlisted)} images are left out, since they are in none of the lists ({lists}): {some(unlisted)}"
+            f"{len(unlisted)} images are left out, since no list, such as {parts.used[0]}, names them: {some(unlisted)}"
         )
+    out = refused.union(unlisted)
+    without = [i for i in found.images if i not in out and not masks.get(i) and parts.part.get(i) != "unlabeled"]
+    paired = [mask for own in masks.values() for mask in own]
+    clean = defect_free(without, paired, root)
+    source.tell_clean(clean)
+    if clean:
+        _take_255(source, paired)
+    for image in found.images:
+        own = masks.get(image, [])
+        if image in out:
+            source.roles.update(dict.fromkeys(own, (Role.LEFT_OUT, "its image is left out")))
+        else:
+            source.add(image, own, parts.part.get(image), _LACKING, clean)
+    for image in unlisted:
+        source.leave_out(image, "no list of images names it")
     for mask in found.pairing.alone:
         source.problems.append((mask, f"{mask}: {_ALONE}"))
     for file in found.shown:
@@ -88,6 +109,17 @@ def _read_folder(
     if warning := unread(texts):
         source.warnings.append(warning)
     return source
+
+
+def _take_255(source: MaskSource, masks: Sequence[Path]) -> None:
+    """In the layout of MVTec AD defects have the id 255, which otherwise means ignored."""
+    ids: set[int] = set()
+    for mask in masks:
+        with contextlib.suppress(UserError):  # it is reported later
+            ids.update(np.unique(read_mask(mask)).tolist())
+    if ids <= {0, IGNORE}:
+        source.table[IGNORE] = 1
+        source.warnings.append(f"the id {IGNORE} of the masks is taken for defects, as in MVTec AD")
 
 
 def _nothing(root: Path, images: Sequence[Path], masks: Sequence[Path], texts: Sequence[Path]) -> str:

@@ -40,7 +40,10 @@ def read_class_names(file: Path) -> NameList | None:
         return None
     lines = [line.strip() for line in read_lines(file, "class names") if line.strip() and not line.startswith("#")]
     if suffix == ".csv":
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+        try:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+        except csv.Error:
+            return None
         if not rows or [cell.casefold() for cell in rows[0]] != ["pixel value", "class"]:
             return None
         lines = [f"{row[0]} {row[1]}" for row in rows[1:] if len(row) > 1]
@@ -126,8 +129,12 @@ def read_parts(texts: Iterable[Path], images: Sequence[Path], root: Path) -> Giv
             ends[name].append(image)
     found = GivenParts()
     whole: list[tuple[Path, list[Path]]] = []
+    texts = list(texts)
+    has_voc = any(_is_voc(file, root) for file in texts)
     for file in texts:
         part, is_voc = split_named([file.stem]), _is_voc(file, root)
+        if has_voc and not is_voc and _LISTS[0] in {folder.name.casefold() for folder in file.parents}:
+            continue  # lists for boxes
         if file.suffix.lower() != ".txt" or not (part or (is_voc and _WHOLE.fullmatch(file.stem))):
             continue
         listed, lacking = _listed(file, ends)

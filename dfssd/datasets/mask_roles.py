@@ -2,8 +2,8 @@
 
 Names decide first: folders such as ``masks`` or ``SegmentationClass``, and file names such as ``x_mask.png`` beside
 ``x.png``. Where they say nothing, or the wrong thing, the pixels decide, if they leave no doubt: a photograph has more
-gray levels than a mask has ids. A mask is paired with an image by rules that cannot join two files by chance; where two
-images fit, no one is chosen.
+gray levels than a mask has ids, and noise. A mask is paired with an image by rules that cannot join two files by
+chance; where two images fit, no one is chosen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dfssd.datasets.image_files import map_files
-from dfssd.datasets.mask_files import distinct_values
+from dfssd.datasets.mask_files import looks_drawn
 from dfssd.datasets.sources import split_named
 
 _PART = r"(?:train(?:ing)?|val(?:id)?(?:ation)?|test(?:ing)?|unlabell?ed)?"
@@ -37,17 +37,19 @@ _WORDS = r"masks?|labels?|gt|ground[_\-. ]?truth|seg(?:mentation)?(?:[_\-. ]?mas
 _MASK_STEM = re.compile(rf"(?:(?:{_WORDS})[_\-. ])?(.+?)(?:[_\-. ](?:{_WORDS}))?", re.DOTALL)
 _IMAGE_STEM = re.compile(r"(.+?)(?:[_\-. ](?:images?|img|rgb|photo|orig(?:inal)?))?", re.DOTALL)
 
-MOST_IDS = 32
-"""Files with more gray levels are not taken for masks because of their pixels."""
+_CLEAN = {"good", "ok"}
+"""Folders of images without defects in the layout of MVTec AD, which have no masks."""
 
-_PHOTO_VALUES = 256
-"""A file with more values is no mask: one has at most that many ids."""
+
+def _plain(name: str) -> str:
+    """The letters and digits of a name."""
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 @lru_cache(maxsize=4096)
 def _folder(name: str) -> tuple[str, str]:
     """What a folder holds ("mask", "image", "shown", or ""), and what else its name says (a part), if anything."""
-    plain = re.sub(r"[\W_]+", "", name.casefold())
+    plain = _plain(name)
     if _SHOWN_FOLDER.fullmatch(plain):
         return "shown", ""
     for kind, pattern in (("mask", _MASK_FOLDER), ("image", _IMAGE_FOLDER)):
@@ -184,12 +186,10 @@ def sort_files(files: Sequence[Path]) -> tuple[Sorted, Path]:
     masks = sorted([*masks, *_beside(photos, masks, base)])
     photos = sorted(set(photos) - set(masks))
     pairing = pair_masks(photos, masks, base)
-    if named_wrongly := _photographs(pairing.alone):
-        retried = pair_masks([*photos, *named_wrongly], [mask for mask in masks if mask not in named_wrongly], base)
-        if found := {file for file in named_wrongly if retried.masks.get(file)}:
-            masks = [mask for mask in masks if mask not in found]
-            photos = sorted([*photos, *found])
-            pairing = pair_masks(photos, masks, base)
+    if named_wrongly := _named_wrongly(pairing, photos, masks, base):
+        masks = [mask for mask in masks if mask not in named_wrongly]
+        photos = sorted([*photos, *named_wrongly])
+        pairing = pair_masks(photos, masks, base)
     if drawn := _drawn([photo for photo in photos if not pairing.masks.get(photo)], base):
         masks = sorted([*masks, *drawn])
         photos = [photo for photo in photos if photo not in drawn]
@@ -218,17 +218,45 @@ def _beside(photos: Sequence[Path], masks: Sequence[Path], base: Path) -> Iterat
             yield photo
 
 
+def _named_wrongly(pairing: Pairing, photos: Sequence[Path], masks: Sequence[Path], base: Path) -> set[Path]:
+    """Photographs that are named like masks.
+
+    They have a mask of their own, or would be the second mask of an image, ``part_mask.jpg`` beside ``part.jpg``.
+    """
+    named = _photographs(pairing.alone)
+    retried = pair_masks([*photos, *named], [mask for mask in masks if mask not in named], base)
+    found = {file for file in named if retried.masks.get(file)}
+    for image, own in pairing.masks.items():
+        if len(own) > 1:
+            beside = [mask for mask in own if mask.parent == image.parent]
+            found.update(_photographs(beside) if len(beside) < len(own) else ())
+    return found
+
+
+def defect_free(images: Iterable[Path], masks: Iterable[Path], root: Path) -> set[Path]:
+    """Those of the images without masks that show no defect by the convention of MVTec AD: a folder ``good``.
+
+    Args:
+        images: Images without masks.
+        masks: Masks of other images; one in a folder ``ground_truth`` shows the layout.
+        root: Folder of the source.
+    """
+    if not any(_plain(name) == "groundtruth" for mask in masks for name in folders(mask, root)):
+        return set()
+    return {image for image in images if image.parent.name.casefold() in _CLEAN}
+
+
 def _photographs(masks: Sequence[Path]) -> set[Path]:
-    """Those of the files named like masks that have more values than a mask has ids."""
-    values = map_files(lambda file: distinct_values(file, _PHOTO_VALUES), masks, "Looking at masks without images")
-    return {mask for mask, n in zip(masks, values, strict=True) if n is not None and n > _PHOTO_VALUES}
+    """Those of the files named like masks whose pixels are those of photographs."""
+    drawn = map_files(looks_drawn, masks, "Looking at masks")
+    return {mask for mask, is_drawn in zip(masks, drawn, strict=True) if is_drawn is False}
 
 
 def _drawn(photos: Sequence[Path], base: Path) -> dict[Path, Path]:
     """The image of each mask that nothing but its pixels tells from a photograph.
 
     Two files of one stem lie in two folders beside each other, or in one folder with two suffixes. Of all pairs of
-    these two folders or suffixes, one side must have few values and the other one many.
+    these two folders or suffixes, one side must look drawn and the other one not.
     """
     groups = defaultdict(list)
     for photo in photos:
@@ -242,12 +270,11 @@ def _drawn(photos: Sequence[Path], base: Path) -> dict[Path, Path]:
     drawn = {}
     for pairs in relations.values():
         files = [file for pair in pairs for file in pair]
-        values = map_files(lambda file: distinct_values(file, MOST_IDS), files, "Looking for masks")
-        few = [n is not None and n <= MOST_IDS for n in values]
-        sides = [set(few[0::2]), set(few[1::2])]
-        if sides == [{False}, {True}] and None not in values:
+        found = map_files(looks_drawn, files, "Looking for masks")
+        sides = [set(found[0::2]), set(found[1::2])]
+        if sides == [{False}, {True}]:
             drawn.update({second: first for first, second in pairs})
-        elif sides == [{True}, {False}] and None not in values:
+        elif sides == [{True}, {False}]:
             drawn.update(dict(pairs))
     return drawn
 

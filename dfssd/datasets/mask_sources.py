@@ -10,16 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from dfssd.datasets.account import Account, Accounted, Role
-from dfssd.datasets.image_files import SUFFIXES
+from dfssd.datasets.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES
 
 _REASONS = {
     (".xml", ".json"): "labels of boxes or outlines, which are not read as masks",
     (".txt", ".csv"): "neither class names nor a list of images",
     (".npy", ".npz", ".mat"): "an array; save masks as PNG",
     (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"): "an archive inside the data; unpack it",
-    (".gif", ".heic", ".heif", ".avif", ".svg", ".psd", ".exr", ".jp2", ".jfif", ".jpe", ".ppm", ".pgm", ".pnm"): (
-        "an image of a type that is not read; convert it to .png"
-    ),
 }
 
 
@@ -32,11 +29,18 @@ class Pair:
         masks: The files of its masks, of which several have to hold the same ids; empty: nothing is known, or, if
             ``clean``, the image shows no defect.
         split: "train", "val", "test" or "unlabeled" if the source says so, else None.
+        clean: Whether the image is known to show no defect.
     """
 
     image: Path
     masks: tuple[Path, ...]
     split: str | None
+    clean: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether the classes of the pixels are known."""
+        return self.clean or bool(self.masks)
 
 
 @dataclass
@@ -63,12 +67,23 @@ class MaskSource:
     roles: dict[Path, tuple[Role, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, image: Path, masks: Sequence[Path], split: str | None, missing: str) -> None:
-        """Add an image; one without mask is a problem, ``missing`` the reason, unless it is unlabeled."""
-        if masks or split == "unlabeled":
-            self.pairs.append(Pair(image, tuple(masks), split))
+    def add(
+        self, image: Path, masks: Sequence[Path], split: str | None, missing: str, clean: Collection[Path] = ()
+    ) -> None:
+        """Add an image; one without mask is a problem, ``missing`` the reason, unless it is unlabeled or ``clean``."""
+        if masks or split == "unlabeled" or image in clean:
+            self.pairs.append(Pair(image, tuple(masks), split, image in clean))
         else:
             self.problems.append((image, f"{image}: {missing}"))
+
+    def tell_clean(self, images: Collection[Path]) -> None:
+        """Say which images show no defect by the name of their folder."""
+        if images:
+            folders = ", ".join(sorted({image.parent.name for image in images}))
+            self.warnings.append(
+                f"{len(images)} images without masks show no defect, since their folder is called {folders} and the "
+                "masks of the others lie in ground_truth"
+            )
 
     def refuse_unclear(self, unclear: Mapping[Path, Sequence[Path]]) -> set[Path]:
         """Make problems of the images of which several fit one mask, given these; return them."""
@@ -115,6 +130,8 @@ def reason_for(file: Path) -> str:
     suffix = file.suffix.lower()
     if suffix in SUFFIXES:
         return "not listed"
+    if suffix in UNREAD_SUFFIXES:
+        return NOT_READ
     return next((reason for suffixes, reason in _REASONS.items() if suffix in suffixes), "no part of the data")
 
 
@@ -126,11 +143,11 @@ def some(files: Sequence[Path]) -> str:
 
 def unread(files: Iterable[Path]) -> str | None:
     """A warning about images of types that are not read, if there are any."""
-    kinds = Counter(file.suffix.lower() for file in files if "not read; convert" in reason_for(file))
+    kinds = Counter(suffix for file in files if (suffix := file.suffix.lower()) in UNREAD_SUFFIXES)
     if not kinds:
         return None
     listed = ", ".join(f"{n} {suffix}" for suffix, n in sorted(kinds.items()))
-    return f"{kinds.total()} images are of types that are not read and are left out ({listed}); convert them to .png"
+    return f"images of kinds that are not read are left out ({listed}); convert them to .png"
 
 
 def _apart(file: Path, other: Path) -> Path | str:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from dfssd.datasets.account import Role
-from dfssd.datasets.image_files import SUFFIXES
 from dfssd.datasets.inventory import Inventory, take_inventory
-from dfssd.datasets.mask_roles import pair_masks
+from dfssd.datasets.mask_roles import defect_free, pair_masks
 from dfssd.datasets.mask_sources import MaskSource, some, unread
+from dfssd.datasets.pixels import SUFFIXES
 from dfssd.datasets.records import IGNORE
 from dfssd.datasets.yaml_files import Description, read_entries
 from dfssd.errors import UserError
@@ -127,6 +127,9 @@ def _pair(source: MaskSource, entries: Description, masks: _Masks) -> None:
                 owners[mask].append(image)
     shared = {mask: images for mask, images in owners.items() if len(images) > 1}
     refused = source.refuse_unclear({**shared, **near.unclear})
+    paired = [mask for masks_of in (*found.values(), *near.masks.values()) for mask in masks_of]
+    clean = defect_free([image for image in without if not near.masks.get(image)], paired, entries.root) - refused
+    source.tell_clean(clean)
     for image, split in entries.images.items():
         if image in refused:
             continue
@@ -140,7 +143,7 @@ def _pair(source: MaskSource, entries: Description, masks: _Masks) -> None:
         if split == "unlabeled":
             source.add(image, (), split, lacking)
         else:
-            source.add(image, found[image] or near.masks.get(image, []), split, lacking)
+            source.add(image, found[image] or near.masks.get(image, []), split, lacking, clean)
 
 
 def _tell_unused(source: MaskSource, file: Path) -> None:

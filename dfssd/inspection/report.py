@@ -11,15 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from dfssd.datasets.account import Accounted, Role
 from dfssd.datasets.image_files import map_files
+from dfssd.datasets.pixels import read_pixels
 from dfssd.datasets.records import Item, LabeledImage, LabeledSet, MaskItem, MaskSet
 from dfssd.datasets.splits import Split
 from dfssd.datasets.twins import Leak, name_leak
-from dfssd.errors import UserError
 
 Part = Literal["train", "val", "test"]
 
@@ -285,21 +284,6 @@ def pixels_path(item: Item | MaskItem) -> Path:
     except OSError:
         return item.image
     return source if same else item.image
-
-
-def read_pixels(path: Path) -> np.ndarray:
-    """An imported image as training decodes it, (h, w, 3) uint8, BGR.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as e:
-        raise UserError(f"{path}: cannot be read ({e}); restore it") from e
-    if pixels is None:
-        raise UserError(f"{path}: cannot be decoded; restore it, or remove the folder to have it imported again")
-    return pixels
 
 
 def _decoded_size(path: Path) -> tuple[int, int]:

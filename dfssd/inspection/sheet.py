@@ -15,10 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dfssd.datasets.account import Role
 from dfssd.datasets.mask_files import read_mask
+from dfssd.datasets.pixels import read_pixels
 from dfssd.datasets.records import IGNORE, Item, MaskItem
 from dfssd.datasets.samples import evenly, evenly_by_class
 from dfssd.inspection.files import written
-from dfssd.inspection.report import DataReport, corner_boxes, is_labeled, read_pixels, role_of
+from dfssd.inspection.report import DataReport, corner_boxes, is_labeled, role_of
 from dfssd.reporting.overlays import class_colors, overlay
 
 TILES = 24
@@ -134,8 +135,8 @@ class _Sheet:
     def draw(self, items: Sequence[Item | MaskItem]) -> Image.Image:
         """All tiles below a legend."""
         tiles = [self._tile(item) for item in items]
-        head = self._head(len(items))
-        columns = min(_COLUMNS, max(1, len(tiles)))
+        columns = min(_COLUMNS, max(2, len(tiles)))
+        head = self._head(len(items), columns * (_SIDE + 2 * _MARGIN))
         rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
         heights = [max(tile.height for tile in row) for row in rows]
         sheet = Image.new("RGB", (head.width, head.height + sum(heights)), _BACKGROUND)
@@ -147,9 +148,8 @@ class _Sheet:
             top += height
         return sheet
 
-    def _head(self, n: int) -> Image.Image:
+    def _head(self, n: int, width: int) -> Image.Image:
         """The name of the data set, and the classes that are shown with their colors."""
-        width = _COLUMNS * (_SIDE + 2 * _MARGIN)
         places, x, y = [], _MARGIN, 40
         for class_id in sorted(self.shown):
             name = _fitted(self.report.names[class_id], 240, 15)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dfssd.datasets.account import Role
 from dfssd.datasets.twins import name_leak
@@ -37,21 +38,22 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
         if not console.is_terminal:
             console = Console(width=_PLAIN_WIDTH)
     for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(f"warning: {_shown(warning)}", style="yellow"), soft_wrap=True)
     for line in _head(report):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(line), soft_wrap=True)
     console.print()
-    console.print(_table(report), markup=False, highlight=False)
-    console.print()
-    for line in (*_left_out(report), *_copies(report)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(_table(report))
+    if lines := (*_left_out(report), *_copies(report)):
+        console.print()
+        for line in lines:
+            console.print(Text(line), soft_wrap=True)
 
 
 def describe_data(report: DataReport) -> list[str]:
     """The table in lines, shortened where there are many classes or reasons; warnings are not in it."""
     text = io.StringIO()
     console = Console(file=text, width=_PLAIN_WIDTH, color_system=None)
-    console.print(_table(report, _LOGGED_CLASSES), markup=False, highlight=False)
+    console.print(_table(report, _LOGGED_CLASSES))
     table = [line.rstrip() for line in text.getvalue().splitlines()]
     return [*_head(report), *table, *_left_out(report, _LOGGED_REASONS), *_copies(report)]
 
@@ -68,7 +70,7 @@ def _head(report: DataReport) -> Iterator[str]:
     """What the data set is, and the role of each file of its source."""
     n = len(report.items)
     names = ", ".join(report.names[:8]) + (", ..." if len(report.names) > 8 else "")
-    yield f"{report.dataset.name}: {_some(n, 'image')}, {len(report.names)} classes ({names})"
+    yield _shown(f"{report.dataset.name}: {_some(n, 'image')}, {len(report.names)} classes ({names})")
     outside = {kind: count for kind, count in report.dataset.account.outside.items() if count}
     ignored = ", ".join(f"{count:,} {kind}" for kind, count in outside.items())
     if report.counted:
@@ -100,7 +102,7 @@ def _table(report: DataReport, most_classes: int | None = None) -> Table:
         table.add_column(column or "not used", justify="right", no_wrap=True)
     for name, counts in _lines(report, total, most_classes):
         cells = [*(counts[column] for column in columns), counts.total()] if counts is not None else []
-        table.add_row(name, *(f"{n:,}" if n else "-" for n in cells))
+        table.add_row(Text(_shown(name)), *(f"{n:,}" if n else "-" for n in cells))
     return table
 
 
@@ -136,7 +138,7 @@ def _left_out(report: DataReport, most: int | None = None) -> Iterator[str]:
         by_reason[file.reason].append(file.path)
     reasons = sorted(by_reason.items(), key=lambda entry: -len(entry[1]))
     for reason, files in reasons[:most]:
-        yield f"left out, {len(files):,}: {reason} ({_named([_short(file) for file in files])})"
+        yield f"left out, {len(files):,}: {_shown(reason)} ({_named([_short(file) for file in files])})"
     if most is not None and len(reasons) > most:
         rest = sum(len(files) for _, files in reasons[most:])
         yield f"left out, {rest:,}: {len(reasons) - most} other reasons; dfssd check data=... lists them"
@@ -162,4 +164,9 @@ def _named(names: Sequence[str]) -> str:
 
 def _short(file: Path) -> str:
     """A file with its folder."""
-    return f"{file.parent.name}/{file.name}"
+    return _shown(f"{file.parent.name}/{file.name}")
+
+
+def _shown(name: str) -> str:
+    """A name in one line, without what would control the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in name)

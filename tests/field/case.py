@@ -19,6 +19,7 @@ class Taken:
         unlabeled: Images without labels.
         defect_free: How many of the labeled ones have no boxes.
         names: Class names in id order.
+        shown: What the pixels of each class look like, if the names do not say it.
         said: Words of a warning each; all words of one entry (separated by ``|``) occur in the same warning.
         left_out: Words of the reason why a file of that name is left out.
         roles: Number of files of a role, by the value of ``Role``.
@@ -32,6 +33,7 @@ class Taken:
     unlabeled: int = 0
     defect_free: int = 0
     names: tuple[str, ...] = NAMES
+    shown: tuple[str, ...] = NAMES
     said: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[str, int] = field(default_factory=dict)

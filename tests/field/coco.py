@@ -165,9 +165,9 @@ def coco_of_two_annotators():
     return {**pairs("images/{}.png"), **parts}
 
 
-@case(refused("a.json", "b.json", "names="))
+@case(Taken(loose=8, names=("bright", "dark", "black"), shown=("bright", "dark", "dark")))
 def coco_of_two_projects():
-    """Two files whose categories differ."""
+    """Two files whose categories differ: names count, not ids."""
     other = [{"id": 1, "name": "bright"}, {"id": 2, "name": "black"}]
     first, second = coco(entries(range(4))), coco(entries(range(4, 8)))
     return {
@@ -258,7 +258,7 @@ def coco_unknown_category():
     return one_file(lambda content: content["annotations"][2].update(category_id=9))
 
 
-@case(refused("annotations.json", "p00"))
+@case(refused("annotations.json", "corners"))
 def coco_corners_instead_of_sizes():
     """bbox holds x1, y1, x2, y2."""
 
@@ -270,7 +270,8 @@ def coco_corners_instead_of_sizes():
     return one_file(corners)
 
 
-@case(Taken(loose=7, said=("p003.png",)))
+@case(refused("annotations.json", "p003.png", "skip_bad"))
+@case(Taken(loose=7), name="coco_image_missing_skipped", skip_bad=True)
 def coco_image_missing():
     """An image of the list was deleted."""
     return {p: c for p, c in one_file().items() if p != "images/p003.png"}

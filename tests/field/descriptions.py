@@ -9,6 +9,7 @@ from tests.field.builders import (
     SEEDS,
     Tree,
     below,
+    changed,
     in_splits,
     loose,
     pairs,
@@ -72,18 +73,24 @@ def cvat_yolo_subsets():
     }
 
 
+@case(refused("train.txt:1", "data/images/train/p000.png"), source="data.yaml")
+def list_with_a_foreign_folder():
+    """Entries begin with a folder of another machine."""
+    tree = cvat_ultralytics()
+    return changed(tree, lambda text: text.replace(b"images/", b"data/images/"), "train.txt")
+
+
 @case(SOUND, source="data.yaml")
 @case(SOUND, name="cvat_ultralytics_folder")
 def cvat_ultralytics():
     """CVAT, "Ultralytics YOLO Detection": data.yaml with lists, which hold images/<subset>/<name>."""
     lists = {
-        f"{split}.txt": "".join(f"data/images/{split}/p{seed:03d}.png\n" for seed in seeds)
-        for split, seeds in SEEDS.items()
+        f"{split}.txt": "".join(f"images/{split}/p{seed:03d}.png\n" for seed in seeds) for split, seeds in SEEDS.items()
     }
     return {
         **in_splits("images/{split}/{}.png", "labels/{split}/{}.txt"),
         **lists,
-        "data.yaml": "names:\n  0: bright\n  1: dark\npath: .\ntest: test.txt\ntrain: train.txt\nval: val.txt\n",
+        "data.yaml": "names:\n  0: bright\n  1: dark\npath: ./\ntest: test.txt\ntrain: train.txt\nval: val.txt\n",
     }
 
 
@@ -138,7 +145,8 @@ def windows_lists():
 PRESET = tuple(f"animal{i}" for i in range(15))
 
 
-@case(Taken(loose=8, names=(*PRESET, *NAMES), said=("animal0",)))
+@case(Taken(loose=8, said=("animal0",)))
+@case(Taken(loose=8, names=(*PRESET, *NAMES)), name="preset_classes_kept", names=[*PRESET, *NAMES])
 def preset_classes():
     """LabelImg with its preset list before the real classes: ids 15 and 16."""
     return {
@@ -283,11 +291,11 @@ def images_twice_in_the_path():
     return below("images/batch1", sound())
 
 
-@case(Taken(train=6, test=2, said=("test",)))
+@case(Taken(loose=6, test=2, said=("bench/test",)))
 def test_by_chance():
     """A folder that merely happens to be called test (of the test bench) beside others."""
     return {
-        **pairs("bench/train/{}.png", "bench/train/{}.txt", seeds=range(6)),
+        **pairs("bench/plates/{}.png", "bench/plates/{}.txt", seeds=range(6)),
         **pairs("bench/test/{}.png", "bench/test/{}.txt", seeds=(6, 7)),
         "classes.txt": CLASSES,
     }

@@ -115,9 +115,9 @@ KINDS = {"1": ".png", "P": ".png", "LA": ".png", "RGBA": ".png", "RGB": ".png", 
 
 @case(Taken(loose=10))
 def kinds():
-    """1 bit, palette, transparency, color, CMYK, BMP, WebP, and color TIFF with and without transparency."""
+    """1 bit, palette, transparency, color, CMYK, BMP, WebP, color TIFF."""
     tree: Tree = {"classes.txt": "bright\ndark\n"}
-    for seed, (kind, suffix) in enumerate([*KINDS.items(), ("RGB", ".webp"), ("RGBA", ".tif"), ("RGB", ".tif")]):
+    for seed, (kind, suffix) in enumerate([*KINDS.items(), ("RGB", ".webp"), ("RGB", ".tif"), ("CMYK", ".tif")]):
         image = Image.fromarray(photo(seed).pixels).convert("RGB").convert(kind)
         if kind == "RGBA":
             image.putalpha(0)
@@ -210,9 +210,9 @@ def jpeg_cut_off():
     return changed(sound(".jpg"), lambda jpeg: jpeg[: len(jpeg) // 2], "p001.jpg")
 
 
-@case(SOUND, source="data.yaml")
+@case(refused("p001.jpg", "skip_bad"), source="data.yaml")
 def jpeg_without_end_mark():
-    """All pixels are there, only the two bytes at the end are missing."""
+    """Only the two bytes at the end are missing: Pillow, and so Ultralytics' check, takes it for cut off."""
     return changed(sound(".jpg"), lambda jpeg: jpeg[:-2], "p001.jpg")
 
 

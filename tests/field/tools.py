@@ -139,7 +139,7 @@ def label_studio_skipped():
     return {**pairs("images/{}.png"), "export.json": json.dumps(exported)}
 
 
-@case(LOOSE)
+@case(refused("export.json"))
 def label_studio_min():
     """JSON-MIN: the boxes under the name of the tag."""
     size = {"original_width": 96, "original_height": 64}

@@ -151,14 +151,14 @@ def voc_names_with_blanks():
     return annotated(spaced)
 
 
-@case(refused("bright", "Bright", "names="))
+@case(refused("'bright'", "p000.xml"))
 def voc_names_of_two_cases():
     """Bright in one file, bright in the others."""
     return {**annotated(), "Annotations/p000.xml": voc(photo(0), "p000.jpg", spelled={"bright": "Bright"})}
 
 
 @case(refused("p001.xml", "drak", "names="), names=["bright", "dark"])
-@case(Taken(loose=8, names=("bright", "dark", "drak")), name="voc_third_name")
+@case(Taken(loose=8, names=("bright", "dark", "drak"), shown=("bright", "dark", "dark")), name="voc_third_name")
 def voc_unknown_name():
     """A name that is not among those given: a typing error, or a third class."""
     tree = annotated()

@@ -55,16 +55,16 @@ def test_frame_surrounds_the_defect_and_hides_none_of_it(tmp_path: Path) -> None
     assert abs(white.sum() - (side * scale) ** 2) < 3 * side * scale
 
 
-@pytest.mark.parametrize(("side", "enlarged"), [(2, True), (8, False)])
-def test_tiny_defects_are_enlarged(tmp_path: Path, side: int, enlarged: bool) -> None:
-    """2 px of 640 are hardly a point in the tile; in the inset they are 150 / 16 times as large."""
-    picture = drawn(one_square(tmp_path, side, size=640 if enlarged else 64), tmp_path / "data.png")
-    tile = picture[70:, sheet._MARGIN : sheet._SIDE + sheet._MARGIN]
-    solid = Image.fromarray((np.abs(tile - 255).max(2) < 40).astype(np.uint8)[: sheet._SIDE - 10])
-    white = np.asarray(solid).sum()
-    assert (white > 250) == enlarged or not enlarged
-    frame = near(tile, BLUE)[0]
-    assert (len(frame) > 4 * sheet._INSET * 2) == enlarged
+@pytest.mark.parametrize(("size", "enlarged"), [(640, True), (64, False)])
+def test_tiny_defects_are_enlarged(tmp_path: Path, size: int, enlarged: bool) -> None:
+    """2 px of 640 are hardly a point in the tile, but 19 in the inset, in which 16 px are 150; 8 of 64 need none."""
+    side = 2 if enlarged else 8
+    picture = drawn(one_square(tmp_path, side, size=size), tmp_path / "data.png")
+    tile = picture[70 + sheet._MARGIN :, sheet._MARGIN : sheet._SIDE + sheet._MARGIN]
+    inset = tile[: sheet._INSET + 6, -sheet._INSET - 6 :]  # the corner that hides nothing
+    white = (inset == 255).all(2).sum()
+    assert (abs(white - (2 * sheet._INSET / 16) ** 2) < 80) == enlarged
+    assert (near(inset, BLUE)[0].size > 2 * 3 * sheet._INSET) == enlarged
 
 
 def test_long_thin_defect_is_not_enlarged_to_the_same_size(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_sheet_of_all_kinds(tmp_path: Path) -> None:
     found = report(tmp_path)
     path = tmp_path / "out" / "data.png"
     assert sheet.write_sheet(found, path) == 6  # v and w are left out
-    assert Image.open(path).size[0] == 4 * (sheet._SIDE + 2 * sheet._MARGIN)
+    assert Image.open(path).size[0] == sheet._COLUMNS * (sheet._SIDE + 2 * sheet._MARGIN)
     assert list(path.parent.iterdir()) == [path]
 
 
