@@ -1,151 +1,224 @@
-"""Byte-identical and near-identical images, so that copies of one image never end up on both sides of a split.
+"""Copies of images, so that they never end up on both sides of a split.
 
-Three steps, calibrated on CR7-DET (3,725 images) and NEU-DET (1,800 images):
+1. Equal bytes (SHA-1) are one image: 51 surplus files in CR7-DET, 1 in NEU-DET.
+2. Fingerprints (:mod:`dfssd.datasets.fingerprints`) tell which pairs can be copies (:mod:`dfssd.datasets.copy_index`).
+   They are not enough: photographs of a steel strip look alike, and joining pairs whose hashes are within 10 bits chains
+   508 different CR7-DET images into one group.
+3. Such a pair is a copy if its grain (:mod:`dfssd.datasets.grain`) agrees, in one of two ways:
 
-1. Equal bytes (SHA-1) are one group: 51 surplus files in CR7-DET, 1 in NEU-DET.
-2. Perceptual hashes (64-bit pHash) within 16 bits make a pair a *candidate*. The hash alone is not enough: photographs
-   of a steel strip look alike, and joining pairs within 10 bits chains 508 different CR7-DET images into one group.
-3. A candidate is a copy if its *grain* agrees: both images are reduced to 128x128, the local mean is subtracted and the
-   local contrast divided out, and the highest value of their cross-correlation over all (cyclic) shifts must reach
-   0.7. This compares the texture of the metal, not a strip edge or a punched hole that many images share: the plain
-   correlation reaches 0.93 between different strips.
+   - The highest value of the cross-correlation over all (cyclic) shifts reaches 0.7. This finds crops that are shifted.
+   - It lies at no shift, reaches 0.4, and half of the tiles agree. This finds lossy exports: JPEG at quality 60 of noise
+     leaves a correlation of 0.62 to 0.65, and all tiles.
 
-In CR7-DET the pairs are clearly separated: 54 lie above 0.99 (51 byte-identical and 3 re-encoded ones), four at 0.72 to
-0.91 are shifted crops of one scene (checked by eye), and different scenes reach at most 0.65. In NEU-DET one pair is
-identical, seven at 0.70 to 0.91 are shifted crops; different scenes stay below 0.2. That makes 58 and 8 groups, each of
-two images.
+In CR7-DET (3,725 images) 54 pairs lie above 0.99 (51 byte-identical and 3 re-encoded ones), four at 0.72 to 0.91 are
+shifted crops of one scene (checked by eye). Different scenes reach 0.67 at a shift, 0.65 at none, where at most 12 of 64
+tiles agree. In NEU-DET (1,800 images) one pair is identical, seven at 0.70 to 0.91 are shifted crops; among the others
+is one at 0.65 with 47 tiles, shifted by half a pixel, a crop with less overlap. That makes 58 and 8 groups, each of two
+images, the same as by the first way alone.
 
-Copies survive JPEG quality 50, half resolution, a change of brightness and small shifts. Mirrored, rotated or heavily
-compressed copies, and crops that overlap by less than about nine tenths, are not found (mirrored and rotated ones are
-looked for by :mod:`dfssd.datasets.twins`). 11,000 images take a minute on two CPU cores.
+Copies in one of the seven other poses of the square (rotated by quarter turns, mirrored) are looked for, too, by the
+second way: they join *groups* to *families*. CR7-DET has none, NEU-DET one.
+
+Copies survive JPEG quality 40, half resolution, and a change of brightness. Heavily compressed copies, crops that
+overlap by less than about nine tenths, and turned crops are not found.
+
+Images are read twice at most: once for the fingerprint, and again where a pair can be a copy. Pairs that are joined
+already are skipped, so that hundreds of frames of a strip at rest take hundreds of comparisons.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
-import cv2
-import imagehash
 import numpy as np
-from PIL import Image
 
-from dfssd.datasets.image_files import gray_values, map_files, open_image
+from dfssd.datasets.copy_index import Candidates, candidates
+from dfssd.datasets.fingerprints import Fingerprints, describe
+from dfssd.datasets.grain import best_shift, grain_of, poses, shared_area, spectrum
+from dfssd.datasets.image_files import THREADS, progress
 
-HASH_BITS = 16
 GRAIN_CORRELATION = 0.7
+"""Cross-correlation of the grain from which two images are copies, at whatever shift."""
 
-SIDE = 128
-"""[px] side of the compared images."""
+IN_PLACE_CORRELATION = 0.4
+"""Correlation of the grain that suffices where both images show the same in the same place."""
 
-_MAX_CANDIDATES = 30
-"""Candidates per image, nearest first: thousands of flat images may share one hash, too many to compare."""
+IN_PLACE_AREA = 0.5
+"""Fraction of the tiles that agree then."""
 
-_CHUNK = 512
+VERSION = 1
+"""Raised whenever other groups can come out."""
+
+_KEPT = 512
+"""Grains, and spectra, kept in memory; 64 KiB each."""
+
+_READ_AHEAD = 4096
+"""Images between two looks at the results, so that a million of them are not a million waiting jobs."""
 
 
-def duplicate_groups(images: Sequence[Path]) -> list[int]:
-    """Group number of each image; copies of one image share it.
+@dataclass(frozen=True)
+class Copies:
+    """Which images are copies of each other.
 
-    Args:
-        images: Readable image files.
-
-    Returns:
-        One number per image: the index of the first image of its group.
+    Attributes:
+        groups: Group number of each image (the index of the first one in its group): copies in the same pose.
+        families: As ``groups``, with copies that are rotated by quarter turns or mirrored joined as well.
     """
-    images = list(images)
-    digests = map_files(_digest, images, "Looking for identical files")
-    first: dict[str, int] = {}
-    groups = [first.setdefault(digest, i) for i, digest in enumerate(digests)]
-    unique = list(first.values())
-    if len(unique) < 2:
-        return groups
-    compared = map_files(_hash_and_reduced, [images[i] for i in unique], "Comparing images")
-    candidates = _candidates(np.stack([bits for bits, _ in compared]))
 
-    @lru_cache(maxsize=1024)
-    def spectrum(i: int) -> np.ndarray:
-        return np.fft.rfft2(grain(compared[i][1]))
+    groups: tuple[int, ...]
+    families: tuple[int, ...]
 
-    def copies(job: tuple[int, list[int]]) -> list[int]:
-        i, others = job
-        return [j for j in others if _correlation(spectrum(i), spectrum(j)) >= GRAIN_CORRELATION]
+    def to_text(self) -> str:
+        """For a cache."""
+        return json.dumps([self.groups, self.families])
 
-    verified = zip(candidates, map_files(copies, candidates, "Verifying copies"), strict=True)
-    joined = join_pairs(len(unique), ((i, j) for (i, _), found in verified for j in found))
-    position = {image: i for i, image in enumerate(unique)}
-    return [unique[joined[position[group]]] for group in groups]
+    @classmethod
+    def from_text(cls, text: str) -> Copies:
+        """What :meth:`to_text` wrote."""
+        return cls(*map(tuple, json.loads(text)))
+
+
+class Joined:
+    """Groups of n items, each an item of its own at first."""
+
+    def __init__(self, n: int):
+        self._parent = list(range(n))
+
+    def first(self, i: int) -> int:
+        """The first item of the group of item ``i``."""
+        parent = self._parent
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    def join(self, i: int, j: int) -> None:
+        """Make one group of those of two items."""
+        a, b = self.first(i), self.first(j)
+        self._parent[max(a, b)] = min(a, b)
+
+    def numbers(self) -> list[int]:
+        """Group number of each item: the index of the first one in its group."""
+        return [self.first(i) for i in range(len(self._parent))]
 
 
 def join_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """Group number of each of ``n`` items (the index of the first one in its group); a pair belongs to one group."""
-    parent = list(range(n))
-
-    def leader(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
+    joined = Joined(n)
     for i, j in pairs:
-        a, b = leader(i), leader(j)
-        parent[max(a, b)] = min(a, b)
-    return [leader(i) for i in range(n)]
+        joined.join(i, j)
+    return joined.numbers()
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+def duplicate_groups(images: Sequence[Path], described: Iterable[bytes] | None = None) -> list[int]:
+    """Group number of each image; copies of one image in the same pose share it.
+
+    Args:
+        images: Readable image files.
+        described: The result of :func:`dfssd.datasets.fingerprints.describe` for each of them, if known.
+
+    Returns:
+        One number per image: the index of the first image of its group.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    return list(_find(images, described, turned=False).groups)
 
 
-def _hash_and_reduced(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Hash as (64,) bool, and the image as (SIDE, SIDE) uint8."""
-    gray = _gray(path)
-    return imagehash.phash(gray).hash.ravel(), _reduced(gray)
+def find_copies(images: Sequence[Path], described: Iterable[bytes] | None = None) -> Copies:
+    """Which images are copies of each other, upright or in one of the other seven poses of the square.
+
+    Args:
+        images: Readable image files.
+        described: The result of :func:`dfssd.datasets.fingerprints.describe` for each of them, if known.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    return _find(images, described, turned=True)
 
 
-def reduced_image(path: Path) -> np.ndarray:
-    """The image file as (SIDE, SIDE) uint8 gray values, whatever its aspect."""
-    return _reduced(_gray(path))
+def signature(described: Iterable[bytes]) -> str:
+    """What the result of :func:`find_copies` depends on, in hex: the contents of the files, in their order."""
+    digest = hashlib.sha256(f"copies {VERSION}".encode())
+    for fingerprint in described:
+        digest.update(fingerprint)
+    return digest.hexdigest()
 
 
-def _gray(path: Path) -> Image.Image:
-    with open_image(path) as image:
-        image.draft("L", (2 * SIDE, 2 * SIDE))
-        return gray_values(image)
+def describe_all(images: Sequence[Path]) -> Iterator[bytes]:
+    """The fingerprints of image files in order, with a progress bar; read in a pool of threads."""
+
+    def stream() -> Iterator[bytes]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(images), _READ_AHEAD):
+                yield from pool.map(describe, images[start : start + _READ_AHEAD])
+
+    yield from progress(stream(), "Reading images", len(images))
 
 
-def _reduced(gray: Image.Image) -> np.ndarray:
-    return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX))
+def _find(images: Sequence[Path], described: Iterable[bytes] | None, *, turned: bool) -> Copies:
+    everything = Fingerprints.of(describe_all(images) if described is None else described)
+    _, first, number = np.unique(everything.digests, return_index=True, return_inverse=True)
+    alike = first[number.ravel()]  # for each image, the first one with the same bytes
+    unique = np.unique(alike)
+    prints = everything.subset(unique)
+    del everything
+    files = [images[i] for i in unique.tolist()]
+    groups, families = Joined(len(files)), Joined(len(files))
+    found = candidates(prints, range(8) if turned else (0,))
+    for i, j, pose in _verified(files, progress(found, "Comparing images", len(files)), groups, families):
+        families.join(i, j)
+        if not pose:
+            groups.join(i, j)
+    position = np.searchsorted(unique, alike)
+    numbers = (unique[np.array(joined.numbers(), dtype=int)][position] for joined in (groups, families))
+    return Copies(*(tuple(found.tolist()) for found in numbers))
 
 
-def grain(image: np.ndarray) -> np.ndarray:
-    """Texture of a (SIDE, SIDE) uint8 image without shading and contrast: float32, mean 0, norm 1 (0 if flat)."""
-    detail = image.astype(np.float32)
-    detail -= cv2.GaussianBlur(detail, (0, 0), 2)
-    # One gray level is added to the local contrast, so that the rounding noise of a flat region has no effect.
-    detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 4)) + 1
-    detail -= detail.mean()
-    texture: np.ndarray = detail / (np.linalg.norm(detail) + 1e-6)
-    return texture
+def _verified(
+    files: Sequence[Path], found: Iterable[Candidates], groups: Joined, families: Joined
+) -> Iterator[tuple[int, int, int]]:
+    """The candidates that are copies, as (image, later image, pose); those joined meanwhile are left out."""
+
+    @lru_cache(_KEPT)
+    def grain_at(i: int) -> np.ndarray:
+        return grain_of(files[i])
+
+    @lru_cache(_KEPT)
+    def spectrum_at(i: int) -> np.ndarray:
+        return spectrum(grain_at(i))
+
+    def agrees(pair: tuple[int, int, int]) -> bool:
+        i, j, pose = pair
+        if pose:
+            a, b = poses(grain_at(i))[pose], grain_at(j)
+            return float((a * b).sum()) >= IN_PLACE_CORRELATION and shared_area(a, b) >= IN_PLACE_AREA
+        correlation, in_place = best_shift(spectrum_at(i), spectrum_at(j))
+        return correlation >= GRAIN_CORRELATION or (
+            in_place
+            and correlation >= IN_PLACE_CORRELATION
+            and shared_area(grain_at(i), grain_at(j)) >= IN_PLACE_AREA
+        )
+
+    pairs = ((i, j, pose) for i, others in enumerate(found) for j, pose in others)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := list(islice(pairs, 4 * THREADS)):
+            open_pairs = [p for p in batch if not _joined(p, groups, families)]
+            for pair, same in zip(open_pairs, pool.map(agrees, open_pairs), strict=True):
+                if same:
+                    yield pair
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Highest cross-correlation over all cyclic shifts, given the spectra of two grains; at most 1."""
-    return float(np.fft.irfft2(a * b.conj(), s=(SIDE, SIDE)).max())
-
-
-def _candidates(bits: np.ndarray) -> list[tuple[int, list[int]]]:
-    """(i, [j > i whose hash is within ``HASH_BITS``, at most ``_MAX_CANDIDATES`` nearest ones]) for hashes (n, 64)."""
-    signs = np.where(bits, 1.0, -1.0).astype(np.float32)
-    n, width = signs.shape
-    found = []
-    for start in range(0, n, _CHUNK):
-        distance = (width - signs[start : start + _CHUNK] @ signs.T) / 2
-        for row, i in enumerate(range(start, min(start + _CHUNK, n))):
-            later = distance[row, i + 1 :]
-            near = np.flatnonzero(later <= HASH_BITS)
-            nearest = near[np.argsort(later[near], kind="stable")[:_MAX_CANDIDATES]]
-            if len(nearest):
-                found.append((i, (nearest + i + 1).tolist()))
-    return found
+def _joined(pair: tuple[int, int, int], groups: Joined, families: Joined) -> bool:
+    """Whether a pair is known to be copies of each other already."""
+    i, j, pose = pair
+    joined = families if pose else groups
+    return joined.first(i) == joined.first(j)

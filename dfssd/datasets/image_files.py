@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -71,8 +72,8 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def open_image(path: Path) -> ImageFile:
-    """Open an image by its content, whatever its suffix is; only the header is read.
+def open_image(source: Path | io.BytesIO) -> ImageFile:
+    """Open an image, a file or its bytes, by its content, whatever its suffix is; only the header is read.
 
     ``PIL.Image.open`` is not used: Ultralytics replaces it, for the whole process, by one that tries to install a
     package when a file is damaged.
@@ -80,11 +81,14 @@ def open_image(path: Path) -> ImageFile:
     Raises:
         OSError or SyntaxError: The file cannot be read, or is of no known type.
     """
-    with open(path, "rb") as file:
-        start = file.read(4)
+    if isinstance(source, io.BytesIO):
+        start = source.getvalue()[:4]
+    else:
+        with open(source, "rb") as file:
+            start = file.read(4)
     for signature, reader in _READERS.items():
         if start.startswith(signature):
-            return reader(path)
+            return reader(source)
     raise OSError("it is not an image")
 
 

@@ -4,7 +4,7 @@ NEU-Seg is the reason: its 4,470 images are some 900 photographs and *composites
 another), nearly all stored four times, rotated or flipped and compressed again, and the copies are spread over the two
 official splits. Augmentation with the same eight poses turns training images into test images.
 
-Two images are twins if the grain (:func:`dfssd.datasets.duplicates.grain`) of a *region* agrees in one of the eight
+Two images are twins if the grain (:mod:`dfssd.datasets.grain`) of a *region* agrees in one of the eight
 poses (four rotations, each also mirrored), without any shift:
 
 1. The pose with the highest correlation of the whole grain, sum(a * b), is used if that reaches 0.15.
@@ -42,24 +42,17 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from dfssd.datasets.duplicates import SIDE, duplicate_groups, grain, join_pairs, reduced_image
+from dfssd.datasets.duplicates import duplicate_groups, join_pairs
+from dfssd.datasets.grain import SIDE, grain_of, poses, shared_area
 from dfssd.datasets.image_files import map_files, progress
 
-TILE_CORRELATION = 0.2
 SHARED_AREA = 0.25
 """Minimum share of the image that twins have in common."""
 
 _SCREEN = 0.15
 """Correlation of the whole grain below which a pair is skipped; in NEU-Seg twins start at 0.18."""
-
-_TILE = 16
-"""[px]"""
-
-_BLOCK = np.ones((3, 3), dtype=np.uint8)
-"""Tiles that have to agree together."""
 
 _CHUNK = 8
 """Images compared with all others at a time, in eight poses each: enough for a fast matrix product."""
@@ -78,11 +71,6 @@ class Leak:
     twins: tuple[Path, ...]
 
 
-def poses(image: np.ndarray) -> np.ndarray:
-    """An image (s, s) under the symmetries of the square: (8, s, s), four quarter turns, then those of the mirrored."""
-    return np.stack([np.rot90(side, quarter) for side in (image, image.T) for quarter in range(4)])
-
-
 def find_twins(images: Sequence[Path]) -> list[tuple[int, int]]:
     """All pairs of images that show the same metal.
 
@@ -98,7 +86,7 @@ def find_twins(images: Sequence[Path]) -> list[tuple[int, int]]:
         members[group].append(i)
     pairs = {pair for group in members.values() for pair in combinations(group, 2)}
     if len(images) > 1:
-        grains = np.stack([grain(reduced) for reduced in map_files(reduced_image, images, "Reading images")])
+        grains = np.stack(map_files(grain_of, images, "Reading images"))
         pairs.update(_twins(grains))
     return sorted(pairs)
 
@@ -164,23 +152,5 @@ def _twins(grains: np.ndarray) -> Iterable[tuple[int, int]]:
         row = alike[i % _CHUNK, :, i % _CHUNK + 1 :]
         for later in np.flatnonzero(row.max(0) >= _SCREEN).tolist():
             j = i + 1 + later
-            if _shared_area(posed[i % _CHUNK, row[:, later].argmax()], grains[j]) >= SHARED_AREA:
+            if shared_area(posed[i % _CHUNK, row[:, later].argmax()], grains[j]) >= SHARED_AREA:
                 yield i, j
-
-
-def _shared_area(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of the tiles of two grains (SIDE, SIDE) that agree together with those around them."""
-    a, b = _tiles(a), _tiles(b)
-    norm = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    agree = (a * b).sum(-1) >= np.maximum(TILE_CORRELATION * norm, 1e-9)
-    opened = cv2.morphologyEx(agree.astype(np.uint8), cv2.MORPH_OPEN, _BLOCK, borderType=cv2.BORDER_CONSTANT)
-    return float(opened.mean())
-
-
-def _tiles(image: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE) as (rows, columns, pixels of a tile), the means of rows and columns of each tile subtracted."""
-    n = SIDE // _TILE
-    tiles = image.reshape(n, _TILE, n, _TILE).swapaxes(1, 2)
-    tiles = tiles - tiles.mean(2, keepdims=True)
-    tiles = tiles - tiles.mean(3, keepdims=True)
-    return np.reshape(tiles, (n, n, -1))

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from dfssd.datasets.drawings import draw_image
-from dfssd.datasets.twins import Leak, describe_leaks, find_leaks, find_twins, poses, twin_groups
+from dfssd.datasets.grain import poses
+from dfssd.datasets.twins import Leak, describe_leaks, find_leaks, find_twins, twin_groups
 
 
 def texture(seed, size=200):
