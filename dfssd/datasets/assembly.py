@@ -22,12 +22,13 @@ from dfssd.datasets.annotations import (
     Annotation,
     BrokenFile,
     ClassFile,
+    DescriptionFile,
     LabelFile,
     SplitFile,
 )
 from dfssd.datasets.claims import Claims, ImageIndex, claim
 from dfssd.datasets.class_names import NameList, UnknownClassError, agree, names_in_labels
-from dfssd.datasets.given_splits import GivenSplits, listed_splits, lone_folders
+from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lone_folders
 from dfssd.datasets.label_choice import LabelChoice, choice_between
 from dfssd.datasets.mask_images import find_masks
 from dfssd.datasets.material import EXPECTED, Material
@@ -107,6 +108,7 @@ class Assembly:
     def _sort_files(self) -> None:
         """Distribute the files by kind, as far as ``labels=`` wants them."""
         wanted = LabelChoice(self.rules.labels, self.root)
+        described: dict[str, str] = {}
         for found in self.material.read():
             reason = wanted.refuses(found)
             if reason:
@@ -117,10 +119,14 @@ class Assembly:
                 self.class_files.append(found)
             elif isinstance(found, SplitFile):
                 self.split_files.append(found)
+            elif isinstance(found, DescriptionFile):
+                self.files.append(Accounted(found.file, Role.DESCRIPTION))
+                described.update(lists_of(found))
             elif isinstance(found, BrokenFile):
                 self.problems.append((found.file, f"{found.file}: {found.problem}"))
             else:
                 self.leave_out(found.file, found.reason)
+        self.split_files = [replace(own, split=described.get(own.file.name, own.split)) for own in self.split_files]
         wanted.check_found(self.label_files)
         texts = settle_keypoints(file for file in self.label_files if file.format == "yolo")
         self.label_files = [*(file for file in self.label_files if file.format != "yolo"), *texts]
@@ -139,8 +145,7 @@ class Assembly:
         return [image for image in self.material.images if image not in masks]
 
     def _claims(self, index: ImageIndex) -> Claims:
-        annotations = [own for file in self.label_files for own in file.annotations]
-        claims = claim(annotations, index, cache(_same_picture))
+        claims = claim(self.label_files, index, cache(_same_picture))
         self.problems += claims.problems
         unread = {
             file.path.stem.casefold(): file.path
@@ -191,7 +196,7 @@ class Assembly:
         lists = [NameList(own.names, own.file) for own in self.class_files]
         lists += [NameList(own.names, own.file) for own in self.label_files if own.names and own.ordered]
         if material.names is not None and material.description is not None:
-            self._warn_of_other_lists(material.names, material.description, lists)
+            self._compare_with_other_lists(material.names, material.description, lists)
             return NameList(material.names, material.description, fixed=True)
         if found := agree(lists):
             return found
@@ -199,10 +204,15 @@ class Assembly:
             return NameList(rules.usual, "the card of this data set", fixed=True)
         return names_in_labels(self.label_files, [own for claimed in claims.by_image.values() for own in claimed])
 
-    def _warn_of_other_lists(self, names: tuple[str, ...], file: Path, lists: Sequence[NameList]) -> None:
+    def _compare_with_other_lists(self, names: tuple[str, ...], file: Path, lists: Sequence[NameList]) -> None:
+        """Class lists beside a data set YAML: a contradiction is refused, unless the user has chosen the YAML."""
         for other in lists:
-            if any(a != b for a, b in zip(names, other.names)):
-                self.warnings.append(f"{other.origin} lists other class names than {file}, whose names count")
+            if all(a == b for a, b in zip(names, other.names)):
+                continue
+            words = f"{other.origin} lists other class names than {file}"
+            if not self.material.chosen:
+                raise UserError(f"{words}; remove one of them, or pass data={file} or names=[a,b,c] in id order")
+            self.warnings.append(f"{words}, whose names count")
 
     def _boxes(self, claims: Claims, names: NameList) -> dict[Path, np.ndarray]:
         """Rows of each annotated image; what cannot be used becomes a problem."""
@@ -281,10 +291,22 @@ class Assembly:
             if own is None and split != "unlabeled":
                 own = self.rules.missing
             items.append(Item(image, own, split, size=(facts.width, facts.height)))
+        self._warn_of_same_names(items)
         if described is None:
             known = {**listed, **dict.fromkeys(by_file, "")}
             self.warnings += lone_folders([item.image for item in items], self.root, known)
         return items
+
+    def _warn_of_same_names(self, items: Sequence[Item]) -> None:
+        """Images without labels that are called like labeled ones may be drawings or copies of them."""
+        labeled = {item.image.stem.casefold(): item.image for item in items if item.boxes is not None}
+        alike = [item.image for item in items if item.boxes is None and item.image.stem.casefold() in labeled]
+        if alike and self.material.described is None:
+            count = "1 image" if len(alike) == 1 else f"{len(alike)} images"
+            self.warnings.append(
+                f"{count} without labels are called like labeled ones, such as {alike[0]} and "
+                f"{labeled[alike[0].stem.casefold()]}; take them out of the data if they are drawings or masks of them"
+            )
 
     def _stated_split(self, image: Path, annotations: Sequence[Annotation]) -> str | None:
         """The split that label files or folders of an image name."""
@@ -321,8 +343,10 @@ class Assembly:
     def _account(self, items: Sequence[Item], photos: Sequence[Path]) -> Account:
         """Every file once; images that cannot be used are left out with their reason."""
         roles = {file.path: file for file in self.files}
+        unused = {file for file, _ in self.problems}
         for own in self.label_files:
-            roles[own.file] = Accounted(own.file, Role.LABEL)
+            if own.file not in unused or len(own.annotations) > 1:
+                roles[own.file] = Accounted(own.file, Role.LABEL)
             self.warnings += [f"{own.file}: {note}" for note in own.notes]
         for listed in self.class_files:
             roles[listed.file] = Accounted(listed.file, Role.CLASS_LIST)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from dfssd.datasets.annotations import Annotation
+from dfssd.datasets.annotations import Annotation, LabelFile
 from dfssd.datasets.sources import pairing_key, split_of, split_of_list
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
@@ -58,7 +58,7 @@ class ImageIndex:
         beside = [image for image in self._by_stem.get(stem, ()) if image.parent == file.parent]
         same = beside or self._by_key.get(pairing_key(file, self.root), [])
         if same:
-            return Match(tuple(same), exact=True)
+            return Match(tuple([image for image in same if image.stem == file.stem] or same), exact=True)
         found = self._nearest(self._by_stem.get(stem, []), file)
         if not found and (prefix := _UPLOAD.match(file.stem)):
             return Match(self.alongside(file.with_name(file.name[prefix.end() :])).images, exact=False)
@@ -72,7 +72,8 @@ class ImageIndex:
         same_name = self._by_name.get(parts[-1], [])
         exact = [image for image in same_name if _ends_with(image, parts)]
         if exact:
-            return Match(tuple(self._nearest(exact, file)), exact=True)
+            same_case = [image for image in exact if image.name == PurePosixPath(entry).name]
+            return Match(tuple(self._nearest(same_case or exact, file)), exact=True)
         if same_name:
             return Match(tuple(self._nearest(same_name, file)), exact=False)
         if prefix := _UPLOAD.match(parts[-1]):
@@ -121,34 +122,51 @@ class Claims:
     problems: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def claim(annotations: Iterable[Annotation], index: ImageIndex, same_picture: Callable[[Path, Path], bool]) -> Claims:
-    """Assign annotations to images.
+def claim(files: Iterable[LabelFile], index: ImageIndex, same_picture: Callable[[Path, Path], bool]) -> Claims:
+    """Assign the annotations of label files to images.
 
     Args:
-        annotations: Of all label files, in path order.
+        files: In path order.
         index: The images.
         same_picture: Whether two image files show the same pixels: they may share one label file.
     """
     claims = Claims()
-    for annotation in annotations:
-        if annotation.image is None:
-            match = index.alongside(annotation.file)
-        else:
-            match = index.named(annotation.image, annotation.file)
-        images = match.images
-        if not images:
-            claims.orphans.append(annotation)
-        elif len(images) == 1 or (match.exact and all(same_picture(images[0], other) for other in images[1:])):
-            for image in images:
-                claims.by_image.setdefault(image, []).append(annotation)
-        else:
-            remedy = (
-                "put the folder into its name of the image"
-                if annotation.image is not None
-                else "keep one of the images, or put labels beside the images that they belong to"
-            )
-            claims.problems.append((annotation.file, f"{annotation.where} may belong to {_several(images)}; {remedy}"))
+    for file in files:
+        for annotation in file.annotations:
+            match = _match(annotation, len(file.annotations) == 1, index)
+            images = match.images
+            if not images:
+                claims.orphans.append(annotation)
+            elif len(images) == 1 or (match.exact and all(same_picture(images[0], other) for other in images[1:])):
+                for image in images:
+                    claims.by_image.setdefault(image, []).append(annotation)
+            else:
+                problem = f"{annotation.where} may belong to {_several(images)}; {_remedy(annotation, index)}"
+                claims.problems.append((annotation.file, problem))
     return claims
+
+
+def _match(annotation: Annotation, alone: bool, index: ImageIndex) -> Match:
+    """The images of an annotation; if it is ``alone`` in its file, the name of the file counts as well."""
+    if annotation.image is None:
+        return index.alongside(annotation.file)
+    named = index.named(annotation.image, annotation.file)
+    if not alone:
+        return named
+    beside = index.alongside(annotation.file)
+    if not named.images:  # renamed together with its image
+        return beside
+    if beside.exact and not set(beside.images) & set(named.images):
+        return Match((*beside.images, *named.images), exact=False)
+    return named
+
+
+def _remedy(annotation: Annotation, index: ImageIndex) -> str:
+    if annotation.image is None:
+        return "keep one of the images, or put labels beside the images that they belong to"
+    if index.alongside(annotation.file).exact:
+        return "it is called like one and names the other: correct the name in it, or its own"
+    return "put the folder before the name of the image in it"
 
 
 def _several(images: Sequence[Path]) -> str:

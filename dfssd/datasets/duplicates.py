@@ -203,9 +203,7 @@ def _verified(
             return float((a * b).sum()) >= IN_PLACE_CORRELATION and shared_area(a, b) >= IN_PLACE_AREA
         correlation, in_place = best_shift(spectrum_at(i), spectrum_at(j))
         return correlation >= GRAIN_CORRELATION or (
-            in_place
-            and correlation >= IN_PLACE_CORRELATION
-            and shared_area(grain_at(i), grain_at(j)) >= IN_PLACE_AREA
+            in_place and correlation >= IN_PLACE_CORRELATION and shared_area(grain_at(i), grain_at(j)) >= IN_PLACE_AREA
         )
 
     pairs = ((i, j, pose) for i, others in enumerate(found) for j, pose in others)

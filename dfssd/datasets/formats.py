@@ -121,8 +121,7 @@ def load_dataset(
     extra = importer.unlabeled(entries)
     dataset, depth = importer.load(path, extra)
     more = importer.load_unlabeled(extra, dataset, depth, ", ".join(entries))
-    dataset = with_more_items(dataset, more.items, more.skipped)
-    return replace(dataset, account=dataset.account.merged(more.account))
+    return with_more_items(dataset, more)
 
 
 @dataclass(frozen=True)

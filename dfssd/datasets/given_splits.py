@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from dfssd.datasets.annotations import SplitFile
+from dfssd.datasets.annotations import DescriptionFile, SplitFile
 from dfssd.datasets.claims import ImageIndex
-from dfssd.datasets.sources import split_folder, split_of
+from dfssd.datasets.sources import split_folder, split_named, split_of
 from dfssd.errors import UserError
 
 MAIN = "Main"
@@ -31,6 +31,15 @@ class GivenSplits:
     used: list[Path] = field(default_factory=list)
     unused: dict[Path, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+
+def lists_of(description: DescriptionFile) -> dict[str, str]:
+    """Split of each list that a description of Darknet names, by the name of its file."""
+    found = {}
+    for key, entry in description.entries.items():
+        if split := split_named([key.strip()]):
+            found[PurePosixPath(entry.replace("\\", "/")).name] = split
+    return found
 
 
 def listed_splits(lists: Sequence[SplitFile], index: ImageIndex) -> GivenSplits:

@@ -285,8 +285,18 @@ def check_problems(
     return list(problems)
 
 
-def with_more_items(dataset: SetT, items: Iterable[Any], skipped: Sequence[tuple[Path, str]]) -> SetT:
-    """The data set with additional images (without those that it has already) and skipped files."""
-    known = {item.image for item in dataset.items}
-    more = tuple(item for item in items if item.image not in known)
-    return replace(dataset, items=(*dataset.items, *more), skipped=(*dataset.skipped, *skipped))
+def with_more_items(dataset: SetT, more: LabeledSet[Any]) -> SetT:
+    """The data set with the images of another one that it does not have already, and the account of both."""
+    known = {os.path.realpath(item.source or item.image) for item in dataset.items}
+    added = tuple(item for item in more.items if os.path.realpath(item.source or item.image) not in known)
+    account = dataset.account.merged(more.account)
+    if twice := len(more.items) - len(added):
+        account = account.warned(
+            [f"{twice} images of unlabeled= are images of {dataset.name} already, and are used once"]
+        )
+    return replace(
+        dataset,
+        items=(*dataset.items, *added),
+        skipped=(*dataset.skipped, *more.skipped),
+        account=replace(account, counted=account.counted - (len(more.items) - len(added))),
+    )

@@ -119,7 +119,7 @@ def _walk(folder: Path, above: tuple[str, ...], foreign: set[str], outside: Coun
                     outside["of earlier runs and imports"] += _count(path)
                 elif kind:
                     outside[kind] += _count(path)
-                elif real not in above:  # a link to a folder above would lead in a circle
+                elif real not in above and not above[0].startswith(real.rstrip(os.sep) + os.sep):  # else a circle
                     yield from _walk(path, (*above, real), foreign, outside)
             elif kind:
                 outside[kind] += 1

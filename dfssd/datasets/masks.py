@@ -170,8 +170,7 @@ class _Importer:
             rules = ImportRules(self.skip_bad, depth, in_place=True, need_defects=False)
             convert(left, facts, target, name, ", ".join(entries), base, rules)
         more, _ = _read_imported(target, base)
-        dataset = with_more_items(dataset, more.items, more.skipped)
-        return replace(dataset, account=dataset.account.merged(more.account))
+        return with_more_items(dataset, more)
 
     def _settings(self) -> tuple[object, ...]:
         return "masks", _CONVERSION, self.skip_bad

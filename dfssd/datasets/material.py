@@ -33,6 +33,7 @@ class Material:
         found: What other files are, where that is known without reading them again.
         described: Split of each image that a data set YAML lists: no others take part; None: there is no YAML.
         description: That YAML.
+        chosen: The user has named that YAML, so that it need not agree with others beside it.
         names: Its class names.
         keypoints: Number of keypoints and of values for each (``kpt_shape``), if its labels are those of a pose set.
         files: Roles that are certain already.
@@ -46,6 +47,7 @@ class Material:
     found: list[Found] = field(default_factory=list)
     described: dict[Path, str] | None = None
     description: Path | None = None
+    chosen: bool = False
     names: tuple[str, ...] | None = None
     keypoints: tuple[int, int] | None = None
     files: list[Accounted] = field(default_factory=list)
@@ -87,7 +89,9 @@ def of_yaml(file: Path, names: Sequence[str] | None) -> Material:
     Raises:
         UserError: The file is no data set YAML, or an entry does not exist.
     """
-    return _listed(read_entries(file, names), None, [])
+    material = _listed(read_entries(file, names), None, [])
+    material.chosen = True
+    return material
 
 
 def of_images(entries: Sequence[str]) -> Material:

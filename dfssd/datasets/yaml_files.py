@@ -136,10 +136,17 @@ def _other_yaml(path: Path, content: Any) -> Found:
 def _difference(one: dict[str, Any], other: dict[str, Any], same_folder: bool) -> str:
     """The first entry in which two descriptions differ; empty if they say the same."""
     for key in ("names", "nc", "path", "train", "val", "test", "unlabeled", "kpt_shape", "masks_dir", "label_mapping"):
-        a, b = one.get(key), other.get(key)
+        a, b = _comparable(one.get(key)), _comparable(other.get(key))
         if a != b and not (key == "nc" and None in (a, b)):
             return f"{key}:"
     return "" if same_folder else "paths"
+
+
+def _comparable(value: Any) -> Any:
+    """Names as a list and as a mapping from id to name mean the same."""
+    if isinstance(value, dict):
+        return [value[key] for key in sorted(value, key=lambda key: str(key).zfill(9))]
+    return value
 
 
 def _keypoints(content: dict[str, Any], file: Path) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dfssd.datasets.annotations import Annotation
+from dfssd.datasets.annotations import Annotation, LabelFile
 from dfssd.datasets.claims import Claims, ImageIndex, claim
 
 ROOT = Path("/set")
@@ -17,7 +17,7 @@ def assigned(
     images: Sequence[str], *annotations: tuple[str, str | None], same: bool = False
 ) -> tuple[dict[str, list[str]], Claims]:
     claims = claim(
-        [Annotation(ROOT / file, image) for file, image in annotations],
+        [LabelFile(ROOT / file, "x", (Annotation(ROOT / file, image),)) for file, image in annotations],
         ImageIndex(ROOT, [ROOT / image for image in images]),
         lambda a, b: same,
     )
