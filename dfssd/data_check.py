@@ -63,15 +63,13 @@ def _masks(config: Config) -> DataReport:
     from dfssd.segmentation.data import read_data, select_from
 
     dataset = read_data(config)
-    images = [item.image for item in dataset.items]
-    twins = find_twins(images)
-    groups = twin_groups(len(images), twins)
+    twins = find_twins([item.image for item in dataset.items])
     try:
         selection = select_from(config, dataset, twins)
     except UserError as e:
-        return inspect_data(dataset, None, groups, problems=e.problems)
+        return inspect_data(dataset, None, twin_groups(len(dataset.items), twins), problems=e.problems)
     leaks: Mapping[Part, Sequence[Leak]] = {"val": selection.val_leaks, "test": selection.test_leaks}
-    return inspect_data(dataset, selection.split, groups, leaks=leaks)
+    return inspect_data(dataset, selection.split, selection.groups, leaks=leaks)
 
 
 def _out_folder(value: Any) -> Path | None:

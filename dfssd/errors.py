@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 
 
 class UserError(Exception):
@@ -14,13 +15,19 @@ class UserError(Exception):
     """
 
     def __init__(self, *problems: str):
-        """Store one line for each problem."""
-        super().__init__(*problems)
-        self.problems = problems
+        """Store one line for each problem; line breaks and the like in it, as of a file name, are escaped."""
+        self.problems = tuple(map(_one_line, problems))
+        super().__init__(*self.problems)
 
     def __str__(self) -> str:
         """The lines of all problems."""
         return "\n".join(self.problems)
+
+
+def _one_line(text: str) -> str:
+    """``text`` with control characters, separators of lines, and bytes that are no UTF-8 as escape sequences."""
+    odd = {c: repr(c)[1:-1] for c in set(text) if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}}
+    return text.translate(str.maketrans(odd))
 
 
 def report_problems(error: UserError) -> int:

@@ -63,6 +63,8 @@ def load_yaml(path: Path) -> object:
         where = path if mark is None else f"{path}:{mark.line + 1}"
         problem = getattr(e, "problem", None) or type(e).__name__
         raise UserError(f"{where}: is not valid YAML ({problem}); correct it") from e
+    except (ValueError, RecursionError) as e:  # a date that does not exist, or thousands of open brackets
+        raise UserError(f"{path}: is not valid YAML ({str(e).splitlines()[0]}); correct it") from e
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

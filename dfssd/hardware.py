@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from dfssd.errors import UserError
@@ -80,6 +81,37 @@ def check_free_memory(device: str) -> None:
                 f"device={index}: only {free / 2**30:.1f} of {total / 2**30:.0f} GiB are free; stop what uses it, or "
                 "choose another with device="
             )
+
+
+def check_batch_fits(batch: int, imgsz: int, device: str) -> None:
+    """Raise :class:`UserError` if the pixels of a batch alone need more memory than the device has.
+
+    Args:
+        batch: Images in a batch, of all GPUs together.
+        imgsz: Their side [px].
+        device: As :func:`check_device` returns it.
+    """
+    if device in {"cpu", "mps"}:
+        share, memory = float(batch), psutil.virtual_memory().total
+    else:
+        gpus = [int(i) for i in device.split(",") if int(i) >= 0]
+        share = batch / max(len(gpus), 1)
+        memory = min((torch.cuda.mem_get_info(i)[1] for i in gpus), default=1 << 62)
+    needed = share * 3 * imgsz**2 * 4  # as float32
+    if needed > memory:
+        raise UserError(
+            f"batch={batch} imgsz={imgsz}: the pixels of one batch alone take {needed / 2**30:,.0f} GiB, and "
+            f"device={device} has {memory / 2**30:,.0f}; lower one of the two"
+        )
+
+
+def check_one_process() -> None:
+    """Raise :class:`UserError` in a process that torchrun, or another launcher of that kind, has started."""
+    if os.environ.get("RANK", "-1") != "-1" or os.environ.get("LOCAL_RANK", "-1") != "-1":
+        raise UserError(
+            "RANK or LOCAL_RANK is set, as by torchrun: start a run as one process, which starts those of other GPUs "
+            "itself (device=0,1), or unset both"
+        )
 
 
 def use_all_cores() -> None:

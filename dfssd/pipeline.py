@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dfssd.config import Config
 from dfssd.errors import UserError
-from dfssd.hardware import explain_resource_errors
+from dfssd.hardware import check_one_process, explain_resource_errors
 from dfssd.log import LOGGER
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.stages import StagedRun
@@ -30,6 +30,7 @@ def open_run(config: Config, command: str) -> StagedRun:
     Raises:
         UserError: Bad input; nothing is left behind.
     """
+    check_one_process()
     if config["resume"] not in {False, None}:
         folder, config = RunFolder.resume(config)
     else:

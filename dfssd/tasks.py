@@ -1,7 +1,7 @@
 """The tasks by name. A new one needs a package with what differs, and one line here.
 
-This is the only shared module that imports the packages of the tasks, besides :mod:`dfssd.data_check`, which reads their
-data without importing their networks.
+This is the only shared module that imports the packages of the tasks, besides :mod:`dfssd.data_check`, which reads
+their data without importing their networks.
 """
 
 from __future__ import annotations

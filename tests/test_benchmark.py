@@ -356,8 +356,8 @@ def test_changed_grid_does_not_pass_old_runs_for_new_ones(bench, fake, capsys):
     assert bench("epochs=5") == 2
     assert "was run with epochs=2, the grid now sets epochs=5" in capsys.readouterr().err
     assert bench("device=cpu") == 0  # does not change what is computed
-    assert bench("dropout=0.1", "only=dfssd") == 2  # ... and the other way round: what was given before and is not now
-    assert "was run with dropout=None, the grid now sets dropout=0.1" in capsys.readouterr().err
+    assert bench("nbs=32", "only=dfssd") == 2  # ... and the other way round: what was given before and is not now
+    assert "was run with nbs=None, the grid now sets nbs=32" in capsys.readouterr().err
 
 
 def test_changed_default_does_not_pass_old_runs_for_new_ones(bench, fake, tmp_path, capsys):
@@ -371,10 +371,10 @@ def test_changed_default_does_not_pass_old_runs_for_new_ones(bench, fake, tmp_pa
     assert "dfssd-labeled0.1-seed0 was run with pseudo.tau0=0.15, the grid now sets" in capsys.readouterr().err
     record = tmp_path / "runs" / "small" / "baseline-labeled0.1-seed0" / "run.yaml"
     tree = yaml.safe_load(record.read_text())
-    tree["train"]["dropout"] = 0.1
+    tree["train"]["nbs"] = 32
     record.write_text(yaml.safe_dump(tree))
     assert bench("only=ultralytics") == 2
-    assert "was run with dropout=0.1, the grid now sets dropout=None" in capsys.readouterr().err
+    assert "was run with nbs=32, the grid now sets nbs=None" in capsys.readouterr().err
 
 
 def test_only_the_base_run_refines_the_teacher(tmp_path):

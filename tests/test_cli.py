@@ -160,6 +160,15 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
         (["data=set", "recipe=distill"], "there is nothing to distill: no term is switched on"),
         (["data=set", "balance=grad"], "balance=grad must be one of: fixed, auto"),
         (["data=set", "resume=nowhere"], "no run.yaml there"),
+        (["data=set", "batch=999999999999"], "batch=999999999999 imgsz=640: the pixels of one batch alone take"),
+        (["data=set", "imgsz=1000000"], "batch=16 imgsz=1000000: the pixels of one batch alone take"),
+        (["data=set", "freeze=999"], "has layers 0 to 22, and no 23; leave that out"),
+        (["data=set", "freeze=[3,22.nothing]"], "has layers 0 to 22, and no 22.nothing; leave that out"),
+        (["data=set", "freeze=23"], "freeze=23 leaves nothing to train in student="),
+        (["data=set", "recipe=mffmetal", "teacher=none", "student_training=skip", "student=mffmetal-6000000"], "up to"),
+        (["data=set", "recipe=mffmetal", "teacher=mffmetal-12", "student=mffmetal-6", "freeze=2"], "nothing to train"),
+        (["data=set", "format=onnx,ascend"], "format=ascend: needs the program atc"),
+        (["data=set", "pretrained=gone.pt"], "pretrained=gone.pt: no such file"),
     ],
 )
 def test_bad_arguments(folder: Path, capsys, words: list[str], message: str) -> None:
@@ -170,6 +179,14 @@ def test_bad_arguments(folder: Path, capsys, words: list[str], message: str) -> 
 def test_no_free_gpu(folder: Path, capsys) -> None:
     assert "use device=cpu" in fails(capsys, "data=set", "device=0")
     assert "use device=cpu" in fails(capsys, "data=set", "device=0,1")
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK"])
+@pytest.mark.parametrize("words", [["data=set"], ["resume=runs/x"], ["recipe=sdidd", "steps=1,1", "data=set"]])
+def test_launcher_of_several_processes(capsys, monkeypatch, variable: str, words: list[str]) -> None:
+    monkeypatch.setenv(variable, "0")
+    assert main([*words, "device=cpu"]) == 2
+    assert "is set, as by torchrun: start a run as one process" in capsys.readouterr().err
 
 
 def test_gpu_that_is_full_or_not_there(monkeypatch) -> None:

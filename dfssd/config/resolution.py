@@ -25,6 +25,7 @@ from dfssd.config.parse import flatten, nearest
 from dfssd.config.rules import CommandLine, ValidKeys, problems
 from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
 from dfssd.config.sections import ParitySection, PseudoSection, SegSection
+from dfssd.config.values import is_beyond_all_bounds
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
 
@@ -209,6 +210,8 @@ class _Resolver:
         ours = argument(key)
         if ours.check is not None and (problem := ours.check.problem(value)):
             return f"{key}={value}: {ours.requirement or problem}"
+        if is_beyond_all_bounds(value):
+            return f"{key}={value}: must be a number that is not that large"
         return self.spaces.training_problem(key, value)
 
     def active_terms(self) -> dict[str, dict[str, Any]]:

@@ -14,9 +14,12 @@ from typing import Any
 
 from dfssd.config.values import (
     BOOLEAN,
+    CACHE,
     CROP,
+    FREEZE,
     LABELED,
     LAYERS,
+    NAME,
     SHARES,
     SPLIT_RATIO,
     STEPS,
@@ -178,7 +181,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("parity.score", WEIGHT),
     Key("parity.map", WEIGHT),
     Key("project", TEXT, changes_results=False, protocol=PLACE, set_by_grid=True),
-    Key("name", optional(TEXT), changes_results=False, protocol=PLACE, set_by_grid=True),
+    Key("name", optional(NAME), changes_results=False, protocol=PLACE, set_by_grid=True),
     Key("exist_ok", BOOLEAN, changes_results=False, protocol=PLACE, set_by_grid=True),
     Key("resume", Or((True, False), TEXT), changes_results=False, protocol=PLACE, set_by_grid=True),
 )
@@ -217,6 +220,11 @@ _OPTIMIZER = Special(
     f"must be one of {', '.join(OPTIMIZERS)}",
     ("foo", 3, None),
 )
+_MOMENTUM = Special(
+    "float", lambda v: isinstance(v, (int, float)) and 0 <= v < 1, "must be >= 0 and < 1", (1, -0.1, "x")
+)
+_HIGHEST_SEED = 2**31 - 1
+"""numpy takes 32 bits, and Ultralytics adds the number of each process."""
 _VIEWS = "the views are those of seg.symmetries and seg.jitter"
 _BOXES = "it belongs to detectors; leave it out"
 
@@ -243,6 +251,24 @@ ARGUMENTS: Mapping[str, Argument] = {
     "cfg": Argument(refused="use recipe=path/to/recipe.yaml"),
     "save_dir": Argument(refused="use project= and name="),
     "quantize": Argument(refused="train first, then quantize with Ultralytics' exporter"),
+    # refused: Ultralytics takes them in a training and ignores them
+    **{
+        name: Argument(refused=f"it belongs to {what}; leave it out")
+        for what, names in {
+            "Ultralytics' exports (here: format=)": ("opset", "dynamic", "nms", "simplify", "workspace", "optimize"),
+            "Ultralytics' tracking": ("tracker",),
+            "Ultralytics' predictions and tests": (
+                "source", "vid_stride", "stream_buffer", "visualize", "augment", "retina_masks", "embed", "dnn",
+                "show", "save_frames", "save_txt", "save_conf", "save_crop", "save_json", "show_labels", "show_conf",
+                "show_boxes", "line_width",
+            ),
+            "other tasks of Ultralytics": (
+                "overlap_mask", "mask_ratio", "dropout", "auto_augment", "erasing", "pose", "kobj", "rle", "angle",
+                "dlog", "dgrad", "dlam",
+            ),
+        }.items()
+        for name in names
+    },
     # narrower than in Ultralytics, which accepts other values and fails in the middle of a run
     "batch": Argument(
         check=Number(2, integer=True),
@@ -251,25 +277,29 @@ ARGUMENTS: Mapping[str, Argument] = {
     "epochs": Argument(check=COUNT),
     "imgsz": Argument(check=Number(32, integer=True)),
     "optimizer": Argument(check=_OPTIMIZER),
+    "momentum": Argument(check=_MOMENTUM),
+    "warmup_epochs": Argument(check=WEIGHT),
+    "freeze": Argument(check=optional(FREEZE)),
     # without effect on masks
     **{
         name: Argument(idle_for_masks=_VIEWS)
         for name in (
-            "mosaic", "close_mosaic", "mixup", "copy_paste", "copy_paste_mode", "hsv_h", "hsv_s", "hsv_v", "degrees",
-            "scale", "translate", "shear", "perspective", "flipud", "fliplr", "bgr", "auto_augment", "erasing",
-            "augmentations",
+            "mosaic", "mixup", "copy_paste", "copy_paste_mode", "hsv_h", "hsv_s", "hsv_v", "scale", "translate",
+            "perspective", "flipud", "fliplr", "bgr", "augmentations",
         )
     },
-    **{
-        name: Argument(idle_for_masks=_BOXES) for name in ("box", "cls", "dfl", "cls_pw", "conf", "iou", "max_det")
-    },
+    "close_mosaic": Argument(check=Number(0, integer=True), idle_for_masks=_VIEWS),
+    "degrees": Argument(check=Number(-180, 180), idle_for_masks=_VIEWS),
+    "shear": Argument(check=Number(-89, 89), idle_for_masks=_VIEWS),
+    **{name: Argument(check=WEIGHT, idle_for_masks=_BOXES) for name in ("box", "cls", "dfl")},
+    **{name: Argument(idle_for_masks=_BOXES) for name in ("cls_pw", "conf", "iou", "max_det")},
     # where and how a run computes, not what
     "device": Argument(changes_results=False, baseline=False),
-    "workers": Argument(changes_results=False, baseline=False),
+    "workers": Argument(check=Number(0, integer=True), changes_results=False, baseline=False),
     "verbose": Argument(changes_results=False, baseline=False),
-    "cache": Argument(changes_results=False, baseline=False),
+    "cache": Argument(check=CACHE, changes_results=False, baseline=False),
     "plots": Argument(baseline=False),
-    "seed": Argument(set_by_grid=True),
+    "seed": Argument(check=Number(0, _HIGHEST_SEED, integer=True), set_by_grid=True),
 }  # fmt: skip
 
 _PLAIN = Argument()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
 
@@ -20,6 +23,13 @@ class Check(Protocol):
 
     def wrong(self) -> list[Any]:
         """Some values that are not allowed."""
+
+
+def is_beyond_all_bounds(value: Any) -> bool:
+    """Whether a number is NaN, infinite, or a whole number of more than 63 bits, which torch and numpy cannot hold."""
+    if isinstance(value, int):
+        return value.bit_length() > 63
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -41,18 +51,22 @@ class Number:
         good = isinstance(value, int if self.integer else (int, float)) and not isinstance(value, bool)
         if (
             good
-            and math.isfinite(value)
+            and not is_beyond_all_bounds(value)
             and (value > self.low if self.exclusive else value >= self.low)
             and value <= self.high
         ):
             return None
-        bounds = f"{'>' if self.exclusive else '>='} {self.low:g}"
-        bounds += "" if math.isinf(self.high) else f" and <= {self.high:g}"
+        shown = "{:.0f}" if self.integer else "{:g}"
+        bounds = f"{'>' if self.exclusive else '>='} {shown.format(self.low)}"
+        if not math.isinf(self.high):
+            bounds += f" and <= {shown.format(self.high)}"
+        elif good and is_beyond_all_bounds(value) and value > 0:
+            bounds += ", and not that large"
         return f"must be {'a whole number' if self.integer else 'a number'} {bounds}"
 
     def wrong(self) -> list[Any]:
         """Beyond both ends, and other types."""
-        values: list[Any] = [self.low - 1, math.nan, math.inf, "many", True, None, [1]]
+        values: list[Any] = [self.low - 1, math.nan, math.inf, 10**30, 10**400, "many", True, None, [1]]
         values += [self.low] if self.exclusive else []
         values += [] if math.isinf(self.high) else [self.high + 1]
         return [*values, self.low + 0.5] if self.integer else values
@@ -82,19 +96,26 @@ class OneOf:
         return ["", "something else", 1, 0.0, None, []]
 
 
+def is_one_line(text: str) -> bool:
+    """Whether a text has neither line breaks nor other control characters, which no file list or message survives."""
+    return len(text.splitlines()) < 2 and not any(unicodedata.category(c) == "Cc" for c in text)
+
+
 @dataclass(frozen=True)
 class Text:
-    """A string that is not blank."""
+    """A string that is not blank, in one line and without other control characters."""
 
     type: str = "str"
 
     def problem(self, value: Any) -> str | None:
         """Why ``value`` is not allowed."""
-        return None if isinstance(value, str) and value.strip() else "must be a string"
+        if not isinstance(value, str) or not value.strip():
+            return "must be a string"
+        return None if is_one_line(value) else "must be one line without control characters"
 
     def wrong(self) -> list[Any]:
-        """Blank strings and other types."""
-        return ["", "  ", 1, 0.5, True, None, ["a"]]
+        """Blank strings, several lines, and other types."""
+        return ["", "  ", "a\nb", "a\x00b", "a\u2028b", 1, 0.5, True, None, ["a"]]
 
 
 @dataclass(frozen=True)
@@ -183,9 +204,9 @@ SPLIT_RATIO = Special(
 )
 TEXTS = Special(
     "str | list",
-    lambda v: isinstance(v, str) or _all(v, lambda s: True, kinds=str),
-    "must be a string or a list of strings",
-    ([], [1], 1, True, None),
+    lambda v: (isinstance(v, str) and is_one_line(v)) or _all(v, is_one_line, kinds=str),
+    "must be a string or a list of strings, each in one line",
+    ([], [1], 1, True, None, "a\nb", ["a", "b\x00"]),
 )
 LAYERS = Special(
     "str | list",
@@ -210,4 +231,31 @@ CROP = Special(
     lambda v: _all(v, lambda n: n >= 0, kinds=int) and len(v) == 4 and v[2] > v[0] and v[3] > v[1],
     "must be [x1, y1, x2, y2] in pixels",
     ([0, 0, 0, 5], [0, 0, 5], [0, 0, 5.5, 5], [-1, 0, 5, 5], 5, "all"),
+)
+
+
+def _stays_inside(name: Any) -> bool:
+    """Whether a relative path leads to something below the folder that it is joined to, on any system."""
+    if TEXT.problem(name):
+        return False
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    return all(path.parts and not path.anchor and ".." not in path.parts for path in paths)
+
+
+NAME = Special(
+    "str",
+    _stays_inside,
+    "must be a name in one line, of a folder inside project=",
+    ("..", "../x", "a/../../x", "/tmp/x", ".", "C:x", "a\\..\\b", "a\nb", "  ", 1),
+)
+CACHE = OneOf((True, False, "ram", "disk"))
+_PART = re.compile(r"\d+(\.\w+)*")
+FREEZE = Special(
+    "int | list",
+    lambda v: (
+        (isinstance(v, int) and not isinstance(v, bool) and v >= 0)
+        or _all(v, lambda p: p >= 0 if isinstance(p, int) else bool(_PART.fullmatch(p)), kinds=(int, str))
+    ),
+    "must be a number of layers, or a list of layer numbers or parts such as 22.cv2",
+    (-1, 1.5, True, "abc", "10", [], [-1], [1.5], ["abc"], [True]),
 )

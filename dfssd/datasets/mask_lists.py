@@ -183,7 +183,7 @@ def _listed(file: Path, ends: dict[str, list[Path]]) -> tuple[list[Path], list[s
 
 def _named(text: str, ends: dict[str, list[Path]]) -> list[Path]:
     """The images whose path ends in ``text``, with or without suffix."""
-    words = [word.casefold() for word in text.replace("\\", "/").split("/") if word not in {"", "."}]
+    words = [word.casefold() for word in text.replace("\\", "/").split("/") if word not in {"", ".", ".."}]
     if not words:
         return []
     fitting = []

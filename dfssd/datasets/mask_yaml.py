@@ -95,7 +95,10 @@ class _Masks:
     def beside(self, images: Collection[Path], exclude: Collection[Path]) -> tuple[tuple[Path, ...], dict[str, int]]:
         """All files in the folders of the images and of their masks, and the number of those outside, by kind."""
         wanted = {image.parent for image in images}
-        wanted |= {expected.parent for image in images if (expected := self.expected(image))} | {self.own}
+        expected = [self.expected(image) for image in images]
+        wanted |= {place.parent for place in expected if place is not None}
+        if not all(place is not None and self.at(place) for place in expected):
+            wanted.add(self.own)
         tops = sorted(folder for folder in wanted if folder.is_dir() and not wanted.intersection(folder.parents))
         files: dict[Path, None] = {}
         outside: dict[str, int] = defaultdict(int)

@@ -18,7 +18,7 @@ from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
-from dfssd.runs.checks import check_machine
+from dfssd.runs.checks import check_freeze, check_machine
 from dfssd.runs.model_selection import check_baseline
 
 
@@ -36,6 +36,7 @@ def check_before_start(config: Config) -> None:
         LOGGER.info("baseline=off: the guard has no baseline to compare with, the student is selected in any case")
     role = "teacher" if config["student_training"] == "grown" else "student"
     student = describe(resolve_weights(config[role], role), role)
+    check_freeze(config.train.get("freeze"), f"{role}={config[role]}", student.parameters)
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
     if config["student_training"] in {"distilled", "grown"}:
@@ -52,6 +53,8 @@ def check_before_start(config: Config) -> None:
         LOGGER.info(f"teacher {config['teacher']} knows {len(teacher.names)} classes: {', '.join(teacher.names)}")
         return
     check_pair(teacher, student)
+    if config["teacher_train"] is not False:
+        check_freeze(config.train.get("freeze"), f"teacher={config['teacher']}", teacher.parameters)
     check_layers(config, min(teacher.head, student.head))
     LOGGER.info(
         f"teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "

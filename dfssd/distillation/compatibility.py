@@ -38,6 +38,7 @@ class ModelFacts:
         names: Class names in id order.
         end2end: Whether it predicts by a one-to-one branch, without non-maximum suppression.
         trained: Whether it has weights from a checkpoint.
+        parameters: Names of its parameters.
     """
 
     source: str
@@ -48,6 +49,7 @@ class ModelFacts:
     names: tuple[str, ...]
     end2end: bool
     trained: bool
+    parameters: tuple[str, ...] = ()
 
 
 def resolve_weights(value: str, role: str) -> str:
@@ -123,6 +125,7 @@ def describe(source: str, role: str) -> ModelFacts:
         names=tuple(str(names[k]) for k in sorted(names)),
         end2end=bool(head.end2end),
         trained=trained,
+        parameters=tuple(name for name, _ in model.named_parameters()),
     )
 
 

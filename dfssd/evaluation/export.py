@@ -11,13 +11,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfssd.errors import UserError
+from dfssd.evaluation.export_formats import other_formats
 from dfssd.evaluation.settings import EvalSettings, quiet
 from dfssd.files import atomic_write, read_yaml
 from dfssd.log import LOGGER
@@ -95,26 +95,6 @@ Comparison = Callable[[Path, Sequence[Path]], tuple[dict[str, Any], list[Limit]]
 """From the ONNX file and the images of the split to what is recorded, and the differences with their tolerances."""
 
 
-def check_formats(formats: Iterable[str]) -> list[str]:
-    """The formats besides ONNX, in Ultralytics' spelling, each once.
-
-    Raises:
-        UserError: Ultralytics has no such format.
-    """
-    from ultralytics.engine.exporter import export_formats
-
-    known = [name for name in export_formats()["Argument"] if name != "-"]
-    wanted = []
-    for name in (f.strip().lower() for f in formats):
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise UserError(f"format={name}: Ultralytics has no such export format{hint} (known: {', '.join(known)})")
-        if name != "onnx" and name not in wanted:
-            wanted.append(name)
-    return wanted
-
-
 def export_and_compare(request: ExportRequest, *, task: str, compare: Comparison) -> dict[str, Any]:
     """Export to ONNX, compare the file, move it to its place, and write the other formats next to it.
 
@@ -132,7 +112,7 @@ def export_and_compare(request: ExportRequest, *, task: str, compare: Comparison
         UserError: Unknown format, no readable image in the split, or Ultralytics cannot write ONNX.
     """
     out, settings = request.out, request.settings
-    others = check_formats(request.formats)
+    others = other_formats(request.formats)
     images = split_images(settings.data_yaml, settings.split)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:

@@ -18,6 +18,8 @@ SCHEMA = 1
 
 REPORT, SHEET = "data_report.json", "data.png"
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 SPELLED = {role: role.value for role in Role} | {
     Role.LABELED: "labelled",
     Role.DEFECT_FREE: "defect-free",
@@ -46,8 +48,10 @@ def write_report(report: DataReport, path: Path) -> None:
         _write_rows(file, "images", (_row(image, masks=report.masks) for image in report.images()))
         _write_rows(file, "left_out", ({"path": str(left.path), "reason": left.reason} for left in report.left_out))
         torn = {group[0] for group in report.torn}
-        sources = {item.image: str(item.source or item.image) for item in report.dataset.items} if report.copies else {}
-        groups = ({"images": [sources[i] for i in group], "torn": group[0] in torn} for group in report.copies)
+        groups = (
+            {"images": [str(report.source_of(image)) for image in group], "torn": group[0] in torn}
+            for group in report.copies
+        )
         _write_rows(file, "copies", groups, last=True)
         file.write("}\n")
 
@@ -87,7 +91,7 @@ def _write_rows(file: IO[str], key: str, rows: Iterable[Any], *, last: bool = Fa
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _row(image: ImageFacts, *, masks: bool) -> dict[str, Any]:

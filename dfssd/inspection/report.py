@@ -18,7 +18,7 @@ from dfssd.datasets.image_files import map_files
 from dfssd.datasets.pixels import read_pixels
 from dfssd.datasets.records import Item, LabeledImage, LabeledSet, MaskItem, MaskSet
 from dfssd.datasets.splits import Split
-from dfssd.datasets.twins import Leak, name_leak
+from dfssd.datasets.twins import Leak
 
 Part = Literal["train", "val", "test"]
 
@@ -145,6 +145,17 @@ class DataReport:
     def warnings(self) -> tuple[str, ...]:
         """What a person should know first: one sentence each, without a full stop."""
         return (*self.dataset.account.warnings, *_own_warnings(self))
+
+    @cached_property
+    def _sources(self) -> Mapping[Path, Path]:
+        """Files of the user, by image, of images that have copies."""
+        wanted = {image for group in self.copies for image in group}
+        wanted |= {image for leaks in self.leaks.values() for leak in leaks for image in (leak.image, *leak.twins)}
+        return {item.image: item.source or item.image for item in self.dataset.items if item.image in wanted}
+
+    def source_of(self, image: Path) -> Path:
+        """The file of the user that an image with copies was made from."""
+        return self._sources[image]
 
     @property
     def surplus(self) -> int:
@@ -286,6 +297,11 @@ def pixels_path(item: Item | MaskItem) -> Path:
     return source if same else item.image
 
 
+def short_path(file: Path) -> str:
+    """A file with its folder, for people."""
+    return f"{file.parent.name}/{file.name}"
+
+
 def _decoded_size(path: Path) -> tuple[int, int]:
     height, width = read_pixels(path).shape[:2]
     return width, height
@@ -313,8 +329,13 @@ def _own_warnings(report: DataReport) -> Iterator[str]:
         yield f"{missing} of {report.counted} files have no role, or two: this is an error of the import"
     for part, leaks in report.leaks.items():
         total = sum(counts[part] for counts in report.counts.values())
-        named = ", ".join(name_leak(leak) for leak in leaks[:3]) + (", ..." if len(leaks) > 3 else "")
-        yield f"{len(leaks)} of {total} {part} images have a copy in train ({named}); {part} scores are too optimistic"
+        pairs = [[short_path(report.source_of(image)) for image in (leak.image, leak.twins[0])] for leak in leaks[:3]]
+        named = ", ".join(" = ".join(pair) for pair in pairs) + (", ..." if len(leaks) > 3 else "")
+        advice = "; split=grouped avoids this" if report.masks else ""
+        yield (
+            f"{len(leaks)} of {total} {part} images have a copy in training ({named}): {part} scores will be too "
+            f"optimistic{advice}"
+        )
     for part in ("val", "test") if report.split else ():
         found = {name: counts for name, counts in report.by_class.items() if counts.total()}
         if lacking := [name for name, counts in found.items() if not counts[part]]:

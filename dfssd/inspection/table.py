@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dfssd.datasets.account import Role
-from dfssd.datasets.twins import name_leak
-from dfssd.inspection.report import IMAGE_ROLES, PARTS, DataReport, Part
+from dfssd.inspection.report import IMAGE_ROLES, PARTS, DataReport, Part, short_path
 from dfssd.log import LOGGER
 
 NAMED = 3
@@ -145,15 +144,12 @@ def _left_out(report: DataReport, most: int | None = None) -> Iterator[str]:
 
 
 def _copies(report: DataReport) -> Iterator[str]:
-    """Copies among the images, and those that a split divides."""
+    """Copies among the images; warnings name those that a split divides."""
     if report.copies:
-        named = _named([" = ".join(_short(image) for image in group[:2]) for group in report.copies])
-        yield f"copies: {_some(report.surplus, 'image')} more of {_some(len(report.copies), 'scene')} ({named})"
-    if report.torn:
-        named = _named([" = ".join(_short(image) for image in group[:2]) for group in report.torn])
-        yield f"copies divided between train and val or test: {_some(len(report.torn), 'group')} ({named})"
-    for part, leaks in report.leaks.items():
-        yield f"{part} images with a copy in train: {len(leaks):,} ({_named([name_leak(leak) for leak in leaks])})"
+        pairs = [" = ".join(_short(report.source_of(image)) for image in group[:2]) for group in report.copies]
+        torn = f", {len(report.torn):,} of them divided between train and val or test" if report.torn else ""
+        scenes = _some(len(report.copies), "scene") + torn
+        yield f"copies: {_some(report.surplus, 'image')} more of {scenes} ({_named(pairs)})"
 
 
 def _named(names: Sequence[str]) -> str:
@@ -164,7 +160,7 @@ def _named(names: Sequence[str]) -> str:
 
 def _short(file: Path) -> str:
     """A file with its folder."""
-    return _shown(f"{file.parent.name}/{file.name}")
+    return _shown(short_path(file))
 
 
 def _shown(name: str) -> str:

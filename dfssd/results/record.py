@@ -114,10 +114,13 @@ class RunRecord(BaseModel):
             raise UserError(f"{path} does not exist: give the folder of a run (project/name)")
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RecursionError) as e:
             raise UserError(f"{path} cannot be read ({e}); remove it to run all stages again") from e
         if not isinstance(tree, dict) or not isinstance(tree.get("run"), dict):
-            raise UserError(f"{path} is not the record of a run: it has no section 'run'")
+            raise UserError(
+                f"{path} is not the record of a run: it has no section 'run'; give the folder of a run, or remove the "
+                "file to run all stages again"
+            )
         schema = tree.get("schema", 0)
         if isinstance(schema, int) and schema > SCHEMA:
             raise UserError(

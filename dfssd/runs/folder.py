@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from dfssd import __version__, resources
 from dfssd.config import RESUMABLE, Config, defaults, differences, flat_settings
@@ -89,7 +90,7 @@ class RunFolder:
         path = Path(where)
         if not (path / "run.yaml").is_file():
             raise UserError(f"resume={where}: no run.yaml there; give the folder of a run (project/name)")
-        tree = read_yaml(path / "run.yaml")
+        tree = _read_settings(path / "run.yaml")
         before = {**defaults(), **tree["config"]}  # a run from before there was a key had its default
         changed = differences(
             flat_settings(before, tree["terms"], tree["train"]),
@@ -151,6 +152,21 @@ class RunFolder:
         self.record.stages = (*self.record.stages, Stage(name=name, seconds=seconds, status=status))
         self.save()
         LOGGER.info(f"{name}: {status} in {seconds:.0f} s")
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    """Content of the ``run.yaml`` of a run.
+
+    Raises:
+        UserError: It cannot be read, or lacks a section.
+    """
+    tree = read_yaml(file)
+    for section in ("config", "terms", "train", "given"):
+        if not isinstance(tree.get(section), dict):
+            raise UserError(f"{file} is damaged: it has no section '{section}'; restore it, or start a new run")
+    if (task := tree["config"].get("task", defaults()["task"])) not in RECORDS:
+        raise UserError(f"{file} is damaged: there is no task {task}; restore it, or start a new run")
+    return tree
 
 
 def run_facts(command: str, config: Config) -> RunFacts:

@@ -9,9 +9,9 @@ from dfssd.config import Config
 from dfssd.distillation.compatibility import resolve_weights
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
-from dfssd.runs.checks import check_machine
+from dfssd.runs.checks import check_freeze, check_machine
 from dfssd.runs.model_selection import check_baseline
-from dfssd.segmentation.model import build_model, load_semantic
+from dfssd.segmentation.model import SemanticSegmentationModel, build_model, load_semantic
 
 TRIAL_CLASSES = 2
 """Classes of the networks that are built on trial: the fewest possible."""
@@ -29,7 +29,10 @@ def check_before_start(config: Config) -> None:
     check_machine(config)
     for role in ("student", "teacher"):
         if config[role] is not None:
-            check_model(config[role], role)
+            source = check_model(config[role], role)
+            if freeze := config.train.get("freeze"):
+                names = [name for name, _ in _on_trial(source, role).named_parameters()]
+                check_freeze(freeze, f"{role}={config[role]}", names)
     others = compared(config)
     for other in others:
         check_model(other, "compare")
@@ -58,12 +61,19 @@ def check_model(value: str, role: str) -> str:
                 "smp:unet, yolo26n-sem.yaml, or a .pt trained on masks"
             )
         return resolve_weights(value, role)  # a release of Ultralytics, fetched
-    source = value
+    _on_trial(value, role)
+    return value
+
+
+def _on_trial(value: str, role: str) -> SemanticSegmentationModel:
+    """The network of that name, for the fewest classes."""
     try:
-        build_model(source, TRIAL_CLASSES)
+        return build_model(value, TRIAL_CLASSES)
     except UserError as e:
         raise UserError(f"{role}={value}: {e}") from e
-    return source
+    except Exception as e:  # a broken description, or too little memory: whatever the library stumbles over
+        reason = " ".join(str(e).split())[:160] or type(e).__name__
+        raise UserError(f"{role}={value} cannot be built ({reason}); give another network") from e
 
 
 def compared(config: Config) -> list[str]:

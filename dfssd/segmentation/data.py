@@ -24,6 +24,7 @@ class Selection:
         dataset: The data set.
         split: Its parts.
         kind: ``official``, ``grouped`` or ``given``.
+        groups: Group number of each image of the data set; twins of twins share one.
         repeated: Images that are copies of another one, in any of eight poses or partial.
         test_leaks: Test images that have a twin in train or val.
         val_leaks: Validation images that have a twin in train.
@@ -32,6 +33,7 @@ class Selection:
     dataset: MaskSet
     split: Split
     kind: SplitKind
+    groups: list[int]
     repeated: int
     test_leaks: list[Leak]
     val_leaks: list[Leak]
@@ -83,6 +85,7 @@ def select_from(config: Config, dataset: MaskSet, twins: Sequence[tuple[int, int
         dataset,
         split,
         kind,
+        groups,
         repeated=len(images) - len(set(groups)),
         test_leaks=find_leaks(split.test, [*trained, *split.val], images, twins),
         val_leaks=find_leaks(split.val, trained, images, twins),

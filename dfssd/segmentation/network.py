@@ -22,6 +22,9 @@ from dfssd.checks import check_integer
 DILATIONS = ((2, 3), (4, 6), (8, 12))
 """Pairs of dilations; the blocks of the last stage use all three, those before only the first."""
 
+WIDEST = 600
+"""Largest width: 0.4 billion parameters."""
+
 
 class Parts(NamedTuple):
     """The prediction and its components.
@@ -65,8 +68,8 @@ class MFFMetal(nn.Module):
             ValueError: An argument has a wrong value.
         """
         super().__init__()
-        if check_integer("width", width, least=6) % 6:
-            raise ValueError(f"width={width} must be a multiple of 6, such as 30")
+        if check_integer("width", width, least=6) % 6 or width > WIDEST:
+            raise ValueError(f"width={width} must be a multiple of 6 up to {WIDEST}, such as 30")
         if check_integer("nc", nc, least=2) > 255:
             raise ValueError(f"nc={nc} must be at most 255")
         if len(blocks) != 3:

@@ -275,8 +275,23 @@ def read_results_csv(path: Path) -> list[dict[str, str]]:
 
 
 def checkpoint_epoch(last: Path) -> int | None:
-    """Last finished epoch of a checkpoint, from 0; -1 if its training has ended; None without a checkpoint."""
-    return torch_load(last, map_location="cpu")["epoch"] if last.exists() else None
+    """Last finished epoch of a checkpoint, from 0; -1 if its training has ended; None without a checkpoint.
+
+    Raises:
+        UserError: The checkpoint is damaged.
+    """
+    if not last.exists():
+        return None
+    try:
+        return int(torch_load(last, map_location="cpu")["epoch"])
+    except Exception as e:  # a file that was cut, or is something else: whatever the unpickler stumbles over
+        raise _damaged(last, e) from e
+
+
+def _damaged(checkpoint: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    stage = checkpoint.parent.parent
+    return UserError(f"{checkpoint} is damaged ({reason}); remove {stage}, and that training is repeated on resume=")
 
 
 def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> None:
@@ -284,7 +299,13 @@ def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> 
 
     Works on a checkpoint that the trainer has stripped already and on one that a killed process left behind, whose
     distillation wrapper is removed here.
+
+    Raises:
+        UserError: The checkpoint is damaged.
     """
     chosen, last = (stage_dir / "weights" / f"{name}.pt" for name in (which, "last"))
+    checkpoint = chosen if chosen.exists() else last
     with atomic_write(target) as temporary:
-        strip_optimizer(chosen if chosen.exists() else last, s=str(temporary))
+        strip_optimizer(checkpoint, s=str(temporary))
+        if not temporary.exists():  # Ultralytics has only warned
+            raise _damaged(checkpoint, ValueError("not a checkpoint of Ultralytics"))

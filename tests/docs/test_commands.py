@@ -12,10 +12,11 @@ from dfssd.config import ALIASES, KEYS, TERM_OPTIONS, parse_arguments
 from dfssd.distillation.terms import term_options
 from dfssd.errors import UserError
 from dfssd.runs.configure import configure
+from dfssd.runs.key_names import configure_data
 from tests.docs.test_links import PAGES, ROOT
 
 OF_SCRIPTS = {"only", "table", "out", "pictures", "rounds"}
-"""Arguments of benchmark.py, benchmark_speed.py and boundary.py alone."""
+"""Arguments of benchmark.py, benchmark_speed.py, boundary.py and ``check`` alone."""
 
 NO_KEYS = {"key", "strict", "distills", "at.weight"}
 """The placeholder, arguments in Python, and the option of a term that is an example."""
@@ -44,7 +45,13 @@ def test_finds_the_commands() -> None:
 def test_commands_are_accepted(page: str, line: str) -> None:
     if line == "--help":
         return
-    configure(parse_arguments(shlex.split(line)))
+    command, *words = shlex.split(line)
+    if command == "check":
+        given = parse_arguments(words)
+        given.pop("out", None)
+        configure_data(given)
+    else:
+        configure(parse_arguments([command, *words]))
 
 
 def test_a_wrong_command_is_not_accepted() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dfssd.evaluation.export import Limit, ScorePair, check_formats, letterbox, running_max
+from dfssd.evaluation.export import Limit, ScorePair, letterbox, running_max
 
 SIZE = 64
 
@@ -48,7 +48,3 @@ def test_letterbox_keeps_the_aspect_and_pads_with_gray(tmp_path):
     assert pixels.shape == (1, 3, SIZE, SIZE) and pixels.dtype == np.float32
     assert np.allclose(pixels[0, :, SIZE // 2, SIZE // 2], [1, 0, 0])  # RGB, 0-1
     assert np.allclose(pixels[0, :, 2, SIZE // 2], 114 / 255)  # 16 px above and below
-
-
-def test_formats_are_listed_once_and_without_onnx():
-    assert check_formats(["onnx", "TorchScript", " torchscript", "engine"]) == ["torchscript", "engine"]

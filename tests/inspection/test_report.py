@@ -85,7 +85,7 @@ def test_copies_and_leaks(tmp_path: Path) -> None:
     assert leak.image.stem == "copy" and [twin.stem for twin in leak.twins] == ["a"]
     assert "val" not in found.leaks
     expected = (
-        "1 of 1 test images have a copy in train (images/copy.png = images/a.png); test scores are too optimistic"
+        "1 of 1 test images have a copy in training (mine/copy.png = mine/a.png): test scores will be too optimistic"
     )
     assert expected in found.warnings
 

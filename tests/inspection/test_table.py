@@ -33,9 +33,7 @@ boxes                               2    1     2    5
 left out, 2: is neither an image nor a label (mine/notes.docx, mine/more.docx)
 left out, 1: is a copy of an image of val or test (mine/v.png)
 left out, 1: has no labels, but belongs to test (mine/w.png)
-copies: 2 images more of 1 scene (images/a.png = images/copy.png)
-copies divided between train and val or test: 1 group (images/a.png = images/copy.png)
-test images with a copy in train: 1 (images/copy.png = images/a.png)
+copies: 2 images more of 1 scene, 1 of them divided between train and val or test (mine/a.png = mine/copy.png)
 """
 
 

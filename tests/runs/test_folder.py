@@ -197,15 +197,43 @@ def test_data_that_is_not_prepared_yet_may_change(tmp_path: Path, recipe: str, m
     resume(folder.path)
 
 
-@pytest.mark.parametrize("content", ["{half", ""])
-def test_damaged_record_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+SETTINGS = "config: {}\nterms: {}\ntrain: {}\ngiven: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("results.json", "{half", "results.json cannot be read (Expecting"),
+        ("results.json", "", "results.json cannot be read (Expecting"),
+        ("results.json", "[" * 200_000, "results.json cannot be read"),
+        ("results.json", "{}", "results.json is not the record of a run: it has no section 'run'"),
+        ("results.json", "[1,2]", "results.json is not the record of a run: it has no section 'run'"),
+        ("results.json", "null", "results.json is not the record of a run: it has no section 'run'"),
+        (
+            "run.yaml",
+            "terms: {}\ntrain: {}\ngiven: {}\n",
+            "run.yaml is damaged: it has no section 'config'; restore it",
+        ),
+        ("run.yaml", SETTINGS.replace("train: {}", "train: []"), "run.yaml is damaged: it has no section 'train'"),
+        ("run.yaml", SETTINGS.replace("{}", "{task: 3}", 1), "run.yaml is damaged: there is no task 3"),
+        ("run.yaml", "", "run.yaml is damaged: it has no section 'config'"),
+        ("run.yaml", "config: {", "is not valid YAML"),
+        ("run.yaml", "config: " + "[" * 5000, "is not valid YAML"),
+        ("run.yaml", "config: 2001-99-99", "is not valid YAML (month must be in 1..12)"),
+        ("run.yaml", "- 1", "run.yaml must hold 'key: value' lines"),
+    ],
+)
+def test_damaged_file_of_a_run_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: str, message: str
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "run.yaml").write_text("config: {}\nterms: {}\ntrain: {}\ngiven: {}\n", encoding="utf-8")
-    (run / "results.json").write_text(content, encoding="utf-8")
+    (run / "run.yaml").write_text(SETTINGS, encoding="utf-8")
+    (run / file).write_text(content, encoding="utf-8")
     assert main([f"resume={run}"]) == 2
     error = capsys.readouterr().err
-    assert "results.json cannot be read" in error and "remove it to run all stages again" in error
+    assert message in error and error.count("\n") == 1
+    assert file == "run.yaml" or "to run all stages again" in error
 
 
 @pytest.mark.parametrize(("recipe", "example"), [("dfssd", "boxes"), ("mffmetal", "masks")])

@@ -72,6 +72,26 @@ def test_settings_survive_the_file(tmp_path: Path, pseudo, teacher_file: Path) -
     assert StudentSettings.read(tmp_path / "train" / "student") == settings
 
 
+@pytest.mark.parametrize("content", ["empty", "cut", "something else", "another file"])
+def test_damaged_checkpoint_is_named_with_what_to_remove(tmp_path: Path, teacher_file: Path, content: str) -> None:
+    whole = teacher_file.read_bytes()
+    stage = tmp_path / "train" / "student"
+    last = stage / "weights" / "last.pt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(
+        {"empty": b"", "cut": whole[: len(whole) // 2], "something else": b"no checkpoint"}.get(content, b"")
+    )
+    if content == "another file":
+        torch.save([1, 2], last)
+    for read in (lambda: checkpoint_epoch(last), lambda: finish_checkpoint(stage, tmp_path / "student.pt")):
+        with pytest.raises(
+            UserError, match=rf"^{last} is damaged \(.+\); remove {stage}, and that training is repeated"
+        ):
+            read()
+    assert not (tmp_path / "student.pt").exists()
+    assert checkpoint_epoch(stage / "weights" / "gone.pt") is None
+
+
 @pytest.mark.train
 def test_labeled_stage_has_the_requested_budget_and_a_plain_checkpoint(squares: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "baseline"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from dfssd.datasets.annotations import BrokenFile, ClassFile, Found, LabelFile, OtherFile
+from dfssd.datasets.annotations import BrokenFile, Found, OtherFile
 from dfssd.datasets.readers.coco import is_coco, read_coco
 from dfssd.datasets.readers.createml import is_createml, read_createml
 from dfssd.datasets.readers.json_values import Unusable, shown
@@ -40,7 +40,7 @@ def read_json(file: Path) -> Found:
     except Unusable as e:
         return BrokenFile(file, str(e))
     found = _read(file, content)
-    if twice is not None and isinstance(found, (LabelFile, ClassFile)):
+    if twice is not None and not isinstance(found, OtherFile):
         return BrokenFile(file, f"has the key {shown(twice)} twice in one object; keep one of them")
     return found
 

@@ -157,7 +157,7 @@ def _image_list(file: Path, rows: Sequence[str]) -> Found:
     if len(splits) != 1:
         together = " and ".join(splits)
         return OtherFile(file, f"list of images of {together} together" if splits else "list of images of no split")
-    return SplitFile(file, splits[0], tuple(row.replace("\\", "/") for row in rows))
+    return SplitFile(file, splits[0], tuple(row.replace("\\", "/").removeprefix("./") for row in rows))
 
 
 def _splits(stem: str) -> list[str]:

@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from dfssd.datasets.annotations import Annotation, LabelFile, OtherFile
+from dfssd.datasets.readers.json_values import name_of
 
 _KNOWN = {"folder", "filename", "path", "source", "owner", "size", "segmented", "object"}
 """Elements of which a Pascal VOC file has at least one."""
@@ -61,9 +62,7 @@ def _check_nesting(root: Element) -> None:
 
 def _read_object(element: Element, number: int) -> tuple[str, list[float]]:
     """Name and corners x1, y1, x2, y2 [px] of an ``<object>``."""
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise ValueError(f"object {number} has no name; give it the name of its class")
+    name = name_of(element.findtext("name") or "", f"the name of object {number}")
     what = f"object {number} ('{name}')"
     boxes = element.findall("bndbox")
     if not boxes and element.find("robndbox") is not None:

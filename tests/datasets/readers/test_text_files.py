@@ -91,7 +91,7 @@ PATHS = "data/obj_train_data/p 1.png\ndata/obj_train_data/p2.PNG\n"
     ("name", "text", "split", "images"),
     [
         ("train.txt", PATHS, "train", ("data/obj_train_data/p 1.png", "data/obj_train_data/p2.PNG")),
-        ("valid.txt", "\ufeffimages\\val\\a.png\r\n\r\n.\\b.jpg\r\n", "val", ("images/val/a.png", "./b.jpg")),
+        ("valid.txt", "\ufeffimages\\val\\a.png\r\n\r\n.\\b.jpg\r\n", "val", ("images/val/a.png", "b.jpg")),
         ("ImageSets/Main/val.txt", "000005\n000007\n", "val", ("000005", "000007")),
         ("validation.txt", "p1\np2", "val", ("p1", "p2")),
         ("test.txt", "oil spots1\noil spots 2\n", "test", ("oil spots1", "oil spots 2")),
