@@ -24,7 +24,7 @@ import numpy as np
 import scipy.fft
 from PIL import Image
 
-from dfssd.datasets.grain import gray_image, grain, poses, reduced, spectrum
+from dfssd.datasets.grain import grain, gray_image, poses, reduced, spectrum
 from dfssd.errors import UserError
 
 HASH_BYTES = 8

@@ -13,6 +13,7 @@ from dfssd.datasets.image_files import map_files
 from dfssd.datasets.inventory import Inventory, list_folder, take_inventory
 from dfssd.datasets.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES
 from dfssd.datasets.readers import is_read, read_file
+from dfssd.datasets.readers.text_files import is_class_list
 from dfssd.datasets.yaml_files import Description, find_description, labels_folder, listed_images, read_entries
 from dfssd.errors import UserError
 
@@ -156,6 +157,7 @@ def _listed(description: Description, inventory: Inventory | None, others: Itera
     beside = sorted(places | {labels_folder(place) for place in places}, key=lambda path: path.parts)
     if inventory is None:
         paths = [path for place in beside for path in list_folder(place)]
+        paths += [path for path in list_folder(description.file.parent) if is_class_list(path)]
         root = Path(os.path.commonpath([path.parent for path in [*listed, *paths, description.file]]))
     else:
         paths, root = inventory.paths, inventory.root
@@ -177,7 +179,7 @@ def _listed(description: Description, inventory: Inventory | None, others: Itera
         known.add(path)
         if path in description.lists:
             material.files.append(Accounted(path, Role.SPLIT_LIST))
-        elif path.parent in near or path.suffix.lower() in SUFFIXES:
+        elif path.parent in near or path.suffix.lower() in SUFFIXES or is_class_list(path):
             _sort_in(material, path)
         else:
             kind = f"not beside the images that {description.file.name} lists"

@@ -84,7 +84,7 @@ def test_a_path_in_a_file_names_the_image_that_it_ends_with(entry: str) -> None:
 
 def test_a_name_of_two_images() -> None:
     found, claims = assigned(["a/p.png", "b/p.png"], ("all.json", "p.png"))
-    assert not found and "put the folder into its name" in claims.problems[0][1]
+    assert not found and "put the folder before the name" in claims.problems[0][1]
     assert assigned(["a/p.png", "b/p.png"], ("all.json", "b/p.png"))[0] == {"b/p.png": ["all.json"]}
     assert assigned(["a/p.png", "b/p.png"], ("a/all.json", "p.png"))[0] == {"a/p.png": ["a/all.json"]}
 

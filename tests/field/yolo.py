@@ -135,7 +135,7 @@ def image_under_two_suffixes():
     return {**loose(), "images/p001.jpg": encoded(photo(30).pixels, ".jpg")}
 
 
-@case(refused("images/p000.png", "vis/p000.png"))
+@case(Taken(loose=8, unlabeled=8, said=("called like labeled ones", "vis/p000.png")))
 def drawings_beside():
     """vis/ with pictures of the same names, on which somebody drew the boxes."""
     return {**loose(), **pairs("vis/{}.png", seeds=range(8))}

@@ -52,6 +52,11 @@ _OTHER_TASKS = {"layout", "action"}
 """Folders of ``ImageSets`` with lists for tasks of Pascal VOC without boxes of objects."""
 
 
+def is_class_list(file: Path) -> bool:
+    """Whether a file has a name that tools give to lists of class names."""
+    return _CLASS_LIST.fullmatch(file.name) is not None
+
+
 def read_text(file: Path, keypoints: tuple[int, int] | None = None) -> Found:
     """Read a text file (.txt, .names, .labels, .data, .lst).
 
@@ -80,7 +85,7 @@ def _found_in(file: Path, text: str, keypoints: tuple[int, int] | None) -> Found
         return OtherFile(file, "text for people")
     lines = [line.strip() for line in text.splitlines()]
     rows = [line for line in lines if line]
-    if _CLASS_LIST.fullmatch(file.name) and not (rows and all(_is_label(row) for row in rows)):
+    if is_class_list(file) and not (rows and all(_is_label(row) for row in rows)):
         return _class_list(file, lines)
     if not rows:
         return labels_of(file, lines)
