@@ -94,7 +94,7 @@ def pair(teacher: nn.Module, student: nn.Module, **changes: Any) -> Distillation
 
 def load_dataset(source: str, data_dir: Path, **changes: Any) -> DetectionSet:
     """A data set with boxes, imported as the configuration asks, with ``changes``."""
-    rules = {key: DEFAULTS[key] for key in ("skip_bad", "missing_label")}
+    rules = {key: DEFAULTS[key] for key in ("labels", "resize_labels", "skip_bad", "missing_label")}
     return formats.load_dataset(source, data_dir, **{**rules, **changes})
 
 

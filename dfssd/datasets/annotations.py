@@ -17,6 +17,23 @@ NO_BOXES = np.zeros((0, 4), dtype=np.float64)
 NO_BOXES.flags.writeable = False
 
 
+@dataclass(frozen=True)
+class Polygons:
+    """How rows of YOLO that are read as polygons look if they are boxes with keypoints, which have the same columns.
+
+    One file seldom tells; all files of a data set together do (``settle_keypoints``).
+
+    Attributes:
+        columns: Number of columns of its rows; 0 if they differ, as those of boxes with keypoints never do.
+        fits: Whether each row can be a box with keypoints in it.
+        jumps: Whether a row has its second point far from all others, as no usual polygon has.
+    """
+
+    columns: int
+    fits: bool
+    jumps: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Annotation:
     """What one file says about one image.
@@ -27,15 +44,14 @@ class Annotation:
             like the label file.
         labels: Class of each box: its name, or its id where the format has ids without names (YOLO, some CSV).
         boxes: (n, 4) float64, one row per label: corners x1, y1, x2, y2 [px] in an image of ``size``; if
-            ``normalized``, x, y, w, h of YOLO (center format, 0-1).
+            ``normalized``, x, y, w, h of YOLO (center format), clipped to 0-1 already.
         normalized: Whether boxes are relative to the image instead of pixels.
         size: (width, height) [px] of the image as the file states it; None if it states none (or 0).
         split: "train", "val", "test" or "unlabeled" if the file says so.
         place: Where in the file, for messages, such as ``:12`` (a line) or ``: image 'a.png'``; appended to the path.
         problem: Why it cannot be used (a sentence part such as "class id -1 is not a whole number from 0 on"); the
             boxes then mean nothing.
-        ambiguous: Whether rows of YOLO, taken as polygons, could be boxes with keypoints as well; other files of the
-            data set tell (``settle_keypoints``).
+        polygons: How sure it is that rows of YOLO are the polygons that they were taken for; None for other labels.
     """
 
     file: Path
@@ -47,7 +63,7 @@ class Annotation:
     split: str | None = None
     place: str = ""
     problem: str | None = None
-    ambiguous: bool = False
+    polygons: Polygons | None = None
 
     @property
     def where(self) -> str:

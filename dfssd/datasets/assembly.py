@@ -56,7 +56,7 @@ class ReadingRules:
     names: tuple[str, ...] | None = None
     usual: tuple[str, ...] | None = None
     labels: tuple[str, ...] = ()
-    resize_labels: bool = False
+    resize: bool = False
     missing: np.ndarray | None = None
 
 
@@ -232,7 +232,7 @@ class Assembly:
         parts = []
         for own in claimed:
             try:
-                parts.append(geometry.rows(own, size, names, resize=self.rules.resize_labels))
+                parts.append(geometry.rows(own, size, names, resize=self.rules.resize))
             except UnknownClassError as e:
                 raise ValueError(f"{own.where}{_line(own, e.label)}: {e}") from e
             except ValueError as e:
@@ -260,6 +260,13 @@ class Assembly:
             self.leave_out(file, reason)
         self.warnings += given.warnings
         return given.by_image
+
+    def _warn_of_formats(self) -> None:
+        """Labels of two formats are joined, and said to be."""
+        counts = Counter(file.format for file in self.label_files)
+        if len(counts) > 1:
+            shown = ", ".join(f"{n} of {name}" for name, n in sorted(counts.items()))
+            self.warnings.append(f"label files of several formats are read together: {shown}; labels= takes one alone")
 
     def _items(
         self,
@@ -292,6 +299,7 @@ class Assembly:
                 own = self.rules.missing
             items.append(Item(image, own, split, size=(facts.width, facts.height)))
         self._warn_of_same_names(items)
+        self._warn_of_formats()
         if described is None:
             known = {**listed, **dict.fromkeys(by_file, "")}
             self.warnings += lone_folders([item.image for item in items], self.root, known)

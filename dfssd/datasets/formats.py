@@ -73,8 +73,8 @@ def load_dataset(
     *,
     unlabeled: str | Sequence[str] | None = None,
     names: Sequence[str] | None = None,
-    labels: str | Sequence[str] | None = None,
-    resize_labels: bool = False,
+    labels: str | Sequence[str] | None,
+    resize_labels: bool,
     skip_bad: bool,
     missing_label: str,
     preprocess: Preprocess | None = None,
@@ -110,7 +110,7 @@ def load_dataset(
     rules = ReadingRules(
         names=tuple(names) if names is not None else None,
         labels=tuple(as_list(labels)) if labels else (),
-        resize_labels=resize_labels,
+        resize=resize_labels,
         missing=np.zeros((0, 5), dtype=np.float32) if missing_label == "background" else None,
     )
     importer = _Importer(data_dir, rules, skip_bad, preprocess, exclude)
@@ -205,7 +205,7 @@ class _Importer:
         return _CONVERSION, self.skip_bad, repr(self.preprocess)
 
     def _target(self, path: Path, content: str, rules: ReadingRules, depth: int) -> Path:
-        decided = (rules.names, rules.usual, rules.labels, rules.resize_labels, rules.missing is None, depth)
+        decided = (rules.names, rules.usual, rules.labels, rules.resize, rules.missing is None, depth)
         return target_folder(self.data_dir, short_name(path), content, decided, self._settings())
 
     def _content(self, reading: _Reading, base: Path) -> str:

@@ -35,7 +35,9 @@ def rows(annotation: Annotation, size: tuple[int, int], names: Sequence[str], *,
     if not ids:
         return np.zeros((0, 5), dtype=np.float32)
     if annotation.normalized:
-        unique = dict.fromkeys((i, *clip_box(*box)) for i, box in zip(ids, annotation.boxes.tolist(), strict=True))
+        unique = dict.fromkeys(
+            (i, *box) for i, box in zip(ids, annotation.boxes.tolist(), strict=True)
+        )  # clipped already
         return np.array(list(unique), dtype=np.float32).reshape(-1, 5)
     frame = annotation.size or size
     if frame != size and not resize:

@@ -8,7 +8,7 @@ from pathlib import Path
 from dfssd.datasets.annotations import BrokenFile, Found, LabelFile
 from dfssd.errors import UserError
 
-FORMATS = ("yolo", "voc", "coco", "cvat", "labelme", "label-studio", "csv")
+FORMATS = ("yolo", "voc", "coco", "cvat", "labelme", "label-studio", "createml", "via", "csv")
 """Values of ``labels=`` that are formats."""
 
 

@@ -102,7 +102,7 @@ def _parse_row(columns: Sequence[str], n_classes: int | None, keypoints: tuple[i
         values = [float(column) for column in columns]
     except ValueError:
         raise ValueError("not all columns are numbers; expected class x y w h") from None
-    _check_width(len(columns), keypoints)
+    _check_width(values, keypoints)
     if not all(math.isfinite(value) for value in values):
         raise ValueError("contains NaN or infinity; expected finite numbers")
     class_id, coordinates = values[0], values[1:]
@@ -123,15 +123,18 @@ def _parse_row(columns: Sequence[str], n_classes: int | None, keypoints: tuple[i
     return class_id, *clip_box((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
 
 
-def _check_width(n: int, keypoints: tuple[int, int] | None) -> None:
-    """Raise a ``ValueError`` if a row of ``n`` columns is neither a box nor what else the file may hold."""
+def _check_width(values: Sequence[float], keypoints: tuple[int, int] | None) -> None:
+    """Raise a ``ValueError`` if a row is by its number of columns neither a box nor what else the file may hold."""
+    n = len(values)
     if keypoints is not None:
-        points, values = keypoints
-        if n not in {5, 5 + points * values}:
+        points, each = keypoints
+        if n not in {5, 5 + points * each}:
             raise ValueError(
-                f"{n} columns, expected {5 + points * values} (class x y w h and {points} keypoints of {values} "
+                f"{n} columns, expected {5 + points * each} (class x y w h and {points} keypoints of {each} "
                 "values, as kpt_shape says)"
             )
+    elif n == 6 and not 0 <= values[5] <= 1:
+        raise ValueError("6 columns, expected 5 (class x y w h); the last may be an angle, export boxes without one")
     elif n == 6:
         raise ValueError("6 columns, expected 5 (class x y w h); remove the confidence column")
     elif n > 6 and n % 2 == 0 and (n - 5) % 3 == 0:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dfssd.datasets.label_files import is_number
+from dfssd.datasets.readers.json_values import shown
 
 CORNERS, CORNER_AND_SIZE, MIDDLE_AND_SIZE = "corners", "corner and size", "middle and size"
 """What the four numbers of a box are: x1 y1 x2 y2; left top width height; x y width height around x y."""
@@ -106,8 +107,8 @@ def columns_of(first: Sequence[str]) -> Columns:
     names = [re.sub(r"[^a-z0-9]", "", cell.lower()) for cell in first]
     if (run_lengths := _first(names, _RUN_LENGTHS)) is not None:
         raise BadLabels(
-            f"holds run lengths of masks (column '{first[run_lengths]}') and no boxes; convert them to mask images and "
-            "use task=semantic, or to boxes"
+            f"holds run lengths of masks (column {shown(first[run_lengths])}) and no boxes; convert them to mask "
+            "images and use task=semantic, or to boxes"
         )
     image = next((names.index(name) for name in _IMAGE if name in names), None)
     label = _label(first, names)
@@ -154,7 +155,9 @@ def _label(first: Sequence[str], names: Sequence[str]) -> int | None:
     for kind in (_NAME, _ID):
         found = [i for i, name in enumerate(names) if name in kind]
         if len(found) > 1:
-            raise BadLabels(f"columns '{first[found[0]]}' and '{first[found[1]]}' may both be the class; remove one")
+            raise BadLabels(
+                f"columns {shown(first[found[0]])} and {shown(first[found[1]])} may both be the class; remove one"
+            )
         if found:
             return found[0]
     return None
@@ -193,5 +196,4 @@ def _first(names: Sequence[str], known: set[str]) -> int | None:
 
 def _shown(cells: Sequence[str]) -> str:
     """The first names of a header, for messages."""
-    shown = [cell.strip()[:30] for cell in cells[:8]]
-    return ", ".join(shown) + (", ..." if len(cells) > 8 else "")
+    return ", ".join(" ".join(cell.split())[:30] for cell in cells[:8]) + (", ..." if len(cells) > 8 else "")

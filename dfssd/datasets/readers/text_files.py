@@ -1,12 +1,14 @@
 """Text files: YOLO labels, lists of class names, lists of images, the description of Darknet, or none of these.
 
-The name decides about lists of class names, the content about all other kinds:
+The first of these that is true decides:
 
-1. a list of class names by its name (``classes.txt``), unless all its rows are labels;
-2. an empty file: labels of an image without defects;
-3. ``key = value`` lines of Darknet;
-4. rows of numbers: labels;
-5. paths of images, or stems in a file that is called like a split: a list of images.
+1. all rows are labels;
+2. the name is that of a text for people (``README.txt``);
+3. the name is that of a list of class names (``classes.txt``);
+4. it is empty: labels of an image without defects;
+5. ``key = value`` lines of Darknet;
+6. at least half of the rows are nearly labels: labels with a problem;
+7. paths of images, or stems in a file that is called like a split: a list of images.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dfssd.datasets.annotations import BrokenFile, ClassFile, DescriptionFile, Found, OtherFile, SplitFile
+from dfssd.datasets.annotations import BrokenFile, ClassFile, DescriptionFile, Found, LabelFile, OtherFile, SplitFile
 from dfssd.datasets.label_files import is_number
+from dfssd.datasets.readers.json_values import Unusable, name_of
 from dfssd.datasets.readers.texts import RESAVE, read_text_of, unreadable
-from dfssd.datasets.readers.yolo import labels_of
+from dfssd.datasets.readers.yolo import broken_labels, labels_of
 from dfssd.datasets.sources import split_named
 
 _CLASS_LIST = re.compile(
@@ -28,7 +31,7 @@ _CLASS_LIST = re.compile(
 )
 """Names of files that list class names."""
 
-_ABOUT = re.compile(r"(?:readme|licen[cs]e|copying|changelog|notice|citation|requirements)\b.*", re.IGNORECASE)
+_ABOUT = re.compile(r"(?:readme|licen[cs]e|copying|changelog|notice|citation|requirements)(?:\..+)?", re.IGNORECASE)
 """Names of files for people."""
 
 _IMAGE = re.compile(
@@ -77,15 +80,21 @@ def read_text(file: Path, keypoints: tuple[int, int] | None = None) -> Found:
         return found
     if isinstance(found, OtherFile):
         return OtherFile(file, f"{found.reason} (and not UTF-8)")
-    return BrokenFile(file, RESAVE)
+    return broken_labels(file, RESAVE) if isinstance(found, LabelFile) else BrokenFile(file, RESAVE)
 
 
 def _found_in(file: Path, text: str, keypoints: tuple[int, int] | None) -> Found:
-    if _ABOUT.fullmatch(file.name):
-        return OtherFile(file, "text for people")
     lines = [line.strip() for line in text.splitlines()]
     rows = [line for line in lines if line]
-    if is_class_list(file) and not (rows and all(_is_label(row) for row in rows)):
+    if rows and all(map(_is_label, rows)):
+        return labels_of(file, lines, keypoints)
+    if _ABOUT.fullmatch(file.name):
+        return OtherFile(file, "text for people")
+    class_list = is_class_list(file)
+    if "\0" in text and not text.strip("\0 \t\r\n"):
+        problem = "holds nothing but zero bytes, as after a crash; restore it"
+        return BrokenFile(file, problem) if class_list or _splits(file.stem) else broken_labels(file, problem)
+    if class_list:
         return _class_list(file, lines)
     if not rows:
         return labels_of(file, lines)
@@ -109,6 +118,8 @@ def _is_label(row: str) -> bool:
 
 def _is_like_label(row: str) -> bool:
     """Whether a row is a label, perhaps a wrong one or of another format: mostly numbers, at least three."""
+    if _is_label(row):
+        return True
     if _IMAGE.fullmatch(row):
         return False
     columns = re.split(r"[,;\s]+", row)
@@ -135,7 +146,10 @@ def _class_list(file: Path, lines: Sequence[str]) -> Found:
         return BrokenFile(
             file, "its lines are numbered from 1, and class ids count from 0; list the names alone in the order of ids"
         )
-    return ClassFile(file, tuple(names))
+    try:
+        return ClassFile(file, tuple(name_of(name, f"the name in line {i}") for i, name in enumerate(names, 1)))
+    except Unusable as e:
+        return BrokenFile(file, str(e))
 
 
 def _darknet_entries(rows: Sequence[str]) -> dict[str, str]:

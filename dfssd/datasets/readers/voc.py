@@ -1,4 +1,8 @@
-"""Pascal VOC: an .xml file per image, as of LabelImg, Roboflow or CVAT."""
+"""Pascal VOC: an .xml file per image, as of LabelImg, Roboflow or CVAT.
+
+``supervision`` reads these files too, but it takes names with the white space around them, makes a box without area one
+pixel wide, passes over objects in other places, and does not tell the size that a file states.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from dfssd.datasets.annotations import Annotation, LabelFile, OtherFile
-from dfssd.datasets.readers.json_values import name_of
+from dfssd.datasets.readers.json_values import name_of, shown
 
 _KNOWN = {"folder", "filename", "path", "source", "owner", "size", "segmented", "object"}
 """Elements of which a Pascal VOC file has at least one."""
@@ -63,7 +67,7 @@ def _check_nesting(root: Element) -> None:
 def _read_object(element: Element, number: int) -> tuple[str, list[float]]:
     """Name and corners x1, y1, x2, y2 [px] of an ``<object>``."""
     name = name_of(element.findtext("name") or "", f"the name of object {number}")
-    what = f"object {number} ('{name}')"
+    what = f"object {number} ({shown(name)})"
     boxes = element.findall("bndbox")
     if not boxes and element.find("robndbox") is not None:
         raise ValueError(f"{what} has a rotated box (robndbox) and no bndbox; export boxes that are not rotated")
@@ -88,7 +92,7 @@ def _coordinate(box: Element, tag: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{what}: {tag} '{text}' is not a number; correct it")
+        raise ValueError(f"{what}: {tag} {shown(text)} is not a number; correct it")
     return value
 
 

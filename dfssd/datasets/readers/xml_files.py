@@ -72,7 +72,7 @@ def _decoded(content: bytes) -> str:
         ValueError: It is not in that encoding.
     """
     marked = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
-    declared = _DECLARED.match(content)
+    declared = _DECLARED.match(content[:1000])
     encoding = marked or (declared[1].decode().lower() if declared else "utf-8")
     try:
         name = codecs.lookup(encoding).name
@@ -103,4 +103,4 @@ def _of_root(file: Path, tag: str) -> BrokenFile | OtherFile:
     """What a file with another root element than those of VOC and CVAT is."""
     if name := _NOT_READ.get(tag):
         return BrokenFile(file, f"holds labels of {name}, which are not read; convert them to COCO, VOC or YOLO")
-    return OtherFile(file, f"XML of another kind (<{tag[:40]}>)")
+    return OtherFile(file, f"XML of another kind (<{tag.rpartition('}')[2][:40]}>)")

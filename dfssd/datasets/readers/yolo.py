@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dfssd.datasets.annotations import Annotation, BrokenFile, LabelFile
+from dfssd.datasets.annotations import Annotation, BrokenFile, LabelFile, Polygons
 from dfssd.datasets.label_files import TOLERANCE, LineError, parse_labels
 from dfssd.datasets.readers.texts import RESAVE, read_text_of, unreadable
 
@@ -20,6 +20,15 @@ KEYPOINTS = (
 
 _REACH = 0.6
 """Keypoints are not farther from the middle of their box than this times its sides, a little beyond its border."""
+
+_ROUNDING = 0.003
+"""Corners of an oriented box that were rounded to whole pixels are off by this much at most."""
+
+_SHARE = 0.9
+"""At least this share of the files of a data set with keypoints fits; some points lie outside of their boxes."""
+
+_ENOUGH = 8
+"""So many files do not fit by chance: about three of ten polygons do."""
 
 _JUMP = 1.5
 """The second point of a polygon is not farther from all others than this times the diagonal around the others."""
@@ -43,66 +52,84 @@ def read_yolo(file: Path, keypoints: tuple[int, int] | None = None) -> LabelFile
     except OSError as e:
         return BrokenFile(file, unreadable(e))
     if not text.utf8:
-        return LabelFile(file, "yolo", (Annotation(file, normalized=True, problem=RESAVE),))
+        return broken_labels(file, RESAVE)
     return labels_of(file, text.text.splitlines(), keypoints)
 
 
 def labels_of(file: Path, lines: Sequence[str], keypoints: tuple[int, int] | None = None) -> LabelFile:
     """The label file with these lines; see :func:`read_yolo`."""
-    doubt = "" if keypoints else _keypoint_doubt(lines)
+    rows = None if keypoints else _polygon_rows(lines)
+    if rows and all(_holds_keypoints(row, 3) for row in rows):
+        # Every third number is 0, 1 or 2, the visibility: polygons do not look so.
+        return broken_labels(file, KEYPOINTS)
     try:
-        rows = parse_labels(lines, keypoints=keypoints)
+        labels = parse_labels(lines, keypoints=keypoints)
     except LineError as e:
-        place, problem = ("", KEYPOINTS) if doubt == "likely" else (f":{e.line}", str(e))
-        return LabelFile(file, "yolo", (Annotation(file, normalized=True, place=place, problem=problem),))
-    if doubt == "likely":
-        return LabelFile(file, "yolo", (Annotation(file, normalized=True, problem=KEYPOINTS),))
-    boxes = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 4)
-    ids = tuple(int(row[0]) for row in rows)
-    annotation = Annotation(file, labels=ids, boxes=boxes, normalized=True, ambiguous=doubt == "possible")
-    return LabelFile(file, "yolo", (annotation,))
+        return broken_labels(file, str(e), f":{e.line}")
+    boxes = np.array([row[1:] for row in labels], dtype=np.float64).reshape(-1, 4)
+    ids = tuple(int(row[0]) for row in labels)
+    polygons = _polygons(rows) if rows else None
+    return LabelFile(file, "yolo", (Annotation(file, None, ids, boxes, normalized=True, polygons=polygons),))
+
+
+def broken_labels(file: Path, problem: str, place: str = "") -> LabelFile:
+    """A label file that cannot be used; it concerns one image."""
+    return LabelFile(file, "yolo", (Annotation(file, normalized=True, place=place, problem=problem),))
 
 
 def settle_keypoints(files: Iterable[LabelFile]) -> list[LabelFile]:
-    """Refuse polygons that could be boxes with keypoints if other files of the data set surely look like them.
+    """Refuse the polygons of a data set whose files together look like boxes with keypoints.
 
-    All rows of a data set have the same form, so one file that gives it away speaks for the others.
+    Boxes with keypoints all have the same number of columns, and in each row the first four numbers are a box in the
+    image with the following points in it. A polygon, above all a small one left of the middle, may look so by chance,
+    but hardly all of a data set do.
+
+    Args:
+        files: All label files of a data set without ``kpt_shape``; those of other formats stay as they are.
     """
     files = list(files)
-    if not any(annotation.problem == KEYPOINTS for file in files for annotation in file.annotations):
+    found = [a.polygons for file in files for a in file.annotations if a.polygons and a.problem is None]
+    fitting = [polygons for polygons in found if polygons.fits]
+    if not fitting or len(fitting) < _SHARE * len(found) or len({polygons.columns for polygons in found}) > 1:
+        return files
+    if len(fitting) < _ENOUGH and not any(polygons.jumps for polygons in fitting):
         return files
     return [
         replace(
             file,
             annotations=tuple(
-                Annotation(a.file, normalized=True, problem=KEYPOINTS) if a.ambiguous else a for a in file.annotations
+                Annotation(a.file, normalized=True, problem=KEYPOINTS) if a.polygons else a for a in file.annotations
             ),
         )
         for file in files
     ]
 
 
-def _keypoint_doubt(lines: Iterable[str]) -> str:
-    """Whether rows of polygons could be boxes with keypoints: "" (no), "possible", or "likely".
-
-    Such rows have the same number of columns, and in each the first four numbers are a box in the image with the
-    following points in it. Polygons, above all small ones left of the middle, may look so by chance; but read as a
-    polygon, boxes with keypoints jump: their second point is a width and a height.
-    """
+def _polygon_rows(lines: Iterable[str]) -> list[list[float]]:
+    """Rows without their ids if they may be polygons or boxes with keypoints."""
+    split = [columns for line in lines if (columns := line.split())]
+    if any(len(columns) < 7 for columns in split):
+        return []
     try:
-        rows = [[float(column) for column in line.split()[1:]] for line in lines if line.strip()]
+        return [[float(column) for column in columns[1:]] for columns in split]
     except ValueError:
-        return ""
-    width = len(rows[0]) if rows else 0
-    if width < 6 or any(len(row) != width for row in rows):
-        return ""
-    if all(_holds_keypoints(row, 3) for row in rows):
-        return "likely"
-    if not all(_holds_keypoints(row, 2) for row in rows):
-        return ""
-    jumps = [_jumps(row) for row in rows]
-    # A triangle may well be a spike, other polygons hardly.
-    return "likely" if (all(jumps) if width == 6 else any(jumps)) else "possible"
+        return []
+
+
+def _polygons(rows: Sequence[Sequence[float]]) -> Polygons:
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        return Polygons(0, False, False)
+    fits = all(_holds_keypoints(row, 2) for row in rows) and not all(map(_is_drawn, rows))
+    return Polygons(widths.pop() + 1, fits, fits and any(map(_jumps, rows)))
+
+
+def _is_drawn(row: Sequence[float]) -> bool:
+    """Whether points are a parallelogram (an oriented box), or end where they begin: certainly a polygon."""
+    x1, y1, x2, y2, x3, y3 = row[:6]
+    if len(row) == 8:
+        return max(abs(x1 + x3 - x2 - row[6]), abs(y1 + y3 - y2 - row[7])) < _ROUNDING
+    return len(row) >= 10 and (x1, y1) == (row[-2], row[-1])
 
 
 def _holds_keypoints(row: Sequence[float], values: int) -> bool:

@@ -13,7 +13,9 @@ def read(tmp_path, name, text, keypoints=None):
     return read_text(file, keypoints)
 
 
-@pytest.mark.parametrize("name", ["p001.txt", "P001.TXT", "train.txt", "classes.txt", "labels.txt", "1.txt"])
+@pytest.mark.parametrize(
+    "name", ["p001.txt", "P001.TXT", "train.txt", "classes.txt", "license-plate.txt", "notice.txt"]
+)
 def test_rows_of_numbers_are_labels_whatever_the_file_is_called(tmp_path, name):
     found = read(tmp_path, name, "\ufeff" + LABEL + "1.0\t0.5 0.5 0.2 0.2\r\n\r\n")
     assert isinstance(found, LabelFile) and found.annotations[0].labels == (0, 1)
@@ -73,6 +75,7 @@ def test_class_lists_are_known_by_their_names(tmp_path, name, text, names):
         ("pit\n\nscratch\n", "line 2 is blank, and the order of the lines gives the ids"),
         ("\npit\n", "line 1 is blank"),
         ("1 pit\n2 scratch\n", "its lines are numbered from 1"),
+        ("pit\nscra\x1b[tch\n", "the name in line 2 is 'scra\\x1b[tch', which holds characters"),
     ],
 )
 def test_class_lists_that_leave_doubt_are_refused(tmp_path, text, problem):
@@ -110,7 +113,7 @@ def test_lists_of_images_state_a_split(tmp_path, name, text, split, images):
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("README.txt", "0 0.5 0.5 0.1 0.1", "text for people"),
+        ("README.txt", "Rows such as 0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1", "text for people"),
         ("README.roboflow.txt", b"\xff\xfe", "text for people (and not UTF-8)"),
         ("requirements.txt", "numpy", "text for people"),
         ("notes.txt", "The plates of line 3.\nTaken on 3 May 2024.", "text that is neither labels nor a list"),
@@ -137,13 +140,25 @@ def test_stems_that_end_in_a_number_are_no_classes(tmp_path):
     assert isinstance(found, SplitFile) and found.images == ("plate 0", "plate 1")
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("p001.txt", LABEL.encode("utf-16")), ("train.txt", "images/Öl.png".encode("latin-1"))],
-)
-def test_labels_and_lists_in_other_encodings_are_refused(tmp_path, name, text):
-    found = read(tmp_path, name, text)
-    assert isinstance(found, BrokenFile) and found.problem == "is not UTF-8; save it as UTF-8"
+ENCODING = "is not UTF-8; save it as UTF-8"
+
+
+def test_lists_in_other_encodings_are_refused(tmp_path):
+    found = read(tmp_path, "train.txt", "images/Öl.png".encode("latin-1"))
+    assert isinstance(found, BrokenFile) and found.problem == ENCODING
+
+
+def test_labels_that_cannot_be_read_are_a_problem_of_their_image(tmp_path):
+    found = read(tmp_path, "p001.txt", LABEL.encode("utf-16"))
+    assert isinstance(found, LabelFile) and found.annotations[0].problem == ENCODING
+    found = read(tmp_path, "p001.txt", bytes(120))
+    assert isinstance(found, LabelFile) and found.annotations[0].problem.startswith("holds nothing but zero bytes")
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "train.txt"])
+def test_lists_of_zero_bytes_are_refused(tmp_path, name):
+    found = read(tmp_path, name, bytes(120))
+    assert isinstance(found, BrokenFile) and found.problem.startswith("holds nothing but zero bytes")
 
 
 def test_lists_of_images_with_their_boxes_are_refused(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dfssd.datasets.annotations import BrokenFile, LabelFile
+from dfssd.datasets.annotations import BrokenFile, LabelFile, Polygons
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.readers.yolo import KEYPOINTS, read_yolo, settle_keypoints
 from tests.datasets.material import write_label
@@ -73,39 +73,71 @@ def test_known_keypoints_stand_behind_the_box(tmp_path):
     assert annotation(tmp_path, "1 0.5 0.5 0.2 0.2", keypoints=(2, 2)).boxes.tolist() == [[0.5, 0.5, 0.2, 0.2]]
 
 
-def test_keypoints_without_a_shape_are_not_taken_for_polygons(tmp_path):
-    found = annotation(tmp_path, pose(0.7, 0.6, 0.1, 0.12, 0.69, 0.6, 0.72, 0.62))
-    assert found.problem == KEYPOINTS and found.labels == ()
+def test_visible_keypoints_are_not_taken_for_polygons(tmp_path):
     visible = pose(0.7, 0.6, 0.1, 0.12, 0.69, 0.6, 2, 0.72, 0.62, 1)
-    assert annotation(tmp_path, visible).problem == KEYPOINTS
+    assert annotation(tmp_path, visible, visible).problem == KEYPOINTS
     odd = pose(0.7, 0.6, 0.1, 0.12, 0.69, 0.6, 2, 0.72, 0.62, 1, 0, 0, 0)
     assert annotation(tmp_path, odd).problem == KEYPOINTS
+    outside = pose(0.7, 0.6, 0.1, 0.12, 0.3, 0.6, 1, 0.72, 0.62, 1)  # the first point is not in the box
+    assert annotation(tmp_path, outside).problem is None
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("rows", "columns", "fits", "jumps"),
     [
-        "0 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4",  # a rectangle, or an oriented box
-        "0 0.5 0.5 0.52 0.5 0.52 0.53 0.5 0.53",
-        "0 0.2 0.3 0.25 0.28 0.3 0.3 0.3 0.35 0.25 0.4 0.2 0.35",
-        "0 0 0 0 1 1 1 1 0",
-        "0 0.1 0.2 0.5 0.2 0.3 0.6",
+        ([pose(0.7, 0.6, 0.1, 0.12, 0.69, 0.6, 0.72, 0.62)], 9, True, True),
+        ([pose(0.5, 0.5, 0.5, 0.5, 0.4, 0.3, 0.6, 0.7)], 9, True, False),
+        ([pose(0.7, 0.6, 0.1, 0.12, 0.69, 0.6, 0, 0)], 9, True, False),  # a hidden keypoint
+        ([pose(0.7, 0.6, 0.1, 0.12, 0.69, 0.6, 0.2, 0.2)], 9, False, False),
+        ([pose(0.7, 0.6, 0.7, 0.12, 0.69, 0.6, 0.72, 0.62)], 9, False, False),  # the box leaves the image
+        (["0 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4"], 9, False, False),
+        (["0 0.5 0.5 0.52 0.501 0.519 0.53 0.5 0.529"], 9, False, False),  # an oriented box, rounded
+        (["0 0.5 0.5 0.52 0.5 0.52 0.53 0.48 0.55"], 9, True, False),  # any four corners
+        (["0 0.5 0.5 0.52 0.5 0.52 0.53 0.48 0.55 0.5 0.5"], 11, False, False),  # closed
+        (["0 0.2 0.3 0.25 0.28 0.3 0.3 0.3 0.35 0.25 0.4 0.2 0.35"], 13, True, False),
+        (["0 0.1 0.2 0.5 0.2 0.3 0.6"], 7, False, False),
+        (["0 0.5 0.5 0.6 0.5 0.5 0.6", "0 0.5 0.5 0.6 0.5 0.6 0.6 0.4 0.4"], 0, False, False),
     ],
 )
-def test_polygons_stay_polygons(tmp_path, row):
-    found = annotation(tmp_path, row)
-    assert found.problem is None and len(found.labels) == 1
+def test_polygons_tell_whether_they_could_be_keypoints(tmp_path, rows, columns, fits, jumps):
+    found = annotation(tmp_path, *rows)
+    assert found.problem is None and len(found.labels) == len(rows)
+    assert found.polygons == Polygons(columns, fits, jumps)
 
 
-def test_files_that_could_be_both_follow_those_that_are_not(tmp_path):
-    both = read(tmp_path, pose(0.5, 0.5, 0.5, 0.5, 0.4, 0.3, 0.6, 0.7), name="both.txt")
-    polygon = read(tmp_path, "0 0.9 0.9 0.95 0.9 0.95 0.95 0.9 0.95", name="polygon.txt")
-    keypoints = read(tmp_path, pose(0.7, 0.6, 0.1, 0.12, 0.69, 0.6, 0.72, 0.62), name="pose.txt")
-    assert both.annotations[0].ambiguous and both.annotations[0].problem is None
-    assert not polygon.annotations[0].ambiguous
-    assert settle_keypoints([both, polygon]) == [both, polygon]
-    problems = [file.annotations[0].problem for file in settle_keypoints([both, keypoints, polygon])]
-    assert problems == [KEYPOINTS, KEYPOINTS, None]
+def test_boxes_are_no_polygons(tmp_path):
+    assert annotation(tmp_path, "0 0.5 0.5 0.1 0.1").polygons is None
+    assert annotation(tmp_path, "").polygons is None
+    assert annotation(tmp_path, pose(0.7, 0.6, 0.1, 0.1, 0.7, 0.6), keypoints=(1, 2)).polygons is None
+
+
+BOTH = pose(0.5, 0.5, 0.5, 0.5, 0.4, 0.3, 0.6, 0.7)
+JUMP = pose(0.7, 0.6, 0.1, 0.12, 0.69, 0.6, 0.72, 0.62)
+QUAD = "0 0.9 0.9 0.95 0.9 0.95 0.95 0.9 0.95"
+
+
+@pytest.mark.parametrize(
+    ("rows", "keypoints"),
+    [
+        ([BOTH], False),
+        ([BOTH] * 7, False),
+        ([BOTH] * 8, True),
+        ([JUMP], True),
+        ([BOTH, JUMP, BOTH], True),
+        ([BOTH, JUMP, QUAD], False),
+        ([JUMP] * 18 + [QUAD] * 2, True),  # points of two files lie outside of their boxes
+        ([JUMP] * 17 + [QUAD] * 3, False),
+        ([JUMP] * 18 + ["0 0.5 0.5 0.52 0.5 0.52 0.53"], False),  # another number of columns
+        ([QUAD] * 20, False),
+        (["0 0.5 0.5 0.1 0.1"] * 20, False),
+    ],
+)
+def test_all_files_together_tell_keypoints_from_polygons(tmp_path, rows, keypoints):
+    files = [read(tmp_path, row, name=f"{i}.txt") for i, row in enumerate(rows)]
+    plain = read(tmp_path, "0 0.5 0.5 0.1 0.1", name="plain.txt")
+    *settled, same = settle_keypoints([*files, plain])
+    assert [file.annotations[0].problem for file in settled] == [KEYPOINTS if keypoints else None] * len(rows)
+    assert [file.file for file in settled] == [file.file for file in files] and len(same.annotations[0].labels) == 1
 
 
 @pytest.mark.parametrize(
@@ -116,7 +148,8 @@ def test_files_that_could_be_both_follow_those_that_are_not(tmp_path):
         ("Car 0.00 0 -1.57 564.62 174.59 616.43 224.46 1.61 1.66 0.69 -1.29 39.02 4.17 46.79", "row of KITTI"),
         ("684,8,273,116,0,0,0,0", "commas in the row"),
         ("0 0,5 0,5 0,1 0,1", "commas in the row"),
-        ("0 0.5 0.5 0.1 0.1 0.93", "6 columns, expected 5"),
+        ("0 0.5 0.5 0.1 0.1 0.93", "6 columns, expected 5 (class x y w h); remove the confidence column"),
+        ("0 0.5 0.5 0.1 0.1 -1.57", "6 columns, expected 5 (class x y w h); the last may be an angle"),
         ("0 0.5 0.5 0.1 0.1 0.5 0.5 7", "8 columns, expected 5 (class x y w h) or an odd"),
     ],
 )  # fmt: skip
