@@ -35,7 +35,7 @@ def check_data(given: Mapping[str, Any]) -> DataReport:
         raise UserError("data is missing: data=demo, a data set YAML, a folder, a .zip, or a name such as CR7-DET")
     report = _masks(config) if config["task"] == SEMANTIC else _boxes(config)
     if out is not None:
-        _check_out(out, report, Path(config["data"]))
+        _check_out(out, report, Path(config["data"]).expanduser())
         write_report(report, out / REPORT)
         from dfssd.inspection.sheet import write_sheet  # fonts and drawing, for this file alone
 
@@ -85,13 +85,12 @@ def _out_folder(value: Any) -> Path | None:
 
 def _check_out(out: Path, report: DataReport, data: Path) -> None:
     """Raise :class:`UserError` for a folder of the data, where the picture would become one of its images."""
-    if not data.exists():  # the demo, or a card
-        return
     real = os.path.realpath(out)
-    root = os.path.realpath(data if data.is_dir() else data.parent)
-    folders = {(item.source or item.image).parent for item in report.dataset.items}
-    holds = real == root and data.suffix.lower() != ".zip"
-    holds |= _below(real, root) and any(_below(os.path.realpath(folder), real) for folder in folders)
+    folders = {os.path.realpath(folder) for folder in {(item.source or item.image).parent for item in report.items}}
+    holds = real in folders
+    if data.exists() and data.suffix.lower() != ".zip":  # neither the demo nor a card
+        root = os.path.realpath(data if data.is_dir() else data.parent)
+        holds |= real == root or (_below(real, root) and any(_below(folder, real) for folder in folders))
     if holds:
         raise UserError(f"out={out} holds images of the data, to which {SHEET} would be added; choose another folder")
 

@@ -26,8 +26,8 @@ class UserError(Exception):
 
 def _one_line(text: str) -> str:
     """``text`` with control characters, separators of lines, and bytes that are no UTF-8 as escape sequences."""
-    odd = {c: repr(c)[1:-1] for c in set(text) if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}}
-    return text.translate(str.maketrans(odd))
+    odd = {ord(c): repr(c)[1:-1] for c in set(text) if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}}
+    return text.translate(odd)
 
 
 def report_problems(error: UserError) -> int:

@@ -126,17 +126,19 @@ def test_what_stops_only_the_split_is_told_after_the_table(folder: Path, capsys)
         (["data=set", "out=true"], "out=True must be a folder"),
         (["data=set", "out=set"], "out=set holds images of the data"),
         (["data=set", "out=set/images"], "out=set/images holds images of the data"),
+        (["data=set", "unlabeled=more/images", "out=more/images"], "out=more/images holds images of the data"),
         (["data=set", "split=nowhere"], "split=nowhere: "),
         (["data=set", "data=set"], "data is given twice"),
         (["set"], "'set' is not an argument"),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, capsys, words: list[str], message: str) -> None:
-    before = sorted(folder.rglob("*"))
+    write_images(folder.parent / "more", 2, seed=2, labels=False)
+    before = [sorted((folder.parent / name).rglob("*")) for name in ("set", "more")]
     assert main(["check", *words]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
-    assert sorted(folder.rglob("*")) == before
+    assert [sorted((folder.parent / name).rglob("*")) for name in ("set", "more")] == before
 
 
 def test_report_inside_the_data_is_no_data_the_next_time(folder: Path, capsys) -> None:

@@ -5,8 +5,8 @@ Images are counted by the items of a data set; this module holds the other files
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -78,3 +78,17 @@ class Account:
     def warned(self, warnings: Iterable[str]) -> Account:
         """This account with more warnings."""
         return replace(self, warnings=(*self.warnings, *warnings))
+
+
+def grouped(warnings: Sequence[str]) -> list[str]:
+    """Each warning once; those of many files that differ in the file alone as one."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    counts = Counter(warnings)
+    for warning in counts:
+        head, mark, tail = warning.partition(": ")
+        alike[tail if mark else warning].append(head if mark else "")
+    lines = []
+    for warning, heads in alike.items():
+        more = f" and {len(heads) - 1} more files" if len(heads) > 1 else ""
+        lines.append(f"{heads[0]}{more}: {warning}" if heads[0] else warning)
+    return lines

@@ -77,7 +77,8 @@ class LabelFile:
 
     Attributes:
         file: Its path.
-        format: Name of the format, a value of ``labels=``: yolo, voc, coco, cvat, labelme, label-studio, csv.
+        format: Name of the format, a value of ``labels=``: yolo, voc, coco, cvat, labelme, label-studio, createml,
+            via, csv.
         annotations: One per image that it mentions.
         names: The classes that it lists in its order (categories, a header); None if it lists none. Annotations of the
             other formats name their classes box by box.

@@ -7,17 +7,16 @@ decides; with ``skip_bad`` the images concerned are left out instead, and said t
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dfssd.datasets import geometry
-from dfssd.datasets.account import Account, Accounted, Role
+from dfssd.datasets.account import Account, Accounted, Role, grouped
 from dfssd.datasets.annotations import (
     Annotation,
     BrokenFile,
@@ -32,7 +31,7 @@ from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lo
 from dfssd.datasets.label_choice import LabelChoice, choice_between
 from dfssd.datasets.mask_images import find_masks
 from dfssd.datasets.material import EXPECTED, Material
-from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, read_pixels
+from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, same_picture
 from dfssd.datasets.readers import is_read
 from dfssd.datasets.readers.yolo import settle_keypoints
 from dfssd.datasets.records import Item
@@ -41,9 +40,6 @@ from dfssd.errors import UserError
 
 SHOWN = 3
 """Names in a message, of many."""
-
-SAME_GRAY = 4.0
-"""Mean difference of gray values (0-255) below which two files of one size are the same picture: one may be a JPEG."""
 
 JOINED_FORMAT = "coco"
 """The format whose files may each hold a part of the boxes of one image: several people annotate one project."""
@@ -145,7 +141,7 @@ class Assembly:
         return [image for image in self.material.images if image not in masks]
 
     def _claims(self, index: ImageIndex) -> Claims:
-        claims = claim(self.label_files, index, cache(_same_picture))
+        claims = claim(self.label_files, index, cache(same_picture))
         self.problems += claims.problems
         unread = {
             file.path.stem.casefold(): file.path
@@ -369,7 +365,7 @@ class Assembly:
             if image not in used and image not in roles:
                 roles[image] = Accounted(image, Role.LEFT_OUT, "unusable")
         files = tuple(roles[path] for path in sorted(roles, key=lambda path: path.parts))
-        return Account(files, self.material.outside, tuple(_grouped(self.warnings)), self.material.counted)
+        return Account(files, self.material.outside, tuple(grouped(self.warnings)), self.material.counted)
 
 
 def _line(annotation: Annotation, label: str | int) -> str:
@@ -381,27 +377,3 @@ def _line(annotation: Annotation, label: str | int) -> str:
             if line.split()[:1] and line.split()[0].partition(".")[0] == str(label):
                 return f":{number}"
     return ""
-
-
-def _same_picture(a: Path, b: Path) -> bool:
-    """Whether two files show the same pixels, up to what compression changes."""
-    try:
-        first, second = read_pixels(a), read_pixels(b)
-    except UserError:
-        return False
-    return first.shape == second.shape and float(cv2.absdiff(first, second).mean()) < SAME_GRAY
-
-
-def _grouped(warnings: Sequence[str]) -> list[str]:
-    """Each warning once; those of many files that differ in the file alone as one."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    counts = Counter(warnings)
-    for warning in counts:
-        head, mark, tail = warning.partition(": ")
-        alike[tail if mark else warning].append(head if mark else "")
-    return [
-        warning
-        if not heads[0]
-        else f"{heads[0]}{f' and {len(heads) - 1} more files' if len(heads) > 1 else ''}: {warning}"
-        for warning, heads in alike.items()
-    ]

@@ -70,28 +70,34 @@ def names_in_labels(files: Sequence[LabelFile], annotations: Sequence[Annotation
     Raises:
         UserError: Some boxes have names and others ids, or an id is absurd.
     """
-    by_kind: dict[type, Annotation] = {}
-    used: set[str | int] = set()
-    for own in annotations:
-        used.update(own.labels)
-        for label in own.labels:
-            by_kind.setdefault(type(label), own)
-    if len(by_kind) > 1:
+    used = {label for own in annotations for label in own.labels}
+    numbers = {label for label in used if isinstance(label, int)}
+    texts = {label for label in used if isinstance(label, str)}
+    if numbers and texts:
         raise UserError(
-            f"{by_kind[int].file} has class ids and {by_kind[str].file} has names; pass names=[a,b,c] in id order, or "
-            "labels= with the format that counts"
+            f"{_first_with(int, annotations)} has class ids and {_first_with(str, annotations)} has names; pass "
+            "names=[a,b,c] in id order, or labels= with the format that counts"
         )
-    numbers = [label for label in used if isinstance(label, int)]
     if numbers:
         if max(numbers) >= _MOST_CLASSES:
-            raise UserError(f"{by_kind[int].file}: class id {max(numbers)} is none; correct it, or pass names=")
+            raise UserError(
+                f"{_first_with(int, annotations)}: class id {max(numbers)} is none; correct it, or pass names="
+            )
         return NameList(tuple(f"class_{i}" for i in range(max(numbers) + 1)), "the labels", fixed=True)
-    texts = {label for label in used if isinstance(label, str)}
+    order = [*_listed_names(files, texts), *sorted(texts.difference(_listed_names(files, texts)))] or ["class_0"]
+    return NameList(check_names(order, files[0].file if files else "the labels"), "the labels")
+
+
+def _listed_names(files: Sequence[LabelFile], used: set[str]) -> list[str]:
+    """The classes that label files list, without mere groups of others."""
     parents = {name for file in files for name in file.parents}
     lists = sorted((file.names for file in files if file.names), key=len, reverse=True)
-    listed = dict.fromkeys(name for names in lists for name in names if name in texts or name not in parents)
-    order = [*listed, *sorted(texts.difference(listed))] or ["class_0"]
-    return NameList(check_names(order, files[0].file if files else "the labels"), "the labels")
+    return list(dict.fromkeys(name for names in lists for name in names if name in used or name not in parents))
+
+
+def _first_with(kind: type, annotations: Sequence[Annotation]) -> Path:
+    """The first label file with a label of that kind."""
+    return next(own.file for own in annotations if any(isinstance(label, kind) for label in own.labels))
 
 
 class UnknownClassError(ValueError):

@@ -98,7 +98,8 @@ def _new_boxes(rows: np.ndarray, known: np.ndarray, size: tuple[int, int]) -> np
     scale = np.array([*size, *size], dtype=np.float64)
     distance = np.abs(_corners(rows)[:, None] * scale - _corners(known)[None] * scale).max(-1)
     known_already = ((distance <= SAME_PLACE) & (rows[:, None, 0] == known[None, :, 0])).any(1)
-    return rows[~known_already]
+    new: np.ndarray = rows[~known_already]
+    return new
 
 
 def _corners(rows: np.ndarray) -> np.ndarray:

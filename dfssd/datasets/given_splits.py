@@ -82,7 +82,8 @@ def _images_of(own: SplitFile, index: ImageIndex) -> tuple[list[Path], list[str]
     Raises:
         UserError: An entry may mean several images.
     """
-    found, lacking = [], []
+    found: list[Path] = []
+    lacking: list[str] = []
     for entry in own.images:
         match = index.stems(entry, own.file).images
         if len({image.parent for image in match}) > 1:
@@ -106,10 +107,10 @@ def lone_folders(images: Iterable[Path], root: Path, by_image: Mapping[Path, str
             splits[folder.parent].add(split)
     warnings = []
     for folder, count in sorted(counts.items()):
-        found = split_folder(folder / "x", root)
-        if found and found[1] in {"val", "test"} and "train" not in splits[folder.parent]:
+        named = split_of(folder / "x", root)
+        if named in {"val", "test"} and "train" not in splits[folder.parent]:
             warnings.append(
-                f"{count} images are {found[1]} images since their folder is called {folder.name} ({folder}), and no "
+                f"{count} images are {named} images since their folder is called {folder.name} ({folder}), and no "
                 f"folder beside it is called train; rename it if this is not meant"
             )
     return warnings

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -38,7 +39,7 @@ _SIGNATURES = (
     (b"BM", ".bmp"),
     (b"II*\0", ".tif"),
     (b"MM\0*", ".tif"),
-    (b"II+\0", ".tif"),  # BigTIFF
+    (b"II+\0", ".tif"),  # more than 4 GiB
     (b"MM\0+", ".tif"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", ".jp2"),
     (b"\xff\x4f\xff\x51", ".jp2"),  # its bare code stream
@@ -65,23 +66,17 @@ class Header:
 
     Attributes:
         suffix: Its kind: ".jpg", ".png", ".bmp", ".tif", ".webp", ".jp2" or ".pnm".
-        width: [px] as stored, not turned.
-        height: [px]
-        pages: Number of pages; reduced copies of the first one in the file are not counted.
-        single: Whether the file holds one image and nothing else that a reader might stack or average.
+        image: The image as Pillow opened it.
+        pages: Number of pages.
         separate: Whether a TIFF stores each channel in a plane of its own.
         inverted: Whether 0 is white (TIFF).
-        opened: Pillow's image, or None where Pillow does not read this variant.
     """
 
     suffix: str
-    width: int
-    height: int
-    pages: int = 1
-    single: bool = True
-    separate: bool = False
-    inverted: bool = False
-    opened: ImageFile | None = None
+    image: ImageFile
+    pages: int
+    separate: bool
+    inverted: bool
 
 
 def read_header(data: bytes) -> Header | str:
@@ -89,18 +84,16 @@ def read_header(data: bytes) -> Header | str:
     suffix = _kind(data)
     if suffix is None:
         return _foreign(data)
-    problem = "the header is damaged"
-    image = None
+    if suffix == ".png" and not _chunks_fit(data):
+        return "cannot be decoded (the file is truncated); restore it"
     try:
         image = _OPENERS[suffix](BytesIO(data))
+        tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+        separate, inverted = tags.get(284) == 2 and tags.get(277) != 1, tags.get(262) == 0
     except Exception as e:  # readers raise nearly everything for damaged files
-        problem = str(e).partition("\n")[0] or problem
-    if suffix == ".tif":
-        return _tiff(data, image) or f"cannot be decoded ({problem})"
-    if image is None:
-        return f"cannot be decoded ({problem})"
-    pages = 1 if suffix == ".jpg" else int(getattr(image, "n_frames", 1))  # a JPEG may hold previews of itself
-    return Header(suffix, *image.size, pages, pages == 1, opened=image)
+        return f"cannot be decoded ({_first_line(e)}); restore it, or convert it to .png or .jpg"
+    pages = 1 if suffix == ".jpg" else _pages(image)  # a JPEG may hold previews of itself
+    return Header(suffix, image, pages, separate, inverted)
 
 
 def checked_size(header: Header, data: bytes, size: tuple[int, int]) -> tuple[int, int] | None:
@@ -113,8 +106,8 @@ def checked_size(header: Header, data: bytes, size: tuple[int, int]) -> tuple[in
         data: The bytes of the file.
         size: (width, height) [px] as OpenCV reads the image, where the check asks OpenCV itself.
     """
-    image = header.opened
-    if image is None or header.suffix == ".pnm":
+    image = header.image
+    if header.suffix == ".pnm":
         return None
     if image.format == "JPEG" and not data.endswith(END_MARK):
         return None
@@ -139,14 +132,40 @@ def decoding_error(header: Header, data: bytes) -> str | None:
         image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
     except Exception as e:  # readers raise nearly everything for damaged files
-        return str(e).partition("\n")[0] or type(e).__name__
+        return _first_line(e)
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _kind(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return ".webp"
     return next((suffix for signature, suffix in _SIGNATURES if data.startswith(signature)), None)
+
+
+def _pages(image: ImageFile) -> int:
+    """Number of pages, 2 if there are more than one and they cannot be counted."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # the next page is damaged, or of a kind that Pillow does not read
+        return 2
+    finally:
+        with contextlib.suppress(Exception):
+            image.seek(0)
+
+
+def _chunks_fit(png: bytes) -> bool:
+    """Whether no chunk of a PNG claims to go on behind the end of the file: OpenCV would make room for 2 GiB."""
+    place = 8
+    while place + 8 <= len(png):
+        length, name = struct.unpack_from(">I4s", png, place)
+        place += 12 + length
+        if name == b"IEND":
+            break
+    return place <= len(png)
 
 
 def _foreign(data: bytes) -> str:
@@ -162,50 +181,3 @@ def _foreign(data: bytes) -> str:
     if kind is not None:
         return f"is {kind}, which is not read: convert it to .png or .jpg"
     return "cannot be decoded (it is not an image)"
-
-
-def _tiff(data: bytes, image: ImageFile | None) -> Header | None:
-    """The header of a TIFF from its tags, since Pillow does not open every variant that OpenCV reads."""
-    pages = list(_tiff_pages(data))
-    if not pages or not pages[0].get(256) or not pages[0].get(257):
-        return None
-    first = pages[0]
-    full = sum(1 for i, page in enumerate(pages) if i == 0 or not page.get(254, 0) & 1)
-    channels = first.get(277, 1)
-    return Header(
-        ".tif",
-        first[256],
-        first[257],
-        full,
-        len(pages) == 1,
-        separate=channels > 1 and first.get(284) == 2,
-        inverted=first.get(262) == 0,
-        opened=image,
-    )
-
-
-def _tiff_pages(data: bytes) -> Iterator[dict[int, int]]:
-    """Of each page of a TIFF its tags with one whole number."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = 43 in data[2:4]
-    head, count_type, entry, number = (8, "Q", "HHQ", "Q") if big else (4, "H", "HHI", "I")
-    count_size, number_size = struct.calcsize(order + count_type), struct.calcsize(order + number)
-    entry_size = struct.calcsize(order + entry) + number_size
-    codes = {3: "H", 4: "I", 16: "Q"}  # types of whole numbers
-    seen = set()
-    try:
-        (offset,) = struct.unpack_from(order + number, data, head)
-        while offset and offset not in seen:
-            seen.add(offset)
-            (count,) = struct.unpack_from(order + count_type, data, offset)
-            start = offset + count_size
-            tags = {}
-            for place in range(start, min(start + count * entry_size, len(data)), entry_size):
-                tag, kind, n = struct.unpack_from(order + entry, data, place)
-                if n == 1 and kind in codes:
-                    value = place + entry_size - number_size
-                    (tags[tag],) = struct.unpack_from(order + codes[kind], data, value)
-            yield tags
-            (offset,) = struct.unpack_from(order + number, data, start + count * entry_size)
-    except (struct.error, OverflowError):  # the file ends here
-        return

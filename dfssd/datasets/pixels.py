@@ -51,6 +51,9 @@ DEPTHS = (8, 10, 12, 14, 16)
 SMALLEST = 10
 """[px] Ultralytics silently drops images with a side below this."""
 
+SAME_GRAY = 4.0
+"""Mean difference of gray values (0-255) below which two files of one size are the same picture: one may be a JPEG."""
+
 NEARLY_BLACK = 24
 """An image without a gray value from here on (of 0-255) is called nearly black."""
 
@@ -129,17 +132,17 @@ def probe_bytes(data: bytes) -> ImageFacts | str:
     with _quiet:
         checked = checked_size(header, data, (width, height))
     bits = 8 * values.dtype.itemsize
-    lowest, highest = values.min((0, 1)), values.max((0, 1))
+    extremes = [cv2.minMaxLoc(channel)[:2] for channel in cv2.split(values)]
     return ImageFacts(
         width=width,
         height=height,
         suffix=header.suffix,
         bits=bits,
-        low=int(lowest.min()),
-        high=int(highest.max()),
-        constant=bool((lowest == highest).all()),
+        low=int(min(low for low, _ in extremes)),
+        high=int(max(high for _, high in extremes)),
+        constant=all(low == high for low, high in extremes),
         pages=header.pages,
-        plain=bits == 8 and header.single and checked == (width, height),
+        plain=bits == 8 and header.pages == 1 and checked == (width, height),
         sha256=hashlib.sha256(data).hexdigest(),
     )
 
@@ -240,6 +243,15 @@ def pixel_remarks(images: Sequence[tuple[Path, ImageFacts]], depth: int) -> list
     ]
 
 
+def same_picture(a: Path, b: Path) -> bool:
+    """Whether two image files show the same pixels, up to what compression changes."""
+    try:
+        first, second = read_pixels(a), read_pixels(b)
+    except UserError:
+        return False
+    return first.shape == second.shape and float(cv2.absdiff(first, second).mean()) < SAME_GRAY
+
+
 def _shift(bits: int, depth: int) -> int:
     """Number of lower bits that are dropped."""
     return depth - 8 if bits > 8 else 0
@@ -266,11 +278,9 @@ def _decode(data: bytes) -> tuple[Header, np.ndarray] | str:
         header = read_header(data)
         if isinstance(header, str):
             return header
-        pixels = header.width * header.height
+        pixels = header.image.width * header.image.height
         if pixels > MOST_PIXELS:
-            return (
-                f"{header.width}x{header.height} px is too large, at most {MOST_PIXELS // 1_000_000} million are read"
-            )
+            return f"{pixels / 1e6:.0f} million px are too many, at most {MOST_PIXELS // 1_000_000} are read"
         with _one_large if pixels > _LARGE else contextlib.nullcontext():
             values = _values(header, data)
     return values if isinstance(values, str) else (header, values)
@@ -281,8 +291,12 @@ def _values(header: Header, data: bytes) -> np.ndarray | str:
         data = data.rstrip(b"\0")  # zeros at the end are what a broken copy leaves, or padding
         if not data.endswith(END_MARK):
             if problem := decoding_error(header, data):
-                return f"cannot be decoded ({problem})"
+                return f"cannot be decoded ({problem}); restore it"
             data += END_MARK
+    elif header.suffix == ".tif" or (header.suffix == ".png" and header.pages > 1):  # OpenCV misses damage in these
+        problem = decoding_error(header, data)
+        if problem:
+            return f"cannot be decoded ({problem}); restore it"
     values = _opencv(header, data)
     if values is None:
         values = _unchanged(data)
@@ -303,11 +317,11 @@ def _opencv(header: Header, data: bytes) -> np.ndarray | None:
     """The values as training decodes them, before more than 8 bits are cut; None if OpenCV cannot."""
     buffer = np.frombuffer(data, np.uint8)
     try:
-        if header.suffix == ".tif" and header.single:
+        if header.suffix == ".tif" and header.pages == 1:
             # As Ultralytics does: how OpenCV turns a TIFF depends on the function and on its version.
             done, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
             if done and pages[0].ndim == 3:
-                return pages[0][..., :3]
+                return np.ascontiguousarray(pages[0][..., :3])
         return cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:
         return None

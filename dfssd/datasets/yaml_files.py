@@ -165,10 +165,11 @@ def _root(content: dict[str, Any], file: Path, inside: Path | None) -> Path:
     if not root.is_absolute():
         # Ultralytics takes it from the working directory, then from its own folder of data sets; we try the
         # folder of the YAML first, which is usually meant and does not depend on the working directory.
-        for option in (lambda: file.parent / root, lambda: root, lambda: _ultralytics_datasets() / root):
-            if (found := option()).exists():
-                return Path(os.path.abspath(found))
-        return Path(os.path.abspath(file.parent / root))
+        for folder in (file.parent, Path()):
+            if (folder / root).exists():
+                return Path(os.path.abspath(folder / root))
+        theirs = _ultralytics_datasets() / root
+        return Path(os.path.abspath(theirs if theirs.exists() else file.parent / root))
     return Path(os.path.abspath(root))
 
 

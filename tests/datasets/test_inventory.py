@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dfssd.datasets import inventory
 from dfssd.datasets.inventory import list_folder, take_inventory
 from dfssd.errors import UserError
 
@@ -34,15 +33,13 @@ def test_the_order_of_the_file_system_has_no_effect(tmp_path: Path, monkeypatch:
     before = take_inventory(tmp_path)
     scandir = os.scandir
 
-    class Backwards(list):  # type: ignore[type-arg]
+    class Backwards(list[os.DirEntry[str]]):
         def __enter__(self) -> Backwards:
             return self
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(
-        inventory.os, "scandir", lambda p: Backwards(sorted(scandir(p), key=lambda e: e.name, reverse=True))
-    )
+    monkeypatch.setattr(os, "scandir", lambda p: Backwards(sorted(scandir(p), key=lambda e: e.name, reverse=True)))
     assert take_inventory(tmp_path) == before
 
 

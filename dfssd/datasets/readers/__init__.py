@@ -10,7 +10,7 @@ from dfssd.datasets.readers.json_files import read_json
 from dfssd.datasets.readers.text_files import read_text
 from dfssd.datasets.readers.xml_files import read_xml
 
-TEXT_SUFFIXES = frozenset({".txt", ".names", ".data"})
+TEXT_SUFFIXES = frozenset({".txt", ".names", ".labels", ".data", ".lst"})
 
 READERS = {".json": read_json, ".xml": read_xml, ".csv": read_csv, ".tsv": read_csv}
 """Reader of other suffixes, in lower case."""

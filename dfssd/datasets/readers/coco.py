@@ -104,7 +104,8 @@ class _Reading:
         crowds: Number of crowd regions.
         crowded: Images that have nothing else.
         turned: Number of turned boxes.
-        areas: Number of boxes whose ``area`` says that ``bbox`` holds x, y, width, height; those where it says corners.
+        areas: Number of boxes whose ``area`` says that ``bbox`` holds sizes, of those where it says corners, and of all
+            with an area.
     """
 
     file: Path
@@ -202,7 +203,7 @@ class _Reading:
             notes.append(f"{counted(self.crowds, 'crowd region')} (iscrowd) left out")
         if self.crowded:
             images = f"{counted(len(self.crowded), 'image')} with nothing else"
-            notes.append(f"{images} ({first_of(self.crowded)}) count as unlabeled")
+            notes.append(f"{images} ({first_of(self.crowded)}): unlabeled")
         if self.turned:
             notes.append(f"{counted(self.turned, 'turned box', 'turned boxes')}: the upright box around each is taken")
         return tuple(notes)
@@ -330,8 +331,10 @@ def _outline(segmentation: Any) -> Box | None:
 def _hold_against(box: Box, bbox: Box, outline: Box) -> None:
     """Refuse a box that its polygon contradicts; ``bbox`` are the four numbers as written."""
     written = " ".join(f"{value:g}" for value in bbox)
-    if _apart(bbox, outline) <= 1 and _apart(box, outline) > 3:
-        raise Unusable(f"'bbox' {written} holds corners, as its polygon shows; COCO has x, y, width, height")
+    x, y, w, h = bbox
+    for other, what in ((bbox, "corners"), ((x - w / 2, y - h / 2, x + w / 2, y + h / 2), "a center")):
+        if _apart(other, outline) <= 1 and _apart(box, outline) > 3:
+            raise Unusable(f"'bbox' {written} holds {what}, as its polygon shows; COCO has x, y, width, height")
     x1, y1, x2, y2 = outline
     if box[0] > x2 + 1 or x1 > box[2] + 1 or box[1] > y2 + 1 or y1 > box[3] + 1:
         raise Unusable(f"'bbox' {written} and its polygon ({x1:g} {y1:g} to {x2:g} {y2:g}) lie in different places")

@@ -11,7 +11,7 @@ import reprlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 Box = tuple[float, float, float, float]
 """Corners x1, y1, x2, y2 [px]."""
@@ -21,6 +21,8 @@ Point = tuple[float, float]
 
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 _ADDRESS = re.compile(r"[A-Za-z][\w+.\-]+://")
+_LOCAL = re.compile(r"/data/local-files/\?(.*)$", re.DOTALL)
+_UPLOAD = re.compile(r"(?:^|/)data/upload/(?:[^?]*/)?([^/?]+)")
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -88,17 +90,14 @@ def name_of(value: Any, what: str) -> str:
 
 
 def image_name(value: Any, what: str) -> str:
-    """The image that a file names, as a path with "/": backslashes turned, an address cut down to its path.
+    """The image that a file names, as a path with "/": backslashes turned, an address as of :func:`path_of`.
 
     Raises:
         Unusable: It is empty or no path.
     """
     if not isinstance(value, str):
         raise Unusable(f"{what} is {shown(value)}, expected the path of an image")
-    path = value.strip()
-    if _ADDRESS.match(path):
-        path = unquote(_address_path(path)).lstrip("/")
-    path = re.sub(r"/{2,}", "/", path.replace("\\", "/"))
+    path = re.sub(r"/{2,}", "/", path_of(value.strip()).replace("\\", "/"))
     while path.startswith("./"):
         path = path[2:]
     if path.rpartition("/")[2] in ("", ".", ".."):
@@ -225,14 +224,17 @@ def first_of(values: Sequence[str]) -> str:
     return ", ".join(values[:3]) + (", ..." if len(values) > 3 else "")
 
 
-def _address_path(address: str) -> str:
-    """The path of an address, without host or bucket and query."""
-    try:
-        return urlsplit(address).path
-    except ValueError:  # such as a broken IPv6 host
-        return address
+def path_of(text: str) -> str:
+    """The path in an address, without what only its server knows: host or bucket, query, Label Studio's folders."""
+    if local := _LOCAL.search(text):
+        return str(parse_qs(local[1], errors="surrogateescape").get("d", [""])[0])
+    if upload := _UPLOAD.search(text):
+        return unquote(upload[1], errors="surrogateescape")
+    if not _ADDRESS.match(text):
+        return text
+    return unquote(text.partition("?")[0].partition("://")[2].partition("/")[2], errors="surrogateescape")
 
 
 def _printable(text: str) -> bool:
     """Whether text has neither control characters nor halves of characters, which no file can hold."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+    return text.isprintable() or not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)

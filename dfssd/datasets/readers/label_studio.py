@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote
 
 import numpy as np
 
@@ -25,6 +23,7 @@ from dfssd.datasets.readers.json_values import (
     image_name,
     name_of,
     number,
+    path_of,
     points_of,
     shown,
     stated_size,
@@ -33,8 +32,6 @@ from dfssd.datasets.readers.json_values import (
 )
 
 _NOTES = {"categories", "info"}
-_LOCAL = re.compile(r"/local-files/\?(.*)$", re.DOTALL)
-_UPLOAD = re.compile(r"(?:^|/)data/upload/(?:[^?]*/)?([^/?]+)")
 _IMAGES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff", ".webp")
 _WITHOUT_BOX = {
     "brush": "a brush region, which has no box; export it as COCO or YOLO, or draw a box",
@@ -231,20 +228,11 @@ def _image_of(data: Any, place: str) -> str:
     if len(named) != 1:
         what = f"{len(named)} images ({first_of([shown(key) for key in named])})" if named else "no image"
         raise Unusable(f"{place} names {what}, expected one")
-    return image_name(_path_of(next(iter(named.values()))), f"the image of {place}")
+    return image_name(next(iter(named.values())), f"the image of {place}")
 
 
 def _is_image(value: str) -> bool:
-    return PurePosixPath(_path_of(value)).suffix.lower() in _IMAGES
-
-
-def _path_of(value: str) -> str:
-    """The path of an image without what only the server knows: its folders of uploads and of local files."""
-    if local := _LOCAL.search(value):
-        return str(parse_qs(local[1], errors="surrogateescape").get("d", [""])[0])
-    if upload := _UPLOAD.search(value):
-        return unquote(upload[1], errors="surrogateescape")
-    return value.partition("?")[0] if "://" in value else value
+    return PurePosixPath(path_of(value)).suffix.lower() in _IMAGES
 
 
 def _flat_results(entry: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from dfssd.datasets.readers.json_values import (
     Unusable,
     box_around,
     clipped,
+    first_of,
     image_name,
     name_of,
     points_of,
@@ -59,6 +60,8 @@ def read_labelme(file: Path, content: dict[str, Any]) -> LabelFile:
         objects = _join(_read_shapes(content["shapes"], size, notes), notes)
     except Unusable as e:
         return LabelFile(file, "labelme", (Annotation(file, image, problem=str(e)),))
+    if not objects and (flags := _true_flags(content.get("flags"))):
+        notes.add(f"no shape, but {first_of(flags)} among its flags: defect-free")
     boxes = np.array([box for _, box in objects], dtype=np.float64).reshape(-1, 4)
     annotation = Annotation(file, image, tuple(name for name, _ in objects), boxes, size=size)
     return LabelFile(file, "labelme", (annotation,), notes=tuple(sorted(notes)))
@@ -112,6 +115,11 @@ def _box(kind: Any, values: Any, size: tuple[int, int] | None) -> Box:
     if kind in ("circle", "mask", "quadrilateral", *_TURNED):
         box = clipped(box, size)
     return with_area(box, f"the {kind}")
+
+
+def _true_flags(flags: Any) -> list[str]:
+    """What somebody has ticked for the image as a whole."""
+    return [shown(key) for key, value in flags.items() if value is True] if isinstance(flags, dict) else []
 
 
 def _group(value: Any) -> str | None:

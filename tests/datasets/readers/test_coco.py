@@ -115,7 +115,7 @@ def test_crowd_regions_are_left_out(read):
     assert [(a.image, a.labels) for a in found.annotations] == [("a.png", ("pit",)), ("c.png", ())]
     assert found.notes == (
         "2 crowd regions (iscrowd) left out",
-        "1 image with nothing else (part/b.png) count as unlabeled",
+        "1 image with nothing else (part/b.png): unlabeled",
     )
 
 
@@ -144,6 +144,7 @@ def test_crowd_regions_are_left_out(read):
         (lambda a: a.update(iscrowd="no"), "'iscrowd' is 'no'"),
         # x1, y1, x2, y2: nothing but the polygon tells
         (lambda a: a.update(bbox=[10, 20, 30, 50], segmentation=[SQUARE]), "'bbox' 10 20 30 50 holds corners"),
+        (lambda a: a.update(bbox=[20, 35, 20, 30], segmentation=[SQUARE]), "'bbox' 20 35 20 30 holds a center"),
         (lambda a: a.update(bbox=[40, 60, 9, 9], segmentation=[SQUARE]), "polygon .* lie in different places"),
     ],
 )
@@ -277,3 +278,28 @@ def test_areas_of_masks_are_no_evidence_of_corners(read):
 def test_files_of_the_family_that_hold_no_labels(read, content, reason):
     found = read(content)
     assert isinstance(found, OtherFile) and found.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("file_name", "image"),
+    [
+        (".\\line 3\\a.png", "line 3/a.png"),
+        ("D:\\line3\\\\a.png", "D:/line3/a.png"),
+        ("../line3/a.png", "../line3/a.png"),
+        ("http://images.org/train2017/a%20b.png?size=1", "train2017/a b.png"),
+        ("/data/upload/1/8c1b2a3d-a.png", "8c1b2a3d-a.png"),  # COCO of Label Studio
+        ("100%25.png", "100%25.png"),
+        (" a.png ", "a.png"),
+    ],
+)
+def test_the_path_of_an_image(read, file_name, image):
+    assert image in by_image(read(changed(lambda c: c["images"][0].update(file_name=file_name))))
+
+
+def test_images_that_have_an_address_only(read):
+    images = read(changed(lambda c: c["images"][0].update(coco_url="http://x/train/a.png", file_name=None)))
+    assert isinstance(images, BrokenFile)  # a name that is null is an error, not a hint
+    content = sound()
+    content["images"][0].pop("file_name")
+    content["images"][0]["coco_url"] = "http://images.org/train2017/a.png"
+    assert "train2017/a.png" in by_image(read(content))

@@ -13,7 +13,7 @@ from dfssd.datasets.annotations import BrokenFile, ClassFile, LabelFile, OtherFi
 from dfssd.datasets.readers.json_files import read_json
 
 BOUNDED = settings(
-    max_examples=400,
+    max_examples=300,
     derandomize=True,
     deadline=None,
     database=None,

@@ -182,7 +182,7 @@ def test_one_image_has_one_size(read):
             [task(done(), data={"left": "a.png", "right": "b.png"})],
             "task 3 names 2 images .'left', 'right'., expected one",
         ),
-        ([task(done(), image="/data/local-files/?x=a.png")], "the image of task 3 is '', expected the path"),
+        ([task(done(), image="/data/local-files/?x=a.png")], "the image of task 3 is '.*', expected the path"),
     ],
 )
 def test_a_damaged_export_is_broken(read, content, problem):

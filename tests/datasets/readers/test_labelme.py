@@ -68,6 +68,12 @@ def test_no_shape_means_free_of_defects(read):
     assert annotation.boxes.shape == (0, 4) and annotation.problem is None and annotation.labels == ()
 
 
+def test_flags_beside_no_shape_are_told(read):
+    found = read(flags={"dent": True, "good": False})
+    assert only(found).boxes.shape == (0, 4) and found.notes == ("no shape, but 'dent' among its flags: defect-free",)
+    assert read(shape([[1, 1], [9, 9]]), flags={"dent": True}).notes == ()
+
+
 def test_turned_boxes_are_told(read):
     assert read(shape([[20, 10], [40, 20], [35, 30], [15, 20]], "rotation")).notes == (TURNED,)
 
