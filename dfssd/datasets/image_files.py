@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,27 +14,14 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 from rich.console import Console
 from rich.progress import track
 
+from dfssd.datasets.image_headers import reader
+
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """Image types that Ultralytics, ``supervision`` and Pillow can all read."""
-
-_READERS: dict[bytes, type[ImageFile]] = {
-    b"\xff\xd8\xff": JpegImageFile,
-    b"\x89PNG": PngImageFile,
-    b"BM": BmpImageFile,
-    b"II*\0": TiffImageFile,
-    b"MM\0*": TiffImageFile,
-    b"RIFF": WebPImageFile,
-}
-"""Reader by the first bytes of a file."""
 
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 """Errors that readers raise for damaged files."""
@@ -43,6 +31,10 @@ _SMALLEST = 10
 
 THREADS = min(16, (os.cpu_count() or 1) + 1)
 """Number of threads that read files."""
+
+_UNSAFE = re.compile(r"[^\w .()\-]")
+_LONGEST = 180
+"""[bytes] of a name without its suffix; file systems take 255, of which writers of temporary files use up to 60."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -82,20 +74,20 @@ def open_image(source: Path | io.BytesIO) -> ImageFile:
         OSError or SyntaxError: The file cannot be read, or is of no known type.
     """
     if isinstance(source, io.BytesIO):
-        start = source.getvalue()[:4]
+        start = source.getvalue()[:16]
     else:
         with open(source, "rb") as file:
-            start = file.read(4)
-    for signature, reader in _READERS.items():
-        if start.startswith(signature):
-            return reader(source)
-    raise OSError("it is not an image")
+            start = file.read(16)
+    opened = reader(start)
+    if opened is None:
+        raise OSError("it is not an image")
+    return opened(source)
 
 
-def gray_values(image: Image.Image) -> Image.Image:
-    """An opened image as 8-bit gray values; the upper 8 of 16 bits, as in OpenCV, where Pillow clips at 255."""
+def gray_values(image: Image.Image, depth: int = 16) -> Image.Image:
+    """An opened image as 8-bit gray values, the upper 8 of ``depth`` where it has more; Pillow itself clips at 255."""
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> (depth - 8)).clip(0, 255).astype(np.uint8))
     return image.convert("L")
 
 
@@ -126,17 +118,37 @@ def not_decoded(error: Exception) -> str:
     return f"cannot be decoded ({str(error).splitlines()[0] if str(error) else error.__class__.__name__})"
 
 
-def safe_names(files: Iterable[Path]) -> list[str]:
+def safe_names(files: Iterable[Path], suffixes: Iterable[str] | None = None) -> list[str]:
     """A file name for each of ``files``, unique in one folder (letter case ignored) together with its label file.
 
     Names are kept as far as possible: letters, digits, spaces and ``._-()`` stay. A name that occurs twice, even with
-    another suffix, gets a short hash of its path.
+    another suffix, gets a short hash of its path, and so does one that is too long for the file system with what is
+    appended to names while files are written.
+
+    Args:
+        files: Paths, also such that are no valid text.
+        suffixes: The suffix of each name; None: that of the file in lower case.
     """
-    names, taken = [], set()
-    for file in files:
-        stem = re.sub(r"[^\w .()\-]", "_", file.stem).strip(" .") or "image"
-        if stem.casefold() in taken:
-            stem = f"{stem}-{hashlib.sha1(file.as_posix().encode()).hexdigest()[:8]}"
-        taken.add(stem.casefold())
-        names.append(stem + file.suffix.lower())
+    files = list(files)
+    names: list[str] = []
+    taken: set[str] = set()
+    for file, suffix in zip(files, suffixes or (file.suffix.lower() for file in files), strict=True):
+        stem = _UNSAFE.sub("_", file.stem).strip(" .") or "image"
+        short = _cut(stem, _LONGEST)
+        path, salt = file.as_posix().encode("utf-8", "surrogatepass"), b""
+        while short != stem or _folded(stem) in taken:
+            short = stem = f"{_cut(short, _LONGEST - 9)}-{hashlib.sha1(path + salt).hexdigest()[:8]}"
+            salt += b"+"
+        taken.add(_folded(stem))
+        names.append(stem + _UNSAFE.sub("_", suffix))
     return names
+
+
+def _cut(text: str, length: int) -> str:
+    """``text`` without the characters that do not fit into ``length`` bytes of UTF-8."""
+    return text.encode()[:length].decode(errors="ignore").rstrip(" .")
+
+
+def _folded(stem: str) -> str:
+    """What names share that some file system takes for one."""
+    return unicodedata.normalize("NFC", stem).casefold()

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 from PIL import BmpImagePlugin, Jpeg2KImagePlugin, PngImagePlugin, PpmImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
@@ -21,7 +22,7 @@ END_MARK = b"\xff\xd9"
 _ORIENTATION = 0x0112
 """EXIF tag; 5 to 8 swap width and height."""
 
-_OPENERS: dict[str, Callable[[BytesIO], ImageFile]] = {
+_OPENERS: dict[str, Callable[[Any], ImageFile]] = {
     ".jpg": jpeg_factory,
     ".png": PngImagePlugin.PngImageFile,
     ".bmp": BmpImagePlugin.BmpImageFile,
@@ -138,6 +139,12 @@ def decoding_error(header: Header, data: bytes) -> str | None:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def reader(start: bytes) -> Callable[[Any], ImageFile] | None:
+    """What opens an image file (a path or stream) that begins with these 16 bytes; None: it is none that is read."""
+    kind = _kind(start)
+    return None if kind is None else _OPENERS[kind]
 
 
 def _kind(data: bytes) -> str | None:

@@ -20,7 +20,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dfssd.datasets.image_headers import END_MARK, MOST_PIXELS, Header, checked_size, decoding_error, read_header
+from dfssd.datasets.image_headers import (
+    END_MARK,
+    MOST_PIXELS,
+    Header,
+    checked_size,
+    decoding_error,
+    read_header,
+)
 from dfssd.errors import UserError
 from dfssd.files import write_bytes
 
@@ -63,6 +70,13 @@ _NOT_TIFF = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jp2"})
 
 _LARGEST_FILE = 2 << 30
 """[bytes]"""
+
+_FILLERS = tuple(
+    b"".join(bytes([byte] * 64 + [0xFF, 0xD0 + (first + i) % 8]) for i in range(8))
+    for first, byte in ((0, 0xAA), (2, 0x5B), (4, 0xFE), (6, 0x77))
+)
+"""What is put in the place of the missing end of a JPEG: bytes that do not mean the same as none, and restart marks in
+several orders, since a decoder leaves out what follows the mark after the one that it expects."""
 
 _LARGE = 32_000_000
 """[px] Larger images are decoded one at a time: a pool of threads would need many GiB otherwise."""
@@ -288,11 +302,8 @@ def _decode(data: bytes) -> tuple[Header, np.ndarray] | str:
 
 def _values(header: Header, data: bytes) -> np.ndarray | str:
     if header.suffix == ".jpg":
-        data = data.rstrip(b"\0")  # zeros at the end are what a broken copy leaves, or padding
-        if not data.endswith(END_MARK):
-            if problem := decoding_error(header, data):
-                return f"cannot be decoded ({problem}); restore it"
-            data += END_MARK
+        if not data.rstrip(b"\0").endswith(END_MARK):
+            return _without_end_mark(header, data)
     elif header.suffix == ".tif" or (header.suffix == ".png" and header.pages > 1):  # OpenCV misses damage in these
         problem = decoding_error(header, data)
         if problem:
@@ -311,6 +322,23 @@ def _values(header: Header, data: bytes) -> np.ndarray | str:
     if values.dtype == np.uint16 and header.separate:
         return "holds 16-bit channels in separate planes, which OpenCV reads wrongly; convert it to .png"
     return 65535 - values if values.dtype == np.uint16 and header.inverted else values
+
+
+def _without_end_mark(header: Header, data: bytes) -> np.ndarray | str:
+    """The values of a JPEG that ends too early, if nothing but its end mark is missing.
+
+    Then other bytes before the end mark make no difference; otherwise a decoder takes them for data of pixels that are
+    missing. In progressive files, whose data come in several parts, it may skip them all the same.
+    """
+    if data.endswith(b"\0\0"):  # what a broken copy leaves at the end; a single zero may be data
+        data = data.rstrip(b"\0")
+    data = data.removesuffix(b"\xff")  # half a mark
+    if "progressive" not in header.image.info:
+        values = _opencv(header, data + END_MARK)
+        filled = (_opencv(header, data + filler + END_MARK) for filler in _FILLERS)
+        if values is not None and all(other is not None and np.array_equal(values, other) for other in filled):
+            return values
+    return "cannot be decoded (the file is truncated); restore it"
 
 
 def _opencv(header: Header, data: bytes) -> np.ndarray | None:
