@@ -168,6 +168,8 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
         (["data=set", "recipe=mffmetal", "teacher=none", "student_training=skip", "student=mffmetal-6000000"], "up to"),
         (["data=set", "recipe=mffmetal", "teacher=mffmetal-12", "student=mffmetal-6", "freeze=2"], "nothing to train"),
         (["data=set", "format=onnx,ascend"], "format=ascend: needs the program atc"),
+        (["data=nowhere", "split=gone"], "train_labeled.txt does not exist; pass the splits/ folder of an earlier run"),
+        (["data=nowhere", "split=gone", "labeled=0.5"], "split=gone already selects the images; leave out labeled"),
         (["data=set", "pretrained=gone.pt"], "pretrained=gone.pt: no such file"),
     ],
 )

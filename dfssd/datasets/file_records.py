@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -25,8 +25,8 @@ IMPORT, LABEL, SOURCE, ARCHIVE, UNUSED, FOLDER = "import", "label", "source", "a
 file of the user that the data set was made from, such a file with many members, one that has no part in the data set,
 and a folder with files of the user."""
 
-_CHUNK = 1024
-"""Rows that are in work at the same time."""
+_PART, _PARTS = 64, 16
+"""Rows that a thread takes at once, since most of them are quickly done, and how often that is planned ahead."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -119,9 +119,14 @@ def read_rows(folder: Path) -> Iterator[Row]:
 def in_parallel(function: Callable[[S], T], jobs: Iterable[S]) -> Iterator[tuple[S, T]]:
     """Each of ``jobs`` with the result of ``function``, in order; a few are done at the same time, by threads."""
     jobs = iter(jobs)
+
+    def work(part: Sequence[S]) -> list[T]:
+        return [function(job) for job in part]
+
     with ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) + 1)) as pool:
-        while chunk := list(islice(jobs, _CHUNK)):
-            yield from zip(chunk, pool.map(function, chunk))
+        while parts := [part for _ in range(_PARTS) if (part := list(islice(jobs, _PART)))]:
+            for part, results in zip(parts, pool.map(work, parts)):
+                yield from zip(part, results)
 
 
 def file_digest(path: str | Path) -> str:

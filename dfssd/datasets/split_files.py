@@ -111,15 +111,12 @@ def read_split(
         UserError: A list is missing, names an unknown image, an image without labels, or one of another list; or
             images, labels or class names are not those that the split was written for.
     """
-    source = Path(source)
-    folder = source if source.is_dir() else source.parent
+    files = list_files(source)
+    folder = files[LISTS[0]].parent
     find = _finder(dataset.items)
     lists: dict[str, tuple[Path, ...]] = {}
     listed_in: dict[Path, str] = {}
-    for name in LISTS:
-        file = folder / f"{name}.txt"
-        if not file.is_file():
-            raise UserError(f"split={source}: {file} does not exist; pass the splits/ folder of an earlier run")
+    for name, file in files.items():
         lists[name] = _read_list(file, dataset.name, find, listed_in, labeled=name != "train_unlabeled")
         if not lists[name] and name != "train_unlabeled":
             raise UserError(f"{file} is empty; pass the splits/ folder of an earlier run")
@@ -138,6 +135,23 @@ def read_split(
     return split
 
 
+def list_files(source: Path) -> dict[str, Path]:
+    """The files of the four lists by name.
+
+    Args:
+        source: Their folder, or a file in it such as ``data.yaml``.
+
+    Raises:
+        UserError: One does not exist.
+    """
+    folder = source if source.is_dir() else source.parent
+    files = {name: folder / f"{name}.txt" for name in LISTS}
+    for file in files.values():
+        if not file.is_file():
+            raise UserError(f"split={source}: {file} does not exist; pass the splits/ folder of an earlier run")
+    return files
+
+
 def _read_list(
     file: Path,
     dataset: str,
@@ -148,7 +162,11 @@ def _read_list(
 ) -> tuple[Path, ...]:
     """The images of one list, which are added to ``listed_in`` (image -> name of its list)."""
     found, unknown = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{file} cannot be read as a list ({e}); pass the splits/ folder of an earlier run") from e
+    for number, line in enumerate(lines, 1):
         if not (line := line.strip()):
             continue
         item = find(line)

@@ -19,6 +19,7 @@ from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
 from dfssd.runs.checks import check_freeze, check_machine
+from dfssd.runs.data import check_split
 from dfssd.runs.model_selection import check_baseline
 
 
@@ -26,11 +27,12 @@ def check_before_start(config: Config) -> None:
     """Check everything that does not need the data, before a run folder is made.
 
     Raises:
-        UserError: Data not named, model missing or not a detector, pair that does not match, or a device, precision,
-            format or batch that cannot be used.
+        UserError: Data not named, split without lists, model missing or not a detector, pair that does not match, or a
+            device, precision, format or batch that cannot be used.
     """
     if config["data"] is None:
         raise UserError("data is missing: data=demo, a dataset YAML, a folder, a .zip, or a name such as CR7-DET")
+    check_split(config)
     check_machine(config)
     if config["guard"] and config["baseline"] is False:
         LOGGER.info("baseline=off: the guard has no baseline to compare with, the student is selected in any case")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dfssd.config import Config, defaults, section_of
+from pathlib import Path
+
+from dfssd.config import SEMANTIC, Config, defaults, section_of
 from dfssd.datasets.importing import as_list
+from dfssd.datasets.split_files import list_files
 from dfssd.datasets.splits import SplitOptions
 from dfssd.errors import UserError
+
+DRAWN = ("official", "grouped")
+"""Values of ``split`` that draw the split of masks; others name the lists of an earlier run."""
 
 
 def class_names(config: Config) -> list[str] | None:
@@ -23,6 +29,14 @@ def check_split_is_exclusive(config: Config) -> None:
     """Raise :class:`UserError` if ``labeled`` or ``limit`` is given along with ``split``, which selects the images."""
     if clash := {"labeled", "limit"} & set(config.given):
         raise UserError(f"split={config['split']} already selects the images; leave out {', '.join(sorted(clash))}")
+
+
+def check_split(config: Config) -> None:
+    """Raise :class:`UserError` if ``split`` names no lists, or other arguments select images, too."""
+    setting = config["split"]
+    if setting is not None and not (config["task"] == SEMANTIC and setting in DRAWN):
+        check_split_is_exclusive(config)
+        list_files(Path(setting))
 
 
 def import_settings(config: Config) -> str:

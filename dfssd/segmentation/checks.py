@@ -10,6 +10,7 @@ from dfssd.distillation.compatibility import resolve_weights
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
 from dfssd.runs.checks import check_freeze, check_machine
+from dfssd.runs.data import check_split
 from dfssd.runs.model_selection import check_baseline
 from dfssd.segmentation.model import SemanticSegmentationModel, build_model, load_semantic
 
@@ -21,11 +22,12 @@ def check_before_start(config: Config) -> None:
     """Check everything that does not need the data, before a run folder is made.
 
     Raises:
-        UserError: Data not named, model missing or of another task, or a device, precision, format or batch that cannot
-            be used.
+        UserError: Data not named, split without lists, model missing or of another task, or a device, precision, format
+            or batch that cannot be used.
     """
     if config["data"] is None:
         raise UserError("data is missing: data=demo, a semantic data set YAML, a folder, a .zip, or NEU-Seg")
+    check_split(config)
     check_machine(config)
     for role in ("student", "teacher"):
         if config[role] is not None:

@@ -13,7 +13,7 @@ from dfssd.datasets.records import MaskSet
 from dfssd.datasets.splits import Split
 from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
 from dfssd.results.sections import SplitKind
-from dfssd.runs.data import check_split_is_exclusive, class_names, split_options
+from dfssd.runs.data import DRAWN, check_split_is_exclusive, class_names, split_options
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _choose_split(config: Config, dataset: MaskSet, groups: Sequence[int]) -> tu
     setting = config["split"]
     if setting is None:
         setting = "official" if has_official_split(dataset) else "grouped"
-    if setting not in {"official", "grouped"}:
+    if setting not in DRAWN:
         check_split_is_exclusive(config)
         return read_mask_split(Path(setting), dataset), "given"
     draw = official_split if setting == "official" else grouped_split

@@ -15,7 +15,7 @@ import pytest
 from dfssd.datasets import data_state
 from dfssd.datasets.account import Account, Accounted, Role
 from dfssd.datasets.data_state import check_state, label_file, write_state
-from dfssd.datasets.file_records import FILES, read_rows
+from dfssd.datasets.file_records import FILES, file_digest, read_rows
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item, LabeledSet, MaskItem, MaskSet
 from dfssd.datasets.split_files import read_split, write_split
@@ -112,6 +112,16 @@ def set_back(path: Path, content: bytes) -> None:
     assert path.stat().st_size == before.st_size
 
 
+def touch(place: Place) -> None:
+    for path in place.source.rglob("*"):
+        path.touch()
+
+
+def delete(*paths: Path) -> None:
+    for path in paths:
+        path.unlink()
+
+
 def swap(place: Place) -> None:
     a, b = (place.label(n).read_bytes() for n in (0, 1))
     place.label(0).write_bytes(b)
@@ -189,7 +199,7 @@ def test_changes_and_losses_are_told_together(place: Place) -> None:
 
 PASSED: dict[str, Callable[[Place], object]] = {
     "nothing": lambda p: None,
-    "touched": lambda p: [os.utime(path) for path in p.source.rglob("*")],
+    "touched": touch,
     "linked once more": lambda p: os.link(p.image(0), p.root / "link.png"),
     "written anew with the same content": lambda p: rewrite(p.label(0), p.label(0).read_bytes()),
     "image that the run does not use": lambda p: p.image(NOT_LISTED).write_bytes(b"other"),
@@ -209,8 +219,12 @@ def test_what_is_the_same_passes(place: Place, case: str, capsys: pytest.Capture
 
 def test_files_are_read_again_only_in_doubt(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    digest = data_state.file_digest
-    monkeypatch.setattr(data_state, "file_digest", lambda path: (read.append(Path(path).name), digest(path))[1])
+
+    def noted(path: str) -> str:
+        read.append(Path(path).name)
+        return file_digest(path)
+
+    monkeypatch.setattr(data_state, "file_digest", noted)
     check_state(place.splits, "resume=x")
     assert read == []
     os.utime(place.image(0))
@@ -320,7 +334,7 @@ def test_names_that_are_not_text_survive(tmp_path: Path) -> None:
 # what happens to the data before its split is used again -> what is said
 GIVEN: dict[str, tuple[Callable[[Place], object], str | None]] = {
     "nothing": (lambda p: None, None),
-    "touched": (lambda p: [os.utime(path) for path in p.source.rglob("*")], None),
+    "touched": (touch, None),
     "image that is not listed": (lambda p: p.image(NOT_LISTED).unlink(), None),
     "labels for an unlabeled image": (lambda p: p.label(UNLABELED).write_text("0 0.5 0.5 0.5 0.5\n"), None),
     "label in other words": (lambda p: p.label(0).write_text("0  0.50 0.5 0.250 0.25\r\n\n"), None),
@@ -336,7 +350,7 @@ GIVEN: dict[str, tuple[Callable[[Place], object], str | None]] = {
         "1 image changed since the split was written: {source}/images/5.png;",
     ),
     "images deleted": (
-        lambda p: [p.image(n).unlink() for n in (0, 2)],
+        lambda p: delete(p.image(0), p.image(2)),
         "train_labeled.txt:1: .*/0.png is not in data set set, nor are 1 more; pass the same data= again",
     ),
 }
@@ -355,25 +369,18 @@ def test_split_is_taken_for_the_data_that_it_was_written_for(place: Place, case:
 
 
 def test_moved_data_is_found_by_name_and_verified_by_content(place: Place) -> None:
-    data = place.root / "data"
-    data.rename(place.root / "other")
-    moved = place.root / "other" / "set-0123"
-    for image in moved.glob("images/*"):  # as on another machine: other files, times and links
+    (place.root / "data").rename(place.root / "other")
+    moved = place.root / "other" / "set-0123" / "images"
+    items = []
+    for image in sorted(moved.iterdir()):  # as on another machine: other files, times and links
         rewrite(image, image.read_bytes())
-    dataset = replace(
-        (old := _read_in_place(place, moved)), items=tuple(replace(item, source=None) for item in old.items)
-    )
-    assert [path.parent for path in read_split(place.splits, dataset).test] == [moved / "images"]
-    rewrite(moved / "images" / "7.png", b"pixels 8")
+        label = label_file(Item(image, None, None))
+        items.append(Item(image, read_label_file(label, 2) if label else None, None))
+    dataset = DetectionSet("set", NAMES, tuple(items))
+    assert read_split(place.splits, dataset).test == (moved / "7.png",)
+    rewrite(moved / "7.png", b"pixels 8")
     with pytest.raises(UserError, match=r"1 image changed since the split was written: .*other/set-0123/images/7\.png"):
         read_split(place.splits, dataset)
-
-
-def _read_in_place(place: Place, folder: Path) -> DetectionSet:
-    images = sorted((folder / "images").iterdir())
-    labels = [folder / "labels" / f"{image.stem}.txt" for image in images]
-    boxes = [read_label_file(label, 2) if label.exists() else None for label in labels]
-    return DetectionSet("set", NAMES, tuple(Item(i, b, None) for i, b in zip(images, boxes)))
 
 
 def test_other_class_names_are_refused(place: Place) -> None:

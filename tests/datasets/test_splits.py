@@ -242,6 +242,9 @@ def test_wrong_lists_are_reported_with_their_line(tmp_path):
         read(val=[])
     with pytest.raises(UserError, match="no labeled training image of class 'a'"):
         read(train_labeled=[paths[i] for i in range(20) if i % 4])
+    (tmp_path / "test.txt").write_bytes(b"\xff\xfe/\x00")
+    with pytest.raises(UserError, match=r"test\.txt cannot be read as a list \('utf-8' codec"):
+        read_split(tmp_path, data)
     (tmp_path / "test.txt").unlink()
     with pytest.raises(UserError, match=r"test\.txt does not exist"):
         read_split(tmp_path, data)

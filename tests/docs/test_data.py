@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from tests.configured import load_dataset
 from tests.docs.test_links import ROOT
+from tests.field.case import Taken
+from tests.field.table import CASES
 
 
 def test_the_yaml_is_read(tmp_path: Path) -> None:
@@ -32,3 +35,33 @@ def test_the_yaml_is_read(tmp_path: Path) -> None:
     same = [("train", 0), ("train", 1), ("train", 1), ("val", 0), ("unlabeled", -1), ("unlabeled", -1)]
     assert found["unlabeled"] == sorted([*same, ("train", -1)])
     assert found["background"] == sorted([*same, ("train", 0)])
+
+
+LAYOUTS = {
+    "YOLO with YAML": "yolo_yaml",
+    "YOLO without YAML": "yolo_folders",
+    "Roboflow": "roboflow_yolo",
+    'CVAT "YOLO", Darknet': "cvat_yolo",
+    'CVAT "Ultralytics YOLO"': "cvat_ultralytics",
+    'Label Studio "YOLO"': "labelstudio_yolo",
+    "CR7-DET": "cr7_folders",
+    "Pascal VOC": "voc_image_sets",
+    "COCO": "coco_in_one_folder",
+    'CVAT "CVAT for images"': "cvat_xml",
+    "LabelMe, X-AnyLabeling": "labelme_side_by_side",
+    'Label Studio "JSON"': "label_studio_json",
+    "table": "csv_of_a_spreadsheet",
+}
+"""The case of ``tests/field`` that is built like the tree of each row."""
+
+
+def test_the_layouts_are_those_that_are_tested() -> None:
+    text = (ROOT / "docs" / "data.md").read_text("utf-8")
+    trees = dict(re.findall(r"^\| ([^|]+) \| <pre>(.+?)</pre> \|", text, re.M))
+    assert list(trees) == list(LAYOUTS)
+    for layout, tree in trees.items():
+        case = CASES[LAYOUTS[layout]]
+        files = list(case.build())
+        assert isinstance(case.expected, Taken)
+        for line in tree.split("<br>"):
+            assert fnmatch.filter(files, line.replace("001", "*")), (layout, line)

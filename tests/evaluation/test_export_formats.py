@@ -10,21 +10,20 @@ import ultralytics.utils.checks
 from ultralytics.engine.exporter import export_formats
 
 from dfssd.errors import UserError
-from dfssd.evaluation import export_formats as module
 from dfssd.evaluation.export_formats import NEEDS, ONNX, check_formats, missing_packages, other_formats
 
 
 @pytest.fixture(autouse=True)
 def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux on x86-64, Python 3.12, no installation by Ultralytics; only what ONNX needs is installed."""
-    monkeypatch.setattr(module.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("dfssd.evaluation.export_formats.platform.system", lambda: "Linux")
+    monkeypatch.setattr("dfssd.evaluation.export_formats.platform.machine", lambda: "x86_64")
     monkeypatch.setattr(sys, "version_info", VERSION)
     monkeypatch.setattr(ultralytics.utils.checks, "AUTOINSTALL", False)
     monkeypatch.setattr(ultralytics.utils, "AUTOINSTALL", False)
     monkeypatch.setattr(ultralytics.utils.checks, "check_requirements", lambda packages, install: packages[0] in ONNX)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    monkeypatch.setattr("dfssd.evaluation.export_formats.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("dfssd.evaluation.export_formats.shutil.which", lambda name: None)
 
 
 class Version(tuple):
@@ -94,11 +93,11 @@ def test_all_formats_are_told_at_once() -> None:
     ],
 )
 def test_systems(monkeypatch: pytest.MonkeyPatch, system: str, machine: str, refused: set[str]) -> None:
-    monkeypatch.setattr(module.platform, "system", lambda: system)
-    monkeypatch.setattr(module.platform, "machine", lambda: machine)
+    monkeypatch.setattr("dfssd.evaluation.export_formats.platform.system", lambda: system)
+    monkeypatch.setattr("dfssd.evaluation.export_formats.platform.machine", lambda: machine)
     monkeypatch.setattr(ultralytics.utils.checks, "check_requirements", lambda packages, install: True)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(module.shutil, "which", lambda name: name)
+    monkeypatch.setattr("dfssd.evaluation.export_formats.importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("dfssd.evaluation.export_formats.shutil.which", lambda name: name)
     problems: dict[str, str] = {}
     for name in NEEDS:
         try:

@@ -70,9 +70,15 @@ def coco_official():
 
 
 @case(SOUND)
-def coco_files_in_one_folder():
+def coco_files_side_by_side():
     """train.json, val.json, test.json side by side, all images in images/."""
     return file_per_split("images/{}.png", "{split}.json")
+
+
+@case(SOUND)
+def coco_in_one_folder():
+    """annotations/instances_<split>.json, all images in images/."""
+    return file_per_split("images/{}.jpg", "annotations/instances_{split}.json", "{}.jpg")
 
 
 @case(SOUND)

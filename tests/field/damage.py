@@ -166,7 +166,8 @@ class Archive:
 
     def file(self) -> bytes:
         """Its bytes."""
-        whole = zipped({**self.content.tree(), **dict.fromkeys(self.members, b"0 0.5 0.5 0.1 0.1\n")})
+        tree = {**self.content.tree(), **dict.fromkeys(self.members, b"0 0.5 0.5 0.1 0.1\n")}
+        whole = zipped(tree, lambda name: name.encode(errors="replace").decode())  # a zip file holds valid names
         return whole if self.damage is None else self.damage.changed(whole)
 
 

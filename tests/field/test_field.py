@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections import Counter
@@ -9,15 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
+import dfssd
+from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.records import DetectionSet
+from dfssd.detection.data import choose_split
 from dfssd.errors import UserError
-from tests.configured import load_dataset
-from tests.field.builders import NAMES, write_tree
-from tests.field.case import Case, Refused, Taken
+from tests.configured import DEFAULTS, load_dataset
+from tests.field.builders import NAMES, below, pairs, sound, write_tree
+from tests.field.case import SOUND, Case, Refused, Taken
 from tests.field.table import CASES
-from tests.field.truth import false_labels
+from tests.field.truth import false_boxes, false_labels
 
 SPLITS = ("train", "val", "test")
 
@@ -142,3 +148,66 @@ def test_order_of_files_does_not_matter(name, tmp_path, shuffled_listing) -> Non
     one = outcome(case, tmp_path / "a" / "d", tmp_path / "sets")
     other = outcome(case, tmp_path / "b" / "d", tmp_path / "other sets", backwards=True)
     assert one == other
+
+
+@pytest.mark.parametrize("name", ["voc_image_sets", "darknet_lists", "cvat_xml_subsets", "coco_official", "upper_case"])
+def test_given_splits_are_those_of_the_run(name, tmp_path) -> None:
+    """The four lists that a run trains on, validates on, and tests on."""
+    dataset = load(CASES[name], tmp_path / "d", tmp_path / "sets")
+    split = choose_split(DEFAULTS, dataset, range(len(dataset.items)))
+    given = {part: {item.image for item in dataset.items if item.split == part} for part in SPLITS}
+    assert all(given.values())
+    assert {"train": {*split.train_labeled}, "val": {*split.val}, "test": {*split.test}} == given
+
+
+def test_copies_of_all_photos_among_the_unlabeled_train_nothing_twice(tmp_path) -> None:
+    """Neither the labeled photos come back without labels, nor those of val and test."""
+    dataset = load(CASES["unlabeled_names_all_photos"], tmp_path / "d", tmp_path / "sets")
+    split = choose_split(DEFAULTS, dataset, duplicate_groups([item.image for item in dataset.items]))
+    source = {item.image: (item.source or item.image).name for item in dataset.items}
+    assert sorted(source[image] for image in split.train_unlabeled) == ["up020.png", "up021.png"]
+    assert len(split.left_out) == 8
+
+
+def test_a_run_inside_the_data_changes_nothing(tmp_path, monkeypatch) -> None:
+    """``data=.``, twice: imports and runs lie in the folder of the data the second time."""
+    write_tree(sound(), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    first = load_dataset(".", Path("datasets"), exclude=[Path("runs")])
+    write_tree(below("runs/exp/student", pairs("train_batch{}.jpg", seeds=range(3))), tmp_path)
+    write_tree(below("datasets/unfinished", pairs("images/{}.jpg", seeds=range(3))), tmp_path)
+    second = load_dataset(".", Path("datasets"), exclude=[Path("runs")])
+    assert [item.source for item in first.items] == [item.source for item in second.items]
+    assert first.account.files == second.account.files and first.account.counted == second.account.counted == 17
+
+
+def test_read_only_sources_are_not_written_to(tmp_path) -> None:
+    write_tree(sound(), tmp_path / "d")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")}
+    for path in before:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        check(load_dataset(str(tmp_path / "d"), tmp_path / "sets"), SOUND)
+    finally:
+        for path in before:
+            path.chmod(0o755)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["yolo_yaml", "voc_of_larger_images_scaled", "png_12_bit", "exif_voc", "zip_file"])
+def test_the_report_of_check_tells_the_truth(name, tmp_path) -> None:
+    """Boxes in pixels of ``path``, as any program decodes it; each file counted once."""
+    case = CASES[name]
+    write_tree(case.build(), tmp_path / "d")
+    keys = {"data": str(tmp_path / "d" / case.source), "data_dir": str(tmp_path / "sets"), **case.arguments}
+    dfssd.check(**keys, project=str(tmp_path / "runs"), out=str(tmp_path / "seen"))
+    report = json.loads((tmp_path / "seen" / "data_report.json").read_text(encoding="utf-8"))
+    labeled = [image for image in report["images"] if image["role"] == "labelled"]
+    assert len(labeled) == 8 and len({image["source"] for image in report["images"]}) == len(report["images"])
+    for image in labeled:
+        pixels = cv2.imdecode(np.fromfile(image["path"], np.uint8), cv2.IMREAD_COLOR)
+        assert pixels.shape[:2] == (image["height"], image["width"])
+        assert false_boxes([(box[0], tuple(box[1:])) for box in image["boxes"]], pixels.mean(axis=2)) == []
+    counted = report["files"].pop("counted")
+    assert counted == sum(report["files"].values())
+    assert cv2.imread(str(tmp_path / "seen" / "data.png")) is not None

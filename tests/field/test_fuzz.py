@@ -70,25 +70,24 @@ def check_loading(tree: Tree, source: str = "", **arguments: Any) -> None:
             event("refused")
             note("\n".join(problems))
             assert all(line.strip() and len(line.splitlines()) == 1 for line in problems)
-            assert "\n".join(problems).encode()  # a terminal can show it
         else:
             event("taken")
             check_sound(dataset)
 
 
-@examples(150)
+@examples(100)
 @given(damaged)
 def test_damaged_folders(source) -> None:
     check_loading(source.tree())
 
 
-@examples(50)
+@examples(40)
 @given(damaged)
 def test_damaged_folders_that_are_to_be_read_nevertheless(source) -> None:
     check_loading(source.tree(), skip_bad=True, names=["bright", "dark"], missing_label="background")
 
 
-@examples(50)
+@examples(40)
 @given(damages(IN_FILE))
 def test_damaged_descriptions(damage) -> None:
     """A data set YAML passed as such."""
@@ -96,7 +95,7 @@ def test_damaged_descriptions(damage) -> None:
     check_loading({**SOUND["yaml"], "data.yaml": text}, "data.yaml")
 
 
-@examples(60)
+@examples(40)
 @given(archives)
 def test_damaged_archives(archive) -> None:
     check_loading({"set.zip": archive.file()}, "set.zip")

@@ -120,7 +120,7 @@ def uploads(seeds: Iterable[int] = range(8)) -> list[tuple[str, Photo]]:
 @case(LOOSE)
 def label_studio_json():
     """The images lie under their own names, the tasks carry the hash of the upload."""
-    return {**pairs("images/{}.png"), "project-1-at-2025-05-01.json": json.dumps(label_studio(uploads()))}
+    return {**pairs("images/{}.png"), "project-1.json": json.dumps(label_studio(uploads()))}
 
 
 @case(LOOSE)

@@ -54,6 +54,12 @@ def yolo_folders():
     return loose()
 
 
+@case(LOOSE, names=["bright", "dark"])
+def cr7_folders():
+    """CR7-DET: image/ and label/ in a folder of the mill."""
+    return pairs("lengzha/image/{}.jpg", "lengzha/label/{}.txt")
+
+
 @case(LOOSE)
 def yolo_side_by_side():
     """Image and label file in one folder, as LabelImg writes them."""

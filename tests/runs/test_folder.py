@@ -18,7 +18,6 @@ from dfssd.results.sections import Status
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_baseline
-from dfssd.runs.stages import StagedRun
 from dfssd.segmentation.run import SegmentationRun
 from tests.conftest import write_squares
 from tests.segmentation.material import neu_seg
@@ -135,7 +134,7 @@ PREPARED: Any = pytest.mark.parametrize(
 )
 
 
-def prepared(tmp_path: Path, recipe: str, run: type[StagedRun], data: Path) -> RunFolder:
+def prepared(tmp_path: Path, recipe: str, run: type[DetectionRun | SegmentationRun], data: Path) -> RunFolder:
     """A run that was interrupted after its first stage."""
     given = {"recipe": recipe, "teacher": None, "student_training": "skip", "data": str(data), "device": "cpu"}
     given |= {"data_dir": str(tmp_path / "imported"), "project": str(tmp_path / "runs")}

@@ -190,7 +190,7 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
     [
         (
             ["student=mffmetal-20"],
-            "student=mffmetal-20: model mffmetal-20: width=20 must be a multiple of 6, such as 30",
+            "student=mffmetal-20: model mffmetal-20: width=20 must be a multiple of 6 up to 600, such as 30",
         ),
         (["teacher=yolov8n.yaml"], "teacher=yolov8n.yaml: yolov8n.yaml describes no model for segmentation"),
         (["teacher=none"], "teacher=none leaves nothing to distill"),
