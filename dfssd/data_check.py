@@ -44,26 +44,25 @@ def check_data(given: Mapping[str, Any]) -> DataReport:
 
 
 def _boxes(config: Config) -> DataReport:
-    from dfssd.datasets.duplicates import duplicate_groups
-    from dfssd.detection.data import choose_split, read_data
+    from dfssd.detection.data import choose_split, copies_among, read_data
 
     dataset = read_data(config)
-    groups = duplicate_groups([item.image for item in dataset.items])
+    copies = copies_among(config, dataset)
     # which classes a teacher knows already, and so need no labels, is known to the run alone
     exempt = len(dataset.names) if config["student_training"] == GROWN and config["steps"] is None else 0
     try:
-        split = choose_split(config, dataset, groups, exempt)
+        split = choose_split(config, dataset, copies, exempt)
     except UserError as e:
-        return inspect_data(dataset, None, groups, problems=e.problems)
-    return inspect_data(dataset, split, groups)
+        return inspect_data(dataset, None, copies.families, problems=e.problems)
+    return inspect_data(dataset, split, copies.families)
 
 
 def _masks(config: Config) -> DataReport:
-    from dfssd.datasets.twins import find_twins, twin_groups
-    from dfssd.segmentation.data import read_data, select_from
+    from dfssd.datasets.twins import twin_groups
+    from dfssd.segmentation.data import read_data, select_from, twins_among
 
     dataset = read_data(config)
-    twins = find_twins([item.image for item in dataset.items])
+    twins = twins_among(config, dataset)
     try:
         selection = select_from(config, dataset, twins)
     except UserError as e:

@@ -107,11 +107,12 @@ class _Graph:
 
     def later(self, rows: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As of :class:`_Exact`."""
-        found = self._index.search(hashes, min(MOST_CANDIDATES, len(self._ends)), threads=os.cpu_count() or 1)
-        keys = found.keys.astype(np.int64).reshape(len(rows), -1)
-        distance = found.distances.reshape(len(rows), -1)
-        # A search may find fewer entries than it was asked for: those left are filled with an impossible distance.
-        known = (distance <= HASH_BITS) & (np.arange(keys.shape[1]) < np.reshape(found.counts, (-1, 1)))
+        # The answer to a single hash has another form, hence two at least.
+        asked = np.concatenate([hashes, hashes[:1]])
+        found = self._index.search(asked, min(MOST_CANDIDATES, len(self._ends)), threads=os.cpu_count() or 1)
+        keys, distance = found.keys[:-1].astype(np.int64), found.distances[:-1]
+        # A search may find fewer entries than it was asked for.
+        known = (distance <= HASH_BITS) & (np.arange(keys.shape[1]) < found.counts[:-1, None])
         row, place = np.nonzero(known)
         key, near = keys[row, place], rows[row]
         start = np.searchsorted(self._order, key * self._n + near, side="right")

@@ -1,20 +1,20 @@
 """Copies of images, so that they never end up on both sides of a split.
 
 1. Equal bytes (SHA-1) are one image: 51 surplus files in CR7-DET, 1 in NEU-DET.
-2. Fingerprints (:mod:`dfssd.datasets.fingerprints`) tell which pairs can be copies (:mod:`dfssd.datasets.copy_index`).
-   They are not enough: photographs of a steel strip look alike, and joining pairs whose hashes are within 10 bits chains
-   508 different CR7-DET images into one group.
+2. Fingerprints (:mod:`dfssd.datasets.fingerprints`) tell which pairs can be copies
+   (:mod:`dfssd.datasets.copy_index`). They are not enough: photographs of a steel strip look alike, and joining pairs
+   whose hashes are within 10 bits chains 508 different CR7-DET images into one group.
 3. Such a pair is a copy if its grain (:mod:`dfssd.datasets.grain`) agrees, in one of two ways:
 
-   - The highest value of the cross-correlation over all (cyclic) shifts reaches 0.7. This finds crops that are shifted.
-   - It lies at no shift, reaches 0.4, and half of the tiles agree. This finds lossy exports: JPEG at quality 60 of noise
-     leaves a correlation of 0.62 to 0.65, and all tiles.
+   - The highest value of the cross-correlation over all (cyclic) shifts reaches 0.7. This finds shifted crops.
+   - It lies at no shift, reaches 0.4, and half of the tiles agree. This finds lossy exports: JPEG at quality 60 of
+     noise leaves a correlation of 0.62 to 0.65, and all tiles.
 
 In CR7-DET (3,725 images) 54 pairs lie above 0.99 (51 byte-identical and 3 re-encoded ones), four at 0.72 to 0.91 are
-shifted crops of one scene (checked by eye). Different scenes reach 0.67 at a shift, 0.65 at none, where at most 12 of 64
-tiles agree. In NEU-DET (1,800 images) one pair is identical, seven at 0.70 to 0.91 are shifted crops; among the others
-is one at 0.65 with 47 tiles, shifted by half a pixel, a crop with less overlap. That makes 58 and 8 groups, each of two
-images, the same as by the first way alone.
+shifted crops of one scene (checked by eye). Different scenes reach 0.67 at a shift, and 0.65 without one, where at most
+12 of 64 tiles agree. In NEU-DET (1,800 images) one pair is identical, seven at 0.70 to 0.91 are shifted crops. That
+makes 58 and 8 groups, each of two images, the same as by the first way alone; the closest that is left out, a pair of
+NEU-DET at 0.65 with 47 tiles, is shifted by a pixel, a crop with less overlap.
 
 Copies in one of the seven other poses of the square (rotated by quarter turns, mirrored) are looked for, too, by the
 second way: they join *groups* to *families*. CR7-DET has none, NEU-DET one.
@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,7 +41,7 @@ import numpy as np
 
 from dfssd.datasets.copy_index import Candidates, candidates
 from dfssd.datasets.fingerprints import Fingerprints, describe
-from dfssd.datasets.grain import best_shift, grain_of, poses, shared_area, spectrum
+from dfssd.datasets.grain import agree_in_place, best_shift, grain_of, poses, spectrum
 from dfssd.datasets.image_files import THREADS, progress
 
 GRAIN_CORRELATION = 0.7
@@ -61,6 +61,10 @@ _KEPT = 512
 
 _READ_AHEAD = 4096
 """Images between two looks at the results, so that a million of them are not a million waiting jobs."""
+
+
+Pair = tuple[int, int, int]
+"""An image, a later one, and the pose of the first in which both agree."""
 
 
 @dataclass(frozen=True)
@@ -165,16 +169,20 @@ def describe_all(images: Sequence[Path]) -> Iterator[bytes]:
 
 
 def _find(images: Sequence[Path], described: Iterable[bytes] | None, *, turned: bool) -> Copies:
-    everything = Fingerprints.of(describe_all(images) if described is None else described)
-    _, first, number = np.unique(everything.digests, return_index=True, return_inverse=True)
-    alike = first[number.ravel()]  # for each image, the first one with the same bytes
+    prints = Fingerprints.of(describe_all(images) if described is None else described)
+    alike = prints.first_alike()
     unique = np.unique(alike)
-    prints = everything.subset(unique)
-    del everything
+    prints = prints.subset(unique)
     files = [images[i] for i in unique.tolist()]
     groups, families = Joined(len(files)), Joined(len(files))
-    found = candidates(prints, range(8) if turned else (0,))
-    for i, j, pose in _verified(files, progress(found, "Comparing images", len(files)), groups, families):
+
+    def known(pair: Pair) -> bool:
+        i, j, pose = pair
+        joined = families if pose else groups
+        return joined.first(i) == joined.first(j)
+
+    found = progress(candidates(prints, range(8) if turned else (0,)), "Comparing images", len(files))
+    for i, j, pose in verified(found, _check(files), known):
         families.join(i, j)
         if not pose:
             groups.join(i, j)
@@ -183,40 +191,47 @@ def _find(images: Sequence[Path], described: Iterable[bytes] | None, *, turned: 
     return Copies(*(tuple(found.tolist()) for found in numbers))
 
 
-def _verified(
-    files: Sequence[Path], found: Iterable[Candidates], groups: Joined, families: Joined
-) -> Iterator[tuple[int, int, int]]:
-    """The candidates that are copies, as (image, later image, pose); those joined meanwhile are left out."""
+def verified(
+    found: Iterable[Candidates], agree: Callable[[Pair], bool], known: Callable[[Pair], bool]
+) -> Iterator[Pair]:
+    """The candidates that agree, in order; checked in a pool of threads.
+
+    Args:
+        found: The result of :func:`dfssd.datasets.copy_index.candidates`.
+        agree: Looks at the images of a pair.
+        known: Whether a pair needs no check, and is left out; may change meanwhile.
+    """
+    pairs = ((i, j, pose) for i, others in enumerate(found) for j, pose in others)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := list(islice(pairs, 4 * THREADS)):
+            open_pairs = [pair for pair in batch if not known(pair)]
+            yield from (pair for pair, same in zip(open_pairs, pool.map(agree, open_pairs), strict=True) if same)
+
+
+def cached_grains(files: Sequence[Path]) -> Callable[[int], np.ndarray]:
+    """Function from the number of a file to its grain; the last ones are kept in memory."""
 
     @lru_cache(_KEPT)
     def grain_at(i: int) -> np.ndarray:
         return grain_of(files[i])
 
+    return grain_at
+
+
+def _check(files: Sequence[Path]) -> Callable[[Pair], bool]:
+    """Function that tells whether a pair of files are copies."""
+    grain_at = cached_grains(files)
+
     @lru_cache(_KEPT)
     def spectrum_at(i: int) -> np.ndarray:
         return spectrum(grain_at(i))
 
-    def agrees(pair: tuple[int, int, int]) -> bool:
+    def agree(pair: Pair) -> bool:
         i, j, pose = pair
-        if pose:
-            a, b = poses(grain_at(i))[pose], grain_at(j)
-            return float((a * b).sum()) >= IN_PLACE_CORRELATION and shared_area(a, b) >= IN_PLACE_AREA
-        correlation, in_place = best_shift(spectrum_at(i), spectrum_at(j))
-        return correlation >= GRAIN_CORRELATION or (
-            in_place and correlation >= IN_PLACE_CORRELATION and shared_area(grain_at(i), grain_at(j)) >= IN_PLACE_AREA
-        )
+        if not pose:
+            correlation, in_place = best_shift(spectrum_at(i), spectrum_at(j))
+            if correlation >= GRAIN_CORRELATION or not in_place:
+                return correlation >= GRAIN_CORRELATION
+        return agree_in_place(poses(grain_at(i))[pose], grain_at(j), IN_PLACE_CORRELATION, IN_PLACE_AREA)
 
-    pairs = ((i, j, pose) for i, others in enumerate(found) for j, pose in others)
-    with ThreadPoolExecutor(THREADS) as pool:
-        while batch := list(islice(pairs, 4 * THREADS)):
-            open_pairs = [p for p in batch if not _joined(p, groups, families)]
-            for pair, same in zip(open_pairs, pool.map(agrees, open_pairs), strict=True):
-                if same:
-                    yield pair
-
-
-def _joined(pair: tuple[int, int, int], groups: Joined, families: Joined) -> bool:
-    """Whether a pair is known to be copies of each other already."""
-    i, j, pose = pair
-    joined = families if pose else groups
-    return joined.first(i) == joined.first(j)
+    return agree

@@ -156,6 +156,11 @@ class FactStore:
                     database.record(batch, found, new)
 
 
+def store_in(data_dir: Path) -> FactStore:
+    """The store of a folder of imported data sets."""
+    return FactStore(data_dir / CACHE)
+
+
 def probe_files(store: FactStore, files: Sequence[Path]) -> list[ImageFacts | str]:
     """The facts of image files, or the reasons why they cannot be used; with a progress bar."""
 

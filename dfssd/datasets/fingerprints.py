@@ -120,6 +120,12 @@ class Fingerprints:
     def __len__(self) -> int:
         return len(self.digests)
 
+    def first_alike(self) -> np.ndarray:
+        """(n,) For each image, the index of the first one whose file has the same bytes."""
+        _, first, number = np.unique(self.digests, return_index=True, return_inverse=True)
+        alike: np.ndarray = first[number.ravel()]
+        return alike
+
     def subset(self, images: np.ndarray) -> Fingerprints:
         """The fingerprints of some of the images, given by their indices."""
         return Fingerprints(self.digests[images], self.hashes[images], self.spectral[images])

@@ -20,7 +20,7 @@ import numpy as np
 
 from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.assembly import Assembly, ReadingRules
-from dfssd.datasets.facts import FactStore, probe_files
+from dfssd.datasets.facts import FactStore, probe_files, store_in
 from dfssd.datasets.image_files import map_files, safe_names
 from dfssd.datasets.importing import (
     Listing,
@@ -56,9 +56,6 @@ from dfssd.files import link_or_copy
 
 _CONVERSION = 2
 """Raised when the import changes, so that older imported folders are not mistaken for current ones."""
-
-FACTS = ".facts.sqlite"
-"""File in ``data_dir`` that keeps what is known of files that have been read."""
 
 Facts = Mapping[Path, ImageFacts | str]
 """What is known of each image, or why it cannot be used."""
@@ -150,7 +147,7 @@ class _Importer:
     ):
         self.data_dir, self.rules, self.skip_bad, self.preprocess = data_dir, rules, skip_bad, preprocess
         self.exclude = [data_dir, *exclude]
-        self.store = FactStore(data_dir / FACTS)
+        self.store = store_in(data_dir)
 
     def load(self, path: Path, extra: _Reading | None = None) -> tuple[DetectionSet, int]:
         """The imported form of a source, made now or found from an earlier run, and the bits that its camera uses.

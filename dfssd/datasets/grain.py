@@ -113,6 +113,11 @@ def shared_area(a: np.ndarray, b: np.ndarray) -> float:
     return float(opened.mean())
 
 
+def agree_in_place(a: np.ndarray, b: np.ndarray, correlation: float, area: float) -> bool:
+    """Whether two grains correlate without any shift, and in a large enough fraction of their tiles."""
+    return float((a * b).sum()) >= correlation and shared_area(a, b) >= area
+
+
 def _tiles(image: np.ndarray) -> np.ndarray:
     """(SIDE, SIDE) as (rows, columns, pixels of a tile), the means of rows and columns of each tile subtracted."""
     n = SIDE // _TILE

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from dfssd.datasets.pixels import read_pixels
+from dfssd.errors import UserError
 
 MASK_FOLDER = re.compile(
     r"(.*[-_ ])?(masks?|segmentation([-_ ]?(class|object)(raw)?)?|ground[-_ ]?truths?|gts?|annotations?|labels?)"
@@ -45,20 +48,25 @@ def find_masks(images: Iterable[Path], root: Path) -> dict[Path, Path]:
         by_stem[image.stem.casefold()].append(image)
     masks: dict[Path, Path] = {}
     for stem, same in by_stem.items():
-        photos = same
         if (ending := _MASK_STEM.fullmatch(stem)) and (owners := by_stem.get(ending[1])):
             masks.update((image, owners[0]) for image in same if has_few_values(image))
-            continue
-        if len(same) > 1:
-            photos = [image for image in same if not _in_mask_folder(image, root)]
-            if photos:
-                masks.update((image, photos[0]) for image in same if image not in photos)
-        if len({photo.parent for photo in photos}) > 1:
-            drawn = [image for image in photos if has_few_values(image)]
-            real = [image for image in photos if image not in drawn]
-            if real:
-                masks.update((image, real[0]) for image in drawn)
+        elif len(same) > 1:
+            masks.update(_of_one_name(same, root))
     return masks
+
+
+def _of_one_name(images: Sequence[Path], root: Path) -> dict[Path, Path]:
+    """Those of several images of one name that are masks of another one of them."""
+    photos = [image for image in images if not _in_mask_folder(image, root)]
+    if not photos:
+        return {}
+    masks = [image for image in images if image not in photos]
+    if len({photo.parent for photo in photos}) > 1:
+        drawn = [image for image in photos if has_few_values(image)]
+        if len(drawn) < len(photos):
+            masks += drawn
+            photos = [image for image in photos if image not in drawn]
+    return dict.fromkeys(masks, photos[0])
 
 
 def _in_mask_folder(image: Path, root: Path) -> bool:
@@ -68,10 +76,9 @@ def _in_mask_folder(image: Path, root: Path) -> bool:
 def has_few_values(image: Path) -> bool:
     """Whether nearly all pixels of an image have one of a few gray values, as those of a mask do."""
     try:
-        pixels = cv2.imdecode(np.fromfile(image, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
-    except (OSError, cv2.error):
+        pixels = read_pixels(image)
+    except UserError:
         return False
-    if pixels is None:
-        return False
-    counts = np.sort(np.bincount(pixels.ravel() // 8, minlength=32))[::-1]
+    gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    counts = np.sort(np.bincount(gray.ravel() // 8, minlength=32))[::-1]
     return bool(counts[:_VALUES].sum() >= _FEW * counts.sum() and np.count_nonzero(counts > 0.001 * counts.sum()) <= 8)

@@ -19,7 +19,7 @@ from typing import Any
 from dfssd.datasets.account import Role
 from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.demo import make_mask_demo
-from dfssd.datasets.facts import CACHE, FactStore, probe_files
+from dfssd.datasets.facts import FactStore, probe_files, store_in
 from dfssd.datasets.importing import (
     Listing,
     as_list,
@@ -98,7 +98,7 @@ class _Importer:
     def __init__(self, data_dir: Path, names: tuple[str, ...] | None, skip_bad: bool, exclude: Collection[Path]):
         self.data_dir, self.names, self.skip_bad = data_dir, names, skip_bad
         self.exclude = (data_dir, *exclude)
-        self.store = FactStore(data_dir / CACHE)
+        self.store = store_in(data_dir)
 
     def load(self, path: Path, unlabeled: list[str]) -> MaskSet:
         """The imported form of a source and of images beside it, made now or found from an earlier run."""

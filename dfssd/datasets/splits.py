@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dfssd.datasets.family_swaps import Unit, reunited
 from dfssd.datasets.records import LabeledImage, LabeledSet
 from dfssd.datasets.stratification import stratify
 from dfssd.errors import UserError
@@ -62,10 +63,6 @@ class SplitOptions:
     seed: int
 
 
-Unit = list[int]
-"""Indices of the images of one group, which are kept together."""
-
-
 def make_split(
     dataset: LabeledSet[LabeledImage],
     groups: Sequence[int],
@@ -73,6 +70,7 @@ def make_split(
     *,
     exempt_classes: int = 0,
     drop_copies: bool = True,
+    families: Sequence[int] | None = None,
 ) -> Split:
     """Draw a split.
 
@@ -82,56 +80,83 @@ def make_split(
 
     Args:
         dataset: The data set.
-        groups: Group number of each item (:func:`dfssd.datasets.duplicates.duplicate_groups`); a group is kept
-            together, unless splits of the source separate it.
+        groups: Group number of each item (:attr:`dfssd.datasets.duplicates.Copies.groups`); a group is kept together,
+            unless splits of the source separate it.
         options: What to draw.
         exempt_classes: Number of leading classes that need no labeled image, such as those known already.
         drop_copies: Leave out unlabeled images that are copies of labeled ones: there is nothing to learn from them.
             Not where a group holds more than copies.
+        families: Number of a larger group of each item (:attr:`dfssd.datasets.duplicates.Copies.families`), which is
+            kept together as well. The split is that of ``groups`` as far as possible: few families change places
+            (:func:`dfssd.datasets.family_swaps.reunited`); if there is no place, families are drawn instead.
 
     Raises:
         UserError: Too few images or too few groups of copies for all splits, or a class without a labeled training
             image.
     """
-    rng = np.random.default_rng(options.seed)
-    units = _limited(dataset, _units(dataset.items, groups), options.limit, rng)
-    held = {name: _given(dataset, units, name) for name in ("val", "test")}
-    pool = _pool(dataset, units, held["val"] | held["test"])
-    features = _features(dataset)
-    sizes = _part_sizes(dataset, sum(map(len, pool)), options.ratios, held)
-    train, val, test = _distribute(pool, sizes, features, rng)
-    held["val"].update(_flat(val))
-    held["test"].update(_flat(test))
-
-    n_train = sum(map(len, train))
-    wanted = _labeled_count(options.labeled, n_train)
-    with_labels, without = _distribute(train, [wanted, n_train - wanted], features, rng, every_class=True)
-    known = _flat(units) if drop_copies else held["val"] | held["test"]
-    taken = {groups[i] for i in known if _is_labeled(dataset.items[i])}
-    unlabeled, left_out = _without_labels(dataset, units, groups, taken)
-    unlabeled.update(_flat(without))
-
-    def paths(indices: Iterable[int]) -> tuple[Path, ...]:
-        return tuple(dataset.items[i].image for i in sorted(indices))
-
-    split = Split(
-        train_labeled=paths(_flat(with_labels)),
-        train_unlabeled=paths(unlabeled),
-        val=paths(held["val"]),
-        test=paths(held["test"]),
-        seed=options.seed,
-        duplicates=tuple(paths(unit) for unit in units if len(unit) > 1),
-        left_out=paths(left_out),
-    )
-    _check_filled(split, dataset, len(units))
+    families = groups if families is None else families
+    alike = groups if drop_copies else None
+    split = _draw(dataset, groups, families, options, alike) or _draw(dataset, families, families, options, alike)
+    assert split is not None, "families drawn as units are never torn"
     check_classes(split, dataset, exempt_classes)
     return split
 
 
-def torn_groups(split: Split, images: Sequence[Path], groups: Sequence[int]) -> int:
-    """Number of groups of copies that are divided between train and val or test.
+def _draw(
+    dataset: LabeledSet[LabeledImage],
+    groups: Sequence[int],
+    families: Sequence[int],
+    options: SplitOptions,
+    alike: Sequence[int] | None,
+) -> Split | None:
+    """A split of whole groups, and of whole families; None if that is not possible.
 
-    Splits drawn by this module never divide a group; those of a source or a user can.
+    Unlabeled images are left out if their family has an image in val or test, or if a labeled one is ``alike``.
+    """
+    rng = np.random.default_rng(options.seed)
+    units = _limited(dataset, _units(dataset.items, groups), options.limit, rng)
+    given = {name: _given(dataset, units, name) for name in ("val", "test")}
+    pool = _pool(dataset, units, given["val"] | given["test"])
+    features = _features(dataset)
+    sizes = _part_sizes(dataset, sum(map(len, pool)), options.ratios, given)
+    train, val, test = _distribute(pool, sizes, features, rng)
+    n_train = sum(map(len, train))
+    wanted = _labeled_count(options.labeled, n_train)
+    with_labels, without = _distribute(train, [wanted, n_train - wanted], features, rng, every_class=True)
+
+    drawn = {"train_labeled": with_labels, "train_unlabeled": without, "val": val, "test": test}
+    parts = reunited(drawn, families, features)
+    if parts is None:
+        return None
+    held = {name: given[name].union(_flat(parts[name])) for name in given}
+    evaluated = {families[i] for i in held["val"] | held["test"]}
+    labeled = set() if alike is None else {alike[i] for i in _flat(units) if _is_labeled(dataset.items[i])}
+    taken = {i for i in _flat(units) if families[i] in evaluated or (alike is not None and alike[i] in labeled)}
+    unlabeled, left_out = _without_labels(dataset, units, taken)
+    unlabeled.update(_flat(parts["train_unlabeled"]))
+    used = set(_flat(units))
+
+    def paths(indices: Iterable[int]) -> tuple[Path, ...]:
+        return tuple(dataset.items[i].image for i in sorted(indices))
+
+    copies = ([i for i in family if i in used] for family in _units(dataset.items, families))
+    split = Split(
+        train_labeled=paths(_flat(parts["train_labeled"])),
+        train_unlabeled=paths(unlabeled),
+        val=paths(held["val"]),
+        test=paths(held["test"]),
+        seed=options.seed,
+        duplicates=tuple(paths(family) for family in copies if len(family) > 1),
+        left_out=paths(left_out),
+    )
+    _check_filled(split, dataset, len(units))
+    return split
+
+
+def torn_groups(split: Split, images: Sequence[Path], groups: Sequence[int]) -> int:
+    """Number of groups (or families) of copies that are divided between train and val or test.
+
+    Splits drawn by this module never divide one; those of a source or a user can.
     """
     trained, held = {*split.train_labeled, *split.train_unlabeled}, {*split.val, *split.test}
     sides: dict[int, set[bool]] = defaultdict(set)
@@ -193,15 +218,15 @@ def _part_sizes(
 
 
 def _without_labels(
-    dataset: LabeledSet[LabeledImage], units: Iterable[Unit], groups: Sequence[int], taken: set[int]
+    dataset: LabeledSet[LabeledImage], units: Iterable[Unit], taken: set[int]
 ) -> tuple[set[int], set[int]]:
-    """Images without labels: those to train on, and those left out: in a ``taken`` group, or of val or test."""
+    """Images without labels: those to train on, and those left out: the ``taken`` ones, and those of val or test."""
     train: set[int] = set()
     left_out: set[int] = set()
     for i in _flat(units):
         item = dataset.items[i]
         if not _is_labeled(item):
-            (left_out if groups[i] in taken or item.split in ("val", "test") else train).add(i)
+            (left_out if i in taken or item.split in ("val", "test") else train).add(i)
     return train, left_out
 
 
@@ -259,13 +284,19 @@ def _check_filled(split: Split, dataset: LabeledSet[LabeledImage], units: int) -
 
 
 def check_classes(split: Split, dataset: LabeledSet[LabeledImage], exempt_classes: int) -> None:
-    """Raise :class:`UserError` if a class from id ``exempt_classes`` on has no labeled training image."""
+    """Raise :class:`UserError` if a class from id ``exempt_classes`` on has no labeled training image.
+
+    A class of a longer list of names that no image shows at all is allowed, unless classes are added to a teacher that
+    knows the first ones (``exempt_classes`` above 0): there, each new one is to be learned.
+    """
     by_path = {item.image: item for item in dataset.items}
     present = {c for path in split.train_labeled for c in by_path[path].classes}
     missing = [name for i, name in enumerate(dataset.names) if i >= exempt_classes and i not in present]
     if missing:
         anywhere = {dataset.names[c] for item in dataset.items for c in item.classes}
         unknown = [name for name in missing if name not in anywhere]
+        if len(unknown) == len(missing) and anywhere and not exempt_classes:
+            return
         remedy = (
             f"label some images of it or remove it from the names (no image of {dataset.name} has it)"
             if unknown

@@ -31,7 +31,10 @@ test part still have a quarter or more of their metal in training.
 
 Twins are found at JPEG quality 50, half resolution and a change of brightness. Shifted crops are found as far as
 :func:`dfssd.datasets.duplicates.duplicate_groups` finds them, unrotated. Every pair is compared: 4,470 images take 36 s
-on one CPU core and 0.7 GB, twice as many four times as long.
+on one CPU core and 0.7 GB, twice as many four times as long. Fingerprints do not tell which images hold a part of
+another one, so this is done up to 10,000 images, or for the labeled ones alone where there are more. Beyond, twins are
+looked for among the pairs with similar fingerprints (:mod:`dfssd.datasets.copy_index`), which finds copies of whole
+images.
 """
 
 from __future__ import annotations
@@ -39,17 +42,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 
-from dfssd.datasets.duplicates import duplicate_groups, join_pairs
-from dfssd.datasets.grain import SIDE, grain_of, poses, shared_area
+from dfssd.datasets.copy_index import candidates
+from dfssd.datasets.duplicates import Pair, cached_grains, describe_all, duplicate_groups, join_pairs, verified
+from dfssd.datasets.fingerprints import Fingerprints
+from dfssd.datasets.grain import SIDE, agree_in_place, grain_of, poses, shared_area
 from dfssd.datasets.image_files import map_files, progress
+from dfssd.log import LOGGER
 
 SHARED_AREA = 0.25
 """Minimum share of the image that twins have in common."""
+
+EXHAUSTIVE = 10_000
+"""Number of images up to which every pair is compared; it takes some three minutes of a CPU core, and 1.5 GB."""
 
 _SCREEN = 0.15
 """Correlation of the whole grain below which a pair is skipped; in NEU-Seg twins start at 0.18."""
@@ -71,23 +80,34 @@ class Leak:
     twins: tuple[Path, ...]
 
 
-def find_twins(images: Sequence[Path]) -> list[tuple[int, int]]:
+def find_twins(
+    images: Sequence[Path], labeled: Sequence[bool] | None = None, described: Sequence[bytes] | None = None
+) -> list[tuple[int, int]]:
     """All pairs of images that show the same metal.
 
     Args:
         images: Readable image files.
+        labeled: Which of them have labels, and are compared with each other first; None: all.
+        described: The result of :func:`dfssd.datasets.fingerprints.describe` for each of them, if known.
 
     Returns:
         Sorted pairs (i, j) of indices, i < j: twins in one of eight poses, and copies by ``duplicate_groups``.
+
+    Raises:
+        UserError: A file cannot be read.
     """
     images = list(images)
+    described = list(describe_all(images)) if described is None else described
     members: dict[int, list[int]] = defaultdict(list)
-    for i, group in enumerate(duplicate_groups(images)):
+    for i, group in enumerate(duplicate_groups(images, described)):
         members[group].append(i)
     pairs = {pair for group in members.values() for pair in combinations(group, 2)}
-    if len(images) > 1:
-        grains = np.stack(map_files(grain_of, images, "Reading images"))
-        pairs.update(_twins(grains))
+    compared = _exhaustively_compared(len(images), labeled)
+    if len(compared) < len(images):
+        pairs.update(_near_twins(images, Fingerprints.of(described)))
+    if len(compared) > 1:
+        grains = np.stack(map_files(grain_of, [images[i] for i in compared], "Reading images"))
+        pairs.update((compared[i], compared[j]) for i, j in _twins(grains))
     return sorted(pairs)
 
 
@@ -139,6 +159,39 @@ def name_leak(leak: Leak) -> str:
 
 def _short(image: Path) -> str:
     return f"{image.parent.name}/{image.name}"
+
+
+def _exhaustively_compared(n: int, labeled: Sequence[bool] | None) -> list[int]:
+    """The images of which every pair is compared."""
+    if n <= EXHAUSTIVE:
+        return list(range(n))
+    found = [i for i in range(n) if labeled is None or labeled[i]]
+    if len(found) <= EXHAUSTIVE:
+        LOGGER.info(f"{n - len(found)} unlabeled images: copies are looked for, not parts of images pasted into others")
+        return found
+    LOGGER.warning(
+        f"{len(found)} labeled images: copies are looked for, but not parts of images pasted into others, for which "
+        f"every pair would have to be compared (done up to {EXHAUSTIVE} images)"
+    )
+    return []
+
+
+def _near_twins(images: Sequence[Path], prints: Fingerprints) -> Iterable[tuple[int, int]]:
+    """Twins among the pairs with similar fingerprints, each with the files that have the same bytes."""
+    same: dict[int, list[int]] = defaultdict(list)
+    for i, first in enumerate(prints.first_alike().tolist()):
+        same[first].append(i)
+    unique = list(same)
+    grain_at = cached_grains([images[i] for i in unique])
+
+    def agree(pair: Pair) -> bool:
+        i, j, pose = pair
+        return agree_in_place(poses(grain_at(i))[pose], grain_at(j), _SCREEN, SHARED_AREA)
+
+    found = candidates(prints.subset(np.array(unique)), range(8))
+    for i, j, _ in verified(progress(found, "Comparing images", len(unique)), agree, lambda _: False):
+        for a, b in product(same[unique[i]], same[unique[j]]):
+            yield min(a, b), max(a, b)
 
 
 def _twins(grains: np.ndarray) -> Iterable[tuple[int, int]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from dfssd.config import Config
+from dfssd.datasets.duplicates import Copies
 from dfssd.datasets.formats import load_dataset
+from dfssd.datasets.known_copies import find_copies_once
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split
@@ -34,13 +35,13 @@ def read_data(config: Config) -> DetectionSet:
     )
 
 
-def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], known_classes: int = 0) -> Split:
+def choose_split(config: Config, dataset: DetectionSet, copies: Copies, known_classes: int = 0) -> Split:
     """The split of ``split=``, or a new one.
 
     Args:
         config: Resolved configuration.
         dataset: The data set.
-        groups: Group of each image; images of one group stay together.
+        copies: Copies among the images; they stay together.
         known_classes: Number of the first classes, which need no labeled image.
 
     Raises:
@@ -49,4 +50,15 @@ def choose_split(config: Config, dataset: DetectionSet, groups: Sequence[int], k
     if config["split"]:
         check_split_is_exclusive(config)
         return read_split(Path(config["split"]), dataset, known_classes, imported=import_settings(config))
-    return make_split(dataset, groups, split_options(config), exempt_classes=known_classes)
+    return make_split(
+        dataset, copies.groups, split_options(config), exempt_classes=known_classes, families=copies.families
+    )
+
+
+def copies_among(config: Config, dataset: DetectionSet) -> Copies:
+    """Copies among the images of a data set, looked for once.
+
+    Raises:
+        UserError: An image cannot be read any more.
+    """
+    return find_copies_once([item.image for item in dataset.items], Path(config["data_dir"]))

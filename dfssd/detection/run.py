@@ -13,7 +13,6 @@ from typing import Any
 
 from dfssd.config import GROWN, Config
 from dfssd.datasets.data_state import write_state
-from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.split_files import write_split
 from dfssd.datasets.splits import check_new_labels, torn_groups
 from dfssd.detection.checks import (
@@ -21,13 +20,15 @@ from dfssd.detection.checks import (
     known_classes,
     must_train_teacher,
 )
-from dfssd.detection.data import choose_split, read_data
+from dfssd.detection.data import choose_split, copies_among, read_data
 from dfssd.detection.forgetting import forgetting
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
 from dfssd.files import copy_atomically
+from dfssd.inspection.report import inspect_data
+from dfssd.inspection.table import log_report
 from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import PREDICTIONS
 from dfssd.results.record import BoxRecord
@@ -68,34 +69,26 @@ class DetectionRun(StagedRun):
         dataset = read_data(c)
         known = known_classes(c, dataset.names)
         images = [item.image for item in dataset.items]
-        groups = duplicate_groups(images)
-        split = choose_split(c, dataset, groups, known)
+        copies = copies_among(c, dataset)
+        split = choose_split(c, dataset, copies, known)
         if known and c["new_only"]:
             check_new_labels(dataset, split.train_labeled, known)
         write_state(self.splits, split, dataset, imported=import_settings(c))
         write_split(split, dataset, self.splits)
         counts = {part: len(getattr(split, part)) for part in ("train_labeled", "train_unlabeled", "val", "test")}
-        torn = torn_groups(split, images, groups)
+        torn = torn_groups(split, images, copies.families)
         self.record.data = BoxData(
             name=dataset.name,
             classes=dataset.names,
             learnt_classes=known,
             images=len(dataset.items),
             **counts,
-            duplicates=len(groups) - len(set(groups)),
+            duplicates=len(images) - len(set(copies.families)),
             torn_duplicates=torn,
             left_out=len(split.left_out),
             skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
         )
-        if torn:
-            LOGGER.warning(
-                f"{torn} images of the given val or test part have a copy in train; test scores will be too optimistic"
-            )
-        if split.left_out:
-            LOGGER.info(
-                f"{len(split.left_out)} images without labels left out: they belong to val or test, or are copies of "
-                "images that do or that have labels"
-            )
+        log_report(inspect_data(dataset, split, copies.families))
         if not counts["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":
             raise UserError(
                 "there is nothing to distill: no term is switched on and there are no unlabeled images; add a term, "

@@ -18,12 +18,11 @@ from typing import Any
 
 from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten, section_of
 from dfssd.datasets.data_state import write_state
-from dfssd.datasets.duplicates import duplicate_groups
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split, write_split
 from dfssd.datasets.splits import Split
 from dfssd.detection.checks import check_can_grow, check_layers
-from dfssd.detection.data import choose_split, read_data
+from dfssd.detection.data import choose_split, copies_among, read_data
 from dfssd.detection.forgetting import mean_over
 from dfssd.distillation.compatibility import check_bins, describe, normalized, resolve_weights
 from dfssd.distillation.terms import TERMS
@@ -250,7 +249,7 @@ def _prepare(config: Config, root: Path) -> tuple[DetectionSet, Split, list[Step
     steps = parse_steps(config["steps"], dataset.names)
     if (root / "splits" / "split.json").exists():
         return dataset, read_split(root / "splits", dataset, imported=import_settings(config)), steps
-    return dataset, choose_split(config, dataset, duplicate_groups([item.image for item in dataset.items])), steps
+    return dataset, choose_split(config, dataset, copies_among(config, dataset)), steps
 
 
 def _base_weights(config: Config) -> Path | None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfssd.config import Config
+from dfssd.datasets.known_copies import find_twins_once
 from dfssd.datasets.mask_splits import grouped_split, has_official_split, official_split, read_mask_split
 from dfssd.datasets.masks import load_masks
 from dfssd.datasets.records import MaskSet
 from dfssd.datasets.splits import Split
-from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
+from dfssd.datasets.twins import Leak, find_leaks, twin_groups
 from dfssd.results.sections import SplitKind
 from dfssd.runs.data import DRAWN, check_split_is_exclusive, class_names, split_options
 
@@ -61,7 +62,17 @@ def select(config: Config) -> Selection:
         UserError: The data cannot be read, or the split does not fit it.
     """
     dataset = read_data(config)
-    return select_from(config, dataset, find_twins([item.image for item in dataset.items]))
+    return select_from(config, dataset, twins_among(config, dataset))
+
+
+def twins_among(config: Config, dataset: MaskSet) -> list[tuple[int, int]]:
+    """Pairs of items of a data set that show the same metal, looked for once.
+
+    Raises:
+        UserError: An image cannot be read any more.
+    """
+    images, known = [item.image for item in dataset.items], [item.known for item in dataset.items]
+    return find_twins_once(images, known, Path(config["data_dir"]))
 
 
 def select_from(config: Config, dataset: MaskSet, twins: Sequence[tuple[int, int]]) -> Selection:

@@ -16,9 +16,11 @@ from dfssd.config import Config
 from dfssd.datasets.data_state import write_state
 from dfssd.datasets.mask_splits import write_mask_split
 from dfssd.datasets.samples import evenly_by_class
-from dfssd.datasets.twins import describe_leaks, name_leak
+from dfssd.datasets.twins import name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_atomically, write_text
+from dfssd.inspection.report import inspect_data
+from dfssd.inspection.table import log_report
 from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text
 from dfssd.results.record import MaskRecord
@@ -90,20 +92,15 @@ class SegmentationRun(StagedRun):
             if leaks:
                 lines = "".join(f"{name_leak(leak)}\n" for leak in leaks)
                 write_text(self.splits / f"{part}_leaks.txt", lines)
-        if selection.val_leaks:
-            LOGGER.warning(f"{len(selection.val_leaks)} of {len(split.val)} val images have a copy in train, too")
+        leaks_of = {"val": selection.val_leaks, "test": selection.test_leaks}
+        log_report(inspect_data(dataset, split, selection.groups, leaks=leaks_of))
         if selection.test_leaks:
-            LOGGER.warning(describe_leaks(selection.test_leaks, len(split.test)))
             LOGGER.info(f"all of them: {self.splits / 'test_leaks.txt'}; for true scores: split=grouped")
         tested = set(split.test)
         self.record.pictures = tuple(
             Picture(image=str(item.image), truth=str(item.mask), masks={})
             for item in evenly_by_class([item for item in dataset.items if item.image in tested], PICTURES)
         )
-        if dataset.skipped:
-            LOGGER.info(f"{len(dataset.skipped)} unusable images left out; results.json and split.json list them")
-        if split.left_out:
-            LOGGER.info(f"{len(split.left_out)} images without masks left out: they or twins belong to val or test")
         if c["teacher"] is not None:
             train = must_train_teacher(c, dataset.names)
             LOGGER.info(f"the teacher {'is trained on the masks' if train else 'knows the classes'}")

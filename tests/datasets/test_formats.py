@@ -7,7 +7,7 @@ import yaml
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
-from dfssd.datasets.formats import FACTS
+from dfssd.datasets.facts import CACHE
 from dfssd.errors import UserError
 from tests.configured import load_dataset, preprocess
 from tests.datasets.material import CR7_NAMES, coco_json, cr7, neu, write_label, write_picture, zipped
@@ -19,7 +19,7 @@ def cr7_zip(tmp_path):
 
 
 def leftovers(folder):
-    return [p.name for p in folder.iterdir() if p.name.startswith(".") and not p.name.startswith(FACTS)]
+    return [p.name for p in folder.iterdir() if p.name.startswith(".") and not p.name.startswith(CACHE)]
 
 
 def test_cr7_zip_is_converted_to_what_ultralytics_reads(cr7_zip, tmp_path):
@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_nothing_behind(cr7_zip, tmp_path, monkeypatch):
     monkeypatch.setattr("dfssd.datasets.formats.link_or_copy", full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
         load_dataset(str(cr7_zip), tmp_path / "sets")
-    assert [path.name for path in (tmp_path / "sets").iterdir() if not path.name.startswith(FACTS)] == []
+    assert [path.name for path in (tmp_path / "sets").iterdir() if not path.name.startswith(CACHE)] == []
 
 
 def test_names_of_the_user_make_a_conversion_of_their_own(cr7_zip, tmp_path):

@@ -78,6 +78,68 @@ def test_copies_stay_on_one_side(skewed):
     assert abs(len(split.train_labeled) - 80) <= 3
 
 
+def families_split(data, families, groups=None, **options):
+    options = {"labeled": 0.1, "limit": None, "ratios": (0.8, 0.1, 0.1), "seed": 0, **options}
+    return make_split(data, groups or range(len(data.items)), SplitOptions(**options), families=families)
+
+
+@pytest.mark.parametrize("labeled", [1.0, 0.1, 200])
+def test_a_turned_pair_changes_a_drawn_split_as_little_as_possible(skewed, labeled):
+    before = split_of(skewed, labeled=labeled)
+    position = {item.image: i for i, item in enumerate(skewed.items)}
+    trained = [*before.train_labeled, *before.train_unlabeled]
+    a = next(path for path in trained if list(skewed.items[position[path]].classes) == [0])
+    b = before.test[3]
+    families = list(range(1000))
+    families[max(position[a], position[b])] = min(position[a], position[b])
+    after = families_split(skewed, families, labeled=labeled)
+    assert torn_groups(before, list(position), families) == 1
+    assert torn_groups(after, list(position), families) == 0
+    assert after.val == before.val
+    assert set(after.test) - set(before.test) == {a}
+    (other,) = set(before.test) - set(after.test)
+    assert list(skewed.items[position[other]].classes) == [0]
+    assert [len(getattr(after, name)) for name in LISTS] == [len(getattr(before, name)) for name in LISTS]
+    assert per_class(skewed, after.train_labeled) == per_class(skewed, before.train_labeled)
+    assert after.duplicates == (tuple(sorted((a, b), key=position.get)),)
+
+
+def test_families_that_are_not_torn_change_nothing(skewed):
+    before = split_of(skewed)
+    families = list(range(1000))
+    number = {item.image: i for i, item in enumerate(skewed.items)}
+    for part in LISTS:
+        i, j = (number[path] for path in getattr(before, part)[:2])
+        families[j] = families[i]
+    after = families_split(skewed, families)
+    assert all(getattr(after, part) == getattr(before, part) for part in LISTS) and len(after.duplicates) == 4
+
+
+def test_where_all_images_have_turned_copies_families_are_drawn(skewed):
+    families = [i // 4 * 4 for i in range(1000)]
+    split = families_split(skewed, families)
+    assert torn_groups(split, [item.image for item in skewed.items], families) == 0
+    assert split == split_of(skewed, families), "as if they were groups"
+    assert abs(len(split.test) - 100) <= 4
+
+
+def test_an_unlabeled_turned_copy_of_a_test_image_is_left_out():
+    items = [item(i, [i % 4], "train") for i in range(20)] + [item(i, [i % 4], "val") for i in range(20, 24)]
+    items += [item(i, [i % 4], "test") for i in range(24, 28)] + [item(28, None), item(29, None)]
+    split = families_split(dataset(*items), [*range(28), 25, 0], labeled=1.0)
+    assert [path.name for path in split.left_out] == ["im 28.png"]
+    assert [path.name for path in split.train_unlabeled] == ["im 29.png"]
+
+
+def test_turned_copies_across_given_splits_stay_where_they_are_and_are_counted():
+    items = [item(i, [i % 4], "train") for i in range(20)] + [item(i, [i % 4], "val") for i in range(20, 24)]
+    items += [item(i, [i % 4], "test") for i in range(24, 28)]
+    families = [*range(24), 0, 1, 26, 27]
+    split = families_split(dataset(*items), families, labeled=1.0)
+    assert torn_groups(split, [i.image for i in items], families) == 2
+    assert len(split.test) == 4 and len(split.train_labeled) == 20
+
+
 def test_limit_is_a_stratified_subset(skewed):
     split = split_of(skewed, limit=200)
     used = [path for name in LISTS for path in getattr(split, name)]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
+from dfssd.datasets.duplicates import join_pairs
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.splits import LISTS, Split, SplitOptions, make_split, torn_groups
 from dfssd.datasets.stratification import stratify
@@ -36,13 +37,16 @@ class Case:
 
     dataset: DetectionSet
     groups: list[int]
+    families: list[int]
     options: SplitOptions
     learned: int
 
     def split(self) -> Split:
         """The split; an example that is refused is left out, one that ends in another error is not."""
         try:
-            return make_split(self.dataset, self.groups, self.options, exempt_classes=self.learned)
+            return make_split(
+                self.dataset, self.groups, self.options, exempt_classes=self.learned, families=self.families
+            )
         except UserError:
             event("refused")
             assume(False)
@@ -58,6 +62,8 @@ def cases(draw: st.DrawFn, *, given_splits: bool = True) -> Case:
     for number, (_, _, copy_of) in enumerate(rows):
         groups.append(groups[-copy_of] if 0 < copy_of <= number else number)
     n = len(rows)
+    turned = draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=n // 3))
+    families = join_pairs(n, [*enumerate(groups), *turned])
     options = SplitOptions(
         labeled=draw(st.one_of(st.floats(0.2, 1), st.floats(0.01, 1), st.integers(1, n // 3))),
         limit=draw(st.one_of(st.none(), st.integers(n // 2, n + 2), st.integers(1, n))),
@@ -65,7 +71,7 @@ def cases(draw: st.DrawFn, *, given_splits: bool = True) -> Case:
         seed=draw(st.integers(0, 5)),
     )
     learned = draw(st.sampled_from([len(NAMES), 1, 0]))
-    return Case(DetectionSet("set", NAMES, tuple(items)), groups, options, learned)
+    return Case(DetectionSet("set", NAMES, tuple(items)), groups, families, options, learned)
 
 
 @given(cases())
@@ -76,7 +82,7 @@ def test_split_loses_nothing_and_has_nothing_twice(case) -> None:
     assert len(listed) == len(set(listed)) and set(listed) <= known
     if case.options.limit is None or case.options.limit >= len(known):
         assert set(listed) == known
-    elif len(set(case.groups)) == len(known):
+    elif len(set(case.families)) == len(known):
         assert len(listed) == case.options.limit
 
 
@@ -98,13 +104,14 @@ def test_only_labeled_images_are_learned_from_and_judged_by(case) -> None:
 def test_copies_stay_on_one_side(case) -> None:
     split = case.split()
     assert torn_groups(split, [item.image for item in case.dataset.items], case.groups) == 0
+    assert torn_groups(split, [item.image for item in case.dataset.items], case.families) == 0
 
 
 @given(cases())
 def test_given_splits_alone_can_tear_copies_apart(case) -> None:
     split = case.split()
-    held = {group for item, group in zip(case.dataset.items, case.groups) if item.split in {"val", "test"}}
-    free = [group if group not in held else -1 - i for i, group in enumerate(case.groups)]
+    held = {family for item, family in zip(case.dataset.items, case.families) if item.split in {"val", "test"}}
+    free = [family if family not in held else -1 - i for i, family in enumerate(case.families)]
     assert torn_groups(split, [item.image for item in case.dataset.items], free) == 0
 
 
