@@ -280,14 +280,16 @@ ARGUMENTS: Mapping[str, Argument] = {
     "momentum": Argument(check=_MOMENTUM),
     "warmup_epochs": Argument(check=WEIGHT),
     "freeze": Argument(check=optional(FREEZE)),
+    "pretrained": Argument(check=Or((True, False), TEXT)),
     # without effect on masks
     **{
         name: Argument(idle_for_masks=_VIEWS)
         for name in (
-            "mosaic", "mixup", "copy_paste", "copy_paste_mode", "hsv_h", "hsv_s", "hsv_v", "scale", "translate",
+            "mosaic", "mixup", "copy_paste", "hsv_h", "hsv_s", "hsv_v", "scale", "translate",
             "perspective", "flipud", "fliplr", "bgr", "augmentations",
         )
     },
+    "copy_paste_mode": Argument(check=OneOf(("flip", "mixup")), idle_for_masks=_VIEWS),
     "close_mosaic": Argument(check=Number(0, integer=True), idle_for_masks=_VIEWS),
     "degrees": Argument(check=Number(-180, 180), idle_for_masks=_VIEWS),
     "shear": Argument(check=Number(-89, 89), idle_for_masks=_VIEWS),

@@ -181,20 +181,22 @@ def _all(value: Any, good: Callable[[Any], bool], *, kinds: type | tuple[type, .
     """Whether ``value`` is a list of ``kinds`` that are all ``good``; truth values are not numbers."""
     if not isinstance(value, list) or not (value or empty):
         return False
-    return all(isinstance(v, kinds) and not isinstance(v, bool) and good(v) for v in value)
+    return all(
+        isinstance(v, kinds) and not isinstance(v, bool) and not is_beyond_all_bounds(v) and good(v) for v in value
+    )
 
 
 def _is_label_share(value: Any) -> bool:
     if isinstance(value, float):
         return 0 < value <= 1
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and not is_beyond_all_bounds(value)
 
 
 LABELED = Special(
     "float | int",
     _is_label_share,
     "must be a share in (0, 1] written with a point (0.1, 1.0) or a number of images (200)",
-    (0, -1, 1.5, 0.0, True, "half", None, [0.1]),
+    (0, -1, 1.5, 0.0, 10**30, True, "half", None, [0.1]),
 )
 SPLIT_RATIO = Special(
     "list",
@@ -230,7 +232,7 @@ CROP = Special(
     "list",
     lambda v: _all(v, lambda n: n >= 0, kinds=int) and len(v) == 4 and v[2] > v[0] and v[3] > v[1],
     "must be [x1, y1, x2, y2] in pixels",
-    ([0, 0, 0, 5], [0, 0, 5], [0, 0, 5.5, 5], [-1, 0, 5, 5], 5, "all"),
+    ([0, 0, 0, 5], [0, 0, 5], [0, 0, 5.5, 5], [-1, 0, 5, 5], [0, 0, 10**30, 5], 5, "all"),
 )
 
 

@@ -198,16 +198,12 @@ def _rows(split: Split, dataset: LabeledSet[LabeledImage]) -> Iterator[Row]:
         yield from (_file_row(job) for job in sources.files(SOURCE, item.source or item.image) if job[0] == ARCHIVE)
     others = chain(
         (job for item in items.values() for job in sources.files(UNUSED, item.source or item.image)),
-        (job for file in dataset.account.files for job in sources.files(_role(file), file.path)),
+        (job for file in dataset.account.files for job in sources.of_account(file)),
     )
     yield from (row for _, row in in_parallel(_file_row, others))
     for folder in sorted(sources.folders):
         if folder.is_dir():
             yield Row(FOLDER, str(folder), "", Stamp(0, folder.stat().st_mtime_ns, 0))
-
-
-def _role(file: Accounted) -> str:
-    return UNUSED if file.role is Role.LEFT_OUT else SOURCE
 
 
 def _image_rows(job: tuple[str, LabeledImage]) -> list[Row]:
@@ -238,23 +234,35 @@ class _Sources:
     """The files of the user with their roles; an archive is one file, whatever was read from it.
 
     Attributes:
-        folders: Where they lie.
+        folders: Where images and labels lie: files that are added there are noticed.
     """
 
     def __init__(self) -> None:
         self.folders: set[Path] = set()
         self._archives: set[Path] = set()
 
-    def files(self, role: str, path: Path) -> Iterator[tuple[str, str]]:
-        """The file with its role, or the archive that it is a member of, unless that was met before."""
+    def files(self, role: str, path: Path, *, data: bool = True) -> Iterator[tuple[str, str]]:
+        """The file with its role, or the archive that it is a member of, unless that was met before.
+
+        Args:
+            role: Its role, if it is in no archive.
+            path: The file; in an archive ``<archive>/<member>``.
+            data: Whether it is an image or holds labels.
+        """
         if not self._archives.isdisjoint(path.parents):
             return
         archive = None if path.exists() else next((parent for parent in path.parents if parent.is_file()), None)
         if archive is not None:
             self._archives.add(archive)
             role, path = ARCHIVE, archive
-        self.folders.add(path.parent)
+        elif data:
+            self.folders.add(path.parent)
         yield role, str(path)
+
+    def of_account(self, file: Accounted) -> Iterator[tuple[str, str]]:
+        """A file that is no image, likewise."""
+        role = UNUSED if file.role is Role.LEFT_OUT else SOURCE
+        return self.files(role, file.path, data=file.role in {Role.LABEL, Role.MASK})
 
 
 def _compare(row: Row) -> tuple[str, str]:

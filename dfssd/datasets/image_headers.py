@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from PIL import BmpImagePlugin, Jpeg2KImagePlugin, PngImagePlugin, PpmImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import jpeg_factory
@@ -16,8 +17,15 @@ from PIL.JpegImagePlugin import jpeg_factory
 MOST_PIXELS = 178_956_970
 """Ultralytics' check rejects larger images (Pillow takes them for an attack on the memory)."""
 
-END_MARK = b"\xff\xd9"
+_END_MARK = b"\xff\xd9"
 """The last bytes of a complete JPEG."""
+
+_FILLERS = tuple(
+    b"".join(bytes([byte] * 64 + [0xFF, 0xD0 + (first + i) % 8]) for i in range(8))
+    for first, byte in ((0, 0xAA), (2, 0x5B), (4, 0xFE), (6, 0x77))
+)
+"""What is put in the place of the missing end of a JPEG: bytes that do not mean the same as none, and restart marks in
+several orders, since a decoder leaves out what follows the mark after the one that it expects."""
 
 _ORIENTATION = 0x0112
 """EXIF tag; 5 to 8 swap width and height."""
@@ -34,7 +42,7 @@ _OPENERS: dict[str, Callable[[Any], ImageFile]] = {
 """Pillow's reader by kind. ``PIL.Image.open`` is not used: Ultralytics replaces it, for the whole process, by one that
 tries to install a package when a file is damaged."""
 
-_SIGNATURES = (
+SIGNATURES = (
     (b"\xff\xd8\xff", ".jpg"),
     (b"\x89PNG\r\n\x1a\n", ".png"),
     (b"BM", ".bmp"),
@@ -46,6 +54,7 @@ _SIGNATURES = (
     (b"\xff\x4f\xff\x51", ".jp2"),  # its bare code stream
     *((b"P%d" % i, ".pnm") for i in range(1, 7)),
 )
+"""The first bytes of a file, and its kind; WebP is told apart otherwise."""
 
 _FOREIGN = (
     (b"GIF8", "a GIF"),
@@ -110,7 +119,7 @@ def checked_size(header: Header, data: bytes, size: tuple[int, int]) -> tuple[in
     image = header.image
     if header.suffix == ".pnm":
         return None
-    if image.format == "JPEG" and not data.endswith(END_MARK):
+    if image.format == "JPEG" and not data.endswith(_END_MARK):
         return None
     try:
         image.verify()
@@ -137,6 +146,33 @@ def decoding_error(header: Header, data: bytes) -> str | None:
     return None
 
 
+def with_end_mark(header: Header, data: bytes) -> bytes | None:
+    """A JPEG with an end mark, which is added if nothing but that is missing; None if more is missing.
+
+    If nothing more is missing, other bytes before the end mark make no difference; otherwise they are taken for data of
+    the pixels that are missing. In progressive files, whose data come in several parts, they may be skipped all the
+    same. Decoded by Pillow, since OpenCV lets the library that both use print warnings.
+    """
+    if data.rstrip(b"\0").endswith(_END_MARK):
+        return data
+    if "progressive" in header.image.info:
+        return None
+    if data.endswith(b"\0\0"):  # what a broken copy leaves at the end; a single zero may be data
+        data = data.rstrip(b"\0")
+    data = data.removesuffix(b"\xff")  # half a mark
+    try:
+        values, *others = (_jpeg_values(data + filler + _END_MARK) for filler in (b"", *_FILLERS))
+    except Exception:  # readers raise nearly everything for damaged files
+        return None
+    return data + _END_MARK if all(np.array_equal(values, other) for other in others) else None
+
+
+def _jpeg_values(data: bytes) -> np.ndarray:
+    image = jpeg_factory(BytesIO(data))
+    image.load()
+    return np.asarray(image)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
@@ -150,7 +186,7 @@ def reader(start: bytes) -> Callable[[Any], ImageFile] | None:
 def _kind(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return ".webp"
-    return next((suffix for signature, suffix in _SIGNATURES if data.startswith(signature)), None)
+    return next((suffix for signature, suffix in SIGNATURES if data.startswith(signature)), None)
 
 
 def _pages(image: ImageFile) -> int:

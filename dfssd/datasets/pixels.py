@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 
 from dfssd.datasets.image_headers import (
-    END_MARK,
     MOST_PIXELS,
     Header,
     checked_size,
     decoding_error,
     read_header,
+    with_end_mark,
 )
 from dfssd.errors import UserError
 from dfssd.files import write_bytes
@@ -43,7 +43,7 @@ UNREAD_SUFFIXES = frozenset(
     {
         *(".avif", ".heic", ".heif", ".gif", ".jxl", ".jxr", ".wdp", ".ico", ".tga", ".pcx", ".psd", ".psb", ".xcf"),
         *(".svg", ".eps", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
-        *(".exr", ".hdr", ".pfm", ".dcm", ".dicom", ".fits", ".fit", ".czi", ".nd2", ".lif", ".jls"),
+        *(".exr", ".hdr", ".pfm", ".dcm", ".dicom", ".fits", ".fit", ".czi", ".lif", ".jls"),
     }
 )
 """Suffixes of image files that are not read, in lower case. AVIF and GIF are among them since only some versions of
@@ -70,13 +70,6 @@ _NOT_TIFF = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jp2"})
 
 _LARGEST_FILE = 2 << 30
 """[bytes]"""
-
-_FILLERS = tuple(
-    b"".join(bytes([byte] * 64 + [0xFF, 0xD0 + (first + i) % 8]) for i in range(8))
-    for first, byte in ((0, 0xAA), (2, 0x5B), (4, 0xFE), (6, 0x77))
-)
-"""What is put in the place of the missing end of a JPEG: bytes that do not mean the same as none, and restart marks in
-several orders, since a decoder leaves out what follows the mark after the one that it expects."""
 
 _LARGE = 32_000_000
 """[px] Larger images are decoded one at a time: a pool of threads would need many GiB otherwise."""
@@ -248,12 +241,15 @@ def pixel_remarks(images: Sequence[tuple[Path, ImageFacts]], depth: int) -> list
     used = f"read as {depth}-bit gray values (the highest is {highest}), of which training sees the upper 8 bits"
     return [
         *(f"{found}: {used}" for found in of(lambda f: f.bits > 8, "16-bit image", "16-bit images")),
-        *(f"{found}: nothing can be seen in them" for found in of(constant, "constant image", "constant images")),
+        *(f"{found}: every pixel has the same value" for found in of(constant, "constant image", "constant images")),
         *(
             f"{found}: no gray value from {NEARLY_BLACK} on, of 255; look at them, or set preprocess.normalize=true"
             for found in of(nearly_black, "nearly black image", "nearly black images")
         ),
-        *(f"{found}: only the first page is used" for found in of(lambda f: f.pages > 1, "file", "files with pages")),
+        *(
+            f"{found}: only the first page is used"
+            for found in of(lambda f: f.pages > 1, "file with several pages", "files with several pages")
+        ),
     ]
 
 
@@ -302,8 +298,10 @@ def _decode(data: bytes) -> tuple[Header, np.ndarray] | str:
 
 def _values(header: Header, data: bytes) -> np.ndarray | str:
     if header.suffix == ".jpg":
-        if not data.rstrip(b"\0").endswith(END_MARK):
-            return _without_end_mark(header, data)
+        whole = with_end_mark(header, data)
+        if whole is None:
+            return "cannot be decoded (the file is truncated); restore it"
+        data = whole
     elif header.suffix == ".tif" or (header.suffix == ".png" and header.pages > 1):  # OpenCV misses damage in these
         problem = decoding_error(header, data)
         if problem:
@@ -322,23 +320,6 @@ def _values(header: Header, data: bytes) -> np.ndarray | str:
     if values.dtype == np.uint16 and header.separate:
         return "holds 16-bit channels in separate planes, which OpenCV reads wrongly; convert it to .png"
     return 65535 - values if values.dtype == np.uint16 and header.inverted else values
-
-
-def _without_end_mark(header: Header, data: bytes) -> np.ndarray | str:
-    """The values of a JPEG that ends too early, if nothing but its end mark is missing.
-
-    Then other bytes before the end mark make no difference; otherwise a decoder takes them for data of pixels that are
-    missing. In progressive files, whose data come in several parts, it may skip them all the same.
-    """
-    if data.endswith(b"\0\0"):  # what a broken copy leaves at the end; a single zero may be data
-        data = data.rstrip(b"\0")
-    data = data.removesuffix(b"\xff")  # half a mark
-    if "progressive" not in header.image.info:
-        values = _opencv(header, data + END_MARK)
-        filled = (_opencv(header, data + filler + END_MARK) for filler in _FILLERS)
-        if values is not None and all(other is not None and np.array_equal(values, other) for other in filled):
-            return values
-    return "cannot be decoded (the file is truncated); restore it"
 
 
 def _opencv(header: Header, data: bytes) -> np.ndarray | None:

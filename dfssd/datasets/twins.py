@@ -140,18 +140,6 @@ def find_leaks(
     return [Leak(image, found) for image, found in leaks if found]
 
 
-def describe_leaks(leaks: Sequence[Leak], n_tested: int, shown: int = 3) -> str:
-    """One line with the first leaking test images and their number; empty if there are none."""
-    if not leaks:
-        return ""
-    names = ", ".join(name_leak(leak) for leak in leaks[:shown])
-    more = f", and {len(leaks) - shown} more" if len(leaks) > shown else ""
-    return (
-        f"{len(leaks)} of {n_tested} test images have a copy in training, perhaps rotated, mirrored or in part "
-        f"({names}{more}); test scores will be too optimistic; split=grouped avoids this"
-    )
-
-
 def name_leak(leak: Leak) -> str:
     """The image and the first of its twins, such as ``test/000123.jpg = train/000045.jpg``."""
     return f"{_short(leak.image)} = {_short(leak.twins[0])}"

@@ -24,6 +24,9 @@ Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
+COPY = "is a copy of an image of val or test, or of one with labels"
+"""Why an image without labels is left out of a split."""
+
 IMAGE_ROLES = (Role.LABELED, Role.DEFECT_FREE, Role.UNLABELED)
 """The roles of images that a run can use."""
 
@@ -318,7 +321,7 @@ def _left_out(dataset: LabeledSet[Item] | LabeledSet[MaskItem], split: Split | N
     for item in dataset.items:
         if item.image in dropped:
             own = item.split in ("val", "test")
-            reason = f"has no labels, but belongs to {item.split}" if own else "is a copy of an image of val or test"
+            reason = f"has no labels, but belongs to {item.split}" if own else COPY
             files.append(Accounted(item.source or item.image, Role.LEFT_OUT, reason))
     return tuple(files)
 

@@ -43,6 +43,9 @@ def name_spaces() -> NameSpaces:
 def _training_problem(key: str, value: Any) -> str | None:
     if key == "amp":  # takes more values here: dfssd.hardware
         return None
+    usual = DEFAULT_CFG_DICT[key]
+    if isinstance(value, bool) and isinstance(usual, (int, float)) and not isinstance(usual, bool):
+        return f"{key}={value}: must be a number"  # Ultralytics takes true for 1
     try:
         get_cfg(overrides={key: value})
     except (TypeError, ValueError, SyntaxError) as e:

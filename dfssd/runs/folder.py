@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
@@ -82,7 +83,7 @@ class RunFolder:
 
         Raises:
             UserError: There is no run, an argument differs from the one that the run was started with, or files of the
-                data changed or vanished since then.
+                data changed or vanished since then, or a checkpoint is damaged.
         """
         where = config["resume"]
         if where is True:
@@ -112,8 +113,10 @@ class RunFolder:
         kind = RECORDS[before["task"]]
         # without a record all stages are run again
         record = kind.read(path / FILE) if (path / FILE).exists() else kind(run=facts)
-        if record.stage("prepare") and not record.complete:
-            check_state(path / "splits", f"resume={where}")
+        if not record.complete:
+            _check_checkpoints(path)
+            if record.stage("prepare"):
+                check_state(path / "splits", f"resume={where}")
         session = Session(**facts.model_dump(include=set(Session.model_fields)))
         record.run = record.run.model_copy(update={"resumed": (*record.run.resumed, session)})
         run = cls(path, record)
@@ -167,6 +170,28 @@ def _read_settings(file: Path) -> dict[str, Any]:
     if (task := tree["config"].get("task", defaults()["task"])) not in RECORDS:
         raise UserError(f"{file} is damaged: there is no task {task}; restore it, or start a new run")
     return tree
+
+
+def _check_checkpoints(path: Path) -> None:
+    """Raise :class:`UserError` for checkpoints of a run that were cut, by a full disk or a broken copy.
+
+    A process that is killed leaves halves under other names only, which are written anew.
+    """
+    problems = []
+    for file in sorted(
+        [*path.glob("train/*/weights/last.pt"), *path.glob("train/*/weights/best.pt"), *path.glob("weights/[!.]*.pt")]
+    ):
+        with open(file, "rb") as opened:
+            start = opened.read(2)
+        if start == b"\x80\x02" or (start == b"PK" and zipfile.is_zipfile(file)):  # a pickle, or the archive of torch
+            continue
+        if file.parent.parent == path:
+            remedy = f"restore it, or remove {path / FILE} to run all stages again"
+        else:
+            remedy = f"remove {file.parent.parent} to repeat that training"
+        problems.append(f"{file} is damaged, {file.stat().st_size:,} bytes are left of it; {remedy}")
+    if problems:
+        raise UserError(*problems)
 
 
 def run_facts(command: str, config: Config) -> RunFacts:

@@ -8,6 +8,7 @@ tasks share is in :mod:`dfssd.runs.stages`.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from dfssd.config import Config
 from dfssd.datasets.data_state import write_state
 from dfssd.datasets.mask_splits import write_mask_split
 from dfssd.datasets.samples import evenly_by_class
-from dfssd.datasets.twins import name_leak
+from dfssd.datasets.twins import Leak, name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_atomically, write_text
-from dfssd.inspection.report import inspect_data
+from dfssd.inspection.report import Part, inspect_data
 from dfssd.inspection.table import log_report
 from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text
@@ -92,7 +93,7 @@ class SegmentationRun(StagedRun):
             if leaks:
                 lines = "".join(f"{name_leak(leak)}\n" for leak in leaks)
                 write_text(self.splits / f"{part}_leaks.txt", lines)
-        leaks_of = {"val": selection.val_leaks, "test": selection.test_leaks}
+        leaks_of: Mapping[Part, Sequence[Leak]] = {"val": selection.val_leaks, "test": selection.test_leaks}
         log_report(inspect_data(dataset, split, selection.groups, leaks=leaks_of))
         if selection.test_leaks:
             LOGGER.info(f"all of them: {self.splits / 'test_leaks.txt'}; for true scores: split=grouped")

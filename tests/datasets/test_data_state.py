@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,115 +17,29 @@ from dfssd.datasets.account import Account, Accounted, Role
 from dfssd.datasets.data_state import check_state, label_file, write_state
 from dfssd.datasets.file_records import FILES, file_digest, read_rows
 from dfssd.datasets.label_files import read_label_file
-from dfssd.datasets.records import DetectionSet, Item, LabeledSet, MaskItem, MaskSet
+from dfssd.datasets.records import DetectionSet, Item, MaskItem, MaskSet
 from dfssd.datasets.split_files import read_split, write_split
 from dfssd.datasets.splits import LISTS, Split
 from dfssd.errors import UserError
-from dfssd.files import link_or_copy
-
-NAMES = ("dark", "bright")
-LISTED = {"train_labeled": (0, 1, 2, 3), "train_unlabeled": (4, 5), "val": (6,), "test": (7,)}
-UNLABELED, NOT_LISTED = 5, 8
-
-
-@dataclass
-class Place:
-    """A source of nine images, its import, and the record of a run.
-
-    Images are linked into the import, but for image 1, which is a file of its own with the same content.
-    """
-
-    root: Path
-
-    @property
-    def source(self) -> Path:
-        return self.root / "set"
-
-    def image(self, number: int) -> Path:
-        return self.source / "images" / f"{number}.png"
-
-    def label(self, number: int) -> Path:
-        return self.source / "labels" / f"{number}.txt"
-
-    @property
-    def imported(self) -> Path:
-        return self.root / "data" / "set-0123"
-
-    @property
-    def splits(self) -> Path:
-        return self.root / "run" / "splits"
-
-    def build(self) -> LabeledSet:
-        for folder in (self.source, self.imported):
-            for part in ("images", "labels"):
-                (folder / part).mkdir(parents=True)
-        (self.source / "classes.txt").write_text("dark\nbright\n")
-        (self.source / "notes.png").write_text("no image")
-        for number in range(9):
-            self.image(number).write_bytes(b"pixels %d" % number)
-            if number != UNLABELED:
-                self.label(number).write_text(f"{number % 2} 0.5 0.5 0.25 0.25\n")
-        return self.read()
-
-    def read(self) -> DetectionSet:
-        """The data set, imported anew."""
-        items = []
-        shutil.rmtree(self.imported)
-        for part in ("images", "labels"):
-            (self.imported / part).mkdir(parents=True)
-        for source in sorted((self.source / "images").iterdir()):
-            target, label = self.imported / "images" / source.name, self.label(int(source.stem))
-            (shutil.copyfile if source.stem == "1" else link_or_copy)(source, target)
-            if label.exists():
-                shutil.copyfile(label, self.imported / "labels" / label.name)
-            items.append(Item(target, read_label_file(label, 2) if label.exists() else None, None, source=source))
-        labels = [Accounted(path, Role.LABEL) for path in sorted((self.source / "labels").iterdir())]
-        other = Accounted(self.source / "classes.txt", Role.CLASS_LIST)
-        out = Accounted(self.source / "notes.png", Role.LEFT_OUT, "it is no image")
-        return DetectionSet("set", NAMES, tuple(items), account=Account((other, *labels, out)))
-
-
-def split_of(dataset: LabeledSet) -> Split:
-    return Split(**{name: tuple(dataset.items[i].image for i in LISTED[name]) for name in LISTS})
+from tests.datasets.recorded_data import (
+    LISTED,
+    NAMES,
+    NOT_LISTED,
+    UNLABELED,
+    Place,
+    delete,
+    recorded,
+    rewrite,
+    set_back,
+    split_of,
+    swap,
+    touch,
+)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    dataset = place.build()
-    write_state(place.splits, split_of(dataset), dataset)
-    write_split(split_of(dataset), dataset, place.splits)
-    return place
-
-
-def rewrite(path: Path, content: bytes) -> None:
-    """Other content under the same name, as editors and tools write it."""
-    path.unlink()
-    path.write_bytes(content)
-
-
-def set_back(path: Path, content: bytes) -> None:
-    """Other content of the same size, with the time of the old one."""
-    before = path.stat()
-    path.write_bytes(content)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert path.stat().st_size == before.st_size
-
-
-def touch(place: Place) -> None:
-    for path in place.source.rglob("*"):
-        path.touch()
-
-
-def delete(*paths: Path) -> None:
-    for path in paths:
-        path.unlink()
-
-
-def swap(place: Place) -> None:
-    a, b = (place.label(n).read_bytes() for n in (0, 1))
-    place.label(0).write_bytes(b)
-    place.label(1).write_bytes(a)
+    return recorded(tmp_path)
 
 
 REFUSED: dict[str, tuple[Callable[[Place], object], str]] = {
@@ -205,6 +119,7 @@ PASSED: dict[str, Callable[[Place], object]] = {
     "image that the run does not use": lambda p: p.image(NOT_LISTED).write_bytes(b"other"),
     "file that was left out": lambda p: (p.source / "notes.png").write_text("still no image"),
     "hidden file": lambda p: (p.source / "images" / ".DS_Store").write_text(""),
+    "file beside the class list alone": lambda p: (p.source / "more.txt").write_text(""),
     "file of another kind": lambda p: (p.source / "images" / "labels.cache").write_text(""),
     "run from before there was a record": lambda p: (p.splits / FILES).rename(p.label(0)),
 }
@@ -250,7 +165,7 @@ def test_record_has_one_row_for_each_file(place: Place) -> None:
     assert images[str(place.imported / "images" / "1.png")].source == ""
     assert [path for path, row in images.items() if not row.labels] == [str(place.imported / "images" / "5.png")]
     counted = {role: sum(row.role == role for row in rows) for role in {row.role for row in rows} - set(LISTS)}
-    assert counted == {"import": 1, "label": 7, "source": 1 + 1 + 8, "unused": 2, "folder": 3}
+    assert counted == {"import": 1, "label": 7, "source": 1 + 1 + 8, "unused": 2, "folder": 2}
 
 
 def test_archive_is_one_file(tmp_path: Path) -> None:
@@ -305,30 +220,6 @@ def test_label_file_is_that_of_ultralytics(tmp_path: Path) -> None:
     label.parent.mkdir(parents=True)
     label.touch()
     assert label_file(Item(image, None, None)) == label
-
-
-@pytest.mark.parametrize("row", ["test,/a.png,,many,0,0,,", "test,/a.png", '"test'])
-def test_damaged_record_is_reported_with_its_line(place: Place, row: str) -> None:
-    file = place.splits / FILES
-    file.write_text(file.read_text() + row)
-    lines = file.read_text().count("\n") + 1
-    for check in (lambda: check_state(place.splits, "resume=x"), lambda: read_split(place.splits, place.read())):
-        with pytest.raises(UserError, match=rf"files\.csv:{lines}: is damaged; restore it, or remove it"):
-            check()
-
-
-def test_names_that_are_not_text_survive(tmp_path: Path) -> None:
-    names = [b"\xff.png", b"two\nlines.png", b'quote",.png', "缺陷.png".encode()]
-    images = [Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in names]
-    for image in images:
-        image.write_bytes(b"pixels")
-    dataset = DetectionSet("set", NAMES, tuple(Item(image, None, None) for image in images))
-    write_state(tmp_path / "splits", Split(*((image,) for image in images)), dataset)
-    assert [row.path for row in read_rows(tmp_path / "splits") if row.role in LISTS] == [str(i) for i in images]
-    check_state(tmp_path / "splits", "resume=x")
-    images[1].unlink()
-    with pytest.raises(UserError, match="1 file vanished"):
-        check_state(tmp_path / "splits", "resume=x")
 
 
 # what happens to the data before its split is used again -> what is said

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dfssd.datasets.drawings import draw_image
 from dfssd.datasets.grain import poses
-from dfssd.datasets.twins import Leak, describe_leaks, find_leaks, find_twins, twin_groups
+from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
 
 
 def texture(seed, size=200):
@@ -135,14 +135,3 @@ def test_leaks_are_test_images_with_a_twin_in_training():
     leaks = find_leaks(tested, trained, images, twins)
     assert leaks == [Leak(images[5], (images[0], images[1])), Leak(images[7], (images[2],))]
     assert find_leaks(tested, trained[3:], images, twins) == []
-
-
-def test_leaks_are_reported_by_name_and_number():
-    leaks = [Leak(Path(f"/x/test/{i}.jpg"), (Path(f"/x/train/{i + 10}.jpg"),)) for i in range(5)]
-    assert describe_leaks(leaks, 20) == (
-        "5 of 20 test images have a copy in training, perhaps rotated, mirrored or in part (test/0.jpg = train/10.jpg, "
-        "test/1.jpg = train/11.jpg, test/2.jpg = train/12.jpg, and 2 more); "
-        "test scores will be too optimistic; split=grouped avoids this"
-    )
-    assert "more" not in describe_leaks(leaks[:3], 20)
-    assert describe_leaks([], 20) == ""

@@ -33,7 +33,7 @@ class Taken:
     unlabeled: int = 0
     defect_free: int = 0
     names: tuple[str, ...] = NAMES
-    shown: tuple[str, ...] = NAMES
+    shown: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[str, int] = field(default_factory=dict)

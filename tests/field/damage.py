@@ -132,11 +132,55 @@ def damages(kinds: tuple[str, ...] = (*IN_FILE, *OF_FILES)) -> st.SearchStrategy
 
 
 @dataclass(frozen=True)
+class Move:
+    """A file that somebody moves, copies, or removes; it keeps its name, so that all labels remain true.
+
+    Attributes:
+        kind: "move", "copy" or "remove".
+        file: Which file, as in :class:`Damage`.
+        folder: Where to.
+    """
+
+    kind: str
+    file: int
+    folder: str
+
+    def apply(self, tree: Tree) -> None:
+        """Change the tree."""
+        paths = sorted(tree)
+        path = paths[self.file % len(paths)]
+        content = tree[path]
+        if self.kind != "copy" and len(tree) > 1:
+            del tree[path]
+        if self.kind != "remove":
+            tree[f"{self.folder}/{Path(path).name}"] = content
+
+
+FOLDERS = (
+    "images",
+    "labels",
+    "labels_old",
+    "train",
+    "test",
+    "unlabeled",
+    "a/images",
+    "a/labels",
+    "b",
+    "Annotations",
+    "masks",
+)
+
+moves = st.builds(
+    Move, st.sampled_from(["move", "move", "copy", "remove"]), st.integers(0, 20), st.sampled_from(FOLDERS)
+)
+
+
+@dataclass(frozen=True)
 class Damaged:
     """A data set with damages; ``base`` is a key of :data:`SOUND`."""
 
     base: str
-    damages: tuple[Damage, ...]
+    damages: tuple[Damage | Move, ...]
 
     def tree(self) -> Tree:
         """Its files."""
@@ -146,6 +190,7 @@ class Damaged:
         return tree
 
 
+rearranged = st.builds(Damaged, st.sampled_from(sorted(SOUND)), st.lists(moves, min_size=1, max_size=4).map(tuple))
 damaged = st.builds(Damaged, st.sampled_from(sorted(SOUND)), st.lists(damages(), min_size=1, max_size=3).map(tuple))
 
 MEMBERS = (

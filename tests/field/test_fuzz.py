@@ -17,7 +17,8 @@ from dfssd.datasets.records import DetectionSet
 from dfssd.errors import UserError
 from tests.configured import load_dataset
 from tests.field.builders import Tree, raw
-from tests.field.damage import IN_FILE, SOUND, archives, damaged, damages
+from tests.field.damage import IN_FILE, SOUND, archives, damaged, damages, rearranged
+from tests.field.truth import false_labels, looks
 
 SEARCH = os.environ.get("HYPOTHESIS_PROFILE") == "search"
 
@@ -56,8 +57,8 @@ def check_sound(dataset: DetectionSet) -> None:
         assert set(boxes[:, 0].tolist()) <= set(range(len(dataset.names)))
 
 
-def check_loading(tree: Tree, source: str = "", **arguments: Any) -> None:
-    """Load a tree: the data set is sound, or its problems have one line each."""
+def check_loading(tree: Tree, source: str = "", *, true: bool = False, **arguments: Any) -> None:
+    """Load a tree: the data set is sound (its boxes are ``true`` of the pixels), or its problems have one line each."""
     with tempfile.TemporaryDirectory() as folder:
         write(tree, Path(folder, "d"))
         problems: tuple[str, ...] = ()
@@ -73,6 +74,8 @@ def check_loading(tree: Tree, source: str = "", **arguments: Any) -> None:
         else:
             event("taken")
             check_sound(dataset)
+            labeled = [item for item in dataset.items if true and item.boxes is not None and len(item.boxes)]
+            assert [line for item in labeled for line in false_labels(item, looks(dataset.names))] == []
 
 
 @examples(100)
@@ -85,6 +88,13 @@ def test_damaged_folders(source) -> None:
 @given(damaged)
 def test_damaged_folders_that_are_to_be_read_nevertheless(source) -> None:
     check_loading(source.tree(), skip_bad=True, names=["bright", "dark"], missing_label="background")
+
+
+@examples(60)
+@given(rearranged)
+def test_rearranged_folders_are_never_misread(source) -> None:
+    """Whatever is moved, copied, or removed: boxes are true, or the data is refused."""
+    check_loading(source.tree(), true=True)
 
 
 @examples(40)

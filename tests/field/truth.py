@@ -7,6 +7,7 @@ import numpy as np
 from ultralytics.utils.patches import imread
 
 from dfssd.datasets.records import Item
+from tests.field.builders import NAMES
 
 Corners = tuple[float, float, float, float]
 
@@ -52,8 +53,13 @@ def false_boxes(boxes: list[tuple[str, Corners]], gray: np.ndarray) -> list[str]
     return wrong + [f"without a box: {patch}" for patch in patches]
 
 
+def looks(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What each class looks like: as its name says or, if the names are other ones, in the usual order."""
+    return names if set(NAMES) & set(names) else NAMES
+
+
 def false_labels(item: Item, names: tuple[str, ...]) -> list[str]:
-    """What is wrong with the boxes of a labeled image, as Ultralytics reads it; names in id order."""
+    """What is wrong with the boxes of an image as Ultralytics reads it; ``names`` say what the classes look like."""
     pixels = imread(item.image)
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         return [f"{item.image}: not read as 8-bit color"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dfssd.cli import main
 from dfssd.detection.run import DetectionRun
@@ -114,6 +115,35 @@ def test_each_session_is_noted_also_where_the_record_was_removed(tmp_path: Path)
     assert anew.run.command == "the line" and len(anew.run.resumed) == 1 and not anew.stages
 
 
+@pytest.mark.parametrize("content", ["empty", "cut", "something else"])
+@pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("train/student/weights/last.pt", "remove {run}/train/student to repeat that training"),
+        ("weights/teacher.pt", "restore it, or remove {run}/results.json to run all stages again"),
+    ],
+)
+def test_damaged_checkpoint_is_noticed_at_the_start(
+    tmp_path: Path, teacher_file: Path, content: str, file: str, remedy: str
+) -> None:
+    folder = create(tmp_path)
+    checkpoint = folder.path / file
+    checkpoint.parent.mkdir(parents=True)
+    shutil.copyfile(teacher_file, checkpoint)
+    for half in (checkpoint.with_name(".teacher.123.part.pt"), folder.path / "train/student/weights/writing_last.pt"):
+        half.parent.mkdir(parents=True, exist_ok=True)
+        half.write_bytes(b"half")
+    resume(folder.path)
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2]}.get(content, b"no checkpoint"))
+    left = checkpoint.stat().st_size
+    message = f"^{checkpoint} is damaged, {left:,} bytes are left of it; {remedy.format(run=folder.path)}$"
+    with pytest.raises(UserError, match=message):
+        resume(folder.path)
+    torch.save([1], checkpoint, _use_new_zipfile_serialization=False)  # as of old versions
+    resume(folder.path)
+
+
 def squares_of(tmp_path: Path) -> tuple[Path, Path, Path]:
     """A data set with boxes, an image in it, and its labels."""
     data = write_squares(tmp_path / "set", train=8, val=4, test=4, plain=2)
@@ -164,12 +194,32 @@ def test_run_goes_on_with_the_data_that_it_was_started_with(tmp_path: Path, reci
     resume(folder.path)
 
 
-def test_images_that_are_gone_are_named(tmp_path: Path) -> None:
-    data, image, _ = squares_of(tmp_path)
-    folder = prepared(tmp_path, "baseline", DetectionRun, data)
-    image.rename(image.with_name("moved.png"))
-    with pytest.raises(UserError, match=rf"vanished since the run was started: .*{image.name} \(now .*moved\.png\)"):
-        resume(folder.path)
+@PREPARED
+def test_files_that_are_gone_are_named(tmp_path: Path, recipe: str, make: Any, run: Any) -> None:
+    data, image, labels = make(tmp_path)
+    folder = prepared(tmp_path, recipe, run, data)
+    for file in (image, labels):
+        moved = file.with_name(f"moved{file.suffix}")
+        file.rename(moved)
+        with pytest.raises(UserError, match=rf"1 file vanished since the run was started: {file} \(now {moved}\)"):
+            resume(folder.path)
+        moved.rename(file)
+    resume(folder.path)
+
+
+@PREPARED
+def test_added_files_are_told(
+    tmp_path: Path, recipe: str, make: Any, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, image, _ = make(tmp_path)
+    folder = prepared(tmp_path, recipe, run, data)
+    capsys.readouterr()
+    new = image.with_name(f"new{image.suffix}")
+    shutil.copyfile(image, new)
+    resume(folder.path)
+    assert f"warning: 1 file added to the data since the run was started, and not used by it: {new}" in (
+        capsys.readouterr().out
+    )
 
 
 @PREPARED
