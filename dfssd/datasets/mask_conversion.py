@@ -89,21 +89,7 @@ def convert(
         for part in {path.parent for path in paths if path is not None}:
             (partial / "images" / part).mkdir(parents=True)
             (partial / MASKS_DIR / part).mkdir(parents=True)
-
-        def write(job: tuple[Pair, Path | None]) -> _Imported | str:
-            pair, path = job
-            own = facts[pair.image]
-            if isinstance(own, str):
-                return f"{pair.image}: {own}"
-            try:
-                return _write_pair(source, pair, own, partial, path, rules.depth)
-            except UserError as e:
-                return str(e)
-
-        written = map_files(write, list(zip(source.pairs, paths, strict=True)), f"Importing {name}")
-        usable, unclear = _frames([one for one in written if isinstance(one, _Imported)], source, partial)
-        refused = [(pair.image, why) for pair, why in zip(source.pairs, written, strict=True) if isinstance(why, str)]
-        problems = [*source.problems, *refused, *unclear]
+        usable, problems = _write_pairs(source, facts, partial, paths, name, rules.depth)
         check_problems(problems, len(usable), where, rules.skip_bad)
         if rules.need_defects:
             source.warnings += _check_defects(usable, where)
@@ -124,6 +110,27 @@ def convert(
             for one in usable
         ]
         Listing(name, names, rows, tuple(problems), account, rules.depth).write(partial, root)
+
+
+def _write_pairs(
+    source: MaskSource, facts: Facts, partial: Path, paths: Sequence[Path | None], name: str, depth: int
+) -> tuple[list[_Imported], list[tuple[Path, str]]]:
+    """Write all pairs; those that are imported, and all problems as (file, reason)."""
+
+    def write(job: tuple[Pair, Path | None]) -> _Imported | str:
+        pair, path = job
+        own = facts[pair.image]
+        if isinstance(own, str):
+            return f"{pair.image}: {own}"
+        try:
+            return _write_pair(source, pair, own, partial, path, depth)
+        except UserError as e:
+            return str(e)
+
+    written = map_files(write, list(zip(source.pairs, paths, strict=True)), f"Importing {name}")
+    usable, unclear = _frames([one for one in written if isinstance(one, _Imported)], source, partial)
+    refused = [(pair.image, why) for pair, why in zip(source.pairs, written, strict=True) if isinstance(why, str)]
+    return usable, [*source.problems, *refused, *unclear]
 
 
 def _new_paths(pairs: Sequence[Pair], facts: Facts, rules: ImportRules) -> list[Path | None]:

@@ -15,7 +15,7 @@ from dfssd.datasets.given_splits import lone_folders
 from dfssd.datasets.inventory import Inventory
 from dfssd.datasets.mask_files import read_mask
 from dfssd.datasets.mask_lists import GivenParts, agreed_names, read_class_names, read_parts
-from dfssd.datasets.mask_roles import defect_free, sort_files
+from dfssd.datasets.mask_roles import Pairing, defect_free, sort_files
 from dfssd.datasets.mask_sources import MaskSource, some, unread
 from dfssd.datasets.mask_yaml import read_mask_yaml
 from dfssd.datasets.pixels import SUFFIXES
@@ -81,27 +81,7 @@ def _read_folder(
     source = MaskSource(None, files=tuple(inventory.paths), outside=inventory.outside)
     source.names = _names(texts, others, names, usual, source)
     parts = _parts(found.images, texts, root, source)
-    refused = source.refuse_unclear(found.pairing.unclear)
-    unlisted = [image for image in found.images if parts.unlisted(image)]
-    if unlisted:
-        source.warnings.append(
-            f"{len(unlisted)} images are left out, since no list, such as {parts.used[0]}, names them: {some(unlisted)}"
-        )
-    out = refused.union(unlisted)
-    without = [i for i in found.images if i not in out and not masks.get(i) and parts.part.get(i) != "unlabeled"]
-    paired = [mask for own in masks.values() for mask in own]
-    clean = defect_free(without, paired, root)
-    source.tell_clean(clean)
-    if clean:
-        _take_255(source, paired)
-    for image in found.images:
-        own = masks.get(image, [])
-        if image in out:
-            source.roles.update(dict.fromkeys(own, (Role.LEFT_OUT, "its image is left out")))
-        else:
-            source.add(image, own, parts.part.get(image), _LACKING, clean)
-    for image in unlisted:
-        source.leave_out(image, "no list of images names it")
+    _add_pairs(source, found.images, found.pairing, parts)
     for mask in found.pairing.alone:
         source.problems.append((mask, f"{mask}: {_ALONE}"))
     for file in found.shown:
@@ -109,6 +89,37 @@ def _read_folder(
     if warning := unread(texts):
         source.warnings.append(warning)
     return source
+
+
+def _add_pairs(source: MaskSource, images: Sequence[Path], pairing: Pairing, parts: GivenParts) -> None:
+    """Add each image with its masks and part, unless that is unclear or no list names it."""
+    masks = pairing.masks
+    out = source.refuse_unclear(pairing.unclear)
+    out.update(_leave_out_unlisted(images, parts, source))
+    labeled = [image for image in images if image not in out and parts.part.get(image) != "unlabeled"]
+    paired = [mask for own in masks.values() for mask in own]
+    clean = defect_free([image for image in labeled if not masks.get(image)], paired, parts.root)
+    source.tell_clean(clean)
+    if clean:
+        _take_255(source, paired)
+    for image in images:
+        own = masks.get(image, [])
+        if image in out:
+            source.roles.update({mask: (Role.LEFT_OUT, "its image is left out") for mask in own})
+        else:
+            source.add(image, own, parts.part.get(image), _LACKING, clean)
+
+
+def _leave_out_unlisted(images: Sequence[Path], parts: GivenParts, source: MaskSource) -> list[Path]:
+    """Leave out the images that no list names, and say so."""
+    unlisted = [image for image in images if parts.unlisted(image)]
+    for image in unlisted:
+        source.leave_out(image, "no list of images names it")
+    if unlisted:
+        source.warnings.append(
+            f"{len(unlisted)} images are left out, since no list, such as {parts.used[0]}, names them: {some(unlisted)}"
+        )
+    return unlisted
 
 
 def _take_255(source: MaskSource, masks: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from dfssd.datasets.class_names import NameList, agree
@@ -40,24 +41,41 @@ def read_class_names(file: Path) -> NameList | None:
         return None
     lines = [line.strip() for line in read_lines(file, "class names") if line.strip() and not line.startswith("#")]
     if suffix == ".csv":
-        try:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
-        except csv.Error:
+        table = _table_of_classes(lines)
+        if table is None:
             return None
-        if not rows or [cell.casefold() for cell in rows[0]] != ["pixel value", "class"]:
-            return None
-        lines = [f"{row[0]} {row[1]}" for row in rows[1:] if len(row) > 1]
+        lines = table
     elif lines and all(line.count(":") == 3 for line in lines):  # name:color:parts:actions
         lines = [line.partition(":")[0] for line in lines]
     if lines and lines[0] == "__ignore__":  # id -1 of LabelMe
         lines = lines[1:]
+    return NameList(check_names(_in_id_order(lines, file), file), file)
+
+
+def _table_of_classes(lines: Sequence[str]) -> list[str] | None:
+    """The rows of Roboflow's table as "id name"; None if it is another table."""
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    except csv.Error:
+        return None
+    if not rows or [cell.casefold() for cell in rows[0]] != ["pixel value", "class"]:
+        return None
+    return [f"{row[0]} {row[1]}" for row in rows[1:] if len(row) > 1]
+
+
+def _in_id_order(lines: list[str], file: Path) -> list[str]:
+    """The names without their ids, if all lines have one.
+
+    Raises:
+        UserError: There are gaps between the ids.
+    """
     numbered = [re.fullmatch(r"(\d{1,3})\s*[:,;\s]\s*(\S.*)", line) for line in lines]
-    if lines and all(numbered):
-        pairs = sorted((int(match[1]), match[2]) for match in numbered if match)
-        if [number for number, _ in pairs] != list(range(len(pairs))):
-            raise UserError(f"{file}: the ids of the classes must be 0 to {len(pairs) - 1} without gaps; correct them")
-        lines = [name for _, name in pairs]
-    return NameList(check_names(lines, file), file)
+    pairs = sorted((int(match[1]), match[2]) for match in numbered if match)
+    if not lines or len(pairs) < len(lines):
+        return lines
+    if [number for number, _ in pairs] != list(range(len(pairs))):
+        raise UserError(f"{file}: the ids of the classes must be 0 to {len(pairs) - 1} without gaps; correct them")
+    return [name for _, name in pairs]
 
 
 def agreed_names(lists: Sequence[NameList]) -> tuple[str, ...] | None:
@@ -96,6 +114,7 @@ class GivenParts:
     """What lists of images say.
 
     Attributes:
+        root: Folder of the source.
         part: The part of each listed image.
         lists: The list that names each image.
         used: The lists.
@@ -103,11 +122,23 @@ class GivenParts:
         warnings: What a user should know.
     """
 
+    root: Path
     part: dict[Path, str] = field(default_factory=dict)
     lists: dict[Path, Path] = field(default_factory=dict)
     used: list[Path] = field(default_factory=list)
     complete: bool = False
     warnings: list[str] = field(default_factory=list)
+
+    def put(self, part: str, images: Iterable[Path], file: Path) -> None:
+        """Put the images of a list into a part.
+
+        Raises:
+            UserError: One is in another part already.
+        """
+        for image in images:
+            if self.part.setdefault(image, part) != part:
+                raise UserError(f"{image} is listed in both {self.lists[image]} and {file}; keep it in one of them")
+            self.lists[image] = file
 
     def unlisted(self, image: Path) -> bool:
         """Whether the lists leave an image out that has to be in one of them."""
@@ -117,8 +148,9 @@ class GivenParts:
 def read_parts(texts: Iterable[Path], images: Sequence[Path], root: Path) -> GivenParts:
     """Read the lists of images among text files: ``ImageSets/Segmentation/val.txt``, or ``val.txt`` anywhere.
 
-    A line names an image by its stem, its file name or the end of its path; what follows (a mask, a number) does not
-    matter. A file that is only called like a part, and of which no line names an image, is no list.
+    A line names an image by its stem, its file name or its path, perhaps on another machine: of several images with
+    that name the one counts whose folders fit best. What follows (a mask, a number) does not matter. A file that is
+    only called like a part, and of which no line names an image, is no list.
 
     Raises:
         UserError: A list is not UTF-8, a line fits several images, or an image is in two parts.
@@ -127,35 +159,38 @@ def read_parts(texts: Iterable[Path], images: Sequence[Path], root: Path) -> Giv
     for image in images:
         for name in {image.name.casefold(), image.stem.casefold()}:
             ends[name].append(image)
-    found = GivenParts()
+    found = GivenParts(root)
     whole: list[tuple[Path, list[Path]]] = []
-    texts = list(texts)
-    has_voc = any(_is_voc(file, root) for file in texts)
-    for file in texts:
-        part, is_voc = split_named([file.stem]), _is_voc(file, root)
-        if has_voc and not is_voc and _LISTS[0] in {folder.name.casefold() for folder in file.parents}:
-            continue  # lists for boxes
-        if file.suffix.lower() != ".txt" or not (part or (is_voc and _WHOLE.fullmatch(file.stem))):
-            continue
+    for file in _lists(list(texts), root):
         listed, lacking = _listed(file, ends)
-        if not listed and not is_voc:
+        if not listed and not _is_voc(file, root):
             continue
         found.used.append(file)
         if lacking:
             shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
             found.warnings.append(f"{file}: {len(lacking)} listed images are not in the data ({shown})")
-        if part is None:
+        if part := split_named([file.stem]):
+            found.put(part, listed, file)
+        else:
             whole.append((file, listed))
-            continue
-        for image in listed:
-            if found.part.setdefault(image, part) != part:
-                raise UserError(f"{image} is listed in both {found.lists[image]} and {file}; keep it in one of them")
-            found.lists[image] = file
     for file, listed in whole:
         if "train" not in found.part.values() and file.stem.casefold() == "trainval":
             found.part.update({image: "train" for image in listed if image not in found.part})
         found.lists.update({image: file for image in listed if image not in found.lists})
     found.complete = bool(whole) or "train" in found.part.values()
+    return found
+
+
+def _lists(texts: Sequence[Path], root: Path) -> list[Path]:
+    """The files that are called like a list; of several image sets of Pascal VOC those for masks."""
+    has_voc = any(_is_voc(file, root) for file in texts)
+    found = []
+    for file in texts:
+        is_voc = _is_voc(file, root)
+        is_list = split_named([file.stem]) or (is_voc and _WHOLE.fullmatch(file.stem))
+        for_boxes = has_voc and not is_voc and _LISTS[0] in {folder.name.casefold() for folder in file.parents}
+        if file.suffix.lower() == ".txt" and is_list and not for_boxes:
+            found.append(file)
     return found
 
 
@@ -182,13 +217,15 @@ def _listed(file: Path, ends: dict[str, list[Path]]) -> tuple[list[Path], list[s
 
 
 def _named(text: str, ends: dict[str, list[Path]]) -> list[Path]:
-    """The images whose path ends in ``text``, with or without suffix."""
+    """The images called like the last name of ``text``, with or without suffix, whose folders fit best."""
     words = [word.casefold() for word in text.replace("\\", "/").split("/") if word not in {"", ".", ".."}]
-    if not words:
-        return []
-    fitting = []
-    for image in ends.get(words[-1], ()):
-        above = [part.casefold() for part in image.parts[:-1]]
-        if words[:-1] == above[len(above) - len(words) + 1 :]:
+    best = 0
+    fitting: list[Path] = []
+    for image in ends.get(words[-1], ()) if words else ():
+        folders = zip(reversed(words[:-1]), (part.casefold() for part in reversed(image.parts[:-1])))
+        alike = 1 + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
+        if alike > best:
+            best, fitting = alike, []
+        if alike == best:
             fitting.append(image)
     return fitting

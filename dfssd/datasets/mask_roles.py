@@ -23,7 +23,7 @@ from dfssd.datasets.sources import split_named
 _PART = r"(?:train(?:ing)?|val(?:id)?(?:ation)?|test(?:ing)?|unlabell?ed)?"
 _MASKS = (
     r"(?:semantic|binary|pixel|defect|png)?"
-    r"(?:masks?|annot(?:ation)?s?|annos?|labels?|lables?|gts?|groundtruths?"
+    r"(?:masks?|annot(?:ation)?s?|annos?|lab(?:el|le)s?|gts?|groundtruths?"
     r"|seg(?:mentation)?(?:s|class(?:png|raw|aug)?|maps?|masks?|labels?)?)"
     r"(?:png|pngs|masks?|images?|imgs?|ids?)?"
 )

@@ -132,7 +132,8 @@ def reason_for(file: Path) -> str:
         return "not listed"
     if suffix in UNREAD_SUFFIXES:
         return NOT_READ
-    return next((reason for suffixes, reason in _REASONS.items() if suffix in suffixes), "no part of the data")
+    other = f"a file of another kind ({suffix or 'without suffix'})"
+    return next((reason for suffixes, reason in _REASONS.items() if suffix in suffixes), other)
 
 
 def some(files: Sequence[Path]) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dfssd.datasets.account import Role
 from dfssd.datasets.inventory import Inventory, take_inventory
-from dfssd.datasets.mask_roles import defect_free, pair_masks
+from dfssd.datasets.mask_roles import Pairing, defect_free, pair_masks
 from dfssd.datasets.mask_sources import MaskSource, some, unread
 from dfssd.datasets.pixels import SUFFIXES
 from dfssd.datasets.records import IGNORE
@@ -92,6 +92,12 @@ class _Masks:
             self._files[expected.parent] = listed
         return listed.get(expected.stem, [])
 
+    def lacking(self, expected: Path | None) -> str:
+        """What to say of an image without mask."""
+        if expected is not None:
+            return f"has no mask {expected}; add it (all 0 if there is no defect), or list the image under unlabeled:"
+        return f"is not in a folder images/, which masks_dir: {self.folder} replaces in paths of masks; move it there"
+
     def beside(self, images: Collection[Path], exclude: Collection[Path]) -> tuple[tuple[Path, ...], dict[str, int]]:
         """All files in the folders of the images and of their masks, and the number of those outside, by kind."""
         wanted = {image.parent for image in images}
@@ -113,40 +119,37 @@ class _Masks:
 def _pair(source: MaskSource, entries: Description, masks: _Masks) -> None:
     """Give each image its mask."""
     expected = {image: masks.expected(image) for image in entries.images}
-    found = {image: masks.at(path) if path else [] for image, path in expected.items()}
-    # Folders and files that are called images/x.jpg and masks/x.png leave nothing to the rules for names.
-    taken = {mask for own in found.values() for mask in own}
-    free = [file for file in source.files if masks.own in file.parents and file.suffix.lower() in SUFFIXES]
-    without = [image for image, split in entries.images.items() if not found[image] and split != "unlabeled"]
-    near = pair_masks(
-        without, [file for file in free if file not in taken and file not in entries.images], entries.root
-    )
-    owners: dict[Path, list[Path]] = defaultdict(list)
-    for image, own in found.items():
-        for mask in own:
-            if entries.images[image] == "unlabeled":
-                source.leave_out(mask, "its image is listed as unlabeled")
-            else:
-                owners[mask].append(image)
-    shared = {mask: images for mask, images in owners.items() if len(images) > 1}
-    refused = source.refuse_unclear({**shared, **near.unclear})
-    paired = [mask for masks_of in (*found.values(), *near.masks.values()) for mask in masks_of]
-    clean = defect_free([image for image in without if not near.masks.get(image)], paired, entries.root) - refused
+    found = {image: masks.at(place) if place else [] for image, place in expected.items()}
+    labeled = [image for image, split in entries.images.items() if split != "unlabeled"]
+    for image in entries.images.keys() - set(labeled):
+        source.roles.update(dict.fromkeys(found.pop(image), (Role.LEFT_OUT, "its image is listed as unlabeled")))
+    near = _paired_by_name(source, entries, masks, found)
+    refused = source.refuse_unclear({**_shared(found), **near.unclear})
+    own = {image: found[image] or near.masks.get(image, []) for image in labeled}
+    without = [image for image in labeled if not own[image] and image not in refused]
+    clean = defect_free(without, [mask for some_masks in own.values() for mask in some_masks], entries.root)
     source.tell_clean(clean)
     for image, split in entries.images.items():
-        if image in refused:
-            continue
-        place = expected[image]
-        if place is None:
-            lacking = (
-                f"is not in a folder images/, which masks_dir: {masks.folder} replaces in paths of masks; move it there"
-            )
-        else:
-            lacking = f"has no mask {place}; add it (all 0 if there is no defect), or list the image under unlabeled:"
-        if split == "unlabeled":
-            source.add(image, (), split, lacking)
-        else:
-            source.add(image, found[image] or near.masks.get(image, []), split, lacking, clean)
+        if image not in refused:
+            source.add(image, own.get(image, []), split, masks.lacking(expected[image]), clean)
+
+
+def _paired_by_name(
+    source: MaskSource, entries: Description, masks: _Masks, found: Mapping[Path, Sequence[Path]]
+) -> Pairing:
+    """Masks for the images that have none where Ultralytics looks for it, from those that no image has there."""
+    taken = {mask for own in found.values() for mask in own} | entries.images.keys()
+    free = [file for file in source.files if masks.own in file.parents and file.suffix.lower() in SUFFIXES]
+    return pair_masks([i for i in found if not found[i]], [file for file in free if file not in taken], entries.root)
+
+
+def _shared(found: Mapping[Path, Sequence[Path]]) -> dict[Path, list[Path]]:
+    """The images of each mask that several images have, as ``x.jpg`` and ``x.png`` do."""
+    owners: dict[Path, list[Path]] = defaultdict(list)
+    for image, masks in found.items():
+        for mask in masks:
+            owners[mask].append(image)
+    return {mask: images for mask, images in owners.items() if len(images) > 1}
 
 
 def _tell_unused(source: MaskSource, file: Path) -> None:

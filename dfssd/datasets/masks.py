@@ -43,7 +43,6 @@ from dfssd.datasets.pixels import ImageFacts, camera_depth
 from dfssd.datasets.records import MaskItem, MaskSet, check_names
 from dfssd.datasets.yaml_files import listed_images
 from dfssd.errors import UserError
-from dfssd.log import LOGGER
 
 _CONVERSION = 2
 """Raised when the conversion changes, so that older converted folders are not mistaken for current ones."""
@@ -74,7 +73,7 @@ def load_masks(
         exclude: Further folders that are no data of the user, besides ``data_dir``, such as that of the runs.
 
     Returns:
-        The data set; images and masks are absolute paths.
+        The data set; images and masks are absolute paths. Its account holds the warnings, which nobody has seen yet.
 
     Raises:
         UserError: The source does not exist or is not a data set; lists of classes or parts are wrong or disagree; or
@@ -86,10 +85,7 @@ def load_masks(
         names = check_names(names, "names=")
     importer = _Importer(data_dir, names, skip_bad, exclude)
     path = resolve_source(source, data_dir, make_mask_demo)
-    dataset = importer.load(path, as_list(unlabeled) if unlabeled else [])
-    for warning in dataset.account.warnings:
-        LOGGER.warning(warning)
-    return dataset
+    return importer.load(path, as_list(unlabeled) if unlabeled else [])
 
 
 class _Importer:

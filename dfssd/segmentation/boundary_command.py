@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
 
         names = [own["names"]] if isinstance(own["names"], str) else own["names"]
         dataset = load_masks(own["data"], Path(own["data_dir"]), names=names, skip_bad=own["skip_bad"])
+        for warning in dataset.account.warnings:
+            log.LOGGER.warning(warning)
         out = Path(own["out"])
         count, classes = write_distances(dataset, out, limit=own["limit"], pictures=own["pictures"])
         rows = [

@@ -52,6 +52,7 @@ def read_data(config: Config) -> MaskSet:
         unlabeled=config["unlabeled"],
         names=class_names(config),
         skip_bad=config["skip_bad"],
+        exclude=[Path(config["project"])],
     )
 
 

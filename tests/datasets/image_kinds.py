@@ -101,6 +101,7 @@ def readable() -> dict[str, bytes]:
         "jpg progressive": saved(rgb, "JPEG", progressive=True),
         "jpg cmyk": saved(rgb.convert("CMYK"), "JPEG"),
         "jpg of several pictures": saved(rgb, "MPO", save_all=True, append_images=[blocks(1)]),
+        "jpg of several pictures without end": saved(rgb, "MPO", save_all=True, append_images=[blocks(1)])[:-2],
         "jpg broken exif": saved(rgb, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
         "jpg orientation 9": saved(rgb, "JPEG", exif=oriented(9)),
         "jpg without end": saved(rgb, "JPEG")[:-2],

@@ -17,7 +17,7 @@ from dfssd.datasets.duplicates import (
     signature,
     verified,
 )
-from dfssd.datasets.grain import poses
+from dfssd.datasets.grain import best_shift, poses
 
 
 @pytest.fixture
@@ -171,8 +171,7 @@ def test_hundreds_of_frames_of_one_scene_take_hundreds_of_comparisons(tmp_path, 
         looked.append(1)
         return best_shift(a, b)
 
-    best_shift = duplicates.best_shift
-    monkeypatch.setattr(duplicates, "best_shift", counted)
+    monkeypatch.setattr("dfssd.datasets.duplicates.best_shift", counted)
     assert set(duplicate_groups(files)) == {0}
     assert 299 <= len(looked) < 600, "of 8,000 candidates"
 

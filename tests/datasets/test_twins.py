@@ -1,4 +1,5 @@
 import io
+import logging
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dfssd.datasets import twins
 from dfssd.datasets.drawings import draw_image
 from dfssd.datasets.grain import poses
 from dfssd.datasets.twins import Leak, find_leaks, find_twins, twin_groups
@@ -30,15 +32,6 @@ def plates(tmp_path):
 def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image.convert("L"))
-
-
-def test_poses_are_the_eight_symmetries_of_the_square():
-    image = np.arange(9).reshape(3, 3)
-    found = poses(image)
-    assert len({pose.tobytes() for pose in found}) == 8
-    assert np.array_equal(found[0], image)
-    for other in (np.fliplr(image), np.flipud(image), image.T, np.rot90(image, 2)):
-        assert any(np.array_equal(other, pose) for pose in found)
 
 
 def test_different_textures_are_no_twins(plates):
@@ -135,3 +128,32 @@ def test_leaks_are_test_images_with_a_twin_in_training():
     leaks = find_leaks(tested, trained, images, twins)
     assert leaks == [Leak(images[5], (images[0], images[1])), Leak(images[7], (images[2],))]
     assert find_leaks(tested, trained[3:], images, twins) == []
+
+
+@pytest.fixture
+def many(plates, tmp_path, monkeypatch):
+    """More images than are compared exhaustively: eight textures, a turned copy, the same file again, a composite."""
+    monkeypatch.setattr(twins, "EXHAUSTIVE", 10)
+    turned = save(tmp_path / "turned.jpg", np.rot90(pixels(plates[3])).copy(), 60)
+    again = Path(shutil.copy(plates[3], tmp_path / "again.jpg"))
+    half = pixels(plates[1]).copy()
+    half[:, 90:] = pixels(plates[6])[:, 90:]
+    return [*plates, turned, again, save(tmp_path / "half.jpg", half, 80)]
+
+
+def test_beyond_the_limit_copies_of_whole_images_are_found_in_all_poses(many, caplog):
+    assert find_twins(many) == [(3, 8), (3, 9), (8, 9)]
+    assert "11 labeled images: copies are looked for, but not parts" in caplog.text
+
+
+def test_beyond_the_limit_labeled_images_are_compared_exhaustively(many, caplog):
+    caplog.set_level(logging.INFO, logger="dfssd")
+    assert find_twins(many, [True] * 8 + [False, False, True]) == [(1, 10), (3, 8), (3, 9), (6, 10), (8, 9)]
+    assert "2 unlabeled images: copies are looked for, not parts" in caplog.text
+
+
+def test_below_the_limit_everything_is_compared_exhaustively(many, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="dfssd")
+    monkeypatch.setattr(twins, "EXHAUSTIVE", 11)
+    assert find_twins(many) == [(1, 10), (3, 8), (3, 9), (6, 10), (8, 9)]
+    assert not caplog.text

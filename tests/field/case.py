@@ -24,6 +24,7 @@ class Taken:
         left_out: Words of the reason why a file of that name is left out.
         roles: Number of files of a role, by the value of ``Role``.
         quiet: There must be no warning.
+        below: Folder that all labeled images come from.
     """
 
     train: int = 0
@@ -38,6 +39,7 @@ class Taken:
     left_out: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[str, int] = field(default_factory=dict)
     quiet: bool = False
+    below: str = ""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,27 @@ def coco_in_one_folder():
     return file_per_split("images/{}.jpg", "annotations/instances_{split}.json", "{}.jpg")
 
 
+@case(refused("p004.png", "train.json", "val.json"))
+def coco_in_two_splits():
+    """Two images are listed in train.json and in val.json."""
+    return {
+        **pairs("images/{}.png"),
+        "train.json": json.dumps(coco(entries(range(6)))),
+        "val.json": json.dumps(coco(entries(range(4, 8)))),
+    }
+
+
+@case(refused("train.json", "val/p004.png"))
+def coco_against_folders():
+    """train.json lists images that lie in val/."""
+    return {
+        **pairs("train/{}.png", seeds=range(4)),
+        **pairs("val/{}.png", seeds=range(4, 8)),
+        "train.json": json.dumps(coco(entries(range(6)))),
+        "val.json": json.dumps(coco(entries(range(6, 8)))),
+    }
+
+
 @case(SOUND)
 def coco_of_cvat():
     """CVAT: annotations/instances_<subset>.json, images/<subset>/."""

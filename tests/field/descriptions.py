@@ -177,6 +177,7 @@ def class_lists_agree():
     }
 
 
+@case(refused("classes.txt", "UTF-8"), name="class_list_in_gbk_skipped", skip_bad=True)
 @case(refused("classes.txt", "UTF-8"))
 def class_list_in_gbk():
     """A list in the code page of a Chinese Windows."""
@@ -262,6 +263,7 @@ def yaml_broken():
     return {**sound(), "data.yaml": "train: images/train\n\tval: [images/val\nnames: [bright, dark]\n"}
 
 
+@case(refused("data.yaml"), name="yaml_broken_in_folder_skipped", skip_bad=True)
 @case(refused("data.yaml"))
 def yaml_broken_in_folder():
     """The same, passed as the folder: what looks like the description is not skipped."""

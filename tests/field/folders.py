@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from tests.field.builders import (
     DATA_YAML,
     Link,
@@ -82,6 +84,16 @@ def odd_names():
         tree[f"images/train/{name}.png"] = encoded(photo(seed).pixels, ".png")
         tree[f"labels/train/{name}.txt"] = yolo(photo(seed))
     return below("Linie 3 [neu] (ä)", tree)
+
+
+@case(Taken(loose=8))
+def names_of_a_mac():
+    """A Mac writes ä as a and two dots; the labels were made elsewhere, with one character."""
+    tree = pairs("images/Maß-ä-{}.png", "labels/Maß-ä-{}.txt")
+    return {
+        **{unicodedata.normalize("NFD" if path.endswith(".png") else "NFC", path): c for path, c in tree.items()},
+        "classes.txt": "bright\ndark\n",
+    }
 
 
 @case(Taken(loose=12))

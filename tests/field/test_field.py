@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import dfssd
-from dfssd.datasets.duplicates import duplicate_groups
+from dfssd.datasets.duplicates import find_copies
 from dfssd.datasets.records import DetectionSet
 from dfssd.detection.data import choose_split
 from dfssd.errors import UserError
@@ -70,6 +70,7 @@ def check(dataset: DetectionSet, expected: Taken) -> None:
     kinds = expected.shown or looks(dataset.names)
     wrong = [line for item in known if len(item.boxes) for line in false_labels(item, kinds)]
     assert not wrong
+    assert all(f"/{expected.below}/" in str(item.source or item.image) for item in known if expected.below)
     check_account(dataset, expected)
 
 
@@ -154,7 +155,7 @@ def test_order_of_files_does_not_matter(name, tmp_path, shuffled_listing) -> Non
 def test_given_splits_are_those_of_the_run(name, tmp_path) -> None:
     """The four lists that a run trains on, validates on, and tests on."""
     dataset = load(CASES[name], tmp_path / "d", tmp_path / "sets")
-    split = choose_split(DEFAULTS, dataset, range(len(dataset.items)))
+    split = choose_split(DEFAULTS, dataset, find_copies([item.image for item in dataset.items]))
     given = {part: {item.image for item in dataset.items if item.split == part} for part in SPLITS}
     assert all(given.values())
     assert {"train": {*split.train_labeled}, "val": {*split.val}, "test": {*split.test}} == given
@@ -163,7 +164,7 @@ def test_given_splits_are_those_of_the_run(name, tmp_path) -> None:
 def test_copies_of_all_photos_among_the_unlabeled_train_nothing_twice(tmp_path) -> None:
     """Neither the labeled photos come back without labels, nor those of val and test."""
     dataset = load(CASES["unlabeled_names_all_photos"], tmp_path / "d", tmp_path / "sets")
-    split = choose_split(DEFAULTS, dataset, duplicate_groups([item.image for item in dataset.items]))
+    split = choose_split(DEFAULTS, dataset, find_copies([item.image for item in dataset.items]))
     source = {item.image: (item.source or item.image).name for item in dataset.items}
     assert sorted(source[image] for image in split.train_unlabeled) == ["up020.png", "up021.png"]
     assert len(split.left_out) == 8

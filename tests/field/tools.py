@@ -68,6 +68,19 @@ def x_anylabeling():
     return pairs("{}.png", "{}.json", shapes)
 
 
+@case(refused("p000.json"))
+def labelme_relative():
+    """A script wrote 0 to 1 instead of pixels."""
+
+    def relative(shown: Photo, image: str) -> str:
+        content = json.loads(labelme(shown, image))
+        for shape in content["shapes"]:
+            shape["points"] = [[x / 96, y / 64] for x, y in shape["points"]]
+        return json.dumps(content)
+
+    return pairs("{}.png", "{}.json", relative)
+
+
 @case(refused("p002.json"))
 def labelme_cut_off():
     """A disk was full."""
@@ -191,6 +204,13 @@ def cvat_xml_subsets():
     for split, seeds in SEEDS.items():
         images.update(pairs(f"images/{words[split]}/{{}}.png", seeds=seeds))
     return {**images, "annotations.xml": cvat(rows)}
+
+
+@case(refused("annotations.xml", "p000.png"))
+def cvat_xml_in_two_subsets():
+    """An image that two subsets list."""
+    rows = [*cvat_rows(range(8), "Train"), *cvat_rows(range(2), "Validation")]
+    return {**pairs("images/{}.png"), "annotations.xml": cvat(rows)}
 
 
 @case(LOOSE)

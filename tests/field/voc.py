@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from tests.field.builders import (
@@ -125,6 +127,20 @@ def voc_without_size():
         return text.replace("</xmin>", ".0</xmin>").replace("<difficult>0", "<difficult>1")
 
     return annotated(careless)
+
+
+@case(refused("p000.xml"))
+def voc_relative():
+    """A script wrote 0 to 1 instead of pixels."""
+
+    def relative(shown: Photo, image: str) -> str:
+        text = voc(shown, image)
+        for tag, side in (("xmin", 96), ("xmax", 96), ("ymin", 64), ("ymax", 64)):
+            for found in set(re.findall(rf"<{tag}>(\d+)</{tag}>", text)):
+                text = text.replace(f"<{tag}>{found}<", f"<{tag}>{int(found) / side:.4f}<")
+        return text
+
+    return annotated(relative)
 
 
 @case(refused("p005.xml"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from tests.field.builders import (
@@ -145,6 +146,26 @@ def image_under_two_suffixes():
 def drawings_beside():
     """vis/ with pictures of the same names, on which somebody drew the boxes."""
     return {**loose(), **pairs("vis/{}.png", seeds=range(8))}
+
+
+@case(Taken(loose=8, unlabeled=8, said=("called like labeled ones",), below="images"))
+def drawings_with_boxes():
+    """The same with visible boxes in color; the photos are gray and of low contrast."""
+
+    def drawn(seed: int) -> bytes:
+        pixels = np.repeat(photo(seed).pixels[..., None], 3, axis=2)
+        for p in photo(seed).patches:
+            cv2.rectangle(pixels, (p.x1 - 2, p.y1 - 2), (p.x2 + 1, p.y2 + 1), (255, 0, 0), 1)
+        return encoded(pixels, ".jpg")
+
+    return {**loose(), **{f"vis/p{seed:03d}.jpg": drawn(seed) for seed in range(8)}}
+
+
+@case(Taken(loose=8, unlabeled=8, said=("called like labeled ones",), below="images"))
+def crops_beside():
+    """crops/ of an earlier detection, named like the photos."""
+    crops = {f"crops/p{seed:03d}.jpg": encoded(photo(seed).pixels[10:40, 10:40], ".jpg") for seed in range(8)}
+    return {**loose(), **crops}
 
 
 @case(refused("a/p000.png", "b/p000.png", "labels/p000.txt"))
