@@ -6,7 +6,7 @@ Images are counted by the items of a data set; this module holds the other files
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -66,13 +66,24 @@ class Account:
         """Number of files by role, without the images of the data set."""
         return Counter(file.role for file in self.files)
 
-    def merged(self, other: Account) -> Account:
-        """This account together with that of another source, as of ``unlabeled=``."""
+    def merged(self, other: Account, images: Collection[Path] = (), added: Collection[Path] = ()) -> Account:
+        """This account together with that of another source, as of ``unlabeled=``; each file counts once.
+
+        Args:
+            other: The account of the other source.
+            images: The images of this source.
+            added: Images of the other source that are used, so that they are not left out here.
+        """
+        kept = {file.path: file for file in self.files if file.path not in added}
+        for file in other.files:
+            if file.path not in images and kept.get(file.path, file).role is Role.LEFT_OUT:
+                kept[file.path] = file
+        twice = len(self.files) + len(other.files) - len(kept)
         return Account(
-            (*self.files, *other.files),
+            tuple(kept.values()),
             Counter(self.outside) + Counter(other.outside),
             (*self.warnings, *other.warnings),
-            self.counted + other.counted,
+            self.counted + other.counted - twice,
         )
 
     def warned(self, warnings: Iterable[str]) -> Account:

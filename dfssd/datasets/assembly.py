@@ -29,7 +29,7 @@ from dfssd.datasets.claims import Claims, ImageIndex, claim
 from dfssd.datasets.class_names import NameList, UnknownClassError, agree, names_in_labels
 from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lone_folders
 from dfssd.datasets.label_choice import LabelChoice, choice_between
-from dfssd.datasets.mask_images import find_masks
+from dfssd.datasets.mask_images import find_drawings, find_masks, told_of_drawings
 from dfssd.datasets.material import EXPECTED, Material
 from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, same_picture
 from dfssd.datasets.readers import is_read
@@ -70,6 +70,7 @@ class Assembly:
         self.class_files: list[ClassFile] = []
         self.split_files: list[SplitFile] = []
         self.file_of: dict[Path, LabelFile] = {}
+        self.joined: Counter[tuple[Path, Path]] = Counter()
 
     def result(self) -> Source:
         """Decide everything.
@@ -82,6 +83,7 @@ class Assembly:
         photos = self._photos()
         index = ImageIndex(self.root, photos)
         claims = self._claims(index)
+        photos = self._without_drawings(photos, claims)
         names = self._names(claims)
         boxes = self._boxes(claims, names)
         splits = self._splits(index)
@@ -131,7 +133,7 @@ class Assembly:
 
     def _photos(self) -> list[Path]:
         """The images without masks of others."""
-        masks = find_masks(self.material.images, self.root) if self.label_files else {}
+        masks = find_masks(self.material.images, self.root, self.facts) if self.label_files else {}
         self.files += [Accounted(mask, Role.MASK) for mask in sorted(masks)]
         if masks:
             first = min(masks)
@@ -139,6 +141,14 @@ class Assembly:
                 f"{len(masks)} images are masks of others and are not trained on, such as {first} of {masks[first]}"
             )
         return [image for image in self.material.images if image not in masks]
+
+    def _without_drawings(self, photos: Sequence[Path], claims: Claims) -> list[Path]:
+        """The images without those that nobody has labeled and that look like masks."""
+        drawings = find_drawings(photos, claims.by_image.keys(), self.facts)
+        self.files += [Accounted(drawing, Role.MASK) for drawing in drawings]
+        self.warnings += told_of_drawings(drawings)
+        left_out = set(drawings)
+        return [photo for photo in photos if photo not in left_out]
 
     def _claims(self, index: ImageIndex) -> Claims:
         claims = claim(self.label_files, index, cache(same_picture))
@@ -187,10 +197,11 @@ class Assembly:
     def _names(self, claims: Claims) -> NameList:
         """The class names in id order."""
         material, rules = self.material, self.rules
-        if rules.names:
-            return NameList(rules.names, "names=", fixed=True)
         lists = [NameList(own.names, own.file) for own in self.class_files]
         lists += [NameList(own.names, own.file) for own in self.label_files if own.names and own.ordered]
+        if rules.names:
+            self._compare_with_other_lists(rules.names, "names=", lists)
+            return NameList(rules.names, "names=", fixed=True)
         if material.names is not None and material.description is not None:
             self._compare_with_other_lists(material.names, material.description, lists)
             return NameList(material.names, material.description, fixed=True)
@@ -200,13 +211,13 @@ class Assembly:
             return NameList(rules.usual, "the card of this data set", fixed=True)
         return names_in_labels(self.label_files, [own for claimed in claims.by_image.values() for own in claimed])
 
-    def _compare_with_other_lists(self, names: tuple[str, ...], file: Path, lists: Sequence[NameList]) -> None:
+    def _compare_with_other_lists(self, names: tuple[str, ...], file: Path | str, lists: Sequence[NameList]) -> None:
         """Class lists beside a data set YAML: a contradiction is refused, unless the user has chosen the YAML."""
         for other in lists:
             if all(a == b for a, b in zip(names, other.names)):
                 continue
             words = f"{other.origin} lists other class names than {file}"
-            if not self.material.chosen:
+            if isinstance(file, Path) and not self.material.chosen:
                 raise UserError(f"{words}; remove one of them, or pass data={file} or names=[a,b,c] in id order")
             self.warnings.append(f"{words}, whose names count")
 
@@ -221,6 +232,11 @@ class Assembly:
                 boxes[image] = self._of_image(claimed, (facts.width, facts.height), names.names)
             except ValueError as e:
                 self.problems.append((image, str(e)))
+        for (first, second), number in self.joined.items():
+            self.warnings.append(
+                f"{first} and {second} mark different boxes in {number} images, which get those of both; if one is but "
+                "an older version, pass labels= with the other"
+            )
         return boxes
 
     def _of_image(self, claimed: Sequence[Annotation], size: tuple[int, int], names: Sequence[str]) -> np.ndarray:
@@ -237,12 +253,11 @@ class Assembly:
             return parts[0]
         annotators = {own.file for own in claimed if self.file_of[own.file].format == JOINED_FORMAT}
         if len(annotators) == len(claimed) and (together := geometry.joined(parts, size)) is not None:
+            self.joined[claimed[0].file, claimed[1].file] += 1
             return together
         first, second = claimed[0], claimed[1]
-        raise ValueError(
-            f"{first.where} and {second.where} say different things about one image; keep one, or choose with "
-            f"labels={choice_between(self.file_of[first.file], self.file_of[second.file])}"
-        )
+        choice = choice_between(self.file_of[first.file], self.file_of[second.file])
+        raise ValueError(f"{first.where} and {second.where} say different things about one image; keep one{choice}")
 
     def _splits(self, index: ImageIndex) -> dict[Path, str]:
         """Splits stated by lists; a data set YAML says it all itself."""
@@ -321,7 +336,9 @@ class Assembly:
             # one file for many images, called instances_val.json or lying in val/
             if own.image is not None and (split := split_of_list(own.file, self.root)):
                 return split
-        return split_of(image, self.root)
+        # images in one folder may have their labels in train/ and val/
+        folders = (split_of(own, self.root) for own in (image, *(own.file for own in annotations)))
+        return next(filter(None, folders), None)
 
     def _used_names(self, names: NameList, items: list[Item]) -> tuple[NameList, list[Item]]:
         """Classes of a list found beside the images that no box uses are dropped, and the ids of the others moved."""

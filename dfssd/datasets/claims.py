@@ -3,12 +3,14 @@
 A label file without the name of an image belongs to the image beside it, or to the one with the same path, folders
 such as ``images`` and ``labels`` left out; failing that to the only image with its stem. A path in an annotation file
 names the image whose path ends with it; failing that (such paths are often those of another machine) the only one with
-that file name. Letter case is ignored. Label Studio puts eight hexadecimal digits before the names of the files that
-it exports; they are removed where nothing else fits.
+that file name. Of several, one that shares more folders with the file than the others is meant: parts of a data set may
+each have images, labels, and lists of their own. Letter case is ignored. Label Studio puts eight hexadecimal digits
+before the names of the files that it exports; they are removed where nothing else fits.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -94,11 +96,12 @@ class ImageIndex:
         return Match(tuple(self._nearest(same, file)), exact=True)
 
     def _nearest(self, images: Sequence[Path], file: Path) -> list[Path]:
-        """Of several images those below the folder of ``file``, or in the split that it names; else all of them."""
+        """Of several images the one that shares most folders with ``file``, or is of its split; else all of them."""
         if len(images) < 2:
             return list(images)
         split = split_of_list(file, self.root)
-        near = [image for image in images if file.parent != self.root and file.parent in image.parents]
+        shared = [len(os.path.commonpath([image.parent, file.parent])) for image in images]
+        near = [image for image, length in zip(images, shared, strict=True) if length == max(shared)]
         alike = [image for image in images if split is not None and split_of(image, self.root) == split]
         return near if len(near) == 1 else alike if len(alike) == 1 else list(images)
 

@@ -58,7 +58,7 @@ tick of its file system's clock (2 s on FAT)."""
 _CHANGES_ARE_TIMED = os.name != "nt"
 """Windows tells when a file was created where other systems tell when its entry was changed."""
 
-_PIXELS = f"pixels/1 opencv {cv2.__version__} pillow {PIL.__version__}"
+_PIXELS = f"pixels/2 opencv {cv2.__version__} pillow {PIL.__version__}"
 """Another decoder may read other pixels."""
 
 T = TypeVar("T")

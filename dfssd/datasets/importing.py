@@ -289,8 +289,13 @@ def with_more_items(dataset: SetT, more: LabeledSet[Any]) -> SetT:
     """The data set with the images of another one that it does not have already, and the account of both."""
     known = {os.path.realpath(item.source or item.image) for item in dataset.items}
     added = tuple(item for item in more.items if os.path.realpath(item.source or item.image) not in known)
-    account = dataset.account.merged(more.account)
-    if twice := len(more.items) - len(added):
+    account = dataset.account.merged(
+        more.account,
+        {item.source or item.image for item in dataset.items},
+        {item.source or item.image for item in added},
+    )
+    twice = len(more.items) - len(added)
+    if twice:
         account = account.warned(
             [f"{twice} images of unlabeled= are images of {dataset.name} already, and are used once"]
         )
@@ -298,5 +303,5 @@ def with_more_items(dataset: SetT, more: LabeledSet[Any]) -> SetT:
         dataset,
         items=(*dataset.items, *added),
         skipped=(*dataset.skipped, *more.skipped),
-        account=replace(account, counted=account.counted - (len(more.items) - len(added))),
+        account=replace(account, counted=account.counted - twice),
     )

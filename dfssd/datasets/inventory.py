@@ -21,11 +21,15 @@ OUTPUTS: Mapping[str, Collection[str]] = {
     "run.yaml": ("results.json",),
     "protocol.yaml": ("results.json", "incremental.json", "data"),
     "args.yaml": ("weights", "results.csv"),
+    "opt.yaml": ("weights", "hyp.yaml"),
     "data_report.json": ("data.png",),
 }
-"""Files that mark the folder of an imported data set, of a run, of a protocol, of a training by Ultralytics, and of a
-report on data, if at least one of the other names lies beside them. Their plots and converted copies are no data of the
-user."""
+"""Files that mark the folder of an imported data set, of a run, of a protocol, of a training by Ultralytics (or YOLOv5
+and v7), and of a report on data, if at least one of the other names lies beside them. Their plots and converted copies
+are no data of the user."""
+
+_TASKS = frozenset({"detect", "segment", "obb", "pose", "classify"})
+"""Folders in the folder ``runs`` of Ultralytics: plots, and predictions, which must not be taken for labels."""
 
 _NAS = re.compile(r"@eaDir|#recycle|#snapshot|@Recycle|@Recently-Snapshot|\.@__thumb", re.IGNORECASE)
 _TRASH = re.compile(r"\$RECYCLE\.BIN|System Volume Information|lost\+found|__MACOSX|__pycache__", re.IGNORECASE)
@@ -106,7 +110,7 @@ def _walk(folder: Path, above: tuple[str, ...], foreign: set[str], outside: Coun
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as e:
         raise UserError(f"{folder}: cannot be listed ({e.strerror}); correct its permissions or the path") from e
-    if len(above) > 1 and _is_output(entries):
+    if len(above) > 1 and (_is_output(entries) or _is_of_ultralytics(folder)):
         outside["of earlier runs and imports"] += _count(folder)
         return
     for entry in entries:
@@ -147,6 +151,11 @@ def _is_output(entries: Collection[os.DirEntry[str]]) -> bool:
     """Whether a folder was made by a training or an import."""
     names = {entry.name for entry in entries}
     return any(mark in names and not names.isdisjoint(beside) for mark, beside in OUTPUTS.items())
+
+
+def _is_of_ultralytics(folder: Path) -> bool:
+    """Whether it is a folder such as ``runs/detect``, to which Ultralytics writes if nothing else is said."""
+    return folder.name in _TASKS and folder.parent.name == "runs"
 
 
 def _count(folder: Path) -> int:

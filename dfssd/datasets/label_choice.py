@@ -47,9 +47,11 @@ class LabelChoice:
 
 
 def choice_between(first: LabelFile, second: LabelFile) -> str:
-    """What to write after ``labels=`` to choose one of two files."""
+    """The end of a message: how to choose one of two files with ``labels=``; empty if it is the same file twice."""
+    if first.file == second.file:
+        return ""
     if first.format != second.format:
-        return f"{first.format} or labels={second.format}"
+        return f", or choose with labels={first.format} or labels={second.format}"
     if first.file.parent != second.file.parent:
-        return f"{first.file.parent} or labels={second.file.parent}"
-    return f"{first.file} or labels={second.file}"
+        return f", or choose with labels={first.file.parent} or labels={second.file.parent}"
+    return f", or choose with labels={first.file} or labels={second.file}"

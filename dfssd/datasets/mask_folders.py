@@ -105,7 +105,7 @@ def _add_pairs(source: MaskSource, images: Sequence[Path], pairing: Pairing, par
     for image in images:
         own = masks.get(image, [])
         if image in out:
-            source.roles.update({mask: (Role.LEFT_OUT, "its image is left out") for mask in own})
+            source.roles.update(dict.fromkeys(own, (Role.LEFT_OUT, "its image is left out")))
         else:
             source.add(image, own, parts.part.get(image), _LACKING, clean)
 

@@ -132,6 +132,8 @@ def reason_for(file: Path) -> str:
         return "not listed"
     if suffix in UNREAD_SUFFIXES:
         return NOT_READ
+    if suffix == ".txt" and any(folder.name.casefold() == "imagesets" for folder in file.parents):
+        return "a list of images for another task"
     other = f"a file of another kind ({suffix or 'without suffix'})"
     return next((reason for suffixes, reason in _REASONS.items() if suffix in suffixes), other)
 

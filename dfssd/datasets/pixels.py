@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dfssd.datasets.gray_levels import is_drawn
 from dfssd.datasets.image_headers import (
     MOST_PIXELS,
     Header,
@@ -89,6 +90,7 @@ class ImageFacts:
         low: Lowest value of all channels, alpha left out, in stored units (0-255 or 0-65535).
         high: Highest value.
         constant: Whether no channel has more than one value.
+        drawn: Whether it looks like a mask (:func:`~dfssd.datasets.gray_levels.is_drawn`).
         pages: Number of pages; only the first is used.
         plain: Whether Ultralytics reads exactly :func:`read_pixels` from the file as it is, under a name that ends with
             :func:`suffix_for_training`, and neither rejects nor rewrites it.
@@ -102,6 +104,7 @@ class ImageFacts:
     low: int
     high: int
     constant: bool
+    drawn: bool
     pages: int
     plain: bool
     sha256: str
@@ -148,6 +151,7 @@ def probe_bytes(data: bytes) -> ImageFacts | str:
         low=int(min(low for low, _ in extremes)),
         high=int(max(high for _, high in extremes)),
         constant=all(low == high for low, high in extremes),
+        drawn=is_drawn(values),
         pages=header.pages,
         plain=bits == 8 and header.pages == 1 and checked == (width, height),
         sha256=hashlib.sha256(data).hexdigest(),

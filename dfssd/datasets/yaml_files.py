@@ -17,7 +17,8 @@ from dfssd.errors import UserError
 from dfssd.files import load_yaml
 
 _DEPTH = 2
-"""A data set YAML is looked for in the folder itself and in those directly in it."""
+"""A data set YAML is looked for in the folder itself and in those directly in it. One in a deeper folder counts if that
+fails and all images lie in that folder: others belong to tools (``yolov5/data/coco.yaml``)."""
 
 _DESCRIBES = re.compile(r"^\s*(train|names|nc)\s*:", re.MULTILINE)
 """A text that is meant to be a data set YAML, even if it cannot be parsed."""
@@ -86,6 +87,7 @@ def find_description(inventory: Inventory) -> tuple[Path | None, list[Found]]:
         UserError: Two YAMLs describe the data differently, or one that looks like a description cannot be read.
     """
     described: list[tuple[Path, Any]] = []
+    deep: list[tuple[Path, Any]] = []
     others: list[Found] = []
     for path in inventory.paths:
         if path.suffix.lower() not in {".yaml", ".yml"}:
@@ -95,11 +97,15 @@ def find_description(inventory: Inventory) -> tuple[Path | None, list[Found]]:
         except UserError as e:
             others.append(_unreadable(path, e))
             continue
-        near = len(path.parts) - len(inventory.root.parts) <= _DEPTH
-        if near and isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content):
-            described.append((path, content))
+        if isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content):
+            near = len(path.parts) - len(inventory.root.parts) <= _DEPTH
+            (described if near else deep).append((path, content))
         else:
             others.append(_other_yaml(path, content))
+    if not described:
+        common = _folder_of_images(inventory)
+        described = [own for own in deep if own[0].parent in (common, *common.parents)]
+    others += [_other_yaml(*own) for own in deep if own not in described]
     if not described:
         return None, others
     described.sort(key=lambda own: (len(own[0].parts), own[0].parts))
@@ -111,6 +117,12 @@ def find_description(inventory: Inventory) -> tuple[Path | None, list[Found]]:
             )
         others.append(OtherFile(other, f"says the same as {file}"))
     return file, others
+
+
+def _folder_of_images(inventory: Inventory) -> Path:
+    """The deepest folder that all images lie in; that of the inventory if there are none."""
+    folders = {path.parent for path in inventory.paths if path.suffix.lower() in SUFFIXES}
+    return Path(os.path.commonpath(folders)) if folders else inventory.root
 
 
 def _unreadable(path: Path, error: UserError) -> Found:

@@ -51,7 +51,8 @@ def test_pascal_voc(root):
     dataset = load(root)
     splits, roles = check(dataset, root)
     assert splits == {"train": 3, "val": 1} and roles == {Role.MASK: 4, Role.SPLIT_LIST: 3, Role.LEFT_OUT: 6}
-    left = {file.path.name: file.reason for file in dataset.account.left_out if file.path.suffix != ".txt"}
+    left = {file.path.name: file.reason for file in dataset.account.left_out}
+    assert left["val.txt"] == "a list of images for another task"
     assert left["e.jpg"] == left["f.jpg"] == "no list of images names it" and "boxes" in left["a.xml"]
     assert any(text.startswith("2 images are left out, since no list") for text in dataset.account.warnings)
 

@@ -348,3 +348,14 @@ def coco_beside_other_yolo():
     """An older export of labels beside the JSON."""
     old = {f"labels/p{seed:03d}.txt": yolo(photo(seed).without("dark")) for seed in range(8)}
     return {**loose(), **old, "annotations.json": json.dumps(coco(entries()))}
+
+
+@case(Taken(loose=8))
+def coco_of_two_lines():
+    """line1 and line2, each with images and a file, and with the same names."""
+    tree: Tree = {}
+    for line, seeds in (("line1", range(4)), ("line2", range(4, 8))):
+        tree.update(pairs(f"{line}/images/{{}}.png", seeds=seeds, minus=seeds[0]))
+        names = [(f"p{seed - seeds[0]:03d}.png", photo(seed)) for seed in seeds]
+        tree[f"{line}/annotations/instances.json"] = json.dumps(coco(names))
+    return tree

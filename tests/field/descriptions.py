@@ -15,7 +15,7 @@ from tests.field.builders import (
     pairs,
     sound,
 )
-from tests.field.case import SOUND, Taken, case, refused
+from tests.field.case import LOOSE, SOUND, Taken, case, refused
 from tests.field.yolo import CLASSES, swapped, with_ids_from
 
 
@@ -307,3 +307,15 @@ def test_by_chance():
 def val_overlaps_train():
     """val: names a list with some of the training images."""
     return {**sound(), "val.txt": "images/train/p000.png\n", "data.yaml": DATA_YAML.replace("images/val", "val.txt")}
+
+
+@case(SOUND)
+def yaml_far_below():
+    """Somebody passes the folder above the folder of an unpacked zip file in a folder."""
+    return below("plates/v3/export", sound())
+
+
+@case(LOOSE)
+def yaml_of_a_tool_far_below():
+    """A checkout of YOLOv5 beside the images."""
+    return {**loose(), "tools/yolov5/data/coco.yaml": "train: train2017.txt\nval: val2017.txt\nnames: [person]\n"}

@@ -12,6 +12,7 @@ from tests.field.builders import (
     Photo,
     Tree,
     background,
+    below,
     changed,
     encoded,
     in_splits,
@@ -272,3 +273,13 @@ def voc_left_over_in_yaml_set():
         return voc(shown.without("dark"), image)
 
     return {**sound(), **{p: c for p, c in pairs("-{}.png", "Annotations/{}.xml", older).items() if p[0] != "-"}}
+
+
+@case(Taken(train=4, val=4))
+def voc_of_two_years():
+    """Two complete sets with the same names, and image sets of each."""
+    tree: Tree = {}
+    for year, first in (("VOC2007", 0), ("VOC2012", 4)):
+        own = pairs("JPEGImages/{}.jpg", "Annotations/{}.xml", voc, range(first, first + 4), minus=first)
+        tree.update(below(f"VOCdevkit/{year}", {**own, **image_sets({"train": range(2), "val": range(2, 4)})}))
+    return tree

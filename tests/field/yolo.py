@@ -374,3 +374,37 @@ def masks_beside():
 def background_by_convention():
     """Ultralytics takes an image without label file as free of defects; here it is unlabeled unless told."""
     return {**sound(), **{f"images/train/good{k}.png": encoded(background(k), ".png") for k in range(2)}}
+
+
+@case(Taken(loose=8, roles={"mask": 8}, said=("8 images|mask",)))
+def masks_under_other_names():
+    """Masks beside the photos, called as nobody expects."""
+    return {**loose(".jpg"), **{f"images/m{seed:03d}_L.png": mask(seed) for seed in range(8)}}
+
+
+@case(Taken(loose=8, unlabeled=8))
+def drawings_in_a_folder_of_their_own():
+    """vis/ with a picture of the boxes for each photo: a dull photo is no mask of the picture."""
+    tree = loose(".jpg")
+    for seed in range(8):
+        pixels = np.stack([photo(seed).pixels] * 3, axis=2)
+        for p in photo(seed).patches:
+            pixels[[p.y1 - 2, p.y2 + 1], p.x1 : p.x2] = (255, 0, 0)
+        tree[f"vis/p{seed:03d}.jpg"] = encoded(pixels, ".jpg")
+    return tree
+
+
+@case(Taken(train=4, val=4))
+def labels_in_splits():
+    """All images in one folder, and the labels in labels/train and labels/val."""
+    return {
+        **pairs("images/{}.jpg", "labels/train/{}.txt", seeds=range(4)),
+        **pairs("images/{}.jpg", "labels/val/{}.txt", seeds=range(4, 8)),
+        "classes.txt": CLASSES,
+    }
+
+
+@case(Taken(loose=8))
+def predictions_of_ultralytics():
+    """runs/detect/predict with pictures of boxes and labels of a model for each photo."""
+    return {**loose(), **below("runs/detect/predict", pairs("{}.jpg", "labels/{}.txt", quality=80))}
