@@ -94,7 +94,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON to ``path``, whole or not at all; NaN and infinity are errors."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a file name that is no UTF-8: its bytes as escape sequences, which can be read again
+        text = json.dumps(value, indent=1, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def write_yaml(path: str | Path, value: Any) -> None:

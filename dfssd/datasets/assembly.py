@@ -27,15 +27,16 @@ from dfssd.datasets.annotations import (
 )
 from dfssd.datasets.claims import Claims, ImageIndex, claim
 from dfssd.datasets.class_names import NameList, UnknownClassError, agree, names_in_labels
-from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lone_folders
+from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lone_folders, stated_split
 from dfssd.datasets.label_choice import LabelChoice, choice_between
 from dfssd.datasets.mask_images import find_drawings, find_masks, told_of_drawings
 from dfssd.datasets.material import EXPECTED, Material
 from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, same_picture
 from dfssd.datasets.readers import is_read
+from dfssd.datasets.readers.text_files import is_class_list
 from dfssd.datasets.readers.yolo import settle_keypoints
 from dfssd.datasets.records import Item
-from dfssd.datasets.sources import Source, split_of, split_of_list
+from dfssd.datasets.sources import Source, folded
 from dfssd.errors import UserError
 
 SHOWN = 3
@@ -95,7 +96,10 @@ class Assembly:
         return Source(items, names.names, self.problems, self._account(items, photos))
 
     def _instead(self) -> str:
-        """What the files that could have been labels are, for a message."""
+        """What could have been labels, for a message."""
+        if masks := find_masks(self.material.images, self.root, self.facts):
+            mask, photo = min(masks.items())
+            return f"; {mask} looks like a mask of {photo}: masks are for recipe=mffmetal"
         others = [file for file in self.files if file.role is Role.LEFT_OUT and is_read(file.path.suffix.lower())]
         return "".join(f"; {file.path}: {file.reason}" for file in others[:SHOWN])
 
@@ -121,6 +125,8 @@ class Assembly:
                 self.files.append(Accounted(found.file, Role.DESCRIPTION))
                 described.update(lists_of(found))
             elif isinstance(found, BrokenFile):
+                if found.file.suffix.lower() in {".yaml", ".yml"} or is_class_list(found.file):
+                    raise UserError(f"{found.file}: {found.problem}")  # concerns all images: nothing to skip
                 self.problems.append((found.file, f"{found.file}: {found.problem}"))
             else:
                 self.leave_out(found.file, found.reason)
@@ -153,8 +159,13 @@ class Assembly:
     def _claims(self, index: ImageIndex) -> Claims:
         claims = claim(self.label_files, index, cache(same_picture))
         self.problems += claims.problems
+        if claims.by_name:
+            (own, image), count = claims.by_name[0], len(claims.by_name)
+            self.warnings.append(
+                f"{count} labels belong to images by the name alone, not by the folder, such as {own.where} to {image}"
+            )
         unread = {
-            file.path.stem.casefold(): file.path
+            folded(file.path.stem): file.path
             for file in self.files
             if file.role is Role.LEFT_OUT and file.path.suffix.lower() in UNREAD_SUFFIXES
         }
@@ -164,7 +175,7 @@ class Assembly:
                 idle.append(orphan.file)
                 continue
             entry = orphan.image or orphan.file.name
-            stem = Path(entry).stem.casefold()
+            stem = folded(Path(entry).stem)
             if other := unread.get(stem):
                 reason = f"its image {other} is in a format that is not read; convert it to .png or .jpg"
             elif orphan.image is None:
@@ -300,11 +311,13 @@ class Assembly:
                 bad.add(image)
             if image in bad or not isinstance(facts, ImageFacts):
                 continue
-            split = described[image] if described is not None else listed.get(image)
             annotated = claims.by_image.get(image, [])
-            if split is None:
-                split = self._stated_split(image, annotated)
-                by_file |= {image} if annotated and annotated[0].split else set()
+            try:
+                split = described[image] if described is not None else stated_split(image, annotated, listed, self.root)
+            except ValueError as e:
+                self.problems.append((image, str(e)))
+                continue
+            by_file |= {image} if annotated and annotated[0].split else set()
             own = boxes.get(image)
             if own is None and split != "unlabeled":
                 own = self.rules.missing
@@ -318,27 +331,14 @@ class Assembly:
 
     def _warn_of_same_names(self, items: Sequence[Item]) -> None:
         """Images without labels that are called like labeled ones may be drawings or copies of them."""
-        labeled = {item.image.stem.casefold(): item.image for item in items if item.boxes is not None}
-        alike = [item.image for item in items if item.boxes is None and item.image.stem.casefold() in labeled]
+        labeled = {folded(item.image.stem): item.image for item in items if item.boxes is not None}
+        alike = [item.image for item in items if item.boxes is None and folded(item.image.stem) in labeled]
         if alike and self.material.described is None:
             count = "1 image" if len(alike) == 1 else f"{len(alike)} images"
             self.warnings.append(
                 f"{count} without labels are called like labeled ones, such as {alike[0]} and "
-                f"{labeled[alike[0].stem.casefold()]}; take them out of the data if they are drawings or masks of them"
+                f"{labeled[folded(alike[0].stem)]}; take them out of the data if they are drawings or masks of them"
             )
-
-    def _stated_split(self, image: Path, annotations: Sequence[Annotation]) -> str | None:
-        """The split that label files or folders of an image name."""
-        for own in annotations:
-            if own.split:
-                return own.split
-        for own in annotations:
-            # one file for many images, called instances_val.json or lying in val/
-            if own.image is not None and (split := split_of_list(own.file, self.root)):
-                return split
-        # images in one folder may have their labels in train/ and val/
-        folders = (split_of(own, self.root) for own in (image, *(own.file for own in annotations)))
-        return next(filter(None, folders), None)
 
     def _used_names(self, names: NameList, items: list[Item]) -> tuple[NameList, list[Item]]:
         """Classes of a list found beside the images that no box uses are dropped, and the ids of the others moved."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dfssd.datasets.annotations import Annotation, LabelFile
-from dfssd.datasets.sources import pairing_key, split_of, split_of_list
+from dfssd.datasets.sources import folded, pairing_key, split_of, split_of_list
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
 """What Label Studio puts before the name of an uploaded file."""
@@ -51,12 +51,12 @@ class ImageIndex:
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for image in images:
             self._by_key[pairing_key(image, root)].append(image)
-            self._by_stem[image.stem.casefold()].append(image)
-            self._by_name[image.name.casefold()].append(image)
+            self._by_stem[folded(image.stem)].append(image)
+            self._by_name[folded(image.name)].append(image)
 
     def alongside(self, file: Path) -> Match:
         """The image that is called like the label file ``file``."""
-        stem = file.stem.casefold()
+        stem = folded(file.stem)
         beside = [image for image in self._by_stem.get(stem, ()) if image.parent == file.parent]
         same = beside or self._by_key.get(pairing_key(file, self.root), [])
         if same:
@@ -68,7 +68,7 @@ class ImageIndex:
 
     def named(self, entry: str, file: Path) -> Match:
         """The image that ``file`` names ``entry``: a path with "/", a file name, or a stem."""
-        parts = tuple(part.casefold() for part in PurePosixPath(entry).parts if part not in {"/", ".", ".."})
+        parts = tuple(folded(part) for part in PurePosixPath(entry).parts if part not in {"/", ".", ".."})
         if not parts:
             return NONE
         same_name = self._by_name.get(parts[-1], [])
@@ -87,7 +87,7 @@ class ImageIndex:
         found = self.named(entry, file)
         if found.images:
             return found
-        parts = tuple(part.casefold() for part in PurePosixPath(entry).parts if part not in {"/", ".", ".."})
+        parts = tuple(folded(part) for part in PurePosixPath(entry).parts if part not in {"/", ".", ".."})
         same = [
             image
             for image in self._by_stem.get(parts[-1] if parts else "", [])
@@ -107,7 +107,7 @@ class ImageIndex:
 
 
 def _ends_with(path: Path, parts: tuple[str, ...]) -> bool:
-    return tuple(part.casefold() for part in path.parts[-len(parts) :]) == parts
+    return tuple(folded(part) for part in path.parts[-len(parts) :]) == parts
 
 
 @dataclass
@@ -118,11 +118,13 @@ class Claims:
         by_image: What is said about each image, in the order of the files.
         orphans: Annotations whose image does not exist.
         problems: (file, reason) of each annotation that may belong to several images.
+        by_name: Annotations that have found their image by its name alone, and that image.
     """
 
     by_image: dict[Path, list[Annotation]] = field(default_factory=dict)
     orphans: list[Annotation] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
+    by_name: list[tuple[Annotation, Path]] = field(default_factory=list)
 
 
 def claim(files: Iterable[LabelFile], index: ImageIndex, same_picture: Callable[[Path, Path], bool]) -> Claims:
@@ -143,6 +145,8 @@ def claim(files: Iterable[LabelFile], index: ImageIndex, same_picture: Callable[
             elif len(images) == 1 or (match.exact and all(same_picture(images[0], other) for other in images[1:])):
                 for image in images:
                     claims.by_image.setdefault(image, []).append(annotation)
+                if not match.exact:
+                    claims.by_name.append((annotation, images[0]))
             else:
                 problem = f"{annotation.where} may belong to {_several(images)}; {_remedy(annotation, index)}"
                 claims.problems.append((annotation.file, problem))

@@ -40,7 +40,7 @@ from dfssd.datasets.importing import (
     with_more_items,
 )
 from dfssd.datasets.label_files import format_labels, read_label_file
-from dfssd.datasets.material import EXPECTED, Material, of_folder, of_images, of_yaml
+from dfssd.datasets.material import Material, of_folder, of_images, of_yaml
 from dfssd.datasets.pixels import (
     ImageFacts,
     camera_depth,
@@ -229,8 +229,6 @@ class _Importer:
             return text.replace(str(root), str(where)) if zipped else text
 
         try:
-            if material.described is None and not material.texts:
-                raise UserError(f"no labels for the {len(material.images)} images in {root}; {EXPECTED}")
             source = Assembly(material, rules, reading.facts).result()
             problems = check_problems(source.problems, len(source.items), where, self.skip_bad)
         except UserError as e:

@@ -60,6 +60,8 @@ def _other_size(stated: tuple[int, int], size: tuple[int, int]) -> str:
 
 def _relative(corners: np.ndarray, ids: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     width, height = size
+    if corners.max() <= 1:
+        raise ValueError("all coordinates are between 0 and 1: relative ones, where pixels belong; export it again")
     found = []
     for class_id, (x1, y1, x2, y2) in zip(ids, corners.tolist(), strict=True):
         box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from dfssd.datasets.annotations import DescriptionFile, SplitFile
+from dfssd.datasets.annotations import Annotation, DescriptionFile, SplitFile
 from dfssd.datasets.claims import ImageIndex
-from dfssd.datasets.sources import split_folder, split_named, split_of
+from dfssd.datasets.sources import split_folder, split_named, split_of, split_of_list
 from dfssd.errors import UserError
 
 MAIN = "Main"
@@ -94,6 +94,36 @@ def _images_of(own: SplitFile, index: ImageIndex) -> tuple[list[Path], list[str]
         if not match:
             lacking.append(entry)
     return found, lacking
+
+
+def stated_split(image: Path, claimed: Sequence[Annotation], listed: Mapping[Path, str], root: Path) -> str | None:
+    """The split of an image that lists, label files, or folders state.
+
+    Args:
+        image: The image.
+        claimed: What label files say about it.
+        listed: Split of each image in a list.
+        root: Folder of the source.
+
+    Raises:
+        ValueError: Two of them state different ones.
+    """
+    if image in listed:
+        return listed[image]
+    stated: dict[str, str] = {}
+    for own in claimed:
+        # one file for many images may be called instances_val.json or lie in val/
+        split = own.split or (split_of_list(own.file, root) if own.image is not None else None)
+        if split:
+            stated.setdefault(split, own.where)
+    if split := split_of(image, root):
+        stated.setdefault(split, f"the folder of {image}")
+    if len(stated) > 1:
+        (first, where), (second, other) = list(stated.items())[:2]
+        raise ValueError(f"{image} belongs to {first} by {where}, and to {second} by {other}; make them agree")
+    # images in one folder may have their labels in train/ and val/
+    folders = (split_of(own.file, root) for own in claimed)
+    return next(iter(stated), None) or next(filter(None, folders), None)
 
 
 def lone_folders(images: Iterable[Path], root: Path, by_image: Mapping[Path, str]) -> list[str]:

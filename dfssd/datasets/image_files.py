@@ -20,14 +20,8 @@ from rich.progress import track
 
 from dfssd.datasets.image_headers import reader
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-"""Image types that Ultralytics, ``supervision`` and Pillow can all read."""
-
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 """Errors that readers raise for damaged files."""
-
-_SMALLEST = 10
-"""[px] Ultralytics silently drops images with a side below this."""
 
 THREADS = min(16, (os.cpu_count() or 1) + 1)
 """Number of threads that read files."""
@@ -55,15 +49,6 @@ def progress(steps: Iterable[T], what: str, total: int) -> Iterable[T]:
     return track(steps, what, total, console=console, transient=True, disable=total < 500 or not console.is_terminal)
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All image files below ``folder`` in path order; hidden files and macOS resource forks are left out."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(d for d in folders if not d.startswith((".", "__MACOSX")))
-        found += [Path(parent, f) for f in files if Path(f).suffix.lower() in SUFFIXES and not f.startswith(".")]
-    return sorted(found)
-
-
 def open_image(source: Path | io.BytesIO) -> ImageFile:
     """Open an image, a file or its bytes, by its content, whatever its suffix is; only the header is read.
 
@@ -89,28 +74,6 @@ def gray_values(image: Image.Image, depth: int = 16) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> (depth - 8)).clip(0, 255).astype(np.uint8))
     return image.convert("L")
-
-
-def image_size(path: Path) -> tuple[int, int] | str:
-    """(width, height) [px] as a viewer shows the image (EXIF orientation), or why it cannot be used.
-
-    The file is decoded completely, at an eighth of the resolution where the format allows it, to detect truncated
-    files.
-    """
-    try:
-        with open_image(path) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112) in {5, 6, 7, 8}:
-                width, height = height, width
-            image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))
-            image.load()
-    except FileNotFoundError:
-        return "no such file"
-    except UNREADABLE as e:
-        return not_decoded(e)
-    if min(width, height) < _SMALLEST:
-        return f"{width}x{height} px is too small, each side needs at least {_SMALLEST} px"
-    return width, height
 
 
 def not_decoded(error: Exception) -> str:

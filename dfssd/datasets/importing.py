@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dfssd.datasets.account import Account, Accounted, Role
-from dfssd.datasets.archives import unpack, zip_fingerprint
+from dfssd.datasets.archives import unpack
 from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card
 from dfssd.datasets.demo import make_demo
 from dfssd.datasets.download import fetch_card
 from dfssd.datasets.image_files import safe_names
-from dfssd.datasets.inventory import take_inventory
 from dfssd.datasets.records import LabeledSet
 from dfssd.errors import UserError
 from dfssd.files import atomic_write, load_yaml, write_json
@@ -146,34 +145,6 @@ def as_list(entries: str | Sequence[str]) -> list[str]:
     return [entries] if isinstance(entries, str) else list(entries)
 
 
-def own_yaml(root: Path) -> Path | None:
-    """The data set YAML in a folder, if any."""
-    for file in sorted([*root.glob("*.y*ml"), *root.glob("*/*.y*ml")], key=lambda p: len(p.parts)):
-        content = load_yaml(file)
-        if isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content):
-            return file
-    return None
-
-
-def read_any(root: Path, path: Path, by_yaml: Callable[[Path], T], by_layout: Callable[[Path], T]) -> T:
-    """Read a folder by its data set YAML if it has one, else by its layout.
-
-    Args:
-        root: Folder, perhaps an unpacked zip file.
-        path: What the user passed: the folder or the zip file; messages name it.
-        by_yaml: Reader for the YAML.
-        by_layout: Reader for ``root``.
-
-    Raises:
-        UserError: What the readers raise.
-    """
-    try:
-        file = own_yaml(root)
-        return by_layout(root) if file is None else by_yaml(file)
-    except UserError as e:
-        raise UserError(str(e).replace(str(root), str(path))) from e
-
-
 def usual_names(path: Path) -> tuple[str, ...] | None:
     """Class names of the release that the folder or zip file ``path`` is named after, if there is a card for it."""
     card = find_card(path.name)
@@ -183,17 +154,6 @@ def usual_names(path: Path) -> tuple[str, ...] | None:
 def digest(*parts: object) -> str:
     """Ten hexadecimal digits that change when one of ``parts`` does."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
-
-
-def content_fingerprint(path: Path) -> str:
-    """Hash of the content of a zip file or folder.
-
-    For a folder it covers names, sizes and modification times of all files, which need not be read.
-    """
-    if path.is_file():
-        return zip_fingerprint(path)
-    files = take_inventory(path).files
-    return digest([(f.path.relative_to(path).as_posix(), f.size, f.mtime_ns) for f in files])
 
 
 def target_folder(data_dir: Path, name: str, *parts: object) -> Path:
@@ -220,13 +180,6 @@ def opened_source(path: Path, target: Path) -> Iterator[Path]:
         raise UserError(cannot_write(target, e)) from e
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-
-
-def import_once(path: Path, target: Path, convert: Callable[[Path], None]) -> None:
-    """Convert a folder or zip file to ``target`` unless an earlier run has; ``convert`` gets the folder to read."""
-    if not is_converted(target):
-        with opened_source(path, target) as root:
-            convert(root)
 
 
 @contextlib.contextmanager

@@ -170,6 +170,7 @@ def _listed(description: Description, inventory: Inventory | None, others: Itera
         keypoints=description.keypoints,
         found=[found for found in others if found.file != description.file],
         outside=inventory.outside if inventory is not None else {},
+        warnings=list(description.warnings),
     )
     known = {*listed, description.file, *(found.file for found in material.found)}
     near = set(beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -135,6 +136,10 @@ class MaskSet(LabeledSet[MaskItem]):
     """A data set with masks."""
 
 
+_INVISIBLE = "\u200b\u2060\ufeff"
+"""Characters without width, which come from web pages and make two names of one."""
+
+
 def check_names(names: Iterable[object], where: object) -> tuple[str, ...]:
     """Class names as strings, each unique and not empty.
 
@@ -150,6 +155,11 @@ def check_names(names: Iterable[object], where: object) -> tuple[str, ...]:
         raise UserError(f"no class names in {where}; list them there or pass names=[a,b,c]")
     if "" in checked:
         raise UserError(f"class {checked.index('')} has an empty name in {where}; give it one")
+    for name in checked:
+        if odd := [c for c in name if unicodedata.category(c) == "Cc" or c in _INVISIBLE]:
+            raise UserError(
+                f"class name {name!r} in {where} has an invisible character (U+{ord(odd[0]):04X}); remove it"
+            )
     folded = [name.casefold() for name in checked]
     for i, name in enumerate(folded):
         first = folded.index(name)

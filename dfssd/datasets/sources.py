@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,4 +66,9 @@ def split_named(words: Iterable[str]) -> str | None:
 def pairing_key(path: Path, root: Path) -> tuple[str, ...]:
     """What an image and its label share: the path below ``root`` without suffix and folders such as ``labels``."""
     folders = path.parts[len(root.parts) : -1]
-    return (*(part.casefold() for part in folders if not _ROLE.fullmatch(part)), path.stem.casefold())
+    return (*(folded(part) for part in folders if not _ROLE.fullmatch(part)), folded(path.stem))
+
+
+def folded(name: str) -> str:
+    """A name for comparison: letter case does not count, nor how accents are stored (macOS takes them apart)."""
+    return name.casefold() if name.isascii() else unicodedata.normalize("NFC", name).casefold()

@@ -35,6 +35,7 @@ class Description:
         root: What its paths are relative to.
         content: The parsed file.
         lists: The lists of images that it refers to.
+        warnings: What a user should know.
         keypoints: ``kpt_shape``: number of keypoints, and of values for each; None: the labels have none.
     """
 
@@ -44,6 +45,7 @@ class Description:
     root: Path
     content: dict[str, Any]
     lists: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
     keypoints: tuple[int, int] | None = None
 
 
@@ -72,12 +74,18 @@ def read_entries(file: Path, names: Sequence[str] | None, inside: Path | None = 
     root = _root(content, file, inside)
     images: dict[Path, str] = {}
     lists: list[Path] = []
+    warnings = []
     for split in ("train", "val", "test", "unlabeled"):
+        if split == "test" and (gone := _gone(content.get(split), root)):
+            warnings.append(f"{file}: test: {gone} does not exist, so there is no given test part")  # as Ultralytics
+            continue
         for image in _images(content.get(split), root, file, split, inside, lists):
             other = images.setdefault(image, split)
             if other != split != "unlabeled":
                 raise UserError(f"{file}: {image} is in both {other}: and {split}:; keep it in one of them")
-    return Description(file, found_names, images, root, content, tuple(lists), _keypoints(content, file))
+    return Description(
+        file, found_names, images, root, content, tuple(lists), tuple(warnings), _keypoints(content, file)
+    )
 
 
 def find_description(inventory: Inventory) -> tuple[Path | None, list[Found]]:
@@ -178,10 +186,10 @@ def _root(content: dict[str, Any], file: Path, inside: Path | None) -> Path:
         # Ultralytics takes it from the working directory, then from its own folder of data sets; we try the
         # folder of the YAML first, which is usually meant and does not depend on the working directory.
         for folder in (file.parent, Path()):
-            if (folder / root).exists():
+            if os.path.exists(folder / root):
                 return Path(os.path.abspath(folder / root))
         theirs = _ultralytics_datasets() / root
-        return Path(os.path.abspath(theirs if theirs.exists() else file.parent / root))
+        return Path(os.path.abspath(theirs if os.path.exists(theirs) else file.parent / root))
     return Path(os.path.abspath(root))
 
 
@@ -202,9 +210,14 @@ def _images(value: object, root: Path, file: Path, split: str, inside: Path | No
         if inside is not None and inside not in [path, *path.parents]:
             raise UserError(f"{file}: {split}: {entry} points outside of the data set; correct the path")
         images += listed_images(path, f"{file}: {split}: {entry}")
-        if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        if os.path.isfile(path) and path.suffix.lower() not in SUFFIXES:
             lists.append(path)
     return list(dict.fromkeys(images))
+
+
+def _gone(value: object, root: Path) -> str:
+    """The single entry that does not exist; empty if it does."""
+    return str(value) if isinstance(value, str) and value and not os.path.exists(_place(root, value)) else ""
 
 
 def _place(root: Path, words: str) -> Path:
@@ -213,7 +226,7 @@ def _place(root: Path, words: str) -> Path:
     if words.startswith("../"):  # as in exports of Roboflow
         options.append(words[3:])
     paths = [Path(os.path.abspath(root / option)) for option in options]
-    return next((path for path in paths if path.exists()), paths[-1])
+    return next((path for path in paths if os.path.exists(path)), paths[-1])
 
 
 def listed_images(path: Path, what: str) -> list[Path]:
@@ -226,9 +239,9 @@ def listed_images(path: Path, what: str) -> list[Path]:
     Raises:
         UserError: It does not exist, is none of these, or lists an image that does not exist.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return [file for file in take_inventory(path).paths if file.suffix.lower() in SUFFIXES]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{what} does not exist ({path}); correct the path")
     if path.suffix.lower() in SUFFIXES:
         return [path]
@@ -250,11 +263,8 @@ def _listed_image(folder: Path, line: str) -> Path | None:
     """The image of a line of a list, written on any system; None if it does not exist."""
     for words in (line, line.replace("\\", "/")):
         image = Path(os.path.abspath(folder / words))
-        try:
-            if image.is_file():
-                return image
-        except (OSError, ValueError):  # too long for a file name, or not one at all
-            return None
+        if os.path.isfile(image):  # False for what is too long, or no name at all
+            return image
     return None
 
 
