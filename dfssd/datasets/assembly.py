@@ -343,10 +343,13 @@ class Assembly:
     def _used_names(self, names: NameList, items: list[Item]) -> tuple[NameList, list[Item]]:
         """Classes of a list found beside the images that no box uses are dropped, and the ids of the others moved."""
         used = sorted({class_id for item in items for class_id in item.classes})
-        if names.fixed or not used or len(used) == len(names.names):
-            return names, items
         unused = [name for i, name in enumerate(names.names) if i not in set(used)]
         shown = ", ".join(unused[:SHOWN]) + (", ..." if len(unused) > SHOWN else "")
+        if not used or not unused:
+            return names, items
+        if names.fixed:
+            self.warnings.append(f"{len(unused)} classes of {names.origin} have no box: {shown}")
+            return names, items
         self.warnings.append(
             f"{len(unused)} listed classes have no box and are left out ({shown}); pass names= with all classes to "
             "keep their ids"

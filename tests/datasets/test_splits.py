@@ -203,12 +203,17 @@ def test_unlabeled_copies_of_labeled_images_are_left_out():
 
 
 def test_a_class_without_labeled_images_is_reported():
-    data = dataset(*(item(i, [i % 3]) for i in range(60)))
-    with pytest.raises(UserError, match=r"no labeled training image of class 'd'.*no image of set has it"):
-        split_of(data, labeled=1.0)
     data = dataset(*(item(i, [i % 4]) for i in range(60)))
     with pytest.raises(UserError, match=r"no labeled training image of class .* among 2; raise labeled="):
         split_of(data, labeled=2)
+
+
+def test_a_class_that_no_image_shows_is_allowed_unless_a_teacher_is_to_learn_it():
+    data = dataset(*(item(i, [i % 3]) for i in range(60)))
+    assert split_of(data, labeled=1.0).train_labeled
+    options = SplitOptions(labeled=1.0, limit=None, ratios=(0.8, 0.1, 0.1), seed=0)
+    with pytest.raises(UserError, match=r"no labeled training image of class 'd'.*no image of set has it"):
+        make_split(data, range(60), options, exempt_classes=2)
 
 
 @pytest.mark.parametrize(("labeled", "message"), [(801, "train has 800"), (0, "train has"), (1.5, "neither a share")])
