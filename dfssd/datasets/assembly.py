@@ -348,7 +348,7 @@ class Assembly:
         if not used or not unused:
             return names, items
         if names.fixed:
-            self.warnings.append(f"{len(unused)} classes of {names.origin} have no box: {shown}")
+            self.warnings.append(f"classes of {names.origin} without a box: {shown}")
             return names, items
         self.warnings.append(
             f"{len(unused)} listed classes have no box and are left out ({shown}); pass names= with all classes to "

@@ -1,10 +1,12 @@
 """Pairs of images that can be copies, by their fingerprints: no image is looked at, and time grows linearly.
 
-A pair is a candidate if the hash of one image, in one of eight poses, is within 16 bits of the hash of the other, and
-the spectral prints do not exclude it. Up to 20,000 images, all pairs of hashes are compared. Beyond, ``usearch`` looks
-for the nearest hashes in a graph (HNSW, Hamming distance), which finds nearly all of them (of copies within 4 bits, at
-least 999 of 1,000 among a million) in tens of microseconds. Equal hashes are one entry of the graph: thousands of
-images may share one, and would cut it into pieces. The graph is built by one thread, so that it is the same each time.
+A pair is a candidate if the hash of one image, in one of eight poses, is within 16 bits of the hash of the other, one
+of the 30 nearest, and the spectral prints do not exclude it. Up to 20,000 images, all pairs of hashes are compared.
+Beyond, ``usearch`` looks for the nearest hashes in a graph (HNSW, Hamming distance), which takes some 50 microseconds
+each and finds nearly all of them: of copies within 4 bits 999 of 1,000, where each image has a thousand others within
+16 bits. Equal hashes are one entry of the graph: thousands of images may share one, and would cut it into pieces. The
+entries are added in random order (a sorted one makes a worse graph) from a seed, and by one thread, so that the graph
+is the same each time.
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ _CONNECTIVITY, _EXPANSION_ADD, _EXPANSION_SEARCH = 16, 128, 64
 """Edges per entry of the graph, and entries looked at when one is added or looked for."""
 
 Candidates = list[tuple[int, int]]
-"""Later images that one image can be a copy of, each with the pose of that one image in which both agree."""
+"""Other images that one image can be a copy of, each with the pose of that one image in which both agree."""
 
 
 def candidates(prints: Fingerprints, turned_to: Sequence[int]) -> Iterator[Candidates]:
-    """For each image in order, the later ones that can be copies of it.
+    """For each image in order, others that can be copies of it; a pair comes once, or once from each side.
 
     Args:
         prints: Fingerprints of the images.
@@ -52,7 +54,7 @@ def candidates(prints: Fingerprints, turned_to: Sequence[int]) -> Iterator[Candi
         rows = np.arange(start, min(start + _BATCH, n))
         found: list[Candidates] = [[] for _ in rows]
         for pose in turned_to:
-            near, others = index.later(rows, prints.hashes[rows, pose])
+            near, others = index.near(rows, prints.hashes[rows, pose])
             posed = turned_prints(prints.spectral[rows], pose)
             possible = can_be_copies(posed[near - start], prints.spectral[others])
             for i, j in zip(near[possible].tolist(), others[possible].tolist(), strict=True):
@@ -66,19 +68,19 @@ class _Exact:
     def __init__(self, hashes: np.ndarray):
         self._signs = _signs(hashes)
 
-    def later(self, rows: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def near(self, rows: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pairs of one of the images ``rows``, for which ``hashes`` (r, 8) are looked for, and a later image.
 
         Returns:
-            Two arrays of indices (p,); for each row the nearest of the later images first.
+            Two arrays of indices (p,); for each row the nearest images first.
         """
         first = int(rows[0]) + 1
-        distance = (_BITS - _signs(hashes) @ self._signs[first:].T) / 2
-        near, others = np.nonzero(distance <= HASH_BITS)
-        near_distance = distance[near, others]
+        equal = _signs(hashes) @ self._signs[first:].T  # minus different bits
+        near, others = np.nonzero(equal >= _BITS - 2 * HASH_BITS)
+        distance = -equal[near, others]
         near, others = rows[near], others + first
         after = others > near
-        return _nearest(near[after], others[after], near_distance[after])
+        return _nearest(near[after], others[after], distance[after])
 
 
 class _Graph:
@@ -87,7 +89,6 @@ class _Graph:
     def __init__(self, hashes: np.ndarray):
         from usearch.index import Index, MetricKind, ScalarKind
 
-        n = len(hashes)
         different, number = np.unique(hashes.view(np.uint64).ravel(), return_inverse=True)
         self._index: Any = Index(
             ndim=_BITS,
@@ -97,29 +98,34 @@ class _Graph:
             expansion_add=_EXPANSION_ADD,
             expansion_search=_EXPANSION_SEARCH,
         )
-        entries = np.arange(len(different), dtype=np.uint64)
-        self._index.add(entries, different.view(np.uint8).reshape(-1, hashes.shape[1]), threads=1)
+        order = np.random.default_rng(0).permutation(len(different))
+        self._index.add(order.astype(np.uint64), different[order].view(np.uint8).reshape(-1, len(hashes[0])), threads=1)
         self._images = np.argsort(number, kind="stable")
         """All images, those with the same hash one after another."""
-        self._ends = np.cumsum(np.bincount(number, minlength=len(different)))
-        self._order = number[self._images].astype(np.int64) * n + self._images
-        self._n = n
+        size = np.bincount(number, minlength=len(different))
+        self._end = np.cumsum(size)
+        self._start = self._end - size
+        self._rank = number[self._images] * np.int64(len(hashes)) + self._images
 
-    def later(self, rows: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As of :class:`_Exact`."""
+    def near(self, rows: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As of :class:`_Exact`, but the other image can also be an earlier one."""
         # The answer to a single hash has another form, hence two at least.
         asked = np.concatenate([hashes, hashes[:1]])
-        found = self._index.search(asked, min(MOST_CANDIDATES, len(self._ends)), threads=os.cpu_count() or 1)
+        found = self._index.search(asked, min(MOST_CANDIDATES, len(self._end)), threads=os.cpu_count() or 1)
         keys, distance = found.keys[:-1].astype(np.int64), found.distances[:-1]
         # A search may find fewer entries than it was asked for.
         known = (distance <= HASH_BITS) & (np.arange(keys.shape[1]) < found.counts[:-1, None])
         row, place = np.nonzero(known)
         key, near = keys[row, place], rows[row]
-        start = np.searchsorted(self._order, key * self._n + near, side="right")
-        count = np.minimum(self._ends[key] - start, MOST_CANDIDATES)
+        # Of many images with one hash, those that follow in the order of all images, at its end those before.
+        following = np.searchsorted(self._rank, key * len(self._images) + near, side="right")
+        start = np.maximum(np.minimum(following, self._end[key] - MOST_CANDIDATES), self._start[key])
+        count = np.minimum(self._end[key] - start, MOST_CANDIDATES)
         step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         others = self._images[np.repeat(start, count) + step]
-        return _nearest(np.repeat(near, count), others, np.repeat(distance[row, place], count))
+        near, distance = np.repeat(near, count), np.repeat(distance[row, place], count)
+        different = near != others
+        return _nearest(near[different], others[different], distance[different])
 
 
 def _signs(hashes: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ _READ_AHEAD = 4096
 
 
 Pair = tuple[int, int, int]
-"""An image, a later one, and the pose of the first in which both agree."""
+"""An image, another one, and the pose of the first in which both agree."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import numpy as np
 Unit = list[int]
 """Indices of the images of one group, which are kept together."""
 
+_Unit = tuple[int, ...]
+
 _HELD = ("test", "val")
 """Parts that are not trained on, in the order in which they attract a torn family."""
 
@@ -33,30 +35,33 @@ def reunited(
     """
     home = {tuple(unit): name for name, units in parts.items() for unit in units}
     ordered = sorted(home)
-    kin: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+    kin: dict[int, list[_Unit]] = defaultdict(list)
     for unit in ordered:
         kin[families[unit[0]]].append(unit)
 
-    def kind(unit: tuple[int, ...]) -> tuple[int, ...]:
+    def kind(unit: _Unit) -> tuple[int, ...]:
         return len(unit), *(int(count) for count in features(unit))
 
-    single: dict[tuple[str, tuple[int, ...]], list[tuple[int, ...]]] = defaultdict(list)
     torn = [members for members in kin.values() if len({home[unit] in _HELD for unit in members}) > 1]
-    if torn:
-        for unit in reversed(ordered):
-            if len(kin[families[unit[0]]]) == 1:
-                single[home[unit], kind(unit)].append(unit)
+    single: dict[tuple[str, tuple[int, ...]], list[_Unit]] = defaultdict(list)
+    for unit in reversed(ordered if torn else []):
+        if len(kin[families[unit[0]]]) == 1:
+            single[home[unit], kind(unit)].append(unit)
     for members in torn:
-        held = [unit for unit in members if home[unit] in _HELD]
-        trained = [unit for unit in members if home[unit] not in _HELD]
-        if sum(map(len, held)) < sum(map(len, trained)):
-            moved, target = held, home[trained[0]]
-        else:
-            moved, target = trained, min((home[unit] for unit in held), key=_HELD.index)
+        moved, target = _side_to_move(members, home)
         for unit in moved:
-            candidates = single[target, kind(unit)]
-            if not candidates:
+            partners = single[target, kind(unit)]
+            if not partners:
                 return None
-            other = candidates.pop()
-            home[unit], home[other] = target, home[unit]
+            partner = partners.pop()
+            home[unit], home[partner] = target, home[unit]
     return {name: [list(unit) for unit in ordered if home[unit] == name] for name in parts}
+
+
+def _side_to_move(members: Sequence[_Unit], home: Mapping[_Unit, str]) -> tuple[list[_Unit], str]:
+    """The units of a torn family that leave their part, and the part that they go to."""
+    held = [unit for unit in members if home[unit] in _HELD]
+    trained = [unit for unit in members if home[unit] not in _HELD]
+    if sum(map(len, held)) < sum(map(len, trained)):
+        return held, home[trained[0]]
+    return trained, min((home[unit] for unit in held), key=_HELD.index)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.fft
 from PIL import Image
 
 from dfssd.datasets.image_files import UNREADABLE, gray_values, open_image
@@ -84,7 +83,9 @@ def poses(image: np.ndarray) -> np.ndarray:
 
 def spectrum(texture: np.ndarray) -> np.ndarray:
     """Spectrum of a grain: (SIDE, SIDE // 2 + 1) complex64."""
-    transformed: np.ndarray = scipy.fft.rfft2(texture)
+    from scipy.fft import rfft2  # late, as in fingerprints
+
+    transformed: np.ndarray = rfft2(texture)
     return transformed
 
 
@@ -95,7 +96,9 @@ def best_shift(a: np.ndarray, b: np.ndarray) -> tuple[float, bool]:
         a: Spectrum of one grain.
         b: Spectrum of the other.
     """
-    correlation = scipy.fft.irfft2(a * b.conj(), s=(SIDE, SIDE))
+    from scipy.fft import irfft2
+
+    correlation = irfft2(a * b.conj(), s=(SIDE, SIDE))
     best = int(correlation.argmax())
     return float(correlation.flat[best]), best == 0
 
