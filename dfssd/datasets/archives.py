@@ -46,6 +46,8 @@ def unpack(path: Path, target: Path) -> None:
                 raise UserError(f"{path} is encrypted; unpack it with its password and pass the folder instead")
             member.filename = name  # .NET and old PowerShell write backslashes, which are folders
         _check_unique(path, members)
+        if not members:
+            raise UserError(f"{path} is empty; make the zip file anew, or pass the folder")
         try:
             for member in progress(members, f"Unpacking {path.name}", len(members)):
                 archive.extract(member, target)

@@ -3,9 +3,9 @@
 A label file without the name of an image belongs to the image beside it, or to the one with the same path, folders
 such as ``images`` and ``labels`` left out; failing that to the only image with its stem. A path in an annotation file
 names the image whose path ends with it; failing that (such paths are often those of another machine) the only one with
-that file name. Of several, one that shares more folders with the file than the others is meant: parts of a data set may
-each have images, labels, and lists of their own. Letter case is ignored. Label Studio puts eight hexadecimal digits
-before the names of the files that it exports; they are removed where nothing else fits.
+that file name, or else with that stem. Of several, one that shares more folders with the file than the others is meant:
+parts of a data set may each have images, labels, and lists of their own. Letter case is ignored. Label Studio puts
+eight hexadecimal digits before the names of the files that it exports; they are removed where nothing else fits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dfssd.datasets.annotations import Annotation, LabelFile
+from dfssd.datasets.pixels import SUFFIXES, UNREAD_SUFFIXES
 from dfssd.datasets.sources import folded, pairing_key, split_of, split_of_list
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
@@ -78,22 +79,15 @@ class ImageIndex:
             return Match(tuple(self._nearest(same_case or exact, file)), exact=True)
         if same_name:
             return Match(tuple(self._nearest(same_name, file)), exact=False)
+        name = PurePosixPath(parts[-1])
+        # tables name images without a suffix, and images are converted to another format
+        stem = name.stem if name.suffix in SUFFIXES | UNREAD_SUFFIXES else name.name
+        if same := self._by_stem.get(stem):
+            below = [image for image in same if _ends_with(image.with_suffix(""), (*parts[:-1], stem))]
+            return Match(tuple(self._nearest(below or same, file)), exact=False)
         if prefix := _UPLOAD.match(parts[-1]):
             return Match(self.named(parts[-1][prefix.end() :], file).images, exact=False)
         return NONE
-
-    def stems(self, entry: str, file: Path) -> Match:
-        """The image of an entry in a list of images, which may be a bare stem as in the image sets of Pascal VOC."""
-        found = self.named(entry, file)
-        if found.images:
-            return found
-        parts = tuple(folded(part) for part in PurePosixPath(entry).parts if part not in {"/", ".", ".."})
-        same = [
-            image
-            for image in self._by_stem.get(parts[-1] if parts else "", [])
-            if _ends_with(image.with_suffix(""), parts)
-        ]
-        return Match(tuple(self._nearest(same, file)), exact=True)
 
     def _nearest(self, images: Sequence[Path], file: Path) -> list[Path]:
         """Of several images the one that shares most folders with ``file``, or is of its split; else all of them."""

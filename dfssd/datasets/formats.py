@@ -10,22 +10,22 @@ in place if possible: there may be a million of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.assembly import Assembly, ReadingRules
-from dfssd.datasets.facts import FactStore, probe_files, store_in
+from dfssd.datasets.facts import FactStore, file_digest, probe_files, store_in
 from dfssd.datasets.image_files import map_files, safe_names
+from dfssd.datasets.imported import ChangedError, Written, content_digest, read_imported
 from dfssd.datasets.importing import (
+    LISTING,
     Listing,
     as_list,
-    below,
     check_problems,
     conversion,
     digest,
@@ -39,7 +39,7 @@ from dfssd.datasets.importing import (
     usual_names,
     with_more_items,
 )
-from dfssd.datasets.label_files import format_labels, read_label_file
+from dfssd.datasets.label_files import format_labels
 from dfssd.datasets.material import Material, of_folder, of_images, of_yaml
 from dfssd.datasets.pixels import (
     ImageFacts,
@@ -54,7 +54,7 @@ from dfssd.datasets.records import DetectionSet, Item, check_names
 from dfssd.errors import UserError
 from dfssd.files import link_or_copy
 
-_CONVERSION = 2
+_CONVERSION = 3
 """Raised when the import changes, so that older imported folders are not mistaken for current ones."""
 
 Facts = Mapping[Path, ImageFacts | str]
@@ -159,20 +159,21 @@ class _Importer:
         rules = replace(self.rules, usual=None if self.rules.names else usual_names(path))
         extra_depth = camera_depth(extra.known) if extra else 8
         if path.is_file() and not is_yaml(path):
-            target = self._target(path, zip_fingerprint(path), rules, extra_depth)
-            if not is_converted(target):
-                with opened_source(path, target) as root:
-                    reading = self._unpacked(path, root, rules)
-                    self._convert(reading, rules, target, path, root, extra_depth)
-            return _read_imported(target, path)
+            # messages name members as if the zip file were a folder, and so may labels=
+            rules = replace(rules, labels=tuple(entry.removeprefix(f"{path}{os.sep}") for entry in rules.labels))
+            zipped = self._target(path, zip_fingerprint(path), rules, extra_depth)
+
+            def unpack_and_convert() -> None:
+                with opened_source(path, zipped) as root:
+                    self._convert(self._unpacked(path, root, rules), rules, zipped, path, root, extra_depth)
+
+            return self._imported(zipped, path, unpack_and_convert)
         if is_yaml(path):
             reading, base = self._reading(of_yaml(path, rules.names)), path.parent
         else:
             reading, base = self._reading(of_folder(path, rules.names, self.exclude)), path
         target = self._target(path, self._content(reading, base), rules, extra_depth)
-        if not is_converted(target):
-            self._convert(reading, rules, target, path, base, extra_depth)
-        return _read_imported(target, base)
+        return self._imported(target, base, lambda: self._convert(reading, rules, target, path, base, extra_depth))
 
     def unlabeled(self, entries: list[str]) -> _Reading:
         """Images without labels from folders and lists."""
@@ -183,9 +184,18 @@ class _Importer:
         base = reading.material.root
         content = self._content(reading, base)
         target = target_folder(self.data_dir, f"{beside.name}-unlabeled", content, base, depth, self._settings())
-        if not is_converted(target):
-            self._convert(reading, ReadingRules(names=beside.names), target, Path(where), base, depth)
-        return _read_imported(target, base)[0]
+        rules = ReadingRules(names=beside.names)
+        return self._imported(target, base, lambda: self._convert(reading, rules, target, Path(where), base, depth))[0]
+
+    def _imported(self, target: Path, base: Path, convert: Callable[[], None]) -> tuple[DetectionSet, int]:
+        """The import in ``target``, made by ``convert`` if there is none, or if somebody has changed what is in it."""
+        if is_converted(target):
+            try:
+                return read_imported(target, base, self.store)
+            except (ChangedError, UserError, OSError, ValueError, LookupError, TypeError):
+                (target / LISTING).unlink(missing_ok=True)
+        convert()
+        return read_imported(target, base)
 
     def _reading(self, material: Material) -> _Reading:
         return _Reading(material, _facts(material, self.store))
@@ -281,16 +291,16 @@ class _Writer:
             for folder in ("images", "labels"):
                 (partial / folder).mkdir()
 
-            def put(job: tuple[Item, str]) -> tuple[int, int]:
+            def put(job: tuple[Item, str]) -> Written:
                 return self._put(*job, facts[job[0].image], partial)
 
             jobs = list(zip(moved, safe_names(named), strict=True))
-            sizes = map_files(put, jobs, f"Importing {dataset.name}")
-            written = {item.image: (name, size) for (item, name), size in zip(jobs, sizes, strict=True)}
+            done = map_files(put, jobs, f"Importing {dataset.name}")
+            written = {item.image: (name, own) for (item, name), own in zip(jobs, done, strict=True)}
             rows: list[list[object]] = []
             for item in items:
-                name, size = written.get(item.image, (None, item.size))
-                rows.append([name, item.split, relative_to(item.image, self.root), size])
+                name, own = written.get(item.image, (None, Written(item.size, None, None)))
+                rows.append([name, item.split, relative_to(item.image, self.root), own.size, own.image, own.label])
             Listing(dataset.name, dataset.names, rows, dataset.skipped, dataset.account, self.depth).write(
                 partial, self.root
             )
@@ -305,9 +315,10 @@ class _Writer:
         suffix = suffix_for_training(item.image, facts)
         return suffix if self.preprocess is None or suffix in _WRITTEN else ".png"
 
-    def _put(self, item: Item, name: str, facts: ImageFacts, partial: Path) -> tuple[int, int]:
-        """Write image and label; (width, height) of the written image."""
+    def _put(self, item: Item, name: str, facts: ImageFacts, partial: Path) -> Written:
+        """Write image and label."""
         image, boxes, size = partial / "images" / name, item.boxes, facts.size
+        text = None
         if self.preprocess is not None:
             boxes, size = self._put_preprocessed(item, image, self.preprocess)
         elif facts.plain:
@@ -316,8 +327,12 @@ class _Writer:
             write_plain(item.image, image, self.depth)
         if boxes is not None:
             label = partial / "labels" / f"{Path(name).stem}.txt"
-            label.write_text(format_labels(boxes), encoding="utf-8", newline="\n")
-        return size
+            text = format_labels(boxes).encode()
+            label.write_bytes(text)
+        linked = facts.plain and self.preprocess is None
+        return Written(
+            size, facts.sha256 if linked else file_digest(image), None if text is None else content_digest(text)
+        )
 
     def _put_preprocessed(
         self, item: Item, target: Path, preprocess: Preprocess
@@ -328,23 +343,6 @@ class _Writer:
         except UserError as e:
             raise UserError(f"{item.image}: {e}") from e
         # Encoded in memory, since OpenCV cannot write to all paths on Windows.
-        cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(target)
+        options = [cv2.IMWRITE_JPEG_QUALITY, 95] if target.suffix in {".jpg", ".jpeg"} else []
+        cv2.imencode(target.suffix, pixels, options)[1].tofile(target)
         return boxes, (pixels.shape[1], pixels.shape[0])
-
-
-def _read_imported(folder: Path, base: Path) -> tuple[DetectionSet, int]:
-    """A finished import of the source that now lies at ``base``, and the bits that its camera uses."""
-    listing = Listing.read(folder, base)
-    n_classes = len(listing.names)
-
-    def read(row: list[Any]) -> Item:
-        name, split, origin, (width, height) = row
-        source = below(origin, base)
-        if name is None:
-            return Item(source, None, split, source, (width, height))
-        label = folder / "labels" / f"{Path(name).stem}.txt"
-        boxes = read_label_file(label, n_classes) if label.exists() else None
-        return Item(folder / "images" / name, boxes, split, source, (width, height))
-
-    items = map_files(read, listing.items, f"Loading {listing.name}")
-    return DetectionSet(listing.name, listing.names, tuple(items), listing.skipped, listing.account), listing.depth

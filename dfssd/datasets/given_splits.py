@@ -85,7 +85,7 @@ def _images_of(own: SplitFile, index: ImageIndex) -> tuple[list[Path], list[str]
     found: list[Path] = []
     lacking: list[str] = []
     for entry in own.images:
-        match = index.stems(entry, own.file).images
+        match = index.named(entry, own.file).images
         if len({image.parent for image in match}) > 1:
             raise UserError(
                 f"{own.file}: '{entry}' may be {match[0]} or {match[1]}; put the folder before the name in the list"

@@ -20,7 +20,7 @@ from dfssd.datasets.download import fetch_card
 from dfssd.datasets.image_files import safe_names
 from dfssd.datasets.records import LabeledSet
 from dfssd.errors import UserError
-from dfssd.files import atomic_write, load_yaml, write_json
+from dfssd.files import atomic_write, load_yaml, write_text
 
 LISTING = "dataset.json"
 """File that describes a finished import; it is written last."""
@@ -70,7 +70,8 @@ class Listing:
             "counted": self.account.counted,
             "depth": self.depth,
         }
-        write_json(folder / LISTING, content)
+        # In ASCII, since names of files need not be valid text.
+        write_text(folder / LISTING, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path, root: Path | None = None) -> Listing:

@@ -16,13 +16,13 @@ class LabelChoice:
     """``labels=``: the format, or the files and folders, whose labels count."""
 
     def __init__(self, choice: Collection[str], root: Path):
-        """Sort the entries: formats, and places relative to the working folder or to the source."""
+        """Sort the entries: formats, and places relative to the source or to the working folder."""
         self.formats = {entry for entry in choice if entry in FORMATS}
         self.places = []
         for entry in choice:
             if entry in FORMATS:
                 continue
-            options = [Path(entry).expanduser().absolute(), root / entry]
+            options = [root / entry, Path(entry).expanduser().absolute()]
             place = next((option for option in options if option.exists()), None)
             if place is None:
                 raise UserError(

@@ -35,7 +35,11 @@ def write_report(report: DataReport, path: Path) -> None:
         UserError: The file cannot be written, or an image can no longer be read.
     """
     account = report.dataset.account
-    with written(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    # Halves of characters, as in names of files that are no valid text, become escapes of JSON.
+    with (
+        written(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
         file.write("{\n")
         _write(file, "schema", SCHEMA)
         _write(file, "name", report.dataset.name)

@@ -291,7 +291,8 @@ def _free_corner(frames: Sequence[Frame], area: Frame) -> tuple[int, int]:
 
 
 def _fitted(text: str, width: int, size: int) -> str:
-    """A text cut to a width [px], its middle left out."""
+    """A text cut to a width [px], its middle left out; what cannot be drawn (line breaks) is replaced."""
+    text = "".join(character if character.isprintable() else "?" for character in text)
     if _font(size).getlength(text) <= width:
         return text
     for kept in range(len(text) - 1, 1, -1):

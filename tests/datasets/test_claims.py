@@ -89,7 +89,12 @@ def test_a_name_of_two_images() -> None:
     assert assigned(["a/p.png", "b/p.png"], ("a/all.json", "p.png"))[0] == {"a/p.png": ["a/all.json"]}
 
 
-@pytest.mark.parametrize("entry", ["q.png", "", "/", "p", "xp.png"])
+@pytest.mark.parametrize("entry", ["p", "images/p", "p.bmp", "D/images/p.heic"])
+def test_an_image_named_without_its_suffix_or_converted_since(entry: str) -> None:
+    assert assigned(["images/p.png", "images/p.x.png"], ("all.csv", entry))[0] == {"images/p.png": ["all.csv"]}
+
+
+@pytest.mark.parametrize("entry", ["q.png", "", "/", "q", "xp.png"])
 def test_orphans(entry: str) -> None:
     found, claims = assigned(["p.png"], ("all.json", entry))
     assert not found and len(claims.orphans) == 1
@@ -98,5 +103,5 @@ def test_orphans(entry: str) -> None:
 def test_entries_of_lists_may_be_stems() -> None:
     index = ImageIndex(ROOT, [ROOT / "JPEGImages/p.png", ROOT / "JPEGImages/q.png"])
     for entry in ("p", "p.png", "JPEGImages/p", "data/obj/p.png"):
-        assert index.stems(entry, ROOT / "ImageSets/Main/train.txt").images == (ROOT / "JPEGImages/p.png",), entry
-    assert not index.stems("r", ROOT / "x.txt").images
+        assert index.named(entry, ROOT / "ImageSets/Main/train.txt").images == (ROOT / "JPEGImages/p.png",), entry
+    assert not index.named("r", ROOT / "x.txt").images

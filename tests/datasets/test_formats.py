@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dfssd.datasets.facts import CACHE
 from dfssd.errors import UserError
 from tests.configured import load_dataset, preprocess
 from tests.datasets.material import CR7_NAMES, coco_json, cr7, neu, write_label, write_picture, zipped
+from tests.field.builders import loose, write_tree
 
 
 @pytest.fixture
@@ -246,3 +248,40 @@ def test_names_of_the_user_make_a_conversion_of_their_own(cr7_zip, tmp_path):
     assert usual.names == CR7_NAMES and renamed.names == tuple("abcdefg")
     with pytest.raises(UserError, match="class id 6 is out of range, the data set has 6 classes"):
         load_dataset(str(cr7_zip), tmp_path / "sets", names=list("abcdef"))
+
+
+@pytest.mark.parametrize("damage", ["labels/p000.txt", "labels/p001.txt", "images/p000.png", "items.jsonl"])
+def test_an_import_that_somebody_has_changed_is_made_anew(damage, tmp_path) -> None:
+    write_tree(loose(), tmp_path / "d")
+    first = load_dataset(str(tmp_path / "d"), tmp_path / "sets")
+    target = first.items[0].image.parent.parent
+    if damage == "labels/p001.txt":
+        (target / damage).write_text("0 0.5 0.5 0.5 0.5\n")
+    else:
+        (target / damage).unlink()
+    second = load_dataset(str(tmp_path / "d"), tmp_path / "sets")
+    for one, other in zip(first.items, second.items, strict=True):
+        assert one.image == other.image and one.image.is_file()
+        assert np.array_equal(one.boxes, other.boxes)
+
+
+def test_an_image_that_was_changed_in_place_and_restored_elsewhere(tmp_path) -> None:
+    """The import links to the file that was changed, and is not taken for the import of the restored one."""
+    write_tree(loose(), tmp_path / "d")
+    load_dataset(str(tmp_path / "d"), tmp_path / "sets")
+    image = tmp_path / "d/images/p000.png"
+    before = image.read_bytes()
+    image.write_bytes((tmp_path / "d/images/p001.png").read_bytes())
+    image.unlink()
+    image.write_bytes(before)
+    dataset = load_dataset(str(tmp_path / "d"), tmp_path / "sets")
+    assert dataset.items[0].image.read_bytes() == before
+
+
+def test_names_of_files_that_are_no_text(tmp_path) -> None:
+    write_tree(loose(), tmp_path / "d")
+    for name in (b"\xe4.zip", b"\xe4.txt"):
+        Path(os.fsdecode(os.fsencode(tmp_path / "d") + b"/" + name)).write_bytes(b"what is this")
+    for _ in range(2):
+        dataset = load_dataset(str(tmp_path / "d"), tmp_path / "sets")
+        assert [os.fsencode(file.path.name) for file in dataset.account.left_out] == [b"\xe4.txt", b"\xe4.zip"]

@@ -359,3 +359,9 @@ def coco_of_two_lines():
         names = [(f"p{seed - seeds[0]:03d}.png", photo(seed)) for seed in seeds]
         tree[f"{line}/annotations/instances.json"] = json.dumps(coco(names))
     return tree
+
+
+@case(LOOSE)
+def coco_of_images_converted_since():
+    """The file names p000.bmp, and the images are p000.png."""
+    return {**pairs("images/{}.png"), "annotations.json": json.dumps(coco(entries(name="{}.bmp")))}

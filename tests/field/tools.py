@@ -306,3 +306,14 @@ def no_labels_at_all():
         **pairs("test/broken/{}.png", seeds=range(4, 8)),
         **{f"ground_truth/broken/p{s:03d}_mask.png": encoded(background(s), ".png") for s in range(4, 8)},
     }
+
+
+@case(LOOSE)
+def csv_of_open_images():
+    """Images without suffix, and boxes in 0-1."""
+    rows = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf\n"
+    for seed in range(8):
+        for p in photo(seed).patches:
+            box = f"{p.x1 / 96:.6f},{p.x2 / 96:.6f},{p.y1 / 64:.6f},{p.y2 / 64:.6f}"
+            rows += f"p{seed:03d},verification,{p.name},1,{box},0,0\n"
+    return {**pairs("images/{}.jpg"), "boxes.csv": rows}
