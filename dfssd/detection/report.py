@@ -333,5 +333,7 @@ def _data_notes(record: BoxRecord) -> Lines:
     if data and data.duplicates:
         notes.append(f"{data.duplicates} images are copies of another one; copies were kept on one side of the split.")
     if data and data.skipped:
-        notes.append(f"{len(data.skipped)} unreadable files were left out; results.json lists them.")
+        notes.append(f"{len(data.skipped)} unusable files were left out; results.json lists them.")
+    if data and data.warnings:
+        notes += ["", "The import found:", "", *(f"- {warning}." for warning in data.warnings)]
     return notes

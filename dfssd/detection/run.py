@@ -87,6 +87,7 @@ class DetectionRun(StagedRun):
             torn_duplicates=torn,
             left_out=len(split.left_out),
             skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
+            warnings=dataset.account.warnings,
         )
         log_report(inspect_data(dataset, split, copies.families))
         if not counts["train_unlabeled"] and not c.terms and c["student_training"] == "distilled":

@@ -272,12 +272,14 @@ def _data_notes(run: SegmentationFiles) -> Lines:
     if data.duplicates:
         notes.append(f"{data.duplicates:,} images are rotated, mirrored, or partial copies of another one.")
     if data.left_out:
-        why = "they or a copy belong to val or test"
+        why = "they belong to val or test, or are copies of images that do"
         notes.append(f"{data.left_out:,} images without masks were left out, since {why}.")
     if data.skipped:
         notes.append(f"{len(data.skipped)} unusable files were left out; results.json lists them.")
+    if data.warnings:
+        notes += ["", "The import found:", "", *(f"- {warning}." for warning in data.warnings)]
     if not data.leaks.test:
-        return [*notes, "No test image has a copy in training."]
+        return [*notes, "", "No test image has a copy in training."]
     listed = " (all: `splits/test_leaks.txt`)" if run.lists_leaks else ""
     leaks = f"**{data.leaks.test:,} of {data.test} test images are not new**{listed}"
     named = [f"- {pair}" for pair in data.leaks.named]

@@ -86,6 +86,7 @@ class SegmentationRun(StagedRun):
             ),
             left_out=len(split.left_out),
             skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
+            warnings=dataset.account.warnings,
         )
         self.record.models = {role: c[role] for role in ("teacher", "student") if c[role] is not None}
         self.record.compare = self.others

@@ -28,6 +28,9 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {}
 """``boxes-<what>`` and ``masks-<what>`` -> what makes the scenario."""
 
 
+WARNINGS = ["12 16-bit images (a.png): read as 12-bit gray values", "classes of data.yaml without a box: rust"]
+
+
 def scenario(make: Callable[[], Scenario]) -> Callable[[], Scenario]:
     """Register a scenario under the name of its function: ``boxes_full`` is ``boxes-full``."""
     SCENARIOS[make.__name__.replace("_", "-")] = make
@@ -73,7 +76,9 @@ def boxes_unknown_quality() -> Scenario:
     """Fused pseudo-labels without true boxes, missing files, terms whose weights moved."""
     fused = {"teachers": 2, "tta": True, "precision": 0.9}
     record = changed(boxes.results(0.480), "pseudo_labels", quality=None, settings=fused)
-    record = changed(record, "data", duplicates=0, skipped=[["a.png", "empty"], ["b.png", "no image"]])
+    record = changed(
+        record, "data", duplicates=0, skipped=[["a.png", "empty"], ["b.png", "no image"]], warnings=WARNINGS
+    )
     for name in record.distill.terms:
         record = changed(record, f"distill.terms.{name}", weight_by_epoch=[1.0, 2.0])
     return of_boxes(record)
@@ -231,7 +236,9 @@ def masks_official_leaks() -> Scenario:
     """The split of the data set itself, whose test images have copies in training."""
     leaks = {"test": 810, "val": 12, "named": masks.NAMED}
     skipped = [["a.png", "no mask"]]
-    record = changed(masks.results(), "data", split="official", leaks=leaks, left_out=4, skipped=skipped)
+    record = changed(
+        masks.results(), "data", split="official", leaks=leaks, left_out=4, skipped=skipped, warnings=WARNINGS
+    )
     return of_masks(record, lists_leaks=True)
 
 

@@ -86,9 +86,11 @@ class Data(Section):
     duplicates: Count
     """Images that repeat another one; repeats are kept in one part."""
     left_out: Count = 0
-    """Images without labels that are not used, since they or a copy belong to val or test."""
+    """Images without labels that are not used: they belong to val or test, or are copies of labeled images."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Pairs of file and reason, with `skip_bad=true`."""
+    warnings: tuple[str, ...] = ()
+    """What the import found worth knowing: bits of a 16-bit camera, masks among the images, unused classes, ..."""
 
 
 class Training(Section):
