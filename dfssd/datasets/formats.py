@@ -21,7 +21,7 @@ from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.assembly import Assembly, ReadingRules
 from dfssd.datasets.facts import FactStore, file_digest, probe_files, store_in
 from dfssd.datasets.image_files import map_files, safe_names
-from dfssd.datasets.imported import ChangedError, Written, content_digest, read_imported
+from dfssd.datasets.imported import DAMAGE, ChangedError, Written, content_digest, read_imported
 from dfssd.datasets.importing import (
     LISTING,
     Listing,
@@ -192,7 +192,7 @@ class _Importer:
         if is_converted(target):
             try:
                 return read_imported(target, base, self.store)
-            except (ChangedError, UserError, OSError, ValueError, LookupError, TypeError):
+            except (ChangedError, *DAMAGE):
                 (target / LISTING).unlink(missing_ok=True)
         convert()
         return read_imported(target, base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ from dfssd.datasets.image_files import map_files
 from dfssd.datasets.importing import Listing, below
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item
+from dfssd.errors import UserError
+
+DAMAGE = (UserError, OSError, ValueError, LookupError, TypeError)
+"""What reading a damaged import may raise, besides :class:`ChangedError`."""
 
 
 class ChangedError(Exception):
@@ -73,14 +77,26 @@ def read_imported(folder: Path, base: Path, store: FactStore | None = None) -> t
 
 def _check_images(rows: Sequence[list[Any]], folder: Path, base: Path, store: FactStore) -> None:
     """Raise :class:`ChangedError` if an imported image is neither its source nor what was written."""
+    images = [(folder / "images" / row[0], below(row[2], base), row[4]) for row in rows if row[0] is not None]
+    check_files(images, store)
+
+
+def check_files(files: Iterable[tuple[Path, Path | None, str]], store: FactStore) -> None:
+    """Hold imported files against what was written.
+
+    Args:
+        files: Each file, the file of the source that it may be a link to, and its digest.
+        store: What is known of files.
+
+    Raises:
+        ChangedError: One is gone, or neither a link to its source nor what was written.
+    """
     doubtful = []
-    for name, _, origin, _, written, _ in rows:
-        if name is not None:
-            image, source = folder / "images" / name, below(origin, base)
-            # The name of the import covers the content of its source, so that a link to it needs no look.
-            if not (source.is_file() and os.path.samefile(image, source)):
-                doubtful.append((image, written))
-    found = store.digests([image for image, _ in doubtful], "Checking the import")
-    for (image, written), now in zip(doubtful, found, strict=True):
+    for file, source, written in files:
+        # The name of the import covers the content of its source, so that a link to it needs no look.
+        if source is None or not source.is_file() or not os.path.samefile(file, source):
+            doubtful.append((file, written))
+    found = store.digests([file for file, _ in doubtful], "Checking the import")
+    for (file, written), now in zip(doubtful, found, strict=True):
         if now != written:
-            raise ChangedError(image)
+            raise ChangedError(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -23,7 +24,9 @@ class LabelChoice:
             if entry in FORMATS:
                 continue
             options = [root / entry, Path(entry).expanduser().absolute()]
-            place = next((option for option in options if option.exists()), None)
+            if entry.startswith("."):  # in a shell "." and ".." are those of the working folder
+                options.reverse()
+            place = next((Path(os.path.abspath(option)) for option in options if option.exists()), None)
             if place is None:
                 raise UserError(
                     f"labels={entry} is neither a file or folder nor one of {', '.join(FORMATS)}; correct it"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dfssd.datasets.account import Account
+from dfssd.datasets.facts import file_digest
 from dfssd.datasets.image_files import map_files, safe_names
 from dfssd.datasets.importing import Listing, check_problems, conversion, relative_to
 from dfssd.datasets.mask_files import fitted, is_gray_png, read_mask, write_ids
@@ -106,6 +107,7 @@ def convert(
                 one.pixels[: len(names)] if one.pair.known else None,
                 relative_to(one.pair.image, root),
                 one.facts.size,
+                *_digests(one, partial),
             ]
             for one in usable
         ]
@@ -131,6 +133,15 @@ def _write_pairs(
     usable, unclear = _frames([one for one in written if isinstance(one, _Imported)], source, partial)
     refused = [(pair.image, why) for pair, why in zip(source.pairs, written, strict=True) if isinstance(why, str)]
     return usable, [*source.problems, *refused, *unclear]
+
+
+def _digests(one: _Imported, partial: Path) -> tuple[str | None, str | None]:
+    """Digests of the image and the mask that were written; None for what was not."""
+    if one.path is None:
+        return None, None
+    image = one.facts.sha256 if one.facts.plain else file_digest(partial / "images" / one.path)
+    mask = partial / MASKS_DIR / one.path.with_suffix(".png")
+    return image, file_digest(mask) if one.pair.known else None
 
 
 def _new_paths(pairs: Sequence[Pair], facts: Facts, rules: ImportRules) -> list[Path | None]:

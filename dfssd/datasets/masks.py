@@ -20,7 +20,9 @@ from dfssd.datasets.account import Role
 from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.demo import make_mask_demo
 from dfssd.datasets.facts import FactStore, probe_files, store_in
+from dfssd.datasets.imported import DAMAGE, ChangedError, check_files
 from dfssd.datasets.importing import (
+    LISTING,
     Listing,
     as_list,
     below,
@@ -44,7 +46,7 @@ from dfssd.datasets.records import MaskItem, MaskSet, check_names
 from dfssd.datasets.yaml_files import listed_images
 from dfssd.errors import UserError
 
-_CONVERSION = 2
+_CONVERSION = 3
 """Raised when the conversion changes, so that older converted folders are not mistaken for current ones."""
 
 
@@ -117,18 +119,19 @@ class _Importer:
 
         if path.is_file() and not is_yaml(path):
             target = target_of(zip_fingerprint(path))
-            if not is_converted(target):
+            if not self._is_imported(target, path):
                 self._convert_zip(path, target, usual, depth)
             return _read_imported(target, path)
         if is_yaml(path):
-            source, base = read_mask_yaml(path, self.names, exclude=self.exclude), path.parent
-            target = target_of(self._content(source, base))
+            base = path.parent
+            described = read_mask_yaml(path, self.names, exclude=self.exclude)
+            target = target_of(self._content(described, base))
         else:
             inventory, base = take_inventory(path, self.exclude), path
             target = target_of(self._content(MaskSource(None, files=tuple(inventory.paths)), base))
-            if not is_converted(target):
-                source = read_masks(inventory, self.names, usual)
-        if not is_converted(target):
+            described = None
+        if not self._is_imported(target, base):
+            source = described or read_masks(inventory, self.names, usual)
             facts = _facts(source, self.store)
             rules = ImportRules(self.skip_bad, max(depth, camera_depth(_known(facts))), in_place=True)
             convert(source, facts, target, name, path, base, rules)
@@ -162,11 +165,22 @@ class _Importer:
         name = f"{dataset.name}-unlabeled"
         content = self._content(left, base)
         target = target_folder(self.data_dir, name, content, base, dataset.names, depth, self._settings())
-        if not is_converted(target):
+        if not self._is_imported(target, base):
             rules = ImportRules(self.skip_bad, depth, in_place=True, need_defects=False)
             convert(left, facts, target, name, ", ".join(entries), base, rules)
         more, _ = _read_imported(target, base)
         return with_more_items(dataset, more)
+
+    def _is_imported(self, target: Path, base: Path) -> bool:
+        """Whether there is an import in ``target``; one in which somebody has changed files is made anew."""
+        if not is_converted(target):
+            return False
+        try:
+            _check_imported(target, base, self.store)
+        except (ChangedError, *DAMAGE):
+            (target / LISTING).unlink(missing_ok=True)
+            return False
+        return True
 
     def _settings(self) -> tuple[object, ...]:
         return "masks", _CONVERSION, self.skip_bad
@@ -217,7 +231,7 @@ def _read_imported(folder: Path, base: Path) -> tuple[MaskSet, int]:
     listing = Listing.read(folder, base)
 
     def item(row: list[Any]) -> MaskItem:
-        path, split, pixels, origin, size = row
+        path, split, pixels, origin, size, *_ = row
         source = below(origin, base)
         mask = None if pixels is None else folder / MASKS_DIR / Path(path).with_suffix(".png")
         image = source if path is None else folder / "images" / path
@@ -225,3 +239,14 @@ def _read_imported(folder: Path, base: Path) -> tuple[MaskSet, int]:
 
     items = tuple(map(item, listing.items))
     return MaskSet(listing.name, listing.names, items, listing.skipped, listing.account), listing.depth
+
+
+def _check_imported(folder: Path, base: Path, store: FactStore) -> None:
+    """Raise :class:`ChangedError`, or one of :data:`DAMAGE`, if an import is no longer what was written."""
+    files: list[tuple[Path, Path | None, str]] = []
+    for path, _, _, origin, _, image, mask in Listing.read(folder, base).items:
+        if path is not None:
+            files.append((folder / "images" / path, below(origin, base), image))
+        if mask is not None:
+            files.append((folder / MASKS_DIR / Path(path).with_suffix(".png"), None, mask))
+    check_files(files, store)

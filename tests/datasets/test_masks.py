@@ -339,3 +339,13 @@ def test_masks_that_hide_their_defects_are_reported(tmp_path, sets):
     (warning,) = load_masks(str(tmp_path / "x"), sets).account.warnings
     assert warning.startswith("2 of 4 masks hold only 0 and 255, which means ignored, such as") and "0.png" in warning
     assert not load_masks(str(neu_seg(tmp_path / "fine")), sets).account.warnings
+
+
+@pytest.mark.parametrize("missing", ["image", "mask", "rows"])
+def test_an_import_that_lacks_files_is_made_anew(root, sets, missing):
+    first = load_masks(root, sets)
+    item = next(item for item in first.items if item.mask is not None)
+    rows = next(sets.glob("*/items.jsonl"))
+    {"image": item.image, "mask": item.mask, "rows": rows}[missing].unlink()
+    assert load_masks(root, sets).items == first.items
+    assert item.image.is_file() and item.mask.is_file() and rows.is_file()
