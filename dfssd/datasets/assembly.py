@@ -37,6 +37,7 @@ from dfssd.datasets.readers.text_files import is_class_list
 from dfssd.datasets.readers.yolo import settle_keypoints
 from dfssd.datasets.records import Item
 from dfssd.datasets.sources import Source, folded
+from dfssd.datasets.unused_classes import used_names
 from dfssd.errors import UserError
 
 SHOWN = 3
@@ -89,7 +90,8 @@ class Assembly:
         boxes = self._boxes(claims, names)
         splits = self._splits(index)
         items = self._items(photos, boxes, claims, splits)
-        names, items = self._used_names(names, items)
+        names, items, told = used_names(names, items)
+        self.warnings += told
         if self.material.described is None and not self.problems and all(item.boxes is None for item in items):
             raise UserError(f"no labels for the {len(items)} images in {self.root}{self._instead()}; {EXPECTED}")
         self.problems.sort(key=lambda problem: (problem[0].parts, problem[1]))
@@ -220,7 +222,13 @@ class Assembly:
             return found
         if rules.usual:
             return NameList(rules.usual, "the card of this data set", fixed=True)
-        return names_in_labels(self.label_files, [own for claimed in claims.by_image.values() for own in claimed])
+        found = names_in_labels(self.label_files, [own for claimed in claims.by_image.values() for own in claimed])
+        if found.fixed:  # numbered
+            self.warnings.append(
+                f"there is no list of class names: the classes are called {', '.join(found.names[:SHOWN])}"
+                f"{', ...' if len(found.names) > SHOWN else ''}; pass names=[a,b,c] in id order"
+            )
+        return found
 
     def _compare_with_other_lists(self, names: tuple[str, ...], file: Path | str, lists: Sequence[NameList]) -> None:
         """Class lists beside a data set YAML: a contradiction is refused, unless the user has chosen the YAML."""
@@ -339,30 +347,6 @@ class Assembly:
                 f"{count} without labels are called like labeled ones, such as {alike[0]} and "
                 f"{labeled[folded(alike[0].stem)]}; take them out of the data if they are drawings or masks of them"
             )
-
-    def _used_names(self, names: NameList, items: list[Item]) -> tuple[NameList, list[Item]]:
-        """Classes of a list found beside the images that no box uses are dropped, and the ids of the others moved."""
-        used = sorted({class_id for item in items for class_id in item.classes})
-        unused = [name for i, name in enumerate(names.names) if i not in set(used)]
-        shown = ", ".join(unused[:SHOWN]) + (", ..." if len(unused) > SHOWN else "")
-        if not used or not unused:
-            return names, items
-        if names.fixed:
-            self.warnings.append(f"classes of {names.origin} without a box: {shown}")
-            return names, items
-        self.warnings.append(
-            f"{len(unused)} listed classes have no box and are left out ({shown}); pass names= with all classes to "
-            "keep their ids"
-        )
-        new_id = np.zeros(len(names.names), dtype=np.float32)
-        new_id[used] = np.arange(len(used))
-        moved = []
-        for item in items:
-            boxes = item.boxes
-            if boxes is not None and len(boxes):
-                boxes = np.column_stack([new_id[boxes[:, 0].astype(int)], boxes[:, 1:]]).astype(np.float32)
-            moved.append(replace(item, boxes=boxes))
-        return replace(names, names=tuple(names.names[i] for i in used)), moved
 
     def _account(self, items: Sequence[Item], photos: Sequence[Path]) -> Account:
         """Every file once; images that cannot be used are left out with their reason."""

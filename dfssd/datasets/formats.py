@@ -44,6 +44,7 @@ from dfssd.datasets.material import Material, of_folder, of_images, of_yaml
 from dfssd.datasets.pixels import (
     ImageFacts,
     camera_depth,
+    check_depth,
     pixel_remarks,
     read_pixels,
     suffix_for_training,
@@ -245,6 +246,7 @@ class _Importer:
             raise UserError(*map(named, e.problems)) from e
         used = {image: facts for image, facts in reading.facts.items() if isinstance(facts, ImageFacts)}
         seen = [(item.image, used[item.image]) for item in source.items]
+        check_depth([used[item.image] for item in source.items if item.boxes is not None], depth)
         account = replace(
             source.account,
             warnings=tuple(map(named, [*source.account.warnings, *pixel_remarks(seen, depth)])),

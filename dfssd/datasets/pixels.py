@@ -191,6 +191,24 @@ def camera_depth(facts: Iterable[ImageFacts]) -> int:
     return next(depth for depth in DEPTHS if highest < 1 << depth)
 
 
+def check_depth(labeled: Iterable[ImageFacts], depth: int) -> None:
+    """Check that the scale of all files with more than 8 bits suits the labeled ones.
+
+    Args:
+        labeled: Facts of the labeled images.
+        depth: :func:`camera_depth` of all images.
+
+    Raises:
+        UserError: Other images use at least three more bits, so that the labeled ones would be nearly black.
+    """
+    own = camera_depth(labeled)
+    if 8 < own <= depth - 3:
+        raise UserError(
+            f"the labeled images use {own} bits and images without labels {depth}: one scale cannot serve both; "
+            "store both in the same way, for example shifted to 16 bits or converted to 8"
+        )
+
+
 def write_plain(path: Path, target: Path, depth: int = 16) -> None:
     """Write the pixels of an image file as a PNG from which Ultralytics reads exactly :func:`read_pixels`.
 

@@ -285,3 +285,17 @@ def test_names_of_files_that_are_no_text(tmp_path) -> None:
     for _ in range(2):
         dataset = load_dataset(str(tmp_path / "d"), tmp_path / "sets")
         assert [os.fsencode(file.path.name) for file in dataset.account.left_out] == [b"\xe4.txt", b"\xe4.zip"]
+
+
+def test_one_scale_has_to_suit_labeled_and_other_images(tmp_path):
+    write_label(tmp_path / "set" / "labels" / "a.txt", "0 0.5 0.5 0.5 0.5")
+    (tmp_path / "set" / "images").mkdir()
+    (tmp_path / "more").mkdir()
+    deep = np.random.default_rng(0).integers(0, 4096, (48, 64)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "set" / "images" / "a.png")
+    Image.fromarray(deep * 4).save(tmp_path / "more" / "b.png")
+    dataset = load_dataset(str(tmp_path / "set"), tmp_path / "sets", unlabeled=str(tmp_path / "more"))
+    assert [np.asarray(Image.open(item.image)).max() for item in dataset.items] == [63, 255], "14 bits for both"
+    Image.fromarray(deep * 16).save(tmp_path / "more" / "b.png")
+    with pytest.raises(UserError, match="the labeled images use 12 bits and images without labels 16"):
+        load_dataset(str(tmp_path / "set"), tmp_path / "sets", unlabeled=str(tmp_path / "more"))
