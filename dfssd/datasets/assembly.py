@@ -17,15 +17,8 @@ import numpy as np
 
 from dfssd.datasets import geometry
 from dfssd.datasets.account import Account, Accounted, Role, grouped
-from dfssd.datasets.annotations import (
-    Annotation,
-    BrokenFile,
-    ClassFile,
-    DescriptionFile,
-    LabelFile,
-    SplitFile,
-)
-from dfssd.datasets.claims import Claims, ImageIndex, claim
+from dfssd.datasets.annotations import Annotation, BrokenFile, ClassFile, DescriptionFile, LabelFile, SplitFile
+from dfssd.datasets.claims import Claims, ImageIndex, claim, unread_labels
 from dfssd.datasets.class_names import NameList, UnknownClassError, agree, names_in_labels
 from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lone_folders, stated_split
 from dfssd.datasets.label_choice import LabelChoice, choice_between
@@ -72,6 +65,8 @@ class Assembly:
         self.class_files: list[ClassFile] = []
         self.split_files: list[SplitFile] = []
         self.file_of: dict[Path, LabelFile] = {}
+        self.doubtful: dict[Path, str] = {}
+        self.missing = rules.missing
         self.joined: Counter[tuple[Path, Path]] = Counter()
 
     def result(self) -> Source:
@@ -159,8 +154,14 @@ class Assembly:
         return [photo for photo in photos if photo not in left_out]
 
     def _claims(self, index: ImageIndex) -> Claims:
+        self.doubtful, of_any = unread_labels([file for file, _ in self.problems], index)
+        if of_any and self.missing is not None:
+            self.missing = None
+            self.warnings.append(
+                f"{of_any[0]} cannot be read: images without labels are not taken for defect-free ones"
+            )
         claims = claim(self.label_files, index, cache(same_picture))
-        self.problems += claims.problems
+        self.doubtful, self.problems = self.doubtful | claims.doubtful, self.problems + claims.problems
         if claims.by_name:
             (own, image), count = claims.by_name[0], len(claims.by_name)
             self.warnings.append(
@@ -306,7 +307,7 @@ class Assembly:
         listed: Mapping[Path, str],
     ) -> list[Item]:
         described = self.material.described
-        bad = {image for image, _ in self.problems}
+        bad = {image for image, _ in self.problems} | self.doubtful.keys()
         by_file: set[Path] = set()
         items = []
         for image in photos:
@@ -328,7 +329,7 @@ class Assembly:
             by_file |= {image} if annotated and annotated[0].split else set()
             own = boxes.get(image)
             if own is None and split != "unlabeled":
-                own = self.rules.missing
+                own = self.missing
             items.append(Item(image, own, split, size=(facts.width, facts.height)))
         self._warn_of_same_names(items)
         self._warn_of_formats()
@@ -367,7 +368,7 @@ class Assembly:
                 roles[file] = Accounted(file, Role.LEFT_OUT, reason.removeprefix(f"{file}: "))
         for image in photos:
             if image not in used and image not in roles:
-                roles[image] = Accounted(image, Role.LEFT_OUT, "unusable")
+                roles[image] = Accounted(image, Role.LEFT_OUT, self.doubtful.get(image, "unusable"))
         files = tuple(roles[path] for path in sorted(roles, key=lambda path: path.parts))
         return Account(files, self.material.outside, tuple(grouped(self.warnings)), self.material.counted)
 

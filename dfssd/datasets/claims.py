@@ -21,8 +21,8 @@ from dfssd.datasets.annotations import Annotation, LabelFile
 from dfssd.datasets.pixels import SUFFIXES, UNREAD_SUFFIXES
 from dfssd.datasets.sources import folded, pairing_key, split_of, split_of_list
 
-_UPLOAD = re.compile(r"[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
-"""What Label Studio puts before the name of an uploaded file."""
+_UPLOAD = re.compile(r"(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
+"""What Label Studio puts before the name of an uploaded file. Dates, as cameras write them, are part of a name."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,14 @@ class Claims:
         orphans: Annotations whose image does not exist.
         problems: (file, reason) of each annotation that may belong to several images.
         by_name: Annotations that have found their image by its name alone, and that image.
+        doubtful: Why it is not known what an image shows: it may have the labels of one of the ``problems``.
     """
 
     by_image: dict[Path, list[Annotation]] = field(default_factory=dict)
     orphans: list[Annotation] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
     by_name: list[tuple[Annotation, Path]] = field(default_factory=list)
+    doubtful: dict[Path, str] = field(default_factory=dict)
 
 
 def claim(files: Iterable[LabelFile], index: ImageIndex, same_picture: Callable[[Path, Path], bool]) -> Claims:
@@ -144,7 +146,25 @@ def claim(files: Iterable[LabelFile], index: ImageIndex, same_picture: Callable[
             else:
                 problem = f"{annotation.where} may belong to {_several(images)}; {_remedy(annotation, index)}"
                 claims.problems.append((annotation.file, problem))
+                claims.doubtful.update(
+                    dict.fromkeys(images, f"{annotation.where} may belong to it, or to another image")
+                )
     return claims
+
+
+def unread_labels(broken: Iterable[Path], index: ImageIndex) -> tuple[dict[Path, str], list[Path]]:
+    """What is not known because label files cannot be read.
+
+    Returns:
+        The images that such a file is the label of, each with the reason, and the files that may hold labels of any.
+    """
+    doubtful: dict[Path, str] = {}
+    of_any = []
+    for file in broken:
+        match = index.alongside(file)
+        doubtful.update(dict.fromkeys(match.images if match.exact else (), f"{file} cannot be read"))
+        of_any += [] if match.exact else [file]
+    return doubtful, of_any
 
 
 def _match(annotation: Annotation, alone: bool, index: ImageIndex) -> Match:

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from dfssd.datasets.account import Accounted, Role
+from dfssd.datasets.facts import file_digest
 from dfssd.datasets.file_records import (
     ARCHIVE,
     FILES,
@@ -26,7 +27,6 @@ from dfssd.datasets.file_records import (
     UNUSED,
     Row,
     Stamp,
-    file_digest,
     in_parallel,
     read_rows,
     write_rows,

@@ -170,10 +170,10 @@ def probe_files(store: FactStore, files: Sequence[Path]) -> list[ImageFacts | st
     return store.map(_PIXELS, probe, files, "Checking images", encode, lambda text: ImageFacts(*json.loads(text)))
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: str | Path) -> str:
     """SHA-256 of the content of a file in hex."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -6,7 +6,6 @@ A record of a million images is larger than it should be in memory.
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -127,12 +126,3 @@ def in_parallel(function: Callable[[S], T], jobs: Iterable[S]) -> Iterator[tuple
         while parts := [part for _ in range(_PARTS) if (part := list(islice(jobs, _PART)))]:
             for part, results in zip(parts, pool.map(work, parts)):
                 yield from zip(part, results)
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of the content of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -21,15 +21,13 @@ from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.assembly import Assembly, ReadingRules
 from dfssd.datasets.facts import FactStore, file_digest, probe_files, store_in
 from dfssd.datasets.image_files import map_files, safe_names
-from dfssd.datasets.imported import DAMAGE, ChangedError, Written, content_digest, read_imported
+from dfssd.datasets.imported import Written, content_digest, read_imported, reused_or_made
 from dfssd.datasets.importing import (
-    LISTING,
     Listing,
     as_list,
     check_problems,
     conversion,
     digest,
-    is_converted,
     is_yaml,
     opened_source,
     relative_to,
@@ -55,7 +53,7 @@ from dfssd.datasets.records import DetectionSet, Item, check_names
 from dfssd.errors import UserError
 from dfssd.files import link_or_copy
 
-_CONVERSION = 3
+_CONVERSION = 4
 """Raised when the import changes, so that older imported folders are not mistaken for current ones."""
 
 Facts = Mapping[Path, ImageFacts | str]
@@ -190,13 +188,7 @@ class _Importer:
 
     def _imported(self, target: Path, base: Path, convert: Callable[[], None]) -> tuple[DetectionSet, int]:
         """The import in ``target``, made by ``convert`` if there is none, or if somebody has changed what is in it."""
-        if is_converted(target):
-            try:
-                return read_imported(target, base, self.store)
-            except (ChangedError, *DAMAGE):
-                (target / LISTING).unlink(missing_ok=True)
-        convert()
-        return read_imported(target, base)
+        return reused_or_made(target, convert, lambda store: read_imported(target, base, store), self.store)
 
     def _reading(self, material: Material) -> _Reading:
         return _Reading(material, _facts(material, self.store))

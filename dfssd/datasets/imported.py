@@ -1,23 +1,22 @@
-"""Reading a finished import, and finding out whether somebody has changed it."""
+"""Reading a finished import, and finding out whether somebody has changed it: of boxes, and in part of masks."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dfssd.datasets.facts import FactStore
 from dfssd.datasets.image_files import map_files
-from dfssd.datasets.importing import Listing, below
+from dfssd.datasets.importing import LISTING, Listing, below, is_converted
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.errors import UserError
 
-DAMAGE = (UserError, OSError, ValueError, LookupError, TypeError)
-"""What reading a damaged import may raise, besides :class:`ChangedError`."""
+T = TypeVar("T")
 
 
 class ChangedError(Exception):
@@ -37,6 +36,26 @@ class Written:
     size: tuple[int, int] | None
     image: str | None
     label: str | None
+
+
+def reused_or_made(
+    target: Path, convert: Callable[[], None], read: Callable[[FactStore | None], T], store: FactStore
+) -> T:
+    """The import in ``target``, made by ``convert`` if there is none, or if somebody has changed what is in it.
+
+    Args:
+        target: Its folder.
+        convert: Makes it.
+        read: Reads it; given a store, it holds the files against what was written and raises :class:`ChangedError`.
+        store: What is known of files.
+    """
+    if is_converted(target):
+        try:
+            return read(store)
+        except (ChangedError, UserError, OSError, ValueError, LookupError, TypeError):
+            (target / LISTING).unlink(missing_ok=True)
+    convert()
+    return read(None)
 
 
 def content_digest(content: bytes) -> str:
@@ -77,26 +96,31 @@ def read_imported(folder: Path, base: Path, store: FactStore | None = None) -> t
 
 def _check_images(rows: Sequence[list[Any]], folder: Path, base: Path, store: FactStore) -> None:
     """Raise :class:`ChangedError` if an imported image is neither its source nor what was written."""
-    images = [(folder / "images" / row[0], below(row[2], base), row[4]) for row in rows if row[0] is not None]
-    check_files(images, store)
+    written = (
+        (folder / "images" / name, digest, below(origin, base))
+        for name, _, origin, _, digest, _ in rows
+        if name is not None
+    )
+    check_written(written, store)
 
 
-def check_files(files: Iterable[tuple[Path, Path | None, str]], store: FactStore) -> None:
+def check_written(files: Iterable[tuple[Path, str, Path | None]], store: FactStore) -> None:
     """Hold imported files against what was written.
 
     Args:
-        files: Each file, the file of the source that it may be a link to, and its digest.
+        files: Each file with the digest of its content, and the file of the user that it may be a link to. The name of
+            an import covers the content of its source, so that such a link needs no look.
         store: What is known of files.
 
     Raises:
-        ChangedError: One is gone, or neither a link to its source nor what was written.
+        ChangedError: One differs, or is gone.
     """
-    doubtful = []
-    for file, source, written in files:
-        # The name of the import covers the content of its source, so that a link to it needs no look.
-        if source is None or not source.is_file() or not os.path.samefile(file, source):
-            doubtful.append((file, written))
+    doubtful = [
+        (file, digest)
+        for file, digest, source in files
+        if source is None or not (source.is_file() and os.path.samefile(file, source))
+    ]
     found = store.digests([file for file, _ in doubtful], "Checking the import")
-    for (file, written), now in zip(doubtful, found, strict=True):
-        if now != written:
+    for (file, digest), now in zip(doubtful, found, strict=True):
+        if now != digest:
             raise ChangedError(file)

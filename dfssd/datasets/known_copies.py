@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from dfssd.datasets.duplicates import Copies, find_copies, signature
 from dfssd.datasets.facts import store_in
-from dfssd.datasets.fingerprints import describe
+from dfssd.datasets.fingerprints import FINGERPRINT, describe
 from dfssd.datasets.twins import find_twins
 from dfssd.errors import UserError
 from dfssd.files import write_text
@@ -19,9 +19,8 @@ from dfssd.files import write_text
 FOLDER = ".copies"
 """Folder in ``data_dir`` with a file per set of images."""
 
-_FINGERPRINT = "fingerprint 1"
 _TWINS = "twins 1"
-"""Raised whenever other results can come out."""
+"""Raised whenever other twins can be found among the same fingerprints."""
 
 T = TypeVar("T")
 
@@ -51,7 +50,7 @@ def find_twins_once(images: Sequence[Path], labeled: Sequence[bool], data_dir: P
 
 def _described(images: Sequence[Path], data_dir: Path) -> list[bytes]:
     return store_in(data_dir).map(
-        _FINGERPRINT, describe, images, "Reading images", encode=bytes.hex, decode=bytes.fromhex
+        FINGERPRINT, describe, images, "Reading images", encode=bytes.hex, decode=bytes.fromhex
     )
 
 

@@ -54,6 +54,7 @@ class _Imported:
         pixels: Number of pixels of each class id, 0 to 254; empty without a mask.
         ignored: The mask has ignored pixels, but no defect.
         frame: How the mask lies on an image that training turns, see :func:`dfssd.datasets.mask_files.fitted`.
+        written: Digests of the files of image and mask; None for what is not written.
     """
 
     pair: Pair
@@ -62,6 +63,7 @@ class _Imported:
     pixels: list[int]
     ignored: bool
     frame: str
+    written: tuple[str | None, str | None] = (None, None)
 
 
 def convert(
@@ -107,7 +109,7 @@ def convert(
                 one.pixels[: len(names)] if one.pair.known else None,
                 relative_to(one.pair.image, root),
                 one.facts.size,
-                *_digests(one, partial),
+                *one.written,
             ]
             for one in usable
         ]
@@ -133,15 +135,6 @@ def _write_pairs(
     usable, unclear = _frames([one for one in written if isinstance(one, _Imported)], source, partial)
     refused = [(pair.image, why) for pair, why in zip(source.pairs, written, strict=True) if isinstance(why, str)]
     return usable, [*source.problems, *refused, *unclear]
-
-
-def _digests(one: _Imported, partial: Path) -> tuple[str | None, str | None]:
-    """Digests of the image and the mask that were written; None for what was not."""
-    if one.path is None:
-        return None, None
-    image = one.facts.sha256 if one.facts.plain else file_digest(partial / "images" / one.path)
-    mask = partial / MASKS_DIR / one.path.with_suffix(".png")
-    return image, file_digest(mask) if one.pair.known else None
 
 
 def _new_paths(pairs: Sequence[Pair], facts: Facts, rules: ImportRules) -> list[Path | None]:
@@ -175,6 +168,7 @@ def _write_pair(
         return _Imported(pair, facts, path, [], False, "")
     pixels: list[int] = []
     frame = ""
+    own = partial / MASKS_DIR / path.with_suffix(".png")
     if pair.masks:
         mask = pair.masks[0]
         ids = read_mask(mask)
@@ -185,9 +179,9 @@ def _write_pair(
                     "right ones as masks_dir: in a data set YAML, data=<yaml>"
                 )
         ids, frame = fitted(ids, mask, pair.image, facts)
-        pixels = _write_mask(ids, mask, partial / MASKS_DIR / path.with_suffix(".png"), source, frame)
+        pixels = _write_mask(ids, mask, own, source, frame)
     elif pair.clean:
-        write_ids(np.zeros((facts.height, facts.width), np.uint8), partial / MASKS_DIR / path.with_suffix(".png"))
+        write_ids(np.zeros((facts.height, facts.width), np.uint8), own)
         pixels = [facts.width * facts.height, *[0] * (IGNORE - 1)]
     target = partial / "images" / path
     if facts.plain:
@@ -195,7 +189,8 @@ def _write_pair(
     else:
         write_plain(pair.image, target, depth)
     ignored = bool(pair.masks) and not any(pixels[1:]) and pixels[0] < facts.width * facts.height
-    return _Imported(pair, facts, path, pixels, ignored, frame)
+    written = (facts.sha256 if facts.plain else file_digest(target), file_digest(own) if pair.known else None)
+    return _Imported(pair, facts, path, pixels, ignored, frame, written)
 
 
 def _write_mask(ids: np.ndarray, mask: Path, target: Path, source: MaskSource, frame: str) -> list[int]:

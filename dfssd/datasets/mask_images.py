@@ -48,16 +48,22 @@ def find_masks(images: Iterable[Path], root: Path, facts: Facts) -> dict[Path, P
         if (ending := _MASK_STEM.fullmatch(stem)) and (owners := by_stem.get(ending[1])):
             masks.update((image, owners[0]) for image in same if _drawn(image, facts))
         elif len(same) > 1:
-            masks.update(_masks_among(same, root, facts))
+            masks.update(_of_one_name(same, root, facts))
     return masks
 
 
-def _masks_among(same: Sequence[Path], root: Path, facts: Facts) -> dict[Path, Path]:
-    """Of several images with one name the masks, each with its photo."""
-    photos = [image for image in same if not _in_mask_folder(image, root, facts)] or list(same)
+def _of_one_name(images: Sequence[Path], root: Path, facts: Facts) -> dict[Path, Path]:
+    """Those of several images of one name that are masks of another one of them."""
+    masks = [image for image in images if _in_mask_folder(image, root, facts)]
+    if len(masks) == len(images):
+        masks = []
+    photos = sorted(set(images) - set(masks))
     if len({photo.parent for photo in photos}) > 1:
-        photos = [image for image in photos if not _drawn(image, facts)] or photos
-    return {image: photos[0] for image in same if image not in photos}
+        drawn = {image for image in photos if _drawn(image, facts)}
+        if len(drawn) < len(photos):
+            masks += drawn
+            photos = [image for image in photos if image not in drawn]
+    return dict.fromkeys(masks, photos[0])
 
 
 def find_drawings(images: Iterable[Path], annotated: Collection[Path], facts: Facts) -> list[Path]:

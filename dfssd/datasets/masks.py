@@ -11,7 +11,7 @@ Id 0 is the background; pixels with id 255 are ignored in losses and metrics.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,12 @@ from dfssd.datasets.account import Role
 from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.demo import make_mask_demo
 from dfssd.datasets.facts import FactStore, probe_files, store_in
-from dfssd.datasets.imported import DAMAGE, ChangedError, check_files
+from dfssd.datasets.imported import check_written, reused_or_made
 from dfssd.datasets.importing import (
-    LISTING,
     Listing,
     as_list,
     below,
     digest,
-    is_converted,
     is_yaml,
     opened_source,
     resolve_source,
@@ -119,23 +117,25 @@ class _Importer:
 
         if path.is_file() and not is_yaml(path):
             target = target_of(zip_fingerprint(path))
-            if not self._is_imported(target, path):
-                self._convert_zip(path, target, usual, depth)
-            return _read_imported(target, path)
+            return self._imported(target, path, lambda: self._convert_zip(path, target, usual, depth))
         if is_yaml(path):
-            base = path.parent
-            described = read_mask_yaml(path, self.names, exclude=self.exclude)
+            described, base = read_mask_yaml(path, self.names, exclude=self.exclude), path.parent
             target = target_of(self._content(described, base))
         else:
             inventory, base = take_inventory(path, self.exclude), path
             target = target_of(self._content(MaskSource(None, files=tuple(inventory.paths)), base))
-            described = None
-        if not self._is_imported(target, base):
-            source = described or read_masks(inventory, self.names, usual)
+
+        def convert_files() -> None:
+            source = described if is_yaml(path) else read_masks(inventory, self.names, usual)
             facts = _facts(source, self.store)
             rules = ImportRules(self.skip_bad, max(depth, camera_depth(_known(facts))), in_place=True)
             convert(source, facts, target, name, path, base, rules)
-        return _read_imported(target, base)
+
+        return self._imported(target, base, convert_files)
+
+    def _imported(self, target: Path, base: Path, make: Callable[[], None]) -> tuple[MaskSet, int]:
+        """The import in ``target`` of the source at ``base``, made if it is not there as it was written."""
+        return reused_or_made(target, make, lambda store: _read_imported(target, base, store), self.store)
 
     def _convert_zip(self, path: Path, target: Path, usual: tuple[str, ...] | None, depth: int) -> None:
         """Import a zip file, whose members are read only once: nothing is kept of them."""
@@ -165,22 +165,10 @@ class _Importer:
         name = f"{dataset.name}-unlabeled"
         content = self._content(left, base)
         target = target_folder(self.data_dir, name, content, base, dataset.names, depth, self._settings())
-        if not self._is_imported(target, base):
-            rules = ImportRules(self.skip_bad, depth, in_place=True, need_defects=False)
-            convert(left, facts, target, name, ", ".join(entries), base, rules)
-        more, _ = _read_imported(target, base)
+        rules = ImportRules(self.skip_bad, depth, in_place=True, need_defects=False)
+        where = ", ".join(entries)
+        more, _ = self._imported(target, base, lambda: convert(left, facts, target, name, where, base, rules))
         return with_more_items(dataset, more)
-
-    def _is_imported(self, target: Path, base: Path) -> bool:
-        """Whether there is an import in ``target``; one in which somebody has changed files is made anew."""
-        if not is_converted(target):
-            return False
-        try:
-            _check_imported(target, base, self.store)
-        except (ChangedError, *DAMAGE):
-            (target / LISTING).unlink(missing_ok=True)
-            return False
-        return True
 
     def _settings(self) -> tuple[object, ...]:
         return "masks", _CONVERSION, self.skip_bad
@@ -226,27 +214,37 @@ def _known(facts: Facts) -> list[ImageFacts]:
     return [own for own in facts.values() if isinstance(own, ImageFacts)]
 
 
-def _read_imported(folder: Path, base: Path) -> tuple[MaskSet, int]:
-    """A finished import of the source that now lies at ``base``, and the bits that its camera uses."""
+def _read_imported(folder: Path, base: Path, store: FactStore | None) -> tuple[MaskSet, int]:
+    """A finished import of the source that now lies at ``base``, and the bits that its camera uses.
+
+    Args:
+        folder: The import.
+        base: The source.
+        store: Holds the files against what was written; None: they have been written just now.
+
+    Raises:
+        ChangedError: They differ. Other errors mean that the folder is no import at all.
+    """
     listing = Listing.read(folder, base)
 
+    def mask_of(path: str) -> Path:
+        return folder / MASKS_DIR / Path(path).with_suffix(".png")
+
+    def written() -> Iterator[tuple[Path, str, Path | None]]:
+        for path, _, _, origin, _, image, mask in listing.items:
+            if image is not None:
+                yield folder / "images" / path, image, below(origin, base)
+            if mask is not None:
+                yield mask_of(path), mask, None
+
     def item(row: list[Any]) -> MaskItem:
-        path, split, pixels, origin, size, *_ = row
+        path, split, pixels, origin, size, _, _ = row
         source = below(origin, base)
-        mask = None if pixels is None else folder / MASKS_DIR / Path(path).with_suffix(".png")
+        mask = None if pixels is None else mask_of(path)
         image = source if path is None else folder / "images" / path
         return MaskItem(image, mask, split, tuple(pixels or ()), source, (size[0], size[1]))
 
+    if store is not None:
+        check_written(written(), store)
     items = tuple(map(item, listing.items))
     return MaskSet(listing.name, listing.names, items, listing.skipped, listing.account), listing.depth
-
-
-def _check_imported(folder: Path, base: Path, store: FactStore) -> None:
-    """Raise :class:`ChangedError`, or one of :data:`DAMAGE`, if an import is no longer what was written."""
-    files: list[tuple[Path, Path | None, str]] = []
-    for path, _, _, origin, _, image, mask in Listing.read(folder, base).items:
-        if path is not None:
-            files.append((folder / "images" / path, below(origin, base), image))
-        if mask is not None:
-            files.append((folder / MASKS_DIR / Path(path).with_suffix(".png"), None, mask))
-    check_files(files, store)

@@ -11,7 +11,7 @@ from typing import IO, Any
 from dfssd.datasets.account import Role
 from dfssd.errors import UserError
 from dfssd.files import atomic_write
-from dfssd.inspection.report import DataReport, ImageFacts
+from dfssd.inspection.report import DataReport, ReportedImage
 
 SCHEMA = 1
 """Raised when a field changes its meaning or is gone; new fields do not raise it."""
@@ -98,7 +98,7 @@ def _json(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
-def _row(image: ImageFacts, *, masks: bool) -> dict[str, Any]:
+def _row(image: ReportedImage, *, masks: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": str(image.path),
         "source": str(image.source),

@@ -35,7 +35,7 @@ Box = tuple[str, float, float, float, float]
 
 
 @dataclass(frozen=True)
-class ImageFacts:
+class ReportedImage:
     """One image as training reads it.
 
     Attributes:
@@ -171,7 +171,7 @@ class DataReport:
         sides = ({self.parts[image] == "train" for image in group if image in self.parts} for group in self.copies)
         return tuple(group for group, found in zip(self.copies, sides, strict=True) if len(found) > 1)
 
-    def images(self) -> Iterator[ImageFacts]:
+    def images(self) -> Iterator[ReportedImage]:
         """Each image, in the order of the data set, made one by one: there may be a million.
 
         Raises:
@@ -180,9 +180,9 @@ class DataReport:
         for item in self.items:
             yield self._facts(item)
 
-    def _facts(self, item: Item | MaskItem) -> ImageFacts:
+    def _facts(self, item: Item | MaskItem) -> ReportedImage:
         size = item.size or self._measured[item.image]
-        facts = ImageFacts(
+        facts = ReportedImage(
             path=pixels_path(item),
             source=item.source or item.image,
             role=role_of(item),

@@ -45,6 +45,12 @@ def test_a_label_file_belongs_to_the_image_of_its_name(image: str, label: str) -
     assert assigned([image, "other.png"], (label, None))[0] == {image: [label]}
 
 
+def test_a_date_before_a_name_is_not_the_prefix_of_an_upload() -> None:
+    found, claims = assigned(["q001.png"], ("labels/20240131_q001.txt", None))
+    assert not found and len(claims.orphans) == 1
+    assert assigned(["q001.png"], ("labels/20249931-q001.txt", None))[0] == {"q001.png": ["labels/20249931-q001.txt"]}
+
+
 def test_the_image_beside_a_label_file_comes_first() -> None:
     found, claims = assigned(["a/1.png", "b/1.png"], ("a/1.txt", None), ("b/1.txt", None))
     assert found == {"a/1.png": ["a/1.txt"], "b/1.png": ["b/1.txt"]} and not claims.problems

@@ -265,6 +265,37 @@ def test_an_import_that_somebody_has_changed_is_made_anew(damage, tmp_path) -> N
         assert np.array_equal(one.boxes, other.boxes)
 
 
+def _free_of_defects(dataset) -> set[str]:
+    return {
+        (item.source or item.image).name for item in dataset.items if item.boxes is not None and not len(item.boxes)
+    }
+
+
+@pytest.mark.parametrize("missing", ["background", "unlabeled"])
+def test_an_image_that_a_left_out_label_may_belong_to_is_left_out(missing, tmp_path) -> None:
+    """It may show a defect, so it is not one without."""
+    for seed, folder in enumerate("ab"):
+        write_picture(tmp_path / f"d/images/{folder}/p.png", seed=seed)
+    write_picture(tmp_path / "d/images/q.png", seed=2)
+    write_picture(tmp_path / "d/images/r.png", seed=3)
+    for name in "pq":
+        write_label(tmp_path / f"d/labels/{name}.txt", "0 0.5 0.5 0.2 0.2")
+    dataset = load_dataset(str(tmp_path / "d"), tmp_path / "sets", skip_bad=True, missing_label=missing)
+    assert [(item.source or item.image).name for item in dataset.items] == ["q.png", "r.png"]
+    assert _free_of_defects(dataset) == ({"r.png"} if missing == "background" else set())
+    assert dataset.account.counted == len(dataset.items) + len(dataset.account.files)
+
+
+def test_images_without_labels_are_not_defect_free_if_labels_of_any_cannot_be_read(tmp_path) -> None:
+    for seed, name in enumerate("qr"):
+        write_picture(tmp_path / f"d/images/{name}.png", seed=seed)
+    write_label(tmp_path / "d/labels/q.txt", "0 0.5 0.5 0.2 0.2")
+    write_label(tmp_path / "d/val.json", '{"images": [{"id": 1, "file_name": "r.png"}], "annotations": [')
+    dataset = load_dataset(str(tmp_path / "d"), tmp_path / "sets", skip_bad=True, missing_label="background")
+    assert _free_of_defects(dataset) == set() and len(dataset.items) == 2
+    assert any("not taken for defect-free" in line for line in dataset.account.warnings)
+
+
 def test_an_image_that_was_changed_in_place_and_restored_elsewhere(tmp_path) -> None:
     """The import links to the file that was changed, and is not taken for the import of the restored one."""
     write_tree(loose(), tmp_path / "d")

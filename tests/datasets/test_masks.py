@@ -341,11 +341,18 @@ def test_masks_that_hide_their_defects_are_reported(tmp_path, sets):
     assert not load_masks(str(neu_seg(tmp_path / "fine")), sets).account.warnings
 
 
-@pytest.mark.parametrize("missing", ["image", "mask", "rows"])
-def test_an_import_that_lacks_files_is_made_anew(root, sets, missing):
-    first = load_masks(root, sets)
-    item = next(item for item in first.items if item.mask is not None)
-    rows = next(sets.glob("*/items.jsonl"))
-    {"image": item.image, "mask": item.mask, "rows": rows}[missing].unlink()
-    assert load_masks(root, sets).items == first.items
-    assert item.image.is_file() and item.mask.is_file() and rows.is_file()
+@pytest.mark.parametrize("damage", ["mask", "image", "gone"])
+def test_an_import_that_somebody_has_changed_is_made_anew(root, sets, damage):
+    first = load_masks(str(root), sets)
+    item = next(item for item in first.items if item.mask)
+    file = item.image if damage == "image" else item.mask
+    file.unlink()  # a link to the file of the user, which is not to be changed
+    if damage == "image":
+        write_picture(file, seed=99)
+    elif damage == "mask":
+        write_mask(file, np.zeros_like(ids(1)))
+    second = load_masks(str(root), sets)
+    assert second == first
+    assert np.array_equal(pixels_of(item.image), pixels_of(item.source))
+    n = len(item.pixels)
+    assert np.bincount(read_mask(item.mask).ravel(), minlength=n)[:n].tolist() == list(item.pixels)

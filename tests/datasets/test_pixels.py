@@ -19,6 +19,7 @@ from dfssd.datasets.pixels import (
     probe,
     probe_bytes,
     read_pixels,
+    same_picture,
     suffix_for_training,
     write_plain,
 )
@@ -313,6 +314,26 @@ def test_remarks_see_the_values_that_training_sees():
 def test_pages_are_remarked():
     pages = facts_of(readable()["tif pages"])
     assert "only the first page" in pixel_remarks([(Path("a.tif"), pages)], 8)[0]
+
+
+@pytest.mark.parametrize("quality", [40, 60, 95])
+def test_a_jpeg_shows_the_same_picture(tmp_path, quality):
+    cv2.imwrite(str(tmp_path / "p.png"), _smooth(0, 40))
+    cv2.imwrite(str(tmp_path / "p.jpg"), _smooth(0, 40), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert same_picture(tmp_path / "p.png", tmp_path / "p.jpg")
+
+
+def test_two_parts_with_different_defects_are_not_the_same_picture(tmp_path):
+    cv2.imwrite(str(tmp_path / "p.png"), _smooth(0, 40))
+    cv2.imwrite(str(tmp_path / "p.jpg"), _smooth(1, 90))
+    assert not same_picture(tmp_path / "p.png", tmp_path / "p.jpg")
+
+
+def _smooth(seed: int, place: int) -> np.ndarray:
+    """A smooth gray surface of 256x256 px with a defect of 12x12 px."""
+    pixels = np.random.default_rng(seed).normal(120, 2, (256, 256)).clip(0, 255).astype(np.uint8)
+    pixels[place : place + 12, place : place + 12] = 150
+    return pixels
 
 
 def test_reading_leaves_the_settings_of_the_process_alone(capfd):

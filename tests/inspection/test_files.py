@@ -12,7 +12,7 @@ import pytest
 from dfssd.datasets.records import DetectionSet
 from dfssd.errors import UserError
 from dfssd.inspection.files import SCHEMA, write_report
-from dfssd.inspection.report import DataReport, ImageFacts, inspect_data
+from dfssd.inspection.report import DataReport, ReportedImage, inspect_data
 from tests.inspection.material import report
 
 
@@ -84,7 +84,7 @@ def test_images_are_written_one_by_one(tmp_path: Path, monkeypatch) -> None:
     sizes: list[int] = []
     [first, *_] = report(tmp_path).images()
 
-    def images(self: DataReport) -> Iterator[ImageFacts]:
+    def images(self: DataReport) -> Iterator[ReportedImage]:
         for i in range(1000):
             [part] = tmp_path.glob(".data_report.*")
             sizes.append(part.stat().st_size)
