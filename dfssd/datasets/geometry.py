@@ -69,7 +69,11 @@ def _relative(corners: np.ndarray, ids: Sequence[int], size: tuple[int, int]) ->
             found.append([class_id, *clip_box(*box)])
         except ValueError as e:
             shown = f"{x1:g} {y1:g} {x2:g} {y2:g}"
-            raise ValueError(f"box x1 y1 x2 y2 = {shown} in an image of {width}x{height} px: {e}") from e
+            if not np.isfinite(box).all():
+                wrong = "contains NaN or infinity"
+            else:
+                wrong = "has no area" if x2 <= x1 or y2 <= y1 else "reaches outside the image"
+            raise ValueError(f"box x1 y1 x2 y2 = {shown} {wrong} ({width}x{height} px); correct or remove it") from e
     return np.unique(np.array(found, dtype=np.float32).reshape(-1, 5), axis=0)
 
 

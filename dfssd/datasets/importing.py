@@ -230,9 +230,10 @@ def check_problems(
         shown = "; ".join(reason for _, reason in problems[:3])
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = " (check with skip_bad=true lists all)" if more else ""
         raise UserError(
-            f"{count} beside {usable} usable images: {shown}{more}; "
-            "repair or remove these files, or pass skip_bad=true to leave them out"
+            f"{count} ({usable} images are usable): {shown}{more}; "
+            f"repair or remove these files, or pass skip_bad=true to leave them out{listed}"
         )
     if not usable:
         raise UserError(f"no usable image in {where}: {problems[0][1] if problems else 'it is empty'}")

@@ -39,7 +39,7 @@ class LabelChoice:
             if self.formats and not (isinstance(found, LabelFile) and found.format in self.formats):
                 return f"labels={','.join(sorted(self.formats))} was given"
             if self.places and not any(place in (found.file, *found.file.parents) for place in self.places):
-                return "labels= names another place"
+                return "labels= names other files"
         return ""
 
     def check_found(self, label_files: Sequence[LabelFile]) -> None:

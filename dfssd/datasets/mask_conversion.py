@@ -199,7 +199,7 @@ def _write_mask(ids: np.ndarray, mask: Path, target: Path, source: MaskSource, f
     allowed = (source.table < nc) | (source.table == IGNORE)
     if wrong := [i for i in np.unique(ids).tolist() if not 0 <= i <= 255 or not allowed[int(i)]]:
         shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-        named = f" ({', '.join(source.names)})" if source.names else ""
+        named = f" ({', '.join(source.names)}; the first is the background)" if source.names else ""
         raise UserError(f"{mask}: contains the ids {shown}; correct them: 0 to {nc - 1}{named}, or {IGNORE} = ignored")
     classes = source.table[ids.astype(np.uint8)]
     if frame != "stored" and ids.dtype == np.uint8 and (classes == ids).all() and is_gray_png(mask):

@@ -266,7 +266,10 @@ def pixel_remarks(images: Sequence[tuple[Path, ImageFacts]], depth: int) -> list
     highest = max((facts.high for _, facts in images if facts.bits > 8), default=0)
     used = f"read as {depth}-bit gray values (the highest is {highest}), of which training sees the upper 8 bits"
     return [
-        *(f"{found}: {used}" for found in of(lambda f: f.bits > 8, "16-bit image", "16-bit images")),
+        *(
+            f"{found}: {used}"
+            for found in of(lambda f: f.bits > 8, "image of more than 8 bits", "images of more than 8 bits")
+        ),
         *(f"{found}: every pixel has the same value" for found in of(constant, "constant image", "constant images")),
         *(
             f"{found}: no gray value from {NEARLY_BLACK} on, of 255; look at them, or set preprocess.normalize=true"

@@ -181,7 +181,9 @@ def _read_list(
         found.append(item.image)
     if unknown:
         more = f", nor are {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise UserError(f"{file}:{unknown[0]} is not in data set {dataset}{more}; pass the same data= again")
+        raise UserError(
+            f"{file}:{unknown[0]} is not in data set {dataset}{more}; pass the same data=, unlabeled= again"
+        )
     return tuple(found)
 
 

@@ -38,8 +38,5 @@ def used_names(names: NameList, items: Sequence[Item]) -> tuple[NameList, list[I
         if boxes is not None and len(boxes):
             boxes = np.column_stack([new_id[boxes[:, 0].astype(int)], boxes[:, 1:]]).astype(np.float32)
         moved.append(replace(item, boxes=boxes))
-    told = (
-        f"{len(unused)} listed classes have no box and are left out ({shown}); pass names= with all classes to keep "
-        "their ids"
-    )
+    told = f"classes that no box uses are dropped: {shown}; pass names= with all classes to keep them and their ids"
     return replace(names, names=tuple(names.names[i] for i in used)), moved, [told]

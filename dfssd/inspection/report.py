@@ -24,7 +24,7 @@ Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
-COPY = "is a copy of an image of val or test, or of one with labels"
+COPY = "is a copy of a labeled image, or of one in val or test"
 """Why an image without labels is left out of a split."""
 
 IMAGE_ROLES = (Role.LABELED, Role.DEFECT_FREE, Role.UNLABELED)

@@ -68,8 +68,10 @@ def log_report(report: DataReport) -> None:
 def _head(report: DataReport) -> Iterator[str]:
     """What the data set is, and the role of each file of its source."""
     n = len(report.items)
-    names = ", ".join(report.names[:8]) + (", ..." if len(report.names) > 8 else "")
-    yield _shown(f"{report.dataset.name}: {_some(n, 'image')}, {len(report.names)} classes ({names})")
+    classes = report.names[1:] if report.masks else report.names
+    names = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
+    background = f", background: {report.names[0]}" if report.masks else ""  # a list may have forgotten it
+    yield _shown(f"{report.dataset.name}: {_some(n, 'image')}, {_classes(len(classes))} ({names}){background}")
     outside = {kind: count for kind, count in report.dataset.account.outside.items() if count}
     ignored = ", ".join(f"{count:,} {kind}" for kind, count in outside.items())
     if report.counted:
@@ -82,6 +84,10 @@ def _head(report: DataReport) -> Iterator[str]:
 
 def _some(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _classes(count: int) -> str:
+    return "1 class" if count == 1 else f"{count:,} classes"
 
 
 def _role(role: Role, count: int) -> str:
@@ -147,9 +153,9 @@ def _copies(report: DataReport) -> Iterator[str]:
     """Copies among the images; warnings name those that a split divides."""
     if report.copies:
         pairs = [" = ".join(_short(report.source_of(image)) for image in group[:2]) for group in report.copies]
-        torn = f", {len(report.torn):,} of them divided between train and val or test" if report.torn else ""
-        scenes = _some(len(report.copies), "scene") + torn
-        yield f"copies: {_some(report.surplus, 'image')} more of {scenes} ({_named(pairs)})"
+        torn = f", {len(report.torn):,} of them split between train and val or test" if report.torn else ""
+        groups = _some(len(report.copies), "group") + torn
+        yield f"copies: {_some(report.surplus, 'image')} repeating others in {groups} ({_named(pairs)})"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -53,7 +53,7 @@ def broken(change):
     [
         (lambda c: c["annotations"][0].update(bbox=[1, 1, -8, 8]), "image 'a.png': .*has no area"),
         (lambda c: c["annotations"][0].update(bbox=[1, 1, float("nan"), 8]), "image 'a.png': .*NaN"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 1, 800, 8]), "image 'a.png': .*coordinates outside 0-1"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 1, 800, 8]), "image 'a.png': .*reaches outside the image"),
         (lambda c: c["annotations"][0].update(bbox=[1, 1, 8]), "image 'a.png'"),
         (lambda c: c["annotations"][0].pop("bbox"), "image 'a.png': .*'bbox' is missing"),
         (lambda c: c["annotations"][0].update(category_id=5), "image 'a.png': .*category_id 5"),

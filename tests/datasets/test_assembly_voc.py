@@ -42,7 +42,7 @@ def test_wrong_files_are_reported_and_the_others_read(tmp_path):
     assert len(source.items) == 3 and source.names == ("crazing", "patches", "scratches")
     reasons = [reason for _, reason in source.problems]
     assert "bad_0.xml: is not valid XML (no element found" in reasons[0]
-    assert "bad_1.xml: box x1 y1 x2 y2 = 0 0 500 20 in an image of 64x48 px: coordinates outside 0-1" in reasons[1]
+    assert "bad_1.xml: box x1 y1 x2 y2 = 0 0 500 20 reaches outside the image (64x48 px)" in reasons[1]
     assert "bad_2.xml: " in reasons[2] and "xmax" in reasons[2]
 
 

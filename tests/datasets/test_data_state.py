@@ -243,7 +243,7 @@ GIVEN: dict[str, tuple[Callable[[Place], object], str | None]] = {
     ),
     "images deleted": (
         lambda p: delete(p.image(0), p.image(2)),
-        "train_labeled.txt:1: .*/0.png is not in data set set, nor are 1 more; pass the same data= again",
+        "train_labeled.txt:1: .*/0.png is not in data set set, nor are 1 more; pass the same data=, unlabeled= again",
     ),
 }
 

@@ -170,7 +170,7 @@ def test_unusable_files_are_all_reported_in_one_line(tmp_path):
     with pytest.raises(UserError) as error:
         load_dataset(str(file), tmp_path / "sets")
     message = str(error.value)
-    assert message.startswith("2 problems beside 12 usable images: ") and "\n" not in message
+    assert message.startswith("2 problems (12 images are usable): ") and "\n" not in message
     assert f"{file / 'lengzha' / 'image' / 'dents1.jpg'}: cannot be decoded" in message
     assert f"{file / 'lengzha' / 'label' / 'pits2.txt'}:1: contains NaN" in message
     assert "skip_bad=true" in message

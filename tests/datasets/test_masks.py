@@ -204,7 +204,7 @@ def test_an_unusable_pair_is_reported_in_one_line(root, sets, what):
         load_masks(str(root), sets)
     message = str(error.value)
     assert (
-        message.startswith(("2 problems" if what == "stem" else "1 problem") + " beside ")
+        message.startswith(("2 problems" if what == "stem" else "1 problem") + " (")
         and "\n" not in message
         and "skip_bad=true" in message
     )
@@ -230,7 +230,7 @@ def test_a_missing_mask_of_a_yaml_names_the_file_that_is_looked_for(root, sets):
 def test_unusable_unlabeled_images_are_reported(root, sets, tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"1 problem beside 0 usable images: .*x\.png: cannot be decoded"):
+    with pytest.raises(UserError, match=r"1 problem \(0 images are usable\): .*x\.png: cannot be decoded"):
         load_masks(str(root), sets, unlabeled=str(tmp_path / "more"))
 
 

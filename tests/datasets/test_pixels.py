@@ -308,7 +308,7 @@ def test_remarks_see_the_values_that_training_sees():
     assert "1 nearly black image (a.png)" in " ".join(pixel_remarks([(Path("a.png"), dark)], 12))
     assert "1 constant image (a.png)" in " ".join(pixel_remarks([(Path("a.png"), replace(dark, high=250))], 16))
     said = pixel_remarks([(Path("a.png"), dark)], 10)[0]
-    assert "1 16-bit image (a.png): read as 10-bit" in said and "300" in said
+    assert "1 image of more than 8 bits (a.png): read as 10-bit" in said and "300" in said
 
 
 def test_pages_are_remarked():

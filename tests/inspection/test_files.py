@@ -64,7 +64,7 @@ def test_fields(tmp_path: Path) -> None:
         "left_out": [
             {"path": str(mine / "notes.docx"), "reason": "is neither an image nor a label"},
             {"path": str(mine / "more.docx"), "reason": "is neither an image nor a label"},
-            {"path": str(mine / "v.png"), "reason": "is a copy of an image of val or test, or of one with labels"},
+            {"path": str(mine / "v.png"), "reason": "is a copy of a labeled image, or of one in val or test"},
             {"path": str(mine / "w.png"), "reason": "has no labels, but belongs to test"},
         ],
         "copies": [{"images": [str(mine / f"{name}.png") for name in ("a", "copy", "v")], "torn": True}],

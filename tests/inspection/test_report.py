@@ -71,7 +71,7 @@ def test_left_out_files_and_images_with_their_reasons(tmp_path: Path) -> None:
         ("notes.docx", "is neither an image nor a label"),
         ("more.docx", "is neither an image nor a label"),
         ("bad.png", "cannot be decoded"),
-        ("v.png", "is a copy of an image of val or test, or of one with labels"),
+        ("v.png", "is a copy of a labeled image, or of one in val or test"),
         ("w.png", "has no labels, but belongs to test"),
     ]
     assert {file.path.parent for file in found.left_out} == {tmp_path / "mine"}

@@ -31,9 +31,9 @@ boxes                               2    1     2    5
   bright                            1    1     1    3
 
 left out, 2: is neither an image nor a label (mine/notes.docx, mine/more.docx)
-left out, 1: is a copy of an image of val or test, or of one with labels (mine/v.png)
+left out, 1: is a copy of a labeled image, or of one in val or test (mine/v.png)
 left out, 1: has no labels, but belongs to test (mine/w.png)
-copies: 2 images more of 1 scene, 1 of them divided between train and val or test (mine/a.png = mine/copy.png)
+copies: 2 images repeating others in 1 group, 1 of them split between train and val or test (mine/a.png = mine/copy.png)
 """
 
 
