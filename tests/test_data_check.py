@@ -73,14 +73,13 @@ def test_boxes_of_the_file_lie_on_the_squares(folder: Path) -> None:
 
 def test_split_is_that_of_a_run(folder: Path) -> None:
     from dfssd.config import parse_arguments
-    from dfssd.datasets.duplicates import duplicate_groups
-    from dfssd.detection.data import choose_split, read_data
+    from dfssd.detection.data import choose_split, copies_among, read_data
     from dfssd.runs.configure import configure
 
     words = ["data=set", "seed=5", "split_ratio=[0.5,0.25,0.25]", "labeled=0.5", "epochs=3"]
     config = configure(parse_arguments(words))
     data = read_data(config)
-    split = choose_split(config, data, duplicate_groups([item.image for item in data.items]))
+    split = choose_split(config, data, copies_among(config, data))
     report = dfssd.check(data="set", seed=5, split_ratio=[0.5, 0.25, 0.25], labeled=0.5)
     assert report.split == split
     assert len(report.hidden) == 3 and report.counts[Role.LABELED]["val"] == 3

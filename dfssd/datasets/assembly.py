@@ -24,11 +24,12 @@ from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lo
 from dfssd.datasets.label_choice import LabelChoice, choice_between
 from dfssd.datasets.mask_images import find_drawings, find_masks, told_of_drawings
 from dfssd.datasets.material import EXPECTED, Material
-from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts, same_picture
+from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts
 from dfssd.datasets.readers import is_read
 from dfssd.datasets.readers.text_files import is_class_list
 from dfssd.datasets.readers.yolo import settle_keypoints
 from dfssd.datasets.records import Item
+from dfssd.datasets.same_picture import same_picture
 from dfssd.datasets.sources import Source, folded
 from dfssd.datasets.unused_classes import used_names
 from dfssd.errors import UserError
@@ -66,6 +67,7 @@ class Assembly:
         self.split_files: list[SplitFile] = []
         self.file_of: dict[Path, LabelFile] = {}
         self.doubtful: dict[Path, str] = {}
+        self.refused: list[LabelFile] = []
         self.missing = rules.missing
         self.joined: Counter[tuple[Path, Path]] = Counter()
 
@@ -112,6 +114,7 @@ class Assembly:
             reason = wanted.refuses(found)
             if reason:
                 self.leave_out(found.file, reason)
+                self.refused += [found] if isinstance(found, LabelFile) else []
             elif isinstance(found, LabelFile):
                 self.label_files.append(found)
             elif isinstance(found, ClassFile):
@@ -309,6 +312,8 @@ class Assembly:
         described = self.material.described
         bad = {image for image, _ in self.problems} | self.doubtful.keys()
         by_file: set[Path] = set()
+        # labels that do not count are no reason to believe that an image has no defect
+        elsewhere = claim(self.refused, ImageIndex(self.root, photos), cache(same_picture)).by_image
         items = []
         for image in photos:
             if described is not None and image not in described:
@@ -328,7 +333,7 @@ class Assembly:
                 continue
             by_file |= {image} if annotated and annotated[0].split else set()
             own = boxes.get(image)
-            if own is None and split != "unlabeled":
+            if own is None and split != "unlabeled" and image not in elsewhere:
                 own = self.missing
             items.append(Item(image, own, split, size=(facts.width, facts.height)))
         self._warn_of_same_names(items)

@@ -176,7 +176,7 @@ class _Importer:
 
     def unlabeled(self, entries: list[str]) -> _Reading:
         """Images without labels from folders and lists."""
-        return self._reading(of_images(entries))
+        return self._reading(of_images(entries, self.exclude))
 
     def load_unlabeled(self, reading: _Reading, beside: DetectionSet, depth: int, where: str) -> DetectionSet:
         """Images without labels for the data set ``beside``, whose camera uses ``depth`` bits."""

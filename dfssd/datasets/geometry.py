@@ -8,7 +8,7 @@ import numpy as np
 
 from dfssd.datasets.annotations import Annotation
 from dfssd.datasets.class_names import ids_of
-from dfssd.datasets.label_files import clip_box
+from dfssd.datasets.label_files import TOLERANCE, clip_box
 
 SAME_PLACE = 1.5
 """[px] Boxes of two files whose corners differ by no more than this are one box: formats round differently."""
@@ -66,6 +66,8 @@ def _relative(corners: np.ndarray, ids: Sequence[int], size: tuple[int, int]) ->
     for class_id, (x1, y1, x2, y2) in zip(ids, corners.tolist(), strict=True):
         box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
         try:
+            if max(-x1 / width, -y1 / height, x2 / width - 1, y2 / height - 1) > TOLERANCE:
+                raise ValueError("beyond rounding")
             found.append([class_id, *clip_box(*box)])
         except ValueError as e:
             shown = f"{x1:g} {y1:g} {x2:g} {y2:g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,26 +96,43 @@ def of_yaml(file: Path, names: Sequence[str] | None) -> Material:
     return material
 
 
-def of_images(entries: Sequence[str]) -> Material:
+def of_images(entries: Sequence[str], exclude: Collection[Path] = ()) -> Material:
     """Images without labels, from folders and .txt lists of ``unlabeled=``.
+
+    Args:
+        entries: The folders and lists.
+        exclude: Folders that never belong to a source.
 
     Raises:
         UserError: An entry does not exist or contains no image.
     """
     images: dict[Path, str] = {}
-    lists = []
+    material = Material(Path())
+    outside: Counter[str] = Counter()
     for entry in entries:
         path = Path(os.path.abspath(Path(entry).expanduser()))
-        found = listed_images(path, f"unlabeled={entry}")
+        if os.path.isdir(path):
+            inventory = take_inventory(path, exclude)
+            outside += Counter(inventory.outside)
+            found = [file for file in inventory.paths if file.suffix.lower() in SUFFIXES]
+            others = (file for file in inventory.paths if file.suffix.lower() not in SUFFIXES)
+            material.files += [Accounted(file, Role.LEFT_OUT, _beside_unlabeled(file)) for file in others]
+        else:
+            found = listed_images(path, f"unlabeled={entry}")
+            if path.suffix.lower() not in SUFFIXES:
+                material.files.append(Accounted(path, Role.SPLIT_LIST))
         if not found:
             raise UserError(f"unlabeled={entry} contains no image; expected {', '.join(sorted(SUFFIXES))}")
         images.update(dict.fromkeys(found, "unlabeled"))
-        if path.is_file() and path.suffix.lower() not in SUFFIXES:
-            lists.append(path)
-    root = Path(os.path.commonpath([image.parent for image in images]))
-    material = Material(root, images=list(images), described=images)
-    material.files = [Accounted(path, Role.SPLIT_LIST) for path in lists]
+    material.root = Path(os.path.commonpath([image.parent for image in images]))
+    material.images, material.described, material.outside = list(images), images, outside
     return material
+
+
+def _beside_unlabeled(file: Path) -> str:
+    return (
+        "labels and lists in unlabeled= are not read" if is_read(file.suffix.lower()) else _unread(file.suffix.lower())
+    )
 
 
 def _sorted(inventory: Inventory, others: Iterable[Found]) -> Material:

@@ -59,13 +59,6 @@ DEPTHS = (8, 10, 12, 14, 16)
 SMALLEST = 10
 """[px] Ultralytics silently drops images with a side below this."""
 
-SAME_GRAY = 4.0
-"""Mean difference of values (0-255) below which two files of one size may be the same picture: one may be a JPEG."""
-
-SAME_SPOT = 5.0
-"""Likewise the largest difference of the mean gray values of 8x8 px, which compression hardly changes (4.2 at quality
-40): two photos of a smooth surface differ in their defects alone, and these are few of all pixels."""
-
 NEARLY_BLACK = 24
 """An image without a gray value from here on (of 0-255) is called nearly black."""
 
@@ -280,20 +273,6 @@ def pixel_remarks(images: Sequence[tuple[Path, ImageFacts]], depth: int) -> list
             for found in of(lambda f: f.pages > 1, "file with several pages", "files with several pages")
         ),
     ]
-
-
-def same_picture(a: Path, b: Path) -> bool:
-    """Whether two image files show the same pixels, up to what compression changes."""
-    try:
-        first, second = read_pixels(a), read_pixels(b)
-    except UserError:
-        return False
-    if first.shape != second.shape or float(cv2.absdiff(first, second).mean()) >= SAME_GRAY:
-        return False
-    gray, other = (
-        cv2.blur(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY).astype(np.float32), (8, 8)) for pixels in (first, second)
-    )
-    return float(cv2.absdiff(gray, other).max()) < SAME_SPOT
 
 
 def _shift(bits: int, depth: int) -> int:

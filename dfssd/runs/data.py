@@ -10,6 +10,9 @@ from dfssd.datasets.split_files import list_files
 from dfssd.datasets.splits import SplitOptions
 from dfssd.errors import UserError
 
+_OF_LABELS = ("missing_label", "labels", "resize_labels")
+"""Keys outside of ``preprocess`` that decide which boxes an image gets."""
+
 DRAWN = ("official", "grouped")
 """Values of ``split`` that draw the split of masks; others name the lists of an earlier run."""
 
@@ -42,5 +45,5 @@ def check_split(config: Config) -> None:
 def import_settings(config: Config) -> str:
     """The settings of the import that change pixels or boxes, as text; empty if all of them have their defaults."""
     usual = defaults()
-    keys = (key for key in usual if section_of(key) == "preprocess" or key == "missing_label")
+    keys = (key for key in usual if section_of(key) == "preprocess" or key in _OF_LABELS)
     return " ".join(f"{key}={config[key]}" for key in keys if config[key] != usual[key])

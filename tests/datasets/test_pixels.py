@@ -19,10 +19,10 @@ from dfssd.datasets.pixels import (
     probe,
     probe_bytes,
     read_pixels,
-    same_picture,
     suffix_for_training,
     write_plain,
 )
+from dfssd.datasets.same_picture import same_picture
 from dfssd.errors import UserError
 from tests.datasets.image_kinds import HEIGHT, SIDEWAYS, WIDTH, blocks, deep, encoded, readable, saved, tiff
 
