@@ -99,6 +99,8 @@ class Assembly:
         if masks := find_masks(self.material.images, self.root, self.facts):
             mask, photo = min(masks.items())
             return f"; {mask} looks like a mask of {photo}: masks are for recipe=mffmetal"
+        if (self.root.parent / "labels").is_dir():
+            return f"; {self.root.parent / 'labels'} lies beside it: pass data={self.root.parent}"
         others = [file for file in self.files if file.role is Role.LEFT_OUT and is_read(file.path.suffix.lower())]
         return "".join(f"; {file.path}: {file.reason}" for file in others[:SHOWN])
 

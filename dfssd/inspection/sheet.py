@@ -20,7 +20,7 @@ from dfssd.datasets.records import IGNORE, Item, MaskItem
 from dfssd.datasets.samples import evenly, evenly_by_class
 from dfssd.inspection.files import written
 from dfssd.inspection.report import DataReport, corner_boxes, is_labeled, role_of
-from dfssd.reporting.overlays import class_colors, overlay
+from dfssd.reporting.overlays import class_colors, outlined
 
 TILES = 24
 _COLUMNS = 4
@@ -29,6 +29,9 @@ _SAMPLES = 2
 
 _SIDE = 460
 """Longer side of a picture [px]."""
+
+_BORDER = 2
+"""Thickness of the border of a mask in a picture [px]."""
 
 _MARGIN = 10
 """Around a picture [px]: frames lie outside of their boxes, also at the edge of the image."""
@@ -177,7 +180,9 @@ class _Sheet:
         marks = self._marks(item, (pixels.shape[1], pixels.shape[0]))
         self.shown.update(mark.class_id for mark in marks)
         if isinstance(item, MaskItem) and item.mask is not None and is_labeled(item):
-            pixels = overlay(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), read_mask(item.mask), self.colors)
+            thickness = max(1, round(_BORDER * max(pixels.shape[:2]) / _SIDE))
+            gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+            pixels = outlined(gray, read_mask(item.mask), self.colors, thickness)
         scale = _SIDE / max(pixels.shape[:2])
         picture = _scaled(pixels, scale)
         tile = Image.new("RGB", (_SIDE + 2 * _MARGIN, picture.height + 2 * _MARGIN + _CAPTION), _BACKGROUND)

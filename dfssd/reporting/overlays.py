@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
+import cv2
 import numpy as np
 
 from dfssd.datasets.records import IGNORE
@@ -40,7 +41,32 @@ def overlay(gray: np.ndarray, ids: np.ndarray, colors: np.ndarray) -> np.ndarray
     defect = (ids > 0) & (ids < len(colors))
     blend = (1 - OPACITY) * colored[defect] + OPACITY * colors[ids[defect]]
     colored[defect] = blend.round().astype(np.uint8)
+    return _with_ignored(colored, ids)
+
+
+def outlined(gray: np.ndarray, ids: np.ndarray, colors: np.ndarray, thickness: int) -> np.ndarray:
+    """The borders of a mask over its image, so that one sees whether they run along the defects.
+
+    Args:
+        gray: Image, (H, W) uint8.
+        ids: Class ids, (H, W) uint8; those without a color are left as they are.
+        colors: Of each class, (nc, 3) uint8.
+        thickness: Of a border, inside of its region [px].
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    colored = np.repeat(gray[..., None], 3, 2)
+    kernel = np.ones((2 * thickness + 1, 2 * thickness + 1), dtype=np.uint8)
+    border = (cv2.erode(ids, kernel) != ids) | (cv2.dilate(ids, kernel) != ids)
+    border &= (ids > 0) & (ids < len(colors))
+    colored[border] = colors[ids[border]]
+    return _with_ignored(colored, ids)
+
+
+def _with_ignored(colored: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Ignored pixels striped."""
     rows, columns = np.nonzero(ids == IGNORE)
-    stripe = max(2, max(gray.shape) // 60)
+    stripe = max(2, max(ids.shape) // 60)
     colored[rows, columns] = np.where((rows + columns) // stripe % 2, 255, 128)[:, None]
     return colored

@@ -76,7 +76,7 @@ def results_of(tmp_path: Path, name: str) -> dict:
 def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) -> None:
     assert main(arguments(masks, tmp_path, "name=all", "split=official", "compare=[yolo26n-sem.yaml]")) == 0
     out = capsys.readouterr().out
-    assert "2 of 6 test images have a copy in training" in out and "test/turned0.png = train/000.png" in out
+    assert "2 of 6 test images have a copy in training" in out and "test/turned0.png = training/000.png" in out
     run, results = tmp_path / "runs" / "all", results_of(tmp_path, "all")
     for name in (
         "run.yaml",
