@@ -9,6 +9,7 @@ from dfssd.datasets.importing import as_list
 from dfssd.datasets.split_files import list_files
 from dfssd.datasets.splits import SplitOptions
 from dfssd.errors import UserError
+from dfssd.log import LOGGER
 
 _OF_LABELS = ("missing_label", "labels", "resize_labels")
 """Keys outside of ``preprocess`` that decide which boxes an image gets."""
@@ -24,8 +25,11 @@ def class_names(config: Config) -> list[str] | None:
 
 def split_options(config: Config) -> SplitOptions:
     """How to draw the split."""
+    labeled = config["labeled"]
+    if labeled == 1 and isinstance(labeled, int):
+        LOGGER.warning("labeled=1 keeps the labels of one image; labeled=1.0 keeps those of all")
     train, val, test = config["split_ratio"]
-    return SplitOptions(config["labeled"], config["limit"], (train, val, test), config.seed)
+    return SplitOptions(labeled, config["limit"], (train, val, test), config.seed)
 
 
 def check_split_is_exclusive(config: Config) -> None:
