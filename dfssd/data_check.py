@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config import GROWN, SEMANTIC, Config
-from dfssd.datasets.twins import Leak
+from dfssd.datasets.copies.twins import Leak
 from dfssd.errors import UserError
 from dfssd.inspection.files import REPORT, SHEET, write_report
 from dfssd.inspection.report import DataReport, Part, inspect_data
@@ -58,7 +58,7 @@ def _boxes(config: Config) -> DataReport:
 
 
 def _masks(config: Config) -> DataReport:
-    from dfssd.datasets.twins import twin_groups
+    from dfssd.datasets.copies.twins import twin_groups
     from dfssd.segmentation.data import read_data, select_from, twins_among
 
     dataset = read_data(config)

@@ -79,7 +79,7 @@ def timed(what: str, step: Callable[[], T]) -> T:
 
 def measure(folder: Path, copies: int) -> None:
     """Print time and memory of each step for the images below a folder."""
-    from dfssd.datasets.duplicates import describe_all, find_copies
+    from dfssd.datasets.copies.duplicates import describe_all, find_copies
     from dfssd.datasets.inventory import take_inventory
 
     timed("start", lambda: None)

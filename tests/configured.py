@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from dfssd.config import Config, defaults
-from dfssd.datasets import formats, masks
+from dfssd.datasets import formats
+from dfssd.datasets.masks import loading
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet, MaskSet
 from dfssd.distillation.pair import DistillationPair
@@ -100,7 +101,7 @@ def load_dataset(source: str, data_dir: Path, **changes: Any) -> DetectionSet:
 
 def load_masks(source: str, data_dir: Path, **changes: Any) -> MaskSet:
     """A data set with masks, imported as the configuration asks, with ``changes``."""
-    return masks.load_masks(source, data_dir, **{"skip_bad": DEFAULTS["skip_bad"], **changes})
+    return loading.load_masks(source, data_dir, **{"skip_bad": DEFAULTS["skip_bad"], **changes})
 
 
 def preprocess(**changes: Any) -> Preprocess:

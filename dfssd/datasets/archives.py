@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from dfssd.datasets.image_files import progress
+from dfssd.datasets.images.files import progress
 from dfssd.errors import UserError
 
 

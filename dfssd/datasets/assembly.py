@@ -21,15 +21,15 @@ from dfssd.datasets.annotations import Annotation, BrokenFile, ClassFile, Descri
 from dfssd.datasets.claims import Claims, ImageIndex, claim, unread_labels
 from dfssd.datasets.class_names import NameList, UnknownClassError, agree, names_in_labels
 from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lone_folders, stated_split
+from dfssd.datasets.images.pixels import UNREAD_SUFFIXES, ImageFacts
+from dfssd.datasets.images.same_picture import same_picture
 from dfssd.datasets.label_choice import LabelChoice, choice_between
 from dfssd.datasets.mask_images import find_drawings, find_masks, told_of_drawings
 from dfssd.datasets.material import EXPECTED, Material
-from dfssd.datasets.pixels import UNREAD_SUFFIXES, ImageFacts
 from dfssd.datasets.readers import is_read
 from dfssd.datasets.readers.text_files import is_class_list
 from dfssd.datasets.readers.yolo import settle_keypoints
 from dfssd.datasets.records import Item
-from dfssd.datasets.same_picture import same_picture
 from dfssd.datasets.sources import Source, folded
 from dfssd.datasets.unused_classes import used_names
 from dfssd.errors import UserError

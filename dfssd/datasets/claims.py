@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dfssd.datasets.annotations import Annotation, LabelFile
-from dfssd.datasets.pixels import SUFFIXES, UNREAD_SUFFIXES
+from dfssd.datasets.images.pixels import SUFFIXES, UNREAD_SUFFIXES
 from dfssd.datasets.sources import folded, pairing_key, split_of, split_of_list
 
 _UPLOAD = re.compile(r"(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)

@@ -16,7 +16,6 @@ from itertools import chain
 from pathlib import Path
 
 from dfssd.datasets.account import Accounted, Role
-from dfssd.datasets.facts import file_digest
 from dfssd.datasets.file_records import (
     ARCHIVE,
     FILES,
@@ -31,7 +30,8 @@ from dfssd.datasets.file_records import (
     read_rows,
     write_rows,
 )
-from dfssd.datasets.image_files import progress
+from dfssd.datasets.images.facts import file_digest
+from dfssd.datasets.images.files import progress
 from dfssd.datasets.label_files import format_labels
 from dfssd.datasets.records import Item, LabeledImage, LabeledSet, MaskItem
 from dfssd.datasets.splits import LISTS, Split

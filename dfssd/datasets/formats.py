@@ -19,8 +19,17 @@ import numpy as np
 
 from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.assembly import Assembly, ReadingRules
-from dfssd.datasets.facts import FactStore, file_digest, probe_files, store_in
-from dfssd.datasets.image_files import map_files, safe_names
+from dfssd.datasets.images.facts import FactStore, file_digest, probe_files, store_in
+from dfssd.datasets.images.files import map_files, safe_names
+from dfssd.datasets.images.pixels import (
+    ImageFacts,
+    camera_depth,
+    check_depth,
+    pixel_remarks,
+    read_pixels,
+    suffix_for_training,
+    write_plain,
+)
 from dfssd.datasets.imported import Written, content_digest, read_imported, reused_or_made
 from dfssd.datasets.importing import (
     Listing,
@@ -39,15 +48,6 @@ from dfssd.datasets.importing import (
 )
 from dfssd.datasets.label_files import format_labels
 from dfssd.datasets.material import Material, of_folder, of_images, of_yaml
-from dfssd.datasets.pixels import (
-    ImageFacts,
-    camera_depth,
-    check_depth,
-    pixel_remarks,
-    read_pixels,
-    suffix_for_training,
-    write_plain,
-)
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet, Item, check_names
 from dfssd.errors import UserError

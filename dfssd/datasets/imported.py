@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dfssd.datasets.facts import FactStore
-from dfssd.datasets.image_files import map_files
+from dfssd.datasets.images.facts import FactStore
+from dfssd.datasets.images.files import map_files
 from dfssd.datasets.importing import LISTING, Listing, below, is_converted
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item

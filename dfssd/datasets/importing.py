@@ -17,7 +17,7 @@ from dfssd.datasets.archives import unpack
 from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card
 from dfssd.datasets.demo import make_demo
 from dfssd.datasets.download import fetch_card
-from dfssd.datasets.image_files import safe_names
+from dfssd.datasets.images.files import safe_names
 from dfssd.datasets.records import LabeledSet
 from dfssd.errors import UserError
 from dfssd.files import atomic_write, load_yaml, write_text

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dfssd.datasets.pixels import ImageFacts
+from dfssd.datasets.images.pixels import ImageFacts
 
 Facts = Mapping[Path, ImageFacts | str]
 

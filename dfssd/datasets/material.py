@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dfssd.datasets.account import Accounted, Role
 from dfssd.datasets.annotations import Found
-from dfssd.datasets.image_files import map_files
+from dfssd.datasets.images.files import map_files
+from dfssd.datasets.images.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES
 from dfssd.datasets.inventory import Inventory, list_folder, take_inventory
-from dfssd.datasets.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES
 from dfssd.datasets.readers import is_read, read_file
 from dfssd.datasets.readers.text_files import is_class_list
 from dfssd.datasets.yaml_files import Description, find_description, labels_folder, listed_images, read_entries

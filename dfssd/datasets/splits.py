@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dfssd.datasets.family_swaps import Unit, reunited
+from dfssd.datasets.copies.family_swaps import Unit, reunited
 from dfssd.datasets.records import LabeledImage, LabeledSet
 from dfssd.datasets.stratification import stratify
 from dfssd.errors import UserError
@@ -80,15 +80,15 @@ def make_split(
 
     Args:
         dataset: The data set.
-        groups: Group number of each item (:attr:`dfssd.datasets.duplicates.Copies.groups`); a group is kept together,
-            unless splits of the source separate it.
+        groups: Group number of each item (:attr:`dfssd.datasets.copies.duplicates.Copies.groups`); a group is kept
+            together, unless splits of the source separate it.
         options: What to draw.
         exempt_classes: Number of leading classes that need no labeled image, such as those known already.
         drop_copies: Leave out unlabeled images that are copies of labeled ones: there is nothing to learn from them.
             Not where a group holds more than copies.
-        families: Number of a larger group of each item (:attr:`dfssd.datasets.duplicates.Copies.families`), which is
-            kept together as well. The split is that of ``groups`` as far as possible: few families change places
-            (:func:`dfssd.datasets.family_swaps.reunited`); if there is no place, families are drawn instead.
+        families: Number of a larger group of each item (:attr:`dfssd.datasets.copies.duplicates.Copies.families`),
+            which is kept together as well. The split is that of ``groups`` as far as possible: few families change
+            places (:func:`dfssd.datasets.copies.family_swaps.reunited`); if there is no place, families are drawn.
 
     Raises:
         UserError: Too few images or too few groups of copies for all splits, or a class without a labeled training

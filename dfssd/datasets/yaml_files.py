@@ -11,8 +11,8 @@ from typing import Any
 
 from dfssd.datasets.annotations import BrokenFile, ClassFile, Found, OtherFile
 from dfssd.datasets.class_names import yaml_names
+from dfssd.datasets.images.pixels import SUFFIXES
 from dfssd.datasets.inventory import Inventory, take_inventory
-from dfssd.datasets.pixels import SUFFIXES
 from dfssd.errors import UserError
 from dfssd.files import load_yaml
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dfssd.config import Config
-from dfssd.datasets.duplicates import Copies
+from dfssd.datasets.copies.duplicates import Copies
+from dfssd.datasets.copies.known import find_copies_once
 from dfssd.datasets.formats import load_dataset
-from dfssd.datasets.known_copies import find_copies_once
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split

@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 
 from dfssd.datasets.account import Accounted, Role
-from dfssd.datasets.image_files import map_files
-from dfssd.datasets.pixels import read_pixels
+from dfssd.datasets.copies.twins import Leak
+from dfssd.datasets.images.files import map_files
+from dfssd.datasets.images.pixels import read_pixels
 from dfssd.datasets.records import Item, LabeledImage, LabeledSet, MaskItem, MaskSet
 from dfssd.datasets.splits import Split
-from dfssd.datasets.twins import Leak
 
 Part = Literal["train", "val", "test"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dfssd.datasets.account import Role
-from dfssd.datasets.mask_files import read_mask
-from dfssd.datasets.pixels import read_pixels
+from dfssd.datasets.images.pixels import read_pixels
+from dfssd.datasets.masks.files import read_mask
 from dfssd.datasets.records import IGNORE, Item, MaskItem
 from dfssd.datasets.samples import evenly, evenly_by_class
 from dfssd.inspection.files import written

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
             print(__doc__)
             return 0
         own = settings(argv)
-        from dfssd.datasets.masks import load_masks
+        from dfssd.datasets.masks.loading import load_masks
         from dfssd.reporting.tables import format_number, format_share, markdown_table
         from dfssd.segmentation.inspection import write_distances
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfssd.config import Config
-from dfssd.datasets.known_copies import find_twins_once
-from dfssd.datasets.mask_splits import grouped_split, has_official_split, official_split, read_mask_split
-from dfssd.datasets.masks import load_masks
+from dfssd.datasets.copies.known import find_twins_once
+from dfssd.datasets.copies.twins import Leak, find_leaks, twin_groups
+from dfssd.datasets.masks.loading import load_masks
+from dfssd.datasets.masks.splits import grouped_split, has_official_split, official_split, read_mask_split
 from dfssd.datasets.records import MaskSet
 from dfssd.datasets.splits import Split
-from dfssd.datasets.twins import Leak, find_leaks, twin_groups
 from dfssd.results.sections import SplitKind
 from dfssd.runs.data import DRAWN, check_split_is_exclusive, class_names, split_options
 
@@ -84,7 +84,7 @@ def select_from(config: Config, dataset: MaskSet, twins: Sequence[tuple[int, int
     Args:
         config: Resolved configuration.
         dataset: The data set.
-        twins: Pairs of its items that show the same metal (:func:`dfssd.datasets.twins.find_twins`).
+        twins: Pairs of its items that show the same metal (:func:`dfssd.datasets.copies.twins.find_twins`).
 
     Raises:
         UserError: The split does not fit the data.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from dfssd.datasets.image_files import UNREADABLE, gray_values, open_image
+from dfssd.datasets.images.files import UNREADABLE, gray_values, open_image
 from dfssd.datasets.records import IGNORE
 from dfssd.reporting import figures
 from dfssd.reporting.figures import COLORS, save_figure, shortened

@@ -13,8 +13,8 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure  # used directly: pyplot would choose a backend and keep every figure alive
 from PIL import ImageOps
 
-from dfssd.datasets.image_files import UNREADABLE, gray_values, not_decoded, open_image, progress
-from dfssd.datasets.mask_files import read_mask
+from dfssd.datasets.images.files import UNREADABLE, gray_values, not_decoded, open_image, progress
+from dfssd.datasets.masks.files import read_mask
 from dfssd.datasets.records import MaskSet
 from dfssd.datasets.samples import evenly
 from dfssd.errors import UserError

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config import Config
+from dfssd.datasets.copies.twins import Leak, name_leak
 from dfssd.datasets.data_state import write_state
-from dfssd.datasets.mask_splits import write_mask_split
+from dfssd.datasets.masks.splits import write_mask_split
 from dfssd.datasets.samples import evenly_by_class
-from dfssd.datasets.twins import Leak, name_leak
 from dfssd.errors import UserError
 from dfssd.files import copy_atomically, write_text
 from dfssd.inspection.report import Part, inspect_data

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dfssd.datasets.assembly import Assembly, ReadingRules
-from dfssd.datasets.facts import FactStore, probe_files
+from dfssd.datasets.images.facts import FactStore, probe_files
 from dfssd.datasets.material import Material, of_folder, of_yaml
 from dfssd.datasets.sources import Source
 

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
-from dfssd.datasets.facts import CACHE
+from dfssd.datasets.images.facts import CACHE
 from dfssd.errors import UserError
 from tests.configured import load_dataset, preprocess
 from tests.datasets.material import CR7_NAMES, coco_json, cr7, neu, write_label, write_picture, zipped

@@ -10,8 +10,8 @@ from ultralytics.data.utils import IMG_FORMATS, check_image
 from ultralytics.utils import patches
 from ultralytics.utils.patches import imread
 
-from dfssd.datasets.image_headers import MOST_PIXELS
-from dfssd.datasets.pixels import SMALLEST, probe, read_pixels, suffix_for_training, write_plain
+from dfssd.datasets.images.headers import MOST_PIXELS
+from dfssd.datasets.images.pixels import SMALLEST, probe, read_pixels, suffix_for_training, write_plain
 from tests.datasets.image_kinds import blocks, readable, saved
 
 NAMES = list(readable())

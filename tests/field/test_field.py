@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import dfssd
-from dfssd.datasets.duplicates import find_copies
+from dfssd.datasets.copies.duplicates import find_copies
 from dfssd.datasets.records import DetectionSet
 from dfssd.detection.data import choose_split
 from dfssd.errors import UserError

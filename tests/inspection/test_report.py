@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from dfssd.datasets.account import Account, Role
+from dfssd.datasets.copies.twins import Leak
 from dfssd.datasets.records import DetectionSet, Item, MaskItem, MaskSet
 from dfssd.datasets.splits import Split
-from dfssd.datasets.twins import Leak
 from dfssd.errors import UserError
 from dfssd.inspection.report import inspect_data, pixels_path
 from tests.inspection.material import boxes, dataset, report, write_image

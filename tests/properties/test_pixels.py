@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ultralytics.data.utils import check_image
 from ultralytics.utils.patches import imread
 
-from dfssd.datasets.image_headers import SIGNATURES
-from dfssd.datasets.pixels import probe_bytes, read_pixels
+from dfssd.datasets.images.headers import SIGNATURES
+from dfssd.datasets.images.pixels import probe_bytes, read_pixels
 from tests.datasets.image_kinds import readable
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from dfssd.datasets.duplicates import join_pairs
+from dfssd.datasets.copies.duplicates import join_pairs
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.splits import LISTS, Split, SplitOptions, make_split, torn_groups
 from dfssd.datasets.stratification import stratify

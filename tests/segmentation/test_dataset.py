@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from ultralytics.cfg import get_cfg
 
-from dfssd.datasets.grain import poses
+from dfssd.datasets.copies.grain import poses
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
 from dfssd.trainers.mixed_data import MixedSampler, build_mixed_loader

@@ -12,7 +12,7 @@ from PIL import Image
 from ultralytics import YOLO
 
 from dfssd.cli import main
-from dfssd.datasets.twins import Leak, name_leak
+from dfssd.datasets.copies.twins import Leak, name_leak
 from tests.processes import kill_when
 from tests.segmentation.material import NEU_NAMES, defects, write_mask
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from dfssd.datasets.grain import poses
+from dfssd.datasets.copies.grain import poses
 from dfssd.segmentation.views import pad_to_square
 from tests.configured import views as build_views
 from tests.segmentation.material import defects
