@@ -49,6 +49,7 @@ class ReadingRules:
     usual: tuple[str, ...] | None = None
     labels: tuple[str, ...] = ()
     resize: bool = False
+    keep_unused: bool = False
     missing: np.ndarray | None = None
 
 
@@ -87,7 +88,7 @@ class Assembly:
         boxes = self._boxes(claims, names)
         splits = self._splits(index)
         items = self._items(photos, boxes, claims, splits)
-        names, items, told = used_names(names, items)
+        names, items, told = used_names(names, items, keep=self.rules.keep_unused)
         self.warnings += told
         if self.material.described is None and not self.problems and all(item.boxes is None for item in items):
             raise UserError(f"no labels for the {len(items)} images in {self.root}{self._instead()}; {EXPECTED}")

@@ -75,6 +75,7 @@ def load_dataset(
     missing_label: str,
     preprocess: Preprocess | None = None,
     exclude: Collection[Path] = (),
+    keep_unused: bool = False,
 ) -> DetectionSet:
     """Load the data set that ``source`` names.
 
@@ -91,6 +92,7 @@ def load_dataset(
         missing_label: An image without label file is "unlabeled" or "background" (free of defects).
         preprocess: Changes to the pixels, made once on import.
         exclude: Further folders that are no data of the user, besides ``data_dir``, such as that of the runs.
+        keep_unused: Keep classes of a list that no box uses, such as those that a teacher knows already.
 
     Returns:
         The data set; images are absolute paths.
@@ -107,6 +109,7 @@ def load_dataset(
         names=tuple(names) if names is not None else None,
         labels=tuple(as_list(labels)) if labels else (),
         resize=resize_labels,
+        keep_unused=keep_unused,
         missing=np.zeros((0, 5), dtype=np.float32) if missing_label == "background" else None,
     )
     importer = _Importer(data_dir, rules, skip_bad, preprocess, exclude)
@@ -205,7 +208,15 @@ class _Importer:
         return _CONVERSION, self.skip_bad, repr(self.preprocess)
 
     def _target(self, path: Path, content: str, rules: ReadingRules, depth: int) -> Path:
-        decided = (rules.names, rules.usual, rules.labels, rules.resize, rules.missing is None, depth)
+        decided = (
+            rules.names,
+            rules.usual,
+            rules.labels,
+            rules.resize,
+            rules.keep_unused,
+            rules.missing is None,
+            depth,
+        )
         return target_folder(self.data_dir, short_name(path), content, decided, self._settings())
 
     def _content(self, reading: _Reading, base: Path) -> str:

@@ -13,12 +13,13 @@ from dfssd.datasets.records import Item
 _SHOWN = 3
 
 
-def used_names(names: NameList, items: Sequence[Item]) -> tuple[NameList, list[Item], list[str]]:
+def used_names(names: NameList, items: Sequence[Item], *, keep: bool = False) -> tuple[NameList, list[Item], list[str]]:
     """Drop the classes that no box uses, unless their ids are a decision of the user.
 
     Args:
         names: The list, perhaps the presets of a tool or all categories of a large project.
         items: The images; their ids are moved.
+        keep: Keep all classes: labels of new classes need not show those that a teacher knows already.
 
     Returns:
         Names, images, and warnings: which classes are not used.
@@ -28,7 +29,7 @@ def used_names(names: NameList, items: Sequence[Item]) -> tuple[NameList, list[I
     if not used or not unused:
         return names, list(items), []
     shown = ", ".join(unused[:_SHOWN]) + (", ..." if len(unused) > _SHOWN else "")
-    if names.fixed:
+    if names.fixed or keep:
         return names, list(items), [f"classes of {names.origin} without a box: {shown}"]
     new_id = np.zeros(len(names.names), dtype=np.float32)
     new_id[used] = np.arange(len(used))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dfssd.config import Config
+from dfssd.config import GROWN, Config
 from dfssd.datasets.copies.duplicates import Copies
 from dfssd.datasets.copies.known import find_copies_once
 from dfssd.datasets.formats import load_dataset
@@ -32,6 +32,7 @@ def read_data(config: Config) -> DetectionSet:
         missing_label=config["missing_label"],
         preprocess=Preprocess(**config.section("preprocess")),
         exclude=[Path(config["project"])],
+        keep_unused=config["student_training"] == GROWN,
     )
 
 

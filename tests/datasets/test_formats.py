@@ -330,3 +330,14 @@ def test_one_scale_has_to_suit_labeled_and_other_images(tmp_path):
     Image.fromarray(deep * 16).save(tmp_path / "more" / "b.png")
     with pytest.raises(UserError, match="the labeled images use 12 bits and images without labels 16"):
         load_dataset(str(tmp_path / "set"), tmp_path / "sets", unlabeled=str(tmp_path / "more"))
+
+
+def test_classes_of_a_list_without_boxes_may_be_kept(tmp_path):
+    """As for new classes: the labels of a step need not show those that the teacher knows."""
+    write_picture(tmp_path / "set" / "a.png", 0)
+    write_label(tmp_path / "set" / "a.txt", "1 0.5 0.5 0.5 0.5")
+    (tmp_path / "set" / "classes.txt").write_text("old\nnew\n")
+    dropped, kept = (load_dataset(str(tmp_path / "set"), tmp_path / "sets", keep_unused=k) for k in (False, True))
+    assert dropped.names == ("new",) and dropped.items[0].boxes[0, 0] == 0
+    assert kept.names == ("old", "new") and kept.items[0].boxes[0, 0] == 1
+    assert "classes.txt without a box: old" in kept.account.warnings[0]
