@@ -10,6 +10,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from dfssd.datasets.images.files import progress
 from dfssd.errors import UserError
 
+SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"})
+"""Suffixes of archives in lower case; only ``.zip`` files are read, and none inside the data."""
+
+INSIDE = "an archive inside the data is not unpacked: unpack it"
+"""Why one inside the data is left out."""
+
 
 def zip_fingerprint(path: Path) -> str:
     """Hash of the names, sizes and checksums of all members: the content, without reading all of it.

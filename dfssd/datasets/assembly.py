@@ -173,31 +173,33 @@ class Assembly:
             self.warnings.append(
                 f"{count} labels belong to images by the name alone, not by the folder, such as {own.where} to {image}"
             )
+        self._leave_out_orphans(claims.orphans)
+        self._check_unread_labels(index, claims)
+        self.label_files = [file for file in self.label_files if file.file in self.file_of]
+        return claims
+
+    def _leave_out_orphans(self, orphans: Sequence[Annotation]) -> None:
+        """Annotations without an image are problems, and empty label files without one are left out."""
         unread = {
             folded(file.path.stem): file.path
             for file in self.files
             if file.role is Role.LEFT_OUT and file.path.suffix.lower() in UNREAD_SUFFIXES
         }
         idle: list[Path] = []
-        for orphan in claims.orphans:
+        for orphan in orphans:
             if orphan.image is None and not orphan.boxes.size and not orphan.problem:
                 idle.append(orphan.file)
                 continue
-            entry = orphan.image or orphan.file.name
-            stem = folded(Path(entry).stem)
-            if other := unread.get(stem):
+            if other := unread.get(folded(Path(orphan.image or orphan.file.name).stem)):
                 reason = f"its image {other} is in a format that is not read; convert it to .png or .jpg"
             elif orphan.image is None:
                 reason = "there is no image of this name; restore it, or remove the label file"
             else:
                 reason = f"the image is not in {self.root}; restore it, or remove it from the file"
             self.problems.append((orphan.file, f"{orphan.where}: {reason}"))
-        self._check_unread_labels(index, claims)
         for file in idle:
             del self.file_of[file]
             self.leave_out(file, "an empty text without an image of its name")
-        self.label_files = [file for file in self.label_files if file.file in self.file_of]
-        return claims
 
     def _check_unread_labels(self, index: ImageIndex, claims: Claims) -> None:
         """A file without labels is a problem where all others of its kind and folder are the labels of their images."""
@@ -207,12 +209,8 @@ class Assembly:
                 continue
             match = index.alongside(file.path)
             if match.exact and not any(image in claims.by_image for image in match.images):
-                self.problems.append(
-                    (
-                        file.path,
-                        f"{file.path}: {file.reason}; correct or remove it, since it is called like {match.images[0]}",
-                    )
-                )
+                remedy = f"correct or remove it, since it is called like {match.images[0]}"
+                self.problems.append((file.path, f"{file.path}: {file.reason}; {remedy}"))
 
     def _names(self, claims: Claims) -> NameList:
         """The class names in id order."""

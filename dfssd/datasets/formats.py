@@ -30,7 +30,6 @@ from dfssd.datasets.images.pixels import (
     suffix_for_training,
     write_plain,
 )
-from dfssd.datasets.imported import Written, content_digest, read_imported, reused_or_made
 from dfssd.datasets.importing import (
     Listing,
     as_list,
@@ -50,6 +49,7 @@ from dfssd.datasets.label_files import format_labels
 from dfssd.datasets.material import Material, of_folder, of_images, of_yaml
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet, Item, check_names
+from dfssd.datasets.reuse import Written, content_digest, read_imported, reused_or_made
 from dfssd.errors import UserError
 from dfssd.files import link_or_copy
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dfssd.datasets import archives
 from dfssd.datasets.account import Accounted, Role
 from dfssd.datasets.annotations import Found
 from dfssd.datasets.images.files import map_files
@@ -142,8 +143,8 @@ def _sorted(inventory: Inventory, others: Iterable[Found]) -> Material:
         if path not in known:
             _sort_in(material, path)
     if not material.images:
-        archives = [file.path for file in material.files if file.path.suffix.lower() in {".zip", ".rar", ".7z", ".tar"}]
-        hint = f"; {archives[0]} is an archive: pass data={archives[0]}, or unpack it" if archives else ""
+        packed = [file.path for file in material.files if file.path.suffix.lower() in archives.SUFFIXES]
+        hint = f"; {packed[0]} is an archive: pass data={packed[0]}, or unpack it" if packed else ""
         raise UserError(f"no images in {inventory.root}{hint or f'; {EXPECTED}'}")
     return material
 
@@ -161,8 +162,8 @@ def _sort_in(material: Material, path: Path) -> None:
 def _unread(suffix: str) -> str:
     if suffix in UNREAD_SUFFIXES:
         return NOT_READ
-    if suffix in {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"}:
-        return "an archive inside the data is not unpacked: unpack it"
+    if suffix in archives.SUFFIXES:
+        return archives.INSIDE
     return f"a file of another kind ({suffix or 'without suffix'})"
 
 

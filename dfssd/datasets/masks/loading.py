@@ -21,7 +21,6 @@ from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.demo import make_mask_demo
 from dfssd.datasets.images.facts import FactStore, probe_files, store_in
 from dfssd.datasets.images.pixels import ImageFacts, camera_depth
-from dfssd.datasets.imported import check_written, reused_or_made
 from dfssd.datasets.importing import (
     Listing,
     as_list,
@@ -41,6 +40,7 @@ from dfssd.datasets.masks.descriptions import MASKS_DIR, read_mask_yaml
 from dfssd.datasets.masks.folders import read_masks
 from dfssd.datasets.masks.sources import MaskSource, Pair
 from dfssd.datasets.records import MaskItem, MaskSet, check_names
+from dfssd.datasets.reuse import check_written, reused_or_made
 from dfssd.datasets.yaml_files import listed_images
 from dfssd.errors import UserError
 

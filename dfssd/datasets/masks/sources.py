@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dfssd.datasets import archives
 from dfssd.datasets.account import Account, Accounted, Role
 from dfssd.datasets.images.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES
 
@@ -16,7 +17,7 @@ _REASONS = {
     (".xml", ".json"): "labels of boxes or outlines, which are not read as masks",
     (".txt", ".csv"): "neither class names nor a list of images",
     (".npy", ".npz", ".mat"): "an array; save masks as PNG",
-    (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"): "an archive inside the data; unpack it",
+    tuple(archives.SUFFIXES): archives.INSIDE,
 }
 
 

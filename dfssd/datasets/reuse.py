@@ -1,4 +1,4 @@
-"""Reading a finished import, and finding out whether somebody has changed it: of boxes, and in part of masks."""
+"""Reuse of a finished import, if nobody has changed it; of boxes whole, of masks the parts that both share."""
 
 from __future__ import annotations
 
