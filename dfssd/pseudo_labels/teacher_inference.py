@@ -1,24 +1,38 @@
-"""Inference of teachers on many images."""
+"""Inference of teachers on many images, as fast as the forward pass.
+
+Three things happen at once: threads decode and letterbox the images of the next batches, the device computes a batch,
+and the host thins out the boxes of the batch before (:class:`~dfssd.pseudo_labels.detector.Detector`).
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ultralytics import YOLO
+import torch
 from ultralytics.utils import TQDM
 from ultralytics.utils.patches import imread
 
 from dfssd.errors import UserError
+from dfssd.hardware import use_all_cores
+from dfssd.pseudo_labels.detector import Detector, Started
 from dfssd.pseudo_labels.records import ImagePrediction
 
-READERS = 4
-"""Threads that decode the images of a batch."""
+READERS = min(16, os.cpu_count() or 1)
+"""Threads that decode images, and as many that thin out boxes; what they call does not hold the interpreter."""
+
+AHEAD = 2
+"""Batches that are decoded ahead of the one that the device computes."""
+
+GPU_BATCH = 64
+"""Images of 640 px in a forward pass on a GPU, which a smaller batch does not fill; more of smaller ones."""
 
 SCALES = (0.83, 1.25)
 """Scales of test-time augmentation besides 1: one smaller, one larger, well inside the range of training."""
@@ -72,32 +86,60 @@ def normalize_boxes(boxes_xyxy: np.ndarray, width: int, height: int) -> tuple[np
     return np.concatenate([corners.mean(1), side], axis=1)[kept], kept
 
 
-def _prediction(image: Path, result: Any) -> ImagePrediction:
-    height, width = result.orig_shape
-    boxes = result.boxes.cpu().numpy()
-    boxes_xywhn, kept = normalize_boxes(boxes.xyxy, width, height)
+def forward_batch(batch: int, imgsz: int, device: str) -> int:
+    """Images in a forward pass: ``batch``, on a GPU at least as many as fill it, :data:`GPU_BATCH` of 640 px."""
+    if device in {"cpu", "mps"}:
+        return batch
+    return max(batch, min(256, round(GPU_BATCH * (640 / imgsz) ** 2)))
+
+
+def _prediction(image: Path, shape: tuple[int, int], rows: np.ndarray, *, mirrored: bool) -> ImagePrediction:
+    """The rows of :meth:`Detector.finish` as a prediction; those of a mirrored image moved back, x -> 1 - x."""
+    height, width = shape
+    boxes, kept = normalize_boxes(rows[:, :4], width, height)
+    if mirrored:
+        boxes[:, 0] = 1 - boxes[:, 0]
     return ImagePrediction(
         image=image,
         width=width,
         height=height,
-        classes=boxes.cls[kept].astype(np.int64),
-        scores=boxes.conf[kept].astype(np.float64),
-        boxes_xywhn=boxes_xywhn,
+        classes=rows[kept, 5].astype(np.int64),
+        scores=rows[kept, 4].astype(np.float64),
+        boxes_xywhn=boxes,
     )
 
 
-def _mirror(prediction: ImagePrediction) -> ImagePrediction:
-    """The boxes of a mirrored image in the original one: x -> 1 - x of the centers."""
-    boxes = prediction.boxes_xywhn.copy()
-    boxes[:, 0] = 1 - boxes[:, 0]
-    return replace(prediction, boxes_xywhn=boxes)
+@dataclass(frozen=True)
+class _Image:
+    """A decoded image.
+
+    Attributes:
+        shape: Height and width [px].
+        views: Its letterboxed views, (S, S, 3) uint8 each.
+    """
+
+    shape: tuple[int, int]
+    views: list[np.ndarray]
 
 
-def _read(image: Path) -> np.ndarray:
+def _read(image: Path, views: Sequence[View]) -> _Image:
     pixels: np.ndarray | None = imread(image)
     if pixels is None:
         raise UserError(f"cannot read {image}: restore the file, or prepare the data again with skip_bad=true")
-    return pixels
+    seen = [np.ascontiguousarray(pixels[:, ::-1]) if view.mirrored else pixels for view in views]
+    return _Image(pixels.shape[:2], [Detector.prepare(p, view.imgsz) for p, view in zip(seen, views)])
+
+
+def _start(detector: Detector, prepared: Sequence[np.ndarray]) -> list[Started]:
+    """Start a batch, in halves where the memory of the GPU does not suffice for it."""
+    try:
+        return [detector.start(prepared)]
+    except torch.cuda.OutOfMemoryError:
+        if len(prepared) == 1:
+            raise
+    torch.cuda.empty_cache()  # outside of the handler: the traceback holds the tensors of the failed attempt
+    half = len(prepared) // 2
+    return _start(detector, prepared[:half]) + _start(detector, prepared[half:])
 
 
 def predict_views(
@@ -122,7 +164,7 @@ def predict_views(
         weights: Detection checkpoints whose class ids are those of the data set.
         images: Image files, may be empty.
         views: Views of each image that each model gets.
-        batch: Images per forward pass.
+        batch: Images per forward pass, at least; more on a GPU (:func:`forward_batch`).
         device: Ultralytics device, such as ``"cpu"`` or ``"0"``.
         conf: Lowest score that is returned.
         iou: IoU of the non-maximum suppression within one view.
@@ -138,29 +180,52 @@ def predict_views(
     """
     if not images:
         return
-    models = [YOLO(path, task="detect") for path in weights]
-    queue = iter(images)
+    detectors = [Detector(path, device) for path in weights]
+    if device == "cpu":
+        use_all_cores()  # Ultralytics has left one free when it selected the CPU
+    size = forward_batch(batch, max(view.imgsz for view in views), device)
+    looks = list(itertools.product(detectors, range(len(views))))
     with (
         ThreadPoolExecutor(READERS) as readers,
+        ThreadPoolExecutor(READERS) as thinners,  # of their own: their work must not wait behind that of the readers
         TQDM(total=len(images), desc=f"teacher inference on {what}", unit="image") as bar,
     ):
-        while chunk := list(itertools.islice(queue, batch)):
-            pixels = list(readers.map(_read, chunk))
-            by_view = []
-            for model, view in itertools.product(models, views):
-                results = model.predict(
-                    [np.ascontiguousarray(p[:, ::-1]) for p in pixels] if view.mirrored else pixels,
-                    imgsz=view.imgsz,
-                    rect=False,
-                    batch=batch,
-                    device=device,
-                    conf=conf,
-                    iou=iou,
-                    max_det=max_det,
-                    verbose=False,
-                    save=False,
-                )
-                found = [_prediction(image, result) for image, result in zip(chunk, results, strict=True)]
-                by_view.append([_mirror(p) for p in found] if view.mirrored else found)
-            yield from map(list, zip(*by_view, strict=True))
+
+        def finish(chunk: Sequence[Path], decoded: list[_Image], started: list[list[Started]]) -> Iterator[Any]:
+            shapes = [image.shape for image in decoded]
+            found = []
+            for (detector, view), parts in zip(looks, started, strict=True):
+                rows, at = [], 0
+                for part in parts:
+                    n = len(part.boxes)
+                    rows += detector.finish(
+                        part, shapes[at : at + n], conf=conf, iou=iou, max_det=max_det, each=thinners.map
+                    )
+                    at += n
+                mirrored = views[view].mirrored
+                found.append([_prediction(*p, mirrored=mirrored) for p in zip(chunk, shapes, rows, strict=True)])
             bar.update(len(chunk))
+            return map(list, zip(*found, strict=True))
+
+        before = None
+        for chunk, decoded in _decoded(readers, images, size, views):
+            started = [_start(detector, [image.views[view] for image in decoded]) for detector, view in looks]
+            if before:  # while the device computes this batch
+                yield from finish(*before)
+            before = chunk, decoded, started
+        if before:
+            yield from finish(*before)
+
+
+def _decoded(
+    readers: ThreadPoolExecutor, images: Sequence[Path], size: int, views: Sequence[View]
+) -> Iterator[tuple[list[Path], list[_Image]]]:
+    """The images in chunks of ``size``, decoded by ``readers`` :data:`AHEAD` chunks ahead."""
+    queue, waiting = iter(images), deque[tuple[list[Path], list[Future[_Image]]]]()
+    while True:
+        while len(waiting) <= AHEAD and (chunk := list(itertools.islice(queue, size))):
+            waiting.append((chunk, [readers.submit(_read, image, views) for image in chunk]))
+        if not waiting:
+            return
+        chunk, futures = waiting.popleft()
+        yield chunk, [future.result() for future in futures]

@@ -11,8 +11,6 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import pytest
-import torch
-from ultralytics.engine.results import Boxes
 
 from dfssd.config.sections import PseudoSection
 from dfssd.errors import UserError
@@ -44,27 +42,34 @@ class Teacher:
     calls: ClassVar[list[tuple[str, int, int]]] = []
     blind_sizes: ClassVar[set[int]] = set()
 
-    def __init__(self, weights, task):
+    def __init__(self, weights, device):
         self.name = Path(weights).stem
 
-    def predict(self, pixels, *, imgsz, conf, **_):
-        self.calls.append((self.name, imgsz, len(pixels)))
-        return [self._result(p, imgsz, conf) for p in pixels]
+    @staticmethod
+    def prepare(pixels, side):
+        return pixels, side
 
-    def _result(self, pixels, imgsz, conf):
+    def start(self, prepared):
+        self.calls.append((self.name, prepared[0][1], len(prepared)))
+        return SimpleNamespace(boxes=prepared)
+
+    def finish(self, started, shapes, *, conf, each, **_):
+        assert [pixels.shape[:2] for pixels, _ in started.boxes] == list(shapes)
+        return list(each(lambda prepared: self._rows(prepared[0], prepared[1], conf), started.boxes))
+
+    def _rows(self, pixels, imgsz, conf):
         rows = []
         for value in np.unique(pixels[pixels > 100]).tolist():
             y, x = np.nonzero(pixels[..., 0] == value)
             score = (value - 100) / 100
             if score >= conf and self.name != "blind" and imgsz not in self.blind_sizes:
                 rows.append([x.min(), y.min(), x.max() + 1, y.max() + 1, score, value >= 150])
-        boxes = Boxes(torch.tensor(rows, dtype=torch.float32).reshape(-1, 6), pixels.shape[:2])
-        return SimpleNamespace(orig_shape=pixels.shape[:2], boxes=boxes)
+        return np.array(rows, dtype=np.float32).reshape(-1, 6)
 
 
 @pytest.fixture(autouse=True)
 def teacher(monkeypatch):
-    monkeypatch.setattr(teacher_inference, "YOLO", Teacher)
+    monkeypatch.setattr(teacher_inference, "Detector", Teacher)
     monkeypatch.setattr(Teacher, "calls", [])
     monkeypatch.setattr(Teacher, "blind_sizes", set())
     return Teacher

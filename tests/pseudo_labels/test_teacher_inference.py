@@ -11,9 +11,12 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.nms import non_max_suppression
 
 from dfssd.errors import UserError
-from dfssd.pseudo_labels.teacher_inference import View, augmented_views, normalize_boxes, predict_views
+from dfssd.pseudo_labels import teacher_inference
+from dfssd.pseudo_labels.detector import Detector, suppress
+from dfssd.pseudo_labels.teacher_inference import View, augmented_views, forward_batch, normalize_boxes, predict_views
 
 RULE = {"conf": 0.1, "iou": 0.6}
 
@@ -102,6 +105,67 @@ def test_same_detections_as_ultralytics_from_the_file(weights, images):
     )[0]
     assert np.allclose(ours.boxes_xywhn, theirs.boxes.xywhn.numpy(), atol=1e-5)
     assert ours.classes.tolist() == theirs.boxes.cls.int().tolist()
+
+
+def test_suppression_is_that_of_ultralytics():
+    """Random boxes of three classes, with equal scores among them: the same rows in the same order."""
+    rng = torch.Generator().manual_seed(0)
+    xy, wh = 640 * torch.rand(400, 2, generator=rng), 20 + 200 * torch.rand(400, 2, generator=rng)
+    scores = (torch.rand(400, 3, generator=rng) * 20).round() / 20  # many ties
+    theirs = non_max_suppression(torch.cat([xy, wh, scores], 1).T[None], conf_thres=0.3, iou_thres=0.5, max_det=50)[0]
+    best, cls = scores.max(1, keepdim=True)
+    rows = torch.cat([xy - wh / 2, xy + wh / 2, best, cls.float()], 1)
+    ours = suppress(rows, conf=0.3, iou=0.5, max_det=50)
+    assert torch.equal(ours, theirs) and len(ours) == 50
+    assert len(suppress(rows, conf=0.3, iou=0.99, max_det=300)) > 50  # the threshold of the overlap acts
+    assert len(suppress(rows, conf=1.0, iou=0.5, max_det=50)) == 0
+
+
+def test_forward_batch_fills_a_gpu():
+    assert forward_batch(2, 640, "cpu") == 2
+    assert forward_batch(2, 640, "0") == 64
+    assert forward_batch(2, 416, "0") == 151
+    assert forward_batch(2, 224, "0") == 256
+    assert forward_batch(500, 224, "0") == 500
+
+
+def test_a_batch_that_does_not_fit_is_halved(weights, images, monkeypatch):
+    """A device with room for two images: the same detections as with room for all, in batches of one and two."""
+    whole = list(predict(weights, images, imgsz=64, batch=7, device="cpu", max_det=20))
+    sizes, start = [], Detector.start
+
+    def small(self, prepared):
+        if len(prepared) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(prepared))
+        return start(self, prepared)
+
+    monkeypatch.setattr(Detector, "start", small)
+    parts = list(predict(weights, images, imgsz=64, batch=7, device="cpu", max_det=20))
+    assert sizes == [1, 2, 2, 2]
+    for a, b in zip(whole, parts, strict=True):
+        assert a.image == b.image and np.allclose(a.boxes_xywhn, b.boxes_xywhn, atol=1e-3)
+
+
+def test_images_are_decoded_while_the_network_computes(weights, images, monkeypatch):
+    """When a batch starts, the next two are being read already, and no more."""
+    read, seen = [], []
+    real, start = teacher_inference._read, Detector.start
+
+    def reading(image, views):
+        read.append(image)
+        return real(image, views)
+
+    def starting(self, prepared):
+        seen.append(len(read))
+        return start(self, prepared)
+
+    monkeypatch.setattr(teacher_inference, "_read", reading)
+    monkeypatch.setattr(Detector, "start", starting)
+    found = list(predict(weights, images, imgsz=64, batch=1, device="cpu", max_det=20))
+    assert [p.image for p in found] == images
+    assert all(done <= k + 1 + 1 + teacher_inference.AHEAD for k, done in enumerate(seen))
+    assert set(read) == set(images) and len(read) == len(images)
 
 
 def test_nothing_to_look_at(weights):

@@ -1,0 +1,138 @@
+"""A trained detector for many images of any shape: Ultralytics' prediction, cut into parts that can overlap.
+
+Ultralytics' ``predict`` decodes, computes, and thins out boxes one after the other, image by image. Here each part is a
+call of its own, so that the caller runs the first and the last in threads while the device computes:
+
+* :meth:`Detector.prepare` letterboxes an image (host, thread-safe),
+* :meth:`Detector.start` sends a batch through the network and does not wait for it,
+* :meth:`Detector.finish` waits for the results and returns the boxes of each image.
+
+Boxes, scores and classes are those of ``predict(rect=False)`` in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+from ultralytics.data.augment import LetterBox
+from ultralytics.nn.autobackend import AutoBackend
+from ultralytics.utils.ops import scale_boxes, xywh2xyxy
+from ultralytics.utils.torch_utils import select_device
+
+MOST_CANDIDATES = 30_000
+"""Most boxes of an image among which overlapping ones are searched, those of the highest scores (as in Ultralytics)."""
+
+CLASS_OFFSET = 7680
+"""Boxes of different classes are moved apart by this [px], so that they do not suppress each other (Ultralytics)."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A batch on its way through the network.
+
+    Attributes:
+        boxes: All boxes of its images on the host, (B, A, 6): x1, y1, x2, y2 [px of the letterbox], score, class. To be
+            read once ``done`` has been waited for.
+        done: Waits until ``boxes`` are there.
+        side: Side of the letterbox [px].
+    """
+
+    boxes: Tensor
+    done: Callable[[], None]
+    side: int
+
+
+class Detector:
+    """A detection network for inference in fp32, batch normalization folded into its convolutions."""
+
+    def __init__(self, weights: Path, device: str):
+        """Load ``weights``, an Ultralytics checkpoint, to ``device`` (Ultralytics' spelling)."""
+        self.device = select_device(device, verbose=False)
+        # of the two heads of an end-to-end network the one with suppression, as in `predict`
+        self.network = AutoBackend(str(weights), device=self.device, fp16=False, verbose=False, end2end=False).eval()
+        if self.device.type == "cpu":
+            self.network.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def prepare(pixels: np.ndarray, side: int) -> np.ndarray:
+        """An image (h, w, 3) uint8 in a square of ``side`` px, padded with gray around its center."""
+        boxed: np.ndarray = LetterBox((side, side), auto=False)(image=pixels)
+        return boxed
+
+    @torch.inference_mode()
+    def start(self, prepared: Sequence[np.ndarray]) -> Started:
+        """Send images (S, S, 3) uint8 BGR through the network; on a GPU this returns before it has computed."""
+        images = torch.from_numpy(np.stack(prepared))
+        on_gpu = self.device.type == "cuda"
+        images = (images.pin_memory() if on_gpu else images).to(self.device, non_blocking=on_gpu)
+        output: Any = self.network(images.permute(0, 3, 1, 2).flip(1).float().div_(255))
+        found = (output[0] if isinstance(output, (list, tuple)) else output).transpose(1, 2)
+        score, cls = found[..., 4:].max(-1, keepdim=True)
+        boxes = torch.cat([xywh2xyxy(found[..., :4]), score, cls.float()], -1)
+        side = int(images.shape[1])
+        if not on_gpu:
+            return Started(boxes.cpu(), lambda: None, side)
+        host = torch.empty(boxes.shape, dtype=boxes.dtype, pin_memory=True)
+        host.copy_(boxes, non_blocking=True)
+        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return Started(host, event.synchronize, side)
+
+    def finish(
+        self,
+        started: Started,
+        shapes: Sequence[tuple[int, int]],
+        *,
+        conf: float,
+        iou: float,
+        max_det: int,
+        each: Callable[..., Iterable[np.ndarray]] = map,
+    ) -> list[np.ndarray]:
+        """Wait for a batch and thin out its boxes.
+
+        Args:
+            started: What :meth:`start` returned.
+            shapes: (height, width) of each image before the letterbox [px].
+            conf: Lowest score, exclusive.
+            iou: IoU above which the box of the lower score is dropped, among boxes of one class.
+            max_det: Most boxes of an image.
+            each: ``map``, or that of a thread pool.
+
+        Returns:
+            For each image (n, 6) float32 by falling score: x1, y1, x2, y2 [px of the image], score, class.
+        """
+        started.done()
+        side = (started.side, started.side)
+
+        def thin_out(boxes: Tensor, shape: tuple[int, int]) -> np.ndarray:
+            kept = suppress(boxes, conf=conf, iou=iou, max_det=max_det)
+            scale_boxes(side, kept[:, :4], shape)
+            rows: np.ndarray = kept.numpy()
+            return rows
+
+        return list(each(thin_out, started.boxes.unbind(0), shapes))
+
+
+def suppress(boxes: Tensor, *, conf: float, iou: float, max_det: int) -> Tensor:
+    """Non-maximum suppression among the boxes of one image, class by class; equal to Ultralytics'.
+
+    Args:
+        boxes: (A, 6) fp32: x1, y1, x2, y2 [px], score, class.
+        conf: Lowest score, exclusive.
+        iou: IoU above which the box of the lower score is dropped.
+        max_det: Most boxes that are returned.
+
+    Returns:
+        The remaining rows, (n, 6), a copy, by falling score.
+    """
+    boxes = boxes[boxes[:, 4] > conf]
+    if len(boxes) > MOST_CANDIDATES:
+        boxes = boxes[boxes[:, 4].argsort(descending=True)[:MOST_CANDIDATES]]
+    return boxes[nms(boxes[:, :4] + boxes[:, 5:] * CLASS_OFFSET, boxes[:, 4], iou)[:max_det]]
