@@ -12,7 +12,7 @@ checkpoints), and a criterion attached from outside (the EMA would copy what it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,10 +25,11 @@ from ultralytics.utils.torch_utils import copy_attr
 from dfssd.batches import Batch
 from dfssd.config import TERM_OPTIONS
 from dfssd.distillation.balance import DETECTION, GradientBalance
-from dfssd.distillation.heads import Tap, tap_channels, tapped
+from dfssd.distillation.forward import ForwardPass, Maps, level_sizes
+from dfssd.distillation.heads import Tap, tap_channels
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.schedules import factor
-from dfssd.distillation.semi_loss import SemiDetectionLoss, take_images
+from dfssd.distillation.semi_loss import SemiDetectionLoss, as_predicted, take_images
 from dfssd.distillation.terms import TERMS, PairShape
 from dfssd.distillation.terms.base import no_autocast
 from dfssd.pseudo_labels.meter import HealthMeter
@@ -85,6 +86,9 @@ class DistillationPair(DistillationModel):
         probe (bool): Measure the gradient of each term on the student in the next loss.
         gradients (dict): The last measured gradient norms: name of a weighted term, or ``det`` -> L2 norm over the
             parameters of the student.
+        passes (dict): The forward passes of ``teacher`` and ``student``: :class:`ForwardPass`.
+        captured (dict): Callables ``images -> Maps`` that stand in for passes in steps that measure no gradients; each
+            has to serve images of any size. Empty at first; like the passes, never in a checkpoint.
     """
 
     teacher_model: Any
@@ -132,8 +136,8 @@ class DistillationPair(DistillationModel):
         self._student_feats: dict[int, Any] = {}
         self._teacher_hooks: list[Any] = []
         self._student_hooks: list[Any] = []
-        self._register_feature_hooks()
         copy_attr(self, student)
+        self.strides = [int(s) for s in self.student_model.model[-1].stride]
         self.unsup_weight, self.unsup_schedule = unsup_weight, unsup_schedule
         self.labeler, self.weigh_boxes = labeler, weigh_boxes
         self.known = self.teacher_model.model[-1].nc
@@ -151,7 +155,28 @@ class DistillationPair(DistillationModel):
         self.boxes = 0
         self.gradients: dict[str, float] = {}
         self.values: dict[str, Tensor] = {}
+        self.captured: dict[str, Callable[[Tensor], Maps]] = {}
+        self.passes = self._forward_passes(())
         self.projector = nn.ModuleDict(self._build_terms(terms)).to(device)
+        self.passes = self._forward_passes(self.taps)
+
+    def _forward_passes(self, taps: Collection[Tap]) -> dict[str, ForwardPass]:
+        return {
+            "teacher": ForwardPass(self.teacher_model, self.teacher_feats_idx[:-1], taps, frozen=True),
+            "student": ForwardPass(self.student_model, self.feats_idx[:-1], taps),
+        }
+
+    def _register_feature_hooks(self) -> None:
+        """Ultralytics' permanent hooks are not needed: :class:`ForwardPass` sets its own for each pass."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ultralytics' state without the passes, which hold the networks a second time."""
+        return {**super().__getstate__(), "passes": {}, "captured": {}}
+
+    def _run(self, name: str, images: Tensor) -> Maps:
+        """The forward pass of ``teacher`` or ``student``."""
+        replaced = None if self.probe else self.captured.get(name)
+        return (replaced or self.passes[name])(images)
 
     def _build_terms(self, terms: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
         """Construct the terms for the channels that a trial forward pass shows."""
@@ -160,20 +185,17 @@ class DistillationPair(DistillationModel):
         mode = self.student_model.training
         self.student_model.eval()
         with torch.no_grad():
-            self.teacher_model(image)
-            self.student_model(image)
+            theirs, own = (self.passes[name](image).feats for name in ("teacher", "student"))
         self.student_model.train(mode)
-        levels = range(len(self.feats_idx) - 1)
         head = self.student_model.model[-1]
         shape = PairShape(
-            student_channels=tuple(self._student_feats[i].shape[1] for i in levels),
-            teacher_channels=tuple(self._teacher_feats[i].shape[1] for i in levels),
+            student_channels=tuple(x.shape[1] for x in own),
+            teacher_channels=tuple(x.shape[1] for x in theirs),
             reg_max=head.reg_max,
             nc=self.known,
             student_taps=tap_channels(head),
             teacher_taps=tap_channels(self.teacher_model.model[-1]),
         )
-        self._clear_features()
         built: dict[str, nn.Module] = {}
         for name, options in terms.items():
             own = {k: v for k, v in options.items() if k not in TERM_OPTIONS}
@@ -184,10 +206,6 @@ class DistillationPair(DistillationModel):
     def taps(self) -> frozenset[Tap]:
         """The maps inside the detection heads that the terms need."""
         return frozenset().union(*(term.taps for term in self.projector.children()))  # type: ignore[arg-type]
-
-    def _clear_features(self) -> None:
-        self._teacher_feats.clear()
-        self._student_feats.clear()
 
     def set_progress(self, step: int, total: int, per_epoch: int) -> None:
         """Set the progress for the schedules: batches done, batches in all, batches per epoch."""
@@ -206,22 +224,19 @@ class DistillationPair(DistillationModel):
         """
         if not self.training:
             return self._validation_loss(batch, preds)
-        self._clear_features()
         images = batch["img"]
+        levels = level_sizes(images, self.strides)
         guided = self.trust > 0 and (len(self.projector) > 0 or self.labeler is not None)
-        taps = self.taps if guided else ()
-        with tapped(self.teacher_model.model[-1], taps) as theirs:
-            if guided:
-                self._run_teacher(batch)
-        with tapped(self.student_model.model[-1], taps) as own:
-            preds = self.student_model(images)
-        boxes = self._pseudo_boxes(batch, guided)
+        theirs = self._run("teacher", self._teacher_views(batch)) if guided else None
+        own = self._run("student", images)
+        boxes = self._pseudo_boxes(batch, theirs, levels)
         ramp = factor(self.unsup_schedule, *self.progress)
+        preds = as_predicted(own, levels)
         vectors, items = self._detection_loss()(preds, boxes, self.trust * self.unsup_weight * ramp)
         self.agreement, values = (0.0, 0.0), {}
-        if guided:
-            student = self._outputs(self._student_feats, self.student_model, own)
-            teacher = self._outputs(self._teacher_feats, self.teacher_model, theirs)
+        if theirs is not None:
+            student = self._outputs(own, self.student_model, levels)
+            teacher = self._outputs(theirs, self.teacher_model, levels)
             self.agreement = _agreement(student.scores, teacher.scores, ~batch["labeled"])
             values = {name: term(student, teacher, boxes) for name, term in self.projector.items()}
         self.values = {name: value.detach() for name, value in values.items()}
@@ -234,7 +249,6 @@ class DistillationPair(DistillationModel):
                 weighted = images.new_zeros(()) + 0.0 * sum(p.sum() for p in term.parameters())
             items[name] = weighted.detach()
             vectors.append((images.shape[0] * weighted).reshape(1))
-        self._clear_features()
         return torch.cat(vectors), items
 
     def _validation_loss(self, batch: Batch, preds: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -266,16 +280,15 @@ class DistillationPair(DistillationModel):
             self.gradients = {k: v if k == DETECTION else factors[k] * v for k, v in norms.items()}
         return factors
 
-    def _run_teacher(self, batch: Batch) -> None:
-        """The teacher's forward pass, on the weak views where there are any; the hooks keep its outputs."""
+    def _teacher_views(self, batch: Batch) -> Tensor:
+        """The images as the teacher sees them: the weak views where there are any."""
         views = batch["img"]
         if "weak_img" in batch and len(batch["weak_img"]):
             views = views.clone()
             views[~batch["labeled"]] = batch["weak_img"].to(views.dtype)
-        with torch.no_grad():
-            self.teacher_model(views)
+        return views
 
-    def _pseudo_boxes(self, batch: Batch, guided: bool) -> Batch:
+    def _pseudo_boxes(self, batch: Batch, theirs: Maps | None, levels: list[tuple[int, int]]) -> Batch:
         """The batch with the boxes of this step: true ones, and for unlabeled images those of the teacher."""
         pseudo = ~batch["labeled"][batch["batch_idx"].long()]
         known = BatchLabels(
@@ -289,9 +302,10 @@ class DistillationPair(DistillationModel):
         )
         boxes: Batch = {**batch, "score": batch["score"].float()}
         unlabeled = (~batch["labeled"]).nonzero().flatten()
-        if self.labeler is not None and guided and len(unlabeled):
+        if self.labeler is not None and theirs is not None and len(unlabeled):
             size = (batch["img"].shape[2], batch["img"].shape[3])
-            raw = take_images(self._raw(self._teacher_feats), unlabeled)
+            raw = take_images(as_predicted(theirs, levels), unlabeled)
+            raw = raw.get("one2many", raw)
             known = self.labeler(decode(raw, self.teacher_model.stride), unlabeled, size, known)
             boxes["batch_idx"] = torch.cat([batch["batch_idx"][~pseudo].float(), known.batch_idx])
             boxes["cls"] = torch.cat([batch["cls"][~pseudo].float(), known.cls])
@@ -314,23 +328,16 @@ class DistillationPair(DistillationModel):
             self.semi_loss = SemiDetectionLoss(self.student_model.criterion, labels_from=first, pseudo_until=self.known)
         return self.semi_loss
 
-    def _raw(self, captured: dict[int, Any]) -> dict[str, Any]:
-        """Raw head outputs among the captured ones."""
-        head = captured[len(self.feats_idx) - 1]
-        outputs = head[1] if isinstance(head, tuple) else head
-        raw: dict[str, Any] = outputs.get("one2many", outputs)
-        return raw
-
-    def _outputs(self, captured: dict[int, Any], model: Any, hidden: Mapping[Tap, list[Tensor]]) -> Outputs:
-        """Captured layer outputs as the value object that the terms read."""
-        raw = self._raw(captured)
+    def _outputs(self, maps: Maps, model: Any, levels: list[tuple[int, int]]) -> Outputs:
+        """The maps of one network as the value object that the terms read."""
+        raw = maps.heads[0]
         return Outputs(
-            feats=[captured[i] for i in range(len(self.feats_idx) - 1)],
+            feats=maps.feats,
             boxes=raw["boxes"],
             scores=raw["scores"][:, : self.known],  # the classes that both networks know
             new_scores=raw["scores"][:, self.known :],
-            levels=[(f.shape[2], f.shape[3]) for f in raw["feats"]],
-            hidden=hidden,
+            levels=levels,
+            hidden=maps.hidden,
             head=model.model[-1],
         )
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dfssd.batches import Batch
+from dfssd.distillation.forward import Maps
 
 LEAST_WEIGHT = 1e-3
 """Weight of a box whose score is lower still: the loss divides by it."""
@@ -187,6 +188,15 @@ def take_classes(preds: Any, chosen: slice) -> Any:
     if isinstance(preds, Mapping):
         return {k: v[:, chosen] if k == "scores" else take_classes(v, chosen) for k, v in preds.items()}
     return preds
+
+
+def as_predicted(maps: Maps, levels: list[tuple[int, int]]) -> dict[str, Any]:
+    """Raw outputs as Ultralytics' criterion takes them: it reads only the sizes of ``feats``."""
+    branches = []
+    for head in maps.heads:
+        feats = [head["boxes"].new_empty((len(head["boxes"]), 1, *size)) for size in levels]
+        branches.append({**head, "feats": feats})
+    return dict(zip(("one2many", "one2one"), branches)) if len(branches) > 1 else branches[0]
 
 
 class SemiDetectionLoss:
