@@ -28,6 +28,7 @@ from dfssd.results.sections import Data, Distill, Status, Training
 from dfssd.runs.budget import teacher_schedule
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
+from dfssd.trainers import clock
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint
 
@@ -179,13 +180,16 @@ class StagedRun(ABC):
             "patience": self.config.train.get("patience", self.epochs),
             **overrides,
         }
-        if done is None or 0 <= done < arguments["epochs"] - 1:
+        trained_here = done is None or 0 <= done < arguments["epochs"] - 1
+        if trained_here:
             if done is not None:
                 LOGGER.info(f"{name}: continuing after epoch {done + 1}")
                 arguments["resume"] = str(last)
             trainer(overrides=arguments).train()
         finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
         training, distill = read_summary(stage.with_name(f"{name}.json"), self.TRAINING)
+        if trained_here and training.seconds:
+            LOGGER.info(f"{name}: {clock.describe(training.seconds.model_dump())}")
         if name == "student" and distill and isinstance(self.record, BoxRecord):
             self.record.distill = distill
         self.record.training = {**self.record.training, name: training}

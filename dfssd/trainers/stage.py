@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zer
 from dfssd.errors import UserError
 from dfssd.files import atomic_write, write_json, write_text
 from dfssd.hardware import use_all_cores
+from dfssd.trainers.clock import Clock
 from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
 from dfssd.trainers.settings import StageSettings
 
@@ -50,12 +52,18 @@ class StageTrainer(DetectionTrainer):
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""
+        self.clock = Clock()
         super().__init__(cfg, overrides, _callbacks)
         if overrides and "amp" in overrides:  # a resume keeps the checkpoint's value, which another device may refuse
             self.args.amp = overrides["amp"]
         self.settings = self.SETTINGS.read(self.save_dir)
         self.batches_done = 0
-        for callback in (StageTrainer._use_cores, StageTrainer._align_sampler, StageTrainer._trim_csv):
+        for callback in (
+            StageTrainer._use_cores,
+            StageTrainer._align_sampler,
+            StageTrainer._trim_csv,
+            StageTrainer._start_clock,
+        ):
             self.add_callback("on_train_start", callback)
         self.add_callback("on_train_batch_end", StageTrainer._count_batch)
         self.add_callback("on_fit_epoch_end", StageTrainer._wait_for_learning)
@@ -64,6 +72,24 @@ class StageTrainer(DetectionTrainer):
         """Add a callback once: in a multi-GPU run every process gets those of the first and then adds its own."""
         if callback not in self.callbacks[event]:
             super().add_callback(event, callback)
+
+    def run_callbacks(self, event: str) -> None:
+        """Ultralytics' callbacks; the clock learns from them which part of the training is running."""
+        self.clock.before(event)
+        super().run_callbacks(event)
+        self.clock.after(event)
+        if event == "on_train_end":
+            self.write_summary()
+
+    def optimizer_step(self) -> None:
+        """Ultralytics' update of the weights, told apart by the clock."""
+        with self.clock.updating():
+            super().optimizer_step()
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Ultralytics' row of ``results.csv``."""
+        with self.clock.running("writing"):
+            super().save_metrics(metrics)
 
     def build_train_dataset(self, labeled: Any) -> MixedDataset:
         """The training data of this stage; ``labeled`` is the dataset Ultralytics built from the labeled list."""
@@ -126,7 +152,10 @@ class StageTrainer(DetectionTrainer):
 
     def validate(self) -> tuple:
         """Ultralytics' validation, in the precision of the training as on CUDA."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.cpu_bf16):
+        with (
+            self.clock.running("validation"),
+            torch.autocast("cpu", torch.bfloat16, enabled=self.settings.cpu_bf16),
+        ):
             return super().validate()
 
     def save_model(self) -> Any:
@@ -134,14 +163,14 @@ class StageTrainer(DetectionTrainer):
 
         The summary is written before the renaming, so a checkpoint never exists without its summary.
         """
-        with self._checkpoints_aside():
+        with self.clock.running("writing"), self._checkpoints_aside():
             saved = super().save_model()
             self.write_summary()
             return saved
 
     def final_eval(self) -> None:
         """Ultralytics' final evaluation, which strips both checkpoints in place: done on copies, then renamed."""
-        with self._checkpoints_aside(copy_first=True):
+        with self.clock.running("validation"), self._checkpoints_aside(copy_first=True):
             super().final_eval()
 
     @contextmanager
@@ -223,7 +252,16 @@ class StageTrainer(DetectionTrainer):
             "best_epoch": None if best is None else best + 1,
             "val_score": None if best is None else scores[best],
             "val_score_by_epoch": scores,
+            "seconds": self.clock.record(),
         }
+
+    @staticmethod
+    def _start_clock(trainer: StageTrainer) -> None:
+        """Continue the clock of the earlier sessions, and let it tell the phases of the steps."""
+        trainer.clock.watch(trainer.model, trainer.device)
+        if trainer.start_epoch and trainer.summary_file.exists():
+            before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))
+            trainer.clock.add(before.get("seconds", {}))
 
     @staticmethod
     def _use_cores(trainer: StageTrainer) -> None:

@@ -53,6 +53,7 @@ from dfssd.results.sections.shared import (
     OtherFormat,
     Role,
     RunFacts,
+    Seconds,
     Section,
     Session,
     Stage,
@@ -66,6 +67,6 @@ __all__ = [
     "ClassScores", "Count", "Curve", "Data", "Distill", "Export", "GuardEvent", "GuardState", "Health",
     "Incremental", "LabelSettings", "Latency", "Leaks", "Loss", "MaskData", "MaskExport", "MaskScores",
     "MaskSelfTest", "MaskTolerance", "MaskTraining", "ModelSelection", "Number", "OtherFormat", "Picture",
-    "PseudoLabels", "Quality", "Role", "RunFacts", "Section", "SelfTest", "SelfTraining", "Session", "SplitKind",
-    "Stage", "Status", "Term", "ThresholdRule", "ThresholdState", "Training", "to_json",
+    "PseudoLabels", "Quality", "Role", "RunFacts", "Seconds", "Section", "SelfTest", "SelfTraining", "Session",
+    "SplitKind", "Stage", "Status", "Term", "ThresholdRule", "ThresholdState", "Training", "to_json",
 ]  # fmt: skip

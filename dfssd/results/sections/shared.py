@@ -93,6 +93,29 @@ class Data(Section):
     """What the import found worth knowing: bits of a 16-bit camera, masks among the images, unused classes, ..."""
 
 
+class Seconds(Section):
+    """Wall time of a training by part [s], over all its sessions."""
+
+    setup: Number
+    """Model, data, and optimizer, before the first batch."""
+    waiting: Number
+    """Waiting for the loader's next batch."""
+    steps: Number
+    """Forward and backward passes and updates; the next three are parts of it."""
+    forward: Number
+    """Preprocessing of the batch, forward pass, and loss; of a CUDA device its own time."""
+    backward: Number
+    """Backward pass; of a CUDA device its own time."""
+    optimizer: Number
+    """Update of the weights and of their moving average; of a CUDA device its own time."""
+    validation: Number
+    """Validation."""
+    writing: Number
+    """Checkpoints, `results.csv`, and records, as far as the training waited for them."""
+    other: Number
+    """Everything else."""
+
+
 class Training(Section):
     """How long and how a network was trained."""
 
@@ -116,6 +139,8 @@ class Training(Section):
     """Validation score of that epoch, in the `measure` of the record."""
     val_score_by_epoch: tuple[Number, ...] = ()
     """The score after each epoch."""
+    seconds: Seconds | None = None
+    """Wall time by part, see below; absent in records of earlier versions."""
     taken_from: str | None = None
     """Name of the run whose baseline is reused; absent for a network that was trained here."""
 
