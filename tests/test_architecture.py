@@ -37,7 +37,7 @@ LAYERS = {
     "reports": ("reporting",),
     "inspection of data": ("inspection",),
     "tasks": ("detection", "segmentation"),
-    "pipeline": ("pipeline", "tasks", "data_check"),
+    "pipeline": ("pipeline", "tasks", "data_check", "beside"),
     "protocols": ("incremental",),
     "commands": ("cli", "api", "__main__"),
     "benchmarks": ("benchmark",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ import yaml
 from ultralytics import YOLO
 
 from dfssd.cli import main
+from dfssd.config import Config
+from dfssd.results.sections import BoxExport
+from dfssd.runs.beside import Beside
 from tests.conftest import NAMES
 from tests.processes import kill_when
 from tests.tiny_detection import TINY
@@ -33,10 +37,19 @@ ARGUMENTS = [
 ]
 
 
+PARTS = ("config", "terms", "train", "given")
+"""Keys of ``run.yaml`` that are the configuration, in the order of its fields."""
+
+
 def arguments(squares: Path, tmp_path: Path, *more: str) -> list[str]:
     replaced = {word.partition("=")[0] for word in more}
     kept = [word for word in ARGUMENTS if word.partition("=")[0] not in replaced]
     return [f"data={squares}", f"project={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}", *kept, *more]
+
+
+def config_of(run: Path) -> Config:
+    recorded = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+    return Config(*(recorded[key] for key in PARTS))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +99,39 @@ def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
     assert not list(run.rglob("*.part*")) and not list(run.rglob("writing_*"))
     plain = YOLO(run / "weights" / "student.pt")
     assert plain.names == dict(enumerate(NAMES))
+
+
+@pytest.mark.train
+def test_export_by_a_process_of_its_own_is_the_same(finished: tuple[Path, str], tmp_path: Path) -> None:
+    """As it is started beside the test where there is a GPU; and a process that fails is noticed."""
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    recorded = json.loads((run / "results.json").read_text(encoding="utf-8"))["export"]
+    (run / "weights" / "student.onnx").unlink()
+    config = config_of(run)
+    beside = Beside(run, config, "export")
+    try:
+        section = beside.result()
+    finally:
+        beside.close()
+    assert section is not None and (run / "weights" / "student.onnx").is_file()
+    assert json.loads(BoxExport.model_validate(section).model_dump_json()) == recorded
+    assert not (run / ".export.json").exists()
+    (run / "weights" / "student.pt").write_bytes(b"cut")
+    broken = Beside(run, config, "export")
+    assert broken.result() is None
+    broken.close()
+
+
+@pytest.mark.train
+def test_process_beside_ends_with_its_parent(finished: tuple[Path, str], tmp_path: Path) -> None:
+    """Its input is closed by the operating system, however the parent ended."""
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    config = config_of(run)
+    beside = Beside(run, config, "export")
+    assert beside.process.stdin is not None
+    beside.process.stdin.close()
+    assert beside.process.wait(timeout=60) == 1
+    assert not (run / ".export.json").exists()
 
 
 @pytest.mark.train

@@ -24,13 +24,17 @@ from dfssd.evaluation.settings import EvalSettings
 from dfssd.hardware import check_device, resolve_amp
 from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
-from dfssd.results.sections import Data, Distill, Status, Training
+from dfssd.results.sections import Data, Distill, Export, Status, Training
+from dfssd.runs.beside import Beside
 from dfssd.runs.budget import teacher_schedule
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.trainers import clock
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint
+
+BESIDE = {"test": "export"}
+"""Stage -> the later one that a process of its own computes meanwhile, where the first one needs a GPU."""
 
 FEW_BATCHES = 1000
 """A training of fewer batches is too short to converge; the user is warned."""
@@ -42,11 +46,14 @@ class StagedRun(ABC):
     Attributes:
         STAGES: Names of the stages, in order; the stage ``self-train`` is the method ``self_train``.
         TRAINING: Type of the record of a training.
+        EXPORT: Type of the record of the export.
+        beside: The process that computes a later stage, if there is one.
         record: Content of ``results.json``; each stage fills its section.
     """
 
     STAGES: ClassVar[tuple[str, ...]]
     TRAINING: ClassVar[type[Training]] = Training
+    EXPORT: ClassVar[type[Export]]
     record: RunRecord
 
     def __init__(self, folder: RunFolder, config: Config):
@@ -58,6 +65,7 @@ class StagedRun(ABC):
         self.data_yaml = self.splits / "data.yaml"
         self.weights = folder.path / "weights"
         self.imgsz, self.batch, self.epochs = config.imgsz, config.batch, config.epochs
+        self.beside: Beside | None = None
 
     def run(self) -> bool:
         """Run all stages of the task in order; finished ones are kept.
@@ -65,12 +73,36 @@ class StagedRun(ABC):
         Returns:
             Whether every check passed; False when the exported model is outside its tolerance.
         """
-        for number, name in enumerate(self.STAGES):
-            work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
-            self.folder.run_stage(name, work, earlier=self.STAGES[:number])
+        try:
+            for number, name in enumerate(self.STAGES):
+                work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
+                self.folder.run_stage(name, work, earlier=self.STAGES[:number])
+        finally:
+            if self.beside:
+                self.beside.close()
         LOGGER.info(f"report: {self.folder.path / 'report.md'}")
         self.show()
         return self.passed()
+
+    def start_beside(self, stage: str) -> None:
+        """Start the later stage that can be computed beside ``stage``; on a CPU it would only take its cores."""
+        if self.device != "cpu" and (self.weights / "student.pt").exists():
+            self.beside = Beside(self.folder.path, self.config, BESIDE[stage])
+
+    def export(self) -> Status:
+        """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
+        self.record.export = None
+        if not (self.weights / "student.pt").exists():
+            return "skipped"
+        section = self.beside.result() if self.beside else None
+        for failure in section["failures"] if section else ():  # its log is not shown
+            LOGGER.error(f"export: {failure}")
+        self.record.export = self.EXPORT.model_validate(section or self.export_section())
+        return "done" if self.record.export.passed else "failed"
+
+    @abstractmethod
+    def export_section(self) -> dict[str, Any]:
+        """Write the exported files and compare them; the section ``export`` of ``results.json``."""
 
     @abstractmethod
     def show(self) -> None:

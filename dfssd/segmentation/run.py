@@ -57,6 +57,7 @@ class SegmentationRun(StagedRun):
 
     STAGES = ("prepare", "teacher", "baseline", "student", "test", "export", "report")
     TRAINING = MaskTraining
+    EXPORT = MaskExport
     record: MaskRecord
 
     def __init__(self, folder: RunFolder, config: Config):
@@ -183,6 +184,7 @@ class SegmentationRun(StagedRun):
         files = {role: file for role in roles if (file := self.weights / f"{role}.pt").exists()}
         folder = self.folder.path / "test"
         shutil.rmtree(folder, ignore_errors=True)
+        self.start_beside("test")
         shown = [Path(picture.image) for picture in self.record.pictures]
         drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
         self.record.test = {
@@ -202,23 +204,16 @@ class SegmentationRun(StagedRun):
         write_text(self.folder.path / "segmentation.csv", csv_text(rows(self.record), show="{:.6g}".format))
         return "done"
 
-    def export(self) -> Status:
-        """Export the student to ONNX, compare it with PyTorch on test images, then write the other formats."""
+    def export_section(self) -> dict[str, Any]:
+        """The exported student, compared pixel by pixel."""
         from dfssd.segmentation.export import export_masks
 
-        c = self.config
-        self.record.export = None
-        if not (self.weights / "student.pt").exists():
-            return "skipped"
+        tolerance = MaskTolerance(score=self.config.parity.score, miou=self.config.parity.map)
         try:
-            tolerance = MaskTolerance(score=c.parity.score, miou=c.parity.map)
-            checked = export_masks(self.export_request(), tolerance)
+            return export_masks(self.export_request(), tolerance)
         except UserError as e:  # some library networks cannot be exported; the scores still deserve a report
             LOGGER.error(f"export: {e}")
-            self.record.export = MaskExport(format="onnx", file=None, passed=False, failures=(str(e),))
-        else:
-            self.record.export = MaskExport.model_validate(checked)
-        return "done" if self.record.export.passed else "failed"
+            return {"format": "onnx", "file": None, "passed": False, "failures": (str(e),)}
 
     def report(self) -> Status:
         """Write the report and its pictures from the recorded results."""
