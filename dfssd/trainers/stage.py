@@ -33,6 +33,7 @@ from dfssd.files import atomic_write, write_json, write_text
 from dfssd.hardware import use_all_cores
 from dfssd.trainers.clock import Clock
 from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
+from dfssd.trainers.optimizers import fused
 from dfssd.trainers.settings import StageSettings
 
 LEARNED = 0.02
@@ -120,13 +121,13 @@ class StageTrainer(DetectionTrainer):
     def build_optimizer(
         self, model: Any, name: str = "auto", *args: Any, iterations: float = 1e5, **kwargs: Any
     ) -> torch.optim.Optimizer:
-        """Ultralytics' optimizer, with ``auto`` resolved by the true number of optimizer steps of the stage.
+        """Ultralytics' optimizer, fused, with ``auto`` resolved by the true number of optimizer steps of the stage.
 
         Ultralytics estimates that number from the size of the data set, which would let stages of equal budget end
         up with different optimizers.
         """
         steps = self.settings.batches_per_epoch * self.epochs / max(1, round(self.args.nbs / self.batch_size))
-        return super().build_optimizer(model, name, *args, iterations=steps, **kwargs)
+        return fused(super().build_optimizer(model, name, *args, iterations=steps, **kwargs))
 
     def preprocess_batch(self, batch: dict) -> dict:
         """Ultralytics' preprocessing; on the CPU it also switches bf16 autocast on for the step.
