@@ -1,132 +1,286 @@
+"""The steps that are timed are those of real trainings; what is printed about them follows from what was measured."""
+
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
 
-from dfssd.batches import Batch
-from dfssd.benchmark import speed
-from tests.batch_fields import check_fields
+from dfssd.benchmark import memory, speed, synthetic
+from dfssd.benchmark.steps import OURS, PEER, STUDENT, TEACHER, Steps, open_steps
+from dfssd.detection.trainer import StudentTrainer
+from dfssd.segmentation.trainer import SemanticStageTrainer
+from tests.tiny_detection import TINY
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark_speed.py"
+SMALL = {"imgsz": 64, "batch": 4, "device": "cpu", "amp": "bf16", "student": TINY, "teacher": TINY}
 
 
-def configure(**given):
-    from dfssd.runs.configure import configure
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steps]:
+    """The steps of ``recipe=dfssd unlabeled_ratio=3`` with tiny networks."""
+    configured = speed.checked({**SMALL, "unlabeled_ratio": 3})
+    with open_steps(configured, tmp_path_factory.mktemp("steps")) as opened:
+        yield opened
 
-    return configure({**speed.DEFAULTS, "imgsz": 64, "batch": 4, "device": "cpu", **given})
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return next(network.parameters()).detach().clone()
 
 
-def test_it_measures_and_writes(tmp_path, capsys):
+def test_trainers_are_those_of_ultralytics_and_ours(steps: Steps) -> None:
+    kinds = {name: type(step.trainer) for name, step in steps.trained.items()}
+    assert kinds == {STUDENT: DetectionTrainer, PEER: DetectionTrainer, OURS: StudentTrainer}
+    assert type(steps.trained[STUDENT].trainer.model) is DetectionModel
+    assert list(steps.todo) == [STUDENT, PEER, OURS, TEACHER]
+    batch = steps.trained[OURS].loaded
+    assert batch["labeled"].tolist() == [True, False, False, False]
+    assert all(len(step.loaded["img"]) == 4 for step in steps.trained.values())
+
+
+def test_steps_train_the_student_and_leave_the_teacher_alone(steps: Steps) -> None:
+    """What is timed is real training: every step changes its student, and no teacher; the forward pass changes none."""
+    for name, run in steps.todo.items():
+        before = {}
+        for other, step in steps.trained.items():
+            model = step.trainer.model
+            before[other] = weights(getattr(model, "student_model", model))
+        teachers = [weights(steps.trained[n].trainer.model.teacher_model) for n in (PEER, OURS)]
+        run()
+        for other, step in steps.trained.items():
+            student = getattr(step.trainer.model, "student_model", step.trainer.model)
+            assert torch.equal(before[other], weights(student)) == (other != name), (name, other)
+            assert all(torch.isfinite(p).all() for p in student.parameters())
+        for n, frozen in zip((PEER, OURS), teachers):
+            assert torch.equal(frozen, weights(steps.trained[n].trainer.model.teacher_model))
+
+
+def test_optimizer_of_a_gpu_has_fewer_operators_and_is_put_back(steps: Steps) -> None:
+    """AdamW as a loop: nine operators per tensor; fused: one per group."""
+    step = steps.trained[STUDENT]
+    optimizer = step.trainer.optimizer
+    tensors = sum(len(group["params"]) for group in optimizer.param_groups)
+    here, there = step.operators(), step.operators(as_on_gpu=True)
+    assert here.launched - there.launched > 8 * tensors
+    assert there.by_name["aten._fused_adamw_.default"] == 3
+    assert "aten._fused_adamw_.default" not in here.by_name
+    assert not any(group["fused"] for group in optimizer.param_groups)
+    assert there.waits < here.waits
+
+
+def test_memory_grows_with_the_pixels(steps: Steps) -> None:
+    """A step holds at least weights, average and two moments; and more for a second image of the same size."""
+    step = steps.trained[STUDENT]
+    student = sum(p.numel() for p in step.trainer.model.parameters()) * 4
+    found = step.memory()
+    assert found > 4 * student
+    whole = step.loaded
+    one = whole["batch_idx"] < 1
+    step.loaded = {**whole, "img": whole["img"][:1], **{k: whole[k][one] for k in ("cls", "bboxes", "batch_idx")}}
+    try:
+        assert step.memory() < found
+    finally:
+        step.loaded = whole
+
+
+def test_peak_by_hand() -> None:
+    assert memory.peak([(0, 10), (1, 20), (2, -10), (3, 5), (4, -25)]) == 30
+    mib = 1 << 20
+
+    def one_after_the_other() -> None:
+        for size in (2, 3):
+            torch.zeros(size * mib // 4)
+
+    def together() -> list[torch.Tensor]:
+        return [torch.zeros(size * mib // 4) for size in (2, 3)]
+
+    cpu = torch.device("cpu")
+    assert memory.step_bytes(one_after_the_other, cpu) == pytest.approx(3 * mib, rel=0.01)
+    assert memory.step_bytes(together, cpu) == pytest.approx(5 * mib, rel=0.01)
+
+
+def test_held_memory_counts_a_shared_tensor_once() -> None:
+    a, b = nn.Linear(10, 10), nn.Linear(10, 10)
+    optimizer = torch.optim.SGD(a.parameters(), momentum=0.9)
+    assert memory.held_bytes([a], optimizer) == 440
+    assert memory.held_bytes([a, a], optimizer) == 440
+    assert memory.held_bytes([a, b], optimizer) == 880
+    a(torch.ones(1, 10)).sum().backward()
+    optimizer.step()
+    assert memory.held_bytes([a], optimizer) == 880
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_peak_on_cuda() -> None:
+    device, mib = torch.device("cuda", 0), 1 << 20
+    assert memory.step_bytes(lambda: torch.zeros(8 * mib // 4, device=device), device) == pytest.approx(8 * mib)
+
+
+def test_loader_is_timed_behind_what_it_has_ready() -> None:
+    """Ten batches wait in a queue; the others take 10 ms each."""
+
+    def batches() -> Iterator[int]:
+        for number in count():
+            time.sleep(0.0 if number < 10 else 0.01)
+            yield number
+
+    assert speed.loading_time(batches(), 10, 5) >= 10
+    assert speed.loading_time(batches(), 0, 5) < 5
+
+
+def test_masks_have_steps_without_peer(tmp_path: Path) -> None:
+    given = {"recipe": "mffmetal", "imgsz": 40, "batch": 4, "device": "cpu", "student": "mffmetal-6"}
+    with open_steps(speed.checked({**given, "teacher": "mffmetal-12"}), tmp_path) as opened:
+        assert list(opened.todo) == [STUDENT, OURS, TEACHER]
+        assert {type(step.trainer) for step in opened.trained.values()} == {SemanticStageTrainer}
+        assert opened.trained[STUDENT].trainer.teacher is None
+        assert opened.trained[OURS].trainer.teacher is not None
+        for step in opened.trained.values():
+            before = [p.detach().clone() for p in step.trainer.model.parameters()]
+            step()
+            assert not all(torch.equal(a, b) for a, b in zip(before, step.trainer.model.parameters()))
+        opened.forward()
+
+
+@pytest.mark.train
+def test_it_measures_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "speed.json"
-    assert speed.main(["imgsz=64", "batch=2", "rounds=1", "device=cpu", "amp=bf16", f"out={out}"]) == 0
+    words = [f"{key}={value}" for key, value in SMALL.items()]
+    assert speed.main([*words, "recipe=dfssd", "pseudo=online", "hwjs.weight=0", "rounds=1", f"out={out}"]) == 0
     result = json.loads(out.read_text())
     assert set(result["ms"]) == {"student", "ultralytics", "ours", "teacher forward"}
     assert all(len(values) == 1 and values[0] > 0 for values in result["ms"].values())
     ours, both = result["ms"]["ours"][0], result["ms"]["student"][0] + result["ms"]["teacher forward"][0]
-    ratio = result["ratios"]["ours / (student + teacher forward)"]
-    assert ratio["value"] == pytest.approx(ours / both) and ratio["met"] == (ours / both <= 1.10)
+    ratio = result["quantities"]["ours / (student + teacher forward)"]
+    assert ratio["value"] == pytest.approx(ours / both)
+    assert ratio["met"] == (ours / both <= 1.05)
     output = capsys.readouterr().out
-    assert "teacher forward" in output and "<= 1.10" in output and ("met" in output or "missed" in output)
-    assert str(Path.home()) not in out.read_text() and str(tmp_path) not in output
+    assert "teacher forward" in output
+    assert "<= 1.05" in output
+    assert "met" in output or "missed" in output
+    assert str(Path.home()) not in out.read_text()
+    assert str(tmp_path) not in output
 
 
-def test_steps_train_the_student_and_leave_the_teacher_alone(monkeypatch):
-    """What is timed is real training: every step changes its student, and no teacher."""
-    seen = {}
-    plain = speed.training_step
-
-    def watched(model, *args):
-        seen[type(model).__name__] = model
-        return plain(model, *args)
-
-    monkeypatch.setattr(speed, "training_step", watched)
-    todo = speed.timed_steps(configure())
-    for name, kind in (
-        ("student", "DetectionModel"),
-        ("ultralytics", "DistillationModel"),
-        ("ours", "DistillationPair"),
-    ):
-        model = seen[kind]
-        student = getattr(model, "student_model", model).model[0].conv.weight
-        teacher = getattr(model, "teacher_model", None)
-        before, frozen = student.detach().clone(), teacher and teacher.model[0].conv.weight.detach().clone()
-        todo[name]()
-        todo[name]()
-        assert not torch.equal(before, student), name
-        assert torch.isfinite(student).all(), name
-        if teacher is not None:
-            assert torch.equal(frozen, teacher.model[0].conv.weight), name
-            assert not teacher.training
+def test_recipe_reaches_the_pair(tmp_path: Path, steps: Steps) -> None:
+    assert steps.trained[OURS].trainer.pair.labeler is None
+    assert set(steps.trained[OURS].trainer.pair.projector) == {"hwjs", "response_cls", "response_dfl"}
+    given = {**SMALL, "hwjs.weight": 0, "pseudo": "online", "unlabeled_ratio": 1}
+    with open_steps(speed.checked(given), tmp_path) as opened:
+        pair = opened.trained[OURS].trainer.pair
+        assert set(pair.projector) == {"response_cls", "response_dfl"}
+        assert pair.labeler is not None
+        assert opened.trained[OURS].loaded["labeled"].tolist() == [True, True, False, False]
 
 
-def test_recipe_reaches_the_pair():
-    config = configure(**{"hwjs.weight": 0, "pseudo": "online"})
-    teacher, student = (speed.network("yolov8n.yaml", speed_args(config)) for _ in range(2))
-    pair = speed.build_pair(config, teacher, student)
-    assert set(pair.projector) == {"response_cls", "response_dfl"} and pair.labeler is not None
-    assert speed.build_pair(configure(), teacher, student).labeler is None
-
-
-def speed_args(config):
-    from ultralytics.cfg import get_cfg
-
-    return get_cfg(overrides={"imgsz": config.train["imgsz"]})
-
-
-def test_random_teacher_marks_boxes():
-    teacher = speed.network("yolov8n.yaml", speed_args(configure()))
+def test_random_teacher_marks_boxes() -> None:
+    teacher = DetectionModel("yolov8n.yaml", nc=7, verbose=False)
     image = torch.rand(3, 3, 64, 64)
-    speed.mark_boxes(teacher, image, 0.1)
+    synthetic.mark_boxes(teacher, image, 0.1)
     with torch.no_grad():
         scores = teacher.eval()(image)[1]["scores"].amax(1).sigmoid()
-    assert (scores >= 0.1 - 1e-6).sum() == pytest.approx(3 * speed.MARKED, abs=2)
+    assert (scores >= 0.1 - 1e-6).sum() == pytest.approx(3 * synthetic.MARKED, abs=2)
 
 
-def test_batch_is_that_of_the_trainers():
-    batch = speed.synthetic_batch(8, 64, 6, weak=True, device="cpu", nc=7)
-    check_fields(batch, Batch)
-    assert batch["labeled"].tolist() == [True] * 2 + [False] * 6
-    assert len(batch["weak_img"]) == 6 and len(batch["ignore_bboxes"]) == 6 * speed.IGNORED
-    corners = torch.cat(
-        [batch["bboxes"][:, :2] - batch["bboxes"][:, 2:] / 2, batch["bboxes"][:, :2] + batch["bboxes"][:, 2:] / 2]
-    )
-    assert corners.min() >= 0 and corners.max() <= 1
-    assert batch["ignore_batch_idx"].min() == 2
-    again = speed.synthetic_batch(8, 64, 6, weak=False, device="cpu", nc=7)
-    assert torch.equal(batch["img"], again["img"]) and "weak_img" not in again
+def test_photos_show_every_class_and_are_the_same_each_time(tmp_path: Path) -> None:
+    names = [f"class{i}" for i in range(7)]
+    for folder in ("a", "b"):
+        synthetic.write_photos(tmp_path / folder, side=64, labeled=2, unlabeled=4, names=names, masks=False)
+    labels = sorted((tmp_path / "a" / "labels").rglob("*.txt"))
+    for part in ("train", "val", "test"):
+        rows = [row for file in labels if file.parent.name == part for row in file.read_text().splitlines()]
+        assert {row.split()[0] for row in rows} == set("0123456")
+    assert {file.parent.name for file in labels} == {"train", "val", "test"}
+    for file in sorted((tmp_path / "a").rglob("*.*")):
+        if file.suffix != ".yaml":
+            assert file.read_bytes() == (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes()
 
 
-def test_order_turns_and_warm_up_is_not_counted():
+def test_order_turns_and_warm_up_is_not_counted() -> None:
     called: list[str] = []
-    durations = speed.measure({name: partial(called.append, name) for name in "abc"}, 3, lambda: None)
+    durations = speed.measure({name: partial(called.append, name) for name in "abc"}, 3, lambda: None, warm_up=2)
     assert [len(values) for values in durations.values()] == [3, 3, 3]
-    counted = ["".join(called[i : i + 3]) for i in range(0, len(called), 3)][speed.WARM_UP :]
+    counted = ["".join(called[i : i + 3]) for i in range(0, len(called), 3)][2:]
     assert counted == ["abc", "bca", "cab"]
 
 
-def test_ratios_by_hand():
-    durations = {"student": [10, 20], "teacher forward": [10, 20], "ultralytics": [20, 40], "ours": [21, 44]}
-    first, second = speed.ratios(durations).values()
-    assert first == {"value": pytest.approx(1.075), "target": 1.10, "met": True}
-    assert second == {"value": pytest.approx(1.075), "target": 1.00, "met": False}
+DURATIONS = {"student": [10, 20], "teacher forward": [10, 20], "ultralytics": [20, 40], "ours": [21, 44]}
+COUNTS = {
+    "student": {"operators_on_gpu": 1000, "waits_on_gpu": 3, "memory": 100},
+    "ours": {"operators_on_gpu": 1460, "waits_on_gpu": 8, "memory": 115},
+}
+
+
+def test_quantities_by_hand() -> None:
+    values = speed.quantities(DURATIONS, COUNTS)
+    assert values == {
+        "ours / (student + teacher forward)": pytest.approx(1.075),
+        "ours / ultralytics": pytest.approx(1.075),
+        "ours / student": pytest.approx(2.15),
+        "memory of ours / student": pytest.approx(1.15),
+        "operators of ours - student": 460,
+        "waits of ours - student": 5,
+    }
+    found = speed.judged(values, speed.targets("dfssd", gpu=True))
+    assert [name for name, value in found.items() if value["met"] is False] == [
+        "ours / ultralytics",
+        "ours / student",
+        "waits of ours - student",
+    ]
+    assert speed.judged(values, speed.targets("dfssd", gpu=False))["ours / student"]["met"] is None
+    alone = {name: own for name, own in DURATIONS.items() if name != "ultralytics"}
+    assert "ours / ultralytics" not in speed.judged(speed.quantities(alone, COUNTS), {})
 
 
 @pytest.mark.parametrize(
-    ("word", "message"), [("rounds=0", "rounds=0"), ("epoch=2", "epoch"), ("hwjs.weigt=1", "hwjs")]
+    ("recipe", "gpu", "floor", "peer", "operators"),
+    [
+        ("dfssd", True, 1.10, 1.00, 460),
+        ("dfssd", False, 1.05, 1.00, 460),
+        ("tskd", True, 1.5, None, 900),
+        ("tskd", False, 1.4, None, 900),
+    ],
 )
-def test_mistakes_are_one_line(word, message, capsys):
-    assert speed.main([word]) == 2
+def test_targets_by_device(recipe: str, gpu: bool, floor: float, peer: float | None, operators: int) -> None:
+    found = speed.targets(recipe, gpu=gpu)
+    assert found["ours / (student + teacher forward)"] == floor
+    assert found.get("ours / ultralytics") == peer
+    assert found["operators of ours - student"] == operators
+    assert found["memory of ours / student"] == 1.15
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rounds=0"], "rounds=0"),
+        (["rounds=true"], "rounds=True"),
+        (["epoch=2"], "epoch"),
+        (["hwjs.weigt=1"], "hwjs"),
+        (["data=demo"], "generated images"),
+        ([f"{k}={v}" for k, v in SMALL.items()] + ["recipe=baseline", "rounds=1"], "no distilled student"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert speed.main(words) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
 
 
 @pytest.mark.train
-def test_script_runs_from_any_folder(tmp_path):
+def test_script_runs_from_any_folder(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "rounds=0"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr == "error: rounds=0: must be a whole number >= 1\n"
+    assert done.returncode == 2
+    assert done.stderr == "error: rounds=0: must be a whole number >= 1\n"

@@ -1,227 +1,72 @@
 """How long a training step takes: ``python scripts/benchmark_speed.py [imgsz=224 batch=16 device=cpu amp=bf16 ...]``.
 
-Measured in one process, round by round in turn, on one synthetic batch: the plain student, Ultralytics'
-``distill_model=``, our recipe, and the teacher's forward pass alone. A step is forward, loss, backward, gradient
-clipping, optimizer step, zero_grad and EMA update, as in Ultralytics' trainer. Loading of images is not included.
+Measured in one process, round by round in turn, on generated images: the plain student and Ultralytics'
+``distill_model=`` by Ultralytics' own trainers, our recipe by our trainer, and the teacher's forward pass alone. A step
+is what Ultralytics' loop does for a batch, from the copy to the device to the numbers of the progress bar
+(``dfssd/benchmark/steps.py``). For each of them: milliseconds, operators, and times that the host waits for the device,
+with the optimizer of a GPU, and peak memory; and milliseconds per batch of the loaders.
+Masks (``recipe=mffmetal``) have no peer; their plain step is that of our trainer without teacher.
 
 Own arguments: ``rounds=20``, ``out=file.json``; all others are those of ``train.py`` (``recipe=``, ``hwjs.weight=``,
-``pseudo=online``, ``optimizer=``, ...). Networks from a ``.yaml`` have random weights, which are as fast as trained
-ones; the random teacher is biased to detect about 20 boxes per image, so that online labeling has realistic work.
+``pseudo=online``, ``optimizer=``, ``workers=``, ...). Networks from a ``.yaml`` have random weights, which are as fast
+as trained ones.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from dfssd.config import Config, parse_arguments
+from dfssd.config import SEMANTIC, Config, parse_arguments
 from dfssd.errors import UserError, report_problems
 from dfssd.process import prepare_process
 
 if TYPE_CHECKING:  # torch is imported once the arguments are known to be right
-    from dfssd.batches import Batch
+    from dfssd.benchmark.steps import Steps
 
 DEFAULTS = {"imgsz": 224, "batch": 16, "student": "yolov8n.yaml", "teacher": "yolov8s.yaml"}
-CLASSES = 7
-BOXES, IGNORED = 3, 2
-"""Boxes to learn in each image, and ignored boxes in each unlabeled one: about as in CR7-DET."""
-MARKED = 20
-"""Boxes per image above ``pseudo.tau_low`` that a random teacher is biased to detect."""
-WARM_UP = 2
+"""Arguments of detectors that are not given; the recipe of masks has its own."""
+NO_DATA = ("data", "labeled", "limit", "split", "unlabeled", "baseline", "resume", "steps")
+"""Arguments about data, of which there is none."""
+WARM_UP = 5
+"""Rounds before the first that counts."""
+_COLUMNS = 130
+"""Width of the tables where there is no terminal that is wider."""
 STUDENT, PEER, OURS, TEACHER = "student", "ultralytics", "ours", "teacher forward"
-TARGETS = {"ours / (student + teacher forward)": 1.10, "ours / ultralytics": 1.00}
 
 
-def network(source: str, args: Any, nc: int = CLASSES) -> Any:
-    """A detection network from a ``.yaml`` (random weights) or a ``.pt``."""
-    from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+def targets(recipe: str, *, gpu: bool) -> dict[str, float]:
+    """The largest allowed value of each quantity: name -> limit.
 
-    if source.endswith((".yaml", ".yml")):
-        model = DetectionModel(source, nc=nc, verbose=False)
-    else:
-        model = load_checkpoint(source)[0].float()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    model.args = args
-    return model
-
-
-def mark_boxes(teacher: Any, image: Any, score: float) -> None:
-    """Bias the class scores of a teacher so that :data:`MARKED` boxes per image score at least ``score``."""
-    import torch
-
-    head = teacher.model[-1]
-    with torch.no_grad():
-        raw = teacher.eval()(image)[1]
-        logits = raw.get("one2many", raw)["scores"].amax(1).flatten()
-        level = logits.topk(min(MARKED * len(image), len(logits))).values[-1]
-        for branch in head.cv3:
-            branch[-1].bias += math.log(score / (1 - score)) - level
-
-
-def synthetic_batch(n: int, imgsz: int, unlabeled: int, *, weak: bool, device: Any, nc: int) -> Batch:
-    """A batch like those of the trainers, from a fixed seed; the last ``unlabeled`` images are unlabeled."""
-    import torch
-
-    g = torch.Generator().manual_seed(0)
-
-    def boxes(count: int) -> torch.Tensor:
-        side = 0.08 + 0.3 * torch.rand(count, 2, generator=g)
-        return torch.cat([side / 2 + (1 - side) * torch.rand(count, 2, generator=g), side], 1)
-
-    image = torch.rand(n, 3, imgsz, imgsz, generator=g)
-    batch = {
-        "img": image,
-        "cls": torch.randint(nc, (n * BOXES, 1), generator=g).float(),
-        "bboxes": boxes(n * BOXES),
-        "batch_idx": torch.arange(n).repeat_interleave(BOXES).float(),
-        "score": 0.5 + 0.5 * torch.rand(n * BOXES, generator=g),
-        "labeled": torch.arange(n) < n - unlabeled,
-        "ignore_bboxes": boxes(unlabeled * IGNORED),
-        "ignore_batch_idx": torch.arange(n - unlabeled, n).repeat_interleave(IGNORED).float(),
-        "ignore_source": torch.full((unlabeled * IGNORED,), -1.0),
+    Args:
+        recipe: Name of the recipe; ``tskd`` has limits of its own.
+        gpu: The device is a GPU; else it is a CPU.
+    """
+    tskd = recipe == "tskd"
+    floor = (1.5 if gpu else 1.4) if tskd else (1.10 if gpu else 1.05)
+    limits = {"ours / (student + teacher forward)": floor}
+    if not tskd:
+        limits["ours / ultralytics"] = 1.00
+    if gpu:
+        limits["ours / student"] = 1.00
+    return limits | {
+        "memory of ours / student": 1.15,
+        "operators of ours - student": 900 if tskd else 460,
+        "waits of ours - student": 4,
     }
-    batch["score"][batch["labeled"][batch["batch_idx"].long()]] = 1.0
-    if weak and unlabeled:
-        batch["weak_img"] = image[n - unlabeled :].clone()
-    return cast("Batch", {key: value.to(device) for key, value in batch.items()})
-
-
-def build_pair(config: Config, teacher: Any, student: Any) -> Any:
-    """The pair as :class:`dfssd.detection.trainer.StudentTrainer` builds it, halfway through its schedules."""
-    from dfssd.distillation.pair import DistillationPair, for_inference
-    from dfssd.pseudo_labels.online import OnlineLabeler
-    from dfssd.pseudo_labels.thresholds import ClassThresholds
-
-    labeler = None
-    if config["pseudo.mode"] != "offline":
-        thresholds = ClassThresholds.from_rule(student.model[-1].nc, config.pseudo)
-        labeler = OnlineLabeler(thresholds, iou=config.pseudo.iou)
-    pair = DistillationPair(
-        for_inference(teacher),
-        student,
-        terms=config.terms,
-        layers=() if config["layers"] == "auto" else config["layers"],
-        unsup_weight=config["unsup_weight"],
-        unsup_schedule=config["unsup_schedule"],
-        labeler=labeler,
-        weigh_boxes=config["pseudo.weigh"],
-        balance=config["balance"] == "auto",
-        new_only=config["new_only"],
-    )
-    pair.set_progress(500, 1000, 50)
-    return pair
-
-
-def training_step(model: Any, batch: Batch, autocast: Callable[[], Any], optimizer_name: str) -> Callable[[], None]:
-    """One step of Ultralytics' trainer with its own optimizer and EMA, as a function to call repeatedly."""
-    import torch
-    from ultralytics.engine.trainer import BaseTrainer
-    from ultralytics.utils.torch_utils import ModelEMA
-
-    from dfssd.distillation.pair import DistillationPair
-    from dfssd.pseudo_labels.meter import HealthMeter
-
-    model.train()
-    teacher = getattr(model, "teacher_model", None)
-    if isinstance(
-        model, DistillationPair
-    ):  # StudentTrainer keeps the teacher out of the optimizer, Ultralytics does not
-        model.teacher_model = None
-    optimizer = BaseTrainer.build_optimizer(SimpleNamespace(), model, optimizer_name, lr=1e-4, momentum=0.9, decay=5e-4)
-    if teacher is not None:
-        model.teacher_model = teacher
-    ema = ModelEMA(model)
-    on_gpu = batch["img"].is_cuda
-    scaler = torch.amp.GradScaler("cuda", enabled=on_gpu and autocast().fast_dtype == torch.float16)
-    meter = None
-    if isinstance(model, DistillationPair):
-        meter = HealthMeter([str(k) for k in range(model.student_model.model[-1].nc)])
-    truth = torch.zeros(0, 7)
-
-    def step() -> None:
-        with autocast():
-            loss, _ = model(batch)
-            total = loss.sum()
-        scaler.scale(total).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=10.0)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        ema.update(model)
-        if meter:  # the health meter is part of our step
-            meter.add_batch(model.labels, int((~batch["labeled"]).sum()), model.agreement, truth)
-
-    return step
-
-
-def timed_steps(config: Config) -> dict[str, Callable[[], None]]:
-    """What is timed: name -> function that runs it once. Each has its own networks, with equal weights."""
-    import torch
-    from ultralytics.cfg import get_cfg
-    from ultralytics.nn.distill_model import DistillationModel
-
-    from dfssd.distillation.pair import for_inference
-    from dfssd.evaluation.settings import quiet
-    from dfssd.hardware import check_device, resolve_amp, use_all_cores
-    from dfssd.trainers.mixed_data import batch_composition
-
-    place = check_device(config.train.get("device"))
-    amp, cpu_bf16 = resolve_amp(config.train.get("amp"), place)
-    device = torch.device(place if place in {"cpu", "mps"} else f"cuda:{place.split(',')[0]}")
-    if place == "cpu":
-        use_all_cores()
-    dtype = torch.bfloat16 if cpu_bf16 or amp == "bf16" else torch.float16
-    enabled = bool(cpu_bf16 or amp)
-
-    def autocast() -> Any:
-        return torch.autocast(device.type, dtype, enabled=enabled)
-
-    imgsz, n = config.train["imgsz"], config.train["batch"]
-    args = get_cfg(overrides={k: v for k, v in config.train.items() if k not in {"amp", "device"}})
-    ratio = config["unlabeled_ratio"]
-    _, unlabeled = batch_composition(n, ratio / (1 + ratio))
-    torch.manual_seed(0)
-    with quiet():
-        teacher = network(config["teacher"], args).to(device)
-        nc = teacher.model[-1].nc
-        student = network(config["student"], args, nc).to(device)
-    batch = synthetic_batch(n, imgsz, unlabeled, weak=config["strong_view"] > 0, device=device, nc=nc)
-    if config["teacher"].endswith((".yaml", ".yml")):
-        mark_boxes(teacher, batch["img"], config["pseudo.tau_low"])
-
-    def copies() -> tuple[Any, Any]:
-        from copy import deepcopy
-
-        return deepcopy(teacher), deepcopy(student)
-
-    models = {STUDENT: copies()[1], PEER: DistillationModel(*copies()), OURS: build_pair(config, *copies())}
-    name = str(config.train.get("optimizer", "auto"))
-    name = "AdamW" if name.lower() == "auto" else name  # what auto means below 10,000 steps
-    with quiet():
-        todo = {what: training_step(model, batch, autocast, name) for what, model in models.items()}
-    alone = for_inference(copies()[0].eval())
-
-    def forward() -> None:
-        with torch.no_grad(), autocast():
-            alone(batch["img"])
-
-    return {**todo, TEACHER: forward}
 
 
 def measure(
-    todo: dict[str, Callable[[], None]], rounds: int, synchronize: Callable[[], None]
+    todo: Mapping[str, Callable[[], None]], rounds: int, synchronize: Callable[[], None], warm_up: int = WARM_UP
 ) -> dict[str, list[float]]:
     """Milliseconds of each step in each round; the order rotates with every round, so that none is always first."""
     names = list(todo)
     durations: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-WARM_UP, rounds):
+    for number in range(-warm_up, rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             synchronize()
             start = time.perf_counter()
@@ -232,58 +77,153 @@ def measure(
     return durations
 
 
-def ratios(durations: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """The ratios of :data:`TARGETS`: median over the rounds, each of which compares under the same conditions."""
-    both = [s + t for s, t in zip(durations[STUDENT], durations[TEACHER])]
+def loading_time(batches: Iterator[Any], ahead: int, count: int) -> float:
+    """Milliseconds per batch of a loader that nothing keeps waiting.
+
+    Args:
+        batches: Its batches.
+        ahead: Batches that may be ready already, which are taken first.
+        count: Batches to time.
+    """
+    for _ in range(ahead + 1):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return (time.perf_counter() - start) * 1000 / count
+
+
+def counted(steps: Steps) -> dict[str, dict[str, int]]:
+    """Operators of each step here; operators and waits with the optimizer of a GPU; peak memory [bytes]."""
     found = {}
-    for (name, target), other in zip(TARGETS.items(), (both, durations[PEER])):
-        value = statistics.median(ours / ref for ours, ref in zip(durations[OURS], other))
-        found[name] = {"value": value, "target": target, "met": value <= target}
+    for name, step in steps.trained.items():
+        here, there = step.operators(), step.operators(as_on_gpu=True)
+        found[name] = {
+            "operators": here.launched,
+            "operators_on_gpu": there.launched,
+            "waits_on_gpu": there.waits,
+            "memory": step.memory(),
+        }
     return found
 
 
-def report(durations: dict[str, list[float]], config: Config) -> dict[str, Any]:
-    """Print the table; return everything for the JSON file."""
+def quantities(
+    durations: Mapping[str, Sequence[float]], counts: Mapping[str, Mapping[str, int]]
+) -> dict[str, float | None]:
+    """What :func:`targets` limits; ratios of times are medians over the rounds, each under the same conditions."""
+
+    def median(others: Sequence[float]) -> float:
+        return statistics.median(ours / other for ours, other in zip(durations[OURS], others))
+
+    ours, student = counts[OURS], counts[STUDENT]
+    return {
+        "ours / (student + teacher forward)": median(
+            [s + t for s, t in zip(durations[STUDENT], durations[TEACHER])],
+        ),
+        "ours / ultralytics": median(durations[PEER]) if PEER in durations else None,
+        "ours / student": median(durations[STUDENT]),
+        "memory of ours / student": ours["memory"] / student["memory"],
+        "operators of ours - student": ours["operators_on_gpu"] - student["operators_on_gpu"],
+        "waits of ours - student": ours["waits_on_gpu"] - student["waits_on_gpu"],
+    }
+
+
+def judged(values: Mapping[str, float | None], limits: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Name -> value, target and whether it is met; values without a target have None for both."""
+    return {
+        name: {
+            "value": value,
+            "target": limits.get(name),
+            "met": value <= limits[name] if name in limits else None,
+        }
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """Print the tables of a result."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=max(Console().width, _COLUMNS))
+    table = Table("step", "median [ms]", "quartiles [ms]", title="one training step", title_justify="left")
+    for title in ("operators", "on a GPU", "waits there", "memory [MiB]", "loader [ms]"):
+        table.add_column(title, justify="right")
+    counts, student = result["counts"], result["counts"][STUDENT]
+    for name, values in result["ms"].items():
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+        cells = [name, f"{statistics.median(values):.1f}", f"{low:.1f} to {high:.1f}"]
+        if own := counts.get(name):
+            for key in ("operators", "operators_on_gpu", "waits_on_gpu"):
+                more = "" if name == STUDENT else f" ({own[key] - student[key]:+,})"
+                cells.append(f"{own[key]:,}{more}")
+            cells += [f"{own['memory'] / 2**20:,.0f}", f"{result['loader_ms'][name]:.1f}"]
+        table.add_row(*cells)
+    console.print(table)
+    table = Table("quantity", "value", "target", "", title_justify="left")
+    for name, found in result["quantities"].items():
+        digits = 3 if " / " in name else 0
+        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[found["met"]]
+        target = "" if found["target"] is None else f"<= {found['target']:,.{min(digits, 2)}f}"
+        table.add_row(name, f"{found['value']:,.{digits}f}", target, verdict)
+    console.print(table)
+    shown = ", ".join(f"{key} {value}" for key, value in result["facts"].items())
+    console.print(shown, soft_wrap=True, highlight=False)
+
+
+def facts(config: Config, steps: Steps) -> dict[str, Any]:
+    """What was measured, on what."""
     import platform
     from importlib.metadata import version
 
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     from dfssd.benchmark.running import machine_name
     from dfssd.hardware import check_device
+    from dfssd.runs.folder import git_commit
 
     device = check_device(config.train.get("device"))
-    facts = {
+    loaders = {name: getattr(step.trainer.train_loader, "num_workers", 0) for name, step in steps.trained.items()}
+    return {
         "machine": machine_name(device),
         "device": device,
         "threads": torch.get_num_threads(),
         "recipe": Path(config["recipe"]).stem,
-        "teacher": Path(config["teacher"]).name,
+        "teacher": Path(config["teacher"] or "none").name,
         "student": Path(config["student"]).name,
-        "imgsz": config.train["imgsz"],
-        "batch": config.train["batch"],
+        "imgsz": config.imgsz,
+        "batch": config.batch,
         "amp": config.train.get("amp", "auto"),
+        "optimizer": type(steps.trained[OURS].trainer.optimizer).__name__,
+        "workers": "/".join(str(count) for count in loaders.values()),
         "torch": version("torch"),
         "ultralytics": version("ultralytics"),
         "python": platform.python_version(),
+        "git": git_commit(),
     }
-    console = Console()
-    table = Table("step", "median [ms]", "quartiles [ms]", title="one training step", title_justify="left")
-    for name, values in durations.items():
-        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-        table.add_row(name, f"{statistics.median(values):.1f}", f"{low:.1f} to {high:.1f}")
-    console.print(table)
-    found = ratios(durations)
-    table = Table("ratio", "median", "target", "", title_justify="left")
-    for name, ratio in found.items():
-        verdict = "[green]met[/]" if ratio["met"] else "[red]missed[/]"
-        table.add_row(name, f"{ratio['value']:.3f}", f"<= {ratio['target']:.2f}", verdict)
-    console.print(table)
-    console.print(", ".join(f"{key} {value}" for key, value in facts.items()), soft_wrap=True, highlight=False)
-    medians = {name: statistics.median(values) for name, values in durations.items()}
-    return {**facts, "median_ms": medians, "ratios": found, "ms": durations}
+
+
+def checked(given: dict[str, Any]) -> Callable[..., Config]:
+    """The configuration from given arguments, checked; a function that replaces some of them.
+
+    Raises:
+        UserError: A key does not exist, a value is wrong, or an argument is about data.
+    """
+    from dfssd.runs.configure import configure
+
+    if about_data := [key for key in NO_DATA if key in given]:
+        raise UserError(
+            *(f"{key}={given[key]}: steps are timed on generated images; leave it out" for key in about_data)
+        )
+    masks = configure(given)["task"] == SEMANTIC
+    own = {**({} if masks else DEFAULTS), **given, "plots": False}
+
+    def configured(**changes: Any) -> Config:
+        return configure({**own, **changes})
+
+    configured()
+    return configured
 
 
 def main(argv: Sequence[str]) -> int:
@@ -295,16 +235,10 @@ def main(argv: Sequence[str]) -> int:
             return 0
         given = parse_arguments(list(argv))
         rounds, out = given.pop("rounds", 20), given.pop("out", None)
-        if not isinstance(rounds, int) or rounds < 1:
+        if type(rounds) is not int or rounds < 1:
             raise UserError(f"rounds={rounds}: must be a whole number >= 1")
-        from dfssd.runs.configure import configure
-
-        config = configure({**DEFAULTS, **given})
-        import torch
-
-        todo = timed_steps(config)
-        synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-        result = report(measure(todo, rounds, synchronize), config)
+        result = timed(checked(given), rounds)
+        report(result)
         if out:
             from dfssd.files import write_json
 
@@ -312,3 +246,28 @@ def main(argv: Sequence[str]) -> int:
     except UserError as e:
         return report_problems(e)
     return 0
+
+
+def timed(configured: Callable[..., Config], rounds: int) -> dict[str, Any]:
+    """Measure everything; the content of the JSON file."""
+    import torch
+
+    from dfssd.benchmark.steps import open_steps
+
+    config = configured()
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    with tempfile.TemporaryDirectory() as folder, open_steps(configured, Path(folder)) as steps:
+        durations = measure(steps.todo, rounds, synchronize)
+        counts = counted(steps)
+        loader_ms = {name: loading_time(step.batches(), step.ahead, rounds) for name, step in steps.trained.items()}
+        known = facts(config, steps)
+        gpu = steps.device.type not in {"cpu", "mps"}
+    values = quantities(durations, counts)
+    return {
+        "facts": known,
+        "median_ms": {name: statistics.median(values) for name, values in durations.items()},
+        "quantities": judged(values, targets(known["recipe"], gpu=gpu)),
+        "counts": counts,
+        "loader_ms": loader_ms,
+        "ms": durations,
+    }

@@ -1,0 +1,72 @@
+"""Peak memory of a training step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def held_bytes(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:
+    """Bytes that a training holds between two steps: weights, buffers, and the state of the optimizer, each once."""
+    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    tensors += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+def step_bytes(step: Callable[[], Any], device: torch.device) -> int:
+    """Peak of the bytes that one call of ``step`` allocates, above those allocated before it.
+
+    On CUDA the pools of captured graphs are added, which replaying does not allocate again.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device)) - before + _graph_bytes()
+    from torch.profiler import ProfilerActivity, profile
+
+    with _without_notes(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    events = recorded.profiler.kineto_results.events()
+    return peak(sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"))
+
+
+def peak(allocations: Iterable[tuple[int, int]]) -> int:
+    """Highest sum of the allocations so far: (time, bytes), in the order of time; bytes set free are negative."""
+    held = highest = 0
+    for _, size in allocations:
+        held += size
+        highest = max(highest, held)
+    return highest
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """Drop what the profiler's library writes to the error stream when it starts and stops."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _graph_bytes() -> int:
+    """Bytes in private pools of CUDA graphs that no tensor of the program holds."""
+    return sum(
+        segment["total_size"] - segment["allocated_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
+    )
