@@ -6,21 +6,30 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from dfssd.distillation.terms.drd import (
-    PixelGraph,
-    PixelRelation,
-    instance_relation,
-    instances,
-    largest_per_image,
-    pixel_relation,
-    reason,
-    roi_patches,
-)
+from dfssd.distillation.terms import drd, instances
+from dfssd.distillation.terms.drd import PixelGraph, PixelRelation
+from dfssd.distillation.terms.instances import patches, reason, samples, table
+from tests.distillation import slow_terms as slow
 from tests.distillation.test_terms import SHAPE, make_outputs, value_of
 
 
 def maps(seed: int, dtype=torch.float64) -> torch.Tensor:
     return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def instance_relation(student: torch.Tensor, teacher: torch.Tensor, *boxes: torch.Tensor) -> torch.Tensor:
+    return instances.instance_relation([student], [teacher], *boxes)
+
+
+def pixel_relation(student: torch.Tensor, teacher: torch.Tensor, graph: PixelGraph) -> torch.Tensor:
+    return drd.pixel_relation([student], [teacher], [graph])
+
+
+def roi_patches(x: torch.Tensor, boxes: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """(K, 6, 6) of the boxes in the order of their images."""
+    kept, there = table(boxes.to(x.dtype), image, len(x))
+    (lines,) = samples(kept, [(x.shape[1], x.shape[2])])
+    return patches(x[:, None], *lines)[0][there]
 
 
 BOXES = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.4, 0.3, 0.9, 0.9], [0.2, 0.5, 0.4, 0.8]])
@@ -33,7 +42,7 @@ def test_any_number_of_defects(count: int) -> None:
     value = instance_relation(student, maps(2), BOXES[:count], IMAGE[:count])
     value.backward()
     assert torch.isfinite(value) and (value > 0) == (count > 0) and torch.isfinite(student.grad).all()
-    assert instance_relation(maps(1), maps(1), BOXES[:count], IMAGE[:count]) == 0
+    assert instance_relation(maps(1), maps(1), BOXES[:count], IMAGE[:count]).item() == pytest.approx(0, abs=1e-25)
 
 
 def test_order_of_defects_does_not_matter_and_their_image_does() -> None:
@@ -45,16 +54,19 @@ def test_order_of_defects_does_not_matter_and_their_image_does() -> None:
 
 def test_reasoning_by_hand() -> None:
     """Two like defects of one image share; a single one of another image only meets itself."""
-    vectors = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]])
+    vectors = torch.tensor([[[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]], [[0.0, 0.0, 3.0, 0.0], [9.0, 9.0, 9.0, 9.0]]])
     own, other = torch.softmax(torch.tensor([4 / 2, 0.0]), 0).tolist()
-    expected = torch.tensor([[2 + 2 * own, 2 * other, 0, 0], [2 * other, 2 + 2 * own, 0, 0], [0, 0, 6.0, 0]])
-    torch.testing.assert_close(reason(vectors, IMAGE), expected)
+    apart = torch.tensor([[[0.0, 0.0]], [[0.0, instances.APART]]])
+    found, _ = reason(vectors, apart)
+    expected = torch.tensor([[2 + 2 * own, 2 * other, 0, 0], [2 * other, 2 + 2 * own, 0, 0]])
+    torch.testing.assert_close(found[0], expected)
+    assert found[1, 0].tolist() == [0, 0, 6, 0]
 
 
 def test_patches_are_those_of_torchvision() -> None:
     x = torch.randn(2, 6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     outside = torch.tensor([[-0.3, -0.2, 0.2, 0.3], [0.8, 0.7, 1.4, 1.2], [2.0, 2.0, 3.0, 3.0], [0.5, 0.5, 0.5, 0.5]])
-    boxes, image = torch.cat([BOXES, outside]).double(), torch.tensor([0, 0, 1, 1, 0, 0, 1])
+    boxes, image = torch.cat([BOXES, outside]).double(), torch.tensor([0, 0, 0, 0, 1, 1, 1])
     scaled = boxes * torch.tensor([10.0, 6.0, 10.0, 6.0], dtype=torch.float64)
     expected = roi_align(x[:, None], torch.cat([image[:, None], scaled], 1), 6, sampling_ratio=2, aligned=True)
     torch.testing.assert_close(roi_patches(x, boxes, image), expected[:, 0])
@@ -69,14 +81,15 @@ def test_patch_of_a_ramp_by_hand() -> None:
 
 
 def test_instances_come_from_inside_their_box() -> None:
-    x = maps(1, torch.float32).abs()
-    inside, changed = instances(x, BOXES[2:], IMAGE[2:]), x.clone()
-    changed[1, :, 0] += 0.01  # above the box: seen through the attention of the whole map alone
-    torch.testing.assert_close(instances(changed, BOXES[2:], IMAGE[2:]), inside, rtol=0.05, atol=0.02)
-    changed[1, :, 5, 2] += 1.0  # in it
-    assert (instances(changed, BOXES[2:], IMAGE[2:]) - inside).abs().max() > 0.3
-    assert inside.mean().item() == pytest.approx(0, abs=1e-5) and inside.var().item() == pytest.approx(1, abs=0.05)
-    assert torch.allclose(instances(0.1 * maps(1), BOXES, IMAGE).std(1), torch.ones(3).double(), atol=0.05)
+    """Places of the student's map outside the box act through the attention of the whole map alone, which is weak."""
+    x, y = maps(1, torch.float32).abs(), maps(2, torch.float32)
+    box = BOXES[2:], IMAGE[2:]
+    value = instance_relation(x, y, *box).item()
+    outside, inside = x.clone(), x.clone()
+    outside[1, :, 0] += 0.01
+    inside[1, :, 5, 2] += 1.0
+    assert instance_relation(outside, y, *box).item() == pytest.approx(value, rel=0.05)
+    assert abs(instance_relation(inside, y, *box).item() - value) > 0.1 * value
 
 
 def test_gradient() -> None:
@@ -87,8 +100,22 @@ def test_gradient() -> None:
 def test_largest_defects_are_kept_in_each_image() -> None:
     boxes = torch.tensor([[0, 0, 0.1, 0.1], [0, 0, 0.5, 0.5], [0, 0, 0.3, 0.3], [0, 0, 0.2, 0.2]])
     image = torch.tensor([1, 1, 1, 0])
-    assert sorted(largest_per_image(boxes, image, 2).tolist()) == [1, 2, 3]
-    assert len(largest_per_image(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))) == 0
+    kept, there = table(boxes, image, 3, most=2)
+    assert there.tolist() == [[True, False], [True, True], [False, False]]
+    assert torch.equal(kept[0, 0], boxes[3]) and torch.equal(kept[1], boxes[1:3]) and not kept[2].any()
+    assert not kept[0, 1].any()
+    assert table(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 2)[0].shape == (2, 0, 4)
+
+
+def test_table_holds_every_box_once_in_its_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(5, (100,), generator=generator)
+    boxes = torch.rand(100, 4, generator=generator).sort(1).values
+    for most in (3, 20, 64):
+        kept, there = table(boxes, image, 6, most)
+        expected = slow.largest_per_image(boxes, image, most)
+        found = [(i, *box) for i in range(6) for box in kept[i][there[i]].tolist()]
+        assert sorted(found) == sorted((int(image[k]), *boxes[k].tolist()) for k in expected)
 
 
 def test_graphs_are_fixed_by_their_seed_and_are_no_parameters() -> None:

@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dfssd.distillation.terms import TERMS, PairShape
+from dfssd.distillation.terms import TERMS, PairShape, fgd
 from dfssd.distillation.terms.cwd import channel_kl
-from dfssd.distillation.terms.fgd import attention_distance
 from dfssd.distillation.terms.ld import ld_regions, localization
 from dfssd.distillation.terms.mgd import MaskedGenerative, mse
 from dfssd.distillation.terms.mimic import normalized_mse
@@ -22,6 +21,10 @@ from tests.distillation.test_terms import SHAPE, make_batch, make_outputs
 def maps(seed: int, *size: int) -> torch.Tensor:
     shape = size or (2, 3, 4, 4)
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def attention_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    return fgd.attention_distance([student], [teacher])
 
 
 @pytest.mark.parametrize("distance", [channel_kl, mse, normalized_mse, pearson, attention_distance])

@@ -7,7 +7,7 @@ adapters. Weight, schedule and the factor N of Ultralytics' batch loss are appli
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from dfssd.batches import Batch
 from dfssd.distillation.heads import Tap
 from dfssd.distillation.outputs import Outputs
+
+EPSILON = 1e-5
+"""What the variance of a channel is increased by where it is divided out."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,15 @@ class FeatureTerm(Term):
         """Distance between the aligned maps of one level, scalar."""
         raise NotImplementedError(f"{type(self).__name__} must implement compare")
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Mean of :meth:`compare` over the levels."""
-        pairs = enumerate(self.pairs(student, teacher))
+    def compare_all(self, students: Sequence[Tensor], teachers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Mean of :meth:`compare` over the levels; a term that compares all levels in one pass does so here."""
+        pairs = enumerate(zip(students, teachers, strict=True))
         return torch.stack([self.compare(level, fs, ft, batch) for level, (fs, ft) in pairs]).mean()
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """:meth:`compare_all` of the aligned maps."""
+        students, teachers = zip(*self.pairs(student, teacher), strict=True)
+        return self.compare_all(students, teachers, batch)
 
 
 def adapter(student: int, teacher: int, bias: bool = False) -> nn.Conv2d:
@@ -173,7 +181,29 @@ def standardize(x: Tensor) -> Tensor:
     (x,) = exact(x.contiguous())  # then sums over the places read contiguous memory
     if x.numel() <= x.shape[1]:  # a single place, or no image: the variance is undefined, the distance is 0
         return x - x.detach()
-    return nn.functional.batch_norm(x, None, None, training=True)
+    return nn.functional.batch_norm(x, None, None, training=True, eps=EPSILON)
+
+
+def standardized(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """:func:`standardize` without automatic differentiation.
+
+    Args:
+        x: Maps, (N, C, H, W), fp32 or fp64.
+
+    Returns:
+        The standardized maps, and the function that turns a gradient for them, or for their first channels alone, into
+        that for as many channels of ``x``.
+    """
+    x = x.contiguous()
+    out, mean, scale = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPSILON)
+
+    def backward(gradient: Tensor) -> Tensor:
+        c = gradient.shape[1]
+        statistics = (None, None, None, mean[:c], scale[:c], True, EPSILON, [True, False, False])
+        back: Tensor = torch.ops.aten.native_batch_norm_backward(gradient, x[:, :c], *statistics)[0]
+        return back
+
+    return out, backward
 
 
 def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -203,3 +233,11 @@ def check_same_shape(what: str, student: Tensor, teacher: Tensor, dims: str) -> 
             f"{what} must have one shape ({dims}) in student and teacher, "
             f"but they are {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
+
+
+def check_same_maps(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> None:
+    """Raise ``ValueError`` unless both networks have the same levels, and maps (N, C, H, W) of one shape in each."""
+    if len(students) != len(teachers):
+        raise ValueError(f"student and teacher must have the same levels, not {len(students)} and {len(teachers)}")
+    for student, teacher in zip(students, teachers, strict=True):
+        check_same_shape("feature maps", student, teacher, "N, C, H, W")

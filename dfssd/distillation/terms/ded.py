@@ -8,6 +8,9 @@ range.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -16,30 +19,35 @@ from dfssd.checks import check_positive, check_share
 from dfssd.distillation.terms.base import (
     FeatureTerm,
     PairShape,
-    check_same_shape,
+    check_same_maps,
     exact,
-    mean,
     no_autocast,
-    standardize,
+    standardized,
 )
+from dfssd.distillation.terms.levels import Maps, closed_form, total
 from dfssd.distillation.terms.regions import attention, box_masks
 
 
 def decoupled(
-    student: Tensor, teacher: Tensor, batch: Batch, *, background: float = 0.5, temperature: float = 0.5
+    students: Sequence[Tensor],
+    teachers: Sequence[Tensor],
+    batch: Batch,
+    *,
+    background: float = 0.5,
+    temperature: float = 0.5,
 ) -> Tensor:
     """Squared distance where the defects are plus that of the background, by the teacher's attention.
 
     With the masks M of :func:`~dfssd.distillation.terms.regions.box_masks`, the teacher's attentions S (places) and A
-    (channels), K boxes and N images::
+    (channels), K boxes and N images, the mean over the levels of::
 
         1/(C K) sum M_fg S A (F_s - F_t)^2 + background/(C N) sum M_bg S A (F_s - F_t)^2      >= 0
 
     Without any box the first part is 0.
 
     Args:
-        student: Aligned map of the student, (N, C, H, W).
-        teacher: Map of the teacher, same shape.
+        students: Aligned maps of the student, one per level, (N, C, H, W).
+        teachers: Maps of the teacher, same shapes.
         batch: Boxes, as :func:`~dfssd.distillation.terms.regions.box_masks` reads them.
         background: Weight of the second part.
         temperature: Of the attention.
@@ -50,60 +58,116 @@ def decoupled(
     Raises:
         ValueError: Shapes differ or are not (N, C, H, W).
     """
-    check_same_shape("feature maps", student, teacher, "N, C, H, W")
-    with no_autocast(student):
-        fs, ft = exact(student, teacher)
-        n, c, h, w = fs.shape
-        spatial, channel = attention(ft, temperature)
-        error = torch.einsum("nchw,nc->nhw", (fs - ft).square(), channel) / c * spatial
-        foreground, defectless = box_masks(batch, n, h, w)
-        boxes = max(1, len(batch["batch_idx"]))
-        return (foreground * error).sum() / boxes + background * (defectless * error).sum() / max(1, n)
+    check_same_maps(students, teachers)
+    with no_autocast(students[0]):
+        theirs = exact(*teachers)
+        return closed_form(
+            lambda *own: decoupled_and_gradient(own, theirs, batch, background, temperature), exact(*students)
+        )
 
 
-def gaussian_matrix(length: int, like: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
+def decoupled_and_gradient(
+    own: Sequence[Tensor], theirs: Sequence[Tensor], batch: Batch, background: float, temperature: float
+) -> tuple[Tensor, Maps]:
+    """:func:`decoupled` of maps in fp32 or fp64, and its gradient for the student's: 2 weight S A (F_s - F_t)."""
+    n, levels = len(own[0]), [(x.shape[2], x.shape[3]) for x in own]
+    gap = Maps(own) - theirs
+    spatial, channel = attention(theirs, temperature)
+    channel *= [1 / x.shape[1] for x in own]
+    foreground, defectless = box_masks(batch, n, levels)
+    weight = foreground.to(gap[0].dtype) * (2 / max(1, len(batch["batch_idx"])) / len(own))
+    weight = weight.add_(defectless, alpha=2 * background / n / len(own)).mul_(torch.cat(spatial, 1))
+    parts = weight.split([h * w for h, w in levels], 1)
+    gradient = gap * [a[:, :, None, None] for a in channel]
+    gradient *= [part.view(n, 1, *level) for part, level in zip(parts, levels, strict=True)]
+    gap *= gradient
+    return total(gap) / 2, gradient
+
+
+@lru_cache(maxsize=64)
+def gaussian_matrix(
+    length: int, dtype: torch.dtype, device: torch.device, window: int = 11, sigma: float = 1.5
+) -> Tensor:
     """The Gaussian window as a matrix (length, length), to blur a row of cells by a product; zeros beyond its ends."""
-    place = torch.arange(length, dtype=like.dtype, device=like.device)
-    reach = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
+    place = torch.arange(length, dtype=dtype, device=device)
+    reach = torch.arange(window, dtype=dtype, device=device) - window // 2
     apart = place[:, None] - place[None, :]
     weights = (-apart.square() / (2 * sigma**2)).exp() / (-reach.square() / (2 * sigma**2)).exp().sum()
     return weights.masked_fill(apart.abs() > window // 2, 0)
 
 
-def ssim(first: Tensor, second: Tensor, *, window: int = 11, sigma: float = 1.5) -> Tensor:
+def blur(*lists: Maps) -> list[Maps]:
+    """Lists of maps (N, C, H, W) under the Gaussian window, with zeros around them; the operation is symmetric.
+
+    Matrix products are many times faster than convolutions of single channels.
+    """
+    levels = []
+    for maps in zip(*lists, strict=True):
+        h, w = maps[0].shape[2:]
+        rows, columns = (gaussian_matrix(length, maps[0].dtype, maps[0].device) for length in (h, w))
+        along = (torch.cat([x.reshape(-1, w) for x in maps]) @ columns).view(-1, h, w)
+        blurred = torch.bmm(rows.expand(len(along), h, h), along)
+        levels.append(blurred.view(len(maps), *maps[0].shape).unbind())
+    return [Maps(maps) for maps in zip(*levels, strict=True)]
+
+
+def ssim(first: Maps, second: Maps, scale: float = 1.0) -> tuple[Maps, Maps]:
     """Structural similarity of maps, channel by channel, with zeros around them (Wang et al. 2004).
 
-        (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2)),   C1 = 0.01^2, C2 = 0.03^2
+        s = (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2)),   C1 = 0.01^2, C2 = 0.03^2
 
-    with means m and (co)variances s under a Gaussian window.
+    with means m and (co)variances s under a Gaussian window G. With the four factors written s = P Q / (U V), its
+    gradient is::
+
+        ds/dx = G[2 (m_y (Q - P) + m_x s (U - V)) / (U V)] + y G[2 P / (U V)] - x G[2 s / V]
 
     Args:
-        first: Maps, (N, C, H, W), of values around 1.
-        second: Maps of the same shape.
-        window: Side of the window [cells], odd.
-        sigma: Standard deviation of the Gaussian [cells].
+        first: Maps x of each level, (N, C, H, W), of values around 1.
+        second: Maps y of the same shapes.
+        scale: Factor on the gradient.
 
     Returns:
-        (N, C, H, W) in [-1, 1]; 1 where the maps are equal.
+        The similarities in [-1, 1], 1 where the maps are equal, and ``scale`` times the gradient of their sum for x.
     """
-    rows, columns = (gaussian_matrix(length, first, window, sigma) for length in first.shape[2:])
-
-    def blur(x: Tensor) -> Tensor:  # matrix products: many times faster than convolutions of single channels
-        return rows @ x @ columns
-
-    x, y = first, second
-    mx, my = blur(x), blur(y)
-    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    mx, my, both, squares = blur(first, second, first * second, (first * first).add_product(second, second))
     c1, c2 = 0.01**2, 0.03**2
-    return (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    product = mx * my
+    means = (mx * mx).add_product(my, my)
+    squares -= means
+    squares += c2  # V
+    means += c1  # U
+    both -= product
+    both *= 2
+    both += c2  # Q
+    product *= 2
+    product += c1  # P
+    inverse = means * squares
+    inverse = Maps(torch._foreach_reciprocal(inverse))
+    similarity = product * both
+    similarity *= inverse
+    inverse *= 2 * scale
+    both -= product
+    my *= both  # m_y (Q - P)
+    squares *= -1
+    squares += means
+    squares *= similarity
+    my.add_product(mx, squares)  # + m_x s (U - V)
+    my *= inverse
+    product *= inverse
+    means *= similarity
+    means *= inverse
+    gradient, of_second, of_first = blur(my, product, means)
+    gradient.add_product(second, of_second)
+    gradient.add_product(first, of_first, -1.0)
+    return similarity, gradient
 
 
-def structure(student: Tensor, teacher: Tensor) -> Tensor:
-    """Structural dissimilarity mean((1 - SSIM) / 2) of the standardized maps, in [0, 1].
+def structure(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
+    """Structural dissimilarity mean((1 - SSIM) / 2) of the standardized maps, mean over the levels, in [0, 1].
 
     Args:
-        student: Aligned map of the student, (N, C, H, W).
-        teacher: Map of the teacher, same shape.
+        students: Aligned maps of the student, one per level, (N, C, H, W).
+        teachers: Maps of the teacher, same shapes.
 
     Returns:
         Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
@@ -111,9 +175,19 @@ def structure(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes differ or are not (N, C, H, W).
     """
-    check_same_shape("feature maps", student, teacher, "N, C, H, W")
-    with no_autocast(student):
-        return mean((1 - ssim(standardize(student), standardize(teacher))) / 2)
+    check_same_maps(students, teachers)
+
+    def compute(*own: Tensor) -> tuple[Tensor, list[Tensor]]:
+        maps, backward = zip(*(standardized(x) for x in own))
+        similarity, gradient = ssim(Maps(maps), Maps(standardized(x)[0] for x in theirs), -0.5)
+        sizes = [1 / (x.numel() * len(own)) for x in own]
+        gradient *= sizes
+        value = 0.5 - torch.stack([s.mean() for s in similarity]).mean() / 2
+        return value, [back(g) for back, g in zip(backward, gradient)]
+
+    with no_autocast(students[0]):
+        theirs = exact(*teachers)
+        return closed_form(compute, exact(*students))
 
 
 class Decoupled(FeatureTerm):
@@ -137,14 +211,14 @@ class Decoupled(FeatureTerm):
         self.temperature = check_positive("temperature", temperature)
         self.needs_boxes = self.background == 0
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`decoupled` of one level."""
-        return decoupled(student, teacher, batch, background=self.background, temperature=self.temperature)
+    def compare_all(self, students: Sequence[Tensor], teachers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """:func:`decoupled` of all levels."""
+        return decoupled(students, teachers, batch, background=self.background, temperature=self.temperature)
 
 
 class Structure(FeatureTerm):
     """Structural prior of DED: the maps must have the same local structure (SSIM)."""
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`structure` of one level."""
-        return structure(student, teacher)
+    def compare_all(self, students: Sequence[Tensor], teachers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """:func:`structure` of all levels."""
+        return structure(students, teachers)

@@ -9,6 +9,7 @@ them hide the difference that they are meant to show.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,15 +17,18 @@ from torch import Tensor, nn
 
 from dfssd.batches import Batch
 from dfssd.checks import check_choice, check_integer, check_positive
-from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, mean, no_autocast, standardize
-from dfssd.distillation.terms.regions import attention, corners
-
-MOST_BOXES = 64
-"""Defects per image that take part, the largest ones; the graph grows with their square."""
-
-ROI = 6
-"""Cells per side of the patch that is cut out for each box."""
+from dfssd.distillation.terms.base import (
+    FeatureTerm,
+    PairShape,
+    check_same_maps,
+    exact,
+    no_autocast,
+    standardize,
+    standardized,
+)
+from dfssd.distillation.terms.instances import instance_relation
+from dfssd.distillation.terms.levels import Maps, closed_form
+from dfssd.distillation.terms.regions import corners
 
 
 class PixelGraph(nn.Module):
@@ -83,13 +87,61 @@ class PixelGraph(nn.Module):
         return x + standardize((back @ (reasoned @ bases)).view_as(x))
 
 
-def pixel_relation(student: Tensor, teacher: Tensor, graph: PixelGraph) -> Tensor:
-    """mean((G(F_s) - G(F_t))^2) of the standardized maps, with one graph for both networks.
+class _OneLevel:
+    """Student and teacher of one level on their way through its graph, and back; images (N), networks (2) together."""
+
+    def __init__(self, student: Tensor, teacher: Tensor, graph: PixelGraph) -> None:
+        """Project the standardized maps, up to the nodes Z, times H W."""
+        n, c, h, w = student.shape
+        pair, self.to_student = standardized(torch.cat([student, teacher], 1))
+        self.maps, self.places = pair, pair.view(2 * n, c, h * w)
+        over_states, back, self.values, self.bases = (
+            x.to(pair.dtype) for x in (graph.over_states, graph.back, graph.values, graph.bases)
+        )
+        self.out = back @ over_states
+        self.on_values, self.on_bases = (torch.bmm(self._each(x), self.places) for x in (self.values, self.bases))
+        self.nodes = torch.bmm(self.on_values, self.on_bases.transpose(1, 2))
+
+    def _each(self, matrix: Tensor, networks: int = 2) -> Tensor:
+        """A matrix for each of the maps."""
+        return matrix.expand(networks * len(self.maps), *matrix.shape)
+
+    def _student(self, x: Tensor) -> Tensor:
+        """The half of the student, (N, ...) of (2 N, ...)."""
+        return x.view(len(self.maps), 2, *x.shape[1:])[:, 0]
+
+    def gap(self, reasoned: Tensor) -> Tensor:
+        """G(F_s) - G(F_t), (N, C, H, W), from the reasoned nodes (2 N, 2n, n)."""
+        self.weights = torch.bmm(self._each(self.out), reasoned)
+        added = torch.bmm(self.weights, self.on_bases).view(self.maps.shape)
+        added, self.to_added = standardized(added)
+        own, theirs = added.add_(self.maps).chunk(2, 1)
+        return own - theirs
+
+    def to_reasoned(self, gradient: Tensor) -> Tensor:
+        """Gradient for the gap -> that for the reasoned nodes of the student, (N, 2n, n)."""
+        self.to_maps = gradient.flatten(2)
+        added = self.to_added(gradient).flatten(2)
+        self.to_bases = torch.bmm(self._student(self.weights).transpose(1, 2), added)
+        weights = torch.bmm(added, self._student(self.on_bases).transpose(1, 2))
+        return torch.bmm(self._each(self.out.T, 1), weights)
+
+    def to_own(self, nodes: Tensor) -> Tensor:
+        """Gradient for the nodes of the student, times H W -> that for its map."""
+        values = torch.bmm(nodes, self._student(self.on_bases))
+        bases = torch.baddbmm(self.to_bases, nodes.transpose(1, 2), self._student(self.on_values))
+        places = torch.baddbmm(self.to_maps, self._each(self.values.T, 1), values)
+        places = places.baddbmm_(self._each(self.bases.T, 1), bases)
+        return self.to_student(places.view(len(places), -1, *self.maps.shape[2:]))
+
+
+def pixel_relation(students: Sequence[Tensor], teachers: Sequence[Tensor], graphs: Sequence[PixelGraph]) -> Tensor:
+    """mean((G(F_s) - G(F_t))^2) of the standardized maps, one graph for both networks; mean over the levels.
 
     Args:
-        student: Aligned map of the student, (N, C, H, W).
-        teacher: Map of the teacher, same shape.
-        graph: G, for C channels.
+        students: Aligned maps of the student, one per level, (N, C, H, W).
+        teachers: Maps of the teacher, same shapes.
+        graphs: G of each level, for its C channels; all with as many nodes.
 
     Returns:
         Scalar >= 0, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
@@ -97,132 +149,32 @@ def pixel_relation(student: Tensor, teacher: Tensor, graph: PixelGraph) -> Tenso
     Raises:
         ValueError: Shapes differ or are not (N, C, H, W).
     """
-    check_same_shape("feature maps", student, teacher, "N, C, H, W")
-    with no_autocast(student):
-        if not student.numel():
-            return student.float().sum()
-        return mean((graph(standardize(student)) - graph(standardize(teacher))).square())
+    check_same_maps(students, teachers)
 
+    def compute(*own: Tensor) -> tuple[Tensor, list[Tensor]]:
+        levels = [_OneLevel(s, t, graph) for s, t, graph in zip(own, theirs, graphs, strict=True)]
+        over_nodes = torch.stack([graph.over_nodes for graph in graphs]).to(own[0].dtype)
+        places = [1 / (x.shape[2] * x.shape[3]) for x in own]
+        scaled = Maps(level.nodes for level in levels)
+        scaled *= places
+        nodes = torch.stack(scaled)  # (levels, 2 N, 2n, n)
+        rows = nodes.flatten(1, 2)
+        reasoned = torch.baddbmm(rows, rows, over_nodes.transpose(1, 2)).relu_().view(nodes.shape)
 
-def _samples(low: Tensor, high: Tensor, length: int) -> Tensor:
-    """Weights with which the cells of one axis enter the :data:`ROI` bins of each box, (K, ROI, length).
+        gap = Maps(level.gap(x) for level, x in zip(levels, reasoned.unbind()))
+        value = torch.stack([torch.dot(x.view(-1), x.view(-1)) / x.numel() for x in gap]).mean()
+        gap *= [2 / (x.numel() * len(gap)) for x in gap]
 
-    Two bilinear samples per bin; low and high are the ends of the boxes [cells], a cell's value lies at its middle.
-    """
-    places = (torch.arange(2 * ROI, dtype=low.dtype, device=low.device) + 0.5) / (2 * ROI)
-    at = low[:, None] + (high - low)[:, None] * places - 0.5
-    cells = torch.arange(length, dtype=low.dtype, device=low.device)
-    weights = (1 - (at.clamp(0, length - 1)[..., None] - cells).abs()).clamp(min=0)
-    inside = (at >= -1) & (at <= length)
-    return (weights * inside[..., None]).view(len(low), ROI, 2, length).mean(2)
+        to_reasoned = torch.stack([level.to_reasoned(x) for level, x in zip(levels, gap)])  # (levels, N, 2n, n)
+        student = reasoned.unflatten(1, (-1, 2))[:, :, 0]
+        rows = torch.ops.aten.threshold_backward(to_reasoned, student, 0).flatten(1, 2)
+        to_nodes = Maps(torch.baddbmm(rows, rows, over_nodes).view(to_reasoned.shape).unbind())
+        to_nodes *= places
+        return value, [level.to_own(x) for level, x in zip(levels, to_nodes)]
 
-
-def roi_patches(x: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
-    """RoIAlign (arXiv:1703.06870) of maps with one channel, two samples per bin and direction.
-
-    Boxes have sides along the axes, so a patch is a product of matrices. torchvision's operator gives the same values,
-    but on CUDA its backward pass is not deterministic, and where determinism is requested, as Ultralytics does, it is
-    compiled in a way that allows one backward pass only; measuring gradients needs several.
-
-    Args:
-        x: Maps, (N, H, W).
-        boxes: (K, 4) corners as shares of the image.
-        image: (K,) image of each box.
-
-    Returns:
-        (K, 6, 6); zeros where a box is more than a cell outside the map.
-    """
-    height, width = x.shape[1:]
-    boxes = boxes.to(x.dtype)
-    columns = _samples(boxes[:, 0] * width, boxes[:, 2] * width, width)
-    rows = _samples(boxes[:, 1] * height, boxes[:, 3] * height, height)
-    return rows @ x[image] @ columns.transpose(1, 2)
-
-
-def instances(x: Tensor, boxes: Tensor, image: Tensor, temperature: float = 0.5) -> Tensor:
-    """One vector per box: the patch of the attended map inside it, standardized.
-
-        E = mean_c(x S A),   v = LayerNorm(RoIAlign(BN(E), 6 x 6))
-
-    with the map's own attentions S (places) and A (channels). Both normalizations are without learned scale; the first
-    lets networks of different scale be compared, the second removes the brightness of a defect.
-
-    Args:
-        x: Maps, (N, C, H, W).
-        boxes: (K, 4) corners as shares of the image.
-        image: (K,) image of each box.
-        temperature: Of the attention.
-
-    Returns:
-        (K, 36), each with mean 0 and variance 1, or less where a patch is almost uniform; 0 for a box without area.
-    """
-    spatial, channel = attention(x, temperature)
-    attended = torch.einsum("nchw,nc->nhw", x.to(channel.dtype), channel) / x.shape[1] * spatial
-    patches = roi_patches(standardize(attended[:, None])[:, 0], boxes, image).flatten(1)
-    return nn.functional.layer_norm(patches, patches.shape[1:])
-
-
-def reason(vectors: Tensor, image: Tensor) -> Tensor:
-    """Each instance plus the attention-weighted sum of those of its image.
-
-        H = V + softmax_j(v_i v_j / sqrt(d)) V      (j in the image of i)
-
-    Args:
-        vectors: V, (K, d).
-        image: (K,) image of each.
-
-    Returns:
-        (K, d); a single instance of an image gives 2 v.
-    """
-    similarity: Tensor = vectors @ vectors.T / vectors.shape[1] ** 0.5
-    apart = image[:, None] != image[None, :]
-    others = similarity.masked_fill(apart, float("-inf")).softmax(1) @ vectors
-    return vectors + others
-
-
-def instance_relation(
-    student: Tensor, teacher: Tensor, boxes: Tensor, image: Tensor, temperature: float = 0.5
-) -> Tensor:
-    """mean((H(V_s) - H(V_t))^2) over the boxes of all images.
-
-    It does not depend on the order of the boxes, nor on their number.
-
-    Args:
-        student: Aligned map of the student, (N, C, H, W).
-        teacher: Map of the teacher, same shape.
-        boxes: (K, 4) corners as shares of the image.
-        image: (K,) image of each box.
-        temperature: Of the attention.
-
-    Returns:
-        Scalar >= 0, fp32 (fp64 for fp64 inputs); 0 without boxes.
-
-    Raises:
-        ValueError: Shapes differ or are not (N, C, H, W).
-    """
-    check_same_shape("feature maps", student, teacher, "N, C, H, W")
-    with no_autocast(student):
-        if not len(boxes):
-            return 0.0 * student.float().sum()
-        own, theirs = (reason(instances(x, boxes, image, temperature), image) for x in (student, teacher))
-        return mean((own - theirs).square())
-
-
-def largest_per_image(boxes: Tensor, image: Tensor, most: int = MOST_BOXES) -> Tensor:
-    """Numbers of at most ``most`` boxes per image, the largest ones.
-
-    Args:
-        boxes: (M, 4) corners.
-        image: (M,) image of each.
-        most: Boxes to keep.
-    """
-    sides = boxes[:, 2:] - boxes[:, :2]
-    by_size = (sides[:, 0] * sides[:, 1]).argsort(descending=True, stable=True)
-    order = by_size[image[by_size].argsort(stable=True)]
-    counts = torch.bincount(image, minlength=1)
-    first = (counts.cumsum(0) - counts)[image[order]]
-    rank = torch.arange(len(order), device=order.device) - first
-    return order[rank < most]
+    with no_autocast(students[0]):
+        theirs = exact(*teachers)
+        return closed_form(compute, exact(*students))
 
 
 class PixelRelation(FeatureTerm):
@@ -246,12 +198,13 @@ class PixelRelation(FeatureTerm):
         generator = torch.Generator().manual_seed(seed)
         self.graphs = nn.ModuleList(PixelGraph(c, nodes, generator) for c in shape.teacher_channels)
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`pixel_relation` of one level."""
-        graph: Any = self.graphs[level]
+    def compare_all(self, students: Sequence[Tensor], teachers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """:func:`pixel_relation` of all levels."""
+        graphs: Any = self.graphs
         if self.resample:
-            graph.draw(torch.Generator().manual_seed(int(torch.randint(2**31, (1,)))))
-        return pixel_relation(student, teacher, graph)
+            for graph in graphs:
+                graph.draw(torch.Generator().manual_seed(int(torch.randint(2**31, (1,)))))
+        return pixel_relation(students, teachers, list(graphs))
 
 
 class InstanceRelation(FeatureTerm):
@@ -272,10 +225,6 @@ class InstanceRelation(FeatureTerm):
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Mean of :func:`instance_relation` over the levels."""
-        boxes, image = corners(batch)
-        kept = largest_per_image(boxes, image)
-        boxes, image = boxes[kept], image[kept]
-        pairs = self.pairs(student, teacher)
-        return torch.stack([instance_relation(fs, ft, boxes, image, self.temperature) for fs, ft in pairs]).mean()
+    def compare_all(self, students: Sequence[Tensor], teachers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """:func:`~dfssd.distillation.terms.instances.instance_relation` of all levels."""
+        return instance_relation(students, teachers, *corners(batch), self.temperature)

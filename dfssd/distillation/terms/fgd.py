@@ -6,22 +6,25 @@ places. Sums of the published code are means here, so the weights of the parts a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from dfssd.batches import Batch
 from dfssd.checks import check_positive, check_share
-from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, mean, no_autocast
-from dfssd.distillation.terms.ded import decoupled
-from dfssd.distillation.terms.regions import attention
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_maps, exact, no_autocast
+from dfssd.distillation.terms.ded import decoupled_and_gradient
+from dfssd.distillation.terms.levels import Maps, closed_form, mean_square, total
+from dfssd.distillation.terms.regions import attention_shares, attention_shares_back
 
 
-def attention_distance(student: Tensor, teacher: Tensor, temperature: float = 0.5) -> Tensor:
-    """mean|S_s - S_t| + mean|A_s - A_t| of the attentions to places and channels, in [0, 4).
+def attention_distance(students: Sequence[Tensor], teachers: Sequence[Tensor], temperature: float = 0.5) -> Tensor:
+    """mean|S_s - S_t| + mean|A_s - A_t| of the attentions to places and channels, mean over the levels, in [0, 4).
 
     Args:
-        student: Aligned map of the student, (N, C, H, W).
-        teacher: Map of the teacher, same shape.
+        students: Aligned maps of the student, one per level, (N, C, H, W).
+        teachers: Maps of the teacher, same shapes.
         temperature: Of the attentions.
 
     Returns:
@@ -30,10 +33,25 @@ def attention_distance(student: Tensor, teacher: Tensor, temperature: float = 0.
     Raises:
         ValueError: Shapes differ or are not (N, C, H, W).
     """
-    check_same_shape("feature maps", student, teacher, "N, C, H, W")
-    with no_autocast(student):
-        pairs = zip(attention(student, temperature), attention(teacher, temperature), strict=True)
-        return sum((mean((s - t).abs()) for s, t in pairs), torch.zeros((), device=student.device))
+    check_same_maps(students, teachers)
+    with no_autocast(students[0]):
+        theirs = exact(*teachers)
+        return closed_form(lambda *own: attention_distance_and_gradient(own, theirs, temperature), exact(*students))
+
+
+def attention_distance_and_gradient(
+    own: Sequence[Tensor], theirs: Sequence[Tensor], temperature: float
+) -> tuple[Tensor, Maps]:
+    """:func:`attention_distance` of maps in fp32 or fp64, and its gradient for the student's."""
+    count = len(own[0]) * len(own)
+    flat = [x.flatten(2) for x in own]
+    shares = attention_shares(flat, temperature)
+    others = attention_shares([x.flatten(2) for x in theirs], temperature)
+    gaps = [a - b for a, b in zip(shares, others, strict=True)]
+    value = total(torch._foreach_abs([x for gap in gaps for x in gap])) / count
+    places, channels = (Maps(torch._foreach_sign(gap)) * (1 / count) for gap in gaps)
+    gradient = attention_shares_back(flat, shares, (places, channels), temperature)
+    return value, Maps(g.view(x.shape) for g, x in zip(gradient, own, strict=True))
 
 
 class Context(nn.Module):
@@ -91,11 +109,18 @@ class FocalGlobal(FeatureTerm):
         self.own_context = nn.ModuleList(Context(c) for c in shape.teacher_channels)
         self.their_context = nn.ModuleList(Context(c) for c in shape.teacher_channels)
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """Weighted sum of the four parts of one level, >= 0."""
-        focal = decoupled(student, teacher, batch, background=self.background, temperature=self.temperature)
-        attended = attention_distance(student, teacher, self.temperature)
-        with no_autocast(student):
-            fs, ft = exact(student, teacher)
-            gap = self.own_context[level](fs) - self.their_context[level](ft)
-            return focal + self.attention * attended + self.relation * mean(gap.square())
+    def compare_all(self, students: Sequence[Tensor], teachers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Weighted sum of the four parts, mean over the levels, >= 0."""
+        check_same_maps(students, teachers)
+        with no_autocast(students[0]):
+            own, theirs = exact(*students), exact(*teachers)
+
+            def compute(*maps: Tensor) -> tuple[Tensor, Maps]:
+                focal, gradient = decoupled_and_gradient(maps, theirs, batch, self.background, self.temperature)
+                attended, other = attention_distance_and_gradient(maps, theirs, self.temperature)
+                gradient += other * self.attention
+                return focal + self.attention * attended, gradient
+
+            related = zip(self.own_context, own, self.their_context, theirs, strict=True)
+            gap = mean_square([own_context(fs) - their_context(ft) for own_context, fs, their_context, ft in related])
+            return closed_form(compute, own) + self.relation * gap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torchvision.ops import box_iou
 
 from dfssd.batches import Batch
 from dfssd.distillation.semi_loss import ignored_anchors
-from dfssd.distillation.terms.base import exact
+from dfssd.distillation.terms.levels import Maps
 
 ANCHOR_CELLS = 5.0
 """Side of the square that stands for an anchor point [cells of its level], as where ATSS is used on YOLO heads."""
@@ -31,8 +32,52 @@ def corners(batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.cat([center - half, center + half], 1), batch["batch_idx"].long().reshape(-1)
 
 
-def box_masks(batch: Batch, n: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Weights of the foreground and of the background cells of one level (FGD, arXiv:2111.11837, equations 2 to 4).
+@dataclass(frozen=True)
+class Grid:
+    """The cells of several levels, as constants on one device. Axes are numbered: x of each level, then y of each.
+
+    Attributes:
+        sizes: Cells of each axis.
+        lengths: (2, L) the same: columns of each level, rows of each level.
+        cells: (X + Y,) number of each cell on its axis, axis after axis; X columns, Y rows.
+        axis: (X + Y,) axis of each cell.
+        level: (A,) level of each place, level after level, row after row.
+        members: (A, L) 1 where a place belongs to a level.
+    """
+
+    sizes: tuple[int, ...]
+    lengths: Tensor
+    cells: Tensor
+    axis: Tensor
+    level: Tensor
+    members: Tensor
+
+    def lines(self, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Values of all cells, (..., X + Y), as those of rows and columns, (..., H) and (..., W), level by level."""
+        parts = values.split(self.sizes, -1)
+        count = len(parts) // 2
+        return list(zip(parts[count:], parts[:count], strict=True))
+
+
+@lru_cache(maxsize=64)
+def grid(levels: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> Grid:
+    """The cells of levels, each (height, width)."""
+    sizes = (*(w for _, w in levels), *(h for h, _ in levels))
+    places = torch.tensor([h * w for h, w in levels])
+    number = torch.arange(len(levels))
+    level = number.repeat_interleave(places)
+    return Grid(
+        sizes=sizes,
+        lengths=torch.tensor(sizes, dtype=dtype).view(2, -1).to(device),
+        cells=torch.cat([torch.arange(size, dtype=dtype) for size in sizes]).to(device),
+        axis=torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(device),
+        level=level.to(device),
+        members=(level[:, None] == number).to(device, dtype),
+    )
+
+
+def box_masks(batch: Batch, n: int, levels: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Weights of the foreground and of the background cells (FGD, arXiv:2111.11837, equations 2 to 4).
 
     A box covers the cells from floor(x1 W) to ceil(x2 W) and likewise in y, both included, as far as they are on the
     map. A foreground cell weighs 1 / (number of cells of its box), that of the smallest one where boxes overlap, so
@@ -42,51 +87,88 @@ def box_masks(batch: Batch, n: int, height: int, width: int) -> tuple[Tensor, Te
     Args:
         batch: ``bboxes``, ``batch_idx`` and, if there are any, ``ignore_bboxes`` and ``ignore_batch_idx``.
         n: Images in the batch.
-        height: Cells of the map.
-        width: The same.
+        levels: (height, width) of each level [cells].
 
     Returns:
-        Foreground and background weights, (n, height, width) both, >= 0; all zero for what an image does not have.
+        Foreground and background weights, (n, A) both, level after level, row after row, >= 0; all zero for what an
+        image does not have.
     """
     boxes, image = corners(batch)
-    device = boxes.device
-    size = torch.tensor([width, height], dtype=torch.float32, device=device)
-    low = (boxes[:, :2] * size).floor().clamp(min=0)
-    high = torch.minimum((boxes[:, 2:] * size).ceil(), size - 1)
-    sides = (high - low + 1).clamp(min=0)
-    area = sides[:, 0] * sides[:, 1]
-    x, y = torch.arange(width, device=device), torch.arange(height, device=device)
-    columns = (x >= low[:, :1]) & (x <= high[:, :1])
-    rows = (y >= low[:, 1:]) & (y <= high[:, 1:])
-    covered = rows[:, :, None] & columns[:, None, :]
-    weight = covered / area.clamp(min=1)[:, None, None]
-    index = image[:, None, None].expand_as(weight)
-    foreground = weight.new_zeros(n, height, width).scatter_reduce(0, index, weight, "amax")
+    here = grid(tuple(levels), boxes.dtype, boxes.device)
+    low = (boxes[:, :2, None] * here.lengths).floor_().clamp_(min=0)  # (K, axis, level)
+    high = torch.minimum((boxes[:, 2:, None] * here.lengths).ceil_(), here.lengths - 1)
+    share = (high - low + 1).clamp_(min=0).prod(1).clamp_(min=1).reciprocal_()
+    low, high = (ends.flatten(1).index_select(1, here.axis) for ends in (low, high))
+    hits = (here.cells >= low) & (here.cells <= high)
+    foreground = share.new_zeros(n, len(here.level))
+    start = 0
+    for level, (rows, columns) in enumerate(here.lines(hits)):
+        covered = ((columns * share[:, level, None])[:, None, :] * rows[:, :, None]).flatten(1)
+        part = foreground[:, start : (start := start + covered.shape[1])]
+        part.scatter_reduce_(0, image[:, None].expand_as(covered), covered, "amax")
     background = foreground == 0
-    if "ignore_bboxes" in batch:
-        known = (batch["ignore_bboxes"], batch["ignore_batch_idx"].long(), n, [(height, width)])
-        background &= ~ignored_anchors(*known).view(n, height, width)
-    cells = background.sum((1, 2), keepdim=True).clamp(min=1)
-    return foreground, background / cells
+    if len(batch.get("ignore_bboxes", ())):
+        ignored = ignored_anchors(batch["ignore_bboxes"], batch["ignore_batch_idx"].long(), n, levels)
+        background = background.logical_and_(ignored.logical_not_())
+    free = background.to(share.dtype)
+    counts = (free @ here.members).clamp_(min=1).reciprocal_()
+    return foreground, free.mul_(counts.index_select(1, here.level))
 
 
-def attention(x: Tensor, temperature: float = 0.5) -> tuple[Tensor, Tensor]:
+def attention_shares(maps: Sequence[Tensor], temperature: float) -> tuple[Maps, Maps]:
+    """Shares of the attention that places and channels get.
+
+        p = softmax_a(mean_c |x| / T),     q = softmax_c(mean_a |x| / T)
+
+    Args:
+        maps: Maps x of each level, (..., C, A) with A places, fp32 or fp64.
+        temperature: T.
+
+    Returns:
+        Shares p of the places (..., A) and q of the channels (..., C), both with sum 1.
+    """
+    sizes = torch._foreach_abs(list(maps))
+    both = Maps([*(x.mean(-2) for x in sizes), *(x.mean(-1) for x in sizes)])
+    both *= 1 / temperature
+    shares = [x.softmax(-1) for x in both]
+    return Maps(shares[: len(sizes)]), Maps(shares[len(sizes) :])
+
+
+def attention_shares_back(
+    maps: Sequence[Tensor], shares: tuple[Maps, Maps], gradients: tuple[Maps, Maps], temperature: float
+) -> Maps:
+    """Gradients for the shares of :func:`attention_shares` -> those for the maps.
+
+    (softmax'(p, dp) / C + softmax'(q, dq) / A) sign(x) / T
+    """
+    both = Maps(
+        torch.ops.aten._softmax_backward_data(g, x, -1, x.dtype)
+        for gs, xs in zip(gradients, shares, strict=True)
+        for g, x in zip(gs, xs, strict=True)
+    )
+    both *= [1 / (temperature * x.shape[axis]) for axis in (-2, -1) for x in maps]
+    places, channels = both[: len(maps)], both[len(maps) :]
+    out = Maps(p.unsqueeze(-2) + q.unsqueeze(-1) for p, q in zip(places, channels, strict=True))
+    out *= Maps(torch._foreach_sign(list(maps)))
+    return out
+
+
+def attention(maps: Sequence[Tensor], temperature: float = 0.5) -> tuple[Maps, Maps]:
     """Where a network looks and with which channels (FGD, arXiv:2111.11837, equations 5 to 8).
 
         spatial = H W softmax_{h,w}(mean_c |x| / T),     channel = C softmax_c(mean_{h,w} |x| / T)
 
     Args:
-        x: Maps, (N, C, H, W).
+        maps: Maps x of each level, (N, C, H, W), fp32 or fp64.
         temperature: T.
 
     Returns:
-        Spatial attention (N, H, W) and channel attention (N, C), fp32 (fp64 for fp64 maps), both with mean 1.
+        Spatial attentions (N, H W) and channel attentions (N, C) of each level, all with mean 1.
     """
-    (x,) = exact(x)
-    n, c, h, w = x.shape
-    size = x.abs()
-    spatial = h * w * (size.mean(1).flatten(1) / temperature).softmax(1).view(n, h, w)
-    return spatial, c * (size.mean((2, 3)) / temperature).softmax(1)
+    spatial, channel = attention_shares([x.flatten(2) for x in maps], temperature)
+    spatial *= [x.shape[1] for x in spatial]
+    channel *= [x.shape[1] for x in channel]
+    return spatial, channel
 
 
 def anchor_boxes(levels: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Tensor:
