@@ -31,7 +31,7 @@ LAYERS = {
     "pseudo-labels": ("pseudo_labels",),
     "distillation": ("distillation",),
     "training and evaluation": (
-        "trainers", "evaluation",
+        "trainers", "loading", "evaluation",
     ),
     "runs": ("runs",),
     "reports": ("reporting",),
@@ -79,6 +79,7 @@ PURE = [
     "pseudo_labels/meter.py",
     "trainers/guard.py",
     "trainers/views.py",
+    "loading/*.py",
     "datasets/copies/grain.py",
     "datasets/copies/fingerprints.py",
     "datasets/copies/index.py",

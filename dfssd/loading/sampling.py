@@ -1,0 +1,170 @@
+"""The pixels of a batch of views, read straight from the stored images.
+
+No mosaic is ever composed: for every pixel of a view the transform is inverted, and the four pixels around that place
+on the canvas are read where they are stored. Which one that is follows from two small tables for each canvas, one for
+its columns and one for its rows, since the image of a tile and its gray surroundings are both a product of columns and
+rows. The number of operators is the same for every batch size, except that very large batches are cut.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfssd.loading.geometry import Canvases, GeometrySettings
+from dfssd.loading.store import CHANNELS
+
+MOST_READ = 1 << 25
+"""Pixels read at once; more would need several times as many bytes of memory as there are numbers here."""
+
+_SINGULAR = 1e-12
+"""Determinant of a matrix that squeezes the canvas to a line."""
+
+_NOWHERE = np.array([[0, 0, -1], [0, 0, -1], [0, 0, 1]])
+"""The inverse matrix of a view that is gray all over."""
+
+
+class CanvasMaps:
+    """A batch of V canvases on the device, ready to be read.
+
+    Attributes:
+        side: Of a view, S [px].
+        projective: Whether a transform is more than affine.
+        inverse: (V, 3, 3) float32, from a pixel of the view, flipped as it is, to the canvas [px].
+        tables: (V * 2 * 2 * (2S + 3),) int64: what a column, or a row, of a canvas adds to the number of a stored
+            pixel, which is the sum of both. Beside an image that is a pixel of the gray frame around one.
+        center: (V, 2, 1, 1, 1) int64, column and row of the tables in which the lower and right tiles begin, less 1.
+        starts: (V, 2, 2, 1, 1, 1) int64: where in the tables the rows begin for a pixel that lies left, or right, of
+            the center, and the columns for one above, or below it.
+    """
+
+    def __init__(self, canvases: Canvases, places: np.ndarray, settings: GeometrySettings, device: torch.device):
+        """Copy what describes the canvases to the device.
+
+        Args:
+            canvases: Of V canvases.
+            places: (V, 4) number of each tile's image among those that :func:`read_views` will get.
+            settings: Ultralytics' arguments.
+            device: Where the images are.
+        """
+        n, side = len(places), settings.side
+        self.side, self.projective = side, bool(settings.perspective)
+        inverse = to_device(torch.from_numpy(_inverse(canvases, side)), device)
+        numbers = np.concatenate([_tiles(canvases, places, side).reshape(n, 32), canvases.center], 1)
+        self.inverse = inverse
+        parts = to_device(torch.from_numpy(numbers), device)
+        low, high, factor, offset = parts[:, :32].view(n, 4, 2, 2, 2, 1).unbind(1)  # canvas, axis, other side, side
+        length = 2 * side + 3
+        place = torch.arange(-1, length - 1, device=device)
+        on_image = (place >= low) & (place < high)
+        self.tables = ((place * factor + offset) * on_image).sum(3).view(-1)
+        self.center = parts[:, 32:].view(n, 2, 1, 1, 1)
+        first = 2 * length * np.arange(2 * n).reshape(n, 2, 1)[:, ::-1] + np.array([0, length])
+        self.starts = to_device(torch.from_numpy(first), device).view(n, 2, 2, 1, 1, 1)
+
+
+def _inverse(canvases: Canvases, side: int) -> np.ndarray:
+    """Matrices (V, 3, 3) float32 from views to canvases, flips included."""
+    flips = np.tile(np.eye(3), (len(canvases.view), 1, 1))
+    for axis in (0, 1):
+        flipped = canvases.flips[canvases.view, axis]
+        flips[flipped, axis, axis], flips[flipped, axis, 2] = -1, side - 1
+    matrices = canvases.matrix.astype(np.float64)
+    regular = np.abs(np.linalg.det(matrices)) > _SINGULAR
+    matrices[~regular] = np.eye(3)
+    inverse = np.linalg.inv(matrices) @ flips
+    inverse[~regular] = _NOWHERE
+    return inverse.astype(np.float32)
+
+
+def _tiles(canvases: Canvases, places: np.ndarray, side: int) -> np.ndarray:
+    """How columns and rows of a canvas become those of stored images, which begin after a frame of one pixel.
+
+    Returns:
+        (V, 4, 2, 2, 2) int64: the first column (row) of a tile's image that is to be seen, the one after the last,
+        and factor and offset from a column (row) to what it adds to the number of a pixel. The axes after the first two
+        are columns and rows, the side on the other axis, and the side on this one.
+    """
+    stored = side + 2
+    tiles = (len(places), 2, 2)  # below the center, right of it
+    origin, sizes = canvases.corners().reshape(*tiles, 2), canvases.sizes.reshape(*tiles, 2)
+    image = places.reshape(tiles) * stored**2
+    found = np.zeros((len(places), 4, 2, 2, 2), np.int64)
+    for axis, factor in ((0, 1), (1, stored)):
+        start, length = origin[..., axis], sizes[..., 1 - axis]
+        if axis:  # the sides of this axis come last
+            start, length, image = (values.swapaxes(1, 2) for values in (start, length, image))
+        center, extent = (values[:, axis, None, None] for values in (canvases.center, canvases.extent))
+        first = np.array([0, 1]) * center
+        end = np.where([True, False], center, extent)
+        found[:, 0, axis] = np.maximum(start, first)
+        found[:, 1, axis] = np.minimum(start + length, end)
+        found[:, 2, axis] = factor
+        found[:, 3, axis] = (1 - start) * factor + (image if axis else 0)
+    return found
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` on the device, without waiting for the copy."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def read_views(pixels: Tensor, maps: CanvasMaps) -> Tensor:
+    """The canvases as their transforms show them, interpolated linearly between four pixels as OpenCV does.
+
+    Args:
+        pixels: (m, S + 2, S + 2, 4) uint8, stored images with their gray frames.
+        maps: Of V canvases.
+
+    Returns:
+        (V, 4, S, S) uint8, RGB and what is stored with it.
+    """
+    flat = pixels.view(torch.int32).view(-1)
+    at_once = max(1, MOST_READ // (4 * maps.side**2))
+    starts = range(0, len(maps.inverse), at_once)
+    parts = [_interpolate(flat, maps, slice(start, start + at_once)) for start in starts]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _interpolate(flat: Tensor, maps: CanvasMaps, some: slice) -> Tensor:
+    """Some of the views; the comments give the axes after the first, which are the views."""
+    place = _places(maps.inverse[some], maps.side, maps.projective)  # x or y, row, column
+    corner = place.floor()
+    step = torch.arange(1, 3, device=flat.device).view(2, 1, 1)
+    around = corner.long()[:, :, None] + step  # x or y, before or after, row, column
+    starts = maps.starts[some]
+    start = torch.where(around > maps.center[some], starts[:, :, 1], starts[:, :, 0])
+    # above or below, left or right, row, column
+    number = maps.tables.index_select(0, (start[:, 1, :, None] + around[:, 0, None]).view(-1))
+    number += maps.tables.index_select(0, (start[:, 0, None] + around[:, 1, :, None]).view(-1))
+    shape = (len(place), 2, 2, maps.side, maps.side, CHANNELS)
+    found = flat.index_select(0, number).view(torch.uint8).view(shape).float()
+    share = (place - corner)[..., None]
+    row = torch.lerp(found[:, :, 0], found[:, :, 1], share[:, :1])
+    mixed = torch.lerp(row[:, 0], row[:, 1], share[:, 1])
+    return mixed.round_().permute(0, 3, 1, 2).to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def _places(inverse: Tensor, side: int, projective: bool) -> Tensor:
+    """Where on their canvases the pixels of views lie, (V, 2, S, S) float32, x and y [px], from -1 to 2S."""
+    along = torch.arange(side, device=inverse.device, dtype=torch.float32)
+    m = (inverse if projective else inverse[:, :2])[..., None, None]
+    place = m[:, :, 0] * along + (m[:, :, 1] * along[:, None] + m[:, :, 2])
+    if projective:
+        place = place[:, :2] / place[:, 2:]
+    return place.clamp_(-1.0, 2.0 * side)
+
+
+def mix(views: Tensor, canvases: Canvases) -> Tensor:
+    """Mix the last V - B of the views (V, C, S, S) uint8 into those that they belong to; returns the first B."""
+    count = len(canvases.flips)
+    own = views[:count]
+    if not len(canvases.ratio):
+        return own
+    where = to_device(torch.from_numpy(canvases.view[count:]), views.device)
+    ratio = to_device(torch.from_numpy(canvases.ratio.astype(np.float32)), views.device).view(-1, 1, 1, 1)
+    mixed = own.index_select(0, where) * ratio + views[count:] * (1 - ratio)
+    return own.index_copy(0, where, mixed.to(torch.uint8))

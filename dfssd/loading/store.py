@@ -1,0 +1,299 @@
+"""All images of a training, decoded once, on the device or in the memory beside it.
+
+Each image is stored as Ultralytics loads it (:meth:`YOLODataset.load_image`, so the pixels are equal), in the top left
+corner of a square of gray with a frame of one pixel. A pixel takes four bytes: red, green, blue, and one for what else
+belongs to it, such as the class id of a mask. So one read of an ``int32`` fetches a pixel, and reading the frame is
+reading the gray around an image.
+
+The trainings of a run use the same files: :func:`open_store` keeps the last store, and only what it lacks is decoded.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from dfssd.errors import UserError
+from dfssd.log import LOGGER
+
+GRAY = 114
+"""Gray around images, as in Ultralytics' mosaic and letterbox."""
+
+NO_CLASS = 255
+"""The fourth byte where nothing is known: the id of ignored pixels in masks."""
+
+CHANNELS = 4
+"""Bytes of a pixel."""
+
+SHARE = 0.5
+"""Largest share of the free memory that the images may take."""
+
+_AT_ONCE = 128
+"""Images decoded before they are copied to their place."""
+
+_SLOW = 2.0
+"""[s] Decoding that takes longer is reported on the way."""
+
+Key = tuple[str, int, int]
+"""An image file: path, size [bytes], and time of its last change [ns]."""
+
+
+class NoRoomError(Exception):
+    """The images fit neither the device nor the memory beside it; the message says so in one line."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A list of image files and how they are read.
+
+    Attributes:
+        files: Paths.
+        read: Number in the list -> (h, w, 3) BGR, or (h, w, 4) with the fourth byte, uint8; no side longer than that of
+            the store. Called from several threads.
+    """
+
+    files: Sequence[str]
+    read: Callable[[int], np.ndarray]
+
+    @classmethod
+    def of_dataset(cls, dataset: Any) -> Images:
+        """The images of a ``YOLODataset``, read by its ``load_image``."""
+        plain = copy.copy(dataset)
+        plain.augment = False  # else it keeps what it has read for its mosaics
+        return cls(dataset.im_files, lambda number: plain.load_image(number)[0])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How much memory is free, and how to get some that the device can read by itself.
+
+    Attributes:
+        free: Device -> free bytes.
+        pinned: Number of bytes -> uint8 tensor of that length beside the device.
+    """
+
+    free: Callable[[torch.device], int]
+    pinned: Callable[[int], Tensor]
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return psutil.virtual_memory().available
+
+
+def _pinned(size: int) -> Tensor:
+    if torch.cuda.is_available():
+        try:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError:  # the system limits how much memory may be pinned
+            LOGGER.info("the images are kept in memory that is not pinned: the system allows no more of it")
+    return torch.empty(size, dtype=torch.uint8)
+
+
+MACHINE = Memory(_free, _pinned)
+"""The memory of this machine."""
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """Decoded images.
+
+    Attributes:
+        side: Longest side of an image, S [px].
+        device: Where the views are made.
+        pixels: (n, S + 2, S + 2, 4) uint8, on the device or beside it.
+        sizes: (n, 2) int64, height and width of each image [px].
+        slots: File -> number of its image.
+    """
+
+    side: int
+    device: torch.device
+    pixels: Tensor
+    sizes: np.ndarray
+    slots: dict[Key, int] = field(repr=False)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the device holds the images itself."""
+        return self.pixels.device == self.device
+
+    def numbers(self, files: Sequence[str]) -> np.ndarray:
+        """Numbers of the images of ``files``, (len(files),) int64."""
+        return np.array([self.slots[key] for key in keys_of(files)], np.int64)
+
+    def fetch(self, numbers: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """Pixels on the device that hold at least the images ``numbers``, and their numbers there.
+
+        A store on the device gives itself. One beside it copies the images, each once, in the order of the numbers;
+        nothing waits for the copy.
+
+        Args:
+            numbers: Any shape, int64.
+
+        Returns:
+            (m, S + 2, S + 2, 4) uint8 on the device, and an array of the shape of ``numbers``.
+        """
+        if self.on_device:
+            return self.pixels, numbers
+        wanted, places = np.unique(numbers, return_inverse=True)
+        shape = (len(wanted), *self.pixels.shape[1:])
+        staged = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pixels.is_pinned())
+        torch.index_select(self.pixels, 0, torch.from_numpy(wanted), out=staged)
+        return staged.to(self.device, non_blocking=True), places.reshape(numbers.shape)
+
+
+def keys_of(files: Sequence[str]) -> list[Key]:
+    """What identifies the content of image files.
+
+    Raises:
+        UserError: A file is missing.
+    """
+    keys = []
+    for file in files:
+        try:
+            stat = os.stat(file)
+        except OSError as e:
+            raise _unreadable(file) from e
+        keys.append((str(file), stat.st_size, stat.st_mtime_ns))
+    return keys
+
+
+def bytes_needed(images: int, side: int) -> int:
+    """Bytes that so many images take with longest side ``side`` [px]."""
+    return images * (side + 2) ** 2 * CHANNELS
+
+
+_kept: list[ImageStore] = []
+
+
+def open_store(
+    lists: Sequence[Images],
+    side: int,
+    device: torch.device,
+    *,
+    anywhere: bool = True,
+    memory: Memory = MACHINE,
+) -> ImageStore:
+    """The store of all images of ``lists``: the one of the last call, as far as it holds them.
+
+    Args:
+        lists: The images; a file of several lists is read by the first.
+        side: Longest side as read, S [px].
+        device: Where the views are made.
+        anywhere: Take memory beside the device where that of the device does not suffice.
+        memory: The memory of the machine.
+
+    Raises:
+        NoRoomError: The images take more than half of the free memory.
+        UserError: An image cannot be read.
+    """
+    readers: dict[Key, tuple[Images, int]] = {}
+    for images in lists:
+        for number, key in enumerate(keys_of(images.files)):
+            readers.setdefault(key, (images, number))
+    before = next(iter(_kept), None)
+    if before is not None and (before.side, before.device) != (side, device):
+        release_stores()
+        before = None
+    if before is not None and readers.keys() <= before.slots.keys():
+        return before
+    pixels = _room(len(readers), side, device, anywhere, memory)
+    slots = {key: slot for slot, key in enumerate(readers)}
+    store = ImageStore(side, device, pixels, np.zeros((len(slots), 2), np.int64), slots)
+    known = [key for key in readers if before is not None and key in before.slots]
+    if before is not None:
+        _take_over(store, before, known)
+    release_stores()
+    _decode(store, {key: reader for key, reader in readers.items() if key not in set(known)})
+    _kept.append(store)
+    return store
+
+
+def release_stores() -> None:
+    """Forget the store that :func:`open_store` keeps; its memory is free once no loader uses it."""
+    _kept.clear()
+
+
+def _room(images: int, side: int, device: torch.device, anywhere: bool, memory: Memory) -> Tensor:
+    """Memory for the images, (n, S + 2, S + 2, 4) uint8."""
+    needed = bytes_needed(images, side)
+    shape = (images, side + 2, side + 2, CHANNELS)
+    host = torch.device("cpu")
+    if needed <= SHARE * memory.free(device):
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    if anywhere and device != host and needed <= SHARE * memory.free(host):
+        LOGGER.info(f"{images:,} images of {side} px take {_gib(needed)}: kept in the memory beside {device}")
+        return memory.pinned(needed).view(shape)
+    raise NoRoomError(f"{images:,} images of {side} px take {_gib(needed)}, more than half of the free memory")
+
+
+def _take_over(store: ImageStore, before: ImageStore, keys: Sequence[Key]) -> None:
+    old, new = (np.array([s.slots[key] for key in keys], np.int64) for s in (before, store))
+    store.sizes[new] = before.sizes[old]
+    for some in np.array_split(np.arange(len(keys)), max(1, len(keys) // _AT_ONCE)):
+        images = before.pixels[torch.from_numpy(old[some]).to(before.pixels.device)]
+        store.pixels[torch.from_numpy(new[some]).to(store.pixels.device)] = images.to(store.pixels.device)
+
+
+def _decode(store: ImageStore, readers: dict[Key, tuple[Images, int]]) -> None:
+    """Read images in several threads, since OpenCV releases Python's lock, and put them in their place."""
+    if not readers:
+        return
+    start = reported = time.monotonic()
+    todo = iter(readers.items())
+    shape = (_AT_ONCE, *store.pixels.shape[1:])
+    block = torch.empty(shape, dtype=torch.uint8, pin_memory=store.pixels.is_cuda)
+    done = 0
+    with ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 1)) as pool:
+        while some := list(islice(todo, _AT_ONCE)):
+            places = [store.slots[key] for key, _ in some]
+            jobs = [(*reader, block[i].numpy()) for i, (_, reader) in enumerate(some)]
+            store.sizes[places] = list(pool.map(_read_into, jobs))
+            store.pixels[torch.tensor(places, device=store.pixels.device)] = block[: len(some)].to(store.pixels.device)
+            done += len(some)
+            if time.monotonic() - reported > _SLOW and done < len(readers):
+                reported = time.monotonic()
+                LOGGER.info(f"decoding images: {done:,} of {len(readers):,}")
+    took = time.monotonic() - start
+    where = store.pixels.device if store.on_device else "memory"
+    size = _gib(bytes_needed(len(store.slots), store.side))
+    LOGGER.info(f"decoded {done:,} images in {took:.1f} s; {len(store.slots):,} images take {size} on {where}")
+
+
+def _read_into(job: tuple[Images, int, np.ndarray]) -> tuple[int, int]:
+    """Read one image into its square (S + 2, S + 2, 4); its height and width."""
+    images, number, square = job
+    try:
+        pixels = images.read(number)
+    except (OSError, cv2.error) as e:
+        raise _unreadable(images.files[number]) from e
+    h, w, channels = pixels.shape
+    square[..., :3], square[..., 3] = GRAY, NO_CLASS
+    inside = square[1 : h + 1, 1 : w + 1]
+    inside[..., :3] = pixels[..., 2::-1]
+    if channels == CHANNELS:
+        inside[..., 3] = pixels[..., 3]
+    return h, w
+
+
+def _unreadable(file: str | Path) -> UserError:
+    return UserError(f"cannot read {file}: restore the file, or prepare the data anew with skip_bad=true")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
