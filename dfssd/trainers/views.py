@@ -53,6 +53,8 @@ class StrongView:
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """The strong view of ``image``: (3, H, W) uint8 in, a new tensor of the same shape and type out."""
-        self.transform.set_random_seed(random.getrandbits(32))
+        seed = random.getrandbits(32)
+        # One source for all operations: with a seed, each would get its own, and all would draw the same numbers.
+        self.transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
         pixels = self.transform(image=np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))["image"]
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
