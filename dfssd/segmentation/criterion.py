@@ -56,23 +56,20 @@ class BatchLoss:
         mask = batch["semantic_mask"]
         logits = full_resolution(output, mask.shape[1:]).float()  # a gradient of 1e-8 is 0 in half precision
         teacher = batch.get("teacher_logits")
-        parts = self.loss.parts(
-            logits,
-            mask,
-            maps=batch.get("boundary_maps"),
-            teacher=None if teacher is None else full_resolution(teacher, mask.shape[1:]),
-            kd_pixels=batch.get("kd_pixels"),
-        )
+        given = {
+            "maps": batch.get("boundary_maps"),
+            "teacher": None if teacher is None else full_resolution(teacher, mask.shape[1:]),
+            "kd_pixels": batch.get("kd_pixels"),
+        }
         if self.probe:
-            self._measure_signal(parts, logits, batch)
-        names = list(self.loss.weights)
+            self._measure_signal(self.loss.parts(logits, mask, **given), logits, batch)
+        total, parts = self.loss(logits, mask, **given)
         if self.auxiliary:
-            names.append("aux")
+            parts["aux"] = torch.zeros_like(total)
             if isinstance(output, (tuple, list)):  # in training only
-                parts["aux"] = AUXILIARY * cross_entropy(full_resolution(output[1], mask.shape[1:]), mask)
-        total = torch.stack(list(parts.values())).sum()
-        zero = torch.zeros_like(total)
-        return total * len(mask), {name: parts.get(name, zero).detach() for name in names}
+                aux = AUXILIARY * cross_entropy(full_resolution(output[1], mask.shape[1:]), mask)
+                total, parts["aux"] = total + aux, aux.detach()
+        return total * len(mask), parts
 
     def _measure_signal(self, parts: dict[str, Tensor], logits: Tensor, batch: dict[str, Any]) -> None:
         """Measure value and gradient of each part of the loss in this batch."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from dfssd.checks import check_positive, check_share
 from dfssd.datasets.records import IGNORE
 from dfssd.distillation.terms.base import check_same_shape, exact, no_autocast
+from dfssd.segmentation.combined import CombinedLosses, Weights
 
 
 def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
@@ -87,10 +88,7 @@ def boundary(logits: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
         ValueError: Shapes do not fit, or the mask is not of integers.
     """
     _check_mask(logits, mask)
-    if maps.shape != logits[:, 1:].shape:
-        raise ValueError(
-            f"distance maps must be {tuple(logits[:, 1:].shape)} (N, nc - 1, H, W), not {tuple(maps.shape)}"
-        )
+    _check_maps(logits, maps)
     with no_autocast(logits):
         (z,) = exact(logits)
         return _mean((z.softmax(1)[:, 1:] * maps.to(z)).sum(1), mask)
@@ -144,6 +142,7 @@ class SegmentationLoss:
         if not any(self.weights.values()):
             raise ValueError(f"at least one of {', '.join(given)} must be > 0")
         self.tau = check_positive("tau", tau)
+        self._factors: Tensor | None = None
 
     def __call__(
         self,
@@ -170,10 +169,17 @@ class SegmentationLoss:
         Raises:
             ValueError: Shapes do not fit, the mask is not of integers, or ``maps`` or ``teacher`` is needed.
         """
-        parts = self.parts(logits, mask, maps=maps, teacher=teacher, kd_pixels=kd_pixels)
-        total = torch.stack(list(parts.values())).sum()
-        zero = torch.zeros_like(total)
-        return total, {name: parts.get(name, zero).detach() for name in self.weights}
+        _check_mask(logits, mask)
+        maps, teacher = self._needed(logits, maps, teacher)
+        with no_autocast(logits):
+            (z,) = exact(logits)
+            maps, teacher = (None if given is None else given.to(z) for given in (maps, teacher))
+            if self._factors is None or self._factors.dtype != z.dtype or self._factors.device != z.device:
+                self._factors = torch.tensor(list(self.weights.values()), dtype=z.dtype, device=z.device)
+            total, losses = CombinedLosses.apply(
+                z, mask, maps, teacher, kd_pixels, Weights(**self.weights), self._factors, self.tau
+            )
+        return total, dict(zip(self.weights, losses.unbind(), strict=True))
 
     def parts(
         self,
@@ -185,21 +191,35 @@ class SegmentationLoss:
         kd_pixels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The weighted losses of weight above 0, each with its own gradient; arguments and errors as for a call."""
+        maps, teacher = self._needed(logits, maps, teacher)
         parts: dict[str, Tensor] = {}
         if self.weights["ce"]:
             parts["ce"] = cross_entropy(logits, mask)
         if self.weights["dice"]:
             parts["dice"] = dice(logits, mask)
-        if self.weights["boundary"]:
-            if maps is None:
-                raise ValueError("the boundary loss needs distance maps; without them, set boundary=0")
+        if maps is not None:
             parts["boundary"] = boundary(logits, maps, mask)
-        if self.weights["kd"]:
-            if teacher is None:
-                raise ValueError("distillation needs the logits of a teacher; without one, set kd=0")
+        if teacher is not None:
             where = mask if kd_pixels is None else torch.where(kd_pixels, 0, IGNORE)
             parts["kd"] = kd(logits, teacher, where, self.tau)
         return {name: self.weights[name] * value for name, value in parts.items()}
+
+    def _needed(
+        self, logits: Tensor, maps: Tensor | None, teacher: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Distance maps and logits of the teacher, each None if its loss has no weight."""
+        if not self.weights["boundary"]:
+            maps = None
+        elif maps is None:
+            raise ValueError("the boundary loss needs distance maps; without them, set boundary=0")
+        else:
+            _check_maps(logits, maps)
+        if not self.weights["kd"]:
+            return maps, None
+        if teacher is None:
+            raise ValueError("distillation needs the logits of a teacher; without one, set kd=0")
+        check_same_shape("logits", logits, teacher, "N, nc, H, W")
+        return maps, teacher.detach()
 
 
 def _check_mask(logits: Tensor, mask: Tensor) -> None:
@@ -210,6 +230,13 @@ def _check_mask(logits: Tensor, mask: Tensor) -> None:
         )
     if mask.is_floating_point() or mask.dtype == torch.bool:
         raise ValueError(f"the mask must hold integer class ids, not {mask.dtype}")
+
+
+def _check_maps(logits: Tensor, maps: Tensor) -> None:
+    if maps.shape != logits[:, 1:].shape:
+        raise ValueError(
+            f"distance maps must be {tuple(logits[:, 1:].shape)} (N, nc - 1, H, W), not {tuple(maps.shape)}"
+        )
 
 
 def _count(mask: Tensor) -> Tensor:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfssd.distillation.pair import state_hash
 from dfssd.errors import UserError
 from dfssd.segmentation.model import full_resolution, load_semantic
+from dfssd.trainers.watch import check_teacher
+
+ROUNDED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.PReLU)
+"""Modules that autocast runs in half precision."""
 
 
 class SegmentationTeacher:
@@ -42,20 +46,35 @@ class SegmentationTeacher:
         model = model.fuse(verbose=False).to(device).eval()
         self.model = model.to(memory_format=torch.channels_last).requires_grad_(False)
         self.stride = int(model.stride.max())
+        self._precision: torch.dtype | None = None
         self._hash = state_hash(self.model)
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, nc, H, W) of images (N, 3, H, W) in [0, 1].
 
         If its stride does not divide the size, the images are enlarged to the next size that it does.
+
+        Raises:
+            UserError: The weights have changed before the first call in half precision.
         """
-        size = images.shape[2:]
-        fitting = [math.ceil(side / self.stride) * self.stride for side in size]
-        if fitting != list(size):
-            images = F.interpolate(images, fitting, mode="bilinear", align_corners=False)
-        return full_resolution(self.model(images), size)
+        kind = images.device.type
+        if torch.is_autocast_enabled(kind) and self._precision is None:
+            self._round(torch.get_autocast_dtype(kind))
+        with torch.inference_mode(), torch.autocast(kind, self._precision, enabled=self._precision is not None):
+            size = images.shape[2:]
+            fitting = [math.ceil(side / self.stride) * self.stride for side in size]
+            if fitting != list(size):
+                images = F.interpolate(images, fitting, mode="bilinear", align_corners=False)
+            return full_resolution(self.model(images), size)
+
+    def _round(self, precision: torch.dtype) -> None:
+        """Round the weights once as autocast does in every call: for frozen weights it keeps no copies."""
+        check_teacher({}, unchanged=self.unchanged())
+        for module in self.model.modules():
+            if isinstance(module, ROUNDED):
+                module.to(precision)
+        self._precision, self._hash = precision, state_hash(self.model)
 
     def unchanged(self) -> bool:
-        """Whether every parameter and buffer is unchanged since loading, bit for bit."""
+        """Whether every parameter and buffer is unchanged since loading, bit for bit, but for :meth:`_round`."""
         return state_hash(self.model) == self._hash

@@ -57,6 +57,17 @@ def build_loss(settings: SegmentationSettings) -> SegmentationLoss:
         raise UserError(str(e)) from e
 
 
+def _stop_counting(model: torch.nn.Module) -> None:
+    """Let the normalizations of a model in training not count their batches, an operator for each of them in a step.
+
+    Only a normalization without momentum reads its counter; Ultralytics' moving average, which is what checkpoints
+    hold, has counters of its own and never updates them.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+            module.num_batches_tracked = None
+
+
 class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
     """Trains a segmentation model; a teacher, unlabeled images and the weights come from its settings.
 
@@ -85,6 +96,7 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         self.teacher = SegmentationTeacher(s.teacher, self.data["names"], self.device) if s.seg.kd else None
         self.add_callback("on_pretrain_routine_end", SemanticStageTrainer._attach)
         self.add_callback("on_train_batch_end", SemanticStageTrainer._check_batch)
+        self.add_callback("on_train_epoch_end", SemanticStageTrainer._check_epoch)
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
         """The model that ``cfg`` names, with ``weights`` as far as they fit."""
@@ -177,6 +189,7 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         is neither a teacher nor a distance map: ``val/kd`` and ``val/boundary`` are always 0.
         """
         model, loss = unwrap_model(trainer.model), trainer.batch_loss
+        _stop_counting(model)
         auxiliary = getattr(model.model[-1], "aux_head", None) is not None
         model.criterion = BatchLoss(loss, auxiliary=auxiliary)
         weights = {name: loss.weights[name] for name in ("ce", "dice")}
@@ -189,9 +202,19 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
     @staticmethod
     def _check_batch(trainer: SemanticStageTrainer) -> None:
         trainer.selftest.check_batch(trainer.epoch)
-        if not torch.isfinite(trainer.loss).all():
+        trainer._check_losses()
+
+    @staticmethod
+    def _check_epoch(trainer: SemanticStageTrainer) -> None:
+        """Check what is left of an epoch, before its validation and its checkpoint."""
+        trainer.losses.read()
+        trainer._check_losses()
+
+    def _check_losses(self) -> None:
+        """Stop at a loss that is not finite, as soon as it has been read."""
+        if (back := self.losses.not_finite) is not None:
             raise UserError(
-                f"the loss is not finite in batch {trainer.batches_done} of this session, epoch {trainer.epoch + 1}; "
+                f"the loss is not finite in batch {self.batches_done - back} of this session, epoch {self.epoch + 1}; "
                 "start again with a lower lr0, or with amp=false"
             )
 

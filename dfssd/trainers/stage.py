@@ -1,11 +1,12 @@
 """The trainer of one stage: Ultralytics' detection trainer with a fixed number of batches per epoch.
 
-It differs from ``DetectionTrainer`` in four things only:
+It differs from ``DetectionTrainer`` in five things only:
 
 * an epoch is a number of batches from :class:`MixedSampler`, so that stages can be given equal budgets;
 * ``last.pt`` and ``best.pt`` appear whole or not at all, and ``results.csv`` holds no epoch twice after a resume;
 * bf16 mixed precision works on CPUs as well;
-* the batches and optimizer steps that were really made are recorded.
+* the batches and optimizer steps that were really made are recorded;
+* the host does not wait for the losses of every batch (:mod:`dfssd.trainers.loss_record`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dfssd.errors import UserError
 from dfssd.files import atomic_write, write_json, write_text
 from dfssd.hardware import use_all_cores
 from dfssd.trainers.clock import Clock
+from dfssd.trainers.loss_record import RecordedLosses
 from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
 from dfssd.trainers.optimizers import fused
 from dfssd.trainers.settings import StageSettings
@@ -40,7 +42,7 @@ LEARNED = 0.02
 """Validation mAP50-95 below which a network does not find anything yet."""
 
 
-class StageTrainer(DetectionTrainer):
+class StageTrainer(RecordedLosses, DetectionTrainer):
     """Trains on the labeled images only: the teacher and the baseline. The student's trainer extends it."""
 
     last: Path

@@ -1,0 +1,137 @@
+"""The losses of an epoch, kept on the device and read by the host now and then.
+
+Ultralytics updates the mean of each loss with three operators a batch and formats all means for its progress bar: on a
+GPU the host waits for the device once for each loss in every batch, and cannot launch the next one meanwhile. Here a
+batch writes its losses into one row of a table on the device; the host reads many rows at once and takes the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+READ_EVERY = 50
+"""Batches between two looks at the losses on a device that the host would have to wait for."""
+
+
+HOST = "cpu"
+"""Device whose values need no waiting."""
+
+
+class LossRecord:
+    """Losses of the batches of one epoch after another.
+
+    Attributes:
+        batches: Batches of the epoch so far.
+        not_finite: Number of batches, from the newest one back, to the first in which a loss was not finite: 0 for the
+            newest one. None if all were finite, as far as they have been read.
+    """
+
+    def __init__(self, read_every: int = READ_EVERY):
+        """Start empty.
+
+        Args:
+            read_every: Rows of the table: batches after which it is read at the latest.
+        """
+        self.read_every = read_every
+        self._table: Tensor | None = None
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Forget the epoch before."""
+        self.batches = self._unread = 0
+        self.not_finite: int | None = None
+        self._sums: dict[str, float] = {}
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Write the losses of a batch: scalars on one device, always of the same names."""
+        if list(losses) != list(self._sums):
+            self._sums = dict.fromkeys(losses, 0.0)
+        values = [value.detach().reshape(()).float() for value in losses.values()]
+        if self._table is None or self._table.shape[1] != len(values) or self._table.device != values[0].device:
+            self._table = torch.zeros(self.read_every, len(values), device=values[0].device)
+        torch.stack(values, out=self._table[self._unread])
+        self.batches += 1
+        self._unread += 1
+        if self._unread == self.read_every:
+            self.read()
+
+    def read(self) -> None:
+        """Wait for the device, and take what it has written into the means."""
+        if not self._unread:
+            return
+        assert self._table is not None
+        rows = self._table[: self._unread].tolist()
+        if self.not_finite is not None:
+            self.not_finite += self._unread
+        for back, row in zip(reversed(range(len(rows))), rows, strict=True):
+            for name, value in zip(self._sums, row, strict=True):
+                self._sums[name] += value
+            if self.not_finite is None and not all(map(math.isfinite, row)):
+                self.not_finite = back
+        self._unread = 0
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean of each loss over the batches of the epoch that have been read."""
+        read = max(1, self.batches - self._unread)
+        return {name: total / read for name, total in self._sums.items()}
+
+
+class _Mean(float):
+    """A mean that is up to date: ``(mean * i + loss) / (i + 1)``, Ultralytics' update of it, launches nothing."""
+
+    def _unchanged(self, _: Any) -> _Mean:
+        return self
+
+    __mul__ = __add__ = __truediv__ = _unchanged
+
+
+class RecordedLosses:
+    """Mixin for Ultralytics' trainers, whose loop assigns the losses of each batch and their means in the epoch.
+
+    The means are shown as last read: with the first batch of an epoch, every :data:`READ_EVERY` batches, and with the
+    last one; on a CPU, where there is nothing to wait for, with every batch.
+    """
+
+    train_loader: Any
+    _losses: LossRecord | None = None
+    _loss_items: Mapping[str, Tensor] | None = None
+    _shown = False
+
+    @property
+    def losses(self) -> LossRecord:
+        """The losses of the epoch."""
+        if self._losses is None:
+            self._losses = LossRecord()
+        return self._losses
+
+    @property
+    def loss_items(self) -> Mapping[str, Tensor] | None:
+        """The losses of the last batch by name."""
+        return self._loss_items
+
+    @loss_items.setter
+    def loss_items(self, losses: Mapping[str, Tensor] | None) -> None:
+        self._loss_items = losses
+        if losses is None:  # the batch was too large
+            return
+        self.losses.add(losses)
+        at_hand = next(iter(losses.values())).device.type == HOST
+        if at_hand or self.losses.batches in {1, len(self.train_loader)}:
+            self.losses.read()
+
+    @property
+    def tloss(self) -> Any:
+        """Mean of each loss over the epoch, as last read; None before its first batch."""
+        return {name: _Mean(mean) for name, mean in self.losses.means.items()} if self._shown else None
+
+    @tloss.setter
+    def tloss(self, means: Mapping[str, Any] | None) -> None:
+        self._shown = means is not None
+        if means is None:
+            self.losses.start_epoch()
