@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfssd.loading.pixels import apply_tables, in_chunks, look_up, to_device
+from dfssd.loading.pixels import apply_tables, constants, in_chunks, look_up, to_device
 
 
 def sample_gains(rng: np.random.Generator, n: int, limits: tuple[float, float, float]) -> np.ndarray:
@@ -96,14 +96,14 @@ def rgb_to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Hue 0 to 179, saturation and value 0 to 255, each (B, 1, H, W), whole numbers.
     """
-    constants = _hsv_constants(images.device)
+    c = _hsv_constants(images.device)
     x = images.short()
     value, brightest = x.max(1, keepdim=True)
     spread = value - x.amin(1, keepdim=True)
-    saturation = (look_up(constants["saturation"], value.int()).mul_(spread)).add_(2048) >> 12
+    saturation = (look_up(c["saturation"], value.int()).mul_(spread)).add_(2048) >> 12
     # (g - b, b - r, r - g), each with the sixth of the circle in which it counts
-    hue = (x.roll(-1, 1) - x.roll(-2, 1)).add_(spread * constants["sixths"]).gather(1, brightest)
-    hue = (look_up(constants["hue"], spread.int()).mul_(hue)).add_(2048) >> 12
+    hue = (x.roll(-1, 1) - x.roll(-2, 1)).add_(spread * c["sixths"]).gather(1, brightest)
+    hue = (look_up(c["hue"], spread.int()).mul_(hue)).add_(2048) >> 12
     return hue.remainder_(180), saturation, value
 
 
@@ -116,7 +116,7 @@ def _hsv_constants(device: torch.device) -> dict[str, Tensor]:
         "saturation": np.append(0, np.rint((255 << 12) / levels)).astype(np.int32),
         "hue": np.append(0, np.rint((180 << 12) / (6 * levels))).astype(np.int32),
     }
-    return dict(zip(arrays, to_device(list(arrays.values()), device), strict=True))
+    return constants(arrays, device)
 
 
 def gray(images: Tensor) -> Tensor:
@@ -184,4 +184,4 @@ def _lab_constants(device: torch.device) -> dict[str, Tensor]:
         "from_xyz": np.rint(4096 * from_xyz * white).astype(np.int32).T.reshape(3, 3, 1, 1),
         "gamma": gamma.astype(np.uint8),
     }
-    return dict(zip(arrays, to_device(list(arrays.values()), device), strict=True))
+    return constants(arrays, device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dfssd.loading.color import lab_to_rgb, rgb_to_lab
-from dfssd.loading.pixels import in_chunks, look_up, to_device
+from dfssd.loading.pixels import constants, in_chunks, look_up
 
 LEVELS = 256
 
@@ -63,7 +63,7 @@ def equalize_levels(levels: Tensor, limits: Tensor, grid: tuple[int, int]) -> Te
     """
     b, _, h, w = levels.shape
     tile = tile_shape(h, w, grid)
-    c = _constants((h, w), tile, grid, levels.device)
+    c = _neighbors((h, w), tile, grid, levels.device)
     tables = _tables(_histograms(levels, c["rows"], c["columns"], tile, grid), limits, tile[0] * tile[1])
     first = torch.arange(0, tables.numel(), grid[0] * grid[1] * LEVELS, dtype=torch.int32, device=levels.device)
     # (B, above or below, left or right, H, W)
@@ -103,11 +103,11 @@ def _rests(device: torch.device) -> Tensor:
     """How n pixels are spread over 256 levels: one on every (256 // n)-th, from the first on; (n, 256) int32."""
     level, n = np.arange(LEVELS), np.arange(LEVELS)[:, None]
     step = LEVELS // np.maximum(n, 1)
-    return to_device([((level % step == 0) & (level // step < n)).astype(np.int32)], device)[0]
+    return constants({"rests": ((level % step == 0) & (level // step < n)).astype(np.int32)}, device)["rests"]
 
 
 @lru_cache(maxsize=32)
-def _constants(
+def _neighbors(
     shape: tuple[int, int], tile: tuple[int, int], grid: tuple[int, int], device: torch.device
 ) -> dict[str, Tensor]:
     """What depends on the shape of an image only.
@@ -126,6 +126,11 @@ def _constants(
         firsts.append(np.stack((np.maximum(before, 0), np.minimum(before + 1, tiles - 1))).astype(np.int32))
         weights.append(np.stack((1 - (position - before), position - before)))
     tables = (firsts[0][:, None, :, None] * grid[1] + firsts[1][None, :, None, :]) * LEVELS
-    arrays = [*ends, tables.astype(np.int32), weights[1][:, None], weights[0][:, :, None]]
-    names = ("rows", "columns", "tables", "across", "along")
-    return dict(zip(names, to_device(arrays, device), strict=True))
+    arrays = {
+        "rows": ends[0],
+        "columns": ends[1],
+        "tables": tables.astype(np.int32),
+        "across": weights[1][:, None],
+        "along": weights[0][:, :, None],
+    }
+    return constants(arrays, device)

@@ -89,17 +89,20 @@ def median(images: Tensor, size: int) -> Tensor:
     Returns:
         A new tensor of the same shape and type.
     """
+    count_type = torch.uint8 if size**2 < 256 else torch.int32
 
     def one_chunk(images: Tensor) -> Tensor:
+        h, w = images.shape[2:]
         rows, columns = (
-            torch.arange(-(size // 2), n + size // 2, device=images.device).clamp_(0, n - 1) for n in images.shape[2:]
+            torch.arange(-(size // 2), n + size // 2, device=images.device).clamp_(0, n - 1) for n in (h, w)
         )
-        windows = images.index_select(2, rows).index_select(3, columns).unfold(2, size, 1).unfold(3, size, 1)
-        # The largest level that at least half of the pixels reach, bit by bit. A sort would need ten times the memory.
+        wide = images.index_select(2, rows).index_select(3, columns)
+        window = torch.stack([wide[:, :, y : y + h, x : x + w] for y in range(size) for x in range(size)])
+        # The largest level that more than half of the pixels reach, bit by bit. A sort would need ten times the memory.
         found = torch.zeros_like(images)
         for bit in (128, 64, 32, 16, 8, 4, 2, 1):
             tried = found + bit
-            reached = (windows >= tried[..., None, None]).flatten(-2).sum(-1, dtype=torch.int16)
+            reached = (window >= tried).view(torch.uint8).sum(0, dtype=count_type)
             found = torch.where(reached > size**2 // 2, tried, found)
         return found
 

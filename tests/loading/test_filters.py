@@ -26,6 +26,11 @@ def test_median(size: int) -> None:
     )
 
 
+def test_median_of_a_large_window() -> None:
+    """More pixels than a byte counts."""
+    assert np.array_equal(arrays(median(batch(IMAGES[1]), 17))[0], cv2.medianBlur(IMAGES[1], 17))
+
+
 @pytest.mark.parametrize("size", [3, 5, 7])
 def test_box(size: int) -> None:
     found = arrays(convolve(batch(*IMAGES), torch.from_numpy(np.stack([box_kernel(size)] * 4))))

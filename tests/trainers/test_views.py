@@ -106,3 +106,12 @@ def test_true_boxes_of_unlabeled_images_travel_past_the_classes(squares, tmp_pat
     ids = dataset[0]["cls"].flatten()
     assert sorted(ids[ids != 2 + IGNORED].tolist()) == [2 + TRUTH, 2 + TRUTH + 1]
     assert len(MixedDataset(dataset, None).labels[0]["cls"]) == 0, "nobody but the meter sees them"
+
+
+def test_operations_are_chosen_independently() -> None:
+    """At strength 0.5 one view in four is the image itself: (1 - 0.4)(1 - 0.2)(1 - 0.2)(1 - 0.15)(1 - 0.25)."""
+    random.seed(0)
+    view = StrongView(0.5)
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8))
+    unchanged = np.mean([torch.equal(view(image), image) for _ in range(1000)])
+    assert unchanged == pytest.approx(0.245, abs=0.05)
