@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from ultralytics.nn.modules.conv import Conv
 
 Tap = tuple[str, int]
 """Branch (``box`` or ``cls``) and number of stages done (0, 1 or 2)."""
@@ -92,9 +94,25 @@ def finish(head: Any, tap: Tap, maps: Sequence[Tensor]) -> Tensor:
     outputs = []
     for level, x in zip(_levels(head, branch), maps, strict=True):
         if stage:
-            act = _last_block(level[stage - 1]).act
-            x = act(x.clone() if getattr(act, "inplace", False) else x)
+            x = _activated(_last_block(level[stage - 1]).act, x)
         for block in list(level)[stage:]:
-            x = block(x)
+            x = _run(block, x)
         outputs.append(x.flatten(2))
     return torch.cat(outputs, 2)
+
+
+def _activated(act: Any, x: Tensor) -> Tensor:
+    """``act(x)`` without overwriting ``x``: with a gradient, an activation in place copies its input first."""
+    return F.silu(x) if isinstance(act, nn.SiLU) else act(x.clone() if getattr(act, "inplace", False) else x)
+
+
+def _run(stage: Any, x: Tensor) -> Tensor:
+    """A stage of a head, or a part of one, with its activations not in place."""
+    if isinstance(stage, nn.Sequential):
+        for part in stage:
+            x = _run(part, x)
+        return x
+    if isinstance(stage, Conv) and type(stage).forward is Conv.forward:
+        x = stage.conv(x)
+        return _activated(stage.act, stage.bn(x) if hasattr(stage, "bn") else x)
+    return stage(x)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
 
 from dfssd.batches import Batch
-from dfssd.distillation.semi_loss import ignored_anchors
 from dfssd.distillation.terms.base import standardize
+from dfssd.distillation.terms.crd import distances
 from dfssd.distillation.terms.drd import PixelGraph
 from dfssd.distillation.terms.instances import MOST_BOXES, ROI
 from dfssd.distillation.terms.regions import corners
@@ -41,8 +42,11 @@ def box_masks(batch: Batch, n: int, height: int, width: int) -> tuple[Tensor, Te
         if x2 >= x1 and y2 >= y1:
             part = foreground[i, y1 : y2 + 1, x1 : x2 + 1]
             part.clamp_(min=1 / ((x2 - x1 + 1) * (y2 - y1 + 1)))
-    ignored = ignored_anchors(batch["ignore_bboxes"], batch["ignore_batch_idx"].long(), n, [(height, width)])
-    background = (foreground == 0) & ~ignored.view(n, height, width)
+    background = foreground == 0
+    for (x, y, w, h), i in zip(batch["ignore_bboxes"], batch["ignore_batch_idx"].long().tolist(), strict=True):
+        columns, rows = (torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height
+        hit = (columns >= x - w / 2) & (columns <= x + w / 2)
+        background[i] &= ~(hit & ((rows >= y - h / 2) & (rows <= y + h / 2))[:, None])
     return foreground, background / background.sum((1, 2), keepdim=True).clamp(min=1)
 
 
@@ -125,6 +129,21 @@ def instance_relation(student: Tensor, teacher: Tensor, boxes: Tensor, image: Te
     boxes, image = boxes[kept].to(student.dtype), image[kept]
     own, theirs = (reason(instances(x, boxes, image, temperature), image) for x in (student, teacher))
     return (own - theirs).square().mean()
+
+
+def align_scale(student: Tensor, teacher: Tensor) -> Tensor:
+    """The student's map with the statistics of the teacher's."""
+    over = (0, 2, 3)
+    ratio = (teacher.var(over, keepdim=True) + 1e-6) / (student.var(over, keepdim=True) + 1e-6)
+    return (student - student.mean(over, keepdim=True)) * ratio.sqrt() + teacher.mean(over, keepdim=True)
+
+
+def giou_response(boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, reg_max: int) -> Tensor:
+    """Distance between decoded boxes."""
+    sides = [distances(x, reg_max).transpose(1, 2) for x in (boxes, teacher_boxes)]
+    own, theirs = (torch.cat([-d[..., :2], d[..., 2:]], -1) for d in sides)
+    weight = teacher_scores.sigmoid().amax(1)
+    return (weight * generalized_box_iou_loss(own, theirs)).sum() / weight.sum().clamp(min=max(1, len(boxes)))
 
 
 def attention_distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

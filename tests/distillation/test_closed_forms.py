@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
+from dfssd.distillation.terms.closed import closed_form
+from dfssd.distillation.terms.crd import giou_response
 from dfssd.distillation.terms.ded import decoupled, structure
 from dfssd.distillation.terms.drd import PixelGraph, pixel_relation
 from dfssd.distillation.terms.fgd import attention_distance
 from dfssd.distillation.terms.instances import instance_relation
-from dfssd.distillation.terms.levels import closed_form
 from dfssd.distillation.terms.regions import corners
 from tests.distillation import slow_terms as slow
 
@@ -89,6 +90,22 @@ def test_value_and_gradient_are_those_of_the_plain_formula(name: str, counts: st
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8 if exact else 1e-3, atol=1e-10 if exact else 1e-5)
     assert (found[0][0] == 0) == (name == "instance_relation" and counts == "none")
+
+
+@pytest.mark.parametrize("bins", [1, 4])
+def test_overlap_of_decoded_boxes_is_that_of_torchvision(bins: int) -> None:
+    """Some distances are equal, some are below 0, which counts as almost nothing."""
+    generator = torch.Generator().manual_seed(0)
+    raw, other = (torch.randn(2, 4 * bins, 9, generator=generator, dtype=torch.float64) for _ in range(2))
+    scores = torch.randn(2, 3, 9, generator=generator, dtype=torch.float64)
+    raw[:, :, 0] = other[:, :, 0]
+    found = []
+    for function in (giou_response, slow.giou_response):
+        boxes = raw.clone().requires_grad_()
+        value = function(boxes, other, scores, bins)
+        found.append((value.detach(), *torch.autograd.grad(value, [boxes])))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 
 
 def test_layout_of_the_maps_does_not_matter() -> None:

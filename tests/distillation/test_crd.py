@@ -12,6 +12,7 @@ from dfssd.distillation.heads import BRANCHES, TAPS, finish, tap_channels, tappe
 from dfssd.distillation.pair import DistillationPair, for_inference, state_hash
 from dfssd.distillation.terms.crd import align_scale, distances, giou_response
 from tests.configured import pair as build_pair
+from tests.distillation import slow_terms as slow
 from tests.distillation.test_pair import make_batch, model
 
 PAIRS = [("yolov8s", "yolov8n"), ("yolov8m", "yolov8s"), ("yolov8l", "yolov8n"), ("yolo11s", "yolo11n")]
@@ -104,7 +105,7 @@ def test_own_maps_give_own_output(name: str, folded: bool, stage: int) -> None:
     with torch.no_grad(), tapped(head, taps) as hidden:
         raw = network(image)[1]
     for branch, output in (("box", "boxes"), ("cls", "scores")):
-        maps = [align_scale(x, x) for x in hidden[branch, stage]]
+        maps = align_scale(hidden[branch, stage], hidden[branch, stage])
         torch.testing.assert_close(finish(head, (branch, stage), maps), raw[output], rtol=1e-3, atol=1e-4)
         assert raw[output].std() > 0.1
 
@@ -172,14 +173,15 @@ def test_align_scale_by_hand() -> None:
     teacher = torch.tensor([[[[10.0, 10.0]]], [[[12.0, 12.0]]]])  # mean 11, unbiased std sqrt(4/3)
     expected = (student - 4) / (20 / 3) ** 0.5 * (4 / 3) ** 0.5 + 11
     constant = torch.full_like(student, 3.0, requires_grad=True)
-    align_scale(constant, teacher)[0, 0, 0, 0].backward()
+    align_scale([constant], [teacher])[0][0, 0, 0, 0].backward()
     assert constant.grad.abs().max() < 2e3, "the gradient of a constant channel is not multiplied by a million"
-    torch.testing.assert_close(align_scale(student, teacher), expected)
+    torch.testing.assert_close(align_scale([student], [teacher])[0], expected)
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     other = torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda s: align_scale(s, other), (x,))
-    assert torch.allclose(align_scale(5 * x - 2, x), x, atol=1e-4), "scale and offset of the student do not matter"
+    assert torch.autograd.gradcheck(lambda s: align_scale([s], [other])[0], (x,))
+    torch.testing.assert_close(align_scale([x], [other])[0], slow.align_scale(x, other))
+    assert torch.allclose(align_scale([5 * x - 2], [x])[0], x, atol=1e-4), "nor scale and offset of the student"
 
 
 def test_distances_are_the_means_of_the_bins() -> None:

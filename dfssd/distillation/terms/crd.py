@@ -16,41 +16,55 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
 from dfssd.batches import Batch
 from dfssd.distillation.heads import Tap, finish
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import PairShape, Term, adapter, check_same_shape, exact, no_autocast
+from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.response import cls_response, confidence, dfl_response, per_confidence
 
 
-def align_scale(student: Tensor, teacher: Tensor) -> Tensor:
-    """The student's map with mean and standard deviation of the teacher's, channel by channel.
+def align_scale(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> list[Tensor]:
+    """The student's maps with mean and standard deviation of the teacher's, channel by channel.
 
         (x - mean(x)) sqrt((var(t) + 1e-6) / (var(x) + 1e-6)) + mean(t),     over images and places
 
     Gradient passes through the statistics of the student. fp32, since 1e-6 vanishes in half precision. The published
     code adds 1e-6 to the student's deviation, which multiplies the gradient of a constant channel by a million.
 
+    It is a batch normalization with the teacher's statistics as scale and shift. That divides by the number of values m
+    for the variance, here m - 1 is meant: (m - 1) / m is in what is added to both variances, and cancels otherwise.
+
     Args:
-        student: Map of the student, (N, C, H, W).
-        teacher: Map of the teacher, same shape; no gradient is sent into it.
+        students: Maps of the student, one per level, (N, C, H, W).
+        teachers: Maps of the teacher, same shapes; no gradient is sent into them.
 
     Returns:
-        (N, C, H, W), fp32 (fp64 for fp64 inputs). A map of a single value per channel keeps it.
+        For each level (N, C, H, W), fp32 (fp64 for fp64 inputs). A map of a single value per channel keeps it.
 
     Raises:
         ValueError: Shapes differ or are not (N, C, H, W).
     """
-    check_same_shape("hidden maps", student, teacher, "N, C, H, W")
-    with no_autocast(student):
-        s, t = exact(student, teacher.detach())
-        if s.numel() <= s.shape[1]:
-            return s
-        over = (0, 2, 3)
-        ratio = (t.var(over, keepdim=True) + 1e-6) / (s.var(over, keepdim=True) + 1e-6)
-        return (s - s.mean(over, keepdim=True)) * ratio.sqrt() + t.mean(over, keepdim=True)
+    for student, teacher in zip(students, teachers, strict=True):
+        check_same_shape("hidden maps", student, teacher, "N, C, H, W")
+    with no_autocast(students[0]):
+        own, theirs = exact(*students), exact(*(t.detach() for t in teachers))
+        added, means, inverse = [], [], []
+        for t in theirs:
+            values = max(2, t.numel() // max(1, t.shape[1]))
+            added.append(1e-6 * (values - 1) / values)
+            with torch.no_grad():
+                _, mean, scale = torch.native_batch_norm(t, None, None, None, None, True, 0.0, added[-1])
+            means.append(mean)
+            inverse.append(scale)
+        spread = torch._foreach_reciprocal(inverse)
+        return [
+            s
+            if s.numel() <= s.shape[1]
+            else nn.functional.batch_norm(s, None, None, weight, bias, training=True, eps=eps)
+            for s, weight, bias, eps in zip(own, spread, means, added, strict=True)
+        ]
 
 
 def distances(boxes: Tensor, reg_max: int) -> Tensor:
@@ -65,6 +79,38 @@ def distances(boxes: Tensor, reg_max: int) -> Tensor:
     n, _, anchors = boxes.shape
     bins = torch.arange(reg_max, dtype=boxes.dtype, device=boxes.device)
     return torch.einsum("nsba,b->nsa", boxes.view(n, 4, reg_max, anchors).softmax(2), bins)
+
+
+def giou_gap(sides: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:
+    """1 - GIoU (arXiv:1902.09630) of boxes around the same anchors, and its gradient.
+
+    Both boxes hold the anchor, so the sides of their intersection are the smaller distances, and those of the smallest
+    box around both the larger ones. With areas I and C of these two, and U of the union::
+
+        1 - I / (U + 1e-7) + (C - U) / (C + 1e-7)
+
+    Args:
+        sides: Distances of the sides from the anchor, (N, 4, A), >= 0: left, top, right, bottom.
+        aim: Those to compare with.
+
+    Returns:
+        (N, A) in [0, 2], and the gradient for ``sides``, (N, 4, A).
+    """
+    four = torch.stack([sides, aim, torch.minimum(sides, aim), torch.maximum(sides, aim)])
+    extents = four[:, :, :2] + four[:, :, 2:]  # (4, N, width and height, A)
+    own, theirs, shared, around = (extents[:, :, 0] * extents[:, :, 1]).unbind()
+    union = own + theirs - shared
+    per_union, per_around = (union + 1e-7).reciprocal_(), (around + 1e-7).reciprocal_()
+    overlap = shared * per_union
+    gap = 1 - overlap + (around - union) * per_around
+    of_union = overlap * per_union - per_around
+    of_shared = -per_union - of_union
+    of_around = (union + 1e-7) * per_around.square()
+    which = (sides - aim).sign_()  # equal sides belong to both by half
+    crossed = extents.flip(2).repeat(1, 1, 2, 1)  # of each side, the extent along it
+    gradient = crossed[0] * of_union[:, None]
+    gradient.addcmul_(crossed[2] * (1 - which), of_shared[:, None], value=0.5)
+    return gap, gradient.addcmul_(crossed[3] * (1 + which), of_around[:, None], value=0.5)
 
 
 def giou_response(boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, reg_max: int) -> Tensor:
@@ -86,11 +132,23 @@ def giou_response(boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, 
     """
     check_same_shape("box logits", boxes, teacher_boxes, "N, 4*reg_max, A")
     with no_autocast(boxes):
-        sides = [distances(x, reg_max).transpose(1, 2) for x in exact(boxes, teacher_boxes)]
-        own, theirs = (torch.cat([-d[..., :2], d[..., 2:]], -1) for d in sides)  # corners seen from the anchor
-        gap = generalized_box_iou_loss(own, theirs)
-        weight = confidence(*exact(teacher_scores))
-        return per_confidence((weight * gap).sum(), weight)
+        own, theirs, scores = exact(boxes, teacher_boxes.detach(), teacher_scores.detach())
+        aim, weight = distances(theirs, reg_max), confidence(scores)
+
+        def compute(raw: Tensor) -> tuple[Tensor, list[Tensor]]:
+            n, _, anchors = raw.shape
+            sides = distances(raw, reg_max)
+            gap, gradient = giou_gap(sides, aim)
+            share = per_confidence(weight, weight)
+            value = (gap * share).sum()
+            gradient *= share[:, None]
+            if reg_max < 2:
+                return value, [gradient]
+            bins = torch.arange(reg_max, dtype=raw.dtype, device=raw.device)[:, None]
+            through = (bins - sides[:, :, None]).mul_(raw.view(n, 4, reg_max, anchors).softmax(2))
+            return value, [through.mul_(gradient[:, :, None]).view(raw.shape)]
+
+        return closed_form(compute, [own])
 
 
 class CrossResponse(Term):
@@ -121,8 +179,8 @@ class CrossResponse(Term):
         """The output r of the teacher's branch on the student's hidden maps, (N, 4 * reg_max or nc, A)."""
         own: Sequence[Tensor] = student.hidden[self.tap]
         theirs: Sequence[Tensor] = teacher.hidden[self.tap]
-        pairs = zip(self.align, own, theirs, strict=True)
-        return finish(teacher.head, self.tap, [align_scale(align(s), t) for align, s, t in pairs])
+        aligned = [align(x) for align, x in zip(self.align, own, strict=True)]
+        return finish(teacher.head, self.tap, align_scale(aligned, theirs))
 
 
 class CrossResponseCls(CrossResponse):

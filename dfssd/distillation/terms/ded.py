@@ -24,7 +24,8 @@ from dfssd.distillation.terms.base import (
     no_autocast,
     standardized,
 )
-from dfssd.distillation.terms.levels import Maps, closed_form, total
+from dfssd.distillation.terms.closed import closed_form
+from dfssd.distillation.terms.levels import Maps, total
 from dfssd.distillation.terms.regions import attention, box_masks
 
 

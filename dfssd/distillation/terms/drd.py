@@ -26,8 +26,9 @@ from dfssd.distillation.terms.base import (
     standardize,
     standardized,
 )
+from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.instances import instance_relation
-from dfssd.distillation.terms.levels import Maps, closed_form
+from dfssd.distillation.terms.levels import Maps
 from dfssd.distillation.terms.regions import corners
 
 

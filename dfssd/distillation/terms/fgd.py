@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from dfssd.batches import Batch
 from dfssd.checks import check_positive, check_share
 from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_maps, exact, no_autocast
+from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.ded import decoupled_and_gradient
-from dfssd.distillation.terms.levels import Maps, closed_form, mean_square, total
+from dfssd.distillation.terms.levels import Maps, mean_square, total
 from dfssd.distillation.terms.regions import attention_shares, attention_shares_back
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dfssd.distillation.terms.base import EPSILON, check_same_maps, exact, no_autocast, standardized
-from dfssd.distillation.terms.levels import Maps, closed_form
+from dfssd.distillation.terms.closed import closed_form
+from dfssd.distillation.terms.levels import Maps
 from dfssd.distillation.terms.regions import attention_shares, attention_shares_back, grid
 
 MOST_BOXES = 64

@@ -1,4 +1,4 @@
-"""Arithmetic over the maps of all levels at once, and values that bring their gradient along.
+"""Arithmetic over the maps of all levels at once.
 
 The maps of a level differ in size from those of the next, so one operator cannot take them all; PyTorch's ``_foreach``
 operators can. With them a formula costs as many launches as it has operations, not as many times the levels.
@@ -6,11 +6,13 @@ operators can. With them a formula costs as many launches as it has operations, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from dfssd.distillation.terms.closed import closed_form
 
 
 class Maps(tuple[Tensor, ...]):
@@ -72,39 +74,3 @@ def mean_square(maps: Sequence[Tensor]) -> Tensor:
 def total(maps: Iterable[Tensor]) -> Tensor:
     """Sum of all elements of all levels."""
     return torch.stack([x.sum() for x in maps]).sum()
-
-
-class _Closed(torch.autograd.Function):
-    """A scalar function that computes its gradient along with its value."""
-
-    @staticmethod
-    def forward(ctx: Any, compute: Callable[..., tuple[Tensor, Sequence[Tensor]]], *inputs: Tensor) -> Tensor:
-        """Value; the gradients are kept, nothing else."""
-        value, gradients = compute(*inputs)
-        ctx.save_for_backward(*gradients)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients times that of the value."""
-        return None, *torch._foreach_mul(ctx.saved_tensors, outer[0])
-
-
-def closed_form(compute: Callable[..., tuple[Tensor, Sequence[Tensor]]], inputs: Iterable[Tensor]) -> Tensor:
-    """Value of a scalar function whose gradient is known in closed form.
-
-    Automatic differentiation gives the same numbers, but keeps the intermediate results of a formula alive until the
-    backward pass, and launches about two operators there for each of the forward pass.
-
-    Args:
-        compute: Detached ``inputs`` -> the scalar, and its gradient for each of them.
-        inputs: Tensors; if one of them is empty, the value is 0, and ``compute`` is not called.
-
-    Returns:
-        The scalar, which can be differentiated once, as often as needed.
-    """
-    tensors = list(inputs)
-    if not all(t.numel() for t in tensors):
-        return torch.stack([t.sum() for t in tensors]).sum() * 0.0
-    value: Tensor = _Closed.apply(compute, *tensors)
-    return value

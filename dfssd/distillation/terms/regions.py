@@ -11,7 +11,6 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from dfssd.batches import Batch
-from dfssd.distillation.semi_loss import ignored_anchors
 from dfssd.distillation.terms.levels import Maps
 
 ANCHOR_CELLS = 5.0
@@ -108,11 +107,27 @@ def box_masks(batch: Batch, n: int, levels: Sequence[tuple[int, int]]) -> tuple[
         part.scatter_reduce_(0, image[:, None].expand_as(covered), covered, "amax")
     background = foreground == 0
     if len(batch.get("ignore_bboxes", ())):
-        ignored = ignored_anchors(batch["ignore_bboxes"], batch["ignore_batch_idx"].long(), n, levels)
-        background = background.logical_and_(ignored.logical_not_())
+        background = background.logical_and_(ignored_places(batch, n, here).logical_not_())
     free = background.to(share.dtype)
     counts = (free @ here.members).clamp_(min=1).reciprocal_()
     return foreground, free.mul_(counts.index_select(1, here.level))
+
+
+def ignored_places(batch: Batch, n: int, here: Grid) -> Tensor:
+    """Places whose middle lies in an ignore box of their image, (n, A) bool.
+
+    Rows and columns are hit independently of each other, so no table of boxes times places is built.
+    """
+    boxes = batch["ignore_bboxes"].to(here.lengths.dtype)
+    image = batch["ignore_batch_idx"].long()
+    middles = (here.cells + 0.5) / here.lengths.flatten().index_select(0, here.axis)
+    half = boxes[:, 2:] / 2
+    ends = torch.stack([boxes[:, :2] - half, boxes[:, :2] + half])[..., None].expand(-1, -1, -1, len(here.sizes) // 2)
+    low, high = ends.flatten(2).index_select(2, here.axis).unbind()
+    hits = ((middles >= low) & (middles <= high)).to(boxes.dtype)
+    own = (torch.arange(n, device=image.device)[:, None] == image).to(boxes.dtype)  # (n, K)
+    parts = [((own[:, None, :] * rows.T) @ columns).flatten(1) for rows, columns in here.lines(hits)]
+    return torch.cat(parts, 1) > 0
 
 
 def attention_shares(maps: Sequence[Tensor], temperature: float) -> tuple[Maps, Maps]:
