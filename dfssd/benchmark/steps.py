@@ -83,8 +83,8 @@ class Step:
     @property
     def ahead(self) -> int:
         """Batches that the loader prepares ahead."""
-        loader = self.trainer.train_loader
-        return int((getattr(loader, "num_workers", 0) or 0) * (getattr(loader, "prefetch_factor", 0) or 0))
+        source = self.trainer.train_loader
+        return int((getattr(source, "num_workers", 0) or 0) * (getattr(source, "prefetch_factor", 0) or 0))
 
     def operators(self, *, as_on_gpu: bool = False) -> Operators:
         """Count the operators of one step.

@@ -123,6 +123,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("missing_label", OneOf(("unlabeled", "background")), task=DETECT, protocol=OWN),
     Key("skip_bad", BOOLEAN, protocol=OWN),
     Key("data_dir", TEXT),
+    Key("loader", OneOf(("auto", "device", "ultralytics")), changes_results=False),
     Key("preprocess.resize", optional(Number(32, integer=True)), task=DETECT, protocol=OWN),
     Key("preprocess.normalize", BOOLEAN, task=DETECT, protocol=OWN),
     Key("preprocess.clahe", BOOLEAN, task=DETECT, protocol=OWN),

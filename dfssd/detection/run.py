@@ -126,7 +126,7 @@ class DetectionRun(StagedRun):
             align_teacher(source, self.data.classes, self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
-        settings = StageSettings.labels_alone(per_epoch, cpu_bf16=self.cpu_bf16)
+        settings = StageSettings.labels_alone(per_epoch, cpu_bf16=self.cpu_bf16, loader=self.config["loader"])
         self.train("teacher", StageTrainer, settings, model=source, **budget)
         return "done"
 
@@ -199,7 +199,9 @@ class DetectionRun(StagedRun):
             return "skipped"
         if setting is not True:
             return self.take_baseline(setting)
-        settings = StageSettings.labels_alone(self.batches_per_epoch(), cpu_bf16=self.cpu_bf16)
+        settings = StageSettings.labels_alone(
+            self.batches_per_epoch(), cpu_bf16=self.cpu_bf16, loader=self.config["loader"]
+        )
         self.train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
         return "done"
 
@@ -213,6 +215,7 @@ class DetectionRun(StagedRun):
             batches_per_epoch=self.batches_per_epoch(),
             unlabeled_share=self.unlabeled_share(),
             cpu_bf16=self.cpu_bf16,
+            loader=c["loader"],
             unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
             pseudo=str(pseudo) if unlabeled and frozen else "",
             labels=c.pseudo,
@@ -314,7 +317,7 @@ def distilled(run: DetectionRun) -> Status:
 
 def ultralytics(run: DetectionRun) -> Status:
     """Train by Ultralytics' own ``distill_model=``, on the labeled images."""
-    settings = StageSettings.labels_alone(run.batches_per_epoch(), cpu_bf16=run.cpu_bf16)
+    settings = StageSettings.labels_alone(run.batches_per_epoch(), cpu_bf16=run.cpu_bf16, loader=run.config["loader"])
     source, teacher = resolve_weights(run.config["student"], "student"), str(run.weights / "teacher.pt")
     run.train("student", StageTrainer, settings, model=source, distill_model=teacher)
     return "done"

@@ -13,7 +13,7 @@ with its center in the corner. A batch of B views has B canvases and one more fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class GeometrySettings:
         """From Ultralytics' arguments; ``scale`` is there a range around 1 or the two factors."""
         given = args.scale
         scale = (given[0], given[1]) if isinstance(given, (tuple, list)) else (1 - given, 1 + given)
-        same = ("mosaic", "mixup", "degrees", "translate", "shear", "perspective", "flipud", "fliplr")
+        same = {field.name for field in fields(cls)} - {"side", "scale"}
         return cls(side=side, scale=scale, **{name: float(getattr(args, name)) for name in same})
 
 

@@ -13,10 +13,17 @@ import torch
 from torch import Tensor
 
 from dfssd.loading.geometry import Canvases, GeometrySettings
+from dfssd.loading.pixels import to_device
 from dfssd.loading.store import CHANNELS
 
-MOST_READ = 1 << 25
-"""Pixels read at once; more would need several times as many bytes of memory as there are numbers here."""
+MOST_READ = {"cpu": 1 << 21}
+"""Pixels read at once on a kind of device: few on a CPU, whose caches are small."""
+
+MOST_READ_ELSEWHERE = 1 << 25
+"""Pixels read at once otherwise; the numbers and values of a pixel take some 40 bytes."""
+
+SHORT = 1 << 31
+"""Stored pixels that numbers of half the length suffice for."""
 
 _SINGULAR = 1e-12
 """Determinant of a matrix that squeezes the canvas to a line."""
@@ -32,10 +39,10 @@ class CanvasMaps:
         side: Of a view, S [px].
         projective: Whether a transform is more than affine.
         inverse: (V, 3, 3) float32, from a pixel of the view, flipped as it is, to the canvas [px].
-        tables: (V * 2 * 2 * (2S + 3),) int64: what a column, or a row, of a canvas adds to the number of a stored
+        tables: (V * 2 * 2 * (2S + 3),) integers: what a column, or a row, of a canvas adds to the number of a stored
             pixel, which is the sum of both. Beside an image that is a pixel of the gray frame around one.
-        center: (V, 2, 1, 1, 1) int64, column and row of the tables in which the lower and right tiles begin, less 1.
-        starts: (V, 2, 2, 1, 1, 1) int64: where in the tables the rows begin for a pixel that lies left, or right, of
+        center: (V, 2, 1, 1, 1) int32, column and row of the tables in which the lower and right tiles begin, less 1.
+        starts: (V, 2, 2, 1, 1, 1) int32: where in the tables the rows begin for a pixel that lies left, or right, of
             the center, and the columns for one above, or below it.
     """
 
@@ -50,18 +57,17 @@ class CanvasMaps:
         """
         n, side = len(places), settings.side
         self.side, self.projective = side, bool(settings.perspective)
-        inverse = to_device(torch.from_numpy(_inverse(canvases, side)), device)
-        numbers = np.concatenate([_tiles(canvases, places, side).reshape(n, 32), canvases.center], 1)
-        self.inverse = inverse
-        parts = to_device(torch.from_numpy(numbers), device)
-        low, high, factor, offset = parts[:, :32].view(n, 4, 2, 2, 2, 1).unbind(1)  # canvas, axis, other side, side
         length = 2 * side + 3
-        place = torch.arange(-1, length - 1, device=device)
-        on_image = (place >= low) & (place < high)
-        self.tables = ((place * factor + offset) * on_image).sum(3).view(-1)
-        self.center = parts[:, 32:].view(n, 2, 1, 1, 1)
         first = 2 * length * np.arange(2 * n).reshape(n, 2, 1)[:, ::-1] + np.array([0, length])
-        self.starts = to_device(torch.from_numpy(first), device).view(n, 2, 2, 1, 1, 1)
+        short = (places.max() + 1) * (side + 2) ** 2 < SHORT
+        found = _tiles(canvases, places, side).astype(np.int32 if short else np.int64)
+        arrays = (_inverse(canvases, side), found, canvases.center.astype(np.int32), first.astype(np.int32))
+        self.inverse, tiles, center, starts = to_device(arrays, device)
+        self.center, self.starts = center.view(n, 2, 1, 1, 1), starts.view(n, 2, 2, 1, 1, 1)
+        low, high, factor, offset = tiles.unsqueeze(-1).unbind(1)  # canvas, axis, other side, side
+        place = torch.arange(-1, length - 1, device=device, dtype=tiles.dtype)
+        on_image = (place >= low) & (place < high)
+        self.tables = ((place * factor + offset) * on_image).sum(3, dtype=tiles.dtype).view(-1)
 
 
 def _inverse(canvases: Canvases, side: int) -> np.ndarray:
@@ -105,36 +111,31 @@ def _tiles(canvases: Canvases, places: np.ndarray, side: int) -> np.ndarray:
     return found
 
 
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """``values`` on the device, without waiting for the copy."""
-    if device.type == "cuda":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
-
-
-def read_views(pixels: Tensor, maps: CanvasMaps) -> Tensor:
+def read_views(pixels: Tensor, maps: CanvasMaps, channels: int = 3) -> Tensor:
     """The canvases as their transforms show them, interpolated linearly between four pixels as OpenCV does.
 
     Args:
         pixels: (m, S + 2, S + 2, 4) uint8, stored images with their gray frames.
         maps: Of V canvases.
+        channels: C, 3 or 4.
 
     Returns:
-        (V, 4, S, S) uint8, RGB and what is stored with it.
+        (V, C, S, S) uint8, RGB, and what is stored with it as a fourth channel.
     """
     flat = pixels.view(torch.int32).view(-1)
-    at_once = max(1, MOST_READ // (4 * maps.side**2))
+    most = MOST_READ.get(pixels.device.type, MOST_READ_ELSEWHERE)
+    at_once = max(1, most // (4 * maps.side**2))
     starts = range(0, len(maps.inverse), at_once)
-    parts = [_interpolate(flat, maps, slice(start, start + at_once)) for start in starts]
+    parts = [_interpolate(flat, maps, slice(start, start + at_once), channels) for start in starts]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _interpolate(flat: Tensor, maps: CanvasMaps, some: slice) -> Tensor:
+def _interpolate(flat: Tensor, maps: CanvasMaps, some: slice, channels: int) -> Tensor:
     """Some of the views; the comments give the axes after the first, which are the views."""
     place = _places(maps.inverse[some], maps.side, maps.projective)  # x or y, row, column
     corner = place.floor()
-    step = torch.arange(1, 3, device=flat.device).view(2, 1, 1)
-    around = corner.long()[:, :, None] + step  # x or y, before or after, row, column
+    step = torch.arange(1, 3, device=flat.device, dtype=torch.int32).view(2, 1, 1)
+    around = corner.int()[:, :, None] + step  # x or y, before or after, row, column
     starts = maps.starts[some]
     start = torch.where(around > maps.center[some], starts[:, :, 1], starts[:, :, 0])
     # above or below, left or right, row, column
@@ -145,7 +146,7 @@ def _interpolate(flat: Tensor, maps: CanvasMaps, some: slice) -> Tensor:
     share = (place - corner)[..., None]
     row = torch.lerp(found[:, :, 0], found[:, :, 1], share[:, :1])
     mixed = torch.lerp(row[:, 0], row[:, 1], share[:, 1])
-    return mixed.round_().permute(0, 3, 1, 2).to(torch.uint8, memory_format=torch.contiguous_format)
+    return mixed[..., :channels].round().permute(0, 3, 1, 2).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
 def _places(inverse: Tensor, side: int, projective: bool) -> Tensor:
@@ -164,7 +165,7 @@ def mix(views: Tensor, canvases: Canvases) -> Tensor:
     own = views[:count]
     if not len(canvases.ratio):
         return own
-    where = to_device(torch.from_numpy(canvases.view[count:]), views.device)
-    ratio = to_device(torch.from_numpy(canvases.ratio.astype(np.float32)), views.device).view(-1, 1, 1, 1)
+    where, ratio = to_device([canvases.view[count:], canvases.ratio.astype(np.float32)], views.device)
+    ratio = ratio.view(-1, 1, 1, 1)
     mixed = own.index_select(0, where) * ratio + views[count:] * (1 - ratio)
     return own.index_copy(0, where, mixed.to(torch.uint8))

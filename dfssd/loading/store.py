@@ -10,6 +10,7 @@ The trainings of a run use the same files: :func:`open_store` keeps the last sto
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import time
@@ -82,10 +83,12 @@ class Memory:
 
     Attributes:
         free: Device -> free bytes.
+        there: Number of bytes, device -> uint8 tensor of that length on it.
         pinned: Number of bytes -> uint8 tensor of that length beside the device.
     """
 
     free: Callable[[torch.device], int]
+    there: Callable[[int, torch.device], Tensor]
     pinned: Callable[[int], Tensor]
 
 
@@ -94,6 +97,10 @@ def _free(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return psutil.virtual_memory().available
+
+
+def _there(size: int, device: torch.device) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=device)
 
 
 def _pinned(size: int) -> Tensor:
@@ -105,7 +112,7 @@ def _pinned(size: int) -> Tensor:
     return torch.empty(size, dtype=torch.uint8)
 
 
-MACHINE = Memory(_free, _pinned)
+MACHINE = Memory(_free, _there, _pinned)
 """The memory of this machine."""
 
 
@@ -119,6 +126,7 @@ class ImageStore:
         pixels: (n, S + 2, S + 2, 4) uint8, on the device or beside it.
         sizes: (n, 2) int64, height and width of each image [px].
         slots: File -> number of its image.
+        beside: The images lie in memory beside the device, and those of a batch are copied to it.
     """
 
     side: int
@@ -126,11 +134,7 @@ class ImageStore:
     pixels: Tensor
     sizes: np.ndarray
     slots: dict[Key, int] = field(repr=False)
-
-    @property
-    def on_device(self) -> bool:
-        """Whether the device holds the images itself."""
-        return self.pixels.device == self.device
+    beside: bool
 
     def numbers(self, files: Sequence[str]) -> np.ndarray:
         """Numbers of the images of ``files``, (len(files),) int64."""
@@ -148,7 +152,7 @@ class ImageStore:
         Returns:
             (m, S + 2, S + 2, 4) uint8 on the device, and an array of the shape of ``numbers``.
         """
-        if self.on_device:
+        if not self.beside:
             return self.pixels, numbers
         wanted, places = np.unique(numbers, return_inverse=True)
         shape = (len(wanted), *self.pixels.shape[1:])
@@ -181,25 +185,17 @@ def bytes_needed(images: int, side: int) -> int:
 _kept: list[ImageStore] = []
 
 
-def open_store(
-    lists: Sequence[Images],
-    side: int,
-    device: torch.device,
-    *,
-    anywhere: bool = True,
-    memory: Memory = MACHINE,
-) -> ImageStore:
+def open_store(lists: Sequence[Images], side: int, device: torch.device, *, memory: Memory = MACHINE) -> ImageStore:
     """The store of all images of ``lists``: the one of the last call, as far as it holds them.
 
     Args:
         lists: The images; a file of several lists is read by the first.
         side: Longest side as read, S [px].
         device: Where the views are made.
-        anywhere: Take memory beside the device where that of the device does not suffice.
         memory: The memory of the machine.
 
     Raises:
-        NoRoomError: The images take more than half of the free memory.
+        NoRoomError: The images take more than half of the free memory, of the device and of that beside it.
         UserError: An image cannot be read.
     """
     readers: dict[Key, tuple[Images, int]] = {}
@@ -212,9 +208,9 @@ def open_store(
         before = None
     if before is not None and readers.keys() <= before.slots.keys():
         return before
-    pixels = _room(len(readers), side, device, anywhere, memory)
+    pixels, beside = _room(len(readers), side, device, memory)
     slots = {key: slot for slot, key in enumerate(readers)}
-    store = ImageStore(side, device, pixels, np.zeros((len(slots), 2), np.int64), slots)
+    store = ImageStore(side, device, pixels, np.zeros((len(slots), 2), np.int64), slots, beside)
     known = [key for key in readers if before is not None and key in before.slots]
     if before is not None:
         _take_over(store, before, known)
@@ -229,16 +225,17 @@ def release_stores() -> None:
     _kept.clear()
 
 
-def _room(images: int, side: int, device: torch.device, anywhere: bool, memory: Memory) -> Tensor:
-    """Memory for the images, (n, S + 2, S + 2, 4) uint8."""
+def _room(images: int, side: int, device: torch.device, memory: Memory) -> tuple[Tensor, bool]:
+    """Memory for the images, (n, S + 2, S + 2, 4) uint8, and whether it lies beside the device."""
     needed = bytes_needed(images, side)
     shape = (images, side + 2, side + 2, CHANNELS)
     host = torch.device("cpu")
     if needed <= SHARE * memory.free(device):
-        return torch.empty(shape, dtype=torch.uint8, device=device)
-    if anywhere and device != host and needed <= SHARE * memory.free(host):
+        with contextlib.suppress(torch.OutOfMemoryError):  # what is free may be in pieces
+            return memory.there(needed, device).view(shape), False
+    if device != host and needed <= SHARE * memory.free(host):
         LOGGER.info(f"{images:,} images of {side} px take {_gib(needed)}: kept in the memory beside {device}")
-        return memory.pinned(needed).view(shape)
+        return memory.pinned(needed).view(shape), True
     raise NoRoomError(f"{images:,} images of {side} px take {_gib(needed)}, more than half of the free memory")
 
 
@@ -270,7 +267,7 @@ def _decode(store: ImageStore, readers: dict[Key, tuple[Images, int]]) -> None:
                 reported = time.monotonic()
                 LOGGER.info(f"decoding images: {done:,} of {len(readers):,}")
     took = time.monotonic() - start
-    where = store.pixels.device if store.on_device else "memory"
+    where = "the host" if store.beside else store.device
     size = _gib(bytes_needed(len(store.slots), store.side))
     LOGGER.info(f"decoded {done:,} images in {took:.1f} s; {len(store.slots):,} images take {size} on {where}")
 

@@ -22,6 +22,7 @@ from dfssd.config import Config
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.settings import EvalSettings
 from dfssd.hardware import check_device, resolve_amp
+from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
 from dfssd.results.sections import Data, Distill, Export, Status, Training
@@ -78,6 +79,7 @@ class StagedRun(ABC):
                 work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
                 self.folder.run_stage(name, work, earlier=self.STAGES[:number])
         finally:
+            release_stores()
             if self.beside:
                 self.beside.close()
         LOGGER.info(f"report: {self.folder.path / 'report.md'}")

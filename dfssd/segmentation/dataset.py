@@ -18,6 +18,7 @@ import torch
 from ultralytics.data.dataset import SemanticDataset, YOLODataset
 
 from dfssd.datasets.records import IGNORE
+from dfssd.loading.loader import NotOnDeviceError
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.views import Views, pad_to_square
 from dfssd.trainers.mixed_data import MixedDataset
@@ -104,6 +105,10 @@ class MixedMaskDataset(MixedDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The sample of the dataset that it lies in, with the flag ``labeled``."""
         return {**super(MixedDataset, self).__getitem__(index), "labeled": torch.tensor(index < self.n_labeled)}
+
+    def device_views(self, args: Any, device: torch.device) -> Any:
+        """Not there for masks."""
+        raise NotOnDeviceError("views with masks are made by Ultralytics' processes only")
 
     @staticmethod
     def collate_fn(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -120,6 +120,7 @@ class SegmentationRun(StagedRun):
             batches_per_epoch=self.batches_per_epoch(),
             unlabeled_share=0.0,
             cpu_bf16=self.cpu_bf16,
+            loader=self.config["loader"],
             unlabeled="",
             freeze_bn=False,
             teacher="",

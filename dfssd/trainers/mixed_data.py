@@ -10,6 +10,7 @@ Pseudo-labeled images never reach Ultralytics' label reader: a missing label fil
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from ultralytics.utils import RANK
 
 from dfssd.batches import PhotoBoxes, encode
 from dfssd.errors import UserError
+from dfssd.loading.box_views import BoxViews
+from dfssd.loading.loader import DeviceLoader, NotOnDeviceError
+from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import read_pseudo_labels
 from dfssd.pseudo_labels.labeling import true_boxes
 from dfssd.pseudo_labels.records import PseudoImage
@@ -114,6 +118,7 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
     def __init__(self, labeled: YOLODataset, unlabeled: PseudoLabelDataset | None = None):
         """Put the two datasets side by side; indices below ``len(labeled)`` are labeled."""
         super().__init__([labeled] if unlabeled is None else [labeled, unlabeled])
+        self.mosaic_closed = False
         self.n_labeled = len(labeled)
         self.nc = len(labeled.data["names"])
 
@@ -145,8 +150,19 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
 
     def close_mosaic(self, hyp: Any) -> None:
         """Stop the mosaic augmentation in both datasets (Ultralytics does so for the last epochs)."""
+        self.mosaic_closed = True
         for dataset in self.datasets:
             dataset.close_mosaic(hyp)
+
+    def device_views(self, args: Any, device: torch.device) -> BoxViews:
+        """Views of these images that are made on ``device``; ``args`` are Ultralytics' arguments.
+
+        Raises:
+            NotOnDeviceError: The device cannot make them.
+            UserError: An image cannot be read.
+        """
+        strong = getattr(self.datasets[-1], "strong", None)
+        return BoxViews(self, args, device, strong=strong.transform if strong else None)
 
 
 class MixedSampler(Sampler[int]):
@@ -224,6 +240,35 @@ def batch_composition(batch: int, unlabeled_share: float) -> tuple[int, int]:
     if unlabeled_share > 0:
         unlabeled = min(max(unlabeled, 1), batch - 1)
     return batch - unlabeled, unlabeled
+
+
+def build_loader(
+    dataset: MixedDataset, sampler: MixedSampler, kind: str, *, batch: int, args: Any, device: torch.device
+) -> InfiniteDataLoader | DeviceLoader:
+    """An endless loader over ``dataset`` in the order of ``sampler``.
+
+    Args:
+        dataset: Training images.
+        sampler: Their order.
+        kind: ``device``: views are made on the device; ``ultralytics``: by Ultralytics' processes; ``auto``: on the
+            device if it is a GPU and can make them.
+        batch: Images in a batch of this process.
+        args: Ultralytics' arguments.
+        device: That of the training.
+
+    Raises:
+        UserError: ``kind`` is ``device``, which cannot make the views; or an image cannot be read.
+    """
+    on_gpu = device.type not in {"cpu", "mps"}
+    if kind == "device" or (kind == "auto" and on_gpu):
+        try:
+            return DeviceLoader(dataset, sampler, dataset.device_views(args, device), batch=batch)
+        except NotOnDeviceError as e:
+            if kind == "device":
+                raise UserError(f"loader=device: {e}; use loader=auto") from e
+            LOGGER.info(f"loader=auto: Ultralytics' processes make the views, since {e}")
+    workers = min(args.workers, os.cpu_count() or 1)
+    return build_mixed_loader(dataset, sampler, batch=batch, workers=workers, pin_memory=on_gpu)
 
 
 def build_mixed_loader(

@@ -27,6 +27,7 @@ class StageSettings:
         batches_per_epoch: Length of an epoch [batches].
         unlabeled_share: Share of unlabeled images in each batch, [0, 1).
         cpu_bf16: Run the forward passes under bf16 autocast on the CPU.
+        loader: Where views are made: ``auto``, ``device`` or ``ultralytics``.
         unlabeled: List file of the unlabeled images; empty without any.
         freeze_bn: Keep the running statistics of the batch normalizations.
     """
@@ -34,13 +35,14 @@ class StageSettings:
     batches_per_epoch: int
     unlabeled_share: float
     cpu_bf16: bool
+    loader: str
     unlabeled: str
     freeze_bn: bool
 
     @classmethod
-    def labels_alone(cls, batches_per_epoch: int, *, cpu_bf16: bool) -> StageSettings:
+    def labels_alone(cls, batches_per_epoch: int, *, cpu_bf16: bool, loader: str) -> StageSettings:
         """Settings of a teacher or a baseline: no unlabeled images, every layer learns."""
-        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, "", False)
+        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False)
 
     @staticmethod
     def path(stage_dir: str | Path) -> Path:

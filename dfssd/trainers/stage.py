@@ -34,7 +34,7 @@ from dfssd.files import atomic_write, write_json, write_text
 from dfssd.hardware import use_all_cores
 from dfssd.trainers.clock import Clock
 from dfssd.trainers.loss_record import RecordedLosses
-from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_mixed_loader
+from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_loader
 from dfssd.trainers.optimizers import fused
 from dfssd.trainers.settings import StageSettings
 
@@ -116,9 +116,9 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
             world=max(self.world_size, 1),
         )
         sampler.epoch = self.start_epoch  # for a loader that is rebuilt with a smaller batch
-        on_gpu = self.device.type not in {"cpu", "mps"}
-        workers = min(self.args.workers, os.cpu_count() or 1)
-        return build_mixed_loader(dataset, sampler, batch=batch_size, workers=workers, pin_memory=on_gpu)
+        return build_loader(
+            dataset, sampler, self.settings.loader, batch=batch_size, args=self.args, device=self.device
+        )
 
     def build_optimizer(
         self, model: Any, name: str = "auto", *args: Any, iterations: float = 1e5, **kwargs: Any

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,15 @@ class Script:
     def _next(self) -> Any:
         return self.values.pop(0)
 
-    def uniform(self, low: float, high: float, size: Any = None) -> Any:
+    def gains(self, low: float, high: float, size: int) -> np.ndarray:
+        """As ``numpy.random.uniform``, for the three gains of a color."""
         value = self._next()
-        assert size is not None or min(low, high) - 1e-9 <= value <= max(low, high) + 1e-9, (low, value, high)
+        assert (low, high, size) == (-1, 1, 3) and np.shape(value) == (3,)
+        return value
+
+    def uniform(self, low: float, high: float) -> float:
+        value = self._next()
+        assert min(low, high) - 1e-9 <= value <= max(low, high) + 1e-9, (low, value, high)
         return value
 
     def random(self) -> float:
@@ -66,26 +74,45 @@ def write_images(folder: Path, sizes: tuple[tuple[int, int], ...] = SIZES, boxes
     return folder / "images"
 
 
-def dataset(images: Path, side: int = SIDE, **arguments: Any) -> YOLODataset:
+def arguments_with(**changes: Any) -> Any:
+    """Ultralytics' arguments without photometric changes, with ``changes``."""
+    given = {**PLAIN, **changes}
+    arguments = get_cfg(overrides={name: value for name, value in given.items() if name != "augmentations"})
+    arguments.augmentations = given["augmentations"]
+    return arguments
+
+
+def dataset(
+    images: Path, side: int = SIDE, *, kind: type[YOLODataset] = YOLODataset, data: Any = None, **arguments: Any
+) -> Any:
     """A training set with Ultralytics' transforms that takes the images of mosaics from all of the set."""
-    hyp = get_cfg(overrides={k: v for k, v in {**PLAIN, **arguments}.items() if k != "augmentations"})
-    hyp.augmentations = {**PLAIN, **arguments}["augmentations"]
-    return YOLODataset(
+    return kind(
         img_path=str(images),
         imgsz=side,
         cache="ram",
         augment=True,
-        hyp=hyp,
-        data={"names": {0: "a", 1: "b"}, "channels": 3},
+        hyp=arguments_with(**arguments),
+        data={"names": {0: "a", 1: "b"}, "channels": 3, **(data or {})},
         task="detect",
     )
 
 
 def replayed(
-    data: YOLODataset, draws: Draws, settings: GeometrySettings, monkeypatch: pytest.MonkeyPatch
+    data: Any,
+    draws: Draws,
+    settings: GeometrySettings,
+    monkeypatch: pytest.MonkeyPatch,
+    gains: np.ndarray | None = None,
+    first: Sequence[int] = (0,),
 ) -> list[dict[str, Any]]:
-    """The samples that Ultralytics makes of the B views of ``draws``, with all its random numbers from there."""
+    """The samples that Ultralytics makes of the B views of ``draws``, with all its random numbers from there.
+
+    ``gains`` (B, 3), from -1 to 1, are those of the colors. ``first`` are the numbers of the first images of the parts
+    that ``data`` consists of, each of which counts its own ones from 0.
+    """
     samples = []
+    own = draws.images - np.max([np.where(draws.images >= n, n, 0) for n in first], axis=0)
+    draws, chosen = replace(draws, images=own), draws.images[:, 0]
     count = len(draws.flips)
     for view in range(count):
         partners = np.flatnonzero(draws.view[count:] == view) + count
@@ -96,13 +123,16 @@ def replayed(
             steps += [float(draws.ratio[partner - count])]
         steps += [1.0]  # cutmix
         steps += [0.0]  # the empty list of Albumentations
+        steps += [] if gains is None else [gains[view]]
         steps += [0.0 if flip else 1.0 for flip in draws.flips[view, ::-1]]
         steps += [1.0]  # bgr
         script = Script(steps)
         with monkeypatch.context() as patch:
             patch.setattr(augment, "random", script)
             patch.setattr(augment.np.random, "beta", script.beta)
-            samples.append(data[int(draws.images[view, 0])])
+            if gains is not None:
+                patch.setattr(augment.np.random, "uniform", script.gains)
+            samples.append(data[int(chosen[view])])
         assert not script.values, "Ultralytics has drawn fewer numbers"
     return samples
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ def room(device_bytes: int, host_bytes: int) -> Memory:
     """A machine with so much free memory; on ``meta`` nothing is stored."""
     return Memory(
         lambda device: host_bytes if device.type == "cpu" else device_bytes,
+        lambda size, device: torch.empty(size, dtype=torch.uint8, device=device),
         lambda size: torch.zeros(size, dtype=torch.uint8),
     )
 
@@ -63,7 +65,7 @@ def room(device_bytes: int, host_bytes: int) -> Memory:
 def test_pixels_equal_those_that_ultralytics_loads(folder: Path, side: int) -> None:
     data = dataset(folder, side)
     store = open_store([Images.of_dataset(data)], side, CPU)
-    assert store.on_device and store.pixels.shape == (len(SIZES), side + 2, side + 2, 4)
+    assert not store.beside and store.pixels.shape == (len(SIZES), side + 2, side + 2, 4)
     for number, place in enumerate(store.numbers(data.im_files)):
         image = data.load_image(number)[0]
         h, w = store.sizes[place]
@@ -115,13 +117,23 @@ def test_images_go_beside_the_device_where_it_is_too_small(folder: Path, caplog)
     images = Images.of_dataset(dataset(folder))
     needed = bytes_needed(len(SIZES), 96)
     beside = open_store([images], 96, META, memory=room(2 * needed - 1, 2 * needed))
-    assert not beside.on_device and beside.pixels.device == CPU
+    assert beside.beside and beside.pixels.device == CPU
     assert "kept in the memory beside meta" in caplog.text
     release_stores()
     with pytest.raises(NoRoomError, match=r"^7 images of 96 px take .* more than half of the free memory$"):
         open_store([images], 96, META, memory=room(2 * needed - 1, 2 * needed - 1))
+
+
+def test_memory_that_is_free_but_in_pieces(folder: Path) -> None:
+    def full(size: int, device: torch.device) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    images = Images.of_dataset(dataset(folder))
+    machine = room(1 << 40, 1 << 40)
+    assert open_store([images], 96, META, memory=replace(machine, there=full)).beside
+    release_stores()
     with pytest.raises(NoRoomError):
-        open_store([images], 96, META, memory=room(2 * needed - 1, 2 * needed), anywhere=False)
+        open_store([images], 96, CPU, memory=replace(machine, there=full))
 
 
 def test_images_beside_the_device_are_copied_once_each(folder: Path) -> None:
@@ -130,9 +142,9 @@ def test_images_beside_the_device_are_copied_once_each(folder: Path) -> None:
     wanted = np.array([[3, 0, 3], [6, 6, 0]])
     pixels, places = there.fetch(wanted)
     assert pixels is there.pixels and places is wanted
-    beside = type(there)(there.side, META, there.pixels, there.sizes, there.slots)
-    copied, places = beside.fetch(wanted)
-    assert copied.device == META and copied.shape[0] == 3 and places.tolist() == [[1, 0, 1], [2, 2, 0]]
+    copied, places = replace(there, beside=True).fetch(wanted)
+    assert places.tolist() == [[1, 0, 1], [2, 2, 0]] and torch.equal(copied, there.pixels[[0, 3, 6]])
+    assert replace(there, beside=True, device=META).fetch(wanted)[0].device == META
 
 
 def test_unreadable_and_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
@@ -162,8 +174,8 @@ def test_images_on_and_beside_a_gpu(folder: Path, device_bytes: int) -> None:
     images = Images.of_dataset(dataset(folder))
     expected = open_store([images], 96, CPU).pixels.clone()
     release_stores()
-    free = Memory(lambda device: device_bytes if device.type == "cuda" else 1 << 60, MACHINE.pinned)
+    free = Memory(lambda device: device_bytes if device.type == "cuda" else 1 << 60, MACHINE.there, MACHINE.pinned)
     store = open_store([images], 96, gpu, memory=free)
-    assert store.on_device == bool(device_bytes) and (store.on_device or store.pixels.is_pinned())
+    assert store.beside != bool(device_bytes) and store.pixels.is_pinned() == store.beside
     pixels, places = store.fetch(np.array([2, 5]))
     assert pixels.device == gpu and torch.equal(pixels[torch.from_numpy(places)].cpu(), expected[[2, 5]])

@@ -54,7 +54,7 @@ class Ours:
         stored, places = self.store.fetch(self.store.numbers(self.data.im_files)[canvases.images])
         maps = CanvasMaps(canvases, places, self.settings, CPU)
         seen = mix(read_views(stored, maps), canvases)
-        return seen[:, :3], move_boxes(canvases, LabelTable.of_labels(self.data.labels, self.sizes), self.settings)
+        return seen, move_boxes(canvases, LabelTable.of_labels(self.data.labels, self.sizes), self.settings)
 
 
 def compare(ours: Ours, draws: Draws, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_mixed_views_keep_their_share(images: Path) -> None:
 def test_operators_do_not_depend_on_the_batch_and_nothing_waits(images: Path) -> None:
     ours = Ours(dataset(images), **ALL)
     launched = []
-    for views in (4, 40):
+    for views in (4, 20):
         draws = ours.draws(views)
         canvases = arrange(draws, ours.sizes, ours.settings)
 
@@ -154,8 +154,19 @@ def test_a_large_batch_is_cut_without_a_difference(images: Path, monkeypatch: py
     ours = Ours(dataset(images), **ALL)
     draws = ours.draws(9)
     whole = ours.views(draws)[0]
-    monkeypatch.setattr(sampling, "MOST_READ", 4 * SIDE * SIDE * 2)
+    monkeypatch.setitem(sampling.MOST_READ, "cpu", 4 * SIDE * SIDE * 2)
     assert torch.equal(ours.views(draws)[0], whole)
+
+
+def test_more_pixels_than_short_numbers_count(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Ours(dataset(images), **ALL)
+    draws = ours.draws(5)
+    canvases = arrange(draws, ours.sizes, ours.settings)
+    expected = ours.views(draws)[0]
+    assert CanvasMaps(canvases, canvases.images, ours.settings, CPU).tables.dtype == torch.int32
+    monkeypatch.setattr(sampling, "SHORT", 0)
+    assert CanvasMaps(canvases, canvases.images, ours.settings, CPU).tables.dtype == torch.int64
+    assert torch.equal(ours.views(draws)[0], expected)
 
 
 def test_the_fourth_byte_moves_with_its_pixel(images: Path) -> None:
@@ -179,7 +190,7 @@ def test_the_fourth_byte_moves_with_its_pixel(images: Path) -> None:
         flips=np.zeros((n, 2), bool),
     )
     canvases = arrange(draws, ours.sizes, ours.settings)
-    seen = read_views(ours.store.pixels, CanvasMaps(canvases, canvases.images, ours.settings, CPU))
+    seen = read_views(ours.store.pixels, CanvasMaps(canvases, canvases.images, ours.settings, CPU), channels=4)
     assert torch.equal(seen.permute(0, 2, 3, 1), ours.store.pixels[:, 1:-1, 1:-1])
 
 

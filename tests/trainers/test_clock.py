@@ -149,7 +149,7 @@ class Slow(StageTrainer):
 @pytest.mark.train
 def test_parts_of_a_training_add_up_to_its_duration_and_go_on_after_a_resume(squares: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "baseline"
-    StageSettings.labels_alone(4, cpu_bf16=False).write(stage)
+    StageSettings.labels_alone(4, cpu_bf16=False, loader="auto").write(stage)
     words = overrides(squares, stage, epochs=3)
     began = time.perf_counter()
     first = Slow(overrides=words)
