@@ -16,9 +16,15 @@ from dfssd.datasets.records import DetectionSet, MaskSet
 from dfssd.distillation.pair import DistillationPair
 from dfssd.segmentation.losses import SegmentationLoss
 from dfssd.segmentation.views import Views
-from dfssd.trainers.settings import SegmentationSettings, StudentSettings
+from dfssd.trainers.settings import SegmentationSettings, StageSettings, StudentSettings
 
 DEFAULTS = Config(own=defaults(), terms={}, train={})
+
+
+def labels_alone(batches_per_epoch: int, **changes: Any) -> StageSettings:
+    """Settings of a detector trained on its labels alone, validated after every epoch, with ``changes``."""
+    plain = StageSettings.labels_alone(batches_per_epoch, cpu_bf16=False, loader="auto", val_every=1)
+    return replace(plain, **changes)
 
 
 def student_settings(**changes: Any) -> StudentSettings:
@@ -34,6 +40,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         loader=DEFAULTS["loader"],
         unlabeled="",
         freeze_bn=False,
+        val_every=1,
         pseudo="",
         labels=replace(DEFAULTS.pseudo, **{"weigh": False, **rule}),
         keep_thresholds=True,
@@ -62,6 +69,7 @@ def segmentation_settings(**changes: Any) -> SegmentationSettings:
         loader=DEFAULTS["loader"],
         unlabeled="",
         freeze_bn=False,
+        val_every=1,
         teacher="",
         seg=replace(DEFAULTS.seg, **{"kd": 0.0, **seg}),
         selftest_steps=3,

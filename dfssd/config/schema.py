@@ -149,6 +149,7 @@ KEYS: Mapping[str, Key] = _keys(
     # baseline and student
     Key("student_training", OneOf(("distilled", "ultralytics", GROWN, "skip")), protocol=OF_RECIPE),
     Key("baseline", Or((True, False), TEXT), protocol=OF_RECIPE, set_by_grid=True),
+    Key("val_every", Or(("auto",), COUNT), baseline=True),
     Key("guard", BOOLEAN, distills=True, protocol=OF_RECIPE),
     Key("guard_patience", Or(("auto",), COUNT), task=DETECT, distills=True),
     Key("unlabeled_ratio", POSITIVE),
@@ -246,7 +247,7 @@ ARGUMENTS: Mapping[str, Argument] = {
     ),
     "compile": Argument(refused="compiled training is not available together with distillation"),
     "rect": Argument(refused="batches mix images of two lists and need one shape"),
-    "val": Argument(refused="the best checkpoint is chosen on the validation images"),
+    "val": Argument(refused="the best checkpoint is chosen on the validation images; use val_every="),
     "save": Argument(refused="resume= continues from the checkpoints"),
     "save_period": Argument(refused="the best and the last checkpoint are kept"),
     "cfg": Argument(refused="use recipe=path/to/recipe.yaml"),

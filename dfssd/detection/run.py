@@ -126,9 +126,15 @@ class DetectionRun(StagedRun):
             align_teacher(source, self.data.classes, self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
-        settings = StageSettings.labels_alone(per_epoch, cpu_bf16=self.cpu_bf16, loader=self.config["loader"])
+        settings = self.labels_alone(per_epoch, budget["epochs"])
         self.train("teacher", StageTrainer, settings, model=source, **budget)
         return "done"
+
+    def labels_alone(self, batches_per_epoch: int, epochs: int) -> StageSettings:
+        """Settings of a training on the labeled images only."""
+        every = self.val_every(batches_per_epoch, epochs)
+        loader = self.config["loader"]
+        return StageSettings.labels_alone(batches_per_epoch, cpu_bf16=self.cpu_bf16, loader=loader, val_every=every)
 
     def self_train(self) -> Status:
         """Train the teacher again on the labels and its own pseudo-labels; keep whichever is best on val."""
@@ -199,9 +205,7 @@ class DetectionRun(StagedRun):
             return "skipped"
         if setting is not True:
             return self.take_baseline(setting)
-        settings = StageSettings.labels_alone(
-            self.batches_per_epoch(), cpu_bf16=self.cpu_bf16, loader=self.config["loader"]
-        )
+        settings = self.labels_alone(self.batches_per_epoch(), self.epochs)
         self.train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
         return "done"
 
@@ -210,7 +214,7 @@ class DetectionRun(StagedRun):
         c = self.config
         unlabeled = self.data.train_unlabeled > 0 and self.learns_from_unlabeled()
         frozen = has_teacher(c)
-        patience = c["guard_patience"]
+        patience, every = c["guard_patience"], self.val_every(self.batches_per_epoch(), self.epochs)
         return StudentSettings(
             batches_per_epoch=self.batches_per_epoch(),
             unlabeled_share=self.unlabeled_share(),
@@ -228,11 +232,12 @@ class DetectionRun(StagedRun):
             balance=c["balance"] == "auto",
             new_only=c["new_only"],
             freeze_bn=c["freeze_bn"],
+            val_every=every,
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
             selftest_steps=c["selftest_steps"],
             guard=tuple(guard),
-            guard_patience=max(3, math.ceil(self.epochs / 10)) if patience == "auto" else patience,
+            guard_patience=max(3 * every, math.ceil(self.epochs / 10)) if patience == "auto" else patience,
         )
 
     def student(self) -> Status:
@@ -317,7 +322,7 @@ def distilled(run: DetectionRun) -> Status:
 
 def ultralytics(run: DetectionRun) -> Status:
     """Train by Ultralytics' own ``distill_model=``, on the labeled images."""
-    settings = StageSettings.labels_alone(run.batches_per_epoch(), cpu_bf16=run.cpu_bf16, loader=run.config["loader"])
+    settings = run.labels_alone(run.batches_per_epoch(), run.epochs)
     source, teacher = resolve_weights(run.config["student"], "student"), str(run.weights / "teacher.pt")
     run.train("student", StageTrainer, settings, model=source, distill_model=teacher)
     return "done"

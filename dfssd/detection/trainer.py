@@ -58,7 +58,12 @@ class StudentTrainer(StageTrainer):
     ):
         """Build the stage trainer and attach self-test, health meter and guard."""
         super().__init__(cfg, overrides, _callbacks)
-        self.guard = Guard(self.settings.guard, noise=0.0, patience=self.settings.guard_patience)
+        self.guard = Guard(
+            self.settings.guard,
+            noise=0.0,
+            patience=self.settings.guard_patience,
+            every=self.settings.val_every,
+        )
         self.meter = HealthMeter(list(self.data["names"].values()))
         self.health: list[dict[str, Any]] = []
         self._truth = torch.zeros(0, 7)
@@ -259,7 +264,7 @@ class StudentTrainer(StageTrainer):
             trainer.meter.add_batch(pair.labels, images, pair.agreement, trainer._truth)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Ultralytics' row of ``results.csv`` with the health of the pseudo-labels; then the guard judges the epoch."""
+        """Ultralytics' row of ``results.csv`` with the health of the pseudo-labels; then the guard judges."""
         health = self.meter.record() if self.settings.unlabeled else {}
         if health:
             LOGGER.info(self.meter.line())
@@ -270,7 +275,8 @@ class StudentTrainer(StageTrainer):
         if self.pair.balance:
             columns |= {f"weight/{name}": self.pair.weight(name) for name in self.pair.weights}
         super().save_metrics(metrics={**metrics, **columns})
-        if line := self.guard.step(self.epoch, float(self.metrics.get("metrics/mAP50-95(B)", 0.0))):
+        judged = self.fitness is not None
+        if judged and (line := self.guard.step(self.epoch, float(self.metrics.get("metrics/mAP50-95(B)", 0.0)))):
             LOGGER.warning(line)
 
     @staticmethod
@@ -282,7 +288,6 @@ class StudentTrainer(StageTrainer):
                 "the share; the weight is capped there"
             )
 
-    def save_model(self) -> Any:
-        """The stage's checkpoint, written only if the self-test passes."""
+    def check_before_checkpoint(self) -> None:
+        """No checkpoint is written unless the self-test passes."""
         self.selftest.check_before_checkpoint(last=self.epoch + 1 >= self.epochs, updates=self.ema.updates)
-        return super().save_model()

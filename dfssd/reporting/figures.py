@@ -104,7 +104,7 @@ def class_bars(
 
 
 def validation_curves(
-    curves: Mapping[Role, tuple[Sequence[float], Sequence[float]]],
+    curves: Mapping[Role, tuple[Sequence[float], Sequence[float | None]]],
     path: Path,
     *,
     labels: Mapping[Role, str],
@@ -114,7 +114,7 @@ def validation_curves(
     """Draw the validation score over optimizer steps, a line per network.
 
     Args:
-        curves: Role -> (steps, scores), one of each per epoch.
+        curves: Role -> (steps, scores), one of each per epoch; None or NaN in epochs without validation.
         path: File to write.
         labels: Role -> its name in the legend.
         color: Color of a role.
@@ -127,8 +127,10 @@ def validation_curves(
         return False
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
-    for role, (steps, values) in curves.items():
-        axes.plot(steps, values, ".-" if len(values) < 30 else "-", color=color(role), label=labels[role])
+    for role, (steps, scores) in curves.items():
+        points = [(x, y) for x, y in zip(steps, scores, strict=True) if y is not None and math.isfinite(y)]
+        style = ".-" if len(points) < 30 else "-"
+        axes.plot([x for x, _ in points], [y for _, y in points], style, color=color(role), label=labels[role])
     axes.set(xlabel="optimizer steps", ylabel=f"{score} on the validation images")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)

@@ -1,4 +1,4 @@
-"""Training budget of the teacher."""
+"""Budgets of trainings: how long the teacher learns, and how often a network is validated."""
 
 from __future__ import annotations
 
@@ -27,3 +27,32 @@ def teacher_schedule(config: Config, per_epoch: int) -> tuple[int, int]:
     batches = max(config["teacher_min_batches"], per_epoch * config.epochs)
     passes = math.ceil(batches / per_epoch)
     return passes, config.train.get("patience", max(10, round(passes / 4)))
+
+
+VALIDATION_SHARE = 0.1
+"""Longest validation, as a share of the training between two of them, with ``val_every=auto``."""
+
+PASSES = 3
+"""Forward passes that take as long as a training step on the same images."""
+
+FEWEST = 10
+"""Validations in a training, with ``val_every=auto``; it must be long enough."""
+
+
+def validation_interval(config: Config, *, val: int, images: int, epochs: int) -> int:
+    """Epochs from one validation to the next.
+
+    With ``val_every=auto`` the smallest number k with ``val / (3 * images * k) <= 0.1``, but at most a tenth of the
+    epochs. It follows from the lengths alone, so that networks trained for the same length are validated at the same
+    times on any machine.
+
+    Args:
+        config: Resolved configuration.
+        val: Validation images.
+        images: Images that the network learns from in an epoch.
+        epochs: Length of the training.
+    """
+    if config["val_every"] != "auto":
+        return int(config["val_every"])
+    wanted = math.ceil(val / (PASSES * images * VALIDATION_SHARE) - 1e-9)
+    return max(1, min(wanted, epochs // FEWEST))

@@ -27,12 +27,13 @@ from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
 from dfssd.results.sections import Data, Distill, Export, Status, Training
 from dfssd.runs.beside import Beside
-from dfssd.runs.budget import teacher_schedule
+from dfssd.runs.budget import teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.trainers import clock
+from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.settings import StageSettings
-from dfssd.trainers.stage import StageTrainer, checkpoint_epoch, finish_checkpoint
+from dfssd.trainers.stage import StageTrainer
 
 BESIDE = {"test": "export"}
 """Stage -> the later one that a process of its own computes meanwhile, where the first one needs a GPU."""
@@ -138,6 +139,11 @@ class StagedRun(ABC):
 
         labeled, _ = batch_composition(self.batch, self.unlabeled_share())
         return math.ceil(self.data.train_labeled / labeled)
+
+    def val_every(self, batches_per_epoch: int, epochs: int) -> int:
+        """Epochs from one validation to the next in a training of this length."""
+        images = batches_per_epoch * self.batch
+        return validation_interval(self.config, val=self.data.val, images=images, epochs=epochs)
 
     def check_plan(self) -> None:
         """Check the planned trainings as soon as the data is split.

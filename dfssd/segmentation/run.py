@@ -114,20 +114,25 @@ class SegmentationRun(StagedRun):
         """Every student does; a run without one keeps the budget, so that other runs can reuse its baseline."""
         return True
 
-    def _settings(self, **changes: Any) -> SegmentationSettings:
-        """Settings of a training on the labels alone, with ``changes``."""
+    def _settings(self, batches_per_epoch: int, epochs: int, **changes: Any) -> SegmentationSettings:
+        """Settings of a training of this length on the labels alone, with ``changes``."""
         labels_alone = SegmentationSettings(
-            batches_per_epoch=self.batches_per_epoch(),
+            batches_per_epoch=batches_per_epoch,
             unlabeled_share=0.0,
             cpu_bf16=self.cpu_bf16,
             loader=self.config["loader"],
             unlabeled="",
             freeze_bn=False,
+            val_every=self.val_every(batches_per_epoch, epochs),
             teacher="",
             seg=replace(self.config.seg, kd=0.0),
             selftest_steps=self.config["selftest_steps"],
         )
         return replace(labels_alone, **changes)
+
+    def _student_settings(self, **changes: Any) -> SegmentationSettings:
+        """Settings of a training as long as that of the student, on the labels alone, with ``changes``."""
+        return self._settings(self.batches_per_epoch(), self.epochs, **changes)
 
     def _train_network(self, role: str, settings: SegmentationSettings, source: str, **budget: Any) -> None:
         """Train a network in that role; each batch is an optimizer step unless ``nbs`` accumulates several."""
@@ -144,7 +149,7 @@ class SegmentationRun(StagedRun):
             copy_atomically(Path(source), self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
-        self._train_network("teacher", self._settings(batches_per_epoch=per_epoch), source, **budget)
+        self._train_network("teacher", self._settings(per_epoch, budget["epochs"]), source, **budget)
         return "done"
 
     def baseline(self) -> Status:
@@ -152,12 +157,12 @@ class SegmentationRun(StagedRun):
         setting = self.config["baseline"]
         status: Status = "skipped"
         if setting is True:
-            self._train_network("baseline", self._settings(), check_model(self.config["student"], "student"))
+            self._train_network("baseline", self._student_settings(), check_model(self.config["student"], "student"))
             status = "done"
         elif setting:
             status = self.take_baseline(setting)
         for role, name in self.others.items():
-            self._train_network(role, self._settings(), check_model(name, "compare"))
+            self._train_network(role, self._student_settings(), check_model(name, "compare"))
             status = "done"
         return status
 
@@ -167,7 +172,7 @@ class SegmentationRun(StagedRun):
         if self.config["student_training"] == "skip":
             return "skipped"
         unlabeled = self.data.train_unlabeled > 0
-        settings = self._settings(
+        settings = self._student_settings(
             teacher=str(self.weights / "teacher.pt"),
             seg=self.config.seg,
             unlabeled_share=self.unlabeled_share(),

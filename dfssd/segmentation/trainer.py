@@ -33,8 +33,9 @@ from dfssd.segmentation.model import build_model, parameters
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.validator import MIOU_FG, MaskMetrics, MaskValidator
+from dfssd.trainers.results_csv import read_results_csv
 from dfssd.trainers.settings import SegmentationSettings
-from dfssd.trainers.stage import StageTrainer, read_results_csv
+from dfssd.trainers.stage import StageTrainer
 
 _GRID = 32
 """Ultralytics' smallest unit of image sizes [px]."""
@@ -218,10 +219,9 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
                 "start again with a lower lr0, or with amp=false"
             )
 
-    def save_model(self) -> Any:
-        """The stage's checkpoint, written only if the self-test passes."""
+    def check_before_checkpoint(self) -> None:
+        """No checkpoint is written unless the self-test passes."""
         self.selftest.check_before_checkpoint()
-        return super().save_model()
 
     def summary(self) -> dict[str, Any]:
         """The stage's summary with ``losses``, the mean of each loss by epoch, and the self-test."""

@@ -57,10 +57,16 @@ class Clock:
         finally:
             self.switch(before)
 
-    def watch(self, model: torch.nn.Module, device: torch.device) -> None:
-        """Tell the phases of the steps of ``model`` on ``device``."""
+    def watch(self, scaler: torch.amp.GradScaler, device: torch.device) -> None:
+        """Tell the phases of the steps on ``device``; the loss is scaled between forward and backward pass."""
         self._phases = Phases(device)
-        model.register_forward_hook(lambda *_: self._phases.end("forward"))
+        scale = scaler.scale
+
+        def scaled(outputs: Any) -> Any:
+            self._phases.end("forward")
+            return scale(outputs)
+
+        scaler.scale = scaled  # type: ignore[method-assign]
 
     def before(self, event: str) -> None:
         """Note that the callbacks of an event of Ultralytics' loop are about to run."""

@@ -13,30 +13,31 @@ FACTORS = (1.0, 0.25, 0.0)
 class Guard:
     """Compares the student with the baseline at the same epoch and cuts back the teacher's share when it falls behind.
 
-    An epoch is bad when the student's validation mAP50-95 is lower than the baseline's by more than ``noise``. After
-    ``patience`` bad epochs in a row the factor falls from 1 to 0.25, after as many more to 0: from then on the student
-    is trained like the baseline.
+    A validation is bad when the student's mAP50-95 is lower than the baseline's by more than ``noise``; it stands for
+    the epochs since the validation before. After ``patience`` bad epochs in a row the factor falls from 1 to 0.25,
+    after as many more to 0: from then on the student is trained like the baseline.
 
     Attributes:
         level: Position in :data:`FACTORS`.
         events: What was done: dictionaries with ``epoch`` (from 1), ``factor`` and ``why``.
     """
 
-    def __init__(self, baseline: Sequence[float], *, noise: float, patience: int):
+    def __init__(self, baseline: Sequence[float | None], *, noise: float, patience: int, every: int):
         """Start with full trust.
 
         Args:
-            baseline: Validation mAP50-95 of the baseline after each of its epochs; its last value stands for later
-                epochs. Empty: nothing is compared.
+            baseline: Validation mAP50-95 of the baseline after each of its epochs, None without validation; a value
+                stands for later epochs until the next one. Empty: nothing is compared.
             noise: Difference that can be chance, >= 0.
             patience: Bad epochs in a row before anything is done, >= 1.
+            every: Epochs from one validation to the next, >= 1.
 
         Raises:
-            ValueError: ``patience`` or ``noise`` is out of range.
+            ValueError: ``patience``, ``every`` or ``noise`` is out of range.
         """
-        if patience < 1 or noise < 0:
-            raise ValueError(f"patience={patience} must be at least 1 and noise={noise} at least 0")
-        self.baseline, self.noise, self.patience = list(baseline), noise, patience
+        if patience < 1 or every < 1 or noise < 0:
+            raise ValueError(f"patience={patience} and every={every} must be at least 1 and noise={noise} at least 0")
+        self.baseline, self.noise, self.patience, self.every = list(baseline), noise, patience, every
         self.level = 0
         self.bad = 0
         self.epochs = 0
@@ -48,7 +49,7 @@ class Guard:
         return FACTORS[self.level]
 
     def step(self, epoch: int, value: float) -> str | None:
-        """Judge an epoch.
+        """Judge an epoch that has been validated.
 
         Args:
             epoch: Number of the epoch, from 0.
@@ -61,8 +62,8 @@ class Guard:
         if not self.baseline or self.level == len(FACTORS) - 1:
             return None
         value = 0.0 if math.isnan(value) else value
-        floor = self.baseline[min(epoch, len(self.baseline) - 1)]
-        self.bad = self.bad + 1 if value < floor - self.noise else 0
+        floor = next((known for known in self.baseline[epoch::-1] if known is not None), 0.0)
+        self.bad = self.bad + epoch % self.every + 1 if value < floor - self.noise else 0
         if self.bad < self.patience:
             return None
         self.bad = 0
@@ -81,10 +82,15 @@ class Guard:
 
     def load_state_dict(self, state: dict[str, Any], epochs: int) -> None:
         """Continue after ``epochs`` finished epochs; events of later ones are dropped."""
+        judged = epochs // self.every * self.every  # the last of them that was validated
         self.events = [e for e in state["events"] if e["epoch"] <= epochs]
         self.level = len(self.events)
-        # the state is an epoch ahead of the checkpoint if the process died between the two: count the bad epochs back
+        # the state is ahead of the checkpoint if the process died between the two: count the bad epochs back
         undone = state["events"][len(self.events) :]
-        bad, at = (self.patience, undone[0]["epoch"]) if undone else (state["bad"], state["epochs"])
-        self.bad = max(0, bad - max(0, at - epochs))
+        bad, at = state["bad"], state["epochs"]
+        if undone:  # what had to be counted at the validation before that one
+            acted = undone[0]["epoch"]
+            at = (acted - 1) // self.every * self.every
+            bad = math.ceil((self.patience - acted + at) / self.every) * self.every
+        self.bad = max(0, bad - max(0, at - judged))
         self.epochs = epochs

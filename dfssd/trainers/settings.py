@@ -30,6 +30,7 @@ class StageSettings:
         loader: Where views are made: ``auto``, ``device`` or ``ultralytics``.
         unlabeled: List file of the unlabeled images; empty without any.
         freeze_bn: Keep the running statistics of the batch normalizations.
+        val_every: Epochs from one validation to the next, >= 1; the last epoch is validated in any case.
     """
 
     batches_per_epoch: int
@@ -38,11 +39,12 @@ class StageSettings:
     loader: str
     unlabeled: str
     freeze_bn: bool
+    val_every: int
 
     @classmethod
-    def labels_alone(cls, batches_per_epoch: int, *, cpu_bf16: bool, loader: str) -> StageSettings:
+    def labels_alone(cls, batches_per_epoch: int, *, cpu_bf16: bool, loader: str, val_every: int) -> StageSettings:
         """Settings of a teacher or a baseline: no unlabeled images, every layer learns."""
-        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False)
+        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False, val_every)
 
     @staticmethod
     def path(stage_dir: str | Path) -> Path:
@@ -77,7 +79,7 @@ class StudentSettings(StageSettings):
         unsup_weight: Weight of the YOLO loss on pseudo-labeled images.
         unsup_schedule: Schedule of that weight.
         selftest_steps: Batches in which every term is checked for signal.
-        guard: Validation mAP50-95 of the baseline by epoch; empty without guard.
+        guard: Validation mAP50-95 of the baseline by epoch, None without validation; empty without guard.
         guard_patience: Epochs below the baseline before the guard acts.
     """
 
@@ -93,7 +95,7 @@ class StudentSettings(StageSettings):
     unsup_weight: float
     unsup_schedule: str
     selftest_steps: int
-    guard: tuple[float, ...]
+    guard: tuple[float | None, ...]
     guard_patience: int
 
 

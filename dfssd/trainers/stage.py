@@ -1,9 +1,11 @@
 """The trainer of one stage: Ultralytics' detection trainer with a fixed number of batches per epoch.
 
-It differs from ``DetectionTrainer`` in five things only:
+It differs from ``DetectionTrainer`` in these things only:
 
 * an epoch is a number of batches from :class:`MixedSampler`, so that stages can be given equal budgets;
-* ``last.pt`` and ``best.pt`` appear whole or not at all, and ``results.csv`` holds no epoch twice after a resume;
+* ``last.pt`` and ``best.pt`` appear whole or not at all, written beside the training, and ``results.csv`` holds no
+  epoch twice after a resume;
+* validations and checkpoints follow every so many epochs, and the last one;
 * bf16 mixed precision works on CPUs as well;
 * the batches and optimizer steps that were really made are recorded;
 * the host does not wait for the losses of every batch (:mod:`dfssd.trainers.loss_record`).
@@ -11,14 +13,15 @@ It differs from ``DetectionTrainer`` in five things only:
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
+import math
+import random
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +29,24 @@ import torch
 from torch import distributed as dist
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
-from ultralytics.utils.patches import torch_load
-from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first
+from ultralytics.utils.torch_utils import torch_distributed_zero_first
 
 from dfssd.errors import UserError
-from dfssd.files import atomic_write, write_json, write_text
+from dfssd.files import write_json, write_text
 from dfssd.hardware import use_all_cores
+from dfssd.trainers.checkpoints import BackgroundWriter, Kept, KnownScore, aside, put_in_place, write_checkpoints
 from dfssd.trainers.clock import Clock
 from dfssd.trainers.loss_record import RecordedLosses
 from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_loader
 from dfssd.trainers.optimizers import fused
+from dfssd.trainers.results_csv import columns_of, read_results_csv, trim_results_csv
 from dfssd.trainers.settings import StageSettings
 
 LEARNED = 0.02
 """Validation mAP50-95 below which a network does not find anything yet."""
+
+LONGEST_LOSS = 60.0
+"""Time after which an epoch without validation is kept as well [s]."""
 
 
 class StageTrainer(RecordedLosses, DetectionTrainer):
@@ -48,6 +55,7 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
     last: Path
     best: Path
     settings: StageSettings
+    validator: Any
 
     SETTINGS: type[StageSettings] = StageSettings
     SCORE = "metrics/mAP50-95(B)"
@@ -61,6 +69,7 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
             self.args.amp = overrides["amp"]
         self.settings = self.SETTINGS.read(self.save_dir)
         self.batches_done = 0
+        self._writer, self._saved_at = BackgroundWriter(), time.monotonic()
         for callback in (
             StageTrainer._use_cores,
             StageTrainer._align_sampler,
@@ -79,6 +88,8 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
     def run_callbacks(self, event: str) -> None:
         """Ultralytics' callbacks; the clock learns from them which part of the training is running."""
         self.clock.before(event)
+        if event == "on_model_save" and any(top_package(found) != "ultralytics" for found in self.callbacks[event]):
+            self._writer.wait()  # a user may read it; Ultralytics' own upload takes the file that is there
         super().run_callbacks(event)
         self.clock.after(event)
         if event == "on_train_end":
@@ -154,59 +165,110 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
                     module.eval()
 
     def validate(self) -> tuple:
-        """Ultralytics' validation, in the precision of the training as on CUDA."""
-        with (
-            self.clock.running("validation"),
-            torch.autocast("cpu", torch.bfloat16, enabled=self.settings.cpu_bf16),
-        ):
-            return super().validate()
+        """Ultralytics' validation, in the precision of the training as on CUDA; no scores in an epoch without one."""
+        if not self._is_validated():
+            return dict.fromkeys(self.metrics or (), math.nan), None
+        views = random.getstate()  # Ultralytics draws one number for each image that it reads, of validation, too
+        try:
+            with (
+                self.clock.running("validation"),
+                torch.autocast("cpu", torch.bfloat16, enabled=self.settings.cpu_bf16),
+            ):
+                return super().validate()
+        finally:
+            random.setstate(views)
 
-    def save_model(self) -> Any:
-        """Ultralytics' checkpoints, written under other names first and renamed when complete.
+    def _is_validated(self) -> bool:
+        """Whether this epoch ends with a validation: each ``val_every``-th and the last, in all processes alike."""
+        every = self.settings.val_every
+        if every == 1:
+            return True
+        now = torch.tensor(int((self.epoch + 1) % every == 0 or self.epoch + 1 >= self.epochs or self.stop))
+        if dist.is_initialized():  # only the first process knows whether it stops
+            now = now.to(self.device)
+            dist.broadcast(now, src=0)
+        return bool(now)
 
-        The summary is written before the renaming, so a checkpoint never exists without its summary.
+    def save_model(self) -> bool:
+        """Ultralytics' checkpoints of a validated epoch, written beside the training under other names and renamed.
+
+        Epochs between two validations are kept only where they are long: a killed process repeats them.
         """
-        with self.clock.running("writing"), self._checkpoints_aside():
-            saved = super().save_model()
-            self.write_summary()
-            return saved
+        moment = time.monotonic()
+        if self.fitness is None and moment - self._saved_at < LONGEST_LOSS:
+            return False
+        with self.clock.running("writing"):
+            self.check_before_checkpoint()
+            best, last = Kept(), Kept()
+            with self._other_paths(last=last, best=best):
+                super().save_model()
+            if self.fitness is None:  # Ultralytics takes an unknown score for the best as long as none is known
+                best = Kept()
+            # best first: if the process dies in between, the older last.pt only repeats some epochs
+            kept = ((self.best, best), (self.last, last))
+            files = {path: file.content for path, file in kept if file.content is not None}
+            self._writer.start(partial(write_checkpoints, files, self.summary_file, self.summary()))
+        self._saved_at = moment
+        return True
+
+    def check_before_checkpoint(self) -> None:
+        """Raise :class:`UserError` if the training must not go on; called before a checkpoint is written."""
 
     def final_eval(self) -> None:
-        """Ultralytics' final evaluation, which strips both checkpoints in place: done on copies, then renamed."""
-        with self.clock.running("validation"), self._checkpoints_aside(copy_first=True):
-            super().final_eval()
+        """Ultralytics' final evaluation, which strips both checkpoints in place: done on copies, then renamed.
+
+        Its validation of the best checkpoint repeats what is known from the training; it takes place only where it
+        draws plots.
+        """
+        self._writer.wait()
+        validator = self.validator
+        with self.clock.running("writing"), self._checkpoints_aside():
+            if not self.args.plots:
+                self.validator = KnownScore(validator.args)
+            try:
+                super().final_eval()
+            finally:
+                self.validator = validator
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Ultralytics' return to ``last.pt`` after a loss or score that is not finite, once that is on the disk."""
+        if not math.isfinite(self.loss.detach()) or (self.fitness is not None and not math.isfinite(self.fitness)):
+            self._writer.wait()
+        return bool(super()._handle_nan_recovery(epoch))
+
+    def read_results_csv(self) -> dict[str, list[float]]:
+        """The columns of ``results.csv`` for the checkpoint, as numbers also where an epoch has no score."""
+        return columns_of(self.csv)
 
     @contextmanager
-    def _checkpoints_aside(self, copy_first: bool = False) -> Iterator[None]:
-        """Give :attr:`last` and :attr:`best` other names in the block and rename what it wrote afterwards.
-
-        With ``copy_first`` every process of a multi-GPU run must enter, without it only the first.
-        """
-        last, best = self.last, self.best
-        aside = {path: path.with_name(f"writing_{path.name}") for path in (last, best)}
+    def _checkpoints_aside(self) -> Iterator[None]:
+        """Let the block work on copies of the checkpoints; rename them afterwards. All processes must enter."""
         if RANK in {-1, 0}:
-            for path, temporary in aside.items():
-                temporary.unlink(missing_ok=True)  # of a process that died while writing it
-                if copy_first and path.exists():
-                    shutil.copyfile(path, temporary)
-        self._wait_for_all(copy_first)
-        self.last, self.best = aside[last], aside[best]
+            for path in (self.last, self.best):
+                aside(path).unlink(missing_ok=True)  # of a process that died while writing it
+                if path.exists():
+                    shutil.copyfile(path, aside(path))
+        self._wait_for_all()
+        best, last = self.best, self.last
+        with self._other_paths(last=aside(last), best=aside(best)):
+            yield
+        self._wait_for_all()
+        if RANK in {-1, 0}:
+            put_in_place(best, last)
+
+    @contextmanager
+    def _other_paths(self, *, last: Any, best: Any) -> Iterator[None]:
+        """Let Ultralytics write its checkpoints elsewhere in the block."""
+        before = self.last, self.best
+        self.last, self.best = last, best
         try:
             yield
         finally:
-            self.last, self.best = last, best
-        self._wait_for_all(copy_first)
-        if RANK in {-1, 0}:
-            # best first: if the process dies in between, the older last.pt only repeats one epoch
-            for path in (best, last):
-                if aside[path].exists():
-                    with open(aside[path], "rb+") as f:
-                        os.fsync(f.fileno())
-                    os.replace(aside[path], path)
+            self.last, self.best = before
 
     @staticmethod
-    def _wait_for_all(together: bool) -> None:
-        if together and dist.is_initialized():
+    def _wait_for_all() -> None:
+        if dist.is_initialized():
             dist.barrier()
 
     def _close_dataloader_mosaic(self) -> None:
@@ -228,6 +290,8 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
             if message.exists():
                 raise UserError(message.read_text(encoding="utf-8")) from e
             raise
+        finally:
+            self._writer.join()
 
     @property
     def summary_file(self) -> Path:
@@ -242,8 +306,9 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
     def summary(self) -> dict[str, Any]:
         """The record of this training for ``results.json`` (see docs/results.md)."""
         rows = read_results_csv(self.csv)
-        scores = [float(row.get(self.SCORE) or 0) for row in rows]
-        best = max(range(len(scores)), key=scores.__getitem__, default=None)
+        scores = [_score(row.get(self.SCORE)) for row in rows]
+        known = {number: score for number, score in enumerate(scores) if score is not None}
+        best = max(known, key=known.__getitem__, default=None)
         return {
             "epochs": self.epochs,
             "epochs_done": len(rows),
@@ -253,7 +318,7 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
             "optimizer": type(self.optimizer).__name__,
             "lr0": self.args.lr0,
             "best_epoch": None if best is None else best + 1,
-            "val_score": None if best is None else scores[best],
+            "val_score": None if best is None else known[best],
             "val_score_by_epoch": scores,
             "seconds": self.clock.record(),
         }
@@ -261,7 +326,7 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
     @staticmethod
     def _start_clock(trainer: StageTrainer) -> None:
         """Continue the clock of the earlier sessions, and let it tell the phases of the steps."""
-        trainer.clock.watch(trainer.model, trainer.device)
+        trainer.clock.watch(trainer.scaler, trainer.device)
         if trainer.start_epoch and trainer.summary_file.exists():
             before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))
             trainer.clock.add(before.get("seconds", {}))
@@ -293,60 +358,16 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
     @staticmethod
     def _trim_csv(trainer: StageTrainer) -> None:
         """Drop rows of epochs that the checkpoint does not hold: the process died between the row and the file."""
-        if RANK not in {-1, 0} or not trainer.csv.exists():
-            return
-        rows = [row for row in read_results_csv(trainer.csv) if int(row["epoch"]) <= trainer.start_epoch]
-        if not rows:
-            trainer.csv.unlink()
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(trainer.csv, text.getvalue())
+        if RANK in {-1, 0}:
+            trim_results_csv(trainer.csv, trainer.start_epoch)
 
 
-def read_results_csv(path: Path) -> list[dict[str, str]]:
-    """Complete rows of an Ultralytics ``results.csv``, column name -> text; half-written rows are left out."""
-    if not path.exists():
-        return []
-    with open(path, encoding="utf-8", newline="") as f:
-        rows = [{(k or "").strip(): v for k, v in row.items()} for row in csv.DictReader(f)]
-    return [row for row in rows if row.get("epoch") and "" not in row and None not in row.values()]
+def top_package(function: Any) -> str:
+    """The package that a function comes from."""
+    return str(function.__module__).partition(".")[0]
 
 
-def checkpoint_epoch(last: Path) -> int | None:
-    """Last finished epoch of a checkpoint, from 0; -1 if its training has ended; None without a checkpoint.
-
-    Raises:
-        UserError: The checkpoint is damaged.
-    """
-    if not last.exists():
-        return None
-    try:
-        return int(torch_load(last, map_location="cpu")["epoch"])
-    except Exception as e:  # a file that was cut, or is something else: whatever the unpickler stumbles over
-        raise _damaged(last, e) from e
-
-
-def _damaged(checkpoint: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
-    stage = checkpoint.parent.parent
-    return UserError(f"{checkpoint} is damaged ({reason}); remove {stage}, and that training is repeated on resume=")
-
-
-def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> None:
-    """Write the best, or the last, checkpoint of a stage to ``target``: a plain, stripped Ultralytics file.
-
-    Works on a checkpoint that the trainer has stripped already and on one that a killed process left behind, whose
-    distillation wrapper is removed here.
-
-    Raises:
-        UserError: The checkpoint is damaged.
-    """
-    chosen, last = (stage_dir / "weights" / f"{name}.pt" for name in (which, "last"))
-    checkpoint = chosen if chosen.exists() else last
-    with atomic_write(target) as temporary:
-        strip_optimizer(checkpoint, s=str(temporary))
-        if not temporary.exists():  # Ultralytics has only warned
-            raise _damaged(checkpoint, ValueError("not a checkpoint of Ultralytics"))
+def _score(text: str | None) -> float | None:
+    """A validation score of a ``results.csv``; None in an epoch without validation."""
+    value = float(text or "nan")
+    return None if math.isnan(value) else value

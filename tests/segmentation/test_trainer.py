@@ -28,8 +28,9 @@ from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.segmentation.validator import MaskMetrics, native_ids
+from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
+from dfssd.trainers.results_csv import read_results_csv
 from dfssd.trainers.settings import SegmentationSettings
-from dfssd.trainers.stage import checkpoint_epoch, finish_checkpoint, read_results_csv
 from tests import processes
 from tests.configured import segmentation_loss, segmentation_settings
 from tests.segmentation.material import NEU_NAMES, mask_data

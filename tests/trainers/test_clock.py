@@ -11,8 +11,8 @@ import torch
 
 from dfssd.results.sections import Seconds
 from dfssd.trainers.clock import PARTS, PHASES, Clock, Phases, describe
-from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer
+from tests import configured
 from tests.trainers.test_stages import overrides
 
 
@@ -149,7 +149,7 @@ class Slow(StageTrainer):
 @pytest.mark.train
 def test_parts_of_a_training_add_up_to_its_duration_and_go_on_after_a_resume(squares: Path, tmp_path: Path) -> None:
     stage = tmp_path / "train" / "baseline"
-    StageSettings.labels_alone(4, cpu_bf16=False, loader="auto").write(stage)
+    configured.labels_alone(4).write(stage)
     words = overrides(squares, stage, epochs=3)
     began = time.perf_counter()
     first = Slow(overrides=words)

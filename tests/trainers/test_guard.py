@@ -9,8 +9,8 @@ import pytest
 from dfssd.trainers.guard import Guard
 
 
-def guard(baseline: list[float], patience: int = 2, noise: float = 0.02) -> Guard:
-    return Guard(baseline, noise=noise, patience=patience)
+def guard(baseline: list[float | None], patience: int = 2, noise: float = 0.02, every: int = 1) -> Guard:
+    return Guard(baseline, noise=noise, patience=patience, every=every)
 
 
 def test_student_that_keeps_up_is_left_alone() -> None:
@@ -66,7 +66,59 @@ def test_goes_on_after_a_resume() -> None:
     assert [between.step(e, 0.1) is not None for e in (2, 3)] == [False, True]
 
 
-@pytest.mark.parametrize("changes", [{"patience": 0}, {"noise": -0.1}])
+def curve(every: int, epochs: int, value: float) -> list[float | None]:
+    """Scores of a network that is validated every so many epochs and after the last."""
+    return [value if (e + 1) % every == 0 or e + 1 == epochs else None for e in range(epochs)]
+
+
+@pytest.mark.parametrize(
+    ("every", "patience", "acts"),
+    [(1, 2, [2, 4]), (2, 4, [4, 8]), (2, 5, [6, 11]), (3, 2, [3, 6]), (4, 8, [8]), (3, 4, [6, 11])],
+)
+def test_patience_is_in_epochs_however_often_there_is_a_validation(every: int, patience: int, acts: list[int]) -> None:
+    g = guard(curve(every, 11, 0.3), patience, every=every)
+    for epoch, floor in enumerate(g.baseline):
+        if floor is not None:
+            g.step(epoch, 0.1)
+    assert [event["epoch"] for event in g.events] == acts
+
+
+def test_only_validations_of_the_same_epoch_are_compared() -> None:
+    rising: list[float | None] = [None, 0.1, None, 0.3, None, 0.5]
+    g = guard(rising, patience=1, every=2)
+    assert [g.step(e, v) for e, v in ((1, 0.1), (3, 0.3), (5, 0.5))] == [None] * 3
+    assert guard(rising, patience=1, every=2).step(3, 0.1) is not None, "0.1 is what the baseline had before"
+    assert guard(rising, patience=1, every=2).step(9, 0.4) is not None, "the last one stands for later epochs"
+    assert guard([None, 0.5], patience=1, every=2).step(0, 0.0) is None, "nothing is known yet"
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4])
+@pytest.mark.parametrize("patience", [1, 2, 4, 5, 7])
+@pytest.mark.parametrize("value", [0.1, 0.3])
+def test_resume_from_any_checkpoint_goes_on_as_if_nothing_had_happened(every: int, patience: int, value: float) -> None:
+    """The summary may be a validation ahead of the checkpoint, which may lie between two validations."""
+    epochs = 14
+    judged = [e for e, floor in enumerate(curve(every, epochs, 0.3)) if floor is not None]
+
+    def run(g: Guard, begin: int, end: int) -> Guard:
+        for epoch in judged:
+            if begin <= epoch < end:
+                g.step(epoch, value)
+        return g
+
+    whole = run(guard(curve(every, epochs, 0.3), patience, every=every), 0, epochs)
+    for died in range(1, epochs + 1):
+        for checkpoint in range(max(1, (died - 1) // every * every), min(died + 1, epochs)):
+            state = json.loads(
+                json.dumps(run(guard(curve(every, epochs, 0.3), patience, every=every), 0, died).state_dict())
+            )
+            later = guard(curve(every, epochs, 0.3), patience, every=every)
+            later.load_state_dict(state, epochs=checkpoint)
+            run(later, checkpoint, epochs)
+            assert (later.events, later.level, later.bad) == (whole.events, whole.level, whole.bad), (died, checkpoint)
+
+
+@pytest.mark.parametrize("changes", [{"patience": 0}, {"noise": -0.1}, {"every": 0}])
 def test_bad_settings(changes: dict) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         guard([0.1], **changes)

@@ -17,8 +17,8 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.trainers.mixed_data import MixedSampler
-from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer
+from tests import configured
 from tests.trainers.test_stages import overrides, student_settings
 
 pytestmark = pytest.mark.train
@@ -64,7 +64,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
 @pytest.mark.parametrize("freeze_bn", [True, False])
 def test_freeze_bn_keeps_the_running_statistics_to_the_last_bit(squares: Path, tmp_path: Path, freeze_bn: bool) -> None:
     stage = tmp_path / "train" / "baseline"
-    replace(StageSettings.labels_alone(1, cpu_bf16=False, loader="auto"), freeze_bn=freeze_bn).write(stage)
+    replace(configured.labels_alone(1), freeze_bn=freeze_bn).write(stage)
     before, after, moved = one_step(StageTrainer(overrides=overrides(squares, stage)))
     assert moved, "this was no training step"
     assert changed(before, after) == ([] if freeze_bn else list(before))
@@ -90,7 +90,7 @@ EPOCHS, BATCHES, BATCH = 3, 3, 4
 def trainer(squares: Path, tmp_path: Path) -> Iterator[StageTrainer]:
     """A trainer with a loader that reads ahead: one worker keeps four batches ready, an epoch has three."""
     stage = tmp_path / "train" / "baseline"
-    StageSettings.labels_alone(BATCHES, cpu_bf16=False, loader="auto").write(stage)
+    configured.labels_alone(BATCHES).write(stage)
     trainer = StageTrainer(overrides=overrides(squares, stage, epochs=EPOCHS, batch=BATCH, mosaic=1.0))
     trainer.args.workers = 1  # Ultralytics takes none on a CPU
     trainer.setup_model()

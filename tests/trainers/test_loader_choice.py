@@ -19,6 +19,7 @@ from dfssd.loading.loader import DeviceLoader
 from dfssd.loading.store import release_stores
 from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, build_loader
 from dfssd.trainers.stage import StageTrainer
+from tests import configured
 from tests.conftest import NAMES
 from tests.trainers.test_stages import overrides, student_settings
 
@@ -129,12 +130,9 @@ def test_a_training_on_the_device_resumes_with_the_views_that_it_would_have_had(
 
 @pytest.mark.train
 def test_teacher_and_student_share_what_is_decoded(squares: Path, stages, tmp_path: Path, capsys) -> None:
-    from dataclasses import replace
-
-    from dfssd.trainers.settings import StageSettings
 
     teacher = tmp_path / "train" / "teacher"
-    replace(StageSettings.labels_alone(1, cpu_bf16=False, loader="device"), freeze_bn=False).write(teacher)
+    configured.labels_alone(1, loader="device").write(teacher)
     StageTrainer(overrides=overrides(squares, teacher, epochs=1)).train()
     Watched(overrides=overrides(squares, stages[0], epochs=1)).train()
     StageTrainer(overrides=overrides(squares, teacher, epochs=1)).train()

@@ -14,7 +14,8 @@ import torch
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.errors import UserError
 from dfssd.runs.configure import configure
-from dfssd.trainers.stage import finish_checkpoint, read_results_csv
+from dfssd.trainers.checkpoints import finish_checkpoint
+from dfssd.trainers.results_csv import read_results_csv
 from tests import processes
 from tests.trainers.test_stages import overrides, student_settings
 

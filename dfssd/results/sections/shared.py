@@ -137,8 +137,8 @@ class Training(Section):
     """First epoch (from 1) with the best validation score; on a tie the later weights were kept."""
     val_score: Number | None
     """Validation score of that epoch, in the `measure` of the record."""
-    val_score_by_epoch: tuple[Number, ...] = ()
-    """The score after each epoch."""
+    val_score_by_epoch: tuple[Number | None, ...] = ()
+    """The score after each epoch; null in epochs without validation (`val_every`)."""
     seconds: Seconds | None = None
     """Wall time by part, see below; absent in records of earlier versions."""
     taken_from: str | None = None

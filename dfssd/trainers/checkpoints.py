@@ -1,0 +1,154 @@
+"""Checkpoints of a stage: written beside the training, whole or not at all, and read again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ultralytics.utils.patches import torch_load
+from ultralytics.utils.torch_utils import strip_optimizer
+
+from dfssd.errors import UserError
+from dfssd.files import atomic_write, write_json
+
+
+class BackgroundWriter:
+    """Does one piece of work at a time in a thread of its own.
+
+    The thread is no daemon: also a process that ends with an error finishes it first.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin with ``work`` as soon as the work before is done.
+
+        Raises:
+            Exception: What the work before has raised.
+        """
+        self.wait()
+        self._thread = threading.Thread(target=self._run, args=(work,), name="checkpoints")
+        self._thread.start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as e:  # raised again in wait(), where someone sees it
+            self._error = e
+
+    def join(self) -> None:
+        """Wait until all work is done, whether or not it has failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def wait(self) -> None:
+        """Wait until all work is done.
+
+        Raises:
+            Exception: What it has raised.
+        """
+        self.join()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+class Kept:
+    """Stands in for the path of a checkpoint and keeps what is written to it."""
+
+    content: bytes | None = None
+
+    def write_bytes(self, content: bytes) -> int:
+        """Keep ``content``; as the method of a path."""
+        self.content = content
+        return len(content)
+
+
+def aside(path: Path) -> Path:
+    """The name under which a checkpoint is written before it is renamed to ``path``."""
+    return path.with_name(f"writing_{path.name}")
+
+
+def put_in_place(*paths: Path) -> None:
+    """Give checkpoints that were written :func:`aside` their names, in order, when they are on the disk."""
+    for path in paths:
+        if aside(path).exists():
+            with open(aside(path), "rb+") as f:
+                os.fsync(f.fileno())
+            os.replace(aside(path), path)
+
+
+def write_checkpoints(files: Mapping[Path, bytes], summary_file: Path, summary: Mapping[str, Any]) -> None:
+    """Write the summary of a training, then its checkpoints.
+
+    A checkpoint never exists without its summary. If the process dies between two renamings, what follows is older.
+
+    Args:
+        files: Path of each checkpoint -> content, in the order in which they appear.
+        summary_file: File of the summary.
+        summary: Its content.
+    """
+    for path, content in files.items():
+        aside(path).write_bytes(content)
+    write_json(summary_file, summary)
+    put_in_place(*files)
+
+
+class KnownScore:
+    """Stands in for the validator where the score of a checkpoint is known: it was saved with it.
+
+    Attributes:
+        args: The arguments of the validator.
+    """
+
+    def __init__(self, args: Any):
+        """Take the place of a validator with ``args``."""
+        self.args = args
+
+    def __call__(self, trainer: Any = None, model: Path | None = None) -> dict[str, float]:
+        """The scores of the checkpoint ``model``, without those of the losses, which only a training measures."""
+        found = torch_load(model, map_location="cpu")["train_metrics"]
+        return {name: value for name, value in found.items() if not name.startswith("val/")}
+
+
+def checkpoint_epoch(last: Path) -> int | None:
+    """Last finished epoch of a checkpoint, from 0; -1 if its training has ended; None without a checkpoint.
+
+    Raises:
+        UserError: The checkpoint is damaged.
+    """
+    if not last.exists():
+        return None
+    try:
+        return int(torch_load(last, map_location="cpu")["epoch"])
+    except Exception as e:  # a file that was cut, or is something else: whatever the unpickler stumbles over
+        raise _damaged(last, e) from e
+
+
+def _damaged(checkpoint: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    stage = checkpoint.parent.parent
+    return UserError(f"{checkpoint} is damaged ({reason}); remove {stage}, and that training is repeated on resume=")
+
+
+def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> None:
+    """Write the best, or the last, checkpoint of a stage to ``target``: a plain, stripped Ultralytics file.
+
+    Works on a checkpoint that the trainer has stripped already and on one that a killed process left behind, whose
+    distillation wrapper is removed here.
+
+    Raises:
+        UserError: The checkpoint is damaged.
+    """
+    chosen, last = (stage_dir / "weights" / f"{name}.pt" for name in (which, "last"))
+    checkpoint = chosen if chosen.exists() else last
+    with atomic_write(target) as temporary:
+        strip_optimizer(checkpoint, s=str(temporary))
+        if not temporary.exists():  # Ultralytics has only warned
+            raise _damaged(checkpoint, ValueError("not a checkpoint of Ultralytics"))

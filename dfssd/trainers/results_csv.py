@@ -1,0 +1,39 @@
+"""The ``results.csv`` of a training, as Ultralytics writes it: a row for each epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from dfssd.files import write_text
+
+
+def read_results_csv(path: Path) -> list[dict[str, str]]:
+    """Complete rows of an Ultralytics ``results.csv``, column name -> text; half-written rows are left out."""
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", newline="") as f:
+        rows = [{(k or "").strip(): v for k, v in row.items()} for row in csv.DictReader(f)]
+    return [row for row in rows if row.get("epoch") and "" not in row and None not in row.values()]
+
+
+def columns_of(path: Path) -> dict[str, list[float]]:
+    """Its columns, name -> a number for each complete row; NaN in epochs without a value."""
+    rows = read_results_csv(path)
+    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+
+
+def trim_results_csv(path: Path, epochs: int) -> None:
+    """Drop the rows after the first ``epochs`` epochs; without any row the file is removed."""
+    if not path.exists():
+        return
+    rows = [row for row in read_results_csv(path) if int(row["epoch"]) <= epochs]
+    if not rows:
+        path.unlink()
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
