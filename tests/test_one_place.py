@@ -29,6 +29,9 @@ LISTED = OWN | {name for name, argument in ARGUMENTS.items() if "_" in name or a
 
 OTHERS = {
     ("benchmark/grid.py", "labeled"): "the oracle is trained on all labels",
+    ("benchmark/whole.py", "baseline"): "Ultralytics trains none either",
+    ("benchmark/whole.py", "exist_ok"): "a training that was stopped is begun anew in its own folder",
+    ("benchmark/whole.py", "teacher_epochs"): "times need no good teacher",
     ("datasets/account.py", "labeled"): "a role of a file",
     ("detection/figures.py", "pad"): "margin around a text",
     ("config/schema.py", "baseline"): "a flag of the table",

@@ -48,10 +48,15 @@ Train = Callable[[Sequence[str], Path], int]
 
 
 def run_train(words: Sequence[str], log: Path) -> int:
-    """Run the command line in a child process that ends with this one; its output goes to ``log``."""
+    """Run the command line in a child process; its output goes to ``log``."""
+    return run_child([*COMMAND, *words], log)
+
+
+def run_child(command: Sequence[str], log: Path) -> int:
+    """Run a command in a child process that ends with this one; its output goes to ``log``; return the exit code."""
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [*COMMAND, *words],
+            list(command),
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -175,12 +180,12 @@ def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, a
             after()
         else:
             missing.add(run)
-            failures.append(f"{run}: exit code {code}: {_last_error(log)}")
-            print(f"{head}: FAILED after {took} with exit code {code}: {_last_error(log)}", flush=True)
+            failures.append(f"{run}: exit code {code}: {last_error(log)}")
+            print(f"{head}: FAILED after {took} with exit code {code}: {last_error(log)}", flush=True)
     return failures
 
 
-def _last_error(log: Path) -> str:
+def last_error(log: Path) -> str:
     """The last error, or else the last line, of a log."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
