@@ -23,7 +23,7 @@ DEFAULTS = Config(own=defaults(), terms={}, train={})
 
 def labels_alone(batches_per_epoch: int, **changes: Any) -> StageSettings:
     """Settings of a detector trained on its labels alone, validated after every epoch, with ``changes``."""
-    plain = StageSettings.labels_alone(batches_per_epoch, cpu_bf16=False, loader="auto", val_every=1)
+    plain = StageSettings.labels_alone(batches_per_epoch, cpu_bf16=False, loader="auto", val_every=1, way="eager")
     return replace(plain, **changes)
 
 
@@ -41,6 +41,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         unlabeled="",
         freeze_bn=False,
         val_every=1,
+        way="eager",
         pseudo="",
         labels=replace(DEFAULTS.pseudo, **{"weigh": False, **rule}),
         keep_thresholds=True,
@@ -70,6 +71,7 @@ def segmentation_settings(**changes: Any) -> SegmentationSettings:
         unlabeled="",
         freeze_bn=False,
         val_every=1,
+        way="eager",
         teacher="",
         seg=replace(DEFAULTS.seg, **{"kd": 0.0, **seg}),
         selftest_steps=3,

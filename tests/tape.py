@@ -44,13 +44,13 @@ class TapeRecorder:
         self.recordings += 1
         with _Taping() as taping:
             results = function()
-        with torch.no_grad():
+        with torch.inference_mode():
             for result in results:
                 result.data.fill_(float("nan"))
 
         def replay() -> None:
             self.replays += 1
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            with torch.inference_mode(), torch.autocast("cpu", enabled=False):
                 for operator, args, kwargs, kept in taping.tape:
                     fresh = operator(*args, **kwargs)
                     for old, new in zip(tree_leaves(kept), tree_leaves(fresh), strict=True):

@@ -23,7 +23,7 @@ OVERRIDES = {
     "FullResolutionHead": {"forward"},
     "FullResolutionModel": {"fuse", "is_fused"},
     "MFFMetalModel": set(),
-    "MaskDataset": {"build_transforms", "load_image"},
+    "MaskDataset": {"build_transforms", "get_image_and_label", "load_image"},
     "MaskMetrics": {"__init__", "clear_stats", "fitness", "keys", "mean_results", "process"},
     "MaskValidator": {"get_desc", "init_metrics", "postprocess", "print_results", "update_metrics"},
     "PseudoLabelDataset": {"__getitem__", "get_labels"},

@@ -31,7 +31,7 @@ def test_version_is_the_tested_one() -> None:
 
 def test_our_keys_do_not_shadow_training_keys_by_accident() -> None:
     shared = set(defaults()) & set(DEFAULT_CFG_DICT)
-    assert shared == {"task", "data", "split", "format", "project", "name", "exist_ok", "resume"}
+    assert shared == {"task", "data", "split", "compile", "format", "project", "name", "exist_ok", "resume"}
     assert set(ARGUMENTS) <= set(DEFAULT_CFG_DICT) | {"save_dir", "augmentations"}
     assert not set(ALIASES) & set(DEFAULT_CFG_DICT)
 

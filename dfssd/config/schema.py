@@ -177,6 +177,8 @@ KEYS: Mapping[str, Key] = _keys(
     Key("seg.jitter", UNIT, task=SEMANTIC, baseline=True),
     Key("seg.lr_steps", optional(SHARES), task=SEMANTIC, baseline=True),
     Key("seg.lr_factor", Number(0, 1, exclusive=True), task=SEMANTIC, baseline=True),
+    # how networks are computed
+    Key("compile", OneOf(("auto", "graph", "inductor", True, False)), changes_results=False),
     # export and run folder
     Key("format", TEXT),
     Key("parity.box_px", WEIGHT, task=DETECT),
@@ -245,7 +247,6 @@ ARGUMENTS: Mapping[str, Argument] = {
     "cutmix": Argument(
         refused="it chooses its patches by boxes, which unlabeled images do not have; use mixup= or mosaic="
     ),
-    "compile": Argument(refused="compiled training is not available together with distillation"),
     "rect": Argument(refused="batches mix images of two lists and need one shape"),
     "val": Argument(refused="the best checkpoint is chosen on the validation images; use val_every="),
     "save": Argument(refused="resume= continues from the checkpoints"),

@@ -134,7 +134,9 @@ class DetectionRun(StagedRun):
         """Settings of a training on the labeled images only."""
         every = self.val_every(batches_per_epoch, epochs)
         loader = self.config["loader"]
-        return StageSettings.labels_alone(batches_per_epoch, cpu_bf16=self.cpu_bf16, loader=loader, val_every=every)
+        return StageSettings.labels_alone(
+            batches_per_epoch, cpu_bf16=self.cpu_bf16, loader=loader, val_every=every, way=self.way
+        )
 
     def self_train(self) -> Status:
         """Train the teacher again on the labels and its own pseudo-labels; keep whichever is best on val."""
@@ -233,6 +235,7 @@ class DetectionRun(StagedRun):
             new_only=c["new_only"],
             freeze_bn=c["freeze_bn"],
             val_every=every,
+            way=self.way,
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
             selftest_steps=c["selftest_steps"],

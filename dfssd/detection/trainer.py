@@ -29,6 +29,7 @@ from dfssd.pseudo_labels.files import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.trainers.graphs import Pass
 from dfssd.trainers.guard import Guard
 from dfssd.trainers.mixed_data import MixedDataset, PseudoLabelDataset
 from dfssd.trainers.settings import StudentSettings
@@ -174,16 +175,23 @@ class StudentTrainer(StageTrainer):
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Ultralytics' preprocessing and :func:`dfssd.batches.decode`; sets the progress in the pair."""
-        ready, truth = decode(cast(LoadedBatch, super().preprocess_batch(batch)), nc=self.data["nc"])
-        self._truth = truth[truth[:, 5] < self.pair.known]
         pair = self.pair
         per_epoch = self.settings.batches_per_epoch
         pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
         early = self.batches_done < self.settings.selftest_steps
         pair.probe = early or (is_due(pair.progress[0]) if pair.balance else self._batch_in_epoch == 0)
         self._batch_in_epoch += 1
+        ready, truth = decode(cast(LoadedBatch, super().preprocess_batch(batch)), nc=self.data["nc"])
+        self._truth = truth[truth[:, 5] < pair.known]
         self._unlabeled_in_batch = int((~ready["labeled"]).sum())
+        pair.captured = dict(self.stand_ins)
         return cast(dict[str, Any], ready)
+
+    def passes(self) -> dict[str, Pass]:
+        """The passes of teacher and student; none in a step that measures gradients, which need several ways back."""
+        if self.pair.probe:
+            return {}
+        return {name: Pass(one, one.network, learns=not one.frozen) for name, one in self.pair.passes.items()}
 
     def summary(self) -> dict[str, Any]:
         """The stage's summary, with the record of the distillation terms and the self-test under ``distill``."""

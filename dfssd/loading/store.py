@@ -48,8 +48,11 @@ _AT_ONCE = 128
 _SLOW = 2.0
 """[s] Decoding that takes longer is reported on the way."""
 
-Key = tuple[str, int, int]
-"""An image file: path, size [bytes], and time of its last change [ns]."""
+FileState = tuple[str, int, int]
+"""Path of a file, its size [bytes], and time of its last change [ns]."""
+
+Key = tuple[FileState, ...]
+"""What identifies stored pixels: the image file, and the file of the fourth byte, if there is one."""
 
 
 class NoRoomError(Exception):
@@ -64,10 +67,12 @@ class Images:
         files: Paths.
         read: Number in the list -> (h, w, 3) BGR, or (h, w, 4) with the fourth byte, uint8; no side longer than that of
             the store. Called from several threads.
+        fourth: Where the fourth bytes come from: for each image a file, or a word if there is none.
     """
 
     files: Sequence[str]
     read: Callable[[int], np.ndarray]
+    fourth: Sequence[str] = ()
 
     @classmethod
     def of_dataset(cls, dataset: Any) -> Images:
@@ -127,6 +132,7 @@ class ImageStore:
         sizes: (n, 2) int64, height and width of each image [px].
         slots: File -> number of its image.
         beside: The images lie in memory beside the device, and those of a batch are copied to it.
+        derived: What loaders have made of the images, kept as long as they are.
     """
 
     side: int
@@ -135,10 +141,11 @@ class ImageStore:
     sizes: np.ndarray
     slots: dict[Key, int] = field(repr=False)
     beside: bool
+    derived: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def numbers(self, files: Sequence[str]) -> np.ndarray:
-        """Numbers of the images of ``files``, (len(files),) int64."""
-        return np.array([self.slots[key] for key in keys_of(files)], np.int64)
+    def numbers(self, files: Sequence[str], fourth: Sequence[str] = ()) -> np.ndarray:
+        """Numbers of the images of ``files``, (len(files),) int64; ``fourth`` as for :class:`Images`."""
+        return np.array([self.slots[key] for key in keys_of(files, fourth)], np.int64)
 
     def fetch(self, numbers: np.ndarray) -> tuple[Tensor, np.ndarray]:
         """Pixels on the device that hold at least the images ``numbers``, and their numbers there.
@@ -161,20 +168,25 @@ class ImageStore:
         return staged.to(self.device, non_blocking=True), places.reshape(numbers.shape)
 
 
-def keys_of(files: Sequence[str]) -> list[Key]:
-    """What identifies the content of image files.
+def keys_of(files: Sequence[str], fourth: Sequence[str] = ()) -> list[Key]:
+    """What identifies the content of image files, and of what their fourth bytes come from.
 
     Raises:
         UserError: A file is missing.
     """
-    keys = []
-    for file in files:
-        try:
-            stat = os.stat(file)
-        except OSError as e:
-            raise _unreadable(file) from e
-        keys.append((str(file), stat.st_size, stat.st_mtime_ns))
-    return keys
+    images = [(_state(file),) for file in files]
+    if not fourth:
+        return list(images)
+    words = [_state(other) if os.path.exists(other) else (other, 0, 0) for other in fourth]
+    return [(*image, word) for image, word in zip(images, words, strict=True)]
+
+
+def _state(file: str) -> FileState:
+    try:
+        stat = os.stat(file)
+    except OSError as e:
+        raise _unreadable(file) from e
+    return str(file), stat.st_size, stat.st_mtime_ns
 
 
 def bytes_needed(images: int, side: int) -> int:
@@ -200,7 +212,7 @@ def open_store(lists: Sequence[Images], side: int, device: torch.device, *, memo
     """
     readers: dict[Key, tuple[Images, int]] = {}
     for images in lists:
-        for number, key in enumerate(keys_of(images.files)):
+        for number, key in enumerate(keys_of(images.files, images.fourth)):
             readers.setdefault(key, (images, number))
     before = next(iter(_kept), None)
     if before is not None and (before.side, before.device) != (side, device):
@@ -214,6 +226,7 @@ def open_store(lists: Sequence[Images], side: int, device: torch.device, *, memo
     known = [key for key in readers if before is not None and key in before.slots]
     if before is not None:
         _take_over(store, before, known)
+        store.derived.update(before.derived)
     release_stores()
     _decode(store, {key: reader for key, reader in readers.items() if key not in set(known)})
     _kept.append(store)

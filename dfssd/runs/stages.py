@@ -31,6 +31,7 @@ from dfssd.runs.budget import teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.trainers import clock
+from dfssd.trainers.acceleration import EAGER, INDUCTOR
 from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer
@@ -63,6 +64,7 @@ class StagedRun(ABC):
         self.folder, self.config, self.record = folder, config, folder.record
         self.device = check_device(config.train.get("device"))
         self.amp, self.cpu_bf16 = resolve_amp(config.train.get("amp"), self.device)
+        self.way = {True: INDUCTOR, False: EAGER}.get(config["compile"], config["compile"])
         self.splits = folder.path / "splits"
         self.data_yaml = self.splits / "data.yaml"
         self.weights = folder.path / "weights"

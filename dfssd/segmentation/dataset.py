@@ -5,12 +5,13 @@ It differs from Ultralytics' semantic dataset in training:
 * the long side is scaled to ``imgsz``, as in validation and prediction (Ultralytics scales the short side in training
   alone: a strip of 1600x256 px would be six times as large in training as in tests), the rest of the square is ignored;
 * the views are those of :mod:`dfssd.segmentation.views`, instead of mosaics and the like;
-* distance maps for the boundary loss are computed from the augmented mask, on request;
+* distance maps for the boundary loss, on request, are computed once for each image, and move with its pixels;
 * images without masks take part: their classes are unknown, but all their pixels serve distillation.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,13 @@ import torch
 from ultralytics.data.dataset import SemanticDataset, YOLODataset
 
 from dfssd.datasets.records import IGNORE
-from dfssd.loading.loader import NotOnDeviceError
 from dfssd.segmentation.boundary import distance_maps
-from dfssd.segmentation.views import Views, pad_to_square
+from dfssd.segmentation.device_views import MaskViews
+from dfssd.segmentation.views import Views, center, pad_to_square
 from dfssd.trainers.mixed_data import MixedDataset
+
+MOST_MAPS = 1 << 28
+"""Bytes of distance maps that a process keeps for later views; those of further images are computed for every view."""
 
 
 class MaskDataset(SemanticDataset):
@@ -43,11 +47,34 @@ class MaskDataset(SemanticDataset):
         if not self.augment:
             return super().build_transforms(hyp)
         self.views = Views(symmetries=self.data["symmetries"], jitter=self.data["jitter"])
+        self._kept_maps: dict[int, dict[int, np.ndarray]] = {}
+        self._kept_bytes = 0
         return self._view
+
+    def get_image_and_label(self, index: int) -> dict[str, Any]:
+        """Ultralytics' dictionary, in training with the distance maps of the classes that the mask holds, if wanted."""
+        label: dict[str, Any] = super().get_image_and_label(index)
+        if self.augment and self.data.get("boundary"):
+            label["distances"] = self._distances(index, label["semantic_mask"])
+        return label
+
+    def _distances(self, index: int, mask: np.ndarray) -> dict[int, np.ndarray]:
+        """Row of :func:`distance_maps` -> map (h, w), but for rows of zeros."""
+        if index in self._kept_maps:
+            return self._kept_maps[index]
+        maps = distance_maps(mask, len(self.data["names"]))
+        found = {row: own.copy() for row, own in enumerate(maps) if own.any()}
+        size = sum(own.nbytes for own in found.values())
+        if self._kept_bytes + size <= MOST_MAPS:
+            self._kept_maps[index] = found
+            self._kept_bytes += size
+        return found
 
     def _view(self, label: dict[str, Any]) -> dict[str, Any]:
         image, mask, real = pad_to_square(label["img"], label["semantic_mask"], self.imgsz)
-        image, (mask, real) = self.views(np.ascontiguousarray(image[..., ::-1]), [mask, real])
+        distances: dict[int, np.ndarray] = label.get("distances", {})
+        squares = [center(own, self.imgsz, 0) for own in distances.values()]
+        image, (mask, real, *squares) = self.views(np.ascontiguousarray(image[..., ::-1]), [mask, real, *squares])
         sample = {
             "im_file": label["im_file"],
             "ori_shape": label["ori_shape"],
@@ -56,12 +83,27 @@ class MaskDataset(SemanticDataset):
             "kd_pixels": torch.from_numpy(self._kd_pixels(mask, real)),
         }
         if self.data.get("boundary"):
-            sample["boundary_maps"] = torch.from_numpy(distance_maps(mask, len(self.data["names"])))
+            maps = np.zeros((len(self.data["names"]) - 1, *mask.shape), np.float32)
+            for row, square in zip(distances, squares, strict=True):
+                maps[row] = square
+            sample["boundary_maps"] = torch.from_numpy(maps)
         return sample
 
     def _kd_pixels(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
         """Pixels with a known class: where a mask is marked as ignored, nothing is to be learned."""
         return mask != IGNORE
+
+    @property
+    def id_files(self) -> list[str]:
+        """Where the ids of :meth:`with_ids` come from, for each image."""
+        return [label["mask_file"] for label in self.labels]
+
+    def with_ids(self, index: int) -> np.ndarray:
+        """An image of a training data set with the class id of each pixel as fourth byte, (h, w, 4) uint8, BGR."""
+        plain = copy.copy(self)
+        plain.augment = False  # else it keeps what it has read for its mosaics, and adds distance maps
+        label = plain.get_image_and_label(index)
+        return np.dstack([label["img"], label["semantic_mask"]])
 
 
 class UnlabeledDataset(MaskDataset):
@@ -88,6 +130,17 @@ class UnlabeledDataset(MaskDataset):
         assert image_shape is not None, "without a mask file the size must be given"
         return np.full(image_shape, IGNORE, np.uint8)
 
+    @property
+    def id_files(self) -> list[str]:
+        """There are none."""
+        return ["none"] * len(self)
+
+    def with_ids(self, index: int) -> np.ndarray:
+        """An image (h, w, 4), its fourth byte 0: it tells the pixels of the image from those around it."""
+        image = super().with_ids(index)
+        image[..., 3] = 0
+        return image
+
     def _kd_pixels(self, mask: np.ndarray, real: np.ndarray) -> np.ndarray:
         """Pixels of the image, without the padding."""
         return real == 1
@@ -107,8 +160,13 @@ class MixedMaskDataset(MixedDataset):
         return {**super(MixedDataset, self).__getitem__(index), "labeled": torch.tensor(index < self.n_labeled)}
 
     def device_views(self, args: Any, device: torch.device) -> Any:
-        """Not there for masks."""
-        raise NotOnDeviceError("views with masks are made by Ultralytics' processes only")
+        """Views of these images that are made on ``device``.
+
+        Raises:
+            NotOnDeviceError: The device cannot make them.
+            UserError: An image cannot be read.
+        """
+        return MaskViews(self.datasets, device)
 
     @staticmethod
     def collate_fn(samples: list[dict[str, Any]]) -> dict[str, Any]:

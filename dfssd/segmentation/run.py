@@ -124,6 +124,7 @@ class SegmentationRun(StagedRun):
             unlabeled="",
             freeze_bn=False,
             val_every=self.val_every(batches_per_epoch, epochs),
+            way=self.way,
             teacher="",
             seg=replace(self.config.seg, kd=0.0),
             selftest_steps=self.config["selftest_steps"],

@@ -55,11 +55,10 @@ class SegmentationTeacher:
         If its stride does not divide the size, the images are enlarged to the next size that it does.
 
         Raises:
-            UserError: The weights have changed before the first call in half precision.
+            UserError: As for :meth:`settle`.
         """
         kind = images.device.type
-        if torch.is_autocast_enabled(kind) and self._precision is None:
-            self._round(torch.get_autocast_dtype(kind))
+        self.settle(kind)
         with torch.inference_mode(), torch.autocast(kind, self._precision, enabled=self._precision is not None):
             size = images.shape[2:]
             fitting = [math.ceil(side / self.stride) * self.stride for side in size]
@@ -67,14 +66,26 @@ class SegmentationTeacher:
                 images = F.interpolate(images, fitting, mode="bilinear", align_corners=False)
             return full_resolution(self.model(images), size)
 
-    def _round(self, precision: torch.dtype) -> None:
-        """Round the weights once as autocast does in every call: for frozen weights it keeps no copies."""
+    def settle(self, kind: str) -> None:
+        """If autocast is on, round the weights once as it would in every call: of frozen weights it keeps no copies.
+
+        Done by the first call; before a recording of the forward pass, which holds the addresses of the weights.
+
+        Args:
+            kind: Type of the device.
+
+        Raises:
+            UserError: The weights have changed since loading.
+        """
+        if self._precision is not None or not torch.is_autocast_enabled(kind):
+            return
         check_teacher({}, unchanged=self.unchanged())
+        precision = torch.get_autocast_dtype(kind)
         for module in self.model.modules():
             if isinstance(module, ROUNDED):
                 module.to(precision)
         self._precision, self._hash = precision, state_hash(self.model)
 
     def unchanged(self) -> bool:
-        """Whether every parameter and buffer is unchanged since loading, bit for bit, but for :meth:`_round`."""
+        """Whether every parameter and buffer is unchanged since loading, bit for bit, but for :meth:`settle`."""
         return state_hash(self.model) == self._hash

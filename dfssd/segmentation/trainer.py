@@ -33,6 +33,7 @@ from dfssd.segmentation.model import build_model, parameters
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.validator import MIOU_FG, MaskMetrics, MaskValidator
+from dfssd.trainers.graphs import Pass
 from dfssd.trainers.results_csv import read_results_csv
 from dfssd.trainers.settings import SegmentationSettings
 from dfssd.trainers.stage import StageTrainer
@@ -158,12 +159,24 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         With the channels innermost, oneDNN (PyTorch 2.15) computes wrong weight gradients of dilated convolutions in
         bf16: off by half, or NaN. With rows innermost they are correct.
         """
+        if self.teacher is not None:
+            self.teacher.settle(self.device.type)
         batch = super().preprocess_batch(batch)
         if self.settings.cpu_bf16:
             batch["img"] = batch["img"].contiguous()
         if self.teacher is not None:
-            batch["teacher_logits"] = self.teacher(batch["img"])
+            batch["teacher_logits"] = self.stand_ins.get("teacher", self.teacher)(batch["img"])
         return batch
+
+    def passes(self) -> dict[str, Pass]:
+        """The passes of the teacher, if there is one, and of the network."""
+        if self.teacher is None:
+            return super().passes()
+        return {"teacher": Pass(self.teacher, self.teacher.model, learns=False), **super().passes()}
+
+    def obstacle(self) -> str:
+        """Why the networks have to run eagerly: also for the layout of the images, see :meth:`preprocess_batch`."""
+        return "in bf16 on CPUs the images keep their rows" if self.settings.cpu_bf16 else super().obstacle()
 
     def _setup_scheduler(self) -> None:
         """Steps instead of Ultralytics' schedule, if the settings have some; warm-up multiplies by the same factor."""

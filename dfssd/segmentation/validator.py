@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,23 +20,89 @@ from dfssd.segmentation.model import full_resolution
 MIOU_FG, MIOU = "metrics/mIoU_fg", "metrics/mIoU"
 """Columns of ``results.csv``."""
 
+MOST_ONE_HOT = 1 << 26
+"""Values of a one-hot matrix that are in memory at once."""
 
-def native_ids(output: Tensor, shape: tuple[int, int], ratio_pad: Any) -> np.ndarray:
-    """Predicted class ids of one image at its own size.
+MOST_KEPT = 1 << 29
+"""Bytes of decoded masks that are kept."""
+
+
+def native_classes(output: Tensor, shape: tuple[int, int], ratio_pad: Any) -> Tensor:
+    """Predicted class ids of images of one shape at their own size.
 
     Args:
-        output: Logits (nc, h, w) of the letterboxed image, or class ids (h, w), which some exported files give.
-        shape: Height and width of the image [px].
+        output: Logits (n, nc, h, w) of the letterboxed images, or class ids (n, h, w), which some exported files give.
+        shape: Height and width of the images [px].
         ratio_pad: Scale and padding of the letterbox, as Ultralytics keeps them.
 
     Returns:
-        (H, W) uint8. Logits are scaled to the image before the best class is taken.
+        (n, H, W) integers. Logits are scaled to the image before the best class is taken.
     """
-    if output.dim() == 2:
-        ids = ops.scale_masks(output[None, None].float(), shape, ratio_pad=ratio_pad, mode="nearest")[0, 0]
-    else:
-        ids = ops.scale_masks(output[None].float(), shape, ratio_pad=ratio_pad)[0].max(0).indices
-    return ids.byte().cpu().numpy()
+    if output.dim() == 3:
+        return ops.scale_masks(output[:, None].float(), shape, ratio_pad=ratio_pad, mode="nearest")[:, 0].long()
+    return ops.scale_masks(output.float(), shape, ratio_pad=ratio_pad).max(1).indices
+
+
+def native_ids(output: Tensor, shape: tuple[int, int], ratio_pad: Any) -> np.ndarray:
+    """:func:`native_classes` of one image, (nc, h, w) or (h, w), as (H, W) uint8 on the host."""
+    return native_classes(output[None], shape, ratio_pad)[0].byte().cpu().numpy()
+
+
+def pair_counts(truth: Tensor, found: Tensor, nc: int) -> Tensor:
+    """:func:`~dfssd.segmentation.metrics.confusion_matrix` of (n, H, W) class ids where they are.
+
+    Elsewhere than on a CPU, counting by value would make the host wait, and adding up in any order gives a warning. A
+    product of one-hot matrices does neither, and counts exactly: an image has less than 2^24 pixels.
+
+    Returns:
+        (nc, nc) int64.
+    """
+    if truth.device.type == "cpu":
+        return torch.from_numpy(confusion_matrix(truth.numpy(), found.numpy(), nc))
+    return _by_products(truth, found, nc)
+
+
+def _by_products(truth: Tensor, found: Tensor, nc: int) -> Tensor:
+    at_once = max(1, MOST_ONE_HOT // (nc * truth[0].numel()))
+    parts = [_products(*pair, nc) for pair in zip(truth.split(at_once), found.split(at_once), strict=True)]
+    return torch.stack(parts).sum(0)
+
+
+def _products(truth: Tensor, found: Tensor, nc: int) -> Tensor:
+    classes = torch.arange(nc, device=truth.device)[:, None]
+    with torch.autocast(truth.device.type, enabled=False):
+        true, predicted = ((ids.flatten(1)[:, None] == classes).float() for ids in (truth, found))
+        return (true @ predicted.mT).long().sum(0)
+
+
+class TrueMasks:
+    """Masks on a device, decoded once for all validations of a run."""
+
+    def __init__(self, most: int = MOST_KEPT):
+        """Keep up to ``most`` bytes of masks."""
+        self.most, self.bytes = most, 0
+        self._kept: dict[tuple[str, int, int, torch.device], Tensor] = {}
+
+    def get(self, file: str, read: Callable[[], np.ndarray], device: torch.device) -> Tensor:
+        """A mask (H, W) uint8, read again if its file has changed since.
+
+        Args:
+            file: File of the mask.
+            read: Decodes it.
+            device: Where the mask is wanted.
+        """
+        stat = os.stat(file)
+        key = (file, stat.st_size, stat.st_mtime_ns, device)
+        if key not in self._kept:
+            mask = torch.from_numpy(read()).to(device)
+            while self._kept and self.bytes + mask.numel() > self.most:
+                self.bytes -= self._kept.pop(next(iter(self._kept))).numel()
+            self._kept[key] = mask
+            self.bytes += mask.numel()
+        return self._kept[key]
+
+
+_TRUE_MASKS = TrueMasks()
 
 
 class MaskMetrics(SemanticMetrics):
@@ -99,11 +168,19 @@ class MaskValidator(SemanticSegmentationValidator):
         """Count the pixels of a batch."""
         # the letterbox is cut off in pixels of the input, and Ultralytics' own networks predict at an eighth of it
         output = full_resolution(self._output, batch["img"].shape[2:])
-        for i, file in enumerate(batch["im_file"]):
-            truth = self.dataset.load_mask(self._index[file])
-            found = native_ids(output[i], truth.shape, batch["ratio_pad"][i])
-            self.metrics.matrix += torch.from_numpy(confusion_matrix(truth, found, self.nc)).to(self.device)
+        truths = [self._truth(self._index[file]) for file in batch["im_file"]]
+        keys = [(mask.shape, ratio_pad) for mask, ratio_pad in zip(truths, batch["ratio_pad"], strict=True)]
+        for (shape, ratio_pad), group in groupby(range(len(keys)), keys.__getitem__):
+            numbers = list(group)
+            some = slice(numbers[0], numbers[-1] + 1)
+            found = native_classes(output[some], (shape[0], shape[1]), ratio_pad)
+            self.metrics.matrix += pair_counts(torch.stack(truths[some]), found, self.nc)
         self.seen += len(batch["im_file"])
+
+    def _truth(self, number: int) -> Tensor:
+        """The mask of an image on the device, (H, W) uint8."""
+        file = self.dataset.labels[number]["mask_file"]
+        return _TRUE_MASKS.get(file, lambda: self.dataset.load_mask(number), self.device)
 
     def get_desc(self) -> str:
         """Head of the printed table."""

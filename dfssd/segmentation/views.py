@@ -22,6 +22,10 @@ class Views:
     """Random views of an image with its mask.
 
     The random numbers come from Python's ``random``, which Ultralytics seeds in every loader worker.
+
+    Attributes:
+        symmetries: Whether all eight symmetries are used.
+        colors: The transforms of colors, which move nothing.
     """
 
     def __init__(self, *, symmetries: bool, jitter: float):
@@ -38,17 +42,16 @@ class Views:
         if not 0 <= jitter <= 1:
             raise ValueError(f"jitter={jitter} must be in [0, 1]")
         strength = {"brightness": (0.76, 1.24), "contrast": (0.76, 1.24), "saturation": (0.76, 1.24)}
-        parts: list[A.BasicTransform] = [A.ColorJitter(**strength, hue=(-0.06, 0.06), p=jitter)]
-        if symmetries:
-            parts.append(A.D4(p=1))
-        self.transform = A.Compose(parts)
+        self.symmetries = symmetries
+        self.colors: list[A.BasicTransform] = [A.ColorJitter(**strength, hue=(-0.06, 0.06), p=jitter)]
+        self.transform = A.Compose([*self.colors, A.D4(p=1)] if symmetries else self.colors)
 
     def __call__(self, image: np.ndarray, masks: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         """One view.
 
         Args:
             image: (S, S, 3) uint8, RGB.
-            masks: Arrays (S, S), uint8, that belong to its pixels.
+            masks: Arrays (S, S), uint8 or float32, that belong to its pixels.
 
         Returns:
             The image and the arrays, transformed alike; the given ones are not changed.
@@ -70,15 +73,13 @@ def pad_to_square(image: np.ndarray, mask: np.ndarray, side: int) -> tuple[np.nd
         Image (side, side, 3) padded with gray, mask (side, side) padded with ignored pixels, and (side, side) uint8,
         1 on the image and 0 around it.
     """
-    h, w = mask.shape
+    real = np.ones(mask.shape, np.uint8)
+    return center(image, side, PADDING), center(mask, side, IGNORE), center(real, side, 0)
+
+
+def center(array: np.ndarray, side: int, around: int) -> np.ndarray:
+    """Center an array (h, w) or (h, w, 3) in a square of another value; itself if it is that square."""
+    h, w = array.shape[:2]
     top, left = (side - h) // 2, (side - w) // 2
     edges = (top, side - h - top, left, side - w - left)
-    real = np.ones((h, w), np.uint8)
-    if not any(edges):
-        return image, mask, real
-    border = cv2.BORDER_CONSTANT
-    return (
-        cv2.copyMakeBorder(image, *edges, border, value=(PADDING,) * 3),
-        cv2.copyMakeBorder(mask, *edges, border, value=(IGNORE,)),
-        cv2.copyMakeBorder(real, *edges, border, value=(0,)),
-    )
+    return cv2.copyMakeBorder(array, *edges, cv2.BORDER_CONSTANT, value=(around,) * 3) if any(edges) else array

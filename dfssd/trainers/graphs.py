@@ -114,16 +114,17 @@ class CapturedPass:
             raise CaptureError("the network draws random numbers (dropout)")
         self._source, self._recorder = source, recorder
         self._state = _State(source.network)
-        self._conditions = self._state.conditions(images)
         self._images = torch.empty_like(images).copy_(images)
         self._parameters: list[Tensor] = [p for p in source.network.parameters() if source.learns and p.requires_grad]
         self._kept = _loose_tensors(source.network)
         self._anchor = torch.zeros((), device=images.device, requires_grad=True)
         grad = torch.set_grad_enabled(source.learns)
-        with grad, _unchanged(source.network), _uncached_autocast(images.device.type):
+        with grad, unchanged(source.network), _uncached_autocast(images.device.type):
             for function in (self._reach, *[self._try] * WARM_UPS):
                 recorder.warm_up(function)
             self._record()
+        # only now: a frozen network may round its weights in its first pass
+        self._conditions = self._state.conditions(images)
 
     def _unique_outputs(self) -> list[Tensor]:
         """The outputs of a pass, each once: maps of compared layers, for example, may be those that the head reads."""
@@ -299,7 +300,7 @@ def _loose_tensors(network: nn.Module) -> list[Tensor]:
 
 
 @contextmanager
-def _unchanged(network: nn.Module) -> Iterator[None]:
+def unchanged(network: nn.Module) -> Iterator[None]:
     """Block after which the buffers of a network, running statistics above all, are as they were before."""
     buffers = list(network.buffers())
     before = [b.clone() for b in buffers]

@@ -31,6 +31,7 @@ class StageSettings:
         unlabeled: List file of the unlabeled images; empty without any.
         freeze_bn: Keep the running statistics of the batch normalizations.
         val_every: Epochs from one validation to the next, >= 1; the last epoch is validated in any case.
+        way: How forward and backward passes run: ``auto``, ``graph``, ``inductor`` or ``eager``.
     """
 
     batches_per_epoch: int
@@ -40,11 +41,14 @@ class StageSettings:
     unlabeled: str
     freeze_bn: bool
     val_every: int
+    way: str
 
     @classmethod
-    def labels_alone(cls, batches_per_epoch: int, *, cpu_bf16: bool, loader: str, val_every: int) -> StageSettings:
+    def labels_alone(
+        cls, batches_per_epoch: int, *, cpu_bf16: bool, loader: str, val_every: int, way: str
+    ) -> StageSettings:
         """Settings of a teacher or a baseline: no unlabeled images, every layer learns."""
-        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False, val_every)
+        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False, val_every, way)
 
     @staticmethod
     def path(stage_dir: str | Path) -> Path:

@@ -34,6 +34,7 @@ from ultralytics.utils.torch_utils import torch_distributed_zero_first
 from dfssd.errors import UserError
 from dfssd.files import write_json, write_text
 from dfssd.hardware import use_all_cores
+from dfssd.trainers.acceleration import AcceleratedSteps
 from dfssd.trainers.checkpoints import BackgroundWriter, Kept, KnownScore, aside, put_in_place, write_checkpoints
 from dfssd.trainers.clock import Clock
 from dfssd.trainers.loss_record import RecordedLosses
@@ -49,7 +50,7 @@ LONGEST_LOSS = 60.0
 """Time after which an epoch without validation is kept as well [s]."""
 
 
-class StageTrainer(RecordedLosses, DetectionTrainer):
+class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
     """Trains on the labeled images only: the teacher and the baseline. The student's trainer extends it."""
 
     last: Path
@@ -77,6 +78,7 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
             StageTrainer._start_clock,
         ):
             self.add_callback("on_train_start", callback)
+        self.prepare_acceleration(self.settings.way)
         self.add_callback("on_train_batch_end", StageTrainer._count_batch)
         self.add_callback("on_fit_epoch_end", StageTrainer._wait_for_learning)
 
@@ -113,6 +115,7 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
         """Ultralytics' loader for validation; for training one with fixed batch composition and epoch length."""
         if mode != "train":
             return super().get_dataloader(dataset_path, batch_size, rank, mode)
+        self.acceleration.release()  # for smaller batches, after the device ran out of memory
         with torch_distributed_zero_first(rank):  # only one process scans the labels
             dataset = self.build_train_dataset(self.build_dataset(dataset_path, mode, batch_size))
         labeled, unlabeled = batch_composition(batch_size, self.settings.unlabeled_share)
@@ -154,6 +157,7 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
         batch = super().preprocess_batch(batch)
         if self.device.type == "cpu":  # a step takes about a tenth less with the channels innermost
             batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        self.accelerate(batch["img"])
         return batch
 
     def _model_train(self) -> None:
@@ -321,6 +325,7 @@ class StageTrainer(RecordedLosses, DetectionTrainer):
             "val_score": None if best is None else known[best],
             "val_score_by_epoch": scores,
             "seconds": self.clock.record(),
+            "passes": self.acceleration.describe(),
         }
 
     @staticmethod

@@ -44,6 +44,42 @@ def test_image_mask_and_maps_of_a_sample_belong_together(tmp_path: Path) -> None
     assert len(seen) > 4 and sample["boundary_maps"].dtype == torch.float32 and sample["kd_pixels"].all()
 
 
+@pytest.mark.parametrize("most", [0, 64 * 64 * 4 * 3, 1 << 28])
+def test_maps_are_computed_once_where_they_fit(tmp_path: Path, monkeypatch, most: int) -> None:
+    """The first image's three maps fit, those of the others do not, or all do."""
+    monkeypatch.setattr("dfssd.segmentation.dataset.MOST_MAPS", most)
+    computed: list[int] = []
+
+    def compute(mask: np.ndarray, nc: int) -> np.ndarray:
+        computed.append(1)
+        return distance_maps(mask, nc)
+
+    monkeypatch.setattr("dfssd.segmentation.dataset.distance_maps", compute)
+    data = dataset(MaskDataset, mask_data(tmp_path, train=3), "train", jitter=0.0, boundary=True)
+    for _ in range(2):
+        for i in range(3):
+            sample = data[i]
+            expected = distance_maps(sample["semantic_mask"].numpy(), 4)
+            assert len({row for row in range(3) if expected[row].any()}) == 3
+            np.testing.assert_allclose(sample["boundary_maps"], expected, atol=2e-5)
+    assert len(computed) == {0: 6, 64 * 64 * 4 * 3: 1 + 2 * 2, 1 << 28: 3}[most]
+
+
+def test_maps_of_a_mask_that_lacks_classes_and_fills_no_square(tmp_path: Path) -> None:
+    file = mask_data(tmp_path, train=1)
+    Image.open(tmp_path / "images/train/0.png").crop((0, 0, 64, 40)).save(tmp_path / "images/train/0.png")
+    mask = np.zeros((40, 64), np.uint8)
+    mask[5:30, 7:20] = 2
+    mask[:4, 30:] = 255
+    Image.fromarray(mask).save(tmp_path / "masks/train/0.png")
+    data = dataset(MaskDataset, file, "train", boundary=True)
+    for _ in range(12):
+        sample = data[0]
+        found, expected = sample["boundary_maps"].numpy(), distance_maps(sample["semantic_mask"].numpy(), 4)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+        assert found[1].any() and not found[[0, 2]].any()
+
+
 def test_maps_are_computed_on_request_only(tmp_path: Path) -> None:
     assert "boundary_maps" not in dataset(MaskDataset, mask_data(tmp_path), "train")[0]
 

@@ -71,3 +71,15 @@ def test_frozen_weights_are_rounded_once(teacher: Path) -> None:
     assert once < 0.6 * every_time
     next(iter(frozen.model.parameters()))[0, 0, 0, 0] += 0.5
     assert not frozen.unchanged()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_rounded_weights_give_the_logits_of_autocast_on_a_gpu(teacher: Path, precision: torch.dtype) -> None:
+    frozen = SegmentationTeacher(teacher, dict(enumerate(NEU_NAMES)), torch.device("cuda"))
+    images = torch.rand(2, 3, 64, 64, device="cuda")
+    with torch.no_grad(), torch.autocast("cuda", precision):
+        expected = frozen.model(images)
+        found = frozen(images)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+    assert frozen.unchanged()

@@ -387,9 +387,15 @@ def test_own_model_of_ultralytics_is_validated_on_padded_images(tmp_path: Path) 
 
 
 def die_in_the_second_epoch(wanted: dict) -> None:
-    """Train, and die as epoch 1 (from 0) begins."""
+    """Train, and die as epoch 1 (from 0) begins, with the checkpoint of the one before written."""
+
+    def die(trainer: SemanticStageTrainer) -> None:
+        if trainer.epoch == 1:
+            trainer._writer.wait()
+            os._exit(9)
+
     trainer = SemanticStageTrainer(overrides=wanted)
-    trainer.add_callback("on_train_epoch_start", lambda t: os._exit(9) if t.epoch == 1 else None)
+    trainer.add_callback("on_train_epoch_start", die)
     trainer.train()
 
 

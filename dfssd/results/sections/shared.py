@@ -141,6 +141,9 @@ class Training(Section):
     """The score after each epoch; null in epochs without validation (`val_every`)."""
     seconds: Seconds | None = None
     """Wall time by part, see below; absent in records of earlier versions."""
+    passes: str | None = None
+    """How forward and backward passes ran, and why: `eager`, `graph` (captured CUDA graphs) or `inductor` (compiled);
+    absent in records of earlier versions."""
     taken_from: str | None = None
     """Name of the run whose baseline is reused; absent for a network that was trained here."""
 
