@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -61,7 +60,7 @@ class _LoadedViews(TypedDict, total=False):
 
 
 class LoadedBatch(_OfUltralytics, _LoadedViews):
-    """A batch as the workers of the loader build it: N images, R rows of boxes as :func:`encode` writes them.
+    """A batch as the loader builds it, its views perhaps on the device: N images, R rows as :func:`encode` writes them.
 
     Annotations: dtype, shape, content. Ultralytics' preprocessing divides ``img`` by 255 (float32) and may resize it
     (``multi_scale``); it changes nothing else.
@@ -81,11 +80,35 @@ class _Views(TypedDict, total=False):
     weak_img: Annotated[Tensor, "float32", "U 3 H W", "RGB, 0 to 1; the teacher's views, in the order of the images"]
 
 
-class Batch(_OfUltralytics, _Views):
-    """A batch as the model gets it: N images, M boxes to learn, K ignored boxes.
+class HostBatch(_OfUltralytics, _Views):
+    """A batch as the model gets it: N images on the device, M boxes to learn and K ignored boxes on the host.
 
-    Annotations: dtype, shape, content. The boxes to learn of an unlabeled image are those known before the training;
-    during the step the model adds those that the teacher finds.
+    Annotations: dtype, shape, content. Labeled images come first. The boxes to learn of an unlabeled image are those
+    known before the training. Boxes are arrays, not tensors: what is done with them takes no operator and no waiting,
+    and all of them go to the device at once, as the fields of :class:`Batch`.
+    """
+
+    img: Annotated[Tensor, "float32", "N 3 H W", "RGB, 0 to 1; the student's view"]
+    cls: Annotated[np.ndarray, "float32", "M 1", "class id, 0 to nc - 1"]
+    bboxes: Annotated[np.ndarray, "float32", "M 4", "xywh, center format, shares of the image, 0 to 1"]
+    score: Annotated[np.ndarray, "float32", "M", "0 to 1; 1 for a true box"]
+    batch_idx: Annotated[np.ndarray, "float32", "M", "number of the image in the batch, in rising order"]
+    labeled: Annotated[np.ndarray, "bool", "N", "whether the image comes from the labeled part; these come first"]
+    ignore_bboxes: Annotated[np.ndarray, "float32", "K 4", "xywh, center format, relative to the image; tiles widened"]
+    ignore_batch_idx: Annotated[np.ndarray, "float32", "K", "number of the image in the batch, in rising order"]
+    ignore_source: Annotated[np.ndarray, "float32", "K", "number of the photo that the box is a tile of, or -1"]
+
+
+class _Ignored(TypedDict, total=False):
+    """What a batch holds only where boxes are ignored; A anchors."""
+
+    ignored: Annotated[Tensor, "bool", "N A", "whether the anchor lies inside an ignored box"]
+
+
+class Batch(_OfUltralytics, _Views, _Ignored):
+    """A batch as the terms get it: all on the device, with the boxes that the teacher has found in this step.
+
+    Annotations as in :class:`HostBatch`.
     """
 
     img: Annotated[Tensor, "float32", "N 3 H W", "RGB, 0 to 1; the student's view"]
@@ -137,33 +160,40 @@ def encode(boxes: PhotoBoxes, *, photo: int, nc: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)
 
 
-def decode(loaded: LoadedBatch, *, nc: int) -> tuple[Batch, Tensor]:
+def decode(loaded: LoadedBatch, *, nc: int) -> tuple[HostBatch, np.ndarray]:
     """Decode the rows that :func:`encode` has written, and scale the teacher's views like the student's.
 
     Args:
-        loaded: Batch after Ultralytics' preprocessing.
+        loaded: Batch after Ultralytics' preprocessing of its images; its rows of boxes on the host.
         nc: Number of classes.
 
     Returns:
         The batch as the model gets it, and the true boxes of its unlabeled images, (T, 7): x, y, w, h, 1, class, image.
     """
-    kind = loaded["cls"].view(-1) - nc
+    own = {name: _array(loaded, name) for name in ("cls", "bboxes", "score", "batch_idx", "labeled")}
+    kind = own["cls"].reshape(-1) - nc
     learned, ignored, true = kind < 0, (kind >= IGNORED) & (kind < TRUTH), kind >= TRUTH
-    source = loaded["score"][ignored]
-    batch: Batch = {
+    source = own["score"][ignored]
+    batch: HostBatch = {
         **loaded,
-        "cls": loaded["cls"][learned],
-        "bboxes": loaded["bboxes"][learned],
-        "score": loaded["score"][learned],
-        "batch_idx": loaded["batch_idx"][learned],
-        "ignore_bboxes": widen_tiles(loaded["bboxes"][ignored], source),
-        "ignore_batch_idx": loaded["batch_idx"][ignored],
+        "cls": own["cls"][learned],
+        "bboxes": own["bboxes"][learned],
+        "score": own["score"][learned],
+        "batch_idx": own["batch_idx"][learned],
+        "labeled": own["labeled"],
+        "ignore_bboxes": widen_tiles(own["bboxes"][ignored], source),
+        "ignore_batch_idx": own["batch_idx"][ignored],
         "ignore_source": source,
     }
     if "weak_img" in loaded:
         batch["weak_img"] = _as_seen(loaded["weak_img"], loaded["img"])
-    columns = loaded["bboxes"], loaded["score"][:, None], kind[:, None] - TRUTH, loaded["batch_idx"][:, None]
-    return batch, torch.cat(columns, 1)[true]
+    columns = own["bboxes"], own["score"][:, None], kind[:, None] - TRUTH, own["batch_idx"][:, None]
+    return batch, np.concatenate(columns, 1)[true]
+
+
+def _array(loaded: LoadedBatch, name: str) -> np.ndarray:
+    values: np.ndarray = loaded[name].cpu().numpy()  # type: ignore[literal-required]
+    return values
 
 
 def whole_image_tiles(n: int = TILES) -> np.ndarray:
@@ -174,17 +204,17 @@ def whole_image_tiles(n: int = TILES) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel(), side, side], axis=1)
 
 
-def widen_tiles(boxes: Tensor, source: Tensor) -> Tensor:
+def widen_tiles(boxes: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Ignored boxes (K, 4), xywh, center format, with the tiles among them (``source`` (K,) >= 0) widened.
 
     A widened tile covers the visible tenth of a neighbor that the augmentation may have dropped.
     """
-    factor = torch.where(source >= 0, TILE_WIDER, 1.0)[:, None].to(boxes.dtype)
-    return torch.cat([boxes[:, :2], boxes[:, 2:] * factor], dim=1)
+    factor = np.where(source >= 0, TILE_WIDER, 1.0)[:, None].astype(boxes.dtype)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] * factor], axis=1)
 
 
 def _as_seen(weak: Tensor, strong: Tensor) -> Tensor:
-    """Weak views (U, 3, H, W) uint8, preprocessed like the strong ones: float32, 0 to 1, same size."""
+    """Weak views (U, 3, H, W), 0 to 255, preprocessed like the strong ones: float32, 0 to 1, same size."""
     weak = weak.float() / 255
     if weak.shape[2:] != strong.shape[2:]:  # multi_scale has resized the student's views
         weak = F.interpolate(weak, size=strong.shape[2:], mode="bilinear", align_corners=False)

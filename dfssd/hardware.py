@@ -67,6 +67,32 @@ def resolve_amp(amp: Any, device: str) -> tuple[Any, bool]:
     return {"true": True, "fp32": False}.get(choice, choice), False
 
 
+_CONTAINER = Path("/sys/fs/cgroup")
+_LIMITS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Files of a control group, version 2 and 1: limit, use, and statistics, and the name of what gives way there."""
+
+
+def free_memory(container: Path = _CONTAINER) -> int:
+    """Bytes of memory that this process may still take, of those of the machine and of its container.
+
+    Several processes that one launcher has started on this machine, one for each GPU, get equal shares.
+
+    Args:
+        container: Folder of the control group; where its files are missing or state no limit, there is none.
+    """
+    free = int(psutil.virtual_memory().available)
+    for limit, used, statistics, files in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            most, taken = (int((container / name).read_text(encoding="ascii")) for name in (limit, used))
+            lines = (container / statistics).read_text(encoding="ascii").splitlines()
+            copies = next((line.split()[1] for line in lines if line.startswith(f"{files} ")), "0")
+            free = min(free, most - taken + int(copies))
+    return max(free, 0) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def check_free_memory(device: str) -> None:
     """Raise :class:`UserError` if a chosen GPU has too little free memory to start with."""
     if device in {"cpu", "mps"}:

@@ -23,7 +23,9 @@ DEFAULTS = Config(own=defaults(), terms={}, train={})
 
 def labels_alone(batches_per_epoch: int, **changes: Any) -> StageSettings:
     """Settings of a detector trained on its labels alone, validated after every epoch, with ``changes``."""
-    plain = StageSettings.labels_alone(batches_per_epoch, cpu_bf16=False, loader="auto", val_every=1, way="eager")
+    plain = StageSettings.labels_alone(
+        batches_per_epoch, cpu_bf16=False, loader=DEFAULTS["loader"], val_every=1, way="eager"
+    )
     return replace(plain, **changes)
 
 

@@ -17,6 +17,7 @@ from dfssd.batches import (
     TILES,
     TRUTH,
     Batch,
+    HostBatch,
     LoadedBatch,
     PhotoBoxes,
     decode,
@@ -99,29 +100,29 @@ PHOTOS = st.lists(st.builds(photo, rows(CLASS, SHARES, *BOX), rows(*BOX), rows(C
 @given(PHOTOS, st.integers(0, 2**24 - 4))
 def test_what_is_encoded_comes_back(photos: list[PhotoBoxes], first: int) -> None:
     batch, truth = decode(loaded(*photos, first=first), nc=NC)
-    check_fields(batch, Batch)
+    check_fields(batch, HostBatch)
     for i, boxes in enumerate(photos):
         mine = batch["batch_idx"] == i
-        learned = torch.cat([batch["cls"], batch["score"][:, None], batch["bboxes"]], 1)[mine]
+        learned = np.concatenate([batch["cls"], batch["score"][:, None], batch["bboxes"]], 1)[mine]
         assert learned.tolist() == boxes.accepted.tolist()
         ignored, source = (batch[k][batch["ignore_batch_idx"] == i] for k in ("ignore_bboxes", "ignore_source"))
         if len(boxes.accepted):
             assert ignored.tolist() == boxes.ignored.tolist() and (source == NO_TILE).all()
         else:
-            tiles = torch.from_numpy(whole_image_tiles())
-            assert torch.equal(ignored, widen_tiles(tiles, torch.zeros(len(tiles)))) and (source == first + i).all()
+            tiles = whole_image_tiles()
+            assert np.array_equal(ignored, widen_tiles(tiles, np.zeros(len(tiles)))) and (source == first + i).all()
         true = truth[truth[:, 6] == i]
-        assert torch.cat([true[:, 5:6], true[:, :4]], 1).tolist() == boxes.truth.tolist()
+        assert np.concatenate([true[:, 5:6], true[:, :4]], 1).tolist() == boxes.truth.tolist()
 
 
 @given(st.lists(st.tuples(st.sampled_from([NO_TILE, 0.0, 9.0]), *BOX), max_size=5))
 def test_widening_keeps_centers_and_other_boxes(table: list[tuple[float, ...]]) -> None:
-    source, given_boxes = torch.tensor(table).reshape(-1, 5).split([1, 4], 1)
+    source, given_boxes = np.split(np.array(table, np.float32).reshape(-1, 5), [1], 1)
     source = source.flatten()
     wide = widen_tiles(given_boxes, source)
-    assert torch.equal(wide[:, :2], given_boxes[:, :2])
-    assert torch.equal(wide[source < 0], given_boxes[source < 0])
-    assert torch.equal(wide[source >= 0, 2:], given_boxes[source >= 0, 2:] * TILE_WIDER)
+    assert wide.dtype == np.float32 and np.array_equal(wide[:, :2], given_boxes[:, :2])
+    assert np.array_equal(wide[source < 0], given_boxes[source < 0])
+    assert np.array_equal(wide[source >= 0, 2:], given_boxes[source >= 0, 2:] * TILE_WIDER)
 
 
 def test_tiles_cover_the_image_once() -> None:
@@ -140,7 +141,7 @@ def test_the_teachers_views_follow_a_resize_of_the_students() -> None:
     assert torch.equal(same["weak_img"], torch.ones(1, 3, 8, 8))
     resized = decode(loaded(photo(), weak_img=weak, img=torch.zeros(1, 3, 16, 12)), nc=NC)[0]
     assert torch.allclose(resized["weak_img"], torch.ones(1, 3, 16, 12))
-    check_fields(resized, Batch)
+    check_fields(resized, HostBatch)
 
 
 def test_batch_made_for_the_tests_of_the_pair_is_one() -> None:
@@ -152,9 +153,10 @@ def test_batch_made_for_the_tests_of_the_pair_is_one() -> None:
     [
         ({"cls": torch.zeros(2, 1, dtype=torch.long)}, "cls is torch.int64, not float32"),
         ({"score": torch.zeros(3)}, r"score is \(3,\), not \(M\)"),
+        ({"bboxes": np.zeros((2, 4), np.float32)}, "bboxes is a ndarray"),
         ({"masks": torch.zeros(1)}, "fields without a description: \\['masks'\\]"),
     ],
 )
-def test_another_batch_is_none(change: dict[str, torch.Tensor], message: str) -> None:
+def test_another_batch_is_none(change: dict[str, Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_fields({**make_batch([True, False]), **change}, Batch)

@@ -20,6 +20,7 @@ from ultralytics.nn.tasks import DetectionModel
 from dfssd.benchmark import memory, speed, synthetic
 from dfssd.benchmark.steps import OURS, PEER, STUDENT, TEACHER, Steps, open_steps
 from dfssd.detection.trainer import StudentTrainer
+from dfssd.loading.loader import DeviceLoader
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from tests.tiny_detection import TINY
 
@@ -135,8 +136,27 @@ def test_loader_is_timed_behind_what_it_has_ready() -> None:
             time.sleep(0.0 if number < 10 else 0.01)
             yield number
 
-    assert speed.loading_time(batches(), 10, 5) >= 10
-    assert speed.loading_time(batches(), 0, 5) < 5
+    waited: list[bool] = []
+    assert speed.loading_time(batches(), 10, 5, lambda: waited.append(True)) >= 10
+    assert speed.loading_time(batches(), 0, 5, lambda: waited.append(True)) < 5
+    assert len(waited) == 4
+
+
+def test_loading_costs_what_no_step_hides() -> None:
+    assert speed.loading_share(10, 40, beside=True) == 0
+    assert speed.loading_share(50, 40, beside=True) == pytest.approx(0.2)
+    assert speed.loading_share(10, 40, beside=False) == pytest.approx(0.2)
+
+
+def test_loader_of_the_configuration_is_timed(tmp_path: Path) -> None:
+    given = {**SMALL, "unlabeled_ratio": 1, "loader": "device"}
+    with open_steps(speed.checked(given), tmp_path) as opened:
+        loaders = {name: step.trainer.train_loader for name, step in opened.trained.items()}
+        assert isinstance(loaders[OURS], DeviceLoader)
+        assert not any(isinstance(loaders[name], DeviceLoader) for name in (STUDENT, PEER))
+        batches = opened.trained[OURS].batches()
+        assert speed.loading_time(batches, opened.trained[OURS].ahead, 3, lambda: None) > 0
+        opened.trained[OURS]()
 
 
 def test_masks_have_steps_without_peer(tmp_path: Path) -> None:
@@ -185,12 +205,26 @@ def test_recipe_reaches_the_pair(tmp_path: Path, steps: Steps) -> None:
 
 
 def test_random_teacher_marks_boxes() -> None:
+    """A fifth of the 252 places; its logits differ, and so do its features."""
+    torch.manual_seed(0)
     teacher = DetectionModel("yolov8n.yaml", nc=7, verbose=False)
     image = torch.rand(3, 3, 64, 64)
     synthetic.mark_boxes(teacher, image, 0.1)
     with torch.no_grad():
-        scores = teacher.eval()(image)[1]["scores"].amax(1).sigmoid()
-    assert (scores >= 0.1 - 1e-6).sum() == pytest.approx(3 * synthetic.MARKED, abs=2)
+        logits = teacher.eval()(image)[1]["scores"]
+    assert (logits.amax(1).sigmoid() >= 0.1 - 1e-6).sum() == 3 * synthetic.MARKED
+    assert logits.std() == pytest.approx(synthetic.SPREAD, rel=0.01)
+    assert not any(module.momentum is None for module in teacher.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("recipe", ["dfssd", "tskd"])
+def test_every_term_has_a_gradient(tmp_path: Path, recipe: str) -> None:
+    """Past the batches of the self-test, which stops a training whose teacher has nothing to say."""
+    with open_steps(speed.checked({**SMALL, "recipe": recipe}), tmp_path) as opened:
+        ours = opened.trained[OURS]
+        for _ in range(speed.WARM_UP):
+            ours()
+        assert ours.trainer.selftest.result["terms_alive"]
 
 
 def test_photos_show_every_class_and_are_the_same_each_time(tmp_path: Path) -> None:

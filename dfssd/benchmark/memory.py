@@ -21,17 +21,14 @@ def held_bytes(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -
 
 
 def step_bytes(step: Callable[[], Any], device: torch.device) -> int:
-    """Peak of the bytes that one call of ``step`` allocates, above those allocated before it.
-
-    On CUDA the pools of captured graphs are added, which replaying does not allocate again.
-    """
+    """Peak of the bytes that one call of ``step`` allocates, above those allocated before it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         step()
         torch.cuda.synchronize(device)
-        return int(torch.cuda.max_memory_allocated(device)) - before + _graph_bytes()
+        return int(torch.cuda.max_memory_allocated(device)) - before
     from torch.profiler import ProfilerActivity, profile
 
     with _without_notes(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -63,10 +60,9 @@ def _without_notes() -> Iterator[None]:
         os.close(kept)
 
 
-def _graph_bytes() -> int:
-    """Bytes in private pools of CUDA graphs that no tensor of the program holds."""
-    return sum(
-        segment["total_size"] - segment["allocated_size"]
-        for segment in torch.cuda.memory_snapshot()
-        if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
-    )
+def graph_bytes() -> int:
+    """Bytes in the private pools of all CUDA graphs of this process, which replaying does not allocate again."""
+    if not torch.cuda.is_available():
+        return 0
+    segments = torch.cuda.memory_snapshot()
+    return sum(s["total_size"] for s in segments if tuple(s.get("segment_pool_id", (0, 0))) != (0, 0))

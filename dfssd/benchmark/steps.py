@@ -18,13 +18,19 @@ from typing import Any
 
 import torch
 
-from dfssd.benchmark.memory import held_bytes, step_bytes
+from dfssd.benchmark.memory import graph_bytes, held_bytes, step_bytes
 from dfssd.benchmark.operators import Operators, count_operators
-from dfssd.benchmark.synthetic import CLASSES, write_labels, write_photos, write_teacher
+from dfssd.benchmark.synthetic import CLASSES, calibrate_teacher, write_labels, write_photos, write_teacher
 from dfssd.config import SEMANTIC, Config
 from dfssd.distillation.compatibility import resolve_weights
 from dfssd.errors import UserError
 from dfssd.runs.stages import StagedRun
+
+MOST_TRIALS = 100
+"""Steps after which :meth:`Step.settle` stops waiting."""
+
+_SEEN = 32
+"""Images from which a random teacher is calibrated."""
 
 STUDENT, PEER, OURS, TEACHER = "student", "ultralytics", "ours", "teacher forward"
 
@@ -54,7 +60,7 @@ class Step:
         trainer.optimizer.zero_grad()
         trainer.tloss = None
         self.loaded = next(iter(trainer.train_loader))
-        self.done = 0
+        self.done = self.graphs = 0
 
     def __call__(self) -> None:
         """Train on the batch."""
@@ -74,6 +80,15 @@ class Step:
         "%11.4g" * len(t.tloss) % tuple(t.tloss.values())
         t.run_callbacks("on_train_batch_end")
         self.done += 1
+
+    def settle(self) -> None:
+        """Train until it is decided whether the passes run as graphs: what comes first is no ordinary step."""
+        before = graph_bytes()
+        for _ in range(MOST_TRIALS):
+            if getattr(getattr(self.trainer, "acceleration", None), "settled", True):
+                break
+            self()
+        self.graphs = graph_bytes() - before
 
     def batches(self) -> Iterator[dict[str, Any]]:
         """The batches of the loader, without end."""
@@ -113,7 +128,7 @@ class Step:
         modules = [t.model, t.ema.ema]
         if (teacher := getattr(t, "teacher", None)) is not None:  # of masks: outside of the model
             modules.append(teacher.model)
-        return held_bytes(modules, t.optimizer) + step_bytes(self, t.device)
+        return held_bytes(modules, t.optimizer) + step_bytes(self, t.device) + self.graphs
 
     def close(self) -> None:
         """End the processes of the loaders."""
@@ -184,15 +199,16 @@ def open_steps(configured: Callable[..., Config], folder: Path) -> Iterator[Step
 
     config = configured()
     masks, size = config["task"] == SEMANTIC, config.imgsz
-    names = [f"class{i}" for i in range(CLASSES)]
     file = Path(config["teacher"] or config["student"])
+    trained = file.suffix == ".pt"
     with _silent():
-        if file.suffix == ".pt":
+        if trained:
             file = Path(resolve_weights(str(file), "teacher"))
             names = _names(file)
         else:
-            write_teacher(str(file), folder / "teacher.pt", names=names, side=size, score=config.pseudo.tau_low)
-            file = folder / "teacher.pt"
+            names = [f"class{i}" for i in range(CLASSES)]
+            source, file = str(file), folder / "teacher.pt"
+            write_teacher(source, file, names)
         unlabeled = round(config.batch * config["unlabeled_ratio"])
         data = write_photos(
             folder / "data", side=size, labeled=config.batch, unlabeled=unlabeled, names=names, masks=masks
@@ -202,16 +218,21 @@ def open_steps(configured: Callable[..., Config], folder: Path) -> Iterator[Step
             changes["teacher"] = str(file)
         run = open_run(configured(**changes), "benchmark")
         run.prepare()  # type: ignore[attr-defined]
+
+        def step(name: str, trainer: Any) -> Step:
+            return Step(trainer, cpu_bf16=run.cpu_bf16 and not masks and name != OURS)
+
+        steps = {STUDENT: step(STUDENT, trainer_of(run, "baseline") if masks else _of_ultralytics(run, STUDENT))}
+        if not trained and not masks:
+            calibrate_teacher(file, _views(steps[STUDENT]), config.pseudo.tau_low)
         run.teacher()  # type: ignore[attr-defined]
-        if not masks and config["student_training"] == "distilled":
+        if not masks:
             write_labels(run.folder.path / "pseudo", run.listed("train_unlabeled"), names, config, size)
-        trainers = {STUDENT: trainer_of(run, "baseline")} if masks else _of_ultralytics(run, file)
-        trainers[OURS] = trainer_of(run, "student")
-        steps = {
-            name: Step(trainer, cpu_bf16=run.cpu_bf16 and not masks and name != OURS)
-            for name, trainer in trainers.items()
-        }
+            steps[PEER] = step(PEER, _of_ultralytics(run, PEER, distill_model=str(file)))
+        steps[OURS] = step(OURS, trainer_of(run, "student"))
         forward = _teacher_forward(file, steps[OURS], run.cpu_bf16)
+        for each in steps.values():
+            each.settle()
     ready = Steps(steps, forward, steps[OURS].trainer.device)
     try:
         yield ready
@@ -238,24 +259,28 @@ def _names(file: Path) -> list[str]:
     return list(load_checkpoint(file)[0].names.values())
 
 
-def _of_ultralytics(run: StagedRun, teacher: Path) -> dict[str, Any]:
-    """Ultralytics' own trainers: the student alone, and with ``distill_model=``."""
+def _views(step: Step) -> torch.Tensor:
+    """Some images as the student sees them, (N, 3, H, W) in [0, 1], on the CPU."""
+    views, batches = [step.loaded["img"]], step.batches()
+    while sum(map(len, views)) < _SEEN:
+        views.append(next(batches)["img"])
+    return torch.cat(views)[:_SEEN].cpu().float() / 255
+
+
+def _of_ultralytics(run: StagedRun, name: str, **more: Any) -> Any:
+    """Ultralytics' own trainer of the student: alone, or with ``distill_model=``."""
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-    def build(name: str, **more: Any) -> Any:
-        folder = run.folder.path / "train" / name
-        own = {
-            "task": "detect",
-            "mode": "train",
-            "data": str(run.data_yaml),
-            "model": run.config["student"],
-            "device": run.device,
-            "amp": run.amp,
-            "save_dir": str(folder),
-        }
-        return DetectionTrainer(overrides={**run.config.train, **own, **more})
-
-    return {STUDENT: build(STUDENT), PEER: build(PEER, distill_model=str(teacher))}
+    own = {
+        "task": "detect",
+        "mode": "train",
+        "data": str(run.data_yaml),
+        "model": run.config["student"],
+        "device": run.device,
+        "amp": run.amp,
+        "save_dir": str(run.folder.path / "train" / name),
+    }
+    return DetectionTrainer(overrides={**run.config.train, **own, **more})
 
 
 def _teacher_forward(file: Path, ours: Step, cpu_bf16: bool) -> Callable[[], None]:

@@ -26,13 +26,16 @@ BOXES, IGNORED = 3, 2
 """Boxes to learn in each photo, and ignored ones in each unlabeled photo: about as in CR7-DET."""
 MARKED = 20
 """Boxes per image above ``pseudo.tau_low`` that a random teacher is biased to detect."""
+SPREAD = 2.0
+"""Standard deviation of its class logits."""
 
 
 def photo(random: np.random.Generator, side: int) -> np.ndarray:
-    """Noise with a coarse structure, (side, side, 3) uint8."""
-    coarse = random.integers(60, 200, (8, 8, 3), dtype=np.uint8)
+    """Gray noise with a coarse structure, (side, side, 3) uint8."""
+    coarse = random.integers(60, 200, (8, 8), dtype=np.uint8)
     smooth = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.int16)
-    return (smooth + random.integers(-25, 26, (side, side, 1), dtype=np.int16)).clip(0, 255).astype(np.uint8)
+    gray = (smooth + random.integers(-25, 26, (side, side), dtype=np.int16)).clip(0, 255).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)
 
 
 def boxes(random: np.random.Generator, count: int) -> np.ndarray:
@@ -103,28 +106,53 @@ def write_labels(folder: Path, images: Sequence[Path], names: Sequence[str], con
     write_pseudo_labels(folder, predictions, ClassThresholds.from_rule(len(names), rule), names)
 
 
-def mark_boxes(teacher: Any, image: Any, score: float) -> None:
-    """Bias the class scores of a teacher so that :data:`MARKED` boxes per image score at least ``score``."""
+def mark_boxes(teacher: Any, images: Any, score: float) -> None:
+    """Give a detector with random weights class scores like those of a trained one.
+
+    The features of a fresh network fade on their way, and its scores are nearly constant. Here the logits differ by
+    about :data:`SPREAD` from place to place, and :data:`MARKED` boxes per image score at least ``score``.
+
+    Args:
+        teacher: Detector, in evaluation mode afterwards.
+        images: (N, 3, H, W) in [0, 1].
+        score: In (0, 1).
+    """
     import torch
 
     head = teacher.model[-1]
+    norms = [module for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    usual = [module.momentum for module in norms]
+    for module in norms:
+        module.momentum = None  # the mean over all batches, here one
     with torch.no_grad():
-        raw = teacher.eval()(image)[1]
-        logits = raw.get("one2many", raw)["scores"].amax(1).flatten()
-        level = logits.topk(min(MARKED * len(image), len(logits))).values[-1]
+        for branch in head.cv3:
+            torch.nn.init.normal_(branch[-1].weight)
+        teacher.train()(images)
+        for module, momentum in zip(norms, usual):
+            module.momentum = momentum
+        factor = SPREAD / _logits(teacher, images).std()
+        for branch in head.cv3:
+            branch[-1].weight *= factor
+            branch[-1].bias.zero_()
+        best = _logits(teacher, images).amax(1).flatten()
+        level = best.topk(min(MARKED * len(images), len(best))).values[-1]
         for branch in head.cv3:
             branch[-1].bias += math.log(score / (1 - score)) - level
 
 
-def write_teacher(source: str, file: Path, *, names: Sequence[str], side: int, score: float) -> None:
+def _logits(teacher: Any, images: Any) -> Any:
+    """Class logits in inference, (N, nc, A)."""
+    raw = teacher.eval()(images)[1]
+    return raw.get("one2many", raw)["scores"]
+
+
+def write_teacher(source: str, file: Path, names: Sequence[str]) -> None:
     """Save a network with random weights as a trained checkpoint.
 
     Args:
         source: Its ``.yaml``, or the name of a mask network.
         file: The checkpoint.
         names: Class names.
-        side: Side of its images [px].
-        score: See :func:`mark_boxes`; for detectors.
     """
     import torch
     from ultralytics.nn.tasks import DetectionModel
@@ -132,14 +160,23 @@ def write_teacher(source: str, file: Path, *, names: Sequence[str], side: int, s
     from dfssd.segmentation.model import build_model
 
     torch.manual_seed(0)
-    named = dict(enumerate(names))
-    if source.endswith((".yaml", ".yml")) and "-sem" not in Path(source).stem:
-        model = DetectionModel(source, nc=len(names), verbose=False)
-        mark_boxes(model, torch.rand(2, 3, side, side), score)
-        task = "detect"
-    else:
-        model = build_model(source, len(names), named)
-        task = "semantic"
+    named, masks = dict(enumerate(names)), not source.endswith((".yaml", ".yml")) or "-sem" in Path(source).stem
+    model = build_model(source, len(names), named) if masks else DetectionModel(source, nc=len(names), verbose=False)
     model.names = named
-    model.args = {"imgsz": side, "task": task}
+    _save(model, "semantic" if masks else "detect", file)
+
+
+def calibrate_teacher(file: Path, images: Any, score: float) -> None:
+    """:func:`mark_boxes` for the detector of a checkpoint."""
+    from ultralytics.nn.tasks import load_checkpoint
+
+    model = load_checkpoint(file)[0].float()
+    mark_boxes(model, images, score)
+    _save(model, "detect", file)
+
+
+def _save(model: Any, task: str, file: Path) -> None:
+    import torch
+
+    model.args = {"task": task}
     torch.save({"model": model.half(), "train_args": model.args, "epoch": -1}, file)

@@ -228,7 +228,7 @@ class Benchmark:
         """Ultralytics with the settings of Ultralytics that were given, and its own defaults for the rest."""
         c = self.config
         arguments = {
-            **{key: value for key, value in c.train.items() if key != "compile"},
+            **c.train,
             "data": ready["data"],
             "epochs": c.epochs,
             "batch": c.batch,

@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import distributed as dist
 from ultralytics.nn.tasks import load_checkpoint
@@ -21,6 +22,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from dfssd.batches import LoadedBatch, decode
 from dfssd.detection.selftest import SignalSelfTest
 from dfssd.distillation.balance import MOST, is_due
+from dfssd.distillation.forward import round_weights
 from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.errors import UserError
@@ -67,7 +69,8 @@ class StudentTrainer(StageTrainer):
         )
         self.meter = HealthMeter(list(self.data["names"].values()))
         self.health: list[dict[str, Any]] = []
-        self._truth = torch.zeros(0, 7)
+        self._truth = np.zeros((0, 7))
+        self._followed: tuple[Any, list[torch.Tensor], list[torch.Tensor]] | None = None
         self._batch_in_epoch = self._unlabeled_in_batch = 0
         self.add_callback("on_train_start", StudentTrainer._start_watch)
         self.add_callback("on_train_epoch_start", StudentTrainer._start_epoch)
@@ -181,9 +184,11 @@ class StudentTrainer(StageTrainer):
         early = self.batches_done < self.settings.selftest_steps
         pair.probe = early or (is_due(pair.progress[0]) if pair.balance else self._batch_in_epoch == 0)
         self._batch_in_epoch += 1
-        ready, truth = decode(cast(LoadedBatch, super().preprocess_batch(batch)), nc=self.data["nc"])
+        views = {name: batch[name] for name in ("img", "weak_img") if name in batch}
+        loaded = {**batch, **super().preprocess_batch(views)}  # the boxes stay on the host
+        ready, truth = decode(cast(LoadedBatch, loaded), nc=self.data["nc"])
         self._truth = truth[truth[:, 5] < pair.known]
-        self._unlabeled_in_batch = int((~ready["labeled"]).sum())
+        self._unlabeled_in_batch = len(ready["labeled"]) - int(ready["labeled"].sum())
         pair.captured = dict(self.stand_ins)
         return cast(dict[str, Any], ready)
 
@@ -192,6 +197,13 @@ class StudentTrainer(StageTrainer):
         if self.pair.probe:
             return {}
         return {name: Pass(one, one.network, learns=not one.frozen) for name, one in self.pair.passes.items()}
+
+    @property
+    def precision(self) -> torch.dtype | None:
+        """The half precision of the steps; None for full precision."""
+        if self.settings.cpu_bf16 or self.args.amp == "bf16":
+            return torch.bfloat16
+        return torch.float16 if self.amp and self.device.type == "cuda" else None
 
     def summary(self) -> dict[str, Any]:
         """The stage's summary, with the record of the distillation terms and the self-test under ``distill``."""
@@ -216,6 +228,8 @@ class StudentTrainer(StageTrainer):
         trainer.meter = HealthMeter(list(trainer.data["names"].values())[: pair.known])
         trainer._follow_student()
         frozen = bool(trainer.settings.teacher)
+        if frozen and (precision := trainer.precision) is not None:
+            round_weights(pair.teacher_model, precision)
         grown = pair.known < trainer.data["nc"]
         trainer.selftest = SignalSelfTest(
             pair,
@@ -238,11 +252,16 @@ class StudentTrainer(StageTrainer):
 
     def _follow_student(self) -> None:
         """Make the teacher the moving average of the student, if it is one."""
-        if not self.settings.teacher and self.ema is not None:
-            own = self.ema.ema.student_model.state_dict()
-            with torch.no_grad():
-                for name, value in self.pair.teacher_model.state_dict().items():
-                    value.copy_(own[name])
+        if self.settings.teacher or self.ema is None:
+            return
+        average = self.ema.ema.student_model
+        if self._followed is None or self._followed[0] is not average:
+            own, theirs = average.state_dict(), self.pair.teacher_model.state_dict()
+            self.pair.teacher_model.load_state_dict(own)
+            names = [name for name, value in own.items() if value.is_floating_point()]  # the others are never averaged
+            self._followed = (average, [theirs[name] for name in names], [own[name] for name in names])
+        with torch.no_grad():
+            torch._foreach_copy_(*self._followed[1:])
 
     @staticmethod
     def _start_epoch(trainer: StudentTrainer) -> None:

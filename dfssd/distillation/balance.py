@@ -15,14 +15,21 @@ different directions: together they weigh less than the sum of their shares.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
 
 EVERY = 50
 """Batches between two measurements; each costs one backward pass for each term."""
 
 EARLY = (0, 1, 2, 5, 10, 20, 35)
 """Batches with a measurement before the first :data:`EVERY` are over."""
+
+PROBE_SCALE = 1024.0
+"""Loss factor while gradients are measured, so that small ones survive half precision."""
 
 SETTLE = 3
 """First measurements, each of which replaces the one before, since the network is still untrained."""
@@ -90,3 +97,21 @@ class GradientBalance:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.norms, self.taken = dict(state["norms"]), dict(state["taken"])
+
+
+def gradient_norms(losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[str, float]:
+    """L2 norm of the gradient that each loss puts on ``parameters``, mean over the processes."""
+    norms = {}
+    for name, loss in losses.items():
+        if not loss.requires_grad:
+            norms[name] = loss.new_zeros(())
+            continue
+        with torch.autocast(loss.device.type, enabled=False):  # as in the real backward pass: it would cast to half
+            grads = torch.autograd.grad(loss.sum() * PROBE_SCALE, parameters, retain_graph=True, allow_unused=True)
+        squares = [g.float().norm() for g in grads if g is not None] or [loss.new_zeros(())]
+        norms[name] = torch.stack(squares).norm() / PROBE_SCALE
+    table = torch.stack([norm.float() for norm in norms.values()])
+    if dist.is_initialized():  # all processes must get the same weights
+        dist.all_reduce(table)
+        table /= dist.get_world_size()
+    return dict(zip(norms, table.tolist(), strict=True))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dfssd.batches import Batch, HostBatch
 from dfssd.distillation.heads import Tap, tapped
 
 RAW = ("boxes", "scores")
@@ -73,6 +74,18 @@ class ForwardPass(nn.Module):
         return Maps([found[layer] for layer in self.layers], heads, hidden)
 
 
+def round_weights(network: nn.Module, precision: torch.dtype) -> None:
+    """Round the weights of convolutions once as autocast would in every pass: of frozen weights it keeps no copies.
+
+    Args:
+        network: Changed in place; under autocast of the same precision it computes the same as before, bit by bit.
+        precision: A half precision.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.to(precision)
+
+
 @contextmanager
 def undecoded(head: Any) -> Iterator[None]:
     """Block in which a detection head returns its raw outputs only, whatever its mode.
@@ -90,3 +103,10 @@ def level_sizes(images: Tensor, strides: Sequence[int]) -> list[tuple[int, int]]
     """(height, width) of each level of a detection head [cells] for images (N, 3, H, W)."""
     height, width = images.shape[2:]
     return [(-(-height // stride), -(-width // stride)) for stride in strides]
+
+
+def teacher_views(batch: HostBatch | Batch, labeled: int) -> Tensor:
+    """The images as the teacher sees them: unlabeled ones, which come last, in their weak views if they have any."""
+    if "weak_img" not in batch or not len(batch["weak_img"]):
+        return batch["img"]
+    return torch.cat([batch["img"][:labeled], batch["weak_img"].to(batch["img"].dtype)])

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from dfssd.distillation.heads import Tap
+
+
+class Confidence(NamedTuple):
+    """What a network believes of each anchor, without gradient.
+
+    Attributes:
+        each: (N, A) score of the best class, in (0, 1), at least fp32.
+        best: (N, A) int64, that class.
+        total: Sum of ``each``, at least N; scalar.
+    """
+
+    each: Tensor
+    best: Tensor
+    total: Tensor
 
 
 @dataclass
@@ -39,3 +55,12 @@ class Outputs:
     def level_sizes(self) -> list[int]:
         """Anchors of each level."""
         return [height * width for height, width in self.levels]
+
+    @cached_property
+    def confidence(self) -> Confidence:
+        """Of the classes that both networks know; computed once for all that read it."""
+        logits = self.scores.detach()
+        with torch.autocast(logits.device.type, enabled=False):
+            highest, best = logits.max(1)
+            each = (highest if highest.dtype == torch.float64 else highest.float()).sigmoid()
+            return Confidence(each, best, each.sum().clamp(min=max(1, len(each))))

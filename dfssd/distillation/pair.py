@@ -13,31 +13,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from ultralytics.nn.distill_model import DistillationModel
-from ultralytics.utils.tal import dist2bbox, make_anchors
 from ultralytics.utils.torch_utils import copy_attr
 
-from dfssd.batches import Batch
+from dfssd.batches import Batch, HostBatch
 from dfssd.config import TERM_OPTIONS
-from dfssd.distillation.balance import DETECTION, GradientBalance
-from dfssd.distillation.forward import ForwardPass, Maps, level_sizes
+from dfssd.distillation.balance import DETECTION, GradientBalance, gradient_norms
+from dfssd.distillation.candidates import Candidates
+from dfssd.distillation.forward import ForwardPass, Maps, level_sizes, teacher_views
 from dfssd.distillation.heads import Tap, tap_channels
-from dfssd.distillation.outputs import Outputs
+from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.schedules import factor
-from dfssd.distillation.semi_loss import SemiDetectionLoss, as_predicted, take_images
+from dfssd.distillation.semi_loss import SemiDetectionLoss
+from dfssd.distillation.targets import count_labeled, padded_targets
 from dfssd.distillation.terms import TERMS, PairShape
-from dfssd.distillation.terms.base import no_autocast
+from dfssd.distillation.transfer import to_device
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.records import BatchLabels
-
-PROBE_SCALE = 1024.0
-"""Loss factor while gradients are measured, so that small ones survive half precision."""
 
 
 def state_hash(module: nn.Module) -> str:
@@ -79,8 +78,8 @@ class DistillationPair(DistillationModel):
         projector (nn.ModuleDict): The terms with their trainable adapters, by name.
         trust (float): Factor in [0, 1] on everything that comes from the teacher; at 0 its forward pass is left out.
         labels (BatchLabels | None): The boxes of the unlabeled images in the last batch, for the health meter.
-        agreement (tuple): In the last batch: anchors at which the student's best class was that of a confident teacher,
-            and anchors at which the teacher was confident.
+        agreement (Tensor | tuple): Of the unlabeled images in the last batch: anchors at which the student's best class
+            was that of a confident teacher, and anchors at which the teacher was confident; (2,) int64 on the device.
         boxes (int): Boxes, true or accepted, in the last batch.
         balance (GradientBalance | None): Sets the weights from the gradients; None: they are fixed.
         probe (bool): Measure the gradient of each term on the student in the next loss.
@@ -144,7 +143,7 @@ class DistillationPair(DistillationModel):
         self.new_only = new_only
         self.trust = 1.0
         self.labels: BatchLabels | None = None
-        self.agreement = (0.0, 0.0)
+        self.agreement: Tensor | tuple[int, int] = (0, 0)
         self.semi_loss: SemiDetectionLoss | None = None
         self.weights = {name: float(o["weight"]) for name, o in terms.items()}
         self.schedules = {name: str(o["schedule"]) for name, o in terms.items()}
@@ -170,8 +169,8 @@ class DistillationPair(DistillationModel):
         """Ultralytics' permanent hooks are not needed: :class:`ForwardPass` sets its own for each pass."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ultralytics' state without the passes, which hold the networks a second time."""
-        return {**super().__getstate__(), "passes": {}, "captured": {}}
+        """Ultralytics' state without the passes and the loss, which hold networks and criterion a second time."""
+        return {**super().__getstate__(), "passes": {}, "captured": {}, "semi_loss": None}
 
     def _run(self, name: str, images: Tensor) -> Maps:
         """The forward pass of ``teacher`` or ``student``."""
@@ -211,7 +210,7 @@ class DistillationPair(DistillationModel):
         """Set the progress for the schedules: batches done, batches in all, batches per epoch."""
         self.progress = (step, total, per_epoch)
 
-    def loss(self, batch: Batch, preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: HostBatch | Batch, preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """YOLO loss on both kinds of labels plus the distillation terms.
 
         Args:
@@ -226,32 +225,44 @@ class DistillationPair(DistillationModel):
             return self._validation_loss(batch, preds)
         images = batch["img"]
         levels = level_sizes(images, self.strides)
+        labeled = count_labeled(batch)
+        unlabeled = slice(labeled, len(images))
         guided = self.trust > 0 and (len(self.projector) > 0 or self.labeler is not None)
-        theirs = self._run("teacher", self._teacher_views(batch)) if guided else None
+        teacher = candidates = None
+        if guided:
+            teacher = self._outputs(self._run("teacher", teacher_views(batch, labeled)), self.teacher_model, levels)
+            if self.labeler is not None and labeled < len(images):
+                threshold = self.labeler.thresholds.tau_low
+                candidates = Candidates(teacher.boxes, teacher.confidence, unlabeled, threshold)
         own = self._run("student", images)
-        boxes = self._pseudo_boxes(batch, theirs, levels)
-        ramp = factor(self.unsup_schedule, *self.progress)
-        preds = as_predicted(own, levels)
-        vectors, items = self._detection_loss()(preds, boxes, self.trust * self.unsup_weight * ramp)
-        self.agreement, values = (0.0, 0.0), {}
-        if theirs is not None:
+        boxes = self._boxes(batch, labeled, candidates, levels)
+        factors = self._factors() if guided else dict.fromkeys(self.projector, 0.0)
+        step, tables = self._on_device(batch, boxes, labeled, factors)
+        loss, logged, ignored = self._detection_loss()(own.heads, tables, levels)
+        if ignored is not None and len(ignored) == len(images):
+            step["ignored"] = ignored
+        self.agreement = (0, 0)
+        if teacher is not None:
             student = self._outputs(own, self.student_model, levels)
-            teacher = self._outputs(theirs, self.teacher_model, levels)
-            self.agreement = _agreement(student.scores, teacher.scores, ~batch["labeled"])
-            values = {name: term(student, teacher, boxes) for name, term in self.projector.items()}
+            if labeled < len(images):
+                self.agreement = _agreement(student.scores[unlabeled], teacher.confidence, unlabeled)
+            values = {name: term(student, teacher, step) for name, term in self.projector.items()}
+        else:  # adapters stay in the graph, so that all processes use the same parameters
+            values = {name: _nothing(term, loss) for name, term in self.projector.items()}
         self.values = {name: value.detach() for name, value in values.items()}
-        self.boxes = len(boxes["batch_idx"])
-        factors = self._factors(vectors, values, images.shape[0])
-        for name, term in self.projector.items():
-            if guided:
-                weighted = factors[name] * values[name]
-            else:  # adapters stay in the graph, so that all processes use the same parameters
-                weighted = images.new_zeros(()) + 0.0 * sum(p.sum() for p in term.parameters())
-            items[name] = weighted.detach()
-            vectors.append((images.shape[0] * weighted).reshape(1))
-        return torch.cat(vectors), items
+        scale = tables["scale"]
+        if self.probe and guided and values:
+            scale = self._measure(loss.flatten() * scale[: loss.numel()], values, scale, len(images))
+        vector = torch.cat([loss.flatten(), *(value.reshape(1) for value in values.values())]) * scale
+        weighted = vector.detach()[loss.numel() :] / len(images)
+        return vector, dict(zip(self._columns(), [*logged.flatten().unbind(), *weighted.unbind()], strict=True))
 
-    def _validation_loss(self, batch: Batch, preds: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def _columns(self) -> list[str]:
+        """Names of the losses, in the order in which they are logged."""
+        names = self._detection_loss().names
+        return [*names, *(f"u_{name}" for name in names), *self.projector]
+
+    def _validation_loss(self, batch: HostBatch | Batch, preds: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's YOLO loss, with zeros for the items that exist in training only."""
         vector, items = self.student_model.loss(batch, preds)
         zero = torch.zeros(1, device=vector.device)
@@ -262,62 +273,71 @@ class DistillationPair(DistillationModel):
         """Present weight of a term, without schedule and trust."""
         return self.balance.weight(name) if self.balance else self.weights[name]
 
-    def _factors(self, detection: list[Tensor], values: Mapping[str, Tensor], n: int) -> dict[str, float]:
-        """Factor of each term in this batch; measures the gradients first, if this is a probe.
+    def _factors(self) -> dict[str, float]:
+        """Factor of each term in this batch."""
+        return {k: self.trust * self.weight(k) * factor(self.schedules[k], *self.progress) for k in self.projector}
+
+    def _measure(self, detection: Tensor, values: Mapping[str, Tensor], scale: Tensor, n: int) -> Tensor:
+        """Measure the gradients of this batch, and let the weights follow.
 
         Args:
-            detection: Vectors of the detection loss.
-            values: Unweighted terms; none without a teacher.
+            detection: The detection losses as they are summed.
+            values: Unweighted terms.
+            scale: Factors of all losses.
             n: Images in the batch.
+
+        Returns:
+            The factors with the new weights.
         """
-        norms = {}
-        if self.probe and values:
-            norms = self._gradient_norms({DETECTION: torch.cat(detection), **{k: n * v for k, v in values.items()}})
-        if self.balance and norms:
+        parameters = [p for p in self.student_model.parameters() if p.requires_grad]
+        norms = gradient_norms({DETECTION: detection, **{k: n * v for k, v in values.items()}}, parameters)
+        if self.balance:
             self.balance.update(norms)
-        factors = {k: self.trust * self.weight(k) * factor(self.schedules[k], *self.progress) for k in values}
-        if norms:
-            self.gradients = {k: v if k == DETECTION else factors[k] * v for k, v in norms.items()}
-        return factors
+        factors = self._factors()
+        self.gradients = {k: v if k == DETECTION else factors[k] * v for k, v in norms.items()}
+        return torch.cat([scale[: len(detection)], scale.new_tensor([n * factors[name] for name in values])])
 
-    def _teacher_views(self, batch: Batch) -> Tensor:
-        """The images as the teacher sees them: the weak views where there are any."""
-        views = batch["img"]
-        if "weak_img" in batch and len(batch["weak_img"]):
-            views = views.clone()
-            views[~batch["labeled"]] = batch["weak_img"].to(views.dtype)
-        return views
+    def _boxes(
+        self, batch: HostBatch | Batch, labeled: int, candidates: Candidates | None, levels: list[tuple[int, int]]
+    ) -> BatchLabels:
+        """The boxes of this step: true ones, and for unlabeled images those of the teacher."""
+        n, size = len(batch["img"]), (batch["img"].shape[2], batch["img"].shape[3])
+        given = BatchLabels.of_batch(batch)
+        true, pseudo = given.part(0, labeled), given.part(labeled, n)
+        if candidates is not None and self.labeler is not None:
+            found = candidates.decoded(levels, self.strides)
+            pseudo = self.labeler(found, np.arange(labeled, n), size, pseudo)
+        self.labels = pseudo
+        boxes = true + pseudo
+        self.boxes = len(boxes.batch_idx)
+        return boxes if self.weigh_boxes else replace(boxes, score=np.ones_like(boxes.score))
 
-    def _pseudo_boxes(self, batch: Batch, theirs: Maps | None, levels: list[tuple[int, int]]) -> Batch:
-        """The batch with the boxes of this step: true ones, and for unlabeled images those of the teacher."""
-        pseudo = ~batch["labeled"][batch["batch_idx"].long()]
-        known = BatchLabels(
-            batch_idx=batch["batch_idx"][pseudo].float(),
-            cls=batch["cls"][pseudo].float(),
-            bboxes=batch["bboxes"][pseudo].float(),
-            score=batch["score"][pseudo].float(),
-            ignore_batch_idx=batch["ignore_batch_idx"].float(),
-            ignore_bboxes=batch["ignore_bboxes"].float(),
-            ignore_source=batch["ignore_source"],
-        )
-        boxes: Batch = {**batch, "score": batch["score"].float()}
-        unlabeled = (~batch["labeled"]).nonzero().flatten()
-        if self.labeler is not None and theirs is not None and len(unlabeled):
-            size = (batch["img"].shape[2], batch["img"].shape[3])
-            raw = take_images(as_predicted(theirs, levels), unlabeled)
-            raw = raw.get("one2many", raw)
-            known = self.labeler(decode(raw, self.teacher_model.stride), unlabeled, size, known)
-            boxes["batch_idx"] = torch.cat([batch["batch_idx"][~pseudo].float(), known.batch_idx])
-            boxes["cls"] = torch.cat([batch["cls"][~pseudo].float(), known.cls])
-            boxes["bboxes"] = torch.cat([batch["bboxes"][~pseudo].float(), known.bboxes])
-            boxes["score"] = torch.cat([batch["score"][~pseudo].float(), known.score])
-            boxes["ignore_batch_idx"] = known.ignore_batch_idx
-            boxes["ignore_bboxes"] = known.ignore_bboxes
-            boxes["ignore_source"] = known.ignore_source
-        self.labels = known
-        if not self.weigh_boxes:
-            boxes["score"] = torch.ones_like(boxes["score"])
-        return boxes
+    def _on_device(
+        self, batch: HostBatch | Batch, boxes: BatchLabels, labeled: int, factors: Mapping[str, float]
+    ) -> tuple[Batch, dict[str, Tensor]]:
+        """The batch as the terms read it, and what the YOLO loss reads; one copy to the device for both.
+
+        Args:
+            batch: The batch.
+            boxes: The boxes of this step.
+            labeled: Number of labeled images.
+            factors: Factors of the terms.
+        """
+        images = batch["img"]
+        n = len(images)
+        unsup = self.trust * self.unsup_weight * factor(self.unsup_schedule, *self.progress)
+        learned = n if unsup > 0 else labeled
+        counts = [labeled] * 3 + [n - labeled] * 3
+        size = (images.shape[2], images.shape[3])
+        fields = {**vars(boxes), "labeled": np.arange(n) < labeled}
+        tables = {
+            **padded_targets(boxes.part(0, learned), learned, labeled, size),
+            **self._detection_loss().rows(learned, labeled, unsup),
+            "scale": np.array([*counts, *(n * f for f in factors.values())], np.float32),
+        }
+        moved = to_device({**tables, **fields}, images.device)
+        step: Any = {**batch, **{name: moved.pop(name) for name in fields}}
+        return step, moved
 
     def _detection_loss(self) -> SemiDetectionLoss:
         """The YOLO loss, built on the first batch: by then the trainer has set the class weights."""
@@ -341,58 +361,21 @@ class DistillationPair(DistillationModel):
             head=model.model[-1],
         )
 
-    def _gradient_norms(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
-        """L2 norm of the gradient that each loss puts on the student's parameters, mean over the processes."""
-        parameters = [p for p in self.student_model.parameters() if p.requires_grad]
-        norms = {}
-        for name, loss in losses.items():
-            if not loss.requires_grad:
-                norms[name] = loss.new_zeros(())
-                continue
-            with no_autocast(loss):  # as in the real backward pass: autocast would cast fp32 gradients down
-                grads = torch.autograd.grad(loss.sum() * PROBE_SCALE, parameters, retain_graph=True, allow_unused=True)
-            squares = [g.float().norm() for g in grads if g is not None] or [loss.new_zeros(())]
-            norms[name] = torch.stack(squares).norm() / PROBE_SCALE
-        table = torch.stack([norm.float() for norm in norms.values()])
-        if dist.is_initialized():  # all processes must get the same weights
-            dist.all_reduce(table)
-            table /= dist.get_world_size()
-        return dict(zip(norms, table.tolist(), strict=True))
 
-
-def decode(raw: Mapping[str, Any], stride: Tensor) -> Tensor:
-    """Raw head outputs -> boxes and scores as the head itself decodes them, but in fp32 throughout.
-
-    Under half precision the head rounds coordinates to as much as 4 px in an image of 640 px.
+def _agreement(student: Tensor, teacher: Confidence, chosen: slice) -> Tensor:
+    """Confident anchors of the teacher at which the student has the same best class, and confident anchors: (2,) int64.
 
     Args:
-        raw: ``boxes`` (N, 4 * bins, A) logits (distances themselves with one bin), ``scores`` (N, nc, A) logits, and
-            ``feats``, the maps of the levels.
-        stride: Strides of the levels [px].
-
-    Returns:
-        (N, 4 + nc, A) fp32: boxes xywh [px], class scores in (0, 1).
+        student: Class logits of the student for the chosen images, (U, nc, A).
+        teacher: Scores and best classes of the teacher for all images.
+        chosen: The images to count.
     """
-    boxes, scores = (raw[k].detach().float() for k in ("boxes", "scores"))
-    with no_autocast(boxes):
-        n, channels, anchors = boxes.shape
-        points, strides = make_anchors([f.float() for f in raw["feats"]], stride, 0.5)
-        if channels > 4:
-            bins = torch.arange(channels // 4, dtype=torch.float32, device=boxes.device)
-            boxes = torch.einsum("nsba,b->nsa", boxes.view(n, 4, -1, anchors).softmax(2), bins)
-        xywh = dist2bbox(boxes, points.T[None], xywh=True, dim=1) * strides.T
-        return torch.cat([xywh, scores.sigmoid()], 1)
+    confident = teacher.each[chosen] >= HealthMeter.SURE
+    same = student.detach().argmax(1) == teacher.best[chosen]
+    return torch.stack([same & confident, confident]).sum((1, 2))
 
 
-def _agreement(student: Tensor, teacher: Tensor, chosen: Tensor) -> tuple[float, float]:
-    """Confident anchors of the teacher at which the student has the same best class, and confident anchors.
-
-    Args:
-        student: Class logits of the student, (N, nc, A).
-        teacher: Class logits of the teacher, (N, nc, A).
-        chosen: (N,) bool, the images to count.
-    """
-    score, best = teacher.detach()[chosen].sigmoid().max(1)
-    confident = score >= HealthMeter.SURE
-    same = student.detach()[chosen].argmax(1) == best
-    return float((same & confident).sum()), float(confident.sum())
+def _nothing(term: nn.Module, like: Tensor) -> Tensor:
+    """Zero, with a zero gradient for every parameter of ``term``."""
+    total: Tensor = like.new_zeros(()) + 0.0 * sum(p.sum() for p in term.parameters())
+    return total

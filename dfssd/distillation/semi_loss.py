@@ -1,8 +1,8 @@
 """The YOLO loss on labeled and pseudo-labeled images: ignore zones, box weights, a normalizer for each kind.
 
-Ultralytics' detection criterion is used as it is. Its two exchangeable parts are replaced by drop-ins: the binary
-cross-entropy (zero at ignored anchors, weighted at assigned ones) and the assigner (which reports which box, and so
-which weight, each anchor got).
+The parts are those of Ultralytics' detection criterion: assigner, box overlap, distribution loss, gains, class weights.
+The loss is put together here, in one pass over the whole batch, since its sums differ between the two kinds of images.
+Boxes are decoded with a gradient at the assigned anchors only.
 """
 
 from __future__ import annotations
@@ -10,205 +10,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
+from ultralytics.utils.metrics import bbox_iou
+from ultralytics.utils.tal import bbox2dist, dist2bbox
 
-from dfssd.batches import Batch
-from dfssd.distillation.forward import Maps
-
-LEAST_WEIGHT = 1e-3
-"""Weight of a box whose score is lower still: the loss divides by it."""
-
-
-class WeightedAssigner(nn.Module):
-    """A drop-in for Ultralytics' assigner that gives every box a weight in the loss.
-
-    With the weight w_i in (0, 1] of the box that anchor i is assigned to (1 where there is none), and Ultralytics'
-    target score t_i, each part of the detection loss becomes::
-
-        sum_i w_i l_i(t_i) / max(1, sum_i t_i)
-
-    so a doubtful box counts less, its target score is not lowered, and the background is not affected. The box parts
-    read their weights from the target scores, which are returned as w_i t_i; :class:`WeightedBCE` divides w_i out of
-    the targets of the class part again and multiplies its loss by it. Ultralytics divides by the sum of the scores that
-    it is given, w_i t_i: :attr:`correction` puts sum_i t_i in its place. With the smaller sum a uniform weight would
-    cancel for the boxes, and only the background would gain weight.
-
-    Attributes:
-        weights: (N, M) weight of each box as Ultralytics pads them (:func:`padded`), or None for 1 throughout.
-        anchor_weights: (N, A) weight of each anchor after the last call; 1 where no box is assigned; None as above.
-        correction: max(1, sum w t) / max(1, sum t) of the last call, scalar; None as above.
-    """
-
-    def __init__(self, assigner: nn.Module):
-        """Wrap ``assigner``."""
-        super().__init__()
-        self.assigner = assigner
-        self.weights: Tensor | None = None
-        self.anchor_weights: Tensor | None = None
-        self.correction: Tensor | None = None
-
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Ultralytics' assignment with the target scores times the weights of their boxes."""
-        labels, boxes, scores, foreground, index = self.assigner(*args, **kwargs)
-        self.anchor_weights = self.correction = None
-        if self.weights is not None and self.weights.shape[1]:
-            chosen = self.weights.to(scores.dtype).gather(1, index.long())
-            self.anchor_weights = torch.where(foreground.bool(), chosen, torch.ones_like(chosen))
-            weighted = scores * self.anchor_weights[..., None]
-            self.correction = weighted.sum().clamp(min=1) / scores.sum().clamp(min=1)
-            scores = weighted
-        return labels, boxes, scores, foreground, index
-
-
-class WeightedBCE(nn.Module):
-    """Binary cross-entropy on logits, zero at ignored anchors and weighted at assigned ones.
-
-    A drop-in for the ``bce`` of Ultralytics' detection loss: logits and targets (N, A, nc) -> losses (N, A, nc).
-    :attr:`ignored` is None or a (N, A) bool mask, set before each call of the loss; an anchor that a box is assigned to
-    is never ignored. The weights are those of ``assigner``.
-    """
-
-    def __init__(self, assigner: WeightedAssigner) -> None:
-        """Start without ignored anchors."""
-        super().__init__()
-        self.bce = nn.BCEWithLogitsLoss(reduction="none")
-        self.assigner = assigner
-        self.ignored: Tensor | None = None
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Elementwise loss."""
-        weight = self.assigner.anchor_weights
-        if weight is None:
-            loss: Tensor = self.bce(logits, targets)
-        else:
-            weight = weight[..., None].to(targets.dtype)
-            loss = self.bce(logits, targets / weight) * weight * self.assigner.correction
-        if self.ignored is None:
-            return loss
-        unassigned = self.ignored & (targets.sum(-1) <= 0)
-        return loss.masked_fill(unassigned[..., None], 0.0)
-
-
-class CorrectedBoxLoss(nn.Module):
-    """A drop-in for Ultralytics' ``bbox_loss``: its losses times the correction of ``assigner``."""
-
-    def __init__(self, loss: nn.Module, assigner: WeightedAssigner) -> None:
-        """Wrap ``loss``."""
-        super().__init__()
-        self.loss, self.assigner = loss, assigner
-
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Box and distribution loss."""
-        parts = self.loss(*args, **kwargs)
-        correction = self.assigner.correction
-        return parts if correction is None else tuple(part * correction for part in parts)
-
-
-def padded(values: Tensor, batch_idx: Tensor, n: int) -> Tensor:
-    """Values of boxes in the layout in which Ultralytics pads the boxes of a batch.
-
-    Args:
-        values: (M,) one value per box.
-        batch_idx: (M,) image of each box, in non-decreasing order.
-        n: Number of images.
-
-    Returns:
-        (n, largest number of boxes in an image); places without box hold 1.
-    """
-    index = batch_idx.long()
-    counts = torch.bincount(index, minlength=n)
-    out = values.new_ones(n, int(counts.max()) if len(values) else 0)
-    first = counts.cumsum(0) - counts
-    out[index, torch.arange(len(values), device=values.device) - first[index]] = values
-    return out
-
-
-def ignored_anchors(boxes: Tensor, batch_idx: Tensor, n: int, levels: Sequence[tuple[int, int]]) -> Tensor:
-    """Which anchor points lie inside an ignore box of their image.
-
-    The anchors of a level form a grid, so "inside" is the product of "inside the columns" and "inside the rows": no
-    table of boxes times anchors is ever built, which would take gigabytes for large images.
-
-    Args:
-        boxes: (M, 4) ignore boxes, xywh center format, normalized 0-1.
-        batch_idx: (M,) image of each box.
-        n: Number of images.
-        levels: (height, width) of each level [cells].
-
-    Returns:
-        (n, A) bool mask, level after level, row after row.
-    """
-    order = batch_idx.argsort(stable=True)
-    index, boxes = batch_idx[order], boxes[order].float()
-    low = torch.stack([padded(c, index, n) for c in (boxes[:, :2] - boxes[:, 2:] / 2).unbind(1)], -1)
-    high = torch.stack([padded(c, index, n) for c in (boxes[:, :2] + boxes[:, 2:] / 2).unbind(1)], -1)
-    there = padded(torch.zeros_like(index, dtype=boxes.dtype), index, n) == 0  # places without box hold 1
-    masks = []
-    for sizes in levels:
-        inside = []
-        for axis, cells in ((1, sizes[0]), (0, sizes[1])):
-            points = (torch.arange(cells, device=boxes.device) + 0.5) / cells
-            hit = (points >= low[..., axis, None]) & (points <= high[..., axis, None]) & there[..., None]
-            inside.append(hit.float())  # (n, most boxes, cells)
-        masks.append((torch.bmm(inside[0].transpose(1, 2), inside[1]) > 0).flatten(1))
-    return torch.cat(masks, 1)
-
-
-def take_images(preds: Any, index: Tensor) -> Any:
-    """The images ``index`` of a nested prediction structure (dicts, lists and tensors with the image axis first)."""
-    if isinstance(preds, Mapping):
-        return {k: take_images(v, index) for k, v in preds.items()}
-    if isinstance(preds, (list, tuple)):
-        return [take_images(v, index) for v in preds]
-    return preds[index]
-
-
-def rows_of(images: Tensor, batch_idx: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The boxes of some images of a batch, ordered by image, with the images renumbered.
-
-    Args:
-        images: (I,) numbers of the images, of which the first becomes 0, the second 1, ...
-        batch_idx: (M,) image of each box.
-        n: Images in the batch.
-
-    Returns:
-        (B,) int64, rows of the boxes, and (B,) float32, their new image numbers in ascending order.
-    """
-    renumber = torch.full((n,), -1, dtype=torch.long, device=images.device)
-    renumber[images] = torch.arange(len(images), device=images.device)
-    new = renumber[batch_idx.long()]
-    rows = (new >= 0).nonzero().flatten()
-    rows = rows[new[rows].argsort(stable=True)]  # Ultralytics relies on ascending image numbers
-    return rows, new[rows].float()
-
-
-def take_classes(preds: Any, chosen: slice) -> Any:
-    """A nested prediction structure with the class scores, (N, nc, A), of some classes only."""
-    if isinstance(preds, Mapping):
-        return {k: v[:, chosen] if k == "scores" else take_classes(v, chosen) for k, v in preds.items()}
-    return preds
-
-
-def as_predicted(maps: Maps, levels: list[tuple[int, int]]) -> dict[str, Any]:
-    """Raw outputs as Ultralytics' criterion takes them: it reads only the sizes of ``feats``."""
-    branches = []
-    for head in maps.heads:
-        feats = [head["boxes"].new_empty((len(head["boxes"]), 1, *size)) for size in levels]
-        branches.append({**head, "feats": feats})
-    return dict(zip(("one2many", "one2one"), branches)) if len(branches) > 1 else branches[0]
+from dfssd.distillation.grid import Grid, grid
 
 
 class SemiDetectionLoss:
-    """Ultralytics' criterion of one model, applied to labeled and to pseudo-labeled images separately.
+    """The loss of Ultralytics' criterion of one model, with sums of their own for labeled and pseudo-labeled images.
 
-    Each kind has its own normalizer, so that neither the number nor the scores of pseudo boxes change the weight of a
-    true box. Where new classes are added to a detector, each kind covers its own classes only: the labels
-    of the new ones, where old defects in the same images are not labeled, and the teacher's boxes of the old ones.
+    With the target score t_i of anchor i from the assigner and the weight w_i in (0, 1] of the box that it is assigned
+    to (1 for true boxes and where there is none), each part of the loss of a kind of images is::
+
+        sum_i w_i l_i(t_i) / max(1, sum_i t_i)
+
+    so a doubtful box counts less, its target score is not lowered, and the background is not affected. Each kind has
+    its own normalizer, so that neither the number nor the scores of pseudo boxes change the weight of a true box. An
+    ignored anchor counts only if it has a target. Where new classes are added to a detector, each kind covers its own
+    classes only: the labels those of the new ones, where old defects in the same images are not labeled, and the
+    teacher's boxes the old ones.
     """
 
     def __init__(self, criterion: Any, *, labels_from: int = 0, pseudo_until: int | None = None):
-        """Prepare ``criterion`` (also the two branches of an end-to-end one) in place.
+        """Read the parts of ``criterion``, which is left as it is: the validation uses it.
 
         Args:
             criterion: What ``model.init_criterion()`` returned.
@@ -218,64 +46,147 @@ class SemiDetectionLoss:
         self.criterion = criterion
         heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
         self.branches: list[Any] = [part for part in (criterion, *heads) if hasattr(part, "bce")]
-        for branch in self.branches:
-            branch.assigner = WeightedAssigner(branch.assigner)
-            branch.bce = WeightedBCE(branch.assigner)
-            branch.bbox_loss = CorrectedBoxLoss(branch.bbox_loss, branch.assigner)
-        self.classes = self.branches[0].nc
-        self.covered = {False: slice(labels_from, self.classes), True: slice(0, pseudo_until or self.classes)}
-        self.class_weights = [branch.class_weights for branch in self.branches]
+        first = self.branches[0]
+        self.classes, self.names = first.nc, list(first.loss_names)
+        self.covered = (range(labels_from, self.classes), range(pseudo_until or self.classes))
+        self.gains = np.array([first.hyp.box, first.hyp.cls, first.hyp.dfl], np.float32)
+        self.strides = tuple(int(s) for s in first.stride.tolist())
 
-    def _restrict_classes(self, pseudo: bool) -> slice:
-        """Restrict the criterion to the classes that labels, or pseudo boxes, cover; returns them."""
-        chosen = self.covered[pseudo]
-        for branch, weights in zip(self.branches, self.class_weights, strict=True):
-            branch.assigner.assigner.num_classes = chosen.stop - chosen.start
-            branch.class_weights = None if weights is None else weights[..., chosen]
-        return chosen
-
-    def __call__(self, preds: Any, batch: Batch, unsup_weight: float) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Loss vectors (a mean over the images times their number) and detached items of both kinds.
+    def rows(self, n: int, labeled: int, unsup_weight: float) -> dict[str, np.ndarray]:
+        """What the loss needs on the device beside the boxes.
 
         Args:
-            preds: Predictions of the model in training mode.
-            batch: Batch with the boxes of this step.
-            unsup_weight: Factor on the loss of the unlabeled images; 0 leaves them out altogether.
+            n: Images in the batch.
+            labeled: The labeled ones among them, which come first.
+            unsup_weight: Factor on the loss of the other ones.
 
         Returns:
-            Vectors to sum, at most one per kind; and the items by column name, those of pseudo-labels with ``u_``.
+            ``kinds`` (2, n), 1 where an image is labeled, and where it is not; ``gains`` (2, 3), of box, class and
+            distribution loss for each kind; ``cover`` (n, nc, 1), 1 for covered classes, absent if all are.
         """
-        many = preds.get("one2many", preds)
-        vectors: list[Tensor] = []
-        items: dict[str, Tensor] = {}
-        for prefix, chosen, weight in (("", batch["labeled"], 1.0), ("u_", ~batch["labeled"], unsup_weight)):
-            images = chosen.nonzero().flatten()
-            if len(images) and weight > 0:
-                vector, own = self._loss_of(preds, batch, images, pseudo=bool(prefix))
-                vectors.append(weight * vector)
-            else:
-                names = [k.removeprefix("u_") for k in items] or list(self.branches[0].loss_names)
-                own = dict.fromkeys(names, many["boxes"].new_zeros(()))
-            items.update({f"{prefix}{k}": v * weight for k, v in own.items()})
-        return vectors, items
+        is_labeled = np.arange(n) < labeled
+        weights = np.array([[1.0], [unsup_weight]], np.float32)
+        found = {"kinds": np.stack([is_labeled, ~is_labeled]).astype(np.float32), "gains": weights * self.gains}
+        if any(len(classes) < self.classes for classes in self.covered):
+            cover = np.zeros((2, self.classes, 1), np.float32)
+            for kind, classes in enumerate(self.covered):
+                cover[kind, classes] = 1
+            found["cover"] = cover[np.where(is_labeled, 0, 1)]
+        return found
 
-    def _loss_of(
-        self, preds: Any, batch: Batch, images: Tensor, *, pseudo: bool
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The criterion on some images of the batch: the labeled ones, or those with pseudo boxes."""
-        n = len(batch["labeled"])
-        rows, image = rows_of(images, batch["batch_idx"], n)
-        ignored, ignored_image = rows_of(images, batch["ignore_batch_idx"], n)
-        levels = [(f.shape[2], f.shape[3]) for f in preds.get("one2many", preds)["feats"]]
-        mask = ignored_anchors(batch["ignore_bboxes"][ignored], ignored_image, len(images), levels)
-        weights = padded(batch["score"][rows].clamp(min=LEAST_WEIGHT), image, len(images)) if pseudo else None
-        for branch in self.branches:
-            branch.bce.ignored, branch.assigner.weights = mask, weights
-        classes = self._restrict_classes(pseudo)
-        boxes = {"batch_idx": image, "bboxes": batch["bboxes"][rows], "cls": batch["cls"][rows] - classes.start}
-        vector, items = self.criterion(take_classes(take_images(preds, images), classes), boxes)
-        for branch, class_weights in zip(self.branches, self.class_weights, strict=True):
-            # the validation uses the same criterion
-            branch.bce.ignored, branch.assigner.weights = None, None
-            branch.assigner.assigner.num_classes, branch.class_weights = self.classes, class_weights
-        return vector, items
+    def __call__(
+        self, heads: Sequence[Mapping[str, Tensor]], rows: Mapping[str, Tensor], levels: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Loss of both kinds, a mean over their images.
+
+        Args:
+            heads: Raw outputs of the head, or of both heads of an end-to-end model: ``boxes`` and ``scores``. They may
+                have more images than ``rows``; the last ones are left out then.
+            rows: On the device, :meth:`rows` and :func:`dfssd.distillation.targets.padded_targets`.
+            levels: (height, width) of each level [cells].
+
+        Returns:
+            The loss (2, 3): kinds times box, class and distribution loss; what is logged of it, the same but for an
+            end-to-end model, where it is that of the one-to-one head; and the ignored anchors (n, A), None without any.
+        """
+        device = heads[0]["boxes"].device
+        anchors = grid(tuple(levels), self.strides, device)
+        with torch.autocast(device.type, enabled=False):
+            ignored = anchors.inside(rows["low"], rows["high"]) if "low" in rows else None
+            losses = [
+                self._branch(branch, head, rows, anchors, ignored)
+                for branch, head in zip(self.branches, heads, strict=True)
+            ]
+        if len(losses) == 1:
+            return losses[0], losses[0].detach(), ignored
+        many, one = losses
+        return many * self.criterion.o2m + one * self.criterion.o2o, one.detach(), ignored
+
+    def _branch(
+        self, branch: Any, head: Mapping[str, Tensor], rows: Mapping[str, Tensor], anchors: Grid, ignored: Tensor | None
+    ) -> Tensor:
+        """Loss (2, 3) of one head."""
+        kinds = rows["kinds"]
+        raw, logits = (_first(head[key], kinds.shape[1]) for key in ("boxes", "scores"))
+        logits = logits.float()
+        boxes, targets, foreground, index = self._assign(branch, logits, raw, rows, anchors)
+        mass = targets.sum(-1)  # (n, A) target score
+        weight = None
+        if "weights" in rows:
+            weight = torch.where(foreground, rows["weights"].gather(1, index.long()), 1.0)
+        counted = weight
+        if ignored is not None:
+            left_out = ignored & (mass <= 0)
+            counted = (~left_out).float() if weight is None else weight.masked_fill(left_out, 0.0)
+        factor = None if counted is None else counted[:, None]
+        for by_class in (rows.get("cover"), branch.class_weights):
+            if by_class is not None:
+                by_class = by_class.view(-1, self.classes, 1)
+                factor = by_class if factor is None else factor * by_class
+        wanted = targets.transpose(1, 2).to(logits.dtype)
+        bce = F.binary_cross_entropy_with_logits(logits, wanted, weight=factor, reduction="none")
+        image, anchor = foreground.nonzero(as_tuple=True)
+        scale = mass[image, anchor]
+        if weight is not None:
+            scale = scale * weight[image, anchor]
+        overlap, spread = self._box_losses(branch, raw, boxes, image, anchor, anchors)
+        at_anchors = torch.stack([overlap * scale, spread * scale])
+        of_boxes = (kinds[:, None, image] * at_anchors).sum(-1)  # (2, 2)
+        of_images = torch.stack([bce.sum((1, 2)), mass.sum(1)])
+        of_classes, total = (kinds[:, None] * of_images).sum(-1).unbind(1)
+        sums = torch.stack([of_boxes[:, 0], of_classes, of_boxes[:, 1]], 1)
+        return sums / total.detach().clamp(min=1)[:, None] * rows["gains"]
+
+    def _assign(
+        self, branch: Any, logits: Tensor, raw: Tensor, rows: Mapping[str, Tensor], anchors: Grid
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ultralytics' assignment: boxes (n, A, 4) [px], scores (n, A, nc), whether there is one, its number (n, A)."""
+        with torch.no_grad():
+            decoded = anchors.corners + anchors.reach * distances(raw.detach(), branch.reg_max, branch.proj)
+            _, boxes, targets, foreground, index = branch.assigner(
+                logits.detach().sigmoid().transpose(1, 2),
+                decoded.transpose(1, 2),
+                anchors.centers,
+                rows["gt_labels"],
+                rows["gt_bboxes"],
+                rows["mask_gt"],
+            )
+        return boxes, targets, foreground, index
+
+    @staticmethod
+    def _box_losses(
+        branch: Any, raw: Tensor, boxes: Tensor, image: Tensor, anchor: Tensor, anchors: Grid
+    ) -> tuple[Tensor, Tensor]:
+        """1 - CIoU, and the loss of the distances (of their distributions, or L1), at F assigned anchors: (F,) both."""
+        points, strides = anchors.points[anchor], anchors.strides[anchor]
+        wanted = boxes[image, anchor] / strides
+        rows = raw.transpose(1, 2)[image, anchor].float()
+        bins = branch.reg_max
+        sides = rows.view(-1, 4, bins).softmax(2) @ branch.proj if bins > 1 else rows
+        iou = bbox_iou(dist2bbox(sides, points, xywh=False), wanted, xywh=False, CIoU=True)
+        if bins > 1:
+            spread = branch.bbox_loss.dfl_loss(rows.view(-1, bins), bbox2dist(points, wanted, bins - 1))
+        else:  # relative to the image
+            gap = (sides - bbox2dist(points, wanted)).abs()
+            spread = (gap * (strides / anchors.size)).mean(-1, keepdim=True)
+        return (1.0 - iou).squeeze(-1), spread.squeeze(-1)
+
+
+def _first(values: Tensor, n: int) -> Tensor:
+    """The first ``n`` images; the same tensor, without a slice in the graph, if there are no others."""
+    return values if len(values) == n else values[:n]
+
+
+def distances(raw: Tensor, bins: int, proj: Tensor) -> Tensor:
+    """Distances of the four sides from the anchor, (n, 4 * bins, A) logits -> (n, 4, A) [cells], fp32.
+
+    Args:
+        raw: Logits of the distributions; with one bin the distances themselves.
+        bins: Bins per side.
+        proj: (bins,) their values.
+    """
+    raw = raw.float()
+    if bins == 1:
+        return raw
+    n, _, anchors = raw.shape
+    return (proj @ raw.view(n, 4, bins, anchors).softmax(2)).view(n, 4, anchors)

@@ -53,7 +53,8 @@ class DeviceLoader:
 
     def __init__(self, dataset: Any, sampler: Sampler, views: Views, *, batch: int):
         """Set what is loaded, in which order, and how many images make a batch."""
-        self.dataset, self.sampler, self.views, self.batch_size = dataset, sampler, views, batch
+        self.dataset, self.sampler, self.batch_size = dataset, sampler, batch
+        self._views: Views | None = views
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -61,14 +62,17 @@ class DeviceLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The batches of one epoch."""
+        if self._views is None:
+            raise RuntimeError("the loader is closed")
         epoch = self.sampler.epoch  # the sampler counts on
         order = np.fromiter(self.sampler, np.int64).reshape(-1, self.batch_size)
         for number, images in enumerate(order):
             rng = np.random.default_rng((self.sampler.seed, self.sampler.rank, epoch, number))
-            yield self.views.batch(images, rng)
+            yield self._views.batch(images, rng)
 
     def reset(self) -> None:
         """Nothing has been prepared ahead: a change of the data set holds from the next batch on."""
 
     def close(self) -> None:
-        """There are no processes to end."""
+        """Let go of the images, whose memory another training may need."""
+        self._views = None

@@ -19,8 +19,8 @@ from dfssd.loading.store import CHANNELS
 MOST_READ = {"cpu": 1 << 21}
 """Pixels read at once on a kind of device: few on a CPU, whose caches are small."""
 
-MOST_READ_ELSEWHERE = 1 << 25
-"""Pixels read at once otherwise; the numbers and values of a pixel take some 40 bytes."""
+MOST_READ_ELSEWHERE = 1 << 24
+"""Pixels read at once otherwise; with their numbers and values, 30 bytes each, that is 500 MB."""
 
 SHORT = 1 << 31
 """Stored pixels that numbers of half the length suffice for."""
@@ -37,12 +37,13 @@ class CanvasMaps:
 
     Attributes:
         side: Of a view, S [px].
-        projective: Whether a transform is more than affine.
+        projective: Whether a transform may be more than affine.
+        separable: Whether no transform rotates or shears.
         inverse: (V, 3, 3) float32, from a pixel of the view, flipped as it is, to the canvas [px].
         tables: (V * 2 * 2 * (2S + 3),) integers: what a column, or a row, of a canvas adds to the number of a stored
             pixel, which is the sum of both. Beside an image that is a pixel of the gray frame around one.
-        center: (V, 2, 1, 1, 1) int32, column and row of the tables in which the lower and right tiles begin, less 1.
-        starts: (V, 2, 2, 1, 1, 1) int32: where in the tables the rows begin for a pixel that lies left, or right, of
+        center: (V, 2) int32, column and row of the tables in which the lower and right tiles begin, less 1.
+        starts: (V, 2, 2) int32: where in the tables the rows begin for a pixel that lies left, or right, of
             the center, and the columns for one above, or below it.
     """
 
@@ -61,9 +62,10 @@ class CanvasMaps:
         first = 2 * length * np.arange(2 * n).reshape(n, 2, 1)[:, ::-1] + np.array([0, length])
         short = (places.max() + 1) * (side + 2) ** 2 < SHORT
         found = _tiles(canvases, places, side).astype(np.int32 if short else np.int64)
-        arrays = (_inverse(canvases, side), found, canvases.center.astype(np.int32), first.astype(np.int32))
-        self.inverse, tiles, center, starts = to_device(arrays, device)
-        self.center, self.starts = center.view(n, 2, 1, 1, 1), starts.view(n, 2, 2, 1, 1, 1)
+        inverse = _inverse(canvases, side)
+        self.separable = not self.projective and not inverse[:, [0, 1], [1, 0]].any()
+        arrays = (inverse, found, canvases.center.astype(np.int32), first.astype(np.int32))
+        self.inverse, tiles, self.center, self.starts = to_device(arrays, device)
         low, high, factor, offset = tiles.unsqueeze(-1).unbind(1)  # canvas, axis, other side, side
         place = torch.arange(-1, length - 1, device=device, dtype=tiles.dtype)
         on_image = (place >= low) & (place < high)
@@ -126,37 +128,71 @@ def read_views(pixels: Tensor, maps: CanvasMaps, channels: int = 3) -> Tensor:
     most = MOST_READ.get(pixels.device.type, MOST_READ_ELSEWHERE)
     at_once = max(1, most // (4 * maps.side**2))
     starts = range(0, len(maps.inverse), at_once)
-    parts = [_interpolate(flat, maps, slice(start, start + at_once), channels) for start in starts]
+    parts = [_view(flat, maps, slice(start, start + at_once), channels) for start in starts]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _interpolate(flat: Tensor, maps: CanvasMaps, some: slice, channels: int) -> Tensor:
+def _view(flat: Tensor, maps: CanvasMaps, some: slice, channels: int) -> Tensor:
     """Some of the views; the comments give the axes after the first, which are the views."""
-    place = _places(maps.inverse[some], maps.side, maps.projective)  # x or y, row, column
-    corner = place.floor()
-    step = torch.arange(1, 3, device=flat.device, dtype=torch.int32).view(2, 1, 1)
-    around = corner.int()[:, :, None] + step  # x or y, before or after, row, column
-    starts = maps.starts[some]
-    start = torch.where(around > maps.center[some], starts[:, :, 1], starts[:, :, 0])
-    # above or below, left or right, row, column
+    number, x, y = (_separable if maps.separable else _general)(maps, some)
+    pixels = flat.index_select(0, number.view(-1)).view(torch.uint8)
+    found = pixels.view(*number.shape, CHANNELS)[..., :channels].float()  # before or after in y, in x, row, column
+    row = torch.lerp(found[:, :, 0], found[:, :, 1], x[:, None, ..., None])
+    mixed = torch.lerp(row[:, 0], row[:, 1], y[..., None])
+    return mixed.round_().permute(0, 3, 1, 2).to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def _general(maps: CanvasMaps, some: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """The four stored pixels around each pixel of some views.
+
+    Returns:
+        Their numbers (v, 2, 2, S, S): before or after in y, before or after in x, row, column; and how far between them
+        the pixel lies in x and in y, (v, S, S) float32 each.
+    """
+    along = torch.arange(maps.side, device=maps.inverse.device, dtype=torch.float32)
+    m = (maps.inverse[some] if maps.projective else maps.inverse[some, :2])[..., None, None]
+    place = m[:, :, 0] * along + (m[:, :, 1] * along[:, None] + m[:, :, 2])
+    if maps.projective:
+        place = place[:, :2] / place[:, 2:]
+    around, share = _around(place, maps.side)  # x or y, before or after, row, column
+    starts = maps.starts[some, ..., None, None, None]
+    start = torch.where(around > maps.center[some, :, None, None, None], starts[:, :, 1], starts[:, :, 0])
     number = maps.tables.index_select(0, (start[:, 1, :, None] + around[:, 0, None]).view(-1))
     number += maps.tables.index_select(0, (start[:, 0, None] + around[:, 1, :, None]).view(-1))
-    shape = (len(place), 2, 2, maps.side, maps.side, CHANNELS)
-    found = flat.index_select(0, number).view(torch.uint8).view(shape).float()
-    share = (place - corner)[..., None]
-    row = torch.lerp(found[:, :, 0], found[:, :, 1], share[:, :1])
-    mixed = torch.lerp(row[:, 0], row[:, 1], share[:, 1])
-    return mixed[..., :channels].round().permute(0, 3, 1, 2).to(torch.uint8, memory_format=torch.contiguous_format)
+    return number.view(len(place), 2, 2, maps.side, maps.side), share[:, 0], share[:, 1]
 
 
-def _places(inverse: Tensor, side: int, projective: bool) -> Tensor:
-    """Where on their canvases the pixels of views lie, (V, 2, S, S) float32, x and y [px], from -1 to 2S."""
-    along = torch.arange(side, device=inverse.device, dtype=torch.float32)
-    m = (inverse if projective else inverse[:, :2])[..., None, None]
-    place = m[:, :, 0] * along + (m[:, :, 1] * along[:, None] + m[:, :, 2])
-    if projective:
-        place = place[:, :2] / place[:, 2:]
-    return place.clamp_(-1.0, 2.0 * side)
+def _separable(maps: CanvasMaps, some: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`_general`, where x follows from the column of a view alone, and y from its row.
+
+    That holds without rotation, shear, and perspective, as is the default of Ultralytics. How far between them a pixel
+    lies is (v, 1, S) in x and (v, S, 1) in y.
+    """
+    along = torch.arange(maps.side, device=maps.inverse.device, dtype=torch.float32)
+    m = maps.inverse[some]
+    place = torch.stack([m[:, i, i, None] * along + m[:, i, 2, None] for i in (0, 1)], 1)  # x or y, column or row
+    around, share = _around(place, maps.side)  # x or y, before or after, column or row
+    beyond = around > maps.center[some, :, None, None]
+    # x or y, side on the other axis, before or after, column or row
+    entry = maps.starts[some].flip(1)[..., None, None] + around[:, :, None]
+    value = maps.tables.index_select(0, entry.view(-1)).view(entry.shape)
+    low, right = beyond[:, 1, :, None, :, None], beyond[:, 0, None, :, None, :]
+    columns, rows = value[:, 0, :, None, :, None, :], value[:, 1, :, :, None, :, None]
+    number = torch.where(low, columns[:, 1], columns[:, 0])
+    number += torch.where(right, rows[:, 1], rows[:, 0])
+    return number, share[:, 0, None, :], share[:, 1, :, None]
+
+
+def _around(place: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The columns or rows of the tables before and after places on the canvas (v, 2, ...), and how far between.
+
+    Returns:
+        (v, 2, 2, ...) int32, the third axis being before or after; and (v, 2, ...) float32, 0 to 1.
+    """
+    place = place.clamp_(-1.0, 2.0 * side)
+    corner = place.floor()
+    step = torch.arange(1, 3, device=place.device, dtype=torch.int32)
+    return corner.int()[:, :, None] + step.view(2, *[1] * (place.dim() - 2)), place - corner
 
 
 def mix(views: Tensor, canvases: Canvases) -> Tensor:

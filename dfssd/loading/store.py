@@ -23,11 +23,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from dfssd.errors import UserError
+from dfssd.hardware import free_memory
 from dfssd.log import LOGGER
 
 GRAY = 114
@@ -89,7 +89,7 @@ class Memory:
     Attributes:
         free: Device -> free bytes.
         there: Number of bytes, device -> uint8 tensor of that length on it.
-        pinned: Number of bytes -> uint8 tensor of that length beside the device.
+        pinned: Number of bytes -> uint8 tensor of that length beside the device, pinned if possible.
     """
 
     free: Callable[[torch.device], int]
@@ -101,7 +101,7 @@ def _free(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return psutil.virtual_memory().available
+    return free_memory()
 
 
 def _there(size: int, device: torch.device) -> Tensor:
@@ -109,11 +109,10 @@ def _there(size: int, device: torch.device) -> Tensor:
 
 
 def _pinned(size: int) -> Tensor:
+    """Pinned where there is a GPU and the system, which may limit it, gives so much."""
     if torch.cuda.is_available():
-        try:
+        with contextlib.suppress(RuntimeError):
             return torch.empty(size, dtype=torch.uint8, pin_memory=True)
-        except RuntimeError:  # the system limits how much memory may be pinned
-            LOGGER.info("the images are kept in memory that is not pinned: the system allows no more of it")
     return torch.empty(size, dtype=torch.uint8)
 
 
@@ -214,22 +213,33 @@ def open_store(lists: Sequence[Images], side: int, device: torch.device, *, memo
     for images in lists:
         for number, key in enumerate(keys_of(images.files, images.fourth)):
             readers.setdefault(key, (images, number))
-    before = next(iter(_kept), None)
+    before = _kept.pop() if _kept else None
     if before is not None and (before.side, before.device) != (side, device):
-        release_stores()
         before = None
-    if before is not None and readers.keys() <= before.slots.keys():
-        return before
-    pixels, beside = _room(len(readers), side, device, memory)
+    if before is None or readers.keys() - before.slots.keys():
+        before = _extended(before, readers, side, device, memory)
+    _kept.append(before)
+    return before
+
+
+def _extended(
+    before: ImageStore | None,
+    readers: dict[Key, tuple[Images, int]],
+    side: int,
+    device: torch.device,
+    memory: Memory,
+) -> ImageStore:
+    """A store of the images of ``readers``; those in the store ``before``, which is given up, are copied."""
+    held = 0 if before is None or before.beside else before.pixels.numel()
+    pixels, beside = _room(len(readers), side, device, memory, held)
     slots = {key: slot for slot, key in enumerate(readers)}
     store = ImageStore(side, device, pixels, np.zeros((len(slots), 2), np.int64), slots, beside)
-    known = [key for key in readers if before is not None and key in before.slots]
+    known = [] if before is None else [key for key in readers if key in before.slots]
     if before is not None:
         _take_over(store, before, known)
         store.derived.update(before.derived)
-    release_stores()
-    _decode(store, {key: reader for key, reader in readers.items() if key not in set(known)})
-    _kept.append(store)
+    unknown = {key: reader for key, reader in readers.items() if before is None or key not in before.slots}
+    _decode(store, unknown, memory)
     return store
 
 
@@ -238,18 +248,22 @@ def release_stores() -> None:
     _kept.clear()
 
 
-def _room(images: int, side: int, device: torch.device, memory: Memory) -> tuple[Tensor, bool]:
-    """Memory for the images, (n, S + 2, S + 2, 4) uint8, and whether it lies beside the device."""
+def _room(images: int, side: int, device: torch.device, memory: Memory, held: int) -> tuple[Tensor, bool]:
+    """Memory for the images, (n, S + 2, S + 2, 4) uint8, and whether it lies beside the device.
+
+    ``held`` are the bytes of the device that will be free afterwards.
+    """
     needed = bytes_needed(images, side)
     shape = (images, side + 2, side + 2, CHANNELS)
     host = torch.device("cpu")
-    if needed <= SHARE * memory.free(device):
+    free = memory.free(device)
+    if needed <= min(free, SHARE * (free + held)):
         with contextlib.suppress(torch.OutOfMemoryError):  # what is free may be in pieces
             return memory.there(needed, device).view(shape), False
     if device != host and needed <= SHARE * memory.free(host):
-        LOGGER.info(f"{images:,} images of {side} px take {_gib(needed)}: kept in the memory beside {device}")
+        LOGGER.info(f"{images:,} images of {side} px take {_amount(needed)}: kept in the memory beside {device}")
         return memory.pinned(needed).view(shape), True
-    raise NoRoomError(f"{images:,} images of {side} px take {_gib(needed)}, more than half of the free memory")
+    raise NoRoomError(f"{images:,} images of {side} px take {_amount(needed)}, more than half of the free memory")
 
 
 def _take_over(store: ImageStore, before: ImageStore, keys: Sequence[Key]) -> None:
@@ -260,14 +274,14 @@ def _take_over(store: ImageStore, before: ImageStore, keys: Sequence[Key]) -> No
         store.pixels[torch.from_numpy(new[some]).to(store.pixels.device)] = images.to(store.pixels.device)
 
 
-def _decode(store: ImageStore, readers: dict[Key, tuple[Images, int]]) -> None:
+def _decode(store: ImageStore, readers: dict[Key, tuple[Images, int]], memory: Memory) -> None:
     """Read images in several threads, since OpenCV releases Python's lock, and put them in their place."""
     if not readers:
         return
     start = reported = time.monotonic()
     todo = iter(readers.items())
     shape = (_AT_ONCE, *store.pixels.shape[1:])
-    block = torch.empty(shape, dtype=torch.uint8, pin_memory=store.pixels.is_cuda)
+    block = memory.pinned(bytes_needed(_AT_ONCE, store.side)).view(shape)
     done = 0
     with ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 1)) as pool:
         while some := list(islice(todo, _AT_ONCE)):
@@ -281,7 +295,7 @@ def _decode(store: ImageStore, readers: dict[Key, tuple[Images, int]]) -> None:
                 LOGGER.info(f"decoding images: {done:,} of {len(readers):,}")
     took = time.monotonic() - start
     where = "the host" if store.beside else store.device
-    size = _gib(bytes_needed(len(store.slots), store.side))
+    size = _amount(bytes_needed(len(store.slots), store.side))
     LOGGER.info(f"decoded {done:,} images in {took:.1f} s; {len(store.slots):,} images take {size} on {where}")
 
 
@@ -305,5 +319,5 @@ def _unreadable(file: str | Path) -> UserError:
     return UserError(f"cannot read {file}: restore the file, or prepare the data anew with skip_bad=true")
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _amount(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 1 << 30 else f"{size / 2**20:.0f} MiB"

@@ -40,7 +40,9 @@ class HealthMeter:
         """Set all counts to zero."""
         self.images = self.ignored = self.matched = self.true = self.judged = 0
         self.accepted = np.zeros(len(self.names), dtype=np.int64)
-        self.score = self.agreed = self.sure = 0.0
+        self.score = 0.0
+        self.agreed: int | Tensor = 0
+        self.sure: int | Tensor = 0
 
     def update(
         self,
@@ -49,18 +51,19 @@ class HealthMeter:
         classes: np.ndarray,
         scores: np.ndarray,
         ignored: int,
-        agreed: float,
-        sure: float,
+        agreed: int | Tensor,
+        sure: int | Tensor,
     ) -> None:
-        """Add the counts of one batch.
+        """Add the counts of one batch; those on a device are added up there and read once per epoch.
 
         Args:
             images: Unlabeled images in it.
             classes: (M,) classes of the accepted boxes.
             scores: (M,) their scores.
             ignored: Ignored boxes.
-            agreed: Confident anchors of the teacher at which the student has the same best class.
-            sure: Confident anchors of the teacher.
+            agreed: Confident anchors of the teacher at which the student has the same best class; a number, or a
+                scalar int64 tensor.
+            sure: Confident anchors of the teacher, alike.
         """
         self.images += images
         self.accepted += np.bincount(classes.astype(int), minlength=len(self.names))
@@ -84,20 +87,23 @@ class HealthMeter:
                 a, b = mine[mine[:, 5] == c], real[real[:, 5] == c]
                 self.matched += count_matches(a[:, :4], a[:, 4], b[:, :4], TRUE_IOU)
 
-    def add_batch(self, labels: BatchLabels, images: int, agreement: tuple[float, float], truth: Tensor) -> None:
+    def add_batch(
+        self, labels: BatchLabels, images: int, agreement: tuple[int, int] | Tensor, truth: np.ndarray
+    ) -> None:
         """Add one batch of the trainer: :meth:`update` and :meth:`compare`.
 
         Args:
             labels: Boxes of its unlabeled images.
             images: Number of these images.
-            agreement: Confident anchors at which student and teacher agree, and all confident anchors.
-            truth: (m, 7) tensor of true boxes, as in :meth:`compare`.
+            agreement: Confident anchors at which student and teacher agree, and all confident anchors; (2,) int64, if
+                it is a tensor.
+            truth: (m, 7) true boxes, as in :meth:`compare`.
         """
         boxes = labels.table()
         agreed, sure = agreement
         ignored = len(labels.ignore_bboxes)
         self.update(images=images, classes=boxes[:, 5], scores=boxes[:, 4], ignored=ignored, agreed=agreed, sure=sure)
-        self.compare(boxes, truth.cpu().numpy())
+        self.compare(boxes, truth)
 
     def summary(self) -> dict[str, float]:
         """The numbers of the epoch so far, by name."""
@@ -110,7 +116,7 @@ class HealthMeter:
             "accepted": ratio(total, self.images),
             "ignored": ratio(self.ignored, self.images),
             "score": ratio(self.score, total),
-            "agreement": ratio(self.agreed, self.sure),
+            "agreement": ratio(int(self.agreed), int(self.sure)),
             "precision": ratio(self.matched, self.judged),
             "recall": ratio(self.matched, self.true),
             **{f"class/{name}": ratio(n, self.images) for name, n in zip(self.names, self.accepted.tolist())},

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
-from ultralytics.utils.nms import non_max_suppression
+from torchvision.ops import nms
 
 from dfssd.batches import NO_TILE, TILE_WIDER
 from dfssd.pseudo_labels.quality import box_iou
 from dfssd.pseudo_labels.records import BatchLabels
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
 from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE, ClassThresholds
+
+APART = 7680.0
+"""Distance [px] by which boxes of neighboring classes are moved apart, so that they do not suppress each other."""
+
+MOST_CANDIDATES = 30000
+"""Candidates of an image that the non-maximum suppression looks at, best first."""
 
 SAME_BOX = 0.5
 """Minimum IoU at which a box of the teacher counts as the same as a known box."""
@@ -36,12 +41,14 @@ class OnlineLabeler:
         """
         self.thresholds, self.iou, self.max_det = thresholds, iou, max_det
 
-    def __call__(self, decoded: Tensor, images: Tensor, size: tuple[int, int], known: BatchLabels) -> BatchLabels:
-        """Label the unlabeled images of one batch.
+    def __call__(
+        self, candidates: np.ndarray, images: np.ndarray, size: tuple[int, int], known: BatchLabels
+    ) -> BatchLabels:
+        """Label the unlabeled images of one batch, on the host.
 
         Args:
-            decoded: Decoded predictions of the teacher for them, as Ultralytics' head returns them in eval mode:
-                (U, 4 + nc, A), xywh [px] and class scores.
+            candidates: (C, 7) float32, what the teacher has found, before non-maximum suppression: x1, y1, x2, y2 [px],
+                score, class, and place of the image in ``images``, in rising order.
             images: (U,) number of each image in the batch.
             size: Height and width of the images [px].
             known: Boxes that these images already have; a box of the teacher that matches one of them (same class,
@@ -51,14 +58,9 @@ class OnlineLabeler:
         Returns:
             :class:`BatchLabels`, sorted by image, with the known boxes included.
         """
-        device = decoded.device
-        found = non_max_suppression(
-            decoded.float(), conf_thres=self.thresholds.tau_low, iou_thres=self.iou, max_det=self.max_det
-        )
-        rows = torch.cat(
-            [torch.cat([b[:, :6], b.new_full((len(b), 1), float(i))], 1) for b, i in zip(found, images.tolist())]
-        )
-        raw = rows.cpu().numpy().astype(np.float64)
+        candidates = candidates[candidates[:, 4] > self.thresholds.tau_low]
+        raw = suppress(candidates, self.iou, self.max_det).astype(np.float64)
+        raw[:, 6] = images[raw[:, 6].astype(int)]
         boxes, kept = normalize_boxes(raw[:, :4], width=size[1], height=size[0])
         table = np.concatenate([boxes, raw[kept, 4:]], 1)  # x y w h score class image
         classes = table[:, 5].astype(int)
@@ -67,27 +69,47 @@ class OnlineLabeler:
         accepted, ignored = table[zones == ACCEPT], table[zones == IGNORE]
         old = known.table()
         accepted = np.concatenate([old, accepted[~_among(accepted, old)]])
-        tiles, tile_images = known.ignore_bboxes.cpu().numpy(), known.ignore_batch_idx.cpu().numpy()
-        kept_tiles = _still_ignored(tiles, tile_images, known.ignore_source.cpu().numpy(), accepted)
+        tiles, tile_images = known.ignore_bboxes, known.ignore_batch_idx
+        kept_tiles = _still_ignored(tiles, tile_images, known.ignore_source, accepted)
         accepted = accepted[np.argsort(accepted[:, 6], kind="stable")]
-        empty = np.setdiff1d(images.cpu().numpy(), accepted[:, 6])
+        empty = np.setdiff1d(images, accepted[:, 6])
         whole = np.tile([0.5, 0.5, 1.0, 1.0], (len(empty), 1))
         ignore = np.concatenate([ignored[:, :4], tiles[kept_tiles], whole])
         ignore_images = np.concatenate([ignored[:, 6], tile_images[kept_tiles], empty])
-        no_tiles = np.full(len(ignore), NO_TILE)
+        order = np.argsort(ignore_images, kind="stable")
+        columns = {
+            "batch_idx": accepted[:, 6],
+            "cls": accepted[:, 5:6],
+            "bboxes": accepted[:, :4],
+            "score": accepted[:, 4],
+            "ignore_batch_idx": ignore_images[order],
+            "ignore_bboxes": ignore[order],
+            "ignore_source": np.full(len(ignore), NO_TILE),  # no longer tiles: not removed later
+        }
+        return BatchLabels(**{name: values.astype(np.float32) for name, values in columns.items()})
 
-        def tensor(values: np.ndarray) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float32, device=device)
 
-        return BatchLabels(
-            batch_idx=tensor(accepted[:, 6]),
-            cls=tensor(accepted[:, 5:6]),
-            bboxes=tensor(accepted[:, :4]),
-            score=tensor(accepted[:, 4]),
-            ignore_batch_idx=tensor(ignore_images),
-            ignore_bboxes=tensor(ignore),
-            ignore_source=tensor(no_tiles),  # no longer tiles: not removed later
-        )
+def suppress(candidates: np.ndarray, iou: float, max_det: int) -> np.ndarray:
+    """Non-maximum suppression in each image and class, with the results of Ultralytics' ``non_max_suppression``.
+
+    Args:
+        candidates: (C, 7) float32: x1, y1, x2, y2 [px], score, class, image, in rising order of the images.
+        iou: IoU above which the box of the lower score is dropped.
+        max_det: Boxes kept per image.
+
+    Returns:
+        The rows that are kept, image by image, best first.
+    """
+    kept = []
+    for rows in np.split(candidates, np.flatnonzero(np.diff(candidates[:, 6])) + 1):
+        if len(rows) > MOST_CANDIDATES:
+            rows = rows[np.argsort(-rows[:, 4], kind="stable")[:MOST_CANDIDATES]]
+        if len(rows) > 1:
+            apart = rows[:, :4] + rows[:, 5:6] * np.float32(APART)
+            chosen = nms(torch.from_numpy(apart), torch.from_numpy(np.ascontiguousarray(rows[:, 4])), iou)
+            rows = rows[chosen[:max_det].numpy()]
+        kept.append(rows)
+    return np.concatenate(kept)
 
 
 def _among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 
@@ -73,7 +74,7 @@ def _check_boxes(image: ImagePrediction | PseudoImage) -> None:
 
 @dataclass(frozen=True)
 class BatchLabels:
-    """Boxes of the unlabeled images of a batch; all boxes xywh center format, normalized 0-1.
+    """Boxes of some images of a batch, on the host; all boxes xywh center format, normalized 0-1, float32.
 
     Attributes:
         batch_idx: (M,) image of each accepted box.
@@ -85,15 +86,43 @@ class BatchLabels:
         ignore_source: (K,) the photo that the box is a tile of, or -1 for a box that is not a tile.
     """
 
-    batch_idx: Tensor
-    cls: Tensor
-    bboxes: Tensor
-    score: Tensor
-    ignore_batch_idx: Tensor
-    ignore_bboxes: Tensor
-    ignore_source: Tensor
+    batch_idx: np.ndarray
+    cls: np.ndarray
+    bboxes: np.ndarray
+    score: np.ndarray
+    ignore_batch_idx: np.ndarray
+    ignore_bboxes: np.ndarray
+    ignore_source: np.ndarray
+
+    @classmethod
+    def of_batch(cls, batch: Mapping[str, Any]) -> BatchLabels:
+        """All boxes of a batch, ordered by image; tensors on a device are read, which waits for it."""
+        columns = {field.name: on_host(batch[field.name]).astype(np.float32) for field in fields(cls)}
+        for place in ("batch_idx", "ignore_batch_idx"):
+            if (np.diff(columns[place]) < 0).any():
+                order = np.argsort(columns[place], kind="stable")
+                own = [name for name in columns if name.startswith("ignore") == place.startswith("ignore")]
+                columns.update({name: columns[name][order] for name in own})
+        return cls(**columns)
+
+    def part(self, first: int, end: int) -> BatchLabels:
+        """The boxes of the images from ``first`` up to, but without, ``end``."""
+        accepted = slice(*np.searchsorted(self.batch_idx, (first, end)))
+        ignored = slice(*np.searchsorted(self.ignore_batch_idx, (first, end)))
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return BatchLabels(**{k: v[ignored if k.startswith("ignore") else accepted] for k, v in columns.items()})
+
+    def __add__(self, others: BatchLabels) -> BatchLabels:
+        """These boxes, then ``others``."""
+        names = [field.name for field in fields(self)]
+        return BatchLabels(*(np.concatenate([getattr(self, name), getattr(others, name)]) for name in names))
 
     def table(self) -> np.ndarray:
         """The accepted boxes as (M, 7) float64: x, y, w, h, score, class, image."""
-        columns = (self.bboxes, self.score[:, None], self.cls.view(-1, 1), self.batch_idx[:, None])
-        return torch.cat(columns, 1).cpu().numpy().astype(np.float64)
+        columns = (self.bboxes, self.score[:, None], self.cls.reshape(-1, 1), self.batch_idx[:, None])
+        return np.concatenate(columns, 1).astype(np.float64)
+
+
+def on_host(values: np.ndarray | Tensor) -> np.ndarray:
+    """The values as an array in memory of the host."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values

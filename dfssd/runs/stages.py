@@ -35,9 +35,13 @@ from dfssd.trainers.acceleration import EAGER, INDUCTOR
 from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer
+from dfssd.trainers.validation_data import forget
 
 BESIDE = {"test": "export"}
 """Stage -> the later one that a process of its own computes meanwhile, where the first one needs a GPU."""
+
+AFTER_TRAINING = "test"
+"""The stage from which on nothing is trained: the images of the trainings make room."""
 
 FEW_BATCHES = 1000
 """A training of fewer batches is too short to converge; the user is warned."""
@@ -79,10 +83,13 @@ class StagedRun(ABC):
         """
         try:
             for number, name in enumerate(self.STAGES):
+                if name == AFTER_TRAINING:
+                    release_stores()
                 work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
                 self.folder.run_stage(name, work, earlier=self.STAGES[:number])
         finally:
             release_stores()
+            forget()
             if self.beside:
                 self.beside.close()
         LOGGER.info(f"report: {self.folder.path / 'report.md'}")

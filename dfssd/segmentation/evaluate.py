@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,15 @@ from dfssd.evaluation.latency import latency
 from dfssd.evaluation.settings import EvalSettings, quiet
 from dfssd.files import atomic_write
 from dfssd.segmentation.dataset import MaskDataset
-from dfssd.segmentation.metrics import confusion_matrix, segmentation_scores
+from dfssd.segmentation.metrics import segmentation_scores
 from dfssd.segmentation.model import FullResolutionModel, full_resolution, load_semantic, parameters
-from dfssd.segmentation.validator import native_ids
+from dfssd.segmentation.validator import native_classes, pair_counts
+
+READERS = min(8, (os.cpu_count() or 1) + 1)
+"""Threads that decode images and masks."""
+
+Sample = tuple[dict[str, Any], np.ndarray]
+"""A sample of the data set, and its mask at its own size."""
 
 
 def evaluate_masks(weights: Path, settings: EvalSettings, *, keep: Mapping[Path, Path] | None = None) -> dict[str, Any]:
@@ -51,15 +60,15 @@ def evaluate_masks(weights: Path, settings: EvalSettings, *, keep: Mapping[Path,
         if network.classes != data["nc"]:
             raise UserError(f"{weights} has {network.classes} classes, but {settings.data_yaml} {data['nc']}")
         dataset = network.dataset(data, settings)
-    confusion = np.zeros((data["nc"], data["nc"]), np.int64)
+    counts = torch.zeros(data["nc"], data["nc"], dtype=torch.int64, device=network.backend.device)
     for samples in _batches(dataset, network.batch):
-        output = network(torch.stack([sample["img"] for _, sample in samples]))
-        for (i, sample), one in zip(samples, output):
-            truth = dataset.load_mask(i)
-            found = native_ids(one, truth.shape, sample["ratio_pad"])
-            confusion += confusion_matrix(truth, found, data["nc"])
+        output = network(torch.stack([sample["img"] for sample, _ in samples]))
+        for (sample, truth), one in zip(samples, output):
+            found = native_classes(one[None], truth.shape, sample["ratio_pad"])
+            counts += pair_counts(torch.from_numpy(truth)[None].to(counts.device), found, data["nc"])
             if target := keep.get(Path(sample["im_file"])):
-                _write_ids(found, target)
+                _write_ids(found[0].byte().cpu().numpy(), target)
+    confusion = counts.cpu().numpy()
     scores = segmentation_scores(confusion)
     pixels = confusion.sum(1).tolist()
     return {
@@ -154,17 +163,28 @@ def time_networks(
     return latency(models, sides, device=where, rounds=rounds, warm_up=warm_up)
 
 
-def _batches(dataset: MaskDataset, size: int) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """Numbered samples in groups of one shape: padding to the largest of a batch would change the predictions."""
-    group: list[tuple[int, dict[str, Any]]] = []
-    for i in range(len(dataset)):
-        sample = dataset[i]
-        if group and (len(group) == size or sample["img"].shape != group[0][1]["img"].shape):
+def _batches(dataset: MaskDataset, size: int) -> Iterator[list[Sample]]:
+    """Samples in groups of one shape: padding to the largest of a batch would change the predictions."""
+    group: list[Sample] = []
+    for sample in _read_ahead(dataset, 2 * size + READERS):
+        if group and (len(group) == size or sample[0]["img"].shape != group[0][0]["img"].shape):
             yield group
             group = []
-        group.append((i, sample))
+        group.append(sample)
     if group:
         yield group
+
+
+def _read_ahead(dataset: MaskDataset, ahead: int) -> Iterator[Sample]:
+    """All samples in their order, read by threads while the network computes, at most ``ahead`` of them early."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Future[Sample]] = deque()
+        for number in range(len(dataset)):
+            waiting.append(pool.submit(lambda i: (dataset[i], dataset.load_mask(i)), number))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _write_ids(ids: np.ndarray, target: Path) -> None:

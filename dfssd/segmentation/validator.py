@@ -16,6 +16,7 @@ from ultralytics.utils.metrics import SemanticMetrics
 
 from dfssd.segmentation.metrics import SegmentationScores, confusion_matrix, segmentation_scores
 from dfssd.segmentation.model import full_resolution
+from dfssd.trainers.validation_data import beside as kept
 
 MIOU_FG, MIOU = "metrics/mIoU_fg", "metrics/mIoU"
 """Columns of ``results.csv``."""
@@ -41,11 +42,6 @@ def native_classes(output: Tensor, shape: tuple[int, int], ratio_pad: Any) -> Te
     if output.dim() == 3:
         return ops.scale_masks(output[:, None].float(), shape, ratio_pad=ratio_pad, mode="nearest")[:, 0].long()
     return ops.scale_masks(output.float(), shape, ratio_pad=ratio_pad).max(1).indices
-
-
-def native_ids(output: Tensor, shape: tuple[int, int], ratio_pad: Any) -> np.ndarray:
-    """:func:`native_classes` of one image, (nc, h, w) or (h, w), as (H, W) uint8 on the host."""
-    return native_classes(output[None], shape, ratio_pad)[0].byte().cpu().numpy()
 
 
 def pair_counts(truth: Tensor, found: Tensor, nc: int) -> Tensor:
@@ -75,34 +71,22 @@ def _products(truth: Tensor, found: Tensor, nc: int) -> Tensor:
         return (true @ predicted.mT).long().sum(0)
 
 
-class TrueMasks:
-    """Masks on a device, decoded once for all validations of a run."""
+def true_mask(file: str, read: Callable[[], np.ndarray], device: torch.device) -> Tensor:
+    """A mask (H, W) uint8 on a device, decoded once for all validations of a run, and again if its file has changed.
 
-    def __init__(self, most: int = MOST_KEPT):
-        """Keep up to ``most`` bytes of masks."""
-        self.most, self.bytes = most, 0
-        self._kept: dict[tuple[str, int, int, torch.device], Tensor] = {}
-
-    def get(self, file: str, read: Callable[[], np.ndarray], device: torch.device) -> Tensor:
-        """A mask (H, W) uint8, read again if its file has changed since.
-
-        Args:
-            file: File of the mask.
-            read: Decodes it.
-            device: Where the mask is wanted.
-        """
-        stat = os.stat(file)
-        key = (file, stat.st_size, stat.st_mtime_ns, device)
-        if key not in self._kept:
-            mask = torch.from_numpy(read()).to(device)
-            while self._kept and self.bytes + mask.numel() > self.most:
-                self.bytes -= self._kept.pop(next(iter(self._kept))).numel()
-            self._kept[key] = mask
-            self.bytes += mask.numel()
-        return self._kept[key]
-
-
-_TRUE_MASKS = TrueMasks()
+    Args:
+        file: File of the mask.
+        read: Decodes it.
+        device: Where the mask is wanted.
+    """
+    stat = os.stat(file)
+    key = ("mask", file, stat.st_size, stat.st_mtime_ns, device)
+    if key not in kept:
+        mask = torch.from_numpy(read()).to(device)
+        if sum(own.nbytes for own in kept.values()) + mask.nbytes > MOST_KEPT:
+            return mask
+        kept[key] = mask
+    return kept[key]
 
 
 class MaskMetrics(SemanticMetrics):
@@ -180,7 +164,7 @@ class MaskValidator(SemanticSegmentationValidator):
     def _truth(self, number: int) -> Tensor:
         """The mask of an image on the device, (H, W) uint8."""
         file = self.dataset.labels[number]["mask_file"]
-        return _TRUE_MASKS.get(file, lambda: self.dataset.load_mask(number), self.device)
+        return true_mask(file, lambda: self.dataset.load_mask(number), self.device)
 
     def get_desc(self) -> str:
         """Head of the printed table."""

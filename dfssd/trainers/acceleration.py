@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -126,6 +128,11 @@ class Acceleration:
             if self._measures:
                 times.clear()
 
+    @property
+    def settled(self) -> bool:
+        """Whether the way of the passes does not change any more."""
+        return self.used == self._target and not self._measures
+
     def describe(self) -> str:
         """What was done and why, in one line, for the record of the training."""
         return f"{self.used}: {self.reason or 'not decided yet'}"
@@ -183,6 +190,7 @@ class AcceleratedSteps:
         """Set the acceleration; called once, when the device is known."""
         self.acceleration = Acceleration(wish, self.device, obstacle=self.obstacle())
         self.stand_ins: Mapping[str, StandIn] = {}
+        self._prediction: RemovableHandle | None = None
         trainer: Any = self
         trainer.add_callback("on_train_batch_start", AcceleratedSteps._begin_step)
         trainer.add_callback("on_train_batch_end", AcceleratedSteps._end_step)
@@ -190,8 +198,11 @@ class AcceleratedSteps:
     def accelerate(self, images: Tensor) -> None:
         """Decide what runs in the step on ``images``; called at the end of its preprocessing."""
         self.stand_ins = self.acceleration.stand_ins(images, self.passes())
+        if self._prediction is not None:  # of a batch that never reached the model
+            self._prediction.remove()
+            self._prediction = None
         if NETWORK in self.stand_ins:
-            predicted_by(unwrap_model(self.model), self.stand_ins[NETWORK])
+            self._prediction = predicted_by(unwrap_model(self.model), self.stand_ins[NETWORK])
 
     def obstacle(self) -> str:
         """Why the networks of this training have to run eagerly; empty if nothing speaks against graphs."""
@@ -232,7 +243,10 @@ class CompiledPass:
         self._source, self._shape, self._mode = source, images.shape, source.network.training
         self._run = torch.compile(source.run, dynamic=False, backend=backend)
         with unchanged(source.network):
-            self._run(images)
+            outputs = [output for output in tree_leaves(self._run(images)) if output.requires_grad]
+            if outputs:  # the way back may be compiled only when it is gone for the first time
+                parameters = [p for p in source.network.parameters() if p.requires_grad]
+                torch.autograd.grad(outputs, parameters, [torch.ones_like(o) for o in outputs], allow_unused=True)
 
     def __call__(self, images: Tensor) -> Any:
         """The outputs for ``images``; computed eagerly for another shape or mode, which would be compiled anew."""
@@ -241,14 +255,18 @@ class CompiledPass:
         return self._run(images)
 
 
-def predicted_by(model: Any, stand_in: StandIn) -> None:
+def predicted_by(model: Any, stand_in: StandIn) -> RemovableHandle:
     """Let the next call of an Ultralytics model on a batch take its predictions from ``stand_in``.
 
     The hook that does so is gone with that call: one that stays would get into copies and checkpoints of the model.
+
+    Returns:
+        Its handle, for the case that the call does not come.
     """
 
     def predictions(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         handle.remove()
         return (args[0], stand_in(args[0]["img"]))
 
-    handle = model.register_forward_pre_hook(predictions)
+    handle: RemovableHandle = model.register_forward_pre_hook(predictions)
+    return handle

@@ -21,6 +21,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composit
 from dfssd.trainers.optimizers import fused
 from dfssd.trainers.results_csv import columns_of, read_results_csv, trim_results_csv
 from dfssd.trainers.settings import StageSettings
+from dfssd.trainers.validation_data import KeptLoader
+from dfssd.trainers.validator import StageValidator
 
 LEARNED = 0.02
 """Validation mAP50-95 below which a network does not find anything yet."""
@@ -70,7 +73,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
             self.args.amp = overrides["amp"]
         self.settings = self.SETTINGS.read(self.save_dir)
         self.batches_done = 0
-        self._writer, self._saved_at = BackgroundWriter(), time.monotonic()
+        self.writer, self._saved_at = BackgroundWriter(), time.monotonic()
         for callback in (
             StageTrainer._use_cores,
             StageTrainer._align_sampler,
@@ -91,7 +94,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         """Ultralytics' callbacks; the clock learns from them which part of the training is running."""
         self.clock.before(event)
         if event == "on_model_save" and any(top_package(found) != "ultralytics" for found in self.callbacks[event]):
-            self._writer.wait()  # a user may read it; Ultralytics' own upload takes the file that is there
+            self.writer.wait()  # a user may read it; Ultralytics' own upload takes the file that is there
         super().run_callbacks(event)
         self.clock.after(event)
         if event == "on_train_end":
@@ -112,9 +115,9 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         return MixedDataset(labeled)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Ultralytics' loader for validation; for training one with fixed batch composition and epoch length."""
+        """Ultralytics' loader for validation, read once; for training one with fixed composition and epoch length."""
         if mode != "train":
-            return super().get_dataloader(dataset_path, batch_size, rank, mode)
+            return KeptLoader(super().get_dataloader(dataset_path, batch_size, rank, mode), self.device)
         self.acceleration.release()  # for smaller batches, after the device ran out of memory
         with torch_distributed_zero_first(rank):  # only one process scans the labels
             dataset = self.build_train_dataset(self.build_dataset(dataset_path, mode, batch_size))
@@ -168,6 +171,10 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
+    def get_validator(self) -> Any:
+        """Ultralytics' validator, which compares boxes on the host."""
+        return StageValidator(self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks)
+
     def validate(self) -> tuple:
         """Ultralytics' validation, in the precision of the training as on CUDA; no scores in an epoch without one."""
         if not self._is_validated():
@@ -211,7 +218,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
             # best first: if the process dies in between, the older last.pt only repeats some epochs
             kept = ((self.best, best), (self.last, last))
             files = {path: file.content for path, file in kept if file.content is not None}
-            self._writer.start(partial(write_checkpoints, files, self.summary_file, self.summary()))
+            self.writer.start(partial(write_checkpoints, files, self.summary_file, self.summary()))
         self._saved_at = moment
         return True
 
@@ -224,7 +231,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         Its validation of the best checkpoint repeats what is known from the training; it takes place only where it
         draws plots.
         """
-        self._writer.wait()
+        self.writer.wait()
         validator = self.validator
         with self.clock.running("writing"), self._checkpoints_aside():
             if not self.args.plots:
@@ -237,7 +244,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics' return to ``last.pt`` after a loss or score that is not finite, once that is on the disk."""
         if not math.isfinite(self.loss.detach()) or (self.fitness is not None and not math.isfinite(self.fitness)):
-            self._writer.wait()
+            self.writer.wait()
         return bool(super()._handle_nan_recovery(epoch))
 
     def read_results_csv(self) -> dict[str, list[float]]:
@@ -295,7 +302,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
                 raise UserError(message.read_text(encoding="utf-8")) from e
             raise
         finally:
-            self._writer.join()
+            self.writer.join()
 
     @property
     def summary_file(self) -> Path:

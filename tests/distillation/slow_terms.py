@@ -146,6 +146,13 @@ def giou_response(boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, 
     return (weight * generalized_box_iou_loss(own, theirs)).sum() / weight.sum().clamp(min=max(1, len(boxes)))
 
 
+def box_kl(student: Tensor, teacher: Tensor, reg_max: int, temperature: float) -> Tensor:
+    """KL divergence between box distributions at each anchor, times T^2, mean over the sides; (N, A)."""
+    n, _, anchors = student.shape
+    logs = [(x.view(n, 4, reg_max, anchors) / temperature).log_softmax(2) for x in (student, teacher)]
+    return temperature**2 * (logs[1].exp() * (logs[1] - logs[0])).sum(2).mean(1)
+
+
 def attention_distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Attention part of FGD, one level."""
     pairs = zip(attention(student, temperature), attention(teacher, temperature), strict=True)

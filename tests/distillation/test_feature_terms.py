@@ -8,12 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dfssd.distillation.terms import TERMS, PairShape, fgd
-from dfssd.distillation.terms.cwd import channel_kl
-from dfssd.distillation.terms.ld import ld_regions, localization
-from dfssd.distillation.terms.mgd import MaskedGenerative, mse
-from dfssd.distillation.terms.mimic import normalized_mse
-from dfssd.distillation.terms.pkd import pearson
+from dfssd.distillation.terms import TERMS, PairShape, cwd, fgd, mgd, mimic, pkd
+from dfssd.distillation.terms.ld import ld_regions, region_weight, weighted_kl
+from dfssd.distillation.terms.mgd import MaskedGenerative
 from dfssd.distillation.terms.regions import anchor_boxes
 from tests.distillation.test_terms import SHAPE, make_batch, make_outputs
 
@@ -23,8 +20,18 @@ def maps(seed: int, *size: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def attention_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    return fgd.attention_distance([student], [teacher])
+def of_one_level(function):
+    """A function of the maps of all levels as one of those of a single level."""
+    return lambda student, teacher, *options: function([student], [teacher], *options)
+
+
+channel_kl, mse, normalized_mse, pearson, attention_distance = (
+    of_one_level(f) for f in (cwd.channel_kl, mgd.mse, mimic.normalized_mse, pkd.pearson, fgd.attention_distance)
+)
+
+
+def localization(student, teacher, region, reg_max: int, temperature: float = 10.0) -> torch.Tensor:
+    return weighted_kl(student, teacher, region_weight(region), reg_max, temperature)
 
 
 @pytest.mark.parametrize("distance", [channel_kl, mse, normalized_mse, pearson, attention_distance])
@@ -68,9 +75,10 @@ def test_mgd_hides_places_from_the_student_only() -> None:
     term = MaskedGenerative(PairShape((4,), (4,), 16, 3), masked=0.99999)
     student, teacher = maps(1, 1, 4, 4, 4).float(), maps(2, 1, 4, 4, 4).float()
     blind = mse(term.generators[0](torch.zeros_like(student)), teacher)
-    assert term.compare(0, student, teacher, make_batch()).item() == pytest.approx(blind.item())
+    assert term.compare_all([student], [teacher], make_batch()).item() == pytest.approx(blind.item())
     open_eyed = MaskedGenerative(PairShape((4,), (4,), 16, 3), masked=0.0)
-    assert open_eyed.compare(0, student, teacher, make_batch()) == mse(open_eyed.generators[0](student), teacher)
+    value = open_eyed.compare_all([student], [teacher], make_batch())
+    assert value == mse(open_eyed.generators[0](student), teacher)
 
 
 @pytest.mark.parametrize("option", ["background", "attention", "relation"])
@@ -108,7 +116,7 @@ def test_every_option_changes_the_value(term: str, option: str, values: tuple[fl
 
 
 def test_anchor_boxes_are_squares_of_five_cells() -> None:
-    boxes = anchor_boxes([(4, 8), (1, 1)])
+    boxes = anchor_boxes(((4, 8), (1, 1)))
     assert boxes.shape == (33, 4)
     assert torch.allclose(boxes[0], torch.tensor([0.5 / 8 - 2.5 / 8, 0.5 / 4 - 2.5 / 4, 3 / 8, 3 / 4]))
     assert torch.allclose(boxes[32], torch.tensor([-2.0, -2, 3, 3]))

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from dfssd.distillation.forward import ForwardPass, Maps, level_sizes
+from dfssd.benchmark.operators import count_operators
+from dfssd.distillation.forward import ForwardPass, Maps, level_sizes, round_weights
 from dfssd.distillation.heads import TAPS
+from dfssd.distillation.pair import for_inference
 from tests.distillation.test_pair import make_batch, make_pair, model
 
 
@@ -65,3 +67,22 @@ def test_callable_stands_in_for_a_pass_except_where_gradients_are_measured() -> 
     pair.probe = True
     pair(batch)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ["yolov8s.yaml", "yolo26s.yaml"])
+def test_rounded_weights_give_the_same_maps_under_autocast_with_fewer_operators(name: str) -> None:
+    teacher = for_inference(model(name).eval()).requires_grad_(False)
+    one = ForwardPass(teacher, (4, 6, 9), frozen=True)
+    found = []
+    for rounded in (False, True):
+        if rounded:
+            round_weights(teacher, torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(tree_leaves(one(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))))
+            count = count_operators(lambda: one(torch.rand(2, 3, 64, 64))).launched
+        found[-1].append(torch.tensor(count))
+    *plain, before = found[0]
+    *rounded_maps, after = found[1]
+    assert all(torch.equal(a, b) and a.dtype == torch.bfloat16 for a, b in zip(plain, rounded_maps, strict=True))
+    convolutions = sum(isinstance(m, torch.nn.Conv2d) for m in teacher.modules())
+    assert before - after > convolutions

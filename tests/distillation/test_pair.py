@@ -217,7 +217,7 @@ def test_agreement_counts_sure_anchors_of_unlabeled_images() -> None:
             for level in network.model[-1].cv3:
                 level[-1].bias[best] = 50.0
     pair(make_batch([True, False]))
-    assert pair.agreement == (0.0, 84.0), "64 px have 84 anchors, and all disagree"
+    assert pair.agreement.tolist() == [0, 84], "64 px have 84 anchors, and all disagree"
 
 
 def test_nothing_but_the_pseudo_boxes_ramps_up() -> None:

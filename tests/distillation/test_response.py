@@ -106,6 +106,16 @@ def test_dfl_gradcheck():
     assert torch.autograd.gradcheck(lambda z: dfl_response(z, zt, scores, 3, temperature=2.0), (zs,))
 
 
+def test_dfl_in_parts_is_the_same(monkeypatch):
+    zs, zt, scores = logits(1, 5, 12, 7).requires_grad_(), logits(2, 5, 12, 7), logits(3, 5, 2, 7)
+    whole = dfl_response(zs, zt, scores, 3, temperature=2.0)
+    (expected,) = torch.autograd.grad(whole, zs)
+    monkeypatch.setattr("dfssd.distillation.terms.response.AT_ONCE", 2 * 12 * 7)  # two images, then two, then one
+    parts = dfl_response(zs, zt, scores, 3, temperature=2.0)
+    (gradient,) = torch.autograd.grad(parts, zs)
+    assert torch.allclose(parts, whole, rtol=1e-12) and torch.allclose(gradient, expected, rtol=1e-12)
+
+
 def test_dfl_extreme_and_quiet():
     zs = (1e4 * logits(1, 2, 16, 5, dtype=torch.float32)).requires_grad_()
     value = dfl_response(zs, 1e4 * logits(2, 2, 16, 5, dtype=torch.float32), logits(3, 2, 3, 5), reg_max=4)

@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import batched_nms
 from ultralytics import YOLO
 
 from dfssd.distillation.growth import check_prefix, grown, same_old_rows, write_grown
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.pair import state_hash
+from dfssd.distillation.terms import sdidd
 from dfssd.distillation.terms.base import PairShape
+from dfssd.distillation.terms.ld import weighted_kl
 from dfssd.distillation.terms.regions import match_anchors
 from dfssd.distillation.terms.sdidd import (
     ElasticBox,
     IncrementalBox,
     IncrementalFeature,
-    box_kl,
     confident,
     far_above,
     feature_region,
@@ -28,6 +30,7 @@ from dfssd.distillation.terms.sdidd import (
 )
 from dfssd.errors import UserError
 from tests.configured import pair as build_pair
+from tests.distillation import slow_terms as slow
 from tests.distillation.test_crd import trained
 from tests.distillation.test_pair import make_batch, model
 from tests.tiny_detection import save_detector
@@ -105,6 +108,11 @@ def test_confident_anchors_by_hand() -> None:
     assert old_class_distance(student, scores, region).item() == pytest.approx((2.0**2 / 2) / 2 / 2)
 
 
+def box_kl(student: torch.Tensor, teacher: torch.Tensor, reg_max: int, temperature: float) -> torch.Tensor:
+    """Divergence at each anchor as a share of the bins, (N, A)."""
+    return slow.box_kl(student, teacher, reg_max, temperature) / reg_max
+
+
 def test_box_kl_by_hand() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(1, 8, 3, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -113,6 +121,8 @@ def test_box_kl_by_hand() -> None:
         log_p, log_q = ((x[0, 2 * side : 2 * side + 2, 1] / 10).log_softmax(0) for x in (student, teacher))
         value += float((log_q.exp() * (log_q - log_p)).sum()) / 4
     assert box_kl(student, teacher, 2, 10.0)[0, 1].item() == pytest.approx(100 / 2 * value)
+    weight = torch.tensor([[0.0, 1.0, 0.0]])
+    assert weighted_kl(student, teacher, weight, 2, 10.0).item() == pytest.approx(100 * value)
 
 
 def outputs(boxes: torch.Tensor, scores: torch.Tensor, feats=(), new=None) -> Outputs:
@@ -186,6 +196,29 @@ def test_elastic_box_keeps_the_most_decided_boxes_that_do_not_overlap() -> None:
     assert term(outputs(theirs, student), outputs(theirs, scores), {}).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_boxes_of_many_images_are_thinned_as_one_by_one(monkeypatch) -> None:
+    """Whether all images go through the suppression at once, or in parts."""
+    generator = torch.Generator().manual_seed(0)
+    anchors = sum(h * w for h, w in LEVELS)
+    theirs = 4 * torch.randn(5, 16, anchors, generator=generator)
+    own, scores = torch.randn(5, 16, anchors, generator=generator), torch.randn(5, 2, anchors, generator=generator)
+    term = ElasticBox(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}), deviations=1.0, iou=0.1)
+    boxes = term._decode(theirs, LEVELS)
+    best, cls = scores.sigmoid().max(1)
+    above = far_above(theirs.amax(1), 1.0)
+    above[3] = False
+    expected = torch.zeros(5, anchors)
+    for i in range(5):
+        index = above[i].nonzero().flatten()
+        expected[i, index[batched_nms(boxes[i, index], best[i, index], cls[i, index], 0.1)]] = 1
+    assert above.sum() > expected.sum() > 20
+    for most in (2048, 60, 1):
+        monkeypatch.setattr(sdidd, "MOST_COMPARED", most)
+        assert torch.equal(term._thinned(above, boxes, best, cls), expected)
+    assert sdidd._parts([3, 0, 4, 1, 9], 7) == [slice(0, 7), slice(7, 8), slice(8, 17)]
+    assert torch.isfinite(term(outputs(own, scores), outputs(theirs, scores), {}))
+
+
 # growing
 
 
@@ -249,9 +282,9 @@ def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
     for new_only, expected in ((True, [False, True]), (False, [True, True])):
         pair.semi_loss, pair.new_only, pair.student_model.criterion = None, new_only, None
         vector, _ = pair(batch_of(2))
-        found = torch.autograd.grad(vector[1], rows, retain_graph=True)  # box, cls, dfl, and the terms
+        found = torch.autograd.grad(vector[1], rows, retain_graph=True)  # labels: box, cls, dfl
         assert [bool(torch.cat([g[part] for g in found]).any()) for part in (slice(0, 2), slice(2, 5))] == expected
-    found = torch.autograd.grad(vector[3 + list(TERMS).index("sdidd_cls")], rows)
+    found = torch.autograd.grad(vector[6 + list(TERMS).index("sdidd_cls")], rows)
     assert torch.cat([g[:2] for g in found]).any() and not torch.cat([g[2:] for g in found]).any()
 
 
@@ -261,7 +294,7 @@ def test_pseudo_boxes_cover_the_old_classes_only(new_only: bool) -> None:
     pair = grown_pair(terms={}, new_only=new_only)
     vector, items = pair(batch_of(0, labeled=(False, False)))
     rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
-    found = torch.autograd.grad(vector[1], rows)
+    found = torch.autograd.grad(vector[4], rows)
     assert torch.cat([g[:2] for g in found]).any() and not torch.cat([g[2:] for g in found]).any()
     assert items["cls_loss"] == 0 and items["u_box_loss"] > 0
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 
-from dfssd.distillation.semi_loss import (
-    SemiDetectionLoss,
-    WeightedAssigner,
-    WeightedBCE,
-    ignored_anchors,
-    padded,
-    rows_of,
-)
+from dfssd.distillation.semi_loss import SemiDetectionLoss
+from dfssd.distillation.targets import count_labeled, padded, padded_targets
+from dfssd.distillation.transfer import to_device
+from dfssd.pseudo_labels.records import BatchLabels
+from tests.distillation.anchors import ignored_anchors
+from tests.distillation.two_passes import TwoPasses
+
+SIZE = (64, 96)
+LEVELS = [(8, 12), (4, 6), (2, 3)]
 
 
 def test_ignored_anchors_by_hand() -> None:
@@ -33,70 +38,56 @@ def test_ignored_anchors_of_uneven_levels_and_images_in_any_order() -> None:
     assert not ignored_anchors(torch.zeros(0, 4), torch.zeros(0), 2, [(2, 3)]).any()
 
 
-def test_bce_keeps_positives_inside_ignore_zones() -> None:
-    bce = WeightedBCE(WeightedAssigner(torch.nn.Identity()))
-    logits = torch.zeros(1, 3, 2)
-    targets = torch.tensor([[[0.0, 0.0], [0.7, 0.0], [0.0, 0.0]]])
-    assert torch.equal(bce(logits, targets), torch.nn.BCEWithLogitsLoss(reduction="none")(logits, targets))
-    bce.ignored = torch.tensor([[True, True, False]])
-    loss = bce(logits, targets)
-    assert (loss[0, 0] == 0).all() and (loss[0, 1:] > 0).all()
-
-
-def test_boxes_of_some_images_with_image_numbers_counted_anew() -> None:
-    rows, image = rows_of(torch.tensor([2, 3]), torch.tensor([0.0, 2.0, 2.0, 3.0]), 4)
-    assert rows.tolist() == [1, 2, 3] and image.tolist() == [0, 0, 1]
-    rows, image = rows_of(torch.tensor([1]), torch.tensor([0.0, 2.0]), 4)
-    assert rows.shape == image.shape == (0,)
-
-
-def test_boxes_come_ordered_by_image_as_the_criterion_counts_them() -> None:
-    rows, image = rows_of(torch.tensor([1, 3]), torch.tensor([3.0, 1.0, 3.0]), 4)
-    assert rows.tolist() == [1, 0, 2], "equal ones keep their order"
-    assert image.tolist() == [0, 1, 1] and image.dtype == torch.float32
-
-
 def test_padded_by_hand() -> None:
-    out = padded(torch.tensor([0.5, 0.6, 0.7]), torch.tensor([0.0, 2.0, 2.0]), 3)
-    assert torch.equal(out, torch.tensor([[0.5, 1.0], [1.0, 1.0], [0.6, 0.7]]))
-    assert padded(torch.zeros(0), torch.zeros(0), 2).shape == (2, 0)
+    out = padded(np.array([0.5, 0.6, 0.7]), np.array([0.0, 2.0, 2.0]), 3, 1.0)
+    assert np.array_equal(out, [[0.5, 1.0], [1.0, 1.0], [0.6, 0.7]])
+    assert padded(np.zeros((0, 4)), np.zeros(0), 2, 0.0).shape == (2, 0, 4)
 
 
-class Fixed(torch.nn.Module):
-    """An assigner with a known output: anchors 0 and 1 belong to boxes 0 and 1, anchor 2 to none."""
-
-    def forward(self, scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return torch.zeros(1, 3), torch.zeros(1, 3, 4), scores, torch.tensor([[1, 1, 0]]), torch.tensor([[0, 1, 0]])
+def boxes_of(batch: dict[str, Any]) -> BatchLabels:
+    return BatchLabels.of_batch(batch)
 
 
-def test_weight_scales_the_loss_of_a_box_and_leaves_its_target() -> None:
-    assigner = WeightedAssigner(Fixed())
-    assigner.weights = torch.tensor([[0.5, 0.25]])
-    targets = torch.tensor([[[0.8, 0.0], [0.0, 0.4], [0.0, 0.0]]])
-    scaled = assigner(targets)[2]
-    assert torch.allclose(scaled, torch.tensor([[[0.4, 0.0], [0.0, 0.1], [0.0, 0.0]]]))
-    assert torch.equal(assigner.anchor_weights, torch.tensor([[0.5, 0.25, 1.0]]))
-    logits = torch.tensor([[[0.3, -1.0], [2.0, 0.1], [-3.0, 0.5]]])
-    plain = torch.nn.BCEWithLogitsLoss(reduction="none")(logits, targets)
-    assigner.correction = torch.tensor(1.0)
-    assert torch.allclose(WeightedBCE(assigner)(logits, scaled), plain * torch.tensor([0.5, 0.25, 1.0])[None, :, None])
+def test_tables_of_boxes_by_hand() -> None:
+    boxes = boxes_of(
+        {
+            "batch_idx": torch.tensor([1.0, 0.0, 1.0]),
+            "cls": torch.tensor([[2.0], [1.0], [0.0]]),
+            "bboxes": torch.tensor([[0.5, 0.5, 0.5, 0.25], [0.25, 0.5, 0.5, 1.0], [0.5, 0.5, 0.1, 0.1]]),
+            "score": torch.tensor([0.5, 0.3, 0.0]),
+            "ignore_batch_idx": torch.tensor([1.0]),
+            "ignore_bboxes": torch.tensor([[0.5, 0.5, 0.5, 1.0]]),
+            "ignore_source": torch.tensor([-1.0]),
+        }
+    )
+    assert boxes.batch_idx.tolist() == [0, 1, 1] and boxes.cls.tolist() == [[1], [2], [0]], "ordered by image, stable"
+    tables = padded_targets(boxes, 2, 1, (40, 80))
+    assert tables["gt_labels"].tolist() == [[[1], [0]], [[2], [0]]] and tables["gt_labels"].dtype == np.int64
+    assert tables["gt_bboxes"][:, 0].tolist() == [[0, 0, 40, 40], [20, 15, 60, 25]]
+    assert tables["mask_gt"][..., 0].tolist() == [[1, 0], [1, 1]]
+    assert np.allclose(tables["weights"], [[1, 1], [0.5, 1e-3]]), "the score of a true box is not looked at"
+    assert tables["low"].tolist() == [[[2, 2]], [[0.25, 0]]] and tables["high"].tolist() == [[[-1, -1]], [[0.75, 1]]]
 
 
-def test_correction_puts_the_unweighted_sum_in_place_of_the_weighted_one() -> None:
-    assigner = WeightedAssigner(Fixed())
-    assigner.weights = torch.tensor([[0.5, 0.25]])
-    assigner(torch.tensor([[[8.0, 0.0], [0.0, 4.0], [0.0, 0.0]]]))
-    assert float(assigner.correction) == pytest.approx((4 + 1) / (8 + 4))
+def test_tables_that_are_not_needed_are_absent() -> None:
+    tables = padded_targets(boxes_of(batch([1.0, 1.0], [False, False])), 2, 0, SIZE)
+    assert set(tables) == {"gt_labels", "gt_bboxes", "mask_gt"}
 
 
-def made(nc: int = 3) -> DetectionModel:
+def test_labeled_images_come_first() -> None:
+    assert count_labeled({"labeled": np.array([True, True, False])}) == 2
+    with pytest.raises(ValueError, match="must come before"):
+        count_labeled({"labeled": np.array([False, True])})
+
+
+def made(nc: int = 3, name: str = "yolov8n.yaml") -> DetectionModel:
     torch.manual_seed(0)
-    model = DetectionModel("yolov8n.yaml", nc=nc, verbose=False)
+    model = DetectionModel(name, nc=nc, verbose=False)
     model.args = get_cfg()
     return model.train()
 
 
-def batch(score: list[float], labeled: list[bool]) -> dict:
+def batch(score: list[float], labeled: list[bool]) -> dict[str, Any]:
     n = len(labeled)
     return {
         "cls": torch.zeros(n, 1),
@@ -106,32 +97,146 @@ def batch(score: list[float], labeled: list[bool]) -> dict:
         "labeled": torch.tensor(labeled),
         "ignore_bboxes": torch.zeros(0, 4),
         "ignore_batch_idx": torch.zeros(0),
+        "ignore_source": torch.zeros(0),
     }
 
 
-def test_boxes_of_weight_one_give_ultralytics_own_loss() -> None:
+def predicted(model: DetectionModel, n: int, seed: int = 0) -> dict[str, Any]:
+    preds = model(torch.rand(n, 3, *SIZE, generator=torch.Generator().manual_seed(seed)))
+    for head in heads_of(preds):
+        for key in ("boxes", "scores"):
+            head[key].retain_grad()
+    return preds
+
+
+def heads_of(preds: dict[str, Any]) -> list[dict[str, torch.Tensor]]:
+    return [preds["one2many"], preds["one2one"]] if "one2many" in preds else [preds]
+
+
+def fast(loss: SemiDetectionLoss, preds: dict[str, Any], rows: dict[str, Any], unsup_weight: float) -> tuple:
+    """The loss summed as in a step, and what is logged."""
+    n, labeled = len(rows["labeled"]), count_labeled(rows)
+    learned = n if unsup_weight > 0 else labeled
+    tables = {
+        **padded_targets(boxes_of(rows).part(0, learned), learned, labeled, SIZE),
+        **loss.rows(learned, labeled, unsup_weight),
+    }
+    value, logged, ignored = loss(heads_of(preds), to_device(tables, torch.device("cpu")), LEVELS)
+    counts = torch.tensor([[labeled], [n - labeled]])
+    return value * counts, logged, ignored
+
+
+def gradients_of(preds: dict[str, Any], total: torch.Tensor) -> list[torch.Tensor]:
+    leaves = [head[key] for head in heads_of(preds) for key in ("boxes", "scores")]
+    found = torch.autograd.grad(total, leaves, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+
+
+NAMES = {name: made(5, name) for name in ("yolov8n.yaml", "yolo26n.yaml")}
+"""A model with box distributions and one head, and one with one bin and an end-to-end head, too."""
+CASES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "labeled": st.integers(0, 2),
+        "unlabeled": st.integers(0, 2),
+        "boxes": st.integers(0, 5),
+        "ignored": st.integers(0, 3),
+        "weigh": st.booleans(),
+        "unsup_weight": st.sampled_from([0.0, 0.5, 1.0]),
+        "classes": st.sampled_from([(0, None), (2, 2), (0, 2), (3, None)]),
+        "class_weights": st.booleans(),
+        "seed": st.integers(0, 10**6),
+    }
+).filter(lambda case: case["labeled"] + case["unlabeled"] > 0)
+
+
+def drawn(case: dict[str, Any]) -> dict[str, Any]:
+    """Boxes in random images, of classes that their kind covers; ignored boxes in random images."""
+    g = torch.Generator().manual_seed(case["seed"])
+    n = case["labeled"] + case["unlabeled"]
+
+    def rows(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = torch.randint(n, (count,), generator=g).sort().values
+        side = 0.1 + 0.5 * torch.rand(count, 2, generator=g)
+        return image, torch.cat([side / 2 + (1 - side) * torch.rand(count, 2, generator=g), side], 1)
+
+    image, bboxes = rows(case["boxes"])
+    first, until = case["classes"]
+    low = torch.where(image < case["labeled"], first, 0)
+    high = torch.where(image < case["labeled"], 5, until or 5)
+    ignored_image, ignored = rows(case["ignored"])
+    return {
+        "cls": (low + (torch.rand(len(image), generator=g) * (high - low)).floor())[:, None],
+        "bboxes": bboxes,
+        "batch_idx": image.float(),
+        "score": torch.rand(len(image), generator=g) if case["weigh"] else torch.ones(len(image)),
+        "labeled": torch.arange(n) < case["labeled"],
+        "ignore_bboxes": ignored,
+        "ignore_batch_idx": ignored_image.float(),
+        "ignore_source": torch.full((case["ignored"],), -1.0),
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40, deadline=None)
+@given(case=CASES)
+def test_one_pass_equals_two_runs_of_ultralytics_criterion(name: str, case: dict[str, Any]) -> None:
+    """Value, what is logged, and gradient, for all mixtures of kinds, boxes, weights, ignored boxes, and classes."""
+    model, rows = NAMES[name], drawn(case)
+    model.class_weights = torch.rand(5) + 0.5 if case["class_weights"] else None
+    first, until = case["classes"]
+    preds = predicted(model, len(rows["labeled"]), case["seed"])
+    reference = TwoPasses(model.init_criterion(), labels_from=first, pseudo_until=until)
+    vectors, items = reference(preds, rows, case["unsup_weight"])
+    wanted = torch.stack([v.sum() for v in vectors]).sum() if vectors else torch.zeros(())
+    loss = SemiDetectionLoss(model.init_criterion(), labels_from=first, pseudo_until=until)
+    value, logged, _ = fast(loss, preds, rows, case["unsup_weight"])
+    torch.testing.assert_close(value.sum(), wanted, rtol=2e-5, atol=1e-6)
+    torch.testing.assert_close(logged.flatten(), torch.stack(list(items.values())), rtol=2e-5, atol=1e-6)
+    assert [*loss.names, *(f"u_{k}" for k in loss.names)] == list(items)
+    if vectors:
+        for ours, theirs in zip(gradients_of(preds, value.sum()), gradients_of(preds, wanted), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_alone_give_ultralytics_own_loss_and_gradient(name: str) -> None:
+    model = NAMES[name]
+    model.class_weights = None
+    preds = predicted(model, 2)
+    rows = batch([1.0, 1.0], [True, True])
+    own = {k: rows[k] for k in ("cls", "bboxes", "batch_idx")}
+    expected, items = copy.deepcopy(model).init_criterion()(preds, own)
+    value, logged, ignored = fast(SemiDetectionLoss(model.init_criterion()), preds, rows, 1.0)
+    assert ignored is None
+    torch.testing.assert_close(value[0], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(logged[0], torch.stack(list(items.values())), rtol=1e-5, atol=1e-6)
+    assert not value[1].any() and not logged[1].any()
+    for ours, theirs in zip(gradients_of(preds, value.sum()), gradients_of(preds, expected.sum()), strict=True):
+        assert theirs.any()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_criterion_is_left_as_it_is_for_the_validation() -> None:
     model = made()
-    preds = model(torch.rand(2, 3, 64, 64))
-    rows = batch([1.0, 1.0], [False, False])
-    expected, _ = copy.deepcopy(model).init_criterion()(preds, {k: rows[k] for k in ("cls", "bboxes", "batch_idx")})
-    loss = SemiDetectionLoss(model.init_criterion())
-    vectors, items = loss(preds, rows, 1.0)
-    assert len(vectors) == 1 and torch.allclose(vectors[0], expected, rtol=1e-5)
-    assert items["box_loss"] == 0 and items["u_box_loss"] > 0
+    criterion = model.init_criterion()
+    parts = {name: (value, copy.deepcopy(value)) for name, value in vars(criterion).items()}
+    fast(SemiDetectionLoss(criterion, pseudo_until=1), predicted(model, 2), batch([0.3, 0.3], [True, False]), 1.0)
+    for name, (value, before) in parts.items():
+        assert getattr(criterion, name) is value
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, before)
+    assert criterion.assigner.num_classes == 3
 
 
 def gradients(score: list[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradient norms on box logits, and on class logits of assigned and of background anchors, for two images."""
     model = made()
-    preds = model(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    for key in ("boxes", "scores"):
-        preds[key].retain_grad()
-    loss = SemiDetectionLoss(model.init_criterion())
-    vectors, _ = loss(preds, batch(score, [False, False]), 1.0)
-    vectors[0].sum().backward()
-    assigned = preds["boxes"].grad.abs().sum(1) > 0
-    scores = preds["scores"].grad.norm(dim=1)
-    return preds["boxes"].grad.norm(dim=(1, 2)), scores[assigned].sum(), scores[~assigned].sum()
+    preds = predicted(model, 2)
+    value, _, _ = fast(SemiDetectionLoss(model.init_criterion()), preds, batch(score, [False, False]), 1.0)
+    boxes, scores = gradients_of(preds, value.sum())
+    assigned = boxes.abs().sum(1) > 0
+    norms = scores.norm(dim=1)
+    return boxes.norm(dim=(1, 2)), norms[assigned].sum(), norms[~assigned].sum()
 
 
 def test_uniform_weight_halves_the_boxes_and_leaves_the_background() -> None:
@@ -150,26 +255,21 @@ def test_score_of_zero_gives_finite_numbers() -> None:
     assert all(torch.isfinite(g).all() for g in gradients([0.0, 1.0]))
 
 
-def test_scores_of_true_boxes_are_not_looked_at() -> None:
+def test_weight_zero_leaves_the_pseudo_boxes_out() -> None:
     model = made()
-    preds = model(torch.rand(1, 3, 64, 64))
-    losses = [
-        SemiDetectionLoss(model.init_criterion())(preds, batch([score], [True]), 1.0)[0][0] for score in (1.0, 0.1)
-    ]
-    assert torch.equal(*losses)
+    preds = predicted(model, 2)
+    value, logged, _ = fast(SemiDetectionLoss(model.init_criterion()), preds, batch([1, 1], [True, False]), 0.0)
+    assert value[0].all() and not value[1].any() and not logged[1].any()
+    boxes, scores = gradients_of(preds, value.sum())
+    assert boxes[0].any() and not boxes[1].any() and not scores[1].any()
 
 
-def test_weight_zero_computes_nothing_and_keeps_the_columns() -> None:
-    model = made()
-    preds = model(torch.rand(2, 3, 64, 64))
-    vectors, items = SemiDetectionLoss(model.init_criterion())(preds, batch([1, 1], [True, False]), 0.0)
-    assert len(vectors) == 1
-    assert [k for k in items if k.startswith("u_")] == ["u_box_loss", "u_cls_loss", "u_dfl_loss"]
-    assert all(items[k] == 0 for k in items if k.startswith("u_"))
-
-
-def test_criterion_is_left_clean_for_the_validation() -> None:
-    model = made()
-    loss = SemiDetectionLoss(model.init_criterion())
-    loss(model(torch.rand(1, 3, 64, 64)), batch([0.3], [False]), 1.0)
-    assert loss.branches[0].assigner.weights is None and loss.branches[0].bce.ignored is None
+def test_ignored_anchors_come_back_for_the_terms() -> None:
+    model, rows = made(), batch([1.0, 1.0], [True, False])
+    rows.update(
+        ignore_bboxes=torch.tensor([[0.5, 0.5, 1.0, 1.0]]),
+        ignore_batch_idx=torch.tensor([1.0]),
+        ignore_source=torch.tensor([-1.0]),
+    )
+    _, _, ignored = fast(SemiDetectionLoss(model.init_criterion()), predicted(model, 2), rows, 1.0)
+    assert ignored.shape == (2, 8 * 12 + 4 * 6 + 2 * 3) and ignored[1].all() and not ignored[0].any()

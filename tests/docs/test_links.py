@@ -10,8 +10,8 @@ import pytest
 from dfssd.distillation.terms import TERMS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
-PURPOSES = {"guide", "data", "method", "terms", "new-classes", "masks", "benchmarks", "results"}
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+PURPOSES = {"guide", "data", "method", "terms", "new-classes", "masks", "speed", "benchmarks", "results"}
 
 
 def prose(text: str) -> str:

@@ -220,10 +220,12 @@ def test_it_has_what_ultralytics_and_the_stages_ask_a_loader_for(folders) -> Non
     assert order.epoch == 0, "nothing is taken before the first batch is asked for"
     next(first)
     made.reset()
-    made.close()
     assert (made.num_workers, made.drop_last, made.batch_size, len(made.dataset)) == (0, False, 4, 12)
     order.labeled_only()
     assert all(batch["labeled"].all() for batch in made)
+    made.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(iter(made))
 
 
 def test_operators_of_a_batch_do_not_depend_on_its_size_and_nothing_waits(folders) -> None:
@@ -234,6 +236,28 @@ def test_operators_of_a_batch_do_not_depend_on_its_size_and_nothing_waits(folder
     counts = [count_operators(partial(views.batch, images, np.random.default_rng(0))) for images in sizes]
     assert counts[0].launched == counts[1].launched <= 80
     assert counts[0].waits == counts[1].waits == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_gpu_makes_the_same_batch_and_the_host_never_waits(folders, beside: bool) -> None:
+    data = mixed(folders, "", **GEOMETRY, **COLORS)
+    args = arguments_with(**GEOMETRY, **COLORS)
+    images = np.array([0, 3, 6, 8, 9, 11])
+    expected = data.device_views(args, CPU).batch(images, np.random.default_rng(2))
+    views = data.device_views(args, torch.device("cuda", 0))
+    if beside:
+        views.store = replace(views.store, pixels=views.store.pixels.cpu().pin_memory(), beside=True)
+    views.batch(images, np.random.default_rng(1))  # constants of the device are made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = views.batch(images, np.random.default_rng(2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert batch["img"].is_cuda and batch["bboxes"].is_pinned()
+    assert torch.equal(batch["bboxes"], expected["bboxes"]) and torch.equal(batch["cls"], expected["cls"])
+    difference = (batch["img"].cpu().int() - expected["img"].int()).abs()
+    assert difference.max() <= 12 and (difference > 0).float().mean() < 1e-2
 
 
 def test_images_beside_the_device_make_the_same_batches(folders) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from dfssd.errors import UserError
 from dfssd.loading.store import (
     GRAY,
+    MACHINE,
     NO_CLASS,
     Images,
     Memory,
@@ -124,6 +126,15 @@ def test_images_go_beside_the_device_where_it_is_too_small(folder: Path, caplog)
         open_store([images], 96, META, memory=room(2 * needed - 1, 2 * needed - 1))
 
 
+@pytest.mark.parametrize(("free", "fits"), [(8.0, True), (7.9, False)])
+def test_images_that_are_there_count_as_free_when_more_join_them(folder: Path, free: float, fits: bool) -> None:
+    """7 images after 6, with room for 8 beside these: they take half of 14."""
+    images, one = Images.of_dataset(dataset(folder)), bytes_needed(1, 96)
+    open_store([Images(images.files[:6], images.read)], 96, CPU)
+    with contextlib.nullcontext() if fits else pytest.raises(NoRoomError):
+        open_store([images], 96, CPU, memory=room(0, int(free * one)))
+
+
 def test_memory_that_is_free_but_in_pieces(folder: Path) -> None:
     def full(size: int, device: torch.device) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -168,8 +179,6 @@ def test_what_was_decoded_is_told(folder: Path, caplog) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("device_bytes", [1 << 60, 0])
 def test_images_on_and_beside_a_gpu(folder: Path, device_bytes: int) -> None:
-    from dfssd.loading.store import MACHINE
-
     gpu = torch.device("cuda", 0)
     images = Images.of_dataset(dataset(folder))
     expected = open_store([images], 96, CPU).pixels.clone()

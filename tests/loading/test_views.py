@@ -150,6 +150,20 @@ def test_operators_do_not_depend_on_the_batch_and_nothing_waits(images: Path) ->
     assert launched[0] == launched[1] <= 50
 
 
+@pytest.mark.parametrize("arguments", [{}, {"scale": 0.9, "translate": 0.5}], ids=str)
+def test_the_short_way_without_rotation_and_shear_is_the_long_way(images: Path, arguments: dict) -> None:
+    ours = Ours(dataset(images), **arguments)
+    canvases = arrange(ours.draws(30), ours.sizes, ours.settings)
+    maps = CanvasMaps(canvases, canvases.images, ours.settings, CPU)
+    assert maps.separable
+    short = read_views(ours.store.pixels, maps)
+    maps.separable = False
+    assert torch.equal(read_views(ours.store.pixels, maps), short)
+    rotated = Ours(dataset(images), **ALL)
+    canvases = arrange(rotated.draws(3), rotated.sizes, rotated.settings)
+    assert not CanvasMaps(canvases, canvases.images, rotated.settings, CPU).separable
+
+
 def test_a_large_batch_is_cut_without_a_difference(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Ours(dataset(images), **ALL)
     draws = ours.draws(9)

@@ -39,19 +39,20 @@ def test_what_is_encoded_comes_out_on_its_own_list(batch: list[PhotoBoxes]) -> N
     joined = torch.cat(rows)
     image = torch.cat([torch.full((len(r),), float(i)) for i, r in enumerate(rows)])
     loaded = {"cls": joined[:, :1], "score": joined[:, 1], "bboxes": joined[:, 2:], "batch_idx": image}
+    loaded["labeled"] = torch.zeros(len(batch), dtype=torch.bool)
     decoded, truth = decode(cast(LoadedBatch, loaded), nc=NC)
     for i, boxes in enumerate(batch):
         mine = decoded["batch_idx"] == i
-        learned = torch.cat([decoded["cls"], decoded["score"][:, None], decoded["bboxes"]], 1)[mine]
-        assert np.array_equal(learned.numpy(), boxes.accepted)
+        learned = np.concatenate([decoded["cls"], decoded["score"][:, None], decoded["bboxes"]], 1)[mine]
+        assert np.array_equal(learned, boxes.accepted)
         hidden = decoded["ignore_batch_idx"] == i
         if len(boxes.accepted):
-            assert np.array_equal(decoded["ignore_bboxes"][hidden].numpy(), boxes.ignored)
+            assert np.array_equal(decoded["ignore_bboxes"][hidden], boxes.ignored)
             assert (decoded["ignore_source"][hidden] == NO_TILE).all()
         else:
             assert hidden.sum() == TILES**2 and (decoded["ignore_source"][hidden] == 100 + i).all()
         real = truth[truth[:, 6] == i]
-        assert np.array_equal(real[:, [5, 0, 1, 2, 3]].numpy(), boxes.truth)
+        assert np.array_equal(real[:, [5, 0, 1, 2, 3]], boxes.truth)
 
 
 @given(st.integers(1, 12), st.floats(0.001, 0.999), st.floats(0.001, 0.999))

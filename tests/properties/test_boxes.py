@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dfssd.datasets.label_files import clip_box, format_labels, read_label_file
-from dfssd.distillation.semi_loss import ignored_anchors, padded, rows_of
+from dfssd.distillation.targets import padded
 from dfssd.distillation.terms.crd import giou_response
 from dfssd.pseudo_labels.files import label_stems
 from dfssd.pseudo_labels.quality import box_iou, find_matches
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
+from tests.distillation.anchors import ignored_anchors
 
 unit = st.floats(0, 1)
 side = st.floats(1e-3, 1)
@@ -121,7 +122,9 @@ def test_padded_values_stand_in_the_row_of_their_image(batch) -> None:
     values = rows[:, 0]
     of_image = [[v for v, i in zip(values.tolist(), index.tolist()) if i == image] for image in range(n)]
     longest = max(map(len, of_image))
-    assert padded(values, index, n).tolist() == [row + [1.0] * (longest - len(row)) for row in of_image]
+    assert padded(values.numpy(), index.numpy(), n, 1.0).tolist() == [
+        row + [1.0] * (longest - len(row)) for row in of_image
+    ]
 
 
 levels = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=3)
@@ -141,16 +144,6 @@ def test_ignored_anchors_are_those_inside_a_box_of_their_image(batch, sizes) -> 
                 mask.append(bool(((point >= low) & (point <= high)).all(1)[mine].any()))
         expected.append(mask)
     assert ignored_anchors(rows, index, n, sizes).tolist() == expected
-
-
-@given(batches(ordered=False), st.data())
-def test_rows_of_images_are_theirs_in_the_new_order(batch, data) -> None:
-    n, _, index = batch
-    images = data.draw(st.lists(st.integers(0, n - 1), max_size=n, unique=True))
-    rows, numbers = rows_of(torch.tensor(images, dtype=torch.long), index, n)
-    expected = [row for image in images for row, home in enumerate(index.tolist()) if home == image]
-    assert rows.tolist() == expected
-    assert numbers.tolist() == [images.index(int(index[row])) for row in expected]
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([1, 4]), st.integers(0, 99))

@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import torch
 
 from dfssd.pseudo_labels.meter import HealthMeter
 
@@ -46,6 +47,15 @@ def test_keys_never_change_and_fit_json() -> None:
     assert json.loads(json.dumps(empty.record(), allow_nan=False))["accepted"] is None
     full.reset()
     assert str(full.summary()) == str(empty.summary())
+
+
+def test_counts_on_a_device_add_up_to_the_same_numbers() -> None:
+    counted, plain = (HealthMeter(["pit", "dent"]) for _ in range(2))
+    for agreed, sure in ((3, 4), (2**24, 2**24 + 1)):  # exact beyond what fp32 can count
+        batch = {"images": 1, "classes": np.zeros(1), "scores": np.ones(1), "ignored": 0}
+        counted.update(**batch, agreed=torch.tensor(agreed), sure=torch.tensor(sure))
+        plain.update(**batch, agreed=agreed, sure=sure)
+    assert counted.summary()["agreement"] == plain.summary()["agreement"] == (2**24 + 3) / (2**24 + 5)
 
 
 def test_line_names_starved_classes() -> None:

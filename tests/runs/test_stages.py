@@ -1,16 +1,22 @@
-"""What stages of all tasks share: reading what a trainer has left."""
+"""What stages of all tasks share: the images of the trainings, and reading what a trainer has left."""
 
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
-from dfssd.results.sections import MaskTraining, Training
-from dfssd.runs.stages import read_summary
+from dfssd.loading.store import Images, ImageStore, open_store
+from dfssd.results.sections import MaskTraining, Status, Training
+from dfssd.runs.configure import configure
+from dfssd.runs.folder import RunFolder
+from dfssd.runs.stages import StagedRun, read_summary
 
 EXAMPLES = Path(__file__).parents[1] / "results" / "without_schema"
 
@@ -20,6 +26,48 @@ def left_by_a_trainer(tmp_path: Path, example: str, **more: Any) -> Path:
     file = tmp_path / "student.json"
     file.write_text(json.dumps({**record["training"]["student"], **more}), encoding="utf-8")
     return file
+
+
+class Counting(StagedRun):
+    """Two stages that train, and the one after them; each notes whether the images of the first are still kept."""
+
+    STAGES = ("teacher", "student", "test")
+    kept: ClassVar[dict[str, bool]] = {}
+    images: Images
+    first: weakref.ref[ImageStore]
+
+    def _look(self, name: str) -> Status:
+        self.kept[name] = self.first() is not None
+        return "done"
+
+    def teacher(self) -> Status:
+        self.first = weakref.ref(open_store([self.images], 8, torch.device("cpu")))
+        return self._look("teacher")
+
+    def student(self) -> Status:
+        return self._look("student")
+
+    def test(self) -> Status:
+        return self._look("test")
+
+    def show(self) -> None:
+        """Nothing to show."""
+
+    def export_section(self) -> dict[str, Any]:
+        return {}
+
+    def learns_from_unlabeled(self) -> bool:
+        return False
+
+
+def test_images_of_the_trainings_are_kept_until_the_last_one(tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    file.write_bytes(b"read by the function below")
+    config = configure({"data": "demo", "project": str(tmp_path / "runs"), "device": "cpu"})
+    run = Counting(RunFolder.create(config, "the line"), config)
+    run.images = Images([str(file)], lambda number: np.zeros((8, 8, 3), np.uint8))
+    run.run()
+    assert run.kept == {"teacher": True, "student": True, "test": False}
 
 
 def test_training_and_distillation_are_distinguished(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from dfssd.segmentation.model import MFFMetalModel, build_model, load_semantic
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.trainer import SemanticStageTrainer
-from dfssd.segmentation.validator import MaskMetrics, native_ids
+from dfssd.segmentation.validator import MaskMetrics, native_classes
 from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.results_csv import read_results_csv
 from dfssd.trainers.settings import SegmentationSettings
@@ -319,9 +319,9 @@ def test_ids_at_native_size_without_the_letterbox() -> None:
     boxed[12:52] = truth
     logits = torch.nn.functional.one_hot(boxed, 4).permute(2, 0, 1).float()
     for output in (boxed.to(torch.uint8), logits):
-        assert np.array_equal(native_ids(output, (40, 64), ((1.0, 1.0), (0.0, 12.0))), truth.numpy())
-    half = native_ids(boxed[::2, ::2], (40, 64), ((0.5, 0.5), (0.0, 6.0)))
-    assert half.dtype == np.uint8 and np.array_equal(half, truth.numpy())
+        assert torch.equal(native_classes(output[None], (40, 64), ((1.0, 1.0), (0.0, 12.0)))[0], truth)
+    half = native_classes(boxed[None, ::2, ::2], (40, 64), ((0.5, 0.5), (0.0, 6.0)))[0]
+    assert torch.equal(half, truth)
 
 
 def test_fitness_and_columns_are_those_of_the_matrix() -> None:
@@ -387,11 +387,11 @@ def test_own_model_of_ultralytics_is_validated_on_padded_images(tmp_path: Path) 
 
 
 def die_in_the_second_epoch(wanted: dict) -> None:
-    """Train, and die as epoch 1 (from 0) begins, with the checkpoint of the one before written."""
+    """Train, and die as epoch 1 (from 0) begins."""
 
     def die(trainer: SemanticStageTrainer) -> None:
         if trainer.epoch == 1:
-            trainer._writer.wait()
+            trainer.writer.wait()
             os._exit(9)
 
     trainer = SemanticStageTrainer(overrides=wanted)

@@ -15,7 +15,8 @@ from dfssd.benchmark.operators import count_operators
 from dfssd.datasets.records import IGNORE
 from dfssd.segmentation import validator
 from dfssd.segmentation.metrics import confusion_matrix
-from dfssd.segmentation.validator import MaskMetrics, MaskValidator, TrueMasks, native_classes, native_ids, pair_counts
+from dfssd.segmentation.validator import MaskMetrics, MaskValidator, native_classes, pair_counts, true_mask
+from dfssd.trainers.validation_data import forget
 
 CPU = torch.device("cpu")
 
@@ -53,11 +54,11 @@ def test_images_of_one_shape_are_scaled_together_as_alone() -> None:
     for output in (logits, logits.argmax(1)):
         together = native_classes(output, (25, 40), letterbox)
         for one, ids in zip(output, together, strict=True):
-            assert np.array_equal(native_ids(one, (25, 40), letterbox), ids.numpy())
+            assert torch.equal(native_classes(one[None], (25, 40), letterbox)[0], ids)
     assert torch.equal(native_classes(logits, (64, 64), ((1.0, 1.0), (0.0, 0.0))), logits.argmax(1))
 
 
-def test_a_mask_is_read_once_and_again_when_its_file_changes(tmp_path: Path) -> None:
+def test_a_mask_is_read_once_and_again_when_its_file_changes(tmp_path: Path, monkeypatch) -> None:
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for i, file in enumerate(files):
         Image.fromarray(np.full((4, 5), i, np.uint8)).save(file)
@@ -67,17 +68,26 @@ def test_a_mask_is_read_once_and_again_when_its_file_changes(tmp_path: Path) -> 
         reads.append(file.name)
         return np.array(Image.open(file))
 
-    masks = TrueMasks(most=2 * 20)
+    forget()
+    monkeypatch.setattr(validator, "MOST_KEPT", 2 * 20)
+
+    def get(i: int) -> torch.Tensor:
+        return true_mask(str(files[i]), partial(read, files[i]), CPU)
+
     for i in (0, 1, 0, 1):
-        assert (masks.get(str(files[i]), partial(read, files[i]), CPU) == i).all()
+        assert (get(i) == i).all()
     assert reads == ["0.png", "1.png"]
-    masks.get(str(files[2]), lambda: read(files[2]), CPU)
-    assert masks.bytes == 40
-    masks.get(str(files[0]), lambda: read(files[0]), CPU)
-    assert reads == ["0.png", "1.png", "2.png", "0.png"], "the oldest had to go"
-    Image.fromarray(np.full((4, 5), 9, np.uint8)).save(files[0])
-    os.utime(files[0], ns=(1, 1))
-    assert (masks.get(str(files[0]), lambda: read(files[0]), CPU) == 9).all()
+    for _ in range(2):
+        assert (get(2) == 2).all()
+    assert reads[2:] == ["2.png", "2.png"], "there is no room for a third one"
+    forget()
+    get(2)
+    get(2)
+    assert reads[4:] == ["2.png"]
+    Image.fromarray(np.full((4, 5), 9, np.uint8)).save(files[2])
+    os.utime(files[2], ns=(1, 1))
+    assert (get(2) == 9).all()
+    forget()
 
 
 class Data:
@@ -110,8 +120,8 @@ def test_a_batch_of_several_shapes_counts_as_its_images_one_by_one(tmp_path: Pat
     watch.update_metrics(torch.zeros(0), batch)
     expected = np.zeros((4, 4), int)
     for i, one, ratio_pad in zip(order, watch._output, boxed, strict=True):
-        found = native_ids(one, data.masks[i].shape, ratio_pad)
-        expected += confusion_matrix(data.masks[i], found, 4)
+        found = native_classes(one[None], data.masks[i].shape, ratio_pad)[0]
+        expected += confusion_matrix(data.masks[i], found.numpy(), 4)
     assert np.array_equal(watch.metrics.matrix.numpy(), expected) and expected.sum() == 3 * 1024 + 512 - 4 * 3
     assert watch.seen == 4
 

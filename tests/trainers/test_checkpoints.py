@@ -160,7 +160,7 @@ def die(squares: Path, stage: Path, pseudo: tuple[Path, Path], teacher: Path, ep
     def end(trainer: StudentTrainer) -> None:
         if trainer.epoch == epoch:
             if wait:
-                trainer._writer.wait()
+                trainer.writer.wait()
             os._exit(9)
 
     if not wait:

@@ -130,7 +130,6 @@ def test_a_training_on_the_device_resumes_with_the_views_that_it_would_have_had(
 
 @pytest.mark.train
 def test_teacher_and_student_share_what_is_decoded(squares: Path, stages, tmp_path: Path, capsys) -> None:
-
     teacher = tmp_path / "train" / "teacher"
     configured.labels_alone(1, loader="device").write(teacher)
     StageTrainer(overrides=overrides(squares, teacher, epochs=1)).train()

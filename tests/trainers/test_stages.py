@@ -151,6 +151,7 @@ def die_in_the_third_epoch(squares: Path, stage: Path) -> None:
 
     def die(trainer: StudentTrainer) -> None:
         if trainer.epoch == 2 and trainer.batches_done == 8:
+            trainer.writer.wait()
             os._exit(9)
 
     trainer = StudentTrainer(overrides=overrides(squares, stage, epochs=4))

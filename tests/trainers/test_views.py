@@ -10,7 +10,7 @@ import pytest
 import torch
 from ultralytics.cfg import get_cfg
 
-from dfssd.batches import IGNORED, TRUTH, Batch, LoadedBatch, decode
+from dfssd.batches import IGNORED, TRUTH, HostBatch, LoadedBatch, decode
 from dfssd.trainers.mixed_data import MixedDataset, PseudoLabelDataset
 from dfssd.trainers.views import StrongView
 from tests.batch_fields import check_fields
@@ -91,7 +91,11 @@ def test_batch_holds_the_weak_views_of_unlabeled_images_only(squares, tmp_path) 
     sizes = {"N": 4, "U": 2, "H": 64, "W": 64}
     assert check_fields(batch, LoadedBatch) == {**sizes, "R": len(batch["cls"])}
     ready, truth = decode(cast(LoadedBatch, {**batch, "img": batch["img"].float() / 255}), nc=2)
-    assert check_fields(ready, Batch) == {**sizes, "M": len(ready["cls"]), "K": len(batch["cls"]) - len(ready["cls"])}
+    assert check_fields(ready, HostBatch) == {
+        **sizes,
+        "M": len(ready["cls"]),
+        "K": len(batch["cls"]) - len(ready["cls"]),
+    }
     assert truth.shape == (0, 7) and (ready["ignore_source"] >= 0).all(), "nothing is known but the photos themselves"
 
 

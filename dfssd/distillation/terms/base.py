@@ -184,17 +184,20 @@ def standardize(x: Tensor) -> Tensor:
     return nn.functional.batch_norm(x, None, None, training=True, eps=EPSILON)
 
 
-def standardized(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def standardized(
+    x: Tensor, *, layout: torch.memory_format = torch.contiguous_format
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """:func:`standardize` without automatic differentiation.
 
     Args:
         x: Maps, (N, C, H, W), fp32 or fp64.
+        layout: Order in which the result is stored.
 
     Returns:
         The standardized maps, and the function that turns a gradient for them, or for their first channels alone, into
         that for as many channels of ``x``.
     """
-    x = x.contiguous()
+    x = x.contiguous(memory_format=layout)
     out, mean, scale = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPSILON)
 
     def backward(gradient: Tensor) -> Tensor:

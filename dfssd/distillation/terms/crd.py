@@ -50,9 +50,11 @@ def align_scale(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> list[
         check_same_shape("hidden maps", student, teacher, "N, C, H, W")
     with no_autocast(students[0]):
         own, theirs = exact(*students), exact(*(t.detach() for t in teachers))
+        if not all(s.numel() > s.shape[1] for s in own):  # a single value per channel, or no image
+            return [s if s.numel() <= s.shape[1] else align_scale([s], [t])[0] for s, t in zip(own, theirs)]
         added, means, inverse = [], [], []
         for t in theirs:
-            values = max(2, t.numel() // max(1, t.shape[1]))
+            values = t.numel() // t.shape[1]
             added.append(1e-6 * (values - 1) / values)
             with torch.no_grad():
                 _, mean, scale = torch.native_batch_norm(t, None, None, None, None, True, 0.0, added[-1])
@@ -60,9 +62,7 @@ def align_scale(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> list[
             inverse.append(scale)
         spread = torch._foreach_reciprocal(inverse)
         return [
-            s
-            if s.numel() <= s.shape[1]
-            else nn.functional.batch_norm(s, None, None, weight, bias, training=True, eps=eps)
+            nn.functional.batch_norm(s, None, None, weight, bias, training=True, eps=eps)
             for s, weight, bias, eps in zip(own, spread, means, added, strict=True)
         ]
 
@@ -190,7 +190,7 @@ class CrossResponseCls(CrossResponse):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`~dfssd.distillation.terms.response.cls_response` of :meth:`replay`."""
-        return cls_response(self.replay(student, teacher), teacher.scores.detach())
+        return cls_response(self.replay(student, teacher), teacher.scores, teacher.confidence)
 
 
 class CrossResponseDfl(CrossResponse):
@@ -200,8 +200,8 @@ class CrossResponseDfl(CrossResponse):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`~dfssd.distillation.terms.response.dfl_response` of :meth:`replay`."""
-        boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
-        return dfl_response(self.replay(student, teacher), boxes, scores, self.shape.reg_max)
+        said = teacher.boxes, teacher.scores
+        return dfl_response(self.replay(student, teacher), *said, self.shape.reg_max, known=teacher.confidence)
 
 
 class CrossResponseGiou(CrossResponse):

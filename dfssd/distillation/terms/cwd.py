@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from dfssd.batches import Batch
 from dfssd.checks import check_positive
-from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, no_autocast
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_maps, exact, no_autocast
+from dfssd.distillation.terms.closed import closed_form
+from dfssd.distillation.terms.levels import Maps
 
 
-def channel_kl(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
-    """KL divergence between spatial distributions, averaged over images and channels.
+def channel_kl(students: Sequence[Tensor], teachers: Sequence[Tensor], tau: float = 1.0) -> Tensor:
+    """KL divergence between spatial distributions, averaged over images, channels, and levels.
 
     With P = softmax over H*W of student / tau and Q of teacher / tau::
 
-        tau^2 / (N C) * sum_{n,c} KL(Q || P)      >= 0
+        tau^2 / (N C) * sum_{n,c} KL(Q || P)      >= 0,      with the gradient tau / (N C) (P - Q)
 
     Args:
-        student: Aligned map of the student, (N, C, H, W).
-        teacher: Map of the teacher, same shape.
+        students: Aligned maps of the student, one per level, (N, C, H, W).
+        teachers: Maps of the teacher, same shapes.
         tau: Temperature; high ones spread the weight over all places, low ones focus on the peaks.
 
     Returns:
@@ -28,11 +32,28 @@ def channel_kl(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     Raises:
         ValueError: Shapes differ or are not (N, C, H, W).
     """
-    check_same_shape("feature maps", student, teacher, "N, C, H, W")
-    with no_autocast(student):
-        log_p, log_q = (F.log_softmax(x.flatten(2) / tau, 2) for x in exact(student, teacher))
-        total = (log_q.exp() * (log_q - log_p)).sum()
-        return tau**2 * total / max(1, student.shape[0] * student.shape[1])
+    check_same_maps(students, teachers)
+
+    def logs(maps: Sequence[Tensor]) -> Maps:
+        flat = [x.flatten(2) for x in maps]
+        return Maps(x.log_softmax(2) for x in (flat if tau == 1 else Maps(flat) * (1 / tau)))
+
+    def compute(*own: Tensor) -> tuple[Tensor, list[Tensor]]:
+        scales = [tau / (len(x) * x.shape[1] * len(own)) for x in own]
+        log_p, log_q = logs(own), logs(theirs)
+        q = Maps(torch._foreach_exp(log_q))
+        log_q -= log_p
+        log_q *= q
+        parts = [x.sum() for x in log_q]
+        value = torch.stack(torch._foreach_mul(parts, [tau * scale for scale in scales])).sum()
+        torch._foreach_exp_(log_p)
+        log_p -= q
+        log_p *= scales
+        return value, [g.view(x.shape) for g, x in zip(log_p, own, strict=True)]
+
+    with no_autocast(students[0]):
+        theirs = exact(*teachers)
+        return closed_form(compute, exact(*students))
 
 
 class ChannelWise(FeatureTerm):
@@ -51,6 +72,6 @@ class ChannelWise(FeatureTerm):
         super().__init__(shape)
         self.tau = check_positive("tau", tau)
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`channel_kl` of one level."""
-        return channel_kl(student, teacher, self.tau)
+    def compare_all(self, students: Sequence[Tensor], teachers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """:func:`channel_kl` of all levels."""
+        return channel_kl(students, teachers, self.tau)

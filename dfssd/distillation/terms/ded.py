@@ -90,74 +90,67 @@ def gaussian_matrix(
     length: int, dtype: torch.dtype, device: torch.device, window: int = 11, sigma: float = 1.5
 ) -> Tensor:
     """The Gaussian window as a matrix (length, length), to blur a row of cells by a product; zeros beyond its ends."""
-    place = torch.arange(length, dtype=dtype, device=device)
-    reach = torch.arange(window, dtype=dtype, device=device) - window // 2
+    place = torch.arange(length, dtype=dtype)
+    reach = torch.arange(window, dtype=dtype) - window // 2
     apart = place[:, None] - place[None, :]
     weights = (-apart.square() / (2 * sigma**2)).exp() / (-reach.square() / (2 * sigma**2)).exp().sum()
-    return weights.masked_fill(apart.abs() > window // 2, 0)
+    return weights.masked_fill(apart.abs() > window // 2, 0).to(device)
 
 
 def blur(*lists: Maps) -> list[Maps]:
     """Lists of maps (N, C, H, W) under the Gaussian window, with zeros around them; the operation is symmetric.
 
-    Matrix products are many times faster than convolutions of single channels.
+    Matrix products are many times faster than convolutions of single channels, and most of all with the channels
+    innermost, where each of them takes all channels.
     """
     levels = []
     for maps in zip(*lists, strict=True):
-        h, w = maps[0].shape[2:]
-        rows, columns = (gaussian_matrix(length, maps[0].dtype, maps[0].device) for length in (h, w))
-        along = (torch.cat([x.reshape(-1, w) for x in maps]) @ columns).view(-1, h, w)
-        blurred = torch.bmm(rows.expand(len(along), h, h), along)
-        levels.append(blurred.view(len(maps), *maps[0].shape).unbind())
+        x = torch.cat([x.permute(0, 2, 3, 1) for x in maps])  # (lists * N, H, W, C)
+        n, h, w, c = x.shape
+        rows, columns = (gaussian_matrix(length, x.dtype, x.device) for length in (h, w))
+        x = torch.bmm(columns.expand(n * h, w, w), x.view(n * h, w, c))
+        x = torch.bmm(rows.expand(n, h, h), x.view(n, h, w * c)).view(len(maps), -1, h, w, c)
+        levels.append(x.permute(0, 1, 4, 2, 3).unbind())
     return [Maps(maps) for maps in zip(*levels, strict=True)]
 
 
-def ssim(first: Maps, second: Maps, scale: float = 1.0) -> tuple[Maps, Maps]:
+def ssim(first: Maps, second: Maps) -> tuple[Maps, Maps]:
     """Structural similarity of maps, channel by channel, with zeros around them (Wang et al. 2004).
 
-        s = (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2)),   C1 = 0.01^2, C2 = 0.03^2
+        s = l k,     l = (2 m_x m_y + C1) / U,     k = (2 s_xy + C2) / V,
+        U = m_x^2 + m_y^2 + C1,     V = s_x^2 + s_y^2 + C2,     C1 = 0.01^2,     C2 = 0.03^2
 
-    with means m and (co)variances s under a Gaussian window G. With the four factors written s = P Q / (U V), its
-    gradient is::
+    with means m and (co)variances s under a Gaussian window G. The gradient is::
 
-        ds/dx = G[2 (m_y (Q - P) + m_x s (U - V)) / (U V)] + y G[2 P / (U V)] - x G[2 s / V]
+        ds/dx = 2 G[m_y (k / U - l / V) + m_x (s / V - s / U)] + 2 y G[l / V] - 2 x G[s / V]
 
     Args:
         first: Maps x of each level, (N, C, H, W), of values around 1.
         second: Maps y of the same shapes.
-        scale: Factor on the gradient.
 
     Returns:
-        The similarities in [-1, 1], 1 where the maps are equal, and ``scale`` times the gradient of their sum for x.
+        The similarities in [-1, 1], 1 where the maps are equal, and half the gradient of their sum for x.
     """
-    mx, my, both, squares = blur(first, second, first * second, (first * first).add_product(second, second))
     c1, c2 = 0.01**2, 0.03**2
-    product = mx * my
-    means = (mx * mx).add_product(my, my)
-    squares -= means
-    squares += c2  # V
-    means += c1  # U
-    both -= product
-    both *= 2
-    both += c2  # Q
-    product *= 2
-    product += c1  # P
-    inverse = means * squares
-    inverse = Maps(torch._foreach_reciprocal(inverse))
-    similarity = product * both
-    similarity *= inverse
-    inverse *= 2 * scale
-    both -= product
-    my *= both  # m_y (Q - P)
-    squares *= -1
-    squares += means
-    squares *= similarity
-    my.add_product(mx, squares)  # + m_x s (U - V)
-    my *= inverse
-    product *= inverse
-    means *= similarity
-    means *= inverse
-    gradient, of_second, of_first = blur(my, product, means)
+    mx, my, k, v = blur(first, second, first * second, (first * first).add_product(second, second))
+    light = mx * my
+    u = (mx * mx).add_product(my, my)
+    k -= light
+    v -= u
+    for maps, constant in ((light, c1 / 2), (k, c2 / 2), (u, c1), (v, c2)):
+        maps += constant
+    light /= u
+    k /= v
+    light *= 2
+    k *= 2
+    similarity = light * k
+    k /= u
+    light /= v  # l / V
+    k -= light
+    my *= k
+    per_v = similarity / v
+    my.add_product(mx, per_v - similarity / u)
+    gradient, of_second, of_first = blur(my, light, per_v)
     gradient.add_product(second, of_second)
     gradient.add_product(first, of_first, -1.0)
     return similarity, gradient
@@ -179,10 +172,10 @@ def structure(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
     check_same_maps(students, teachers)
 
     def compute(*own: Tensor) -> tuple[Tensor, list[Tensor]]:
-        maps, backward = zip(*(standardized(x) for x in own))
-        similarity, gradient = ssim(Maps(maps), Maps(standardized(x)[0] for x in theirs), -0.5)
-        sizes = [1 / (x.numel() * len(own)) for x in own]
-        gradient *= sizes
+        layout = torch.channels_last
+        maps, backward = zip(*(standardized(x, layout=layout) for x in own))
+        similarity, gradient = ssim(Maps(maps), Maps(standardized(x, layout=layout)[0] for x in theirs))
+        gradient *= [-1 / (x.numel() * len(own)) for x in own]
         value = 0.5 - torch.stack([s.mean() for s in similarity]).mean() / 2
         return value, [back(g) for back, g in zip(backward, gradient)]
 

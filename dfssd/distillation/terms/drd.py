@@ -28,7 +28,7 @@ from dfssd.distillation.terms.base import (
 )
 from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.instances import instance_relation
-from dfssd.distillation.terms.levels import Maps
+from dfssd.distillation.terms.levels import Maps, as_maps, rows
 from dfssd.distillation.terms.regions import corners
 
 
@@ -66,8 +66,8 @@ class PixelGraph(nn.Module):
             "over_states": (states, states),
             "back": (channels, states),
         }
-        for name, (rows, columns) in shapes.items():
-            self.register_buffer(name, torch.empty(rows, columns))
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.empty(shape))
         self.draw(generator)
 
     def draw(self, generator: torch.Generator) -> None:
@@ -89,51 +89,51 @@ class PixelGraph(nn.Module):
 
 
 class _OneLevel:
-    """Student and teacher of one level on their way through its graph, and back; images (N), networks (2) together."""
+    """One level on its way through its graph, and back: the N maps of the student, and after them the teacher's.
+
+    The channels are innermost, (.., H W, C), so that the same few matrix products serve all places.
+    """
 
     def __init__(self, student: Tensor, teacher: Tensor, graph: PixelGraph) -> None:
         """Project the standardized maps, up to the nodes Z, times H W."""
-        n, c, h, w = student.shape
-        pair, self.to_student = standardized(torch.cat([student, teacher], 1))
-        self.maps, self.places = pair, pair.view(2 * n, c, h * w)
-        over_states, back, self.values, self.bases = (
-            x.to(pair.dtype) for x in (graph.over_states, graph.back, graph.values, graph.bases)
+        self.shape = n, c, _, _ = student.shape
+        self.own, self.to_own_map = standardized(student, layout=torch.channels_last)
+        self.theirs, _ = standardized(teacher, layout=torch.channels_last)
+        over_states, back, values, bases = (
+            x.to(student.dtype) for x in (graph.over_states, graph.back, graph.values, graph.bases)
         )
-        self.out = back @ over_states
-        self.on_values, self.on_bases = (torch.bmm(self._each(x), self.places) for x in (self.values, self.bases))
-        self.nodes = torch.bmm(self.on_values, self.on_bases.transpose(1, 2))
+        self.out = (back @ over_states).T  # (2n, C)
+        self.weights = torch.cat([values, bases])
+        places = torch.cat([rows(self.own), rows(self.theirs)])
+        projected = (places.view(-1, c) @ self.weights.T).view(2 * n, -1, len(self.weights))
+        self.on_values, self.on_bases = projected.split([len(values), len(bases)], 2)
+        self.nodes = torch.bmm(self.on_values.transpose(1, 2), self.on_bases)
 
-    def _each(self, matrix: Tensor, networks: int = 2) -> Tensor:
-        """A matrix for each of the maps."""
-        return matrix.expand(networks * len(self.maps), *matrix.shape)
-
-    def _student(self, x: Tensor) -> Tensor:
-        """The half of the student, (N, ...) of (2 N, ...)."""
-        return x.view(len(self.maps), 2, *x.shape[1:])[:, 0]
-
-    def gap(self, reasoned: Tensor) -> Tensor:
-        """G(F_s) - G(F_t), (N, C, H, W), from the reasoned nodes (2 N, 2n, n)."""
-        self.weights = torch.bmm(self._each(self.out), reasoned)
-        added = torch.bmm(self.weights, self.on_bases).view(self.maps.shape)
-        added, self.to_added = standardized(added)
-        own, theirs = added.add_(self.maps).chunk(2, 1)
-        return own - theirs
+    def added(self, reasoned: Tensor) -> tuple[Tensor, Tensor]:
+        """G(F) - F of both networks, (N, C, H, W), from the reasoned nodes (2 N, 2n, n)."""
+        n, _, h, w = self.shape
+        self.over_channels = torch.bmm(reasoned.transpose(1, 2), self.out.expand(2 * n, *self.out.shape))  # (2 N, n, C)
+        added = as_maps(torch.bmm(self.on_bases, self.over_channels), h, w)
+        own, self.to_added = standardized(added[:n], layout=torch.channels_last)
+        return own, standardized(added[n:], layout=torch.channels_last)[0]
 
     def to_reasoned(self, gradient: Tensor) -> Tensor:
         """Gradient for the gap -> that for the reasoned nodes of the student, (N, 2n, n)."""
-        self.to_maps = gradient.flatten(2)
-        added = self.to_added(gradient).flatten(2)
-        self.to_bases = torch.bmm(self._student(self.weights).transpose(1, 2), added)
-        weights = torch.bmm(added, self._student(self.on_bases).transpose(1, 2))
-        return torch.bmm(self._each(self.out.T, 1), weights)
+        n = len(gradient)
+        self.to_places = rows(gradient)
+        added = rows(self.to_added(gradient))
+        self.to_bases = torch.bmm(added, self.over_channels[:n].transpose(1, 2))
+        over_channels = torch.bmm(self.on_bases[:n].transpose(1, 2), added)
+        return torch.bmm(self.out.expand(n, *self.out.shape), over_channels.transpose(1, 2))
 
     def to_own(self, nodes: Tensor) -> Tensor:
         """Gradient for the nodes of the student, times H W -> that for its map."""
-        values = torch.bmm(nodes, self._student(self.on_bases))
-        bases = torch.baddbmm(self.to_bases, nodes.transpose(1, 2), self._student(self.on_values))
-        places = torch.baddbmm(self.to_maps, self._each(self.values.T, 1), values)
-        places = places.baddbmm_(self._each(self.bases.T, 1), bases)
-        return self.to_student(places.view(len(places), -1, *self.maps.shape[2:]))
+        n, c, h, w = self.shape
+        values = torch.bmm(self.on_bases[:n], nodes.transpose(1, 2))
+        bases = self.to_bases.baddbmm_(self.on_values[:n], nodes)
+        projected = torch.cat([values, bases], 2).view(-1, len(self.weights))
+        places = torch.addmm(self.to_places.view(-1, c), projected, self.weights)
+        return self.to_own_map(as_maps(places.view(n, -1, c), h, w))
 
 
 def pixel_relation(students: Sequence[Tensor], teachers: Sequence[Tensor], graphs: Sequence[PixelGraph]) -> Tensor:
@@ -159,17 +159,21 @@ def pixel_relation(students: Sequence[Tensor], teachers: Sequence[Tensor], graph
         scaled = Maps(level.nodes for level in levels)
         scaled *= places
         nodes = torch.stack(scaled)  # (levels, 2 N, 2n, n)
-        rows = nodes.flatten(1, 2)
-        reasoned = torch.baddbmm(rows, rows, over_nodes.transpose(1, 2)).relu_().view(nodes.shape)
+        flat = nodes.flatten(1, 2)
+        reasoned = torch.baddbmm(flat, flat, over_nodes.transpose(1, 2)).relu_().view(nodes.shape)
 
-        gap = Maps(level.gap(x) for level, x in zip(levels, reasoned.unbind()))
-        value = torch.stack([torch.dot(x.view(-1), x.view(-1)) / x.numel() for x in gap]).mean()
+        added, theirs_added = zip(*(level.added(x) for level, x in zip(levels, reasoned.unbind())))
+        gap = Maps(added)
+        gap += [level.own for level in levels]
+        gap -= theirs_added
+        gap -= [level.theirs for level in levels]
+        value = torch.stack([torch.dot(x, x) / len(x) for x in (rows(x).view(-1) for x in gap)]).mean()
         gap *= [2 / (x.numel() * len(gap)) for x in gap]
 
         to_reasoned = torch.stack([level.to_reasoned(x) for level, x in zip(levels, gap)])  # (levels, N, 2n, n)
-        student = reasoned.unflatten(1, (-1, 2))[:, :, 0]
-        rows = torch.ops.aten.threshold_backward(to_reasoned, student, 0).flatten(1, 2)
-        to_nodes = Maps(torch.baddbmm(rows, rows, over_nodes).view(to_reasoned.shape).unbind())
+        student = reasoned[:, : len(own[0])]
+        flat = torch.ops.aten.threshold_backward(to_reasoned, student, 0).flatten(1, 2)
+        to_nodes = Maps(torch.baddbmm(flat, flat, over_nodes).view(to_reasoned.shape).unbind())
         to_nodes *= places
         return value, [level.to_own(x) for level, x in zip(levels, to_nodes)]
 

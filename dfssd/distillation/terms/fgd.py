@@ -16,7 +16,7 @@ from dfssd.checks import check_positive, check_share
 from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_maps, exact, no_autocast
 from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.ded import decoupled_and_gradient
-from dfssd.distillation.terms.levels import Maps, mean_square, total
+from dfssd.distillation.terms.levels import Maps, as_maps, mean_square, rows, total
 from dfssd.distillation.terms.regions import attention_shares, attention_shares_back
 
 
@@ -45,14 +45,14 @@ def attention_distance_and_gradient(
 ) -> tuple[Tensor, Maps]:
     """:func:`attention_distance` of maps in fp32 or fp64, and its gradient for the student's."""
     count = len(own[0]) * len(own)
-    flat = [x.flatten(2) for x in own]
+    flat = [rows(x) for x in own]
     shares = attention_shares(flat, temperature)
-    others = attention_shares([x.flatten(2) for x in theirs], temperature)
+    others = attention_shares([rows(x) for x in theirs], temperature)
     gaps = [a - b for a, b in zip(shares, others, strict=True)]
     value = total(torch._foreach_abs([x for gap in gaps for x in gap])) / count
     places, channels = (Maps(torch._foreach_sign(gap)) * (1 / count) for gap in gaps)
     gradient = attention_shares_back(flat, shares, (places, channels), temperature)
-    return value, Maps(g.view(x.shape) for g, x in zip(gradient, own, strict=True))
+    return value, Maps(as_maps(g, *x.shape[2:]) for g, x in zip(gradient, own, strict=True))
 
 
 class Context(nn.Module):

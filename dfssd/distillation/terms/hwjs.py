@@ -8,7 +8,7 @@ is formed in log space, since mixing probabilities with log-probabilities gives 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,41 +16,46 @@ from torch import Tensor
 from dfssd.batches import Batch
 from dfssd.checks import check_choice, check_positive
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, no_autocast, standardize
+from dfssd.distillation.terms.base import (
+    FeatureTerm,
+    PairShape,
+    check_same_shape,
+    exact,
+    no_autocast,
+    standardized,
+)
+from dfssd.distillation.terms.levels import closed_form
+from dfssd.distillation.transfer import to_device
 
 
-class _JensenShannon(torch.autograd.Function):
-    """Sum of the Jensen-Shannon divergences between the rows of two tables of logits, with its gradient in closed form.
+def _shares(logits: Tensor, tau: float) -> Tensor:
+    return (logits if tau == 1 else logits / tau).softmax(-1)
+
+
+def _divergence(shares: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """Sums of Jensen-Shannon divergences, with their gradient in closed form.
 
     For P = softmax(z), M = (P + Q) / 2 and a = log(P / M)::
 
         dJS/dz = 1/2 P (a - sum P a)
 
     and the same for Q. Automatic differentiation gives the same numbers but keeps a dozen maps of the size of the
-    features alive and passes over each of them, which made this the most expensive term of the recipe by far.
+    features alive and passes over each of them.
+
+    Args:
+        shares: Both distributions, (N, 2, C, L), fp32 or fp64: softmax(z / tau).
+        tau: Temperature.
+
+    Returns:
+        The sum over images and channels, scalar, and its gradient for the logits z of both.
     """
-
-    @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
-        """Logits (..., L) of both distributions -> scalar sum over all rows."""
-        shares = [z.softmax(-1) for z in (first, second)]
-        tiny = torch.finfo(first.dtype).tiny  # a share of 0 has a logarithm that is multiplied by 0
-        mixture = (shares[0] + shares[1]).mul_(0.5).clamp_(min=tiny)
-        total = first.new_zeros(())
-        saved = []
-        for needed, share in zip(ctx.needs_input_grad, shares):
-            gap = (share / mixture).clamp_(min=tiny).log_()
-            row = (share * gap).sum(-1, keepdim=True)
-            total = total + 0.5 * row.sum()
-            saved.append(gap.sub_(row).mul_(share).mul_(0.5) if needed else None)
-        ctx.save_for_backward(*saved)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients for both tables of logits, as far as they are needed."""
-        first, second = (None if g is None else g * outer[0] for g in ctx.saved_tensors)
-        return first, second
+    tiny = torch.finfo(shares.dtype).tiny  # a share of 0 has a logarithm that is multiplied by 0
+    mixture = shares.sum(1, keepdim=True).mul_(0.5).clamp_(min=tiny)
+    gap = (shares / mixture).clamp_(min=tiny).log_()
+    del mixture  # maps are large
+    places = shares.shape[-1]
+    row = torch.bmm(shares.view(-1, 1, places), gap.view(-1, places, 1)).view(*shares.shape[:-1], 1)
+    return 0.5 * row.sum(), gap.sub_(row).mul_(shares).mul_(0.5 / tau)
 
 
 def spatial_js(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
@@ -73,10 +78,13 @@ def spatial_js(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     """
     check_same_shape("feature maps", student, teacher, "N, C, H, W")
     with no_autocast(student):
-        student, teacher = exact(student, teacher)
-        logits = [x.flatten(2) if tau == 1 else x.flatten(2) / tau for x in (student, teacher)]
-        total: Tensor = _JensenShannon.apply(*logits)
-        return tau**2 * total / max(1, student.shape[0] * student.shape[1])
+        factor = tau**2 / max(1, student.shape[0] * student.shape[1])
+
+        def compute(first: Tensor, second: Tensor) -> tuple[Tensor, list[Tensor]]:
+            total, gradient = _divergence(_shares(torch.stack([first.flatten(2), second.flatten(2)], 1), tau), tau)
+            return factor * total, [factor * g.view_as(first) for g in gradient.unbind(1)]
+
+        return closed_form(compute, exact(student, teacher))
 
 
 def level_weights(divergences: Tensor, temperature: float = 0.1) -> Tensor:
@@ -130,22 +138,41 @@ class HierarchicalJS(FeatureTerm):
         if self.images > 1:
             raise ValueError(f"images={images} must be a share in (0, 1]")
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`spatial_js` of the standardized maps, in [0, tau^2 ln 2]."""
-        with no_autocast(student):
-            return spatial_js(standardize(student), standardize(teacher), self.tau)
-
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Weighted mean of the divergences of all levels, in [0, tau^2 ln 2].
+        """Weighted mean of :func:`spatial_js` of the standardized maps over all levels, in [0, tau^2 ln 2].
 
         Raises:
             ValueError: Number or size of the maps does not fit.
         """
         n, chosen = len(student.feats[0]), None
         if (some := max(1, round(self.images * n))) < n:
-            chosen = torch.randperm(n)[:some].to(student.feats[0].device)
-        pairs = enumerate(self.pairs(student, teacher, chosen))
-        divergences = torch.stack([self.compare(level, fs, ft, batch) for level, (fs, ft) in pairs])
+            drawn = torch.randperm(n)[:some].numpy()
+            chosen = to_device({"images": drawn}, student.feats[0].device)["images"]
+        own, theirs = zip(*self.pairs(student, teacher, chosen), strict=True)
+        for fs, ft in zip(own, theirs, strict=True):
+            check_same_shape("feature maps", fs, ft, "N, C, H, W")
+        with no_autocast(own[0]):
+            return closed_form(lambda *maps: self._compare(maps, theirs), own)
+
+    def _compare(self, own: Sequence[Tensor], theirs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The value, and its gradient for the aligned maps of the student."""
+        totals, gradients = [], []
+        for fs, ft in zip(own, theirs, strict=True):
+            # both networks in one pass: the statistics of a channel do not depend on the other ones
+            (maps,) = exact(torch.cat([fs, ft.to(fs.dtype)], 1))
+            both, back = standardized(maps)
+            n, channels = fs.shape[:2]
+            shares = _shares(both.view(n, 2, channels, -1), self.tau)
+            del both
+            total, gradient = _divergence(shares, self.tau)
+            del shares
+            totals.append(total * (self.tau**2 / (n * channels)))
+            gradients.append(back(gradient[:, 0].reshape(fs.shape)))
+        divergences = torch.stack(totals)
         if self.weights == "uniform":
-            return divergences.mean()
-        return (level_weights(divergences, self.layer_temperature) * divergences).sum()
+            weights = torch.full_like(divergences, 1 / len(totals))
+        else:
+            weights = level_weights(divergences, self.layer_temperature)
+        factors = weights.unbind()
+        scaled = [g.mul_(w * (self.tau**2 / (len(g) * g.shape[1]))) for g, w in zip(gradients, factors, strict=True)]
+        return (weights * divergences).sum(), scaled

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dfssd.distillation.terms.base import EPSILON, check_same_maps, exact, no_autocast, standardized
 from dfssd.distillation.terms.closed import closed_form
-from dfssd.distillation.terms.levels import Maps
-from dfssd.distillation.terms.regions import attention_shares, attention_shares_back, grid
+from dfssd.distillation.terms.levels import Maps, as_maps, rows
+from dfssd.distillation.terms.regions import attention_shares, attention_shares_back, axes
 
 MOST_BOXES = 64
 """Defects per image that take part, the largest ones; the graph grows with their square."""
@@ -25,6 +25,10 @@ ROI = 6
 
 APART = -1e30
 """Similarity to a column without box; finite, since an image without any box has no other columns."""
+
+
+Lines = tuple[Tensor, Tensor]
+"""Weights of the rows of a map, and of its columns."""
 
 
 def table(boxes: Tensor, image: Tensor, n: int, most: int = MOST_BOXES) -> tuple[Tensor, Tensor]:
@@ -53,7 +57,7 @@ def table(boxes: Tensor, image: Tensor, n: int, most: int = MOST_BOXES) -> tuple
     return kept[..., :4], kept[..., 4] > 0
 
 
-def samples(boxes: Tensor, levels: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+def samples(boxes: Tensor, levels: Sequence[tuple[int, int]]) -> list[Lines]:
     """Weights with which rows and columns of cells enter the :data:`ROI` bins of each box.
 
     Two bilinear samples per bin and direction; a cell's value lies at its middle. A sample more than a cell outside the
@@ -66,7 +70,7 @@ def samples(boxes: Tensor, levels: Sequence[tuple[int, int]]) -> list[tuple[Tens
     Returns:
         (N, M, ROI, H) and (N, M, ROI, W) for each level.
     """
-    here = grid(tuple(levels), boxes.dtype, boxes.device)
+    here = axes(tuple(levels), boxes.dtype, boxes.device)
     n, m, _ = boxes.shape
     places = (torch.arange(2 * ROI, dtype=boxes.dtype, device=boxes.device)[:, None] + 0.5) / (2 * ROI)
     low = boxes[..., :2, None] * here.lengths - 0.5  # (N, M, axis, level)
@@ -79,7 +83,7 @@ def samples(boxes: Tensor, levels: Sequence[tuple[int, int]]) -> list[tuple[Tens
     return here.lines(near.view(n, m, ROI, 2, -1).mean(3))
 
 
-def patches(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def patches(x: Tensor, lines: Lines) -> Tensor:
     """RoIAlign (arXiv:1703.06870) of maps with one channel, two samples per bin and direction.
 
     Boxes have sides along the axes, so a patch is a product of matrices. torchvision's operator gives the same values,
@@ -88,25 +92,26 @@ def patches(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     Args:
         x: Maps of each image, (N, T, H, W).
-        rows: (N, M, ROI, H), from :func:`samples`.
-        columns: (N, M, ROI, W).
+        lines: (N, M, ROI, H) and (N, M, ROI, W), from :func:`samples`.
 
     Returns:
         (T, N, M, ROI, ROI); zeros where a box is more than a cell outside the map.
     """
     n, maps, h, w = x.shape
-    m = rows.shape[1]
-    along = torch.bmm(rows.reshape(n, m * ROI, h), x.transpose(1, 2).reshape(n, h, maps * w))
-    out = torch.bmm(along.view(n * m, ROI * maps, w), columns.reshape(n * m, ROI, w).transpose(1, 2))
+    y, z = lines
+    m = y.shape[1]
+    along = torch.bmm(y.reshape(n, m * ROI, h), x.transpose(1, 2).reshape(n, h, maps * w))
+    out = torch.bmm(along.view(n * m, ROI * maps, w), z.reshape(n * m, ROI, w).transpose(1, 2))
     return out.view(n, m, ROI, maps, ROI).permute(3, 0, 1, 2, 4)
 
 
-def patches_back(gradient: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def patches_back(gradient: Tensor, lines: Lines) -> Tensor:
     """Gradient for the patches of one map per image, (N, M, ROI, ROI) -> that for the maps, (N, 1, H, W)."""
-    n, m, _, h = rows.shape
-    w = columns.shape[3]
-    along = torch.bmm(gradient.reshape(n * m, ROI, ROI), columns.reshape(n * m, ROI, w)).view(n, m * ROI, w)
-    return torch.bmm(rows.reshape(n, m * ROI, h).transpose(1, 2), along)[:, None]
+    y, z = lines
+    n, m, _, h = y.shape
+    w = z.shape[3]
+    along = torch.bmm(gradient.reshape(n * m, ROI, ROI), z.reshape(n * m, ROI, w)).view(n, m * ROI, w)
+    return torch.bmm(y.reshape(n, m * ROI, h).transpose(1, 2), along)[:, None]
 
 
 def reason(vectors: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,27 +165,26 @@ def attended(students: Sequence[Tensor], teachers: Sequence[Tensor], temperature
         temperature: T.
     """
     n = len(students[0])
-    pairs = Maps(torch.cat([s.flatten(2), t.flatten(2)], 1) for s, t in zip(students, teachers, strict=True))
-    pairs = Maps(x.view(n, 2, -1, x.shape[2]) for x in pairs)  # (N, networks, C, H W)
-    places = [x.shape[3] for x in pairs]
-    spatial, channel = attention_shares(pairs, temperature)
-    flat = [(q.view(2 * n, 1, -1), x.view(2 * n, *x.shape[2:])) for q, x in zip(channel, pairs)]
-    mean = Maps(torch.bmm(q, x).view(n, 2, -1) for q, x in flat)
+    both = Maps(torch.cat([rows(s), rows(t)]) for s, t in zip(students, teachers, strict=True))  # (2 N, H W, C)
+    places = [x.shape[1] for x in both]
+    spatial, channel = attention_shares(both, temperature)
+    mean = Maps(torch.bmm(x, q[:, :, None])[:, :, 0] for x, q in zip(both, channel, strict=True))
     mean *= places
     maps = mean * spatial
 
     def to_own(gradients: Sequence[Tensor]) -> Maps:
-        own, p, q, e = ([x[:, 0] for x in maps] for maps in (pairs, spatial, channel, mean))
+        own, p, q, e = (Maps(x[:n] for x in maps) for maps in (both, spatial, channel, mean))
         outer = Maps(g.reshape(n, -1) for g in gradients)
         of_places, of_mean = outer * e, outer * p
         of_mean *= places
-        of_channels = Maps(torch.bmm(x, g[..., None])[..., 0] for x, g in zip(own, of_mean))
-        out = attention_shares_back(own, (Maps(p), Maps(q)), (of_places, of_channels), temperature)
-        for x, a, g in zip(out, q, of_mean):
-            x.baddbmm_(a[..., None], g[:, None])
-        return Maps(x.view(s.shape) for x, s in zip(out, students))
+        of_channels = Maps(torch.bmm(g[:, None], x)[:, 0] for g, x in zip(of_mean, own, strict=True))
+        out = attention_shares_back(own, (p, q), (of_places, of_channels), temperature)
+        for x, a, g in zip(out, q, of_mean, strict=True):
+            x.baddbmm_(g[:, :, None], a[:, None])
+        return Maps(as_maps(x, *s.shape[2:]) for x, s in zip(out, students, strict=True))
 
-    return Attended(Maps(x.view(n, 2, *s.shape[2:]) for x, s in zip(maps, students)), to_own)
+    pairs = (x.view(2, n, *s.shape[2:]).transpose(0, 1) for x, s in zip(maps, students, strict=True))
+    return Attended(Maps(pairs), to_own)
 
 
 def instance_relation(
@@ -219,7 +223,7 @@ def instance_relation(
         lines = samples(kept, levels)
         seen = attended(own, theirs, temperature)
         normal, to_seen = zip(*(standardized(x) for x in seen.maps))
-        cut = torch.stack([patches(x, *line) for x, line in zip(normal, lines)], 1)
+        cut = torch.stack([patches(x, line) for x, line in zip(normal, lines)], 1)
         cut = cut.view(2 * len(own) * n, m, ROI * ROI)  # the student in all levels and images, then the teacher
         vectors, center, scale = torch.native_layer_norm(cut, cut.shape[2:], None, None, EPSILON)
         apart = torch.where(there, 0.0, APART).to(cut.dtype).expand(2 * len(own), n, m).reshape(-1, 1, m)
@@ -236,7 +240,7 @@ def instance_relation(
             gradient, cut[:half], cut.shape[2:], center[:half], scale[:half], None, None, [True, False, False]
         )[0]
         parts = gradient.view(len(own), n, m, ROI, ROI).unbind()
-        maps = [back(patches_back(part, *line)) for back, part, line in zip(to_seen, parts, lines)]
+        maps = [back(patches_back(part, line)) for back, part, line in zip(to_seen, parts, lines)]
         return value, seen.to_own(maps)
 
     with no_autocast(students[0]):

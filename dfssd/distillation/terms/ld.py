@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import distance_box_iou
 
 from dfssd.batches import Batch
 from dfssd.checks import check_positive, check_share
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
+from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.regions import corners, in_images, match_anchors
 
 
@@ -42,41 +43,56 @@ def ld_regions(
         Two (n, A) bool masks without an anchor in common.
     """
     match = match_anchors(boxes, levels)
-    diou = distance_box_iou(boxes, match.anchors)
+    around = torch.maximum(boxes[:, None, 2:], match.anchors[:, 2:]) - torch.minimum(
+        boxes[:, None, :2], match.anchors[:, :2]
+    )
+    diagonal = around.square().sum(2) + 1e-7
+    diou = match.iou - match.distance.square() / diagonal
     main = in_images(match.positive, image, n)
     valuable = in_images((diou >= gamma * match.threshold) & (diou <= match.threshold), image, n)
     return main, valuable & ~main
 
 
-def localization(
-    student_boxes: Tensor, teacher_boxes: Tensor, region: Tensor, reg_max: int, temperature: float = 10.0
-) -> Tensor:
-    """KL divergence between box distributions, mean over the anchors of a region.
+def region_weight(region: Tensor) -> Tensor:
+    """Equal weights of the anchors of a region (N, A) bool, with sum 1, or less where it has fewer than N anchors."""
+    return region / region.sum().clamp(min=max(1, len(region)))
 
-        T^2 sum_{n,a in region} 1/4 sum_side KL(P_t || P_s) / max(N, anchors in region)      >= 0
+
+def weighted_kl(
+    student_boxes: Tensor, teacher_boxes: Tensor, weight: Tensor, reg_max: int, temperature: float
+) -> Tensor:
+    """Weighted sum of the KL divergences between the box distributions at all anchors.
+
+        T^2 sum_{n,a} w_a 1/4 sum_side KL(P_t || P_s)      >= 0,      with the gradient T w_a / 4 (P_s - P_t)
+
+    with P = softmax over the bins of logits / T.
 
     Args:
         student_boxes: Box logits of the student, (N, 4 * reg_max, A), channel = side * reg_max + bin.
         teacher_boxes: Box logits of the teacher, same shape.
-        region: (N, A) bool.
+        weight: w, (N, A), without gradient.
         reg_max: Bins per side.
         temperature: T.
 
     Returns:
-        Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch or region.
+        Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
 
     Raises:
         ValueError: Shapes differ.
     """
     check_same_shape("box logits", student_boxes, teacher_boxes, "N, 4*reg_max, A")
+
+    def compute(own: Tensor) -> tuple[Tensor, list[Tensor]]:
+        n, _, anchors = own.shape
+        log_s, log_t = (F.log_softmax(x.view(n, 4, reg_max, anchors) / temperature, dim=2) for x in (own, theirs))
+        share = (weight.to(own.dtype) * (temperature / 4))[:, None, None]
+        target = log_t.exp()
+        value = ((log_t - log_s).mul_(target).mul_(share)).sum() * temperature
+        return value, [log_s.exp_().sub_(target).mul_(share).view(own.shape)]
+
     with no_autocast(student_boxes):
-        n, _, anchors = student_boxes.shape
-        log_s, log_t = (
-            F.log_softmax(x.view(n, 4, reg_max, anchors) / temperature, dim=2)
-            for x in exact(student_boxes, teacher_boxes)
-        )
-        kl = (log_t.exp() * (log_t - log_s)).sum(2).mean(1)
-        return temperature**2 * (kl * region).sum() / region.sum().clamp(min=max(1, n))
+        own, theirs = exact(student_boxes, teacher_boxes)
+        return closed_form(compute, [own])
 
 
 class Localisation(Term):
@@ -102,9 +118,8 @@ class Localisation(Term):
         self.gamma = check_share("gamma", gamma)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """:func:`localization` in the main region plus that in the valuable one."""
+        """:func:`weighted_kl` of the main region plus that of the valuable one."""
         boxes, image = corners(batch)
         main, valuable = ld_regions(boxes, image, len(student.boxes), student.levels, self.gamma)
-        pair = (student.boxes, teacher.boxes.detach())
-        own, around = (localization(*pair, mask, self.shape.reg_max, self.temperature) for mask in (main, valuable))
-        return own + self.valuable * around
+        weight = region_weight(main) + self.valuable * region_weight(valuable)
+        return weighted_kl(student.boxes, teacher.boxes.detach(), weight, self.shape.reg_max, self.temperature)

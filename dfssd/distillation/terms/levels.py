@@ -35,6 +35,10 @@ class Maps(tuple[Tensor, ...]):
         """Product."""
         return Maps(torch._foreach_mul(self, other))
 
+    def __truediv__(self, other: Any) -> Maps:
+        """Quotient."""
+        return Maps(torch._foreach_div(self, other))
+
     def __iadd__(self, other: Any) -> Maps:
         """Sum, in place."""
         torch._foreach_add_(self, other)
@@ -59,6 +63,16 @@ class Maps(tuple[Tensor, ...]):
         """Add ``factor * a * b``, in place."""
         torch._foreach_addcmul_(self, tuple(a), tuple(b), factor)
         return self
+
+
+def rows(x: Tensor) -> Tensor:
+    """Maps (N, C, H, W) as (N, H W, C): a view, if they are stored with the channels innermost."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def as_maps(x: Tensor, height: int, width: int) -> Tensor:
+    """Places (N, H W, C) as maps (N, C, H, W), a view."""
+    return x.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 def mean_square(maps: Sequence[Tensor]) -> Tensor:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from dfssd.batches import Batch
 from dfssd.checks import check_share
-from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_shape, exact, mean, no_autocast
+from dfssd.distillation.terms.base import FeatureTerm, PairShape, check_same_maps, exact, no_autocast
+from dfssd.distillation.terms.levels import mean_square
 
 
-def mse(generated: Tensor, teacher: Tensor) -> Tensor:
-    """mean((G - F_t)^2) >= 0; maps (N, C, H, W), scalar in fp32; 0 for an empty batch. Published as a sum over N.
+def mse(generated: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
+    """mean((G - F_t)^2) >= 0, mean over the levels; maps (N, C, H, W), scalar in fp32; 0 for an empty batch.
+
+    Published as a sum over N.
 
     Raises:
         ValueError: Shapes differ or are not (N, C, H, W).
     """
-    check_same_shape("feature maps", generated, teacher, "N, C, H, W")
-    with no_autocast(generated):
-        a, b = exact(generated, teacher)
-        return mean((a - b).square())
+    check_same_maps(generated, teachers)
+    with no_autocast(generated[0]):
+        return mean_square([a - b for a, b in zip(exact(*generated), exact(*teachers), strict=True)])
 
 
 class MaskedGenerative(FeatureTerm):
@@ -44,8 +48,11 @@ class MaskedGenerative(FeatureTerm):
             for c in shape.teacher_channels
         )
 
-    def compare(self, level: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """:func:`mse` between the teacher's map and the one generated from the visible places."""
-        n, _, h, w = student.shape
-        visible = torch.rand(n, 1, h, w, device=student.device) >= self.masked
-        return mse(self.generators[level](student * visible), teacher)
+    def compare_all(self, students: Sequence[Tensor], teachers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """:func:`mse` between the teacher's maps and those generated from the visible places."""
+        made = []
+        for generator, student in zip(self.generators, students, strict=True):
+            n, _, h, w = student.shape
+            visible = torch.rand(n, 1, h, w, device=student.device) >= self.masked
+            made.append(generator(student * visible))
+        return mse(made, teachers)

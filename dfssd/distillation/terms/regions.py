@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from dfssd.batches import Batch
-from dfssd.distillation.terms.levels import Maps
+from dfssd.distillation.terms.levels import Maps, rows
 
 ANCHOR_CELLS = 5.0
 """Side of the square that stands for an anchor point [cells of its level], as where ATSS is used on YOLO heads."""
@@ -32,7 +32,7 @@ def corners(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Axes:
     """The cells of several levels, as constants on one device. Axes are numbered: x of each level, then y of each.
 
     Attributes:
@@ -59,13 +59,13 @@ class Grid:
 
 
 @lru_cache(maxsize=64)
-def grid(levels: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> Grid:
+def axes(levels: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> Axes:
     """The cells of levels, each (height, width)."""
     sizes = (*(w for _, w in levels), *(h for h, _ in levels))
     places = torch.tensor([h * w for h, w in levels])
     number = torch.arange(len(levels))
     level = number.repeat_interleave(places)
-    return Grid(
+    return Axes(
         sizes=sizes,
         lengths=torch.tensor(sizes, dtype=dtype).view(2, -1).to(device),
         cells=torch.cat([torch.arange(size, dtype=dtype) for size in sizes]).to(device),
@@ -93,7 +93,7 @@ def box_masks(batch: Batch, n: int, levels: Sequence[tuple[int, int]]) -> tuple[
         image does not have.
     """
     boxes, image = corners(batch)
-    here = grid(tuple(levels), boxes.dtype, boxes.device)
+    here = axes(tuple(levels), boxes.dtype, boxes.device)
     low = (boxes[:, :2, None] * here.lengths).floor_().clamp_(min=0)  # (K, axis, level)
     high = torch.minimum((boxes[:, 2:, None] * here.lengths).ceil_(), here.lengths - 1)
     share = (high - low + 1).clamp_(min=0).prod(1).clamp_(min=1).reciprocal_()
@@ -101,19 +101,22 @@ def box_masks(batch: Batch, n: int, levels: Sequence[tuple[int, int]]) -> tuple[
     hits = (here.cells >= low) & (here.cells <= high)
     foreground = share.new_zeros(n, len(here.level))
     start = 0
-    for level, (rows, columns) in enumerate(here.lines(hits)):
-        covered = ((columns * share[:, level, None])[:, None, :] * rows[:, :, None]).flatten(1)
+    for level, (y, x) in enumerate(here.lines(hits)):
+        covered = ((x * share[:, level, None])[:, None, :] * y[:, :, None]).flatten(1)
         part = foreground[:, start : (start := start + covered.shape[1])]
         part.scatter_reduce_(0, image[:, None].expand_as(covered), covered, "amax")
     background = foreground == 0
     if len(batch.get("ignore_bboxes", ())):
-        background = background.logical_and_(ignored_places(batch, n, here).logical_not_())
+        ignored = batch.get("ignored")  # of the head, whose levels may be other ones
+        if not isinstance(ignored, Tensor) or ignored.shape != background.shape:
+            ignored = ignored_places(batch, n, here)
+        background = background & ~ignored
     free = background.to(share.dtype)
     counts = (free @ here.members).clamp_(min=1).reciprocal_()
     return foreground, free.mul_(counts.index_select(1, here.level))
 
 
-def ignored_places(batch: Batch, n: int, here: Grid) -> Tensor:
+def ignored_places(batch: Batch, n: int, here: Axes) -> Tensor:
     """Places whose middle lies in an ignore box of their image, (n, A) bool.
 
     Rows and columns are hit independently of each other, so no table of boxes times places is built.
@@ -126,7 +129,7 @@ def ignored_places(batch: Batch, n: int, here: Grid) -> Tensor:
     low, high = ends.flatten(2).index_select(2, here.axis).unbind()
     hits = ((middles >= low) & (middles <= high)).to(boxes.dtype)
     own = (torch.arange(n, device=image.device)[:, None] == image).to(boxes.dtype)  # (n, K)
-    parts = [((own[:, None, :] * rows.T) @ columns).flatten(1) for rows, columns in here.lines(hits)]
+    parts = [((own[:, None, :] * y.T) @ x).flatten(1) for y, x in here.lines(hits)]
     return torch.cat(parts, 1) > 0
 
 
@@ -136,16 +139,16 @@ def attention_shares(maps: Sequence[Tensor], temperature: float) -> tuple[Maps, 
         p = softmax_a(mean_c |x| / T),     q = softmax_c(mean_a |x| / T)
 
     Args:
-        maps: Maps x of each level, (..., C, A) with A places, fp32 or fp64.
+        maps: Maps x of each level, (N, A, C) with A places, fp32 or fp64.
         temperature: T.
 
     Returns:
-        Shares p of the places (..., A) and q of the channels (..., C), both with sum 1.
+        Shares p of the places (N, A) and q of the channels (N, C), both with sum 1.
     """
     sizes = torch._foreach_abs(list(maps))
-    both = Maps([*(x.mean(-2) for x in sizes), *(x.mean(-1) for x in sizes)])
+    both = Maps([*(x.mean(2) for x in sizes), *(x.mean(1) for x in sizes)])
     both *= 1 / temperature
-    shares = [x.softmax(-1) for x in both]
+    shares = [x.softmax(1) for x in both]
     return Maps(shares[: len(sizes)]), Maps(shares[len(sizes) :])
 
 
@@ -157,13 +160,13 @@ def attention_shares_back(
     (softmax'(p, dp) / C + softmax'(q, dq) / A) sign(x) / T
     """
     both = Maps(
-        torch.ops.aten._softmax_backward_data(g, x, -1, x.dtype)
+        torch.ops.aten._softmax_backward_data(g, x, 1, x.dtype)
         for gs, xs in zip(gradients, shares, strict=True)
         for g, x in zip(gs, xs, strict=True)
     )
-    both *= [1 / (temperature * x.shape[axis]) for axis in (-2, -1) for x in maps]
+    both *= [1 / (temperature * x.shape[axis]) for axis in (2, 1) for x in maps]
     places, channels = both[: len(maps)], both[len(maps) :]
-    out = Maps(p.unsqueeze(-2) + q.unsqueeze(-1) for p, q in zip(places, channels, strict=True))
+    out = Maps(p[:, :, None] + q[:, None, :] for p, q in zip(places, channels, strict=True))
     out *= Maps(torch._foreach_sign(list(maps)))
     return out
 
@@ -180,25 +183,26 @@ def attention(maps: Sequence[Tensor], temperature: float = 0.5) -> tuple[Maps, M
     Returns:
         Spatial attentions (N, H W) and channel attentions (N, C) of each level, all with mean 1.
     """
-    spatial, channel = attention_shares([x.flatten(2) for x in maps], temperature)
+    spatial, channel = attention_shares([rows(x) for x in maps], temperature)
     spatial *= [x.shape[1] for x in spatial]
     channel *= [x.shape[1] for x in channel]
     return spatial, channel
 
 
-def anchor_boxes(levels: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Tensor:
+@lru_cache(maxsize=64)
+def anchor_boxes(levels: tuple[tuple[int, int], ...], device: torch.device | str = "cpu") -> Tensor:
     """Squares around the anchor points, (A, 4) corners as shares of the image, level after level, row after row."""
     squares = []
     for height, width in levels:
         y, x = torch.meshgrid(
-            (torch.arange(height, device=device) + 0.5) / height,
-            (torch.arange(width, device=device) + 0.5) / width,
+            (torch.arange(height) + 0.5) / height,
+            (torch.arange(width) + 0.5) / width,
             indexing="ij",
         )
         center = torch.stack([x, y], -1).view(-1, 2)
         half = center.new_tensor([ANCHOR_CELLS / width / 2, ANCHOR_CELLS / height / 2])
         squares.append(torch.cat([center - half, center + half], 1))
-    return torch.cat(squares)
+    return torch.cat(squares).to(device)
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,7 @@ class AnchorMatch:
 
     Attributes:
         anchors: (A, 4) squares of the anchors.
+        distance: (M, A) from the center of a box to the middle of a square, as shares of the image.
         iou: (M, A) overlap of boxes and squares.
         threshold: (M, 1) mean + standard deviation of the overlaps of the candidates of each box.
         positive: (M, A) bool: candidates above the threshold whose point lies in the box.
@@ -214,6 +219,7 @@ class AnchorMatch:
     """
 
     anchors: Tensor
+    distance: Tensor
     iou: Tensor
     threshold: Tensor
     positive: Tensor
@@ -227,26 +233,28 @@ def match_anchors(boxes: Tensor, levels: Sequence[tuple[int, int]]) -> AnchorMat
         boxes: (M, 4) corners as shares of the image.
         levels: (height, width) of each level [cells].
     """
-    anchors = anchor_boxes(levels, boxes.device)
+    anchors = anchor_boxes(tuple(levels), boxes.device)
     points = (anchors[:, :2] + anchors[:, 2:]) / 2
-    far = torch.cdist((boxes[:, :2] + boxes[:, 2:]) / 2, points)
-    candidate = torch.zeros_like(far, dtype=torch.bool)
-    start = 0
-    for height, width in levels:
-        near = far[:, start : start + height * width].topk(min(CANDIDATES, height * width), largest=False).indices
-        candidate.scatter_(1, near + start, True)
-        start += height * width
+    far = torch.linalg.vector_norm((boxes[:, None, :2] + boxes[:, None, 2:]) / 2 - points, dim=2)
+    nearest, start = [], 0
+    for part in far.split([h * w for h, w in levels], 1):
+        nearest.append(part.topk(min(CANDIDATES, part.shape[1]), largest=False).indices + start)
+        start += part.shape[1]
+    candidates = torch.cat(nearest, 1).sort(1).values  # (M, 9 of each level); of equal ones, the first is the best
+    count = candidates.shape[1]
     iou = box_iou(boxes, anchors)
-    count = candidate.sum(1, keepdim=True)
-    average = (iou * candidate).sum(1, keepdim=True) / count
-    spread = (((iou - average) * candidate).square().sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(-1)
-    rank = iou + 2.0 * candidate + 1.0 * (candidate & inside)
-    best = torch.zeros_like(candidate)
-    if len(boxes):
-        best.scatter_(1, rank.argmax(1, keepdim=True), True)
+    known = iou.gather(1, candidates)
+    average = known.sum(1, keepdim=True) / count
+    spread = ((known - average).square().sum(1, keepdim=True) / max(1, count - 1)).sqrt()
     threshold = average + spread
-    return AnchorMatch(anchors, iou, threshold, candidate & (iou >= threshold) & inside, best)
+    points = points[candidates]
+    inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(-1)
+    positive, best = (torch.zeros_like(iou, dtype=torch.bool) for _ in range(2))
+    positive.scatter_(1, candidates, (known >= threshold) & inside)
+    if len(boxes):
+        rank = (known + inside.to(known.dtype)).argmax(1, keepdim=True)
+        best.scatter_(1, candidates.gather(1, rank), True)
+    return AnchorMatch(anchors, far, iou, threshold, positive, best)
 
 
 def in_images(hits: Tensor, image: Tensor, n: int) -> Tensor:

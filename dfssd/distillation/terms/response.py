@@ -18,13 +18,17 @@ from torch import Tensor
 
 from dfssd.batches import Batch
 from dfssd.checks import check_positive
-from dfssd.distillation.outputs import Outputs
+from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
+from dfssd.distillation.terms.levels import closed_form
+
+AT_ONCE = 2**22
+"""Box logits that are compared at once: where there are more, memory counts and launches do not."""
 
 
 def confidence(teacher_scores: Tensor) -> Tensor:
     """Confidence w_a of the teacher in each anchor: its highest class score, (N, nc, A) logits -> (N, A) in (0, 1)."""
-    return teacher_scores.sigmoid().amax(1)
+    return teacher_scores.amax(1).sigmoid()
 
 
 def per_confidence(total: Tensor, weight: Tensor) -> Tensor:
@@ -32,16 +36,19 @@ def per_confidence(total: Tensor, weight: Tensor) -> Tensor:
     return total / weight.sum().clamp(min=max(1, weight.shape[0]))
 
 
-def cls_response(student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
+def cls_response(student_scores: Tensor, teacher_scores: Tensor, known: Confidence | None = None) -> Tensor:
     """Quality-focal distance between class scores (as in CrossKD, arXiv:2306.11369).
 
     With p = sigmoid(z_s) and t = sigmoid(z_t)::
 
         sum_{n,c,a} |p - t| * BCE(z_s, t) / max(N, sum_{n,a} w_a)     >= 0, and 0 only for p = t
 
+    Its gradient is sign(p - t) * (p (1 - p) BCE(z_s, t) + (p - t)^2) over the same denominator.
+
     Args:
         student_scores: Class logits of the student, (N, nc, A).
-        teacher_scores: Class logits of the teacher, same shape.
+        teacher_scores: Class logits of the teacher, same shape; they get no gradient.
+        known: The teacher's confidence, if it has been computed.
 
     Returns:
         Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
@@ -51,14 +58,27 @@ def cls_response(student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
     """
     check_same_shape("class scores", student_scores, teacher_scores, "N, nc, A")
     with no_autocast(student_scores):
-        z, zt = exact(student_scores, teacher_scores)
-        target = zt.sigmoid()
-        bce = F.binary_cross_entropy_with_logits(z, target, reduction="none")
-        return per_confidence(((z.sigmoid() - target).abs() * bce).sum(), confidence(zt))
+        z, zt = exact(student_scores, teacher_scores.detach())
+        total = (known or _confidence_of(teacher_scores)).total
+
+        def compute(z: Tensor) -> tuple[Tensor, list[Tensor]]:
+            target, p = zt.sigmoid(), z.sigmoid()
+            gap = p - target
+            bce = F.binary_cross_entropy_with_logits(z, target, reduction="none")
+            value = (gap.abs() * bce).sum() / total
+            gradient = torch.addcmul(p, p, p, value=-1).mul_(bce).addcmul_(gap, gap).mul_(gap.sign_()).div_(total)
+            return value, [gradient]
+
+        return closed_form(compute, [z])
 
 
 def dfl_response(
-    student_boxes: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor, reg_max: int, temperature: float = 1.0
+    student_boxes: Tensor,
+    teacher_boxes: Tensor,
+    teacher_scores: Tensor,
+    reg_max: int,
+    temperature: float = 1.0,
+    known: Confidence | None = None,
 ) -> Tensor:
     """Confidence-weighted KL divergence between box distributions (localization distillation, arXiv:2102.12252).
 
@@ -66,12 +86,15 @@ def dfl_response(
 
         T^2 * sum_{n,a} w_a * 1/4 sum_side KL(P_t || P_s) / max(N, sum_{n,a} w_a)     >= 0
 
+    Its gradient is T * w_a * 1/4 (P_s - P_t) over the same denominator.
+
     Args:
         student_boxes: Box logits of the student, (N, 4 * reg_max, A), channel = side * reg_max + bin.
-        teacher_boxes: Box logits of the teacher, same shape.
+        teacher_boxes: Box logits of the teacher, same shape; they get no gradient.
         teacher_scores: Class logits of the teacher, (N, nc, A), for the weights.
         reg_max: Bins per side.
         temperature: T.
+        known: The teacher's confidence, if it has been computed.
 
     Returns:
         Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
@@ -89,12 +112,39 @@ def dfl_response(
             f"not {tuple(teacher_scores.shape)}"
         )
     with no_autocast(student_boxes):
-        zs, zt, scores = exact(student_boxes, teacher_boxes, teacher_scores)
-        log_s = F.log_softmax(zs.view(n, 4, reg_max, anchors) / temperature, dim=2)
-        log_t = F.log_softmax(zt.view(n, 4, reg_max, anchors) / temperature, dim=2)
-        kl = (log_t.exp() * (log_t - log_s)).sum(2).mean(1)
-        weight = confidence(scores)
-        return per_confidence(temperature**2 * (weight * kl).sum(), weight)
+        each, _, total = known or _confidence_of(teacher_scores)
+
+        def log_shares(z: Tensor) -> Tensor:
+            z = z.view(-1, 4, reg_max, anchors)
+            dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
+            return F.log_softmax(z if temperature == 1 else z / temperature, dim=2, dtype=dtype)
+
+        def part(own: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+            log_s, log_t = log_shares(own), log_shares(other)
+            theirs = log_t.exp()
+            value = (log_t.sub_(log_s).mul_(theirs).sum((1, 2)) * weight).sum() * (temperature**2 / 4)
+            gradient = log_s.exp_().sub_(theirs).mul_((weight * (temperature / 4))[:, None, None])
+            return value, gradient.view_as(own)
+
+        def compute(own: Tensor) -> tuple[Tensor, list[Tensor]]:
+            other, weight = teacher_boxes.detach(), each / total
+            at_once = max(1, AT_ONCE // (channels * anchors))
+            if at_once >= n:
+                value, gradient = part(own, other, weight)
+                return value, [gradient]
+            gradient, values = torch.empty_like(own, dtype=weight.dtype), []
+            for first in range(0, n, at_once):
+                images = slice(first, first + at_once)
+                value, gradient[images] = part(own[images], other[images], weight[images])
+                values.append(value)
+            return torch.stack(values).sum(), [gradient]
+
+        return closed_form(compute, [student_boxes])
+
+
+def _confidence_of(scores: Tensor) -> Confidence:
+    """Of class logits (N, nc, A)."""
+    return Outputs([], scores, scores, []).confidence
 
 
 def logit_mse(student: Outputs, teacher: Outputs) -> Tensor:
@@ -130,7 +180,7 @@ class ClsResponse(Term):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`cls_response` of the class scores."""
-        return cls_response(student.scores, teacher.scores.detach())
+        return cls_response(student.scores, teacher.scores, teacher.confidence)
 
 
 class DflResponse(Term):
@@ -149,8 +199,8 @@ class DflResponse(Term):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`dfl_response` of the box logits, weighted by the teacher's class scores."""
-        boxes, scores = teacher.boxes.detach(), teacher.scores.detach()
-        return dfl_response(student.boxes, boxes, scores, self.shape.reg_max, self.temperature)
+        own, theirs, known = student.boxes, teacher.boxes, teacher.confidence
+        return dfl_response(own, theirs, teacher.scores, self.shape.reg_max, self.temperature, known)
 
 
 class LogitMSE(Term):

@@ -14,16 +14,29 @@ different widths get them); ``scores`` are those of the classes that both know.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 
 from dfssd.batches import Batch
 from dfssd.checks import check_choice, check_positive, check_share
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms.base import FeatureTerm, PairShape, Term, check_same_shape, exact, no_autocast
+from dfssd.distillation.terms.base import (
+    FeatureTerm,
+    PairShape,
+    Term,
+    check_same_maps,
+    check_same_shape,
+    exact,
+    no_autocast,
+)
+from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.crd import distances
-from dfssd.distillation.terms.regions import corners, in_images, match_anchors
+from dfssd.distillation.terms.ld import weighted_kl
+from dfssd.distillation.terms.levels import Maps, total
+from dfssd.distillation.terms.regions import ANCHOR_CELLS, anchor_boxes, corners, in_images, match_anchors
+
+MOST_COMPARED = 2048
+"""Boxes in one pass of non-maximum suppression, whose work grows with their square."""
 
 
 def far_above(values: Tensor, deviations: float) -> Tensor:
@@ -66,30 +79,21 @@ def old_class_distance(student: Tensor, teacher: Tensor, region: Tensor) -> Tens
         ValueError: Shapes differ.
     """
     check_same_shape("class scores", student, teacher, "N, nc, A")
+
+    def compute(own: Tensor) -> tuple[Tensor, list[Tensor]]:
+        gap = own - theirs
+        weight = per_image(region.to(own.dtype), region) * (2 / own.shape[1])
+        gradient = gap * weight[:, None]
+        return gap.mul_(gradient).sum() / 2, [gradient]
+
     with no_autocast(student):
-        zs, zt = exact(student, teacher)
-        error = (zs - zt).square().mean(1) * region
-        return (error.sum(1) / region.sum(1).clamp(min=1)).sum() / max(1, len(zs))
+        own, theirs = exact(student, teacher)
+        return closed_form(compute, [own])
 
 
-def box_kl(student: Tensor, teacher: Tensor, reg_max: int, temperature: float) -> Tensor:
-    """KL divergence between box distributions at each anchor, as a share of the bins.
-
-        T^2 / R * 1/4 sum_side KL(softmax(r_t / T) || softmax(r_s / T))      >= 0
-
-    Args:
-        student: Box logits of the student, (N, 4 * R, A).
-        teacher: Box logits of the teacher, same shape.
-        reg_max: R, bins per side.
-        temperature: T.
-
-    Returns:
-        (N, A), fp32 (fp64 for fp64 inputs).
-    """
-    n, _, anchors = student.shape
-    logs = [F.log_softmax(x.view(n, 4, reg_max, anchors) / temperature, dim=2) for x in exact(student, teacher)]
-    kl = (logs[1].exp() * (logs[1] - logs[0])).sum(2).mean(1)
-    return temperature**2 / reg_max * kl
+def per_image(weight: Tensor, counted: Tensor) -> Tensor:
+    """Weights (N, A) divided by the number of images, and by what is ``counted`` (N, A) in each, at least 1."""
+    return weight / (counted.sum(1, keepdim=True).clamp(min=1) * max(1, len(weight)))
 
 
 def regression_weights(
@@ -140,6 +144,17 @@ def feature_region(boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int,
     return in_images((iou > share * best) & (iou > 0), image, n)
 
 
+def _parts(counts: list[int], most: int) -> list[slice]:
+    """Slices of consecutive rows that keep those of an image together: at most ``most``, or a single image."""
+    ends, filled, total = [], 0, 0
+    for count in counts:
+        if filled and filled + count > most:
+            ends.append(total)
+            filled = 0
+        filled, total = filled + count, total + count
+    return [slice(a, b) for a, b in zip([0, *ends], [*ends, total], strict=True) if b > a]
+
+
 class IncrementalCls(Term):
     """SD-IDD for classes: the old classes' logits at the anchors where the teacher is most confident."""
 
@@ -182,9 +197,9 @@ class IncrementalBox(Term):
         self.fallback = bool(fallback)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Mean over the images of the weighted mean of :func:`box_kl`, >= 0.
+        """Mean over the images of the weighted mean of the divergence of box distributions, as a share of the bins R.
 
-            1/N sum_i sum_a w_a KL_a / max(1, sum_a w_a)
+            1/N sum_i sum_a w_a KL_a / max(1, sum_a w_a),     KL_a = T^2 / R 1/4 sum_side KL(P_t || P_s)
 
         with the weights of :func:`regression_weights`; an image without boxes counts 0.
         """
@@ -198,8 +213,9 @@ class IncrementalBox(Term):
                 new = student.new_scores
                 scores = student.scores if new is None or not new.shape[1] else new
                 weight = (weight > 0) * scores.detach().float().sigmoid().amax(1)
-            kl = box_kl(student.boxes, teacher.boxes.detach(), self.shape.reg_max, self.temperature)
-            return ((weight * kl).sum(1) / weight.sum(1).clamp(min=1)).sum() / max(1, len(kl))
+            bins = self.shape.reg_max
+            weight = per_image(weight, weight) / bins
+            return weighted_kl(student.boxes, teacher.boxes.detach(), weight, bins, self.temperature)
 
 
 class IncrementalFeature(FeatureTerm):
@@ -222,17 +238,24 @@ class IncrementalFeature(FeatureTerm):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Sum over the levels of mean_{cells in region, channels} (f_s - f_t)^2, >= 0."""
         boxes, image = corners(batch)
-        sizes = [(f.shape[2], f.shape[3]) for f in student.feats]
+        own, theirs = zip(*self.pairs(student, teacher), strict=True)
+        sizes = [(f.shape[2], f.shape[3]) for f in own]
+        check_same_maps(own, theirs)
         region = feature_region(boxes, image, len(student.boxes), sizes, self.share)
-        masks = region.split([h * w for h, w in sizes], dim=1)
-        values = []
-        for (fs, ft), mask in zip(self.pairs(student, teacher), masks, strict=True):
-            check_same_shape("feature maps", fs, ft, "N, C, H, W")
-            with no_autocast(fs):
-                own, theirs = exact(fs, ft)
-                error = (own - theirs).square().mean(1).flatten(1)
-                values.append((error * mask).sum() / mask.sum().clamp(min=1))
-        return torch.stack(values).sum()
+
+        def compute(*maps: Tensor) -> tuple[Tensor, Maps]:
+            gap = Maps(maps) - targets
+            masks = Maps(x.to(gap[0].dtype) for x in region.split([h * w for h, w in sizes], 1))
+            masks *= [2 / x.shape[1] for x in maps]
+            counts = [x.sum() for x in region.split([h * w for h, w in sizes], 1)]
+            masks *= torch.stack(counts).clamp_(min=1).to(gap[0].dtype).reciprocal_().unbind()
+            gradient = gap * [m.view(-1, 1, *size) for m, size in zip(masks, sizes, strict=True)]
+            gap *= gradient
+            return total(gap) / 2, gradient
+
+        with no_autocast(own[0]):
+            targets = exact(*theirs)
+            return closed_form(compute, exact(*own))
 
 
 class ElasticBox(Term):
@@ -258,33 +281,42 @@ class ElasticBox(Term):
         self.iou = check_share("iou", iou)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Mean of :func:`box_kl` over the kept anchors of each image, weighted by the student's confidence, >= 0."""
-        check_same_shape("box logits", student.boxes, teacher.boxes, "N, 4*reg_max, A")
+        """Mean divergence of box distributions at the kept anchors, weighted by the student's confidence, >= 0."""
         with no_autocast(student.boxes):
             logits, scores = exact(teacher.boxes.detach(), teacher.scores.detach())
             above = far_above(logits.amax(1), self.deviations)
-            kept = torch.zeros_like(above)
             boxes = self._decode(logits, teacher.levels)
             best, cls = scores.sigmoid().max(1)
-            for i in range(len(above)):
-                index = above[i].nonzero().flatten()
-                found = batched_nms(boxes[i, index], best[i, index], cls[i, index], self.iou)
-                kept[i, index[found]] = True
+            kept = self._thinned(above, boxes, best, cls)
             weight = student.scores.detach().float().sigmoid().amax(1) * kept
-            kl = box_kl(student.boxes, teacher.boxes.detach(), self.shape.reg_max, self.temperature)
-            return ((weight * kl).sum(1) / kept.sum(1).clamp(min=1)).sum() / max(1, len(kept))
+            bins = self.shape.reg_max
+            return weighted_kl(
+                student.boxes, teacher.boxes.detach(), per_image(weight, kept) / bins, bins, self.temperature
+            )
+
+    def _thinned(self, above: Tensor, boxes: Tensor, best: Tensor, cls: Tensor) -> Tensor:
+        """1 at the anchors that non-maximum suppression leaves of those ``above``, in each image and class, (N, A).
+
+        How many anchors there are is known to the device alone, so the host waits for it.
+        """
+        kept = torch.zeros_like(above, dtype=best.dtype)
+        counts = above.sum(1).tolist()
+        if not any(counts):
+            return kept
+        candidates = above.flatten().nonzero().flatten()
+        group = cls + self.shape.nc * torch.arange(len(above), device=cls.device)[:, None]
+        chosen = (x.flatten(0, 1).index_select(0, candidates) for x in (boxes, best, group))
+        precise = torch.float32 if boxes.device.type == "mps" else torch.float64
+        found, score, apart = (x.to(precise) for x in chosen)
+        found += (apart * (found.amax() - found.amin() + 1))[:, None]  # no box meets one of another group
+        for part in _parts(counts, MOST_COMPARED):
+            left = candidates[part].index_select(0, nms(found[part], score[part], self.iou))
+            kept.view(-1).index_fill_(0, left, 1.0)
+        return kept
 
     def _decode(self, logits: Tensor, levels: list[tuple[int, int]]) -> Tensor:
         """Corners of the teacher's boxes as shares of the image, (N, A, 4)."""
+        squares = anchor_boxes(tuple(levels), logits.device)
+        points, cell = (squares[:, :2] + squares[:, 2:]) / 2, (squares[:, 2:] - squares[:, :2]) / ANCHOR_CELLS
         sides = distances(logits, self.shape.reg_max).transpose(1, 2)
-        parts = []
-        for (height, width), part in zip(levels, sides.split([h * w for h, w in levels], dim=1), strict=True):
-            y, x = torch.meshgrid(
-                torch.arange(height, device=logits.device) + 0.5,
-                torch.arange(width, device=logits.device) + 0.5,
-                indexing="ij",
-            )
-            point = torch.stack([x, y], -1).view(-1, 2)
-            box = torch.cat([point - part[..., :2], point + part[..., 2:]], -1)
-            parts.append(box / box.new_tensor([width, height, width, height]))
-        return torch.cat(parts, 1)
+        return torch.cat([points - sides[..., :2] * cell, points + sides[..., 2:] * cell], 2)
