@@ -58,3 +58,10 @@ class TapeRecorder:
                             old.copy_(new)
 
         return results, replay
+
+
+class SilentRecorder(TapeRecorder):
+    """Replays that cost no operators, as those of a graph: for counting, the results are those of the recording."""
+
+    def record(self, function: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
+        return function(), lambda: None

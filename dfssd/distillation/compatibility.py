@@ -6,6 +6,7 @@ teacher), and the damage shows only in the result. Here every mismatch is an err
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,11 +99,18 @@ def resolve_weights(value: str, role: str) -> str:
 
 
 def describe(source: str, role: str) -> ModelFacts:
-    """Read the facts of a model from its checkpoint or architecture file.
+    """Read the facts of a model from its checkpoint or architecture file; once, unless the file changes.
 
     Raises:
         UserError: The file is no Ultralytics checkpoint, or the model is not a plain detector.
     """
+    file = Path(source)
+    state = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
+    return _described(source, role, state)
+
+
+@functools.lru_cache(maxsize=16)  # the network is built for it, which takes a second
+def _described(source: str, role: str, _: tuple[int, int] | None) -> ModelFacts:
     trained = source.endswith(".pt")
     try:
         model: Any = load_checkpoint(source)[0] if trained else DetectionModel(source, verbose=False)

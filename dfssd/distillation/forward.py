@@ -109,4 +109,5 @@ def teacher_views(batch: HostBatch | Batch, labeled: int) -> Tensor:
     """The images as the teacher sees them: unlabeled ones, which come last, in their weak views if they have any."""
     if "weak_img" not in batch or not len(batch["weak_img"]):
         return batch["img"]
-    return torch.cat([batch["img"][:labeled], batch["weak_img"].to(batch["img"].dtype)])
+    views = torch.empty_like(batch["img"])  # in the same memory layout: on CPUs, that with the channels innermost
+    return torch.cat([batch["img"][:labeled], batch["weak_img"].to(views.dtype)], out=views)

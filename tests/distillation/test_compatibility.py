@@ -11,6 +11,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from dfssd.distillation import compatibility as c
 from dfssd.errors import UserError
+from tests.tiny_detection import TINY
 
 
 def save(path: Path, architecture: str, names: list[str]) -> Path:
@@ -41,6 +42,28 @@ def test_facts_of_architecture_and_checkpoint(tmp_path: Path) -> None:
     assert (plain.family, plain.strides, plain.reg_max, plain.trained) == ("yolov8", (8, 16, 32), 16, False)
     saved = c.describe(str(save(tmp_path / "mine.pt", "yolov8n.yaml", ["x", "y"])), "teacher")
     assert (saved.family, saved.names, saved.trained) == ("yolov8", ("x", "y"), True)
+
+
+def test_network_is_built_once_unless_its_file_changes(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "mine.yaml"
+    architecture = Path(TINY).read_text(encoding="utf-8")
+    file.write_text(architecture, encoding="utf-8")
+    built = []
+
+    class Counted(DetectionModel):
+        def __init__(self, *args, **kwargs):
+            built.append(args)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(c, "DetectionModel", Counted)
+    first = c.describe(str(file), "student")
+    assert c.describe(str(file), "student") is first and len(built) == 1
+    file.write_text(architecture.replace("nc: 80", "nc: 7"), encoding="utf-8")
+    assert len(c.describe(str(file), "student").names) == 7 and len(built) == 2
+    file.write_text("no architecture", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"student=.*mine.yaml cannot be read"):
+            c.describe(str(file), "student")
 
 
 @pytest.mark.parametrize(

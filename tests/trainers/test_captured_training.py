@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.patches import torch_load
 
+from dfssd.benchmark.steps import Step
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.segmentation.model import build_model
 from dfssd.segmentation.trainer import SemanticStageTrainer
@@ -26,7 +28,7 @@ from tests.configured import segmentation_settings
 from tests.segmentation.material import NEU_NAMES, mask_data
 from tests.segmentation.test_model import checkpoint, lively
 from tests.segmentation.test_trainer import overrides as mask_overrides
-from tests.tape import TapeRecorder
+from tests.tape import SilentRecorder, TapeRecorder
 from tests.trainers.test_stages import TERMS, overrides, student_settings
 
 pytestmark = pytest.mark.train
@@ -100,6 +102,24 @@ def test_student_with_a_teacher(kind: str, squares: Path, pseudo, teacher_file: 
             assert list(trainer.pair.captured) == ["teacher", "student"]
     assert_same(*results)
     assert results[1][2] >= 3 * 4, "steps that measure no gradients are replayed: teacher, student, and back"
+
+
+def test_captured_student_launches_less_than_ultralytics_training_of_the_student_alone(
+    squares: Path, pseudo, teacher_file: Path, tmp_path: Path
+) -> None:
+    plain = Step(DetectionTrainer(overrides=overrides(squares, tmp_path / "plain", nbs=4)))
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file, batches_per_epoch=9).write(stage)
+    trainer = StudentTrainer(overrides=overrides(squares, stage, nbs=4))
+    trainer.acceleration = Acceleration("graph", trainer.device, recorder=lambda device: SilentRecorder())
+    ours = Step(trainer)
+    counts = []
+    for step in (plain, ours):
+        for _ in range(4):  # the first ones measure gradients, and make the state of the optimizer
+            step()
+        counts.append(step.operators(as_on_gpu=True).launched)
+        step.close()
+    assert counts[1] < 0.7 * counts[0], counts
 
 
 def test_mask_network_with_a_teacher(tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ import math
 import os
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.multiprocessing import start_processes
+from ultralytics.models.yolo.detect import DetectionValidator
 
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.trainers import stage as stage_module
@@ -227,7 +232,7 @@ def test_final_score_is_the_one_of_the_best_epoch_and_callbacks_get_it(squares, 
         )
         trainer.train()
         found[plots] = (calls, ends, trainer)
-        assert type(trainer.validator).__name__ == "DetectionValidator"
+        assert isinstance(trainer.validator, DetectionValidator)
         assert checkpoint_epoch(stage / "weights" / "best.pt") == checkpoint_epoch(stage / "weights" / "last.pt") == -1
     assert found[False][0] == [True, True] and found[True][0] == [True, True, False]
     for plots in (False, True):
@@ -300,6 +305,29 @@ def test_epoch_in_which_someone_stops_the_training_is_validated_and_kept(squares
     summary = summary_of(stage)
     assert [score is None for score in summary["val_score_by_epoch"]] == [True, False]
     assert (stage / "weights" / "best.pt").exists()
+
+
+def decide(rank: int, folder: str) -> None:
+    """Which epochs one of two processes validates; the first one alone knows that it is stopped in epoch 1 (from 0)."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+    )
+    trainer = SimpleNamespace(settings=SimpleNamespace(val_every=3), epochs=8, stop=False, device=torch.device("cpu"))
+    found = []
+    for trainer.epoch in range(8):
+        trainer.stop = rank == 0 and trainer.epoch == 1
+        found.append(StageTrainer._is_validated(trainer))
+    Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+@pytest.mark.train
+def test_processes_validate_together(tmp_path: Path) -> None:
+    """One that validated alone would wait for the other forever."""
+    start_processes(decide, args=(str(tmp_path),), nprocs=2, start_method=processes.METHOD)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+    assert found[0] == found[1] == [epoch in {1, 2, 5, 7} for epoch in range(8)]
 
 
 def test_columns_are_numbers_also_where_there_is_no_score(tmp_path: Path) -> None:

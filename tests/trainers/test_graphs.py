@@ -22,7 +22,7 @@ from dfssd.benchmark.operators import count_operators
 from dfssd.segmentation.network import MFFMetal
 from dfssd.trainers.graphs import CapturedPass, CaptureError, CudaRecorder, Pass, Recorder
 from dfssd.trainers.optimizers import fused
-from tests.tape import TapeRecorder
+from tests.tape import SilentRecorder, TapeRecorder
 from tests.tiny_detection import TINY
 
 SIZE = 64
@@ -293,7 +293,7 @@ def test_network_that_draws_random_numbers_is_not_captured() -> None:
 
 def test_replay_dispatches_a_fraction_of_the_operators() -> None:
     model = detector()
-    captured = CapturedPass(Pass(model, model, learns=True), images(0), Silent())
+    captured = CapturedPass(Pass(model, model, learns=True), images(0), SilentRecorder())
 
     def step(forward: Callable[[Tensor], Any]) -> None:
         loss_of(forward(images(0)), 0).backward()
@@ -302,10 +302,3 @@ def test_replay_dispatches_a_fraction_of_the_operators() -> None:
     alone = count_operators(lambda: step(model)).launched
     replayed = count_operators(lambda: step(captured)).launched
     assert replayed < alone / 5, (replayed, alone)
-
-
-class Silent(TapeRecorder):
-    """Replays cost no operators, as in a graph."""
-
-    def record(self, function: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
-        return function(), lambda: None
