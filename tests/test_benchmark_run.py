@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from dfssd.benchmark import jobs, whole
@@ -207,23 +210,22 @@ def test_summary_and_ratios_by_hand() -> None:
 
 
 def test_times_follow_the_callbacks_of_ultralytics() -> None:
-    """Each event advances the time by one second."""
+    """Each event advances the time by one second; the loss is scaled after the forward pass."""
     now = [0.0]
     clock, counts = Clock(lambda: now[0]), {"batches": 0, "optimizer_steps": 0}
-    callbacks: dict[str, list] = {}
+    callbacks: dict[str, list[Callable[[Any], None]]] = {}
     jobs.take_times(lambda event, f: callbacks.setdefault(event, []).append(f), clock, counts, all_threads=False)
-    callbacks["on_train_start"].pop(0)  # hooks of a model
-
-    class Trainer:
-        class ema:
-            updates = 1
-
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    trainer = SimpleNamespace(scaler=scaler, device=torch.device("cpu"), ema=SimpleNamespace(updates=1))
     events = "on_pretrain_routine_start on_train_start on_train_epoch_start on_train_batch_start on_train_batch_end "
     events += "on_train_epoch_end on_val_start on_val_end on_fit_epoch_end on_val_start on_val_end"
     for event in events.split():
         now[0] += 1
         for callback in callbacks[event]:
-            callback(Trainer)
+            callback(trainer)
+        if event == "on_train_batch_start":
+            time.sleep(0.01)
+            scaler.scale(torch.zeros(1))
     now[0] += 1
     seconds = clock.record()
     assert {part: seconds[part] for part in ("setup", "waiting", "steps", "validation", "writing", "other")} == {
@@ -234,6 +236,7 @@ def test_times_follow_the_callbacks_of_ultralytics() -> None:
         "writing": 2,
         "other": 3,  # from train start, before and between the validations
     }
+    assert seconds["forward"] >= 0.01
     assert counts == {"batches": 1, "optimizer_steps": 1}
 
 

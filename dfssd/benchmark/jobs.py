@@ -9,10 +9,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfssd.errors import UserError, report_problems
 from dfssd.files import write_json, write_text, write_yaml
+
+if TYPE_CHECKING:
+    from dfssd.trainers.clock import Clock
 
 EVENTS = (
     "on_train_start",
@@ -98,13 +101,13 @@ def train(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def take_times(
-    add: Callable[[str, Callable[[Any], None]], None], clock: Any, counts: dict[str, int], *, all_threads: bool
+    add: Callable[[str, Callable[[Any], None]], None], clock: Clock, counts: dict[str, int], *, all_threads: bool
 ) -> None:
     """Let a clock follow a training of Ultralytics.
 
     Args:
         add: Adds a callback to an event.
-        clock: A :class:`~dfssd.trainers.clock.Clock`.
+        clock: Follows the training.
         counts: ``batches`` and ``optimizer_steps`` are counted here.
         all_threads: Compute on ``OMP_NUM_THREADS`` threads: Ultralytics leaves one core free when it selects the CPU.
     """
@@ -121,7 +124,7 @@ def take_times(
         clock.seconds["setup"] = 0.0  # imports are no part of the training
 
     def start(trainer: Any) -> None:
-        clock.watch(trainer.model, trainer.device)
+        clock.watch(trainer.scaler, trainer.device)
         if all_threads:
             import torch
 
@@ -136,8 +139,15 @@ def take_times(
     for event in EVENTS:
         add(event, follow(event))
     add("on_train_batch_end", count)
-    add("on_val_start", lambda _: clock.switch("validation"))
-    add("on_val_end", lambda _: clock.switch("writing"))  # the row of results.csv and the checkpoints come next
+
+    def validate(_: Any) -> None:
+        clock.switch("validation")
+
+    def write(_: Any) -> None:  # the row of results.csv and the checkpoints come next
+        clock.switch("writing")
+
+    add("on_val_start", validate)
+    add("on_val_end", write)
 
 
 def score(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,9 @@ class Views:
         Returns:
             The image and the arrays, transformed alike; the given ones are not changed.
         """
-        self.transform.set_random_seed(random.getrandbits(32))
+        seed = random.getrandbits(32)
+        # One source for both: with a seed, each would get its own, and both would draw the same numbers.
+        self.transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
         seen = self.transform(image=image, masks=masks)
         return seen["image"], list(seen["masks"])
 
