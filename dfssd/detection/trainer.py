@@ -189,7 +189,7 @@ class StudentTrainer(StageTrainer):
         ready, truth = decode(cast(LoadedBatch, loaded), nc=self.data["nc"])
         self._truth = truth[truth[:, 5] < pair.known]
         self._unlabeled_in_batch = len(ready["labeled"]) - int(ready["labeled"].sum())
-        pair.captured = dict(self.stand_ins)
+        pair.captured = self.stand_ins
         return cast(dict[str, Any], ready)
 
     def passes(self) -> dict[str, Pass]:

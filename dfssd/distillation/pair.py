@@ -154,7 +154,7 @@ class DistillationPair(DistillationModel):
         self.boxes = 0
         self.gradients: dict[str, float] = {}
         self.values: dict[str, Tensor] = {}
-        self.captured: dict[str, Callable[[Tensor], Maps]] = {}
+        self.captured: Mapping[str, Callable[[Tensor], Maps]] = {}
         self.passes = self._forward_passes(())
         self.projector = nn.ModuleDict(self._build_terms(terms)).to(device)
         self.passes = self._forward_passes(self.taps)

@@ -89,7 +89,8 @@ class Memory:
     Attributes:
         free: Device -> free bytes.
         there: Number of bytes, device -> uint8 tensor of that length on it.
-        pinned: Number of bytes -> uint8 tensor of that length beside the device, pinned if possible.
+        pinned: Number of bytes -> uint8 tensor of that length beside the device, pinned if possible. Not for
+            all images: PyTorch takes the next power of two of it, and never gives it back.
     """
 
     free: Callable[[torch.device], int]
@@ -162,7 +163,7 @@ class ImageStore:
             return self.pixels, numbers
         wanted, places = np.unique(numbers, return_inverse=True)
         shape = (len(wanted), *self.pixels.shape[1:])
-        staged = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pixels.is_pinned())
+        staged = _pinned(bytes_needed(len(wanted), self.side)).view(shape)
         torch.index_select(self.pixels, 0, torch.from_numpy(wanted), out=staged)
         return staged.to(self.device, non_blocking=True), places.reshape(numbers.shape)
 
@@ -262,7 +263,7 @@ def _room(images: int, side: int, device: torch.device, memory: Memory, held: in
             return memory.there(needed, device).view(shape), False
     if device != host and needed <= SHARE * memory.free(host):
         LOGGER.info(f"{images:,} images of {side} px take {_amount(needed)}: kept in the memory beside {device}")
-        return memory.pinned(needed).view(shape), True
+        return torch.empty(shape, dtype=torch.uint8), True
     raise NoRoomError(f"{images:,} images of {side} px take {_amount(needed)}, more than half of the free memory")
 
 

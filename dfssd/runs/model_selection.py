@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from dfssd.config import Config, differences
+from dfssd.config import Config, defaults, differences
 from dfssd.config.schema import DETECT, argument, keys_where
 from dfssd.errors import UserError
 from dfssd.files import copy_atomically, read_yaml
@@ -119,7 +119,8 @@ def check_baseline(run: Path, config: Config) -> Training:
         baseline = RECORDS[config["task"]].read(run / FILE).training["baseline"]
         if not baseline.val_score_by_epoch:  # the floor of the guard
             raise ValueError("its validation scores by epoch are not recorded")
-        others = _settings_of_baseline(tree["config"], tree["train"])
+        # a run from before there was a key had its default
+        others = _settings_of_baseline({**defaults(), **tree["config"]}, tree["train"])
         for needed in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt", "splits/data.yaml"):
             if not (run / needed).is_file():
                 raise FileNotFoundError(f"{needed} is missing")

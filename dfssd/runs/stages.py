@@ -41,7 +41,7 @@ BESIDE = {"test": "export"}
 """Stage -> the later one that a process of its own computes meanwhile, where the first one needs a GPU."""
 
 AFTER_TRAINING = "test"
-"""The stage from which on nothing is trained: the images of the trainings make room."""
+"""The stage from which on nothing is trained: the images of trainings and validations make room."""
 
 FEW_BATCHES = 1000
 """A training of fewer batches is too short to converge; the user is warned."""
@@ -85,6 +85,7 @@ class StagedRun(ABC):
             for number, name in enumerate(self.STAGES):
                 if name == AFTER_TRAINING:
                     release_stores()
+                    forget()
                 work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
                 self.folder.run_stage(name, work, earlier=self.STAGES[:number])
         finally:

@@ -121,7 +121,8 @@ class Acceleration:
 
     def release(self) -> None:
         """Forget graphs and compiled code, whose batches had another shape; they are made anew for the next one."""
-        self._stand_ins, self._seen = {}, 0
+        self._stand_ins.clear()  # also where they were handed to, else their memory would not be free
+        self._seen = 0
         if self._target != EAGER:
             self.used = EAGER
         for times in self._times.values():
@@ -167,7 +168,8 @@ class Acceleration:
 
     def _give_up(self, reason: str) -> None:
         """Run eagerly for the rest of the training."""
-        self._stand_ins, self._target, self.used, self._measures = {}, EAGER, EAGER, False
+        self._stand_ins.clear()
+        self._target, self.used, self._measures = EAGER, EAGER, False
         self.reason = reason
         LOGGER.info(f"compile={self.wish}: the networks run eagerly: {reason}")
         if self._device.type == "cuda":

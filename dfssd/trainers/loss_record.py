@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,12 +83,36 @@ class LossRecord:
 
 
 class _Mean(float):
-    """A mean that is up to date: ``(mean * i + loss) / (i + 1)``, Ultralytics' update of it, launches nothing."""
+    """A mean that is up to date: ``(mean * i + loss) / (i + 1)``, Ultralytics' update of it, launches nothing.
 
-    def _unchanged(self, _: Any) -> _Mean:
-        return self
+    To everyone else it is a number: only the sum of a multiple of it and a tensor is not one.
+    """
 
-    __mul__ = __add__ = __truediv__ = _unchanged
+    def __mul__(self, count: float) -> float:
+        return _Multiple(self, count)
+
+
+class _Multiple(float):
+    """``mean * i``."""
+
+    def __new__(cls, mean: _Mean, count: float) -> _Multiple:
+        product = super().__new__(cls, float(mean) * count)
+        product.mean = mean
+        return product
+
+    mean: _Mean
+
+    def __add__(self, other: Any) -> Any:
+        return _Update(self.mean) if isinstance(other, Tensor) else float(self) + other
+
+
+class _Update(NamedTuple):
+    """``mean * i + loss``."""
+
+    mean: _Mean
+
+    def __truediv__(self, _: int) -> _Mean:
+        return self.mean
 
 
 class RecordedLosses:

@@ -5,7 +5,7 @@ It differs from ``DetectionTrainer`` in these things only:
 * an epoch is a number of batches from :class:`MixedSampler`, so that stages can be given equal budgets;
 * ``last.pt`` and ``best.pt`` appear whole or not at all, written beside the training, and ``results.csv`` holds no
   epoch twice after a resume;
-* validations and checkpoints follow every so many epochs, and the last one;
+* validations and checkpoints follow every so many epochs, and the last one; a checkpoint follows the first one as well;
 * bf16 mixed precision works on CPUs as well;
 * the batches and optimizer steps that were really made are recorded;
 * the host does not wait for the losses of every batch (:mod:`dfssd.trainers.loss_record`).
@@ -73,7 +73,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
             self.args.amp = overrides["amp"]
         self.settings = self.SETTINGS.read(self.save_dir)
         self.batches_done = 0
-        self.writer, self._saved_at = BackgroundWriter(), time.monotonic()
+        self.writer, self._saved_at = BackgroundWriter(), -math.inf
         for callback in (
             StageTrainer._use_cores,
             StageTrainer._align_sampler,
@@ -203,7 +203,8 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
     def save_model(self) -> bool:
         """Ultralytics' checkpoints of a validated epoch, written beside the training under other names and renamed.
 
-        Epochs between two validations are kept only where they are long: a killed process repeats them.
+        Epochs between two validations are kept only where they are long: a killed process repeats them. The first epoch
+        is kept in any case, since a loss that is not finite later on needs a checkpoint to return to.
         """
         moment = time.monotonic()
         if self.fitness is None and moment - self._saved_at < LONGEST_LOSS:

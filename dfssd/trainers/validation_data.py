@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from ultralytics.utils import RANK
 
+from dfssd.hardware import free_memory
 from dfssd.log import LOGGER
 
 SHARE = 0.25
@@ -149,7 +149,7 @@ def home_of(size: int, device: torch.device) -> torch.device | None:
 
 
 def free_on(device: torch.device) -> int:
-    """Free memory of a CUDA device, or of the machine [bytes]."""
+    """Free memory of a CUDA device, or this process's share of that of the machine [bytes]."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return free_memory()

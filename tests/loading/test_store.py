@@ -118,7 +118,15 @@ def test_a_file_that_has_changed_is_read_anew(folder: Path) -> None:
 def test_images_go_beside_the_device_where_it_is_too_small(folder: Path, caplog) -> None:
     images = Images.of_dataset(dataset(folder))
     needed = bytes_needed(len(SIZES), 96)
-    beside = open_store([images], 96, META, memory=room(2 * needed - 1, 2 * needed))
+    pinned: list[int] = []
+
+    def pin(size: int) -> torch.Tensor:
+        pinned.append(size)
+        return torch.zeros(size, dtype=torch.uint8)
+
+    machine = replace(room(2 * needed - 1, 2 * needed), pinned=pin)
+    beside = open_store([images], 96, META, memory=machine)
+    assert pinned == [bytes_needed(128, 96)], "pinned is what is decoded at once, not all images"
     assert beside.beside and beside.pixels.device == CPU
     assert "kept in the memory beside meta" in caplog.text
     release_stores()
@@ -185,6 +193,6 @@ def test_images_on_and_beside_a_gpu(folder: Path, device_bytes: int) -> None:
     release_stores()
     free = Memory(lambda device: device_bytes if device.type == "cuda" else 1 << 60, MACHINE.there, MACHINE.pinned)
     store = open_store([images], 96, gpu, memory=free)
-    assert store.beside != bool(device_bytes) and store.pixels.is_pinned() == store.beside
+    assert store.beside != bool(device_bytes) and not store.pixels.is_pinned()
     pixels, places = store.fetch(np.array([2, 5]))
     assert pixels.device == gpu and torch.equal(pixels[torch.from_numpy(places)].cpu(), expected[[2, 5]])

@@ -17,6 +17,7 @@ from dfssd.results.sections import MaskTraining, Status, Training
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.stages import StagedRun, read_summary
+from dfssd.trainers import validation_data
 
 EXAMPLES = Path(__file__).parents[1] / "results" / "without_schema"
 
@@ -29,18 +30,21 @@ def left_by_a_trainer(tmp_path: Path, example: str, **more: Any) -> Path:
 
 
 class Counting(StagedRun):
-    """Two stages that train, and the one after them; each notes whether the images of the first are still kept."""
+    """Two stages that train, and the one after them; each notes what the first has left in memory."""
 
     STAGES = ("teacher", "student", "test")
     kept: ClassVar[dict[str, bool]] = {}
+    validated: ClassVar[dict[str, bool]] = {}
     images: Images
     first: weakref.ref[ImageStore]
 
     def _look(self, name: str) -> Status:
         self.kept[name] = self.first() is not None
+        self.validated[name] = "batches" in validation_data.beside
         return "done"
 
     def teacher(self) -> Status:
+        validation_data.beside["batches"] = torch.zeros(1)
         self.first = weakref.ref(open_store([self.images], 8, torch.device("cpu")))
         return self._look("teacher")
 
@@ -67,7 +71,7 @@ def test_images_of_the_trainings_are_kept_until_the_last_one(tmp_path: Path) -> 
     run = Counting(RunFolder.create(config, "the line"), config)
     run.images = Images([str(file)], lambda number: np.zeros((8, 8, 3), np.uint8))
     run.run()
-    assert run.kept == {"teacher": True, "student": True, "test": False}
+    assert run.kept == run.validated == {"teacher": True, "student": True, "test": False}
 
 
 def test_training_and_distillation_are_distinguished(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def run(acceleration: Acceleration, watch: Stopwatch, model: nn.Module, steps: i
         forward: Callable[[Tensor], Any] = stand_ins.get("network", model)
         forward(options.get("images", IMAGES)).square().mean().backward()
         watch.seconds += watch.captured if stand_ins else 0.040
-        acceleration.end()
         replaced.append(bool(stand_ins))
+        acceleration.end()
     return replaced
 
 
@@ -85,7 +85,7 @@ def test_graphs_are_kept_only_if_the_first_batches_are_faster(seconds: float, ke
     replaced += run(acceleration, watch, model, 6)
     assert acceleration.settled
     assert replaced == [False] * (trial // 2) + [True] * (trial // 2) + [kept] * 5
-    assert acceleration.used == ("graph" if kept else "eager")
+    assert acceleration.used == ("graph" if kept else "eager") and bool(acceleration._stand_ins) == kept
     assert acceleration.milliseconds == {"eager": 40.0, "graph": seconds * 1000}
     assert f"{seconds * 1000:.1f} ms" in acceleration.describe() and "40.0 ms" in acceleration.describe()
     assert len(lines) == 1 and ("graphs" in lines[0]) == kept
@@ -150,7 +150,9 @@ def test_after_a_smaller_batch_the_graphs_are_made_anew() -> None:
     acceleration, model = build("graph"), network()
     run(acceleration, Stopwatch(0.0), model, 2)
     before = acceleration.stand_ins(IMAGES, {"network": Pass(model, model, learns=True)})["network"]
+    handed = acceleration.stand_ins(IMAGES, {"network": Pass(model, model, learns=True)})
     acceleration.release()
+    assert not handed, "nobody holds the memory of the graphs"
     after = acceleration.stand_ins(IMAGES[:1], {"network": Pass(model, model, learns=True)})["network"]
     assert after is not before and isinstance(after, CapturedPass)
     replays = after._recorder.turn

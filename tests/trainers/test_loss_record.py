@@ -96,6 +96,13 @@ def test_ultralytics_loop_sees_the_means_of_every_batch_on_a_cpu() -> None:
     assert trainer.tloss is None and trainer.loss_items is None
 
 
+def test_means_are_numbers_to_callbacks() -> None:
+    trainer = Trainer(3)
+    trainer.epoch(torch.tensor([[1.0, 2.0]] * 3))
+    box, cls = trainer.tloss["box"], trainer.tloss["cls"]
+    assert (box + cls, cls * 3, cls / 4, 3 * cls + box, cls * 3 + box, sum((box, cls))) == (3, 6, 0.5, 7, 7, 3)
+
+
 def test_elsewhere_the_host_looks_at_the_first_batch_at_blocks_and_at_the_last(monkeypatch) -> None:
     """A device other than the CPU, which only names itself differently."""
     monkeypatch.setattr(loss_record, "HOST", SimpleNamespace())

@@ -151,6 +151,13 @@ def test_home_of_the_batches(monkeypatch) -> None:
     assert [home_of(size, host) for size in (100, 1000, 1001)] == [host, host, None]
 
 
+def test_processes_of_several_gpus_share_the_memory_of_the_machine(monkeypatch) -> None:
+    host = torch.device("cpu")
+    whole = validation_data.free_on(host)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert validation_data.free_on(host) < whole / 4
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_stay_on_the_device(shapes: Path, tmp_path: Path) -> None:
     made = trainer(shapes, tmp_path / "train" / "baseline", device="0")
