@@ -93,6 +93,17 @@ def free_memory(container: Path = _CONTAINER) -> int:
     return max(free, 0) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def free_on_gpu(device: str) -> int:
+    """Free memory of a GPU, the first one of several [bytes]; 0 for a device that is none.
+
+    Args:
+        device: As :func:`check_device` returns it.
+    """
+    if device in {"cpu", "mps"}:
+        return 0
+    return int(torch.cuda.mem_get_info(int(device.split(",")[0]))[0])
+
+
 def check_free_memory(device: str) -> None:
     """Raise :class:`UserError` if a chosen GPU has too little free memory to start with."""
     if device in {"cpu", "mps"}:

@@ -213,7 +213,7 @@ def test_times_follow_the_callbacks_of_ultralytics() -> None:
     """Each event advances the time by one second; the loss is scaled after the forward pass."""
     now = [0.0]
     clock, counts = Clock(lambda: now[0]), {"batches": 0, "optimizer_steps": 0}
-    callbacks: dict[str, list[Callable[[Any], None]]] = {}
+    callbacks: dict[str, list[Callable[[Any], object]]] = {}
     jobs.take_times(lambda event, f: callbacks.setdefault(event, []).append(f), clock, counts, all_threads=False)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     trainer = SimpleNamespace(scaler=scaler, device=torch.device("cpu"), ema=SimpleNamespace(updates=1))

@@ -204,6 +204,15 @@ def test_recipe_reaches_the_pair(tmp_path: Path, steps: Steps) -> None:
         assert opened.trained[OURS].loaded["labeled"].tolist() == [True, True, False, False]
 
 
+def test_our_trainer_runs_the_distillation_of_ultralytics(tmp_path: Path) -> None:
+    with open_steps(speed.checked({**SMALL, "recipe": "ultralytics"}), tmp_path) as opened:
+        ours = opened.trained[OURS]
+        assert type(ours.trainer.model) is type(opened.trained[PEER].trainer.model)
+        before = weights(ours.trainer.model.student_model)
+        ours()
+        assert not torch.equal(before, weights(ours.trainer.model.student_model))
+
+
 def test_random_teacher_marks_boxes() -> None:
     """A fifth of the 252 places; its logits differ, and so do its features."""
     torch.manual_seed(0)

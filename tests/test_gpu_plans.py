@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dfssd.benchmark import speed
+from dfssd.benchmark import labeling, speed
 from dfssd.benchmark.whole import OWN
 from dfssd.config import parse_arguments
 from dfssd.runs.configure import configure
@@ -34,6 +34,9 @@ def test_commands_are_accepted(plan: str, job: dict[str, Any]) -> None:
         return
     assert (ROOT / script).is_file()
     given = parse_arguments(words)
+    if script == "scripts/benchmark_labels.py":
+        labeling.checked(given)
+        return
     for key in {"train.py": [], "scripts/benchmark_speed.py": ["rounds", "out"]}.get(script, OWN):
         given.pop(key, None)
     if script == "scripts/benchmark_speed.py":

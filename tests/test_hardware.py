@@ -6,8 +6,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from dfssd.hardware import free_memory
+from dfssd.hardware import free_memory, free_on_gpu
 
 VERSION_2 = {"memory.max": "5000", "memory.current": "3000", "memory.stat": "anon 900\ninactive_file 1500\n"}
 VERSION_1 = {
@@ -44,3 +45,11 @@ def test_processes_of_several_gpus_share_it(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_container_that_is_full(tmp_path: Path) -> None:
     assert free_memory(write(tmp_path, {**VERSION_2, "memory.current": "9000"})) == 0
+
+
+def test_free_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the first of several; a device that is no GPU has none."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ((index + 1) << 30, 80 << 30))
+    assert free_on_gpu("1,2") == 2 << 30
+    assert free_on_gpu("0") == 1 << 30
+    assert free_on_gpu("cpu") == free_on_gpu("mps") == 0

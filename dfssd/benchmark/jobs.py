@@ -101,7 +101,7 @@ def train(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def take_times(
-    add: Callable[[str, Callable[[Any], None]], None], clock: Clock, counts: dict[str, int], *, all_threads: bool
+    add: Callable[[str, Callable[[Any], object]], None], clock: Clock, counts: dict[str, int], *, all_threads: bool
 ) -> None:
     """Let a clock follow a training of Ultralytics.
 

@@ -7,10 +7,10 @@ Trains the same student on the same data with as many optimizer steps, each time
   ours         ``train.py`` with these arguments (recipe=dfssd unless given), without a baseline
 
 Data and teacher are made ready once, before anything is timed; a teacher from a .yaml is trained for
-``teacher_epochs=3`` passes unless given. All see the same lists of images, size, batch, epochs times batches, seed,
-and precision (amp=false on a CPU unless given, where Ultralytics has no other). Ultralytics' epoch is one pass over its
-list of labeled images, so its list repeats them until an epoch has as many batches as ours. Ultralytics leaves one CPU
-core free; here it computes on all of them, as ours does.
+``teacher_epochs=80`` passes unless given; ours stops if it accepts no box. All see the same lists of images, size,
+batch, epochs times batches, seed, and precision (amp=false on a CPU unless given, where Ultralytics has no other).
+Ultralytics' epoch is one pass over its list of labeled images, so its list repeats them until an epoch has as many
+batches as ours. Ultralytics leaves one CPU core free; here it computes on all of them, as ours does.
 
 Own arguments:
 
@@ -47,7 +47,7 @@ from dfssd.reporting.run_files import read_json
 PLAIN, PEER, OURS = "plain", "ultralytics", "ours"
 NAMES = (PLAIN, PEER, OURS)
 OWN = {"repeats": 1, "only": None, "out": "runs/benchmark_run", "threads": "all"}
-NETWORKS = {"student": "yolov8n.yaml", "teacher": "yolov8s.yaml", "teacher_epochs": 3}
+NETWORKS = {"student": "yolov8n.yaml", "teacher": "yolov8s.yaml", "teacher_epochs": 80}
 """Arguments that are not given."""
 FIXED = ("project", "name", "exist_ok", "resume", "baseline", "steps")
 """Arguments that this command sets."""

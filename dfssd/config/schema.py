@@ -323,7 +323,8 @@ def keys_where(holds: Callable[[Key], bool]) -> frozenset[str]:
 RESUMABLE: frozenset[str] = keys_where(lambda key: not key.changes_results) | {
     name for name, given in ARGUMENTS.items() if not given.changes_results
 }
-"""Keys of both kinds that may differ between a run and its resumption: they do not change what is computed."""
+"""Keys of both kinds that may differ between a run and its resumption: they do not change what is computed, or (the
+loader) only its random numbers."""
 
 SET_BY_GRID: frozenset[str] = keys_where(lambda key: key.set_by_grid) | {
     name for name, given in ARGUMENTS.items() if given.set_by_grid

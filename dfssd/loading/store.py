@@ -40,7 +40,10 @@ CHANNELS = 4
 """Bytes of a pixel."""
 
 SHARE = 0.5
-"""Largest share of the free memory that the images may take."""
+"""Largest share of the free memory that the images may take beside a GPU."""
+
+SHARE_OF_GPU = 0.25
+"""Largest share of the free memory of a GPU: activations, gradients, and graphs of a training come on top of them."""
 
 _AT_ONCE = 128
 """Images decoded before they are copied to their place."""
@@ -207,7 +210,8 @@ def open_store(lists: Sequence[Images], side: int, device: torch.device, *, memo
         memory: The memory of the machine.
 
     Raises:
-        NoRoomError: The images take more than half of the free memory, of the device and of that beside it.
+        NoRoomError: The images take more than :data:`SHARE_OF_GPU` of the free memory of a GPU, and more than
+            :data:`SHARE` of that beside it.
         UserError: An image cannot be read.
     """
     readers: dict[Key, tuple[Images, int]] = {}
@@ -258,7 +262,8 @@ def _room(images: int, side: int, device: torch.device, memory: Memory, held: in
     shape = (images, side + 2, side + 2, CHANNELS)
     host = torch.device("cpu")
     free = memory.free(device)
-    if needed <= min(free, SHARE * (free + held)):
+    share = SHARE_OF_GPU if device.type == "cuda" else SHARE
+    if needed <= min(free, share * (free + held)):
         with contextlib.suppress(torch.OutOfMemoryError):  # what is free may be in pieces
             return memory.there(needed, device).view(shape), False
     if device != host and needed <= SHARE * memory.free(host):

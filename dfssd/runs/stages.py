@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from dfssd.config import Config
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.settings import EvalSettings
-from dfssd.hardware import check_device, resolve_amp
+from dfssd.hardware import check_device, free_on_gpu, resolve_amp
 from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
@@ -42,6 +42,9 @@ BESIDE = {"test": "export"}
 
 AFTER_TRAINING = "test"
 """The stage from which on nothing is trained: the images of trainings and validations make room."""
+
+ROOM_BESIDE = 4 << 30
+"""Free memory of the GPU from which a second process is started beside the first one [bytes]."""
 
 FEW_BATCHES = 1000
 """A training of fewer batches is too short to converge; the user is warned."""
@@ -98,8 +101,11 @@ class StagedRun(ABC):
         return self.passed()
 
     def start_beside(self, stage: str) -> None:
-        """Start the later stage that can be computed beside ``stage``; on a CPU it would only take its cores."""
-        if self.device != "cpu" and (self.weights / "student.pt").exists():
+        """Start the later stage that can be computed beside ``stage``, if there is a GPU with room for both.
+
+        On a CPU it would only take the cores of ``stage``.
+        """
+        if (self.weights / "student.pt").exists() and free_on_gpu(self.device) >= ROOM_BESIDE:
             self.beside = Beside(self.folder.path, self.config, BESIDE[stage])
 
     def export(self) -> Status:

@@ -216,6 +216,8 @@ class AcceleratedSteps:
 
     def passes(self) -> dict[str, Pass]:
         """The forward passes of the next step, in order, that graphs or compiled code may stand in for."""
+        if self.args.distill_model:  # Ultralytics' pair has no forward pass of its own
+            return {}
         model = unwrap_model(self.model)
         return {NETWORK: Pass(model.predict, model, learns=True)}
 

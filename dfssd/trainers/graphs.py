@@ -85,9 +85,12 @@ class CudaRecorder:
     def record(self, function: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
         """Record a graph; nothing is computed before its first replay."""
         with torch.cuda.device(self.device):
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                results = function()
+            graph, present = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                    results = function()
+            finally:  # a recording that fails would leave its stream in place
+                torch.cuda.set_stream(present)
         return results, graph.replay
 
 
@@ -119,7 +122,10 @@ class CapturedPass:
         self._kept = _loose_tensors(source.network)
         self._anchor = torch.zeros((), device=images.device, requires_grad=True)
         grad = torch.set_grad_enabled(source.learns)
-        with grad, unchanged(source.network), _uncached_autocast(images.device.type):
+        self._leaves: list[Tensor] = [nn.Parameter(p.detach()) for p in self._parameters]
+        stand_ins = {id(p): leaf for p, leaf in zip(self._parameters, self._leaves, strict=True)}
+        kind = images.device.type
+        with grad, unchanged(source.network), _uncached_autocast(kind), _replaced(source.network, stand_ins):
             for function in (self._reach, *[self._try] * WARM_UPS):
                 recorder.warm_up(function)
             self._record()
@@ -138,7 +144,7 @@ class CapturedPass:
         """One pass forward and, if the network learns, back."""
         outputs = [o for o in self._unique_outputs() if o.requires_grad]
         if self._source.learns:
-            torch.autograd.grad(outputs, self._parameters, [torch.ones_like(o) for o in outputs], allow_unused=True)
+            torch.autograd.grad(outputs, self._leaves, [torch.ones_like(o) for o in outputs], allow_unused=True)
 
     def _reach(self) -> None:
         """Find out which parameters each output depends on."""
@@ -146,7 +152,7 @@ class CapturedPass:
         for output in self._unique_outputs():
             if self._source.learns and output.requires_grad:
                 ones = torch.ones_like(output)
-                found = torch.autograd.grad(output, self._parameters, ones, retain_graph=True, allow_unused=True)
+                found = torch.autograd.grad(output, self._leaves, ones, retain_graph=True, allow_unused=True)
                 self._reached.append({id(p) for p, g in zip(self._parameters, found, strict=True) if g is not None})
 
     def _record(self) -> None:
@@ -167,7 +173,7 @@ class CapturedPass:
         self._used = (False,) * len(self._incoming)
 
         def backward() -> list[Tensor]:
-            found = torch.autograd.grad(outputs, self._parameters, self._incoming, allow_unused=True)
+            found = torch.autograd.grad(outputs, self._leaves, self._incoming, allow_unused=True)
             outputs.clear()
             pairs = [(p, g) for p, g in zip(self._parameters, found, strict=True) if g is not None]
             self._parameters = [p for p, _ in pairs]
@@ -310,6 +316,24 @@ def unchanged(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for b, value in zip(buffers, before, strict=True):
                 b.copy_(value)
+
+
+@contextmanager
+def _replaced(network: nn.Module, stand_ins: dict[int, Tensor]) -> Iterator[None]:
+    """Block in which other tensors, by the id of the parameter, stand in for the parameters of a network.
+
+    They share its memory, but not its place in autograd: where the loss of the last batch is still there, as in the
+    loop of Ultralytics, a parameter belongs to the stream of that batch, which a recording must not touch.
+    """
+    places = [(m._parameters, name) for m in network.modules() for name in m._parameters]
+    before = [(parameters, name, parameters[name]) for parameters, name in places]
+    try:
+        for parameters, name, parameter in before:
+            parameters[name] = stand_ins.get(id(parameter), parameter)  # type: ignore[assignment]
+        yield
+    finally:
+        for parameters, name, parameter in before:
+            parameters[name] = parameter
 
 
 @contextmanager

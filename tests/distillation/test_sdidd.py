@@ -108,6 +108,18 @@ def test_confident_anchors_by_hand() -> None:
     assert old_class_distance(student, scores, region).item() == pytest.approx((2.0**2 / 2) / 2 / 2)
 
 
+def test_gradients_are_those_of_the_values() -> None:
+    generator = torch.Generator().manual_seed(0)
+    theirs = [torch.randn(2, 8, h, w, generator=generator, dtype=torch.float64) for h, w in LEVELS]
+    own = [torch.randn_like(x).requires_grad_() for x in theirs]
+    nothing = torch.zeros(2, 16, 1)
+    term = IncrementalFeature(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}))
+    batch, other = one_box([0.30, 0.30, 0.62, 0.60]), outputs(nothing, nothing, theirs)
+    assert torch.autograd.gradcheck(lambda *maps: term(outputs(nothing, nothing, maps), other, batch), own)
+    logits, region = own[2].flatten(2), torch.arange(32).view(2, 16) % 3 == 0
+    assert torch.autograd.gradcheck(lambda x: old_class_distance(x, theirs[2].flatten(2), region), (logits,))
+
+
 def box_kl(student: torch.Tensor, teacher: torch.Tensor, reg_max: int, temperature: float) -> torch.Tensor:
     """Divergence at each anchor as a share of the bins, (N, A)."""
     return slow.box_kl(student, teacher, reg_max, temperature) / reg_max

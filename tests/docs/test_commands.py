@@ -15,10 +15,10 @@ from dfssd.runs.configure import configure
 from dfssd.runs.key_names import configure_data
 from tests.docs.test_links import PAGES, ROOT
 
-OF_SCRIPTS = {"only", "table", "out", "pictures", "rounds", "repeats", "threads"}
-"""Arguments of benchmark.py, benchmark_run.py, benchmark_speed.py, run_plan.py, boundary.py and ``check`` alone."""
+OF_SCRIPTS = {"only", "table", "out", "pictures", "rounds", "repeats", "threads", "images"}
+"""Arguments of the benchmark scripts, run_plan.py, boundary.py and ``check`` alone."""
 
-NO_KEYS = {"key", "strict", "distills", "at.weight"}
+NO_KEYS = {"key", "strict", "distills", "at.weight", "foreach"}
 """The placeholder, arguments in Python, and the option of a term that is an example."""
 
 FORMER = {"teacher_min_steps"}

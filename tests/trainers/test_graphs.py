@@ -283,6 +283,24 @@ def test_outputs_are_overwritten_by_the_next_pass() -> None:
     assert not torch.equal(first, kept)
 
 
+def test_recording_uses_the_memory_of_the_parameters_but_not_their_place_in_autograd() -> None:
+    """The graph of the last loss is still there, and holds each parameter on the stream of that loss."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    own = {id(p): p.data_ptr() for p in model.parameters()}
+    seen: list[dict[int, int]] = []
+
+    def run(x: Tensor) -> Tensor:
+        seen.append({id(p): p.data_ptr() for p in model.parameters()})
+        out: Tensor = model(x)
+        return out
+
+    captured = CapturedPass(Pass(run, model, learns=True), images(0), TapeRecorder())
+    assert seen and all(not set(ids) & set(own) and set(ids.values()) == set(own.values()) for ids in seen)
+    assert {id(p): p.data_ptr() for p in model.parameters()} == own
+    captured(images(0)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_network_that_draws_random_numbers_is_not_captured() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.1))
     with pytest.raises(CaptureError, match="random"):

@@ -1,0 +1,186 @@
+"""Pseudo-labeling against the forward pass alone: ``python scripts/benchmark_labels.py images=FOLDER [key=value ...]``.
+
+Measured in one process, round by round in turn: the forward pass of the teacher on images that are on the device
+already, at batches of 8, 16, ... up to the one that pseudo-labeling takes, and pseudo-labeling of the images of the
+folder, from the files to the boxes. Printed are images per second, and the ratio to the fastest forward pass.
+
+Arguments: ``images=FOLDER`` (searched for image files), ``teacher=yolov8s.yaml`` (random weights, with scores that give
+each image some boxes) or a ``.pt``, ``imgsz=416``, ``batch=16``, ``device=``, ``most=500`` images, ``rounds=3``,
+``out=file.json``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dfssd.config import parse_arguments
+from dfssd.errors import UserError, report_problems
+from dfssd.process import prepare_process
+
+DEFAULTS = {
+    "images": None, "teacher": "yolov8s.yaml", "imgsz": 416, "batch": 16, "device": None, "most": 500, "rounds": 3,
+    "out": None,
+}  # fmt: skip
+SMALLEST = 8
+"""Images in the smallest forward pass that is timed."""
+
+TARGET = 0.9
+"""Smallest share of the fastest forward pass that pseudo-labeling should reach."""
+
+CONF, IOU = 0.1, 0.6
+"""Lowest score of a box, and overlap of boxes, as in a run."""
+
+CLASSES = 7
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+
+
+def found_images(folder: Any, most: int) -> list[Path]:
+    """The first ``most`` image files below a folder, by name.
+
+    Raises:
+        UserError: No folder is given, or there is no image in it.
+    """
+    if folder is None or not Path(str(folder)).is_dir():
+        raise UserError(f"images={folder}: give a folder of images")
+    files = sorted(p for p in Path(str(folder)).rglob("*") if p.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise UserError(f"images={folder}: no image there ({', '.join(sorted(_SUFFIXES))})")
+    return files[:most]
+
+
+def batches_to_time(largest: int) -> list[int]:
+    """Batch sizes of the forward pass: 8, 16, ... below ``largest``, and that one."""
+    sizes, size = [], SMALLEST
+    while size < largest:
+        sizes.append(size)
+        size *= 2
+    return [*sizes, largest]
+
+
+def rates(todo: dict[str, tuple[Callable[[], int], int]], rounds: int) -> dict[str, float]:
+    """Images per second of each function: median over the rounds, after one that does not count.
+
+    Args:
+        todo: Name -> (function, images that one call handles); what it returns is not used.
+        rounds: Rounds that count.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in todo}
+    for number in range(-1, rounds):
+        for name, (function, _) in todo.items():
+            start = time.perf_counter()
+            function()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: todo[name][1] / statistics.median(values) for name, values in seconds.items()}
+
+
+def checked(given: dict[str, Any]) -> dict[str, Any]:
+    """All arguments, those not given by default.
+
+    Raises:
+        UserError: One does not exist, or a number is out of range.
+    """
+    if unknown := sorted(set(given) - set(DEFAULTS)):
+        raise UserError(f"{unknown[0]}={given[unknown[0]]}: no such argument; see --help")
+    given = {**DEFAULTS, **given}
+    for key in ("imgsz", "batch", "most", "rounds"):
+        if type(given[key]) is not int or given[key] < 1:
+            raise UserError(f"{key}={given[key]}: must be a whole number >= 1")
+    return given
+
+
+def measured(given: dict[str, Any]) -> dict[str, Any]:
+    """Measure everything; the content of the JSON file."""
+    import torch
+
+    from dfssd.benchmark.running import machine_name
+    from dfssd.benchmark.synthetic import mark_boxes
+    from dfssd.distillation.compatibility import resolve_weights
+    from dfssd.hardware import check_device
+    from dfssd.pseudo_labels.detector import Detector
+    from dfssd.pseudo_labels.teacher_inference import View, forward_batch, predict_views
+
+    device, imgsz = check_device(given["device"]), given["imgsz"]
+    images = found_images(given["images"], given["most"])
+    source = resolve_weights(str(given["teacher"]), "teacher")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(source)
+        if file.suffix != ".pt":
+            from ultralytics.nn.tasks import DetectionModel
+
+            model = DetectionModel(source, nc=CLASSES, verbose=False)
+            prepared = [Detector.prepare(_pixels(image), imgsz) for image in images[:SMALLEST]]
+            mark_boxes(model, torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in prepared]).float() / 255, CONF)
+            file = Path(folder) / "teacher.pt"
+            torch.save({"model": model.half(), "train_args": {}}, file)
+        boxes = 0
+
+        def labels() -> int:
+            nonlocal boxes
+            views = predict_views(
+                [file], images, [View(imgsz)], batch=given["batch"], device=device, conf=CONF, iou=IOU
+            )
+            boxes = sum(len(found.scores) for (found,) in views)
+            return boxes
+
+        detector = Detector(file, device)
+        largest = forward_batch(given["batch"], imgsz, device)
+
+        def forward(size: int) -> tuple[Callable[[], int], int]:
+            calls = max(1, len(images) // size)
+            pixels = torch.rand(size, 3, imgsz, imgsz, device=detector.device)
+
+            @torch.inference_mode()
+            def passes() -> int:
+                for _ in range(calls):
+                    detector.network(pixels)
+                if detector.device.type == "cuda":
+                    torch.cuda.synchronize()
+                return calls * size
+
+            return passes, calls * size
+
+        todo = {"pseudo-labels": (labels, len(images))}
+        found = rates(todo | {f"forward {size}": forward(size) for size in batches_to_time(largest)}, given["rounds"])
+    ratio = found["pseudo-labels"] / max(rate for name, rate in found.items() if name != "pseudo-labels")
+    facts = {"machine": machine_name(device), "device": device, "threads": torch.get_num_threads()}
+    return {
+        "facts": {**facts, "teacher": Path(source).name, "imgsz": imgsz, "images": len(images), "boxes": boxes},
+        "images_per_second": found,
+        "ratio": ratio,
+        "met": ratio >= TARGET,
+    }
+
+
+def _pixels(image: Path) -> Any:
+    from ultralytics.utils.patches import imread
+
+    return imread(image)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command ``scripts/benchmark_labels.py``; returns its exit code."""
+    prepare_process()
+    try:
+        if {"-h", "--help", "help"} & set(argv):
+            print(__doc__)
+            return 0
+        given = checked(parse_arguments(list(argv)))
+        result = measured(given)
+        for name, rate in result["images_per_second"].items():
+            print(f"{name:>14} {rate:9.1f} images/s")
+        verdict = "met" if result["met"] else "missed"
+        print(f"pseudo-labels / fastest forward pass: {result['ratio']:.3f} (target {TARGET}: {verdict})")
+        print(", ".join(f"{key} {value}" for key, value in result["facts"].items()))
+        if given["out"]:
+            from dfssd.files import write_json
+
+            write_json(str(given["out"]), result)
+    except UserError as e:
+        return report_problems(e)
+    return 0
