@@ -100,7 +100,7 @@ class HostBatch(_OfUltralytics, _Views):
 
 
 class _Ignored(TypedDict, total=False):
-    """What a batch holds only where boxes are ignored; A anchors."""
+    """What a batch holds only where boxes are ignored and the compared layers have the head's levels; A places."""
 
     ignored: Annotated[Tensor, "bool", "N A", "whether the anchor lies inside an ignored box"]
 

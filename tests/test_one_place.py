@@ -28,6 +28,7 @@ LISTED = OWN | {name for name, argument in ARGUMENTS.items() if "_" in name or a
 """Names that tell a list of keys from other lists."""
 
 OTHERS = {
+    ("runs/model_selection.py", "val_every"): "of runs from before there was such a key",
     ("benchmark/grid.py", "labeled"): "the oracle is trained on all labels",
     ("benchmark/whole.py", "baseline"): "Ultralytics trains none either",
     ("benchmark/whole.py", "exist_ok"): "a training that was stopped is begun anew in its own folder",

@@ -123,7 +123,10 @@ class Step:
                 group |= {k: v for k, v in (("fused", fused), ("foreach", foreach)) if k in group}
 
     def memory(self) -> int:
-        """Peak memory of a step [bytes]: what the training holds, and what a step allocates on top of that."""
+        """Peak memory of a step [bytes]: networks, optimizer, graphs, and what a step allocates on top of that.
+
+        Images that a loader or the validation keeps on the device are not counted: they take a share of what is free.
+        """
         t = self.trainer
         modules = [t.model, t.ema.ema]
         if (teacher := getattr(t, "teacher", None)) is not None:  # of masks: outside of the model

@@ -239,7 +239,7 @@ class DistillationPair(DistillationModel):
         factors = self._factors() if guided else dict.fromkeys(self.projector, 0.0)
         step, tables = self._on_device(batch, boxes, labeled, factors)
         loss, logged, ignored = self._detection_loss()(own.heads, tables, levels)
-        if ignored is not None and len(ignored) == len(images):
+        if ignored is not None and _covers(own.feats, images, ignored, levels):
             step["ignored"] = ignored
         self.agreement = (0, 0)
         if teacher is not None:
@@ -373,6 +373,11 @@ def _agreement(student: Tensor, teacher: Confidence, chosen: slice) -> Tensor:
     confident = teacher.each[chosen] >= HealthMeter.SURE
     same = student.detach().argmax(1) == teacher.best[chosen]
     return torch.stack([same & confident, confident]).sum((1, 2))
+
+
+def _covers(feats: Sequence[Tensor], images: Tensor, ignored: Tensor, levels: list[tuple[int, int]]) -> bool:
+    """Whether ignored anchors of the head are known for all images, and are the places of the compared maps."""
+    return len(ignored) == len(images) and [(f.shape[2], f.shape[3]) for f in feats] == levels
 
 
 def _nothing(term: nn.Module, like: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ from dfssd.log import LOGGER
 from dfssd.results.record import FILE, RECORDS, BoxRecord, RunRecord
 from dfssd.results.sections import ModelSelection, PseudoLabels, Training
 
+OF_EARLIER_VERSIONS: Mapping[str, Any] = {"val_every": 1}
+"""What runs did that were recorded before there was a key for it."""
+
 
 def missing_labels_reason(found: PseudoLabels | None) -> str | None:
     """Why there is nothing to distill from pseudo-labels: the teacher has none accepted; None if there are some.
@@ -120,7 +123,7 @@ def check_baseline(run: Path, config: Config) -> Training:
         if not baseline.val_score_by_epoch:  # the floor of the guard
             raise ValueError("its validation scores by epoch are not recorded")
         # a run from before there was a key had its default
-        others = _settings_of_baseline({**defaults(), **tree["config"]}, tree["train"])
+        others = _settings_of_baseline({**defaults(), **OF_EARLIER_VERSIONS, **tree["config"]}, tree["train"])
         for needed in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt", "splits/data.yaml"):
             if not (run / needed).is_file():
                 raise FileNotFoundError(f"{needed} is missing")

@@ -173,7 +173,10 @@ class CapturedPass:
         self._used = (False,) * len(self._incoming)
 
         def backward() -> list[Tensor]:
-            found = torch.autograd.grad(outputs, self._leaves, self._incoming, allow_unused=True)
+            with torch.autocast(
+                self._images.device.type, enabled=False
+            ):  # the way back of an eager step is outside of it
+                found = torch.autograd.grad(outputs, self._leaves, self._incoming, allow_unused=True)
             outputs.clear()
             pairs = [(p, g) for p, g in zip(self._parameters, found, strict=True) if g is not None]
             self._parameters = [p for p, _ in pairs]

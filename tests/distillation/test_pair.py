@@ -13,6 +13,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
 from dfssd.distillation.pair import DistillationPair, for_inference, state_hash
+from dfssd.distillation.terms import ded
 from dfssd.pseudo_labels.online import OnlineLabeler
 from tests.configured import pair as build_pair
 from tests.thresholds import class_thresholds
@@ -128,6 +129,26 @@ def test_fully_ignored_unlabeled_image_is_not_trained_as_background() -> None:
     batch.update(ignore_bboxes=torch.zeros(0, 4), ignore_batch_idx=torch.zeros(0), ignore_source=torch.zeros(0))
     _, items = pair(batch)
     assert items["u_cls_loss"] > 0, "without the ignore zone the same image would be background"
+
+
+@pytest.mark.parametrize(("layers", "shared"), [((), True), ((15, 18, 21), True), ((21, 15, 18), False)])
+def test_terms_ignore_the_same_places_in_any_order_of_the_layers(
+    layers: tuple[int, ...], shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask of the head serves the terms only where its levels are those of the compared layers."""
+    pair = make_pair(layers=layers, terms={"ded": {"weight": 1.0, "schedule": "constant"}})
+    seen: list[Any] = []
+    masks = ded.box_masks
+
+    def watched(batch: Any, n: int, levels: Any) -> Any:
+        found = masks(batch, n, levels)
+        own = masks({k: v for k, v in batch.items() if k != "ignored"}, n, levels)
+        seen.append(("ignored" in batch, torch.equal(found[1], own[1])))
+        return found
+
+    monkeypatch.setattr(ded, "box_masks", watched)
+    pair(make_batch([True, False], ignore=[(1, [0.4, 0.5, 0.5, 0.3])]))
+    assert seen == [(shared, True)]
 
 
 def test_bf16_autocast_keeps_the_terms_in_full_precision() -> None:

@@ -304,10 +304,12 @@ def test_baseline_of_the_version_before_can_be_taken(tmp_path: Path, recipe: str
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).touch()
     write_yaml(folder / "splits" / "data.yaml", {"names": {0: "dark"}})
-    tree = read_yaml(folder / "run.yaml")
-    del tree["config"]["val_every"]  # there was no such key
-    write_yaml(folder / "run.yaml", tree)
-    config = configure({**given, "baseline": str(folder)})
+    recorded = read_yaml(folder / "run.yaml")
+    assert recorded["config"].pop("val_every") == "auto", "then there was no such key, and every epoch was validated"
+    write_yaml(folder / "run.yaml", recorded)
+    with pytest.raises(UserError, match=r"it differs in val_every \(1 there\)"):
+        check_baseline(folder, configure({**given, "baseline": str(folder)}))
+    config = configure({**given, "baseline": str(folder), "val_every": 1})
     baseline = check_baseline(folder, config)
     assert baseline.val_score == baseline.val_score_by_epoch[(baseline.best_epoch or 0) - 1]
     shutil.copyfile(EXAMPLES / f"{'masks' if example == 'boxes' else 'boxes'}.json", folder / "results.json")

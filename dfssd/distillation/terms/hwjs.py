@@ -24,7 +24,7 @@ from dfssd.distillation.terms.base import (
     no_autocast,
     standardized,
 )
-from dfssd.distillation.terms.levels import closed_form
+from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.transfer import to_device
 
 

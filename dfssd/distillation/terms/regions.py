@@ -107,8 +107,8 @@ def box_masks(batch: Batch, n: int, levels: Sequence[tuple[int, int]]) -> tuple[
         part.scatter_reduce_(0, image[:, None].expand_as(covered), covered, "amax")
     background = foreground == 0
     if len(batch.get("ignore_bboxes", ())):
-        ignored = batch.get("ignored")  # of the head, whose levels may be other ones
-        if not isinstance(ignored, Tensor) or ignored.shape != background.shape:
+        ignored = batch.get("ignored")
+        if not isinstance(ignored, Tensor):
             ignored = ignored_places(batch, n, here)
         background = background & ~ignored
     free = background.to(share.dtype)

@@ -20,7 +20,7 @@ from dfssd.batches import Batch
 from dfssd.checks import check_positive
 from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
-from dfssd.distillation.terms.levels import closed_form
+from dfssd.distillation.terms.closed import closed_form
 
 AT_ONCE = 2**22
 """Box logits that are compared at once: where there are more, memory counts and launches do not."""
