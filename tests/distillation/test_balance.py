@@ -96,7 +96,7 @@ def test_schedule_and_trust_act_on_top() -> None:
 
 
 def test_probes_measure_what_the_backward_pass_does_under_autocast() -> None:
-    """Inside autocast a backward pass would cast the gradients of the exact parts down."""
+    """The gradients of a training step, up to the rounding of bf16: a probe scales them by another factor."""
     terms = {name: {**options, "weight": 0.7} for name, options in TERMS.items()}
     pair = build_pair(model("yolov8s.yaml"), model("yolov8n.yaml"), terms=terms).train()
     pair.probe = True
@@ -107,4 +107,4 @@ def test_probes_measure_what_the_backward_pass_does_under_autocast() -> None:
         loss = vector[list(items).index(name)]
         grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         norm = torch.stack([g.float().norm() for g in grads if g is not None]).norm()
-        assert pair.gradients[name] == pytest.approx(float(norm), rel=1e-3)
+        assert pair.gradients[name] == pytest.approx(float(norm), rel=1e-2)
