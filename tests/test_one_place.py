@@ -32,7 +32,10 @@ OTHERS = {
     ("benchmark/grid.py", "labeled"): "the oracle is trained on all labels",
     ("benchmark/whole.py", "baseline"): "Ultralytics trains none either",
     ("benchmark/whole.py", "exist_ok"): "a training that was stopped is begun anew in its own folder",
-    ("benchmark/whole.py", "teacher_epochs"): "times need no good teacher",
+    (
+        "benchmark/whole.py",
+        "teacher_epochs",
+    ): "a comparison of times needs a teacher that accepts boxes, not a good one",
     ("datasets/account.py", "labeled"): "a role of a file",
     ("detection/figures.py", "pad"): "margin around a text",
     ("config/schema.py", "baseline"): "a flag of the table",

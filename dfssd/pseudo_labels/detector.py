@@ -20,17 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 from ultralytics.data.augment import LetterBox
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils.ops import scale_boxes, xywh2xyxy
 from ultralytics.utils.torch_utils import select_device
 
-MOST_CANDIDATES = 30_000
-"""Most boxes of an image among which overlapping ones are searched, those of the highest scores (as in Ultralytics)."""
-
-CLASS_OFFSET = 7680
-"""Boxes of different classes are moved apart by this [px], so that they do not suppress each other (Ultralytics)."""
+from dfssd.pseudo_labels.suppression import suppress
 
 
 @dataclass(frozen=True)
@@ -112,27 +107,9 @@ class Detector:
         side = (started.side, started.side)
 
         def thin_out(boxes: Tensor, shape: tuple[int, int]) -> np.ndarray:
-            kept = suppress(boxes, conf=conf, iou=iou, max_det=max_det)
+            rows = boxes.numpy()
+            kept = suppress(rows[rows[:, 4] > conf], iou=iou, max_det=max_det)
             scale_boxes(side, kept[:, :4], shape)
-            rows: np.ndarray = kept.numpy()
-            return rows
+            return kept
 
         return list(each(thin_out, started.boxes.unbind(0), shapes))
-
-
-def suppress(boxes: Tensor, *, conf: float, iou: float, max_det: int) -> Tensor:
-    """Non-maximum suppression among the boxes of one image, class by class; equal to Ultralytics'.
-
-    Args:
-        boxes: (A, 6) fp32: x1, y1, x2, y2 [px], score, class.
-        conf: Lowest score, exclusive.
-        iou: IoU above which the box of the lower score is dropped.
-        max_det: Most boxes that are returned.
-
-    Returns:
-        The remaining rows, (n, 6), a copy, by falling score.
-    """
-    boxes = boxes[boxes[:, 4] > conf]
-    if len(boxes) > MOST_CANDIDATES:
-        boxes = boxes[boxes[:, 4].argsort(descending=True)[:MOST_CANDIDATES]]
-    return boxes[nms(boxes[:, :4] + boxes[:, 5:] * CLASS_OFFSET, boxes[:, 4], iou)[:max_det]]

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torchvision.ops import nms
 
 from dfssd.batches import NO_TILE, TILE_WIDER
 from dfssd.pseudo_labels.quality import box_iou
 from dfssd.pseudo_labels.records import BatchLabels
+from dfssd.pseudo_labels.suppression import suppress
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
 from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE, ClassThresholds
-
-APART = 7680.0
-"""Distance [px] by which boxes of neighboring classes are moved apart, so that they do not suppress each other."""
-
-MOST_CANDIDATES = 30000
-"""Candidates of an image that the non-maximum suppression looks at, best first."""
 
 SAME_BOX = 0.5
 """Minimum IoU at which a box of the teacher counts as the same as a known box."""
@@ -59,7 +52,9 @@ class OnlineLabeler:
             :class:`BatchLabels`, sorted by image, with the known boxes included.
         """
         candidates = candidates[candidates[:, 4] > self.thresholds.tau_low]
-        raw = suppress(candidates, self.iou, self.max_det).astype(np.float64)
+        by_image = np.split(candidates, np.flatnonzero(np.diff(candidates[:, 6])) + 1)
+        raw = np.concatenate([suppress(rows, iou=self.iou, max_det=self.max_det) for rows in by_image])
+        raw = raw.astype(np.float64)
         raw[:, 6] = images[raw[:, 6].astype(int)]
         boxes, kept = normalize_boxes(raw[:, :4], width=size[1], height=size[0])
         table = np.concatenate([boxes, raw[kept, 4:]], 1)  # x y w h score class image
@@ -87,29 +82,6 @@ class OnlineLabeler:
             "ignore_source": np.full(len(ignore), NO_TILE),  # no longer tiles: not removed later
         }
         return BatchLabels(**{name: values.astype(np.float32) for name, values in columns.items()})
-
-
-def suppress(candidates: np.ndarray, iou: float, max_det: int) -> np.ndarray:
-    """Non-maximum suppression in each image and class, with the results of Ultralytics' ``non_max_suppression``.
-
-    Args:
-        candidates: (C, 7) float32: x1, y1, x2, y2 [px], score, class, image, in rising order of the images.
-        iou: IoU above which the box of the lower score is dropped.
-        max_det: Boxes kept per image.
-
-    Returns:
-        The rows that are kept, image by image, best first.
-    """
-    kept = []
-    for rows in np.split(candidates, np.flatnonzero(np.diff(candidates[:, 6])) + 1):
-        if len(rows) > MOST_CANDIDATES:
-            rows = rows[np.argsort(-rows[:, 4], kind="stable")[:MOST_CANDIDATES]]
-        if len(rows) > 1:
-            apart = rows[:, :4] + rows[:, 5:6] * np.float32(APART)
-            chosen = nms(torch.from_numpy(apart), torch.from_numpy(np.ascontiguousarray(rows[:, 4])), iou)
-            rows = rows[chosen[:max_det].numpy()]
-        kept.append(rows)
-    return np.concatenate(kept)
 
 
 def _among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:

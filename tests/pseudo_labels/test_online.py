@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
-import torch
-from ultralytics.utils.nms import non_max_suppression
 
 from dfssd.batches import TILE_WIDER
-from dfssd.pseudo_labels.online import OnlineLabeler, suppress
+from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.records import BatchLabels
 from tests.thresholds import class_thresholds
 
@@ -108,44 +105,3 @@ def test_silent_photos_of_a_mosaic_stay_ignored_and_the_others_do_not() -> None:
 def test_boxes_end_at_the_border_of_the_image() -> None:
     found = labeler()(found_in([(0, 10, 8, 4, 0.8, 0.0)]), np.array([0]), (40, 80), nothing())
     assert np.allclose(found.bboxes, [[0.025, 0.25, 0.05, 0.1]], atol=1e-6)
-
-
-def random_predictions(seed: int, *, tied: bool) -> torch.Tensor:
-    """(3, 6, 900) boxes around few places, xywh [px], and two class scores; ``tied``: many are equal."""
-    g = torch.Generator().manual_seed(seed)
-    centers = torch.rand(3, 2, 20, generator=g)[:, :, torch.randint(20, (900,), generator=g)] * 400
-    moved, side = 6 * torch.randn(3, 2, 900, generator=g), 40 + 20 * torch.rand(3, 2, 900, generator=g)
-    boxes = torch.cat([centers + moved, side], 1)
-    scores = torch.rand(3, 2, 900, generator=g)
-    if tied:
-        boxes, scores = (boxes / 16).round() * 16, (scores * 8).round() / 8
-    scores[2] *= 0.05  # nothing in the last image
-    return torch.cat([boxes, scores], 1)
-
-
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("max_det", [300, 7])
-@pytest.mark.parametrize("seed", range(4))
-def test_suppression_is_that_of_ultralytics(tied: bool, max_det: int, seed: int) -> None:
-    predictions = random_predictions(seed, tied=tied)
-    expected = non_max_suppression(predictions.clone(), conf_thres=0.25, iou_thres=0.6, max_det=max_det)
-    rows = []
-    for i, image in enumerate(predictions):
-        score, best = image[4:].max(0)
-        half = image[2:4] / 2
-        table = torch.stack([*(image[:2] - half), *(image[:2] + half), score, best.float(), torch.full((900,), i)], 1)
-        rows.append(table[score > 0.25])
-    found = suppress(torch.cat(rows).numpy(), 0.6, max_det)
-    assert len(expected[2]) == 0 and len(expected[0]) > 5
-    for i, wanted in enumerate(expected):
-        assert np.array_equal(found[found[:, 6] == i, :6], wanted.numpy())
-
-
-def test_best_candidates_are_looked_at_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = found_in([(x, 10, 8, 4, score, 0.0) for x, score in ((10, 0.3), (30, 0.9), (50, 0.5))])
-    monkeypatch.setattr("dfssd.pseudo_labels.online.MOST_CANDIDATES", 2)
-    assert np.allclose(suppress(rows, 0.6, 300)[:, 4], [0.9, 0.5])
-
-
-def test_no_candidate_is_no_box() -> None:
-    assert suppress(np.zeros((0, 7), np.float32), 0.6, 300).shape == (0, 7)

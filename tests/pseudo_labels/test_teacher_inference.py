@@ -11,11 +11,10 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils.nms import non_max_suppression
 
 from dfssd.errors import UserError
 from dfssd.pseudo_labels import teacher_inference
-from dfssd.pseudo_labels.detector import Detector, suppress
+from dfssd.pseudo_labels.detector import Detector
 from dfssd.pseudo_labels.teacher_inference import View, augmented_views, forward_batch, normalize_boxes, predict_views
 
 RULE = {"conf": 0.1, "iou": 0.6}
@@ -105,20 +104,6 @@ def test_same_detections_as_ultralytics_from_the_file(weights, images):
     )[0]
     assert np.allclose(ours.boxes_xywhn, theirs.boxes.xywhn.numpy(), atol=1e-5)
     assert ours.classes.tolist() == theirs.boxes.cls.int().tolist()
-
-
-def test_suppression_is_that_of_ultralytics():
-    """Random boxes of three classes, with equal scores among them: the same rows in the same order."""
-    rng = torch.Generator().manual_seed(0)
-    xy, wh = 640 * torch.rand(400, 2, generator=rng), 20 + 200 * torch.rand(400, 2, generator=rng)
-    scores = (torch.rand(400, 3, generator=rng) * 20).round() / 20  # many ties
-    theirs = non_max_suppression(torch.cat([xy, wh, scores], 1).T[None], conf_thres=0.3, iou_thres=0.5, max_det=50)[0]
-    best, cls = scores.max(1, keepdim=True)
-    rows = torch.cat([xy - wh / 2, xy + wh / 2, best, cls.float()], 1)
-    ours = suppress(rows, conf=0.3, iou=0.5, max_det=50)
-    assert torch.equal(ours, theirs) and len(ours) == 50
-    assert len(suppress(rows, conf=0.3, iou=0.99, max_det=300)) > 50  # the threshold of the overlap acts
-    assert len(suppress(rows, conf=1.0, iou=0.5, max_det=50)) == 0
 
 
 def test_forward_batch_fills_a_gpu():
