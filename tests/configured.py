@@ -24,7 +24,7 @@ DEFAULTS = Config(own=defaults(), terms={}, train={})
 def labels_alone(batches_per_epoch: int, **changes: Any) -> StageSettings:
     """Settings of a detector trained on its labels alone, validated after every epoch, with ``changes``."""
     plain = StageSettings.labels_alone(
-        batches_per_epoch, cpu_bf16=False, loader=DEFAULTS["loader"], val_every=1, way="eager"
+        batches_per_epoch, cpu_bf16=False, loader=DEFAULTS["loader"], val_every=1, way="eager", average=None
     )
     return replace(plain, **changes)
 
@@ -44,6 +44,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         freeze_bn=False,
         val_every=1,
         way="eager",
+        average=None,
         pseudo="",
         labels=replace(DEFAULTS.pseudo, **{"weigh": False, **rule}),
         keep_thresholds=True,
@@ -74,6 +75,7 @@ def segmentation_settings(**changes: Any) -> SegmentationSettings:
         freeze_bn=False,
         val_every=1,
         way="eager",
+        average=None,
         teacher="",
         seg=replace(DEFAULTS.seg, **{"kd": 0.0, **seg}),
         selftest_steps=3,

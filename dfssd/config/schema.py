@@ -149,6 +149,7 @@ KEYS: Mapping[str, Key] = _keys(
     # baseline and student
     Key("student_training", OneOf(("distilled", "ultralytics", GROWN, "skip")), protocol=OF_RECIPE),
     Key("baseline", Or((True, False), TEXT), protocol=OF_RECIPE, set_by_grid=True),
+    Key("ema_decay", optional(Number(0, 0.999999, exclusive=True)), baseline=True),
     Key("val_every", Or(("auto",), COUNT), baseline=True),
     Key("guard", BOOLEAN, distills=True, protocol=OF_RECIPE),
     Key("guard_patience", Or(("auto",), COUNT), task=DETECT, distills=True),

@@ -126,16 +126,21 @@ class DetectionRun(StagedRun):
             align_teacher(source, self.data.classes, self.weights / "teacher.pt")
             return "reused"
         per_epoch, budget = self.teacher_budget()
-        settings = self.labels_alone(per_epoch, budget["epochs"])
+        settings = self.labels_alone(source, per_epoch, budget["epochs"])
         self.train("teacher", StageTrainer, settings, model=source, **budget)
         return "done"
 
-    def labels_alone(self, batches_per_epoch: int, epochs: int) -> StageSettings:
-        """Settings of a training on the labeled images only."""
+    def labels_alone(self, start: str, batches_per_epoch: int, epochs: int) -> StageSettings:
+        """Settings of a training on the labeled images only, of the network ``start``."""
         every = self.val_every(batches_per_epoch, epochs)
         loader = self.config["loader"]
         return StageSettings.labels_alone(
-            batches_per_epoch, cpu_bf16=self.cpu_bf16, loader=loader, val_every=every, way=self.way
+            batches_per_epoch,
+            cpu_bf16=self.cpu_bf16,
+            loader=loader,
+            val_every=every,
+            way=self.way,
+            average=self.average(start),
         )
 
     def self_train(self) -> Status:
@@ -148,7 +153,7 @@ class DetectionRun(StagedRun):
             folder = self.folder.path / f"pseudo_round{number}"
             if not (folder / PREDICTIONS).exists():
                 self._label(source, folder)
-            settings = self.student_settings(pseudo=folder, teacher=source, terms={}, guard=())
+            settings = self.student_settings(str(source), pseudo=folder, teacher=source, terms={}, guard=())
             self.train(f"teacher_round{number}", StudentTrainer, settings, model=str(source))
             return self.weights / f"teacher_round{number}.pt"
 
@@ -207,12 +212,14 @@ class DetectionRun(StagedRun):
             return "skipped"
         if setting is not True:
             return self.take_baseline(setting)
-        settings = self.labels_alone(self.batches_per_epoch(), self.epochs)
-        self.train("baseline", StageTrainer, settings, model=resolve_weights(self.config["student"], "student"))
+        source = resolve_weights(self.config["student"], "student")
+        self.train(
+            "baseline", StageTrainer, self.labels_alone(source, self.batches_per_epoch(), self.epochs), model=source
+        )
         return "done"
 
-    def student_settings(self, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
-        """Settings of a training on labeled and unlabeled images."""
+    def student_settings(self, start: str, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
+        """Settings of a training on labeled and unlabeled images, of the network ``start``."""
         c = self.config
         unlabeled = self.data.train_unlabeled > 0 and self.learns_from_unlabeled()
         frozen = has_teacher(c)
@@ -236,6 +243,7 @@ class DetectionRun(StagedRun):
             freeze_bn=c["freeze_bn"],
             val_every=every,
             way=self.way,
+            average=self.average(start),
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
             selftest_steps=c["selftest_steps"],
@@ -315,28 +323,29 @@ def distilled(run: DetectionRun) -> Status:
         return "skipped"
     baseline = run.record.training.get("baseline")
     floor = baseline.val_score_by_epoch if baseline and config["guard"] else ()
+    source = resolve_weights(config["student"], "student")
     settings = run.student_settings(
-        pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=config.terms, guard=floor
+        source, pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=config.terms, guard=floor
     )
-    run.train("student", StudentTrainer, settings, model=resolve_weights(config["student"], "student"))
+    run.train("student", StudentTrainer, settings, model=source)
     select_better(run.weights, run.record, guarded=config["guard"])
     return "done"
 
 
 def ultralytics(run: DetectionRun) -> Status:
     """Train by Ultralytics' own ``distill_model=``, on the labeled images."""
-    settings = run.labels_alone(run.batches_per_epoch(), run.epochs)
     source, teacher = resolve_weights(run.config["student"], "student"), str(run.weights / "teacher.pt")
+    settings = run.labels_alone(source, run.batches_per_epoch(), run.epochs)
     run.train("student", StageTrainer, settings, model=source, distill_model=teacher)
     return "done"
 
 
 def grown(run: DetectionRun) -> Status:
     """Train the teacher, with rows for new classes added, on these; the terms preserve what it knew."""
-    settings = run.student_settings(
-        pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=run.config.terms, guard=()
-    )
     before = run.weights / "before.pt"
+    settings = run.student_settings(
+        str(before), pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=run.config.terms, guard=()
+    )
     frozen = {"freeze": describe(str(before), "teacher").head} if run.config["freeze_features"] else {}
     # the last epoch: validation images seldom show old defects, and the best epoch for the new ones is a late one
     run.train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)

@@ -32,8 +32,8 @@ from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.trainers import clock
 from dfssd.trainers.acceleration import EAGER, INDUCTOR
-from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
-from dfssd.trainers.settings import StageSettings
+from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint, trained_classes
+from dfssd.trainers.settings import AverageDecay, StageSettings
 from dfssd.trainers.stage import StageTrainer
 from dfssd.trainers.validation_data import forget
 
@@ -160,6 +160,11 @@ class StagedRun(ABC):
         """Epochs from one validation to the next in a training of this length."""
         images = batches_per_epoch * self.batch
         return validation_interval(self.config, val=self.data.val, images=images, epochs=epochs)
+
+    def average(self, start: str | Path) -> AverageDecay | None:
+        """Decay of the moving average of a network that starts as ``start``; None: that of Ultralytics."""
+        most = self.config["ema_decay"]
+        return None if most is None else AverageDecay(most, set(self.data.classes) <= trained_classes(start))
 
     def check_plan(self) -> None:
         """Check the planned trainings as soon as the data is split.

@@ -125,6 +125,7 @@ class SegmentationRun(StagedRun):
             freeze_bn=False,
             val_every=self.val_every(batches_per_epoch, epochs),
             way=self.way,
+            average=None,
             teacher="",
             seg=replace(self.config.seg, kd=0.0),
             selftest_steps=self.config["selftest_steps"],
@@ -138,6 +139,7 @@ class SegmentationRun(StagedRun):
     def _train_network(self, role: str, settings: SegmentationSettings, source: str, **budget: Any) -> None:
         """Train a network in that role; each batch is an optimizer step unless ``nbs`` accumulates several."""
         nbs = self.config.train.get("nbs", self.batch)
+        settings = replace(settings, average=self.average(source))
         self.train(role, SemanticStageTrainer, settings, model=source, nbs=nbs, **budget)
 
     def teacher(self) -> Status:

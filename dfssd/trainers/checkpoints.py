@@ -8,11 +8,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from dfssd.errors import UserError
 from dfssd.files import atomic_write, write_json
+
+
+def trained_classes(start: str | Path) -> frozenset[str]:
+    """Names of the classes that the network in a checkpoint knows; none for a description of an architecture."""
+    if Path(start).suffix != ".pt":
+        return frozenset()
+    names = load_checkpoint(start)[0].names
+    return frozenset(str(name) for name in (names.values() if isinstance(names, Mapping) else names))
 
 
 class BackgroundWriter:

@@ -20,6 +20,26 @@ _Settings = TypeVar("_Settings", bound="StageSettings")
 
 
 @dataclass(frozen=True)
+class AverageDecay:
+    """Decay of the moving average of the weights: average = d(t) * average + (1 - d(t)) * weights after step t >= 1.
+
+    A network that starts untrained has nothing to keep at first: d(t) = min(most, (1 + t) / (10 + t)), about the mean
+    of the last tenth of the steps, until ``most`` is reached. One that starts trained has d(t) = ``most`` throughout.
+
+    Attributes:
+        most: Largest decay, in (0, 1); 0.999 averages over some 1,000 steps.
+        trained: The network starts as a trained one.
+    """
+
+    most: float
+    trained: bool
+
+    def __call__(self, step: int) -> float:
+        """d(t) for step t >= 1."""
+        return self.most if self.trained else min(self.most, (1 + step) / (10 + step))
+
+
+@dataclass(frozen=True)
 class StageSettings:
     """Settings of any training.
 
@@ -32,6 +52,7 @@ class StageSettings:
         freeze_bn: Keep the running statistics of the batch normalizations.
         val_every: Epochs from one validation to the next, >= 1; the last epoch is validated in any case.
         way: How forward and backward passes run: ``auto``, ``graph``, ``inductor`` or ``eager``.
+        average: Decay of the moving average of the weights; None: that of Ultralytics.
     """
 
     batches_per_epoch: int
@@ -42,13 +63,21 @@ class StageSettings:
     freeze_bn: bool
     val_every: int
     way: str
+    average: AverageDecay | None
 
     @classmethod
     def labels_alone(
-        cls, batches_per_epoch: int, *, cpu_bf16: bool, loader: str, val_every: int, way: str
+        cls,
+        batches_per_epoch: int,
+        *,
+        cpu_bf16: bool,
+        loader: str,
+        val_every: int,
+        way: str,
+        average: AverageDecay | None,
     ) -> StageSettings:
         """Settings of a teacher or a baseline: no unlabeled images, every layer learns."""
-        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False, val_every, way)
+        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False, val_every, way, average)
 
     @staticmethod
     def path(stage_dir: str | Path) -> Path:

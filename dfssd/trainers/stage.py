@@ -82,6 +82,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         ):
             self.add_callback("on_train_start", callback)
         self.prepare_acceleration(self.settings.way)
+        self.add_callback("on_train_epoch_start", StageTrainer._set_average)
         self.add_callback("on_train_batch_end", StageTrainer._count_batch)
         self.add_callback("on_fit_epoch_end", StageTrainer._wait_for_learning)
 
@@ -363,6 +364,12 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         stopper = trainer.stopper
         if stopper.best_fitness < LEARNED:
             stopper.best_epoch = trainer.epoch + 2  # Ultralytics counts epochs from 1; the next one is not late either
+
+    @staticmethod
+    def _set_average(trainer: StageTrainer) -> None:
+        """Set the decay of the moving average, in every epoch: Ultralytics builds it anew after a NaN loss."""
+        if trainer.ema and trainer.settings.average:
+            trainer.ema.decay = trainer.settings.average
 
     @staticmethod
     def _count_batch(trainer: StageTrainer) -> None:
