@@ -56,6 +56,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         new_only=False,
         unsup_weight=1.0,
         unsup_schedule="constant",
+        labels_last=0.0,
         selftest_steps=3,
         guard=(),
         guard_patience=5,

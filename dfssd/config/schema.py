@@ -157,6 +157,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("strong_view", UNIT, task=DETECT, distills=True),
     Key("unsup_weight", WEIGHT, task=DETECT, distills=True, protocol=OF_RECIPE),
     Key("unsup_schedule", TEXT, task=DETECT, distills=True),
+    Key("labels_last", Number(0, 0.9), task=DETECT, distills=True),
     Key("layers", LAYERS, task=DETECT, distills=True),
     Key("balance", OneOf(("fixed", "auto")), task=DETECT, distills=True),
     Key("selftest_steps", COUNT, distills=True),

@@ -246,6 +246,7 @@ class DetectionRun(StagedRun):
             average=self.average(start),
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
+            labels_last=float(c["labels_last"]),
             selftest_steps=c["selftest_steps"],
             guard=tuple(guard),
             guard_patience=max(3 * every, math.ceil(self.epochs / 10)) if patience == "auto" else patience,

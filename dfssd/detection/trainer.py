@@ -72,6 +72,7 @@ class StudentTrainer(StageTrainer):
         self._truth = np.zeros((0, 7))
         self._followed: tuple[Any, list[torch.Tensor], list[torch.Tensor]] | None = None
         self._batch_in_epoch = self._unlabeled_in_batch = 0
+        self._labels_alone = False
         self.add_callback("on_train_start", StudentTrainer._start_watch)
         self.add_callback("on_train_epoch_start", StudentTrainer._start_epoch)
         self.add_callback("on_train_batch_end", StudentTrainer._end_batch)
@@ -133,9 +134,9 @@ class StudentTrainer(StageTrainer):
         return OnlineLabeler(thresholds, iou=s.labels.iou)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """The stage's loader; labeled images alone once the guard has switched the rest off."""
+        """The stage's loader; labeled images alone once the batches hold no others."""
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
-        if mode == "train" and self.guard.factor == 0:
+        if mode == "train" and self._labels_alone:
             loader.sampler.labeled_only()
         return loader
 
@@ -265,7 +266,7 @@ class StudentTrainer(StageTrainer):
 
     @staticmethod
     def _start_epoch(trainer: StudentTrainer) -> None:
-        """Apply the guard's decision after the last epoch, in all processes alike."""
+        """Apply the guard's decision after the last epoch, in all processes alike; end with the labels alone."""
         trainer._follow_student()  # Ultralytics may have gone back to an earlier epoch after a NaN loss
         trainer._batch_in_epoch = 0
         trainer.meter.reset()
@@ -273,9 +274,11 @@ class StudentTrainer(StageTrainer):
         if dist.is_initialized():
             dist.broadcast(level, src=0)
         trainer.guard.level = int(level)
-        pair, before = trainer.pair, trainer.pair.trust
-        pair.trust = trainer.guard.factor
-        if before > 0 and pair.trust == 0:  # a loader rebuilt later starts as this one ends
+        trainer.pair.trust = trainer.guard.factor
+        before = trainer._labels_alone
+        last = round(trainer.settings.labels_last * trainer.epochs)
+        trainer._labels_alone = trainer.guard.factor == 0 or trainer.epoch >= trainer.epochs - last
+        if trainer._labels_alone and not before:  # a loader rebuilt later starts as this one ends
             sampler = trainer.train_loader.sampler
             sampler.labeled_only()
             sampler.epoch = trainer.epoch
@@ -295,7 +298,7 @@ class StudentTrainer(StageTrainer):
         health = self.meter.record() if self.settings.unlabeled else {}
         if health:
             LOGGER.info(self.meter.line())
-            if not health["accepted"] and self.pair.trust:
+            if health["accepted"] == 0 and self.pair.trust:
                 LOGGER.warning("no pseudo box was accepted in this epoch: the unlabeled images gave the student no box")
             self.health[self.epoch :] = [health]
         columns = {f"pseudo/{k}".replace(",", " "): float("nan") if v is None else v for k, v in health.items()}

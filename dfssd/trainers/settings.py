@@ -111,6 +111,7 @@ class StudentSettings(StageSettings):
         new_only: Labels cover the new classes only: those that the teacher does not know.
         unsup_weight: Weight of the YOLO loss on pseudo-labeled images.
         unsup_schedule: Schedule of that weight.
+        labels_last: Share of the training, at its end, on labeled images alone, [0, 1).
         selftest_steps: Batches in which every term is checked for signal.
         guard: Validation mAP50-95 of the baseline by epoch, None without validation; empty without guard.
         guard_patience: Epochs below the baseline before the guard acts.
@@ -127,6 +128,7 @@ class StudentSettings(StageSettings):
     new_only: bool
     unsup_weight: float
     unsup_schedule: str
+    labels_last: float
     selftest_steps: int
     guard: tuple[float | None, ...]
     guard_patience: int

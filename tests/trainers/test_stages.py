@@ -398,6 +398,28 @@ def test_guard_switches_the_teacher_off_and_stays_off_after_a_resume(
 
 
 @pytest.mark.train
+def test_the_last_epochs_hold_labeled_images_alone_also_after_a_resume(
+    squares, pseudo, teacher_file, tmp_path, monkeypatch
+) -> None:
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file, labels_last=0.4, mode="online").write(stage)
+    words = overrides(squares, stage, epochs=5)
+    monkeypatch.setattr(Watched, "dies", 4)
+    first = Watched(overrides=words)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    assert [sum(flags) for flags in first.labeled] == [2] * 9 + [4] * 3, "two epochs of five"
+    monkeypatch.setattr(Watched, "dies", 99)
+    second = Watched(overrides={**words, "resume": str(stage / "weights" / "last.pt")})
+    second.train()
+    assert [sum(flags) for flags in second.labeled] == [4] * 3
+    distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]
+    assert distill["guard"]["events"] == []
+    assert [h["accepted"] is None for h in distill["health"]] == [False, False, False, True, True]
+    assert all(value > 0 for value in distill["terms"]["hwjs"]["by_epoch"]), "terms go on with the labeled images"
+
+
+@pytest.mark.train
 def test_mean_teacher_is_the_moving_average_of_the_student(squares, pseudo, tmp_path) -> None:
     stage = tmp_path / "train" / "student"
     rule = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.9}
