@@ -13,8 +13,8 @@ from torchvision.ops import generalized_box_iou_loss
 
 from dfssd.batches import Batch
 from dfssd.distillation.terms.base import standardize
-from dfssd.distillation.terms.crd import distances
 from dfssd.distillation.terms.drd import PixelGraph
+from dfssd.distillation.terms.giou import distances
 from dfssd.distillation.terms.instances import MOST_BOXES, ROI
 from dfssd.distillation.terms.regions import corners
 

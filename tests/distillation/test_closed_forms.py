@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from dfssd.distillation.terms.closed import closed_form
-from dfssd.distillation.terms.crd import giou_response
 from dfssd.distillation.terms.ded import decoupled, structure
 from dfssd.distillation.terms.drd import PixelGraph, pixel_relation
 from dfssd.distillation.terms.fgd import attention_distance
+from dfssd.distillation.terms.giou import giou_response
 from dfssd.distillation.terms.instances import instance_relation
 from dfssd.distillation.terms.regions import corners
 from tests.distillation import slow_terms as slow

@@ -10,7 +10,8 @@ from ultralytics.nn.tasks import DetectionModel
 
 from dfssd.distillation.heads import BRANCHES, TAPS, finish, tap_channels, tapped
 from dfssd.distillation.pair import DistillationPair, for_inference, state_hash
-from dfssd.distillation.terms.crd import align_scale, distances, giou_response
+from dfssd.distillation.terms.crd import align_scale
+from dfssd.distillation.terms.giou import distances, giou_response
 from tests.configured import pair as build_pair
 from tests.distillation import slow_terms as slow
 from tests.distillation.test_pair import make_batch, model

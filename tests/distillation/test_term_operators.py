@@ -19,6 +19,7 @@ from dfssd.distillation.terms import TERMS, PairShape
 IMAGES, SIZE, CLASSES, BOXES = 4, 64, 7, 3
 
 LIMITS = {
+    "response_giou": 70,
     "crd_cls": 62,
     "crd_dfl": 56,
     "crd_giou": 97,

@@ -105,6 +105,7 @@ HAS_GRADIENT = {
     **{name: ["feats"] for name in FEATURES},
     "response_cls": ["scores"],
     "response_dfl": ["boxes"],
+    "response_giou": ["boxes"],
     "logit_mse": ["boxes", "scores"],
     "crd_cls": ["hidden scores"],
     "crd_dfl": ["hidden boxes"],

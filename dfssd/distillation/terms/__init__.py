@@ -11,6 +11,7 @@ from dfssd.distillation.terms.cwd import ChannelWise
 from dfssd.distillation.terms.ded import Decoupled, Structure
 from dfssd.distillation.terms.drd import InstanceRelation, PixelRelation
 from dfssd.distillation.terms.fgd import FocalGlobal
+from dfssd.distillation.terms.giou import GiouResponse
 from dfssd.distillation.terms.hwjs import HierarchicalJS
 from dfssd.distillation.terms.ld import Localisation
 from dfssd.distillation.terms.mgd import MaskedGenerative
@@ -25,6 +26,7 @@ TERMS: dict[str, type[Term]] = {
     "hwjs": HierarchicalJS,
     "response_cls": ClsResponse,
     "response_dfl": DflResponse,
+    "response_giou": GiouResponse,
     "logit_mse": LogitMSE,
     "crd_cls": CrossResponseCls,
     "crd_dfl": CrossResponseDfl,

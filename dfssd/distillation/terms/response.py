@@ -36,7 +36,41 @@ def per_confidence(total: Tensor, weight: Tensor) -> Tensor:
     return total / weight.sum().clamp(min=max(1, weight.shape[0]))
 
 
-def cls_response(student_scores: Tensor, teacher_scores: Tensor, known: Confidence | None = None) -> Tensor:
+def leading(weight: Tensor, top: float) -> Tensor:
+    """The highest weights of each image; 0 for the other anchors.
+
+    Where a teacher detects nothing, its outputs are mostly noise, and these are most anchors: Dense Teacher
+    (arXiv:2207.02541) compares the leading hundredth of them only.
+
+    Args:
+        weight: (N, A), >= 0.
+        top: Share of the anchors of an image to keep, in (0, 1], rounded, at least one; others level with the last of
+            these stay as well.
+    """
+    if top == 1 or not weight.numel():
+        return weight
+    count = max(1, round(top * weight.shape[1]))
+    return weight * (weight >= weight.topk(count, dim=1).values[:, -1:])
+
+
+def leading_anchors(known: Confidence, top: float) -> Confidence:
+    """A teacher's confidence with that of all but the leading anchors set to 0 (:func:`leading`)."""
+    if top == 1:
+        return known
+    each = leading(known.each, top)
+    return Confidence(each, known.best, each.sum().clamp(min=max(1, len(each))))
+
+
+def check_top(top: float) -> float:
+    """``top`` as a float; ValueError if it is no share in (0, 1]."""
+    if isinstance(top, bool) or not isinstance(top, (int, float)) or not 0 < top <= 1:
+        raise ValueError(f"top={top} must be a number > 0 and <= 1")
+    return float(top)
+
+
+def cls_response(
+    student_scores: Tensor, teacher_scores: Tensor, known: Confidence | None = None, top: float = 1.0
+) -> Tensor:
     """Quality-focal distance between class scores (as in CrossKD, arXiv:2306.11369).
 
     With p = sigmoid(z_s) and t = sigmoid(z_t)::
@@ -49,6 +83,7 @@ def cls_response(student_scores: Tensor, teacher_scores: Tensor, known: Confiden
         student_scores: Class logits of the student, (N, nc, A).
         teacher_scores: Class logits of the teacher, same shape; they get no gradient.
         known: The teacher's confidence, if it has been computed.
+        top: Share of the anchors of each image that take part (:func:`leading`), in both sums.
 
     Returns:
         Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
@@ -59,15 +94,17 @@ def cls_response(student_scores: Tensor, teacher_scores: Tensor, known: Confiden
     check_same_shape("class scores", student_scores, teacher_scores, "N, nc, A")
     with no_autocast(student_scores):
         z, zt = exact(student_scores, teacher_scores.detach())
-        total = (known or _confidence_of(teacher_scores)).total
+        taken = leading_anchors(known or _confidence_of(teacher_scores), top)
+        part = None if top == 1 else (taken.each > 0)[:, None]
 
         def compute(z: Tensor) -> tuple[Tensor, list[Tensor]]:
             target, p = zt.sigmoid(), z.sigmoid()
             gap = p - target
             bce = F.binary_cross_entropy_with_logits(z, target, reduction="none")
-            value = (gap.abs() * bce).sum() / total
-            gradient = torch.addcmul(p, p, p, value=-1).mul_(bce).addcmul_(gap, gap).mul_(gap.sign_()).div_(total)
-            return value, [gradient]
+            each = gap.abs() * bce
+            value = (each if part is None else each * part).sum() / taken.total
+            gradient = torch.addcmul(p, p, p, value=-1).mul_(bce).addcmul_(gap, gap).mul_(gap.sign_()).div_(taken.total)
+            return value, [gradient if part is None else gradient.mul_(part)]
 
         return closed_form(compute, [z])
 
@@ -79,6 +116,7 @@ def dfl_response(
     reg_max: int,
     temperature: float = 1.0,
     known: Confidence | None = None,
+    top: float = 1.0,
 ) -> Tensor:
     """Confidence-weighted KL divergence between box distributions (localization distillation, arXiv:2102.12252).
 
@@ -95,6 +133,7 @@ def dfl_response(
         reg_max: Bins per side.
         temperature: T.
         known: The teacher's confidence, if it has been computed.
+        top: Share of the anchors of each image that take part (:func:`leading`), in both sums.
 
     Returns:
         Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
@@ -112,7 +151,7 @@ def dfl_response(
             f"not {tuple(teacher_scores.shape)}"
         )
     with no_autocast(student_boxes):
-        each, _, total = known or _confidence_of(teacher_scores)
+        each, _, total = leading_anchors(known or _confidence_of(teacher_scores), top)
 
         def log_shares(z: Tensor) -> Tensor:
             z = z.view(-1, 4, reg_max, anchors)
@@ -178,9 +217,18 @@ def logit_mse(student: Outputs, teacher: Outputs) -> Tensor:
 class ClsResponse(Term):
     """Response term for classes: the student's score of each class at each anchor against the teacher's."""
 
+    def __init__(self, shape: PairShape, *, top: float = 1.0):
+        """Set the share of the anchors of each image that are compared: those of which the teacher is most confident.
+
+        Raises:
+            ValueError: ``top`` is not in (0, 1].
+        """
+        super().__init__(shape)
+        self.top = check_top(top)
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`cls_response` of the class scores."""
-        return cls_response(student.scores, teacher.scores, teacher.confidence)
+        return cls_response(student.scores, teacher.scores, teacher.confidence, self.top)
 
 
 class DflResponse(Term):
@@ -188,19 +236,21 @@ class DflResponse(Term):
 
     needs_bins = True
 
-    def __init__(self, shape: PairShape, *, temperature: float = 1.0):
-        """Set the temperature of the softmax over the bins.
+    def __init__(self, shape: PairShape, *, temperature: float = 1.0, top: float = 1.0):
+        """Set the temperature of the softmax over the bins, and the share of the anchors that are compared.
 
         Raises:
-            ValueError: ``temperature`` is not a number above 0, or the head has no box distribution.
+            ValueError: ``temperature`` is not a number above 0, ``top`` is not in (0, 1], or the head has no box
+                distribution.
         """
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
+        self.top = check_top(top)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`dfl_response` of the box logits, weighted by the teacher's class scores."""
         own, theirs, known = student.boxes, teacher.boxes, teacher.confidence
-        return dfl_response(own, theirs, teacher.scores, self.shape.reg_max, self.temperature, known)
+        return dfl_response(own, theirs, teacher.scores, self.shape.reg_max, self.temperature, known, self.top)
 
 
 class LogitMSE(Term):

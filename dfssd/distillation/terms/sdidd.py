@@ -30,7 +30,7 @@ from dfssd.distillation.terms.base import (
     no_autocast,
 )
 from dfssd.distillation.terms.closed import closed_form
-from dfssd.distillation.terms.crd import distances
+from dfssd.distillation.terms.giou import distances
 from dfssd.distillation.terms.ld import weighted_kl
 from dfssd.distillation.terms.levels import Maps, total
 from dfssd.distillation.terms.regions import ANCHOR_CELLS, anchor_boxes, corners, in_images, match_anchors
