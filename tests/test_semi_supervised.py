@@ -17,6 +17,7 @@ from ultralytics.utils.patches import torch_load
 
 from dfssd.cli import main
 from dfssd.detection.trainer import StudentTrainer
+from dfssd.files import read_yaml
 from dfssd.reporting.run_files import read_csv
 from tests import processes
 from tests.conftest import write_squares
@@ -218,6 +219,24 @@ def test_self_training_keeps_the_better_teacher(plates, base) -> None:
     kept = (folder / "weights" / "teacher.pt").read_bytes()
     assert kept == (folder / "weights" / f"teacher_round{taken}.pt").read_bytes()
     assert record["training"]["teacher_round1"]["batches"] == record["training"]["student"]["batches"]
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("given", ["trained", "architecture"])
+def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_size(plates, base, given) -> None:
+    trained = str(base / "weights" / "baseline.pt")
+    teacher = trained if given == "trained" else TINY
+    folder = run(
+        plates, f"round-{given}", f"teacher={teacher}", "teacher_rounds=1", "baseline=off", "pseudo=online",
+        "unsup_weight=0", "teacher_min_batches=6", *SHORT, "epochs=2",
+    )  # fmt: skip
+    of_round, of_student = (read_yaml(folder / "train" / f"{role}.yaml") for role in ("teacher_round1", "student"))
+    differing = {key for key in of_student if of_round[key] != of_student[key]}
+    assert of_student["terms"] and differing == {"teacher", "pseudo"}
+    assert Path(of_round["teacher"]).name == "teacher_round0.pt"
+    start = read_yaml(folder / "train" / "teacher_round1" / "args.yaml")["model"]
+    first = folder / "weights" / "teacher_round0.pt"
+    assert Path(start).samefile(first) if given == "trained" else start == teacher
 
 
 @pytest.mark.train

@@ -144,17 +144,24 @@ class DetectionRun(StagedRun):
         )
 
     def self_train(self) -> Status:
-        """Train the teacher again on the labels and its own pseudo-labels; keep whichever is best on val."""
+        """Train networks of the teacher's size as students of the teacher; keep whichever is best on val.
+
+        Each starts as the teacher itself did, so that what it gains comes from the unlabeled images and from its
+        teacher, not from more steps. Only a teacher that was trained before this run has nothing but its own weights
+        to start from.
+        """
         rounds = self.config["teacher_rounds"]
         if not rounds or not self.listed("train_unlabeled"):
             return "skipped"
+        trained_here = must_train_teacher(self.config, self.data.classes)
 
         def train(number: int, source: Path) -> Path:
             folder = self.folder.path / f"pseudo_round{number}"
             if not (folder / PREDICTIONS).exists():
                 self._label(source, folder)
-            settings = self.student_settings(str(source), pseudo=folder, teacher=source, terms={}, guard=())
-            self.train(f"teacher_round{number}", StudentTrainer, settings, model=str(source))
+            start = resolve_weights(self.config["teacher"], "teacher") if trained_here else str(source)
+            settings = self.student_settings(start, pseudo=folder, teacher=source, terms=self.config.terms, guard=())
+            self.train(f"teacher_round{number}", StudentTrainer, settings, model=start)
             return self.weights / f"teacher_round{number}.pt"
 
         self.record.self_training = self_train(self.weights, rounds, train=train, score=self._val_map)
