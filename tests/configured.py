@@ -49,6 +49,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         labels=replace(DEFAULTS.pseudo, **{"weigh": False, **rule}),
         keep_thresholds=True,
         strong_view=0.0,
+        unlabeled_mosaic=None,
         teacher="",
         layers=(),
         terms={},

@@ -155,6 +155,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("guard_patience", Or(("auto",), COUNT), task=DETECT, distills=True),
     Key("unlabeled_ratio", POSITIVE),
     Key("strong_view", UNIT, task=DETECT, distills=True),
+    Key("unlabeled_mosaic", optional(UNIT), task=DETECT, distills=True),
     Key("unsup_weight", WEIGHT, task=DETECT, distills=True, protocol=OF_RECIPE),
     Key("unsup_schedule", TEXT, task=DETECT, distills=True),
     Key("labels_last", Number(0, 0.9), task=DETECT, distills=True),

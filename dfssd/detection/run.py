@@ -242,6 +242,7 @@ class DetectionRun(StagedRun):
             # scores of fused boxes are lower than those of the single pass in training
             keep_thresholds=not c.pseudo.tta and not c.pseudo.teachers,
             strong_view=float(c["strong_view"]),
+            unlabeled_mosaic=c["unlabeled_mosaic"],
             teacher=str(teacher) if frozen else "",
             layers=() if c["layers"] == "auto" else tuple(c["layers"]),
             terms={k: dict(v) for k, v in terms.items()},

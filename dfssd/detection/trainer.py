@@ -159,18 +159,22 @@ class StudentTrainer(StageTrainer):
         """Labeled images plus, if there are any, the unlabeled ones with their pseudo-labels."""
         if not self.settings.unlabeled:
             return MixedDataset(labeled)
+        views = copy.copy(self.args)
+        if self.settings.unlabeled_mosaic is not None:
+            views.mosaic = self.settings.unlabeled_mosaic
         unlabeled = PseudoLabelDataset(
             img_path=self.settings.unlabeled,
             imgsz=self.args.imgsz,
             batch_size=labeled.batch_size,
             augment=True,
-            hyp=self.args,
+            hyp=views,
             cache=self.args.cache or None,
             stride=labeled.stride,
             data={
                 **self.data,
                 "pseudo": "" if self.settings.labels.mode == "online" else self.settings.pseudo,
                 "strong_view": self.settings.strong_view,
+                "mosaic": views.mosaic,
             },
             task=self.args.task,
             prefix="unlabeled: ",

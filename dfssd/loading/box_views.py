@@ -27,7 +27,9 @@ class BoxViews:
     transform: the others do the same to a flipped image, but for CLAHE where 8 does not divide the side.
     """
 
-    def __init__(self, dataset: Any, args: Any, device: torch.device, *, strong: Any = None) -> None:
+    def __init__(
+        self, dataset: Any, args: Any, device: torch.device, *, strong: Any = None, mosaic: float | None = None
+    ) -> None:
         """Decode the images and collect their labels.
 
         Args:
@@ -36,6 +38,7 @@ class BoxViews:
             args: Ultralytics' arguments.
             device: Where the views are made.
             strong: Changes to the student's view of unlabeled images, an ``albumentations.Compose``; None without any.
+            mosaic: Probability of a mosaic in the views of unlabeled images; None: that of ``args``.
 
         Raises:
             NotOnDeviceError: The views cannot be made here.
@@ -60,6 +63,7 @@ class BoxViews:
         ends = np.cumsum([len(part) for part in parts])
         self.parts = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
         self._open = GeometrySettings.of_arguments(args, parts[0].imgsz)
+        self.chances = np.array([self._open.mosaic, self._open.mosaic if mosaic is None else mosaic])
         self.gains = (args.hsv_h, args.hsv_s, args.hsv_v)
         self.bgr = float(args.bgr)
         self.noise = torch.Generator(device)
@@ -73,7 +77,8 @@ class BoxViews:
         """The batch of ``images`` (B,), labeled ones first; images on the device, boxes on the CPU."""
         settings, side = self.settings, self._open.side
         part = np.searchsorted(self.parts[:, 1], images, side="right")
-        canvases = arrange(draw(rng, images, self.parts[part], settings), self.sizes, settings)
+        mosaic = np.zeros(len(images)) if self.dataset.mosaic_closed else self.chances[part]
+        canvases = arrange(draw(rng, images, self.parts[part], settings, mosaic), self.sizes, settings)
         stored, places = self.store.fetch(self.numbers[canvases.images])
         seen = mix(read_views(stored, CanvasMaps(canvases, places, settings, self.device)), canvases)
         seen = self._recolor(seen, rng)

@@ -101,7 +101,13 @@ class Draws:
     flips: np.ndarray
 
 
-def draw(rng: np.random.Generator, images: np.ndarray, parts: np.ndarray, settings: GeometrySettings) -> Draws:
+def draw(
+    rng: np.random.Generator,
+    images: np.ndarray,
+    parts: np.ndarray,
+    settings: GeometrySettings,
+    mosaic: np.ndarray | None = None,
+) -> Draws:
     """Draw the geometry of a batch.
 
     The other images of a mosaic come from all of a part, as in Ultralytics with ``cache=ram``; else it takes them from
@@ -113,8 +119,10 @@ def draw(rng: np.random.Generator, images: np.ndarray, parts: np.ndarray, settin
         parts: (B, 2) first number, and number after the last one, of the images that may join each view in a mosaic
             or be mixed into it.
         settings: Ultralytics' arguments.
+        mosaic: (B,) probability of a mosaic in each view; None: that of ``settings`` in all.
     """
     s = settings
+    chances = np.full(len(images), s.mosaic) if mosaic is None else mosaic
     mixed = np.flatnonzero(rng.random(len(images)) < s.mixup)
     view = np.concatenate([np.arange(len(images)), mixed])
     n = len(view)
@@ -127,7 +135,7 @@ def draw(rng: np.random.Generator, images: np.ndarray, parts: np.ndarray, settin
     border = -(-s.side // 2)  # Ultralytics rounds -side / 2 down
     return Draws(
         images=tiles,
-        mosaic=rng.random(n) < s.mosaic,
+        mosaic=rng.random(n) < chances[view],
         center=rng.uniform(border, 2 * s.side - border, (n, 2)).astype(np.int64),
         perspective=symmetric(s.perspective, 2),
         angle=symmetric(s.degrees),

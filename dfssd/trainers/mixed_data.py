@@ -44,7 +44,7 @@ class PseudoLabelDataset(YOLODataset):
 
     ``data["pseudo"]`` names a folder written by :func:`write_pseudo_labels`; empty, the boxes are found during the
     training and an image starts without any. ``data["strong_view"]`` is the strength of :class:`StrongView`, 0 for
-    none.
+    none. ``data["mosaic"]`` repeats the probability of a mosaic in ``hyp`` for the views that are made on a device.
     """
 
     def get_labels(self) -> list[dict[str, Any]]:
@@ -56,6 +56,7 @@ class PseudoLabelDataset(YOLODataset):
         nc = len(self.data["names"])
         strength = self.data["strong_view"]
         self.strong = StrongView(strength) if strength else None
+        self.mosaic = self.data.get("mosaic")
         folder = self.data.get("pseudo")
         known = {str(image.image): image for image in read_pseudo_labels(Path(folder))} if folder else {}
         truth = true_boxes([Path(im_file) for im_file in self.im_files], nc)
@@ -162,7 +163,8 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
             UserError: An image cannot be read.
         """
         strong = getattr(self.datasets[-1], "strong", None)
-        return BoxViews(self, args, device, strong=strong.transform if strong else None)
+        mosaic = getattr(self.datasets[-1], "mosaic", None)
+        return BoxViews(self, args, device, strong=strong.transform if strong else None, mosaic=mosaic)
 
 
 class MixedSampler(Sampler[int]):

@@ -104,6 +104,7 @@ class StudentSettings(StageSettings):
         labels: How boxes of unlabeled images become labels, for those found during the training.
         keep_thresholds: Start the class thresholds from those of ``pseudo``.
         strong_view: Strength of the student's view of unlabeled images, [0, 1].
+        unlabeled_mosaic: Probability of a mosaic in their views, [0, 1]; None: that of labeled images.
         teacher: Checkpoint of the frozen teacher; empty: the teacher is the moving average of the student.
         layers: Layers whose outputs the feature terms compare; empty: the inputs of the detection head.
         terms: Active terms with their options.
@@ -121,6 +122,7 @@ class StudentSettings(StageSettings):
     labels: PseudoSection
     keep_thresholds: bool
     strong_view: float
+    unlabeled_mosaic: float | None
     teacher: str
     layers: tuple[int, ...]
     terms: dict[str, dict[str, Any]]

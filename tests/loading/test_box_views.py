@@ -62,9 +62,17 @@ def pseudo(folders: tuple[Path, Path], tmp_path: Path) -> Path:
     return tmp_path / "pseudo"
 
 
-def mixed(folders: tuple[Path, Path], pseudo: Path | str, strong_view: float = 0.0, **arguments: Any) -> MixedDataset:
-    data = {"pseudo": str(pseudo), "strong_view": strong_view}
+def mixed(
+    folders: tuple[Path, Path],
+    pseudo: Path | str,
+    strong_view: float = 0.0,
+    unlabeled_mosaic: float | None = None,
+    **arguments: Any,
+) -> MixedDataset:
+    data = {"pseudo": str(pseudo), "strong_view": strong_view, "mosaic": unlabeled_mosaic}
     labeled = dataset(folders[0], **arguments)
+    if unlabeled_mosaic is not None:
+        arguments = {**arguments, "mosaic": unlabeled_mosaic}
     return MixedDataset(labeled, dataset(folders[1], kind=PseudoLabelDataset, data=data, **arguments))
 
 
@@ -72,9 +80,15 @@ def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
 
 
-@pytest.mark.parametrize("colors", [{}, COLORS], ids=["gray levels", "colors"])
-def test_a_batch_equals_that_of_ultralytics(folders, pseudo: Path, monkeypatch: pytest.MonkeyPatch, colors) -> None:
-    data = mixed(folders, pseudo, **GEOMETRY, **colors)
+@pytest.mark.parametrize(
+    ("colors", "unlabeled_mosaic"),
+    [({}, None), (COLORS, None), ({}, 0.0)],
+    ids=["gray levels", "colors", "mosaics of labeled images alone"],
+)
+def test_a_batch_equals_that_of_ultralytics(
+    folders, pseudo: Path, monkeypatch: pytest.MonkeyPatch, colors, unlabeled_mosaic: float | None
+) -> None:
+    data = mixed(folders, pseudo, unlabeled_mosaic=unlabeled_mosaic, **GEOMETRY, **colors)
     args = arguments_with(**GEOMETRY, **colors)
     views = data.device_views(args, CPU)
     images = np.array([0, 3, 6, 2, 7, 8, 9, 10, 11, 7])
@@ -82,7 +96,11 @@ def test_a_batch_equals_that_of_ultralytics(folders, pseudo: Path, monkeypatch: 
 
     rng = np.random.default_rng(5)
     parts = np.where(images[:, None] < 7, [0, 7], [7, 12])
-    draws = draw(rng, images, parts, views.settings)
+    chances = np.full(len(images), views.settings.mosaic)
+    if unlabeled_mosaic is not None:
+        chances[images >= 7] = unlabeled_mosaic
+    draws = draw(rng, images, parts, views.settings, chances)
+    assert draws.mosaic[: len(images)][images < 7].any()
     gains = sample_gains(rng, len(images), (1.0, 1.0, 1.0)) if colors else None
     samples = replayed(data, draws, views.settings, monkeypatch, gains, first=(0, 7))
     expected = MixedDataset.collate_fn(samples)

@@ -150,3 +150,22 @@ def test_ultralytics_closes_the_mosaic_and_then_starts_the_loader_anew() -> None
     loop = inspect.getsource(BaseTrainer._do_train)
     assert 0 < loop.index("self._close_dataloader_mosaic()") < loop.index("self.train_loader.reset()")
     assert loop.index("self.epoch = epoch") < loop.index("self._model_train()") < loop.index("for i, batch in pbar")
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(("asked", "expected"), [(None, [1.0, 1.0]), (0.25, [1.0, 0.25])])
+def test_views_of_unlabeled_images_have_a_probability_of_mosaics_of_their_own(
+    squares: Path, pseudo, teacher_file: Path, tmp_path: Path, asked: float | None, expected: list[float]
+) -> None:
+    stage = tmp_path / "train" / "student"
+    student_settings(pseudo, teacher_file, unlabeled_mosaic=asked).write(stage)
+    trainer = StudentTrainer(overrides=overrides(squares, stage, mosaic=1.0))
+    trainer.setup_model()
+    data = trainer.get_dataloader(trainer.data["train"], BATCH).dataset
+
+    def mosaics() -> list[float]:
+        return [t.p for part in data.datasets for t in _parts(part.transforms) if isinstance(t, Mosaic)]
+
+    assert mosaics() == expected and trainer.args.mosaic == 1.0
+    data.close_mosaic(trainer.args)
+    assert mosaics() == [0.0, 0.0]
