@@ -11,6 +11,8 @@ import errno
 import json
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,46 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
                 f"cannot write {path}: {e.strerror}; free some space or choose another place with project="
             ) from e
         raise
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of the file ``path`` during the block; the system releases it when the process ends, however.
+
+    Args:
+        path: The lock: an empty file, made if needed, and left behind, since removing it would give two processes the
+            same lock.
+        wait: Until another process releases it.
+
+    Yields:
+        Whether it is held; False only without ``wait``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        held = _lock(file.fileno())
+        while wait and not held:
+            time.sleep(0.1)
+            held = _lock(file.fileno())
+        yield held
+
+
+def _lock(number: int) -> bool:
+    """Lock an open file that no other process has locked, until it is closed; whether it is locked now."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        if e.errno not in {errno.EAGAIN, errno.EACCES, errno.EDEADLK}:
+            raise
+        return False
+    return True
 
 
 def load_yaml(path: Path) -> object:

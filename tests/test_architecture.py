@@ -67,6 +67,8 @@ PURE = [
     "data_check.py",
     "runs/key_names.py",
     "evaluation/bootstrap.py",
+    "evaluation/detections.py",
+    "evaluation/differences.py",
     "evaluation/significance.py",
     "distillation/outputs.py",
     "distillation/schedules.py",

@@ -1,12 +1,15 @@
 """Whole-file writing: complete or absent, whatever happens in between."""
 
 import errno
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from dfssd.errors import UserError
-from dfssd.files import atomic_write, link_or_copy, load_yaml, read_yaml, write_json, write_text
+from dfssd.files import atomic_write, link_or_copy, load_yaml, locked, read_yaml, write_json, write_text
 
 
 def test_content_appears_only_when_complete(tmp_path) -> None:
@@ -93,3 +96,45 @@ def test_what_is_no_yaml_mapping_is_named(tmp_path) -> None:
     assert read_yaml(file) == {}
     with pytest.raises(UserError, match=r"cannot read .*gone\.yaml"):
         read_yaml(tmp_path / "gone.yaml")
+
+
+def test_lock_is_held_by_one_at_a_time(tmp_path) -> None:
+    lock = tmp_path / "new" / "a.lock"
+    with locked(lock) as mine:
+        assert mine
+        with locked(lock, wait=False) as also_mine:
+            assert not also_mine
+        with locked(tmp_path / "b.lock", wait=False) as other:
+            assert other
+    with locked(lock, wait=False) as mine:
+        assert mine
+
+
+def test_waiting_ends_when_the_lock_is_released(tmp_path) -> None:
+    order = []
+
+    def wait() -> None:
+        with locked(tmp_path / "a.lock"):
+            order.append("second")
+
+    with locked(tmp_path / "a.lock"):
+        second = threading.Thread(target=wait)
+        second.start()
+        second.join(0.3)
+        order.append("first")
+    second.join(20)
+    assert order == ["first", "second"]
+
+
+@pytest.mark.train
+def test_lock_of_a_killed_process_is_free(tmp_path) -> None:
+    root = Path(__file__).resolve().parents[1]
+    hold = "import sys, time; from dfssd.files import locked\n"
+    hold += "with locked(sys.argv[1]): print(1, flush=True); time.sleep(99)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "a")], cwd=root, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline().strip() == b"1"
+        with locked(tmp_path / "a", wait=False) as mine:
+            assert not mine
+        other.kill()
+    with locked(tmp_path / "a", wait=False) as mine:
+        assert mine

@@ -1,18 +1,15 @@
-"""The rows of a benchmark, read from the records of finished runs, and their statistics."""
+"""The rows of a benchmark, read from the records of finished runs."""
 
 from __future__ import annotations
 
 import math
 import re
 import shlex
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any
 
-from dfssd.evaluation.bootstrap import Detections, paired_bootstrap
 from dfssd.reporting.run_files import read_csv
 from dfssd.results.record import FILE, BoxRecord
 from dfssd.results.sections import Training
@@ -22,7 +19,6 @@ COLUMNS = (
     "optimizer_steps", "val_map50_95", "chosen", "machine", "dfssd", "ultralytics", "torch", "git",
 )  # fmt: skip
 """Columns of the CSV; one per class follows, ``ap50_95 <class>``."""
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -53,37 +49,23 @@ class Row:
         return self.values["map50_95"]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A difference in mAP50-95 with its 95 % interval; the ends are None if it is unknown."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    kind: Literal["seeds", "images", ""] = ""
-
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{self.value:+.3f}"
-        mark = "*" if self.kind == "images" else ""
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{mark}"
-
-
 def rows_of_run(
-    folder: Path, named: Mapping[str, str], *, labeled: float, seed: int, machine: str | None = None
+    folder: Path, named: Mapping[str, str | None], *, labeled: float, seed: int, machine: str | None = None
 ) -> list[Row]:
     """The rows of a finished run.
 
     Args:
         folder: The run folder.
-        named: Name of the row -> role in the run (``teacher``, ``baseline``, ``student``).
+        named: Name of the row -> role in the run (``teacher``, ``baseline``, ``student``); None: what the run is about,
+            the student, or the baseline that it trained itself if it trained no student.
         labeled: Share or number of labeled images.
         seed: Seed of the run.
         machine: Model of the processor or GPU; None: as recorded by the run.
     """
     record = BoxRecord.read(folder / FILE)
     run, rows = record.run, []
-    for name, role in named.items():
+    for name, given in named.items():
+        role = given or _subject(record)
         scores = record.test.get(role)
         if scores is None or scores.map50_95 is None:
             continue
@@ -109,6 +91,12 @@ def rows_of_run(
         detections = folder / "test" / role / "detections.npz"
         rows.append(Row(name, labeled, seed, values, per_class, detections, scores.images))
     return rows
+
+
+def _subject(record: BoxRecord) -> str:
+    """The role of the network that a run is about."""
+    own_baseline = "baseline" in record.training and record.training["baseline"].taken_from is None
+    return "baseline" if own_baseline and "student" not in record.test else "student"
 
 
 def _trainings(record: BoxRecord, role: str) -> list[Training]:
@@ -153,53 +141,3 @@ def _shown(word: str, below: Path | None) -> str:
 
 def _last_name(path: str) -> str:
     return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
-
-
-def rows_by_seed(rows: Sequence[Row], recipe: str, labeled: float | None = None) -> dict[int, Row]:
-    """The rows of a cell by seed; of all label shares if ``labeled`` is None."""
-    return {r.seed: r for r in rows if r.recipe == recipe and labeled in {None, r.labeled}}
-
-
-def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation, the latter None for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def student_t(differences: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Confidence interval of the mean of at least two paired differences, by Student's t distribution."""
-    from scipy.special import stdtrit
-
-    n = len(differences)
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * statistics.stdev(differences) / math.sqrt(n)
-    return statistics.fmean(differences) - half, statistics.fmean(differences) + half
-
-
-def difference(cell: Mapping[int, Row], reference: Mapping[int, Row]) -> Difference | None:
-    """Mean difference over common seeds; with a single seed the interval is a bootstrap over the test images."""
-    seeds = sorted(set(cell) & set(reference))
-    if not seeds:
-        return None
-    differences = [cell[seed].map50_95 - reference[seed].map50_95 for seed in seeds]
-    if len(seeds) > 1:
-        return Difference(statistics.fmean(differences), *student_t(differences), "seeds")
-    files = [row.detections for row in (cell[seeds[0]], reference[seeds[0]])]
-    if all(file is not None and file.is_file() for file in files):
-        try:
-            _, low, high = _bootstrap(*((file, file.stat().st_mtime_ns) for file in files if file))
-        except ValueError:  # other test images
-            return Difference(differences[0])
-        return Difference(differences[0], low, high, "images")
-    return Difference(differences[0])
-
-
-@lru_cache(maxsize=256)
-def _bootstrap(a: tuple[Path, int], b: tuple[Path, int]) -> tuple[float, float, float]:
-    """Cached between tables of a grid as long as the files and their modification times are the same."""
-    return paired_bootstrap(Detections.read(a[0]), Detections.read(b[0]), level=LEVEL)
-
-
-def recovered(cell: Mapping[int, Row], baseline: Mapping[int, Row], oracle: Mapping[int, Row]) -> float | None:
-    """Share of the gap between baseline and oracle that a cell closes, over common seeds."""
-    seeds = set(cell) & set(baseline) & set(oracle)
-    distance = sum(oracle[s].map50_95 - baseline[s].map50_95 for s in seeds)
-    return sum(cell[s].map50_95 - baseline[s].map50_95 for s in seeds) / distance if distance > 0 else None

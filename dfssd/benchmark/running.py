@@ -1,9 +1,13 @@
 """A grid of runs: cells x label shares x seeds, each a normal ``python train.py``, and one table of the results.
 
 For each share and seed the cell ``baseline`` runs first and trains teacher and baseline; every other cell reuses its
-split, teacher and baseline, so that they differ only in the student and nothing is trained twice. The same command
-line continues an interrupted grid: finished runs are kept, an unfinished one is resumed. The table
-(:mod:`dfssd.benchmark.table`) is rewritten after every run and contains finished runs only.
+split, teacher and baseline, so that they differ only in the student and nothing is trained twice, or has the network of
+another cell as its teacher. The same command line continues an interrupted grid: finished runs are kept, an unfinished
+one is resumed.
+
+The table (:mod:`dfssd.benchmark.table`) is rewritten after every run and contains all finished runs of the grid in its
+folder, whatever the command line has selected. So several processes may run parts of one grid side by side: a run is
+made by one of them, and whoever writes the tables, under a lock, finds the runs of all.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import psutil
@@ -23,25 +27,29 @@ import psutil
 from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
 from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
-from dfssd.config import KEYS, RESUMABLE, differences, flat_settings, parse_arguments
+from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments
 from dfssd.errors import UserError, report_problems
-from dfssd.files import read_yaml, write_json
+from dfssd.files import locked, read_yaml, write_json
 from dfssd.process import COMMAND, environment, prepare_process
 from dfssd.reporting.run_files import read_json
 from dfssd.reporting.tables import format_duration
 from dfssd.results.record import is_finished, read_run
+from dfssd.runs.model_selection import OF_EARLIER_VERSIONS, baseline_settings
 
-OWN = {"out": None, "only": None, "table": None, "project": "runs"}
+OWN = {"out": None, "only": None, "seeds": None, "labeled": None, "table": None, "project": "runs"}
 """Arguments of the command itself; all others are passed on to every run."""
 USAGE = """usage: python scripts/benchmark.py GRID.yaml [data=...] [key=value ...]
 
   out=folder      where GRID.csv, .md and .png are written; default: beside the YAML
-  only=a,b        run these cells only (and the baseline that they need)
+  only=a,b        run these cells only (and the cells that they need)
+  seeds=0,1,2     run these seeds instead of those of the YAML
+  labeled=0.05    run these label shares, or numbers of labeled images, instead of those of the YAML
   table=only      rebuild the table from the finished runs without running any (also --table-only)
   project=runs    runs and logs go to project/GRID
 
 Other arguments are those of train.py; they override values of common:, not those of a cell. Repeat the same line to
-continue a grid that was stopped. See benchmarks/README.md."""
+continue a grid that was stopped. Lines with other only= or seeds= may run side by side: the table shows all finished
+runs in project/GRID. See benchmarks/README.md."""
 
 Train = Callable[[Sequence[str], Path], int]
 """Runs train.py with arguments, its output going to a log file; returns the exit code."""
@@ -110,12 +118,14 @@ def check_same_settings(run: Run, runs: Path) -> None:
         return
     tree = read_yaml(record)
     config = configure(parse_arguments(run.arguments(runs)))
-    then = _read_settings(tree.get("config") or {}, tree.get("terms") or {}, tree.get("train") or {})
+    # a run from before there was a key had its default
+    own = {**defaults(), **OF_EARLIER_VERSIONS, **(tree.get("config") or {})}
+    then = _read_settings(own, tree.get("terms") or {}, tree.get("train") or {})
     now = _read_settings(config.own, config.terms, config.train)
-    inherited = {"teacher", "baseline", "split"} if run.base else set()
-    for settings in (then, now):  # the same file in another folder is the same data
+    for settings in (then, now):  # the same file in another folder is the same data, or the same run
         settings["data"] = Path(str(settings.get("data"))).name
-    changed = differences(then, now, ignoring=RESUMABLE | inherited)
+        settings |= {key: _in_grid(settings.get(key), run) for key in ("teacher", "baseline", "split")}
+    changed = differences(then, now, ignoring=RESUMABLE)
     if changed:
         raise UserError(
             *(
@@ -123,6 +133,34 @@ def check_same_settings(run: Run, runs: Path) -> None:
                 f"of the grid, or remove {runs / run.name}"
                 for key, old, value in changed
             )
+        )
+
+
+def _in_grid(value: Any, run: Run) -> Any:
+    """What a path in one of the runs that ``run`` needs is below the folder of all runs; other values as they are."""
+    parts = PurePath(value.replace("\\", "/")).parts if isinstance(value, str) else ()
+    start = next((i for i, part in enumerate(parts) if part in {other.name for other in run.needs}), None)
+    return value if start is None else "/".join(parts[start:])
+
+
+def check_baseline_fits(run: Run, runs: Path) -> None:
+    """Reject a cell that could not be compared with the baseline it takes over, before anything is trained.
+
+    Raises:
+        UserError: A setting of the baseline differs from that of the cell, such as another student.
+    """
+    from dfssd.runs.configure import configure
+
+    if not run.base:
+        return
+    own, base = (configure(parse_arguments(one.arguments(runs))) for one in (run, run.base))
+    if not isinstance(own["baseline"], str):
+        return
+    changed = differences(baseline_settings(base.own, base.train), baseline_settings(own.own, own.train))
+    if changed:
+        raise UserError(
+            f"cell {run.cell} cannot be compared with the baseline of cell {BASE}: it differs in "
+            f"{', '.join(key for key, _, _ in changed)}; add baseline: false (no baseline) or baseline: true (its own)"
         )
 
 
@@ -148,6 +186,7 @@ def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, a
     """
     for run in selected:
         check_same_settings(run, runs)
+        check_baseline_fits(run, runs)
     runs.mkdir(parents=True, exist_ok=True)
     start, failures, missing = time.monotonic(), [], set()
     for number, run in enumerate(selected, 1):
@@ -156,26 +195,16 @@ def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, a
         if is_finished(folder):
             print(f"{head}: finished earlier, kept", flush=True)
             continue
-        if run.base in missing:
+        if lacking := [other.cell for other in run.needs if other in missing]:
             missing.add(run)
-            failures.append(f"{run}: not run, since its baseline did not finish")
-            print(f"{head}: not run, since its baseline did not finish", flush=True)
+            failures.append(f"{run}: not run, since {lacking[0]} did not finish")
+            print(f"{head}: not run, since {lacking[0]} did not finish", flush=True)
             continue
-        words = run.arguments(runs)
-        if (folder / "run.yaml").is_file():
-            words.append(f"resume={folder.as_posix()}")
-        elif folder.exists():
-            words.append("exist_ok=true")  # killed before it started
-        state = read_json(log.with_suffix(".json"))
-        if "pid" in state and _created(state["pid"]) == state["created"] is not None:
-            raise UserError(f"{run} is still running in process {state['pid']}: wait for it, or stop it")
         print(f"{head}: {'resumed' if folder.exists() else 'started'}, output in {log}", flush=True)
         started = time.monotonic()
-        code = train(words, log)
+        code = _make(run, runs, log, train)
         took, elapsed = format_duration(time.monotonic() - started), format_duration(time.monotonic() - start)
         if is_finished(folder):
-            device = read_run(folder).run.device
-            write_json(log.with_suffix(".json"), {"machine": machine_name(device)})
             print(f"{head}: done in {took}; {elapsed} since the start", flush=True)
             after()
         else:
@@ -185,6 +214,30 @@ def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, a
     return failures
 
 
+def _make(run: Run, runs: Path, log: Path, train: Train) -> int:
+    """Start or resume a run, unless it is being made already; return the exit code.
+
+    Raises:
+        UserError: Another grid makes it, or what an earlier one has started is still running.
+    """
+    folder, state_file = runs / run.name, log.with_suffix(".json")
+    with locked(log.with_suffix(".lock"), wait=False) as mine:
+        state = read_json(state_file)
+        alive = "pid" in state and _created(state["pid"]) == state["created"] is not None
+        if alive or not mine:
+            where = f"in process {state['pid']}" if alive else "in another process"
+            raise UserError(f"{run} is still running {where}: wait for it, or stop it")
+        words = run.arguments(runs)
+        if (folder / "run.yaml").is_file():
+            words.append(f"resume={folder.as_posix()}")
+        elif folder.exists():
+            words.append("exist_ok=true")  # killed before it started
+        code = train(words, log)
+        if is_finished(folder):
+            write_json(state_file, {"machine": machine_name(read_run(folder).run.device)})
+    return code
+
+
 def last_error(log: Path) -> str:
     """The last error, or else the last line, of a log."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
@@ -192,17 +245,30 @@ def last_error(log: Path) -> str:
     return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
 
 
-def finished_rows(grid: Grid, runs: Path) -> list[Row]:
-    """The rows of all finished runs of the grid, in its order."""
+def finished_rows(present: Sequence[Run], runs: Path) -> list[Row]:
+    """The rows of the runs of :meth:`Grid.present` that have finished, in their order."""
     rows: list[Row] = []
-    for run in grid.runs:
+    for run in present:
         if is_finished(runs / run.name):
             check_same_settings(run, runs)
             machine = read_json(runs / f"{run.name}.json").get("machine")
             roles = {ORACLE: {ORACLE: BASE}, BASE: {TEACHER: TEACHER, BASE: BASE}}
-            named = roles.get(run.cell, {run.cell: "student"})
+            named = roles.get(run.cell, {run.cell: None})
             rows += rows_of_run(runs / run.name, named, labeled=run.labeled, seed=run.seed, machine=machine)
     return rows
+
+
+def commands(grid: Grid, given: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """The command lines that make the runs of a table, for publication; what the YAML does not list has its own."""
+    path = grid.path.name if grid.path.is_absolute() else grid.path.as_posix()
+    words = ["python", "scripts/benchmark.py", path, *(f"{key}={text_of(value)}" for key, value in given.items())]
+    made = {(row.labeled, row.seed) for row in rows if row.recipe != ORACLE}
+    beyond: dict[float, list[int]] = {}
+    for share, seed in sorted(made - set(grid.listed)):
+        beyond.setdefault(share, []).append(seed)
+    lines = [] if made and made.isdisjoint(grid.listed) else [words]
+    lines += [[*words, f"labeled={share}", f"seeds={','.join(map(str, seeds))}"] for share, seeds in beyond.items()]
+    return [shown_command(line) for line in lines]
 
 
 def main(argv: Sequence[str], *, train: Train = run_train, check: Callable[[dict[str, Any]], Any] | None = None) -> int:
@@ -240,18 +306,19 @@ def _run_command(argv: list[str], train: Train, check: Callable[[dict[str, Any]]
     note = runs / "benchmark.json"
     if own["table"]:
         given = {**read_json(note).get("given", {}), **given}
-    grid = Grid.read(path, given)
+    grid = Grid.read(path, given, seeds=own["seeds"], labeled=own["labeled"])
     selected = grid.select(own["only"])
-    words = [path.name if path.is_absolute() else path.as_posix(), *(f"{k}={text_of(v)}" for k, v in given.items())]
-    command = shown_command(["python", "scripts/benchmark.py", *words])
 
     def write() -> None:
         out = Path(own["out"]) if own["out"] else path.parent
-        write_tables(finished_rows(grid, runs), grid.name, out, cells=grid.cells, command=command)
+        with locked(runs / "tables.lock"):  # the last to write has seen the runs of all processes
+            rows = finished_rows(grid.present(runs), runs)
+            write_tables(rows, grid.name, out, cells=grid.cells, commands=commands(grid, given, rows))
 
     if own["table"]:
         write()
         return 0
+    finished_rows(grid.present(runs), runs)  # refuses runs with other settings before anything is trained
     _check_runs(selected, runs, check)
     write_json(note, {"given": given})
     with _ended_like_an_interrupt():

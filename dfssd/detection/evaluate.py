@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dfssd.evaluation.bootstrap import Detections
+from dfssd.evaluation.detections import Detections
 from dfssd.evaluation.settings import EvalSettings, quiet
+
+DETECTIONS = "detections.npz"
+"""Name of the file of all detections in the folder of a test."""
 
 CURVE_POINTS = 101
 """Recall points of the precision-recall curve: 0, 0.01, ..., 1 (the sampling of COCO)."""
@@ -22,7 +25,7 @@ def evaluate(weights: Path, settings: EvalSettings, *, save_dir: Path, keep_dete
         weights: ``.pt`` or exported file (an exported file with fixed input shape is always run on squares).
         settings: What to measure it on.
         save_dir: Folder for what Ultralytics writes and for the detections.
-        keep_detections: Write ``detections.npz`` (:class:`~dfssd.evaluation.bootstrap.Detections`) into ``save_dir``,
+        keep_detections: Write ``detections.npz`` (:class:`~dfssd.evaluation.detections.Detections`) into ``save_dir``,
             from which differences between detectors get their confidence intervals.
 
     Returns:
@@ -60,7 +63,7 @@ def evaluate(weights: Path, settings: EvalSettings, *, save_dir: Path, keep_dete
             exist_ok=True,
         )
     if keep_detections:
-        recorder.detections().write(save_dir / "detections.npz")
+        recorder.detections().write(save_dir / DETECTIONS)
     else:
         for folder in new_folders:
             with contextlib.suppress(OSError):  # not empty: something was written after all

@@ -113,6 +113,8 @@ def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
     }
     rows = sections.network_rows({role: [role] for role in ROLES}, cells, 5)
     lines += markdown_table(["network", "mAP50-95", "mAP50", "precision", "recall", "file"], rows)
+    labels = {role: role for role in ROLES} | {"student_trained": "the student as trained"}
+    lines += sections.difference_lines(run.record, labels, {"map50_95": "mAP50-95", "map50": "mAP50"})
     confidence = f" (student: {format_number(test['student'].confidence, 2)})." if "student" in test else "."
     lines += [
         "",

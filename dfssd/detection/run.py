@@ -26,11 +26,14 @@ from dfssd.detection.trainer import StudentTrainer
 from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
+from dfssd.evaluation.detections import Detections
+from dfssd.evaluation.differences import differences
 from dfssd.files import copy_atomically
 from dfssd.inspection.report import inspect_data
 from dfssd.inspection.table import log_report
 from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import PREDICTIONS
+from dfssd.reporting.words import baseline_is_selected
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import BoxData, BoxExport, BoxScores, BoxTolerance, PseudoLabels, Status
 from dfssd.runs.data import import_settings
@@ -267,7 +270,7 @@ class DetectionRun(StagedRun):
 
     def test(self) -> Status:
         """Measure teacher, baseline and student on the test set, which no other stage reads."""
-        from dfssd.detection.evaluate import evaluate
+        from dfssd.detection.evaluate import DETECTIONS, evaluate
 
         self.start_beside("test")
         files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
@@ -282,6 +285,12 @@ class DetectionRun(StagedRun):
             for name, file in files.items()
             if file.exists()
         }
+        self.record.differences = differences(
+            self.record.test,
+            {role: Detections.read(self.folder.path / "test" / role / DETECTIONS) for role in self.record.test},
+            ("map50_95", "map50"),
+            baseline_shipped=baseline_is_selected(self.record),
+        )
         if self.known_classes:
             self.record.incremental = forgetting(self.record.test, self.data.classes, self.known_classes)
         return "done"

@@ -7,12 +7,14 @@ from rich.table import Table
 
 from dfssd.evaluation.significance import CHANCE, noise_of
 from dfssd.reporting import words
-from dfssd.reporting.tables import format_number
-from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, compare_budgets, export_failures
+from dfssd.reporting.tables import format_interval, format_number
+from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, beyond, compare_budgets, export_failures
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import Incremental, Role
+from dfssd.results.sections import Gain, Incremental, Role
 
-METRICS = ("map50_95", "map50", "precision", "recall")
+SCORE = "map50_95"
+"""What networks are compared by."""
+METRICS = (SCORE, "map50", "precision", "recall")
 
 _BUDGET = BudgetWords(
     unknown="with a training length that was not recorded",
@@ -23,27 +25,35 @@ _BUDGET = BudgetWords(
 
 
 def noise(record: BoxRecord) -> float:
-    """Difference in mAP50-95 that can be chance, given the number of defects in the test set."""
-    student = record.test.get("student")
-    return noise_of(student.instances if student else None)
+    """Difference in mAP50-95 from the baseline that can be chance, by its interval, else by the number of defects."""
+    student, gain = record.test.get("student"), record.gain("student", "baseline", SCORE)
+    if gain is None or gain.low is None or gain.high is None:
+        return noise_of(student.instances if student else None)
+    return max(CHANCE, (gain.high - gain.low) / 2)
 
 
 def closing_table(record: BoxRecord, console: Console | None = None) -> None:
     """Print the test metrics of all networks and :func:`closing_line`."""
-    table = Table("", "mAP50-95", "mAP50", "precision", "recall", title="test images", title_justify="left")
+    same = {"baseline", "student"} if baseline_is_selected(record) else {"baseline"}
+    compared = ["vs. baseline (mAP50-95)"] if "baseline" in record.test else []
+    columns = ("", "mAP50-95", "mAP50", "precision", "recall", *compared)
+    table = Table(*columns, title="test images", title_justify="left")
     for role in ROLES:
         if scores := record.test.get(role):
-            table.add_row(role, *(format_number(getattr(scores, key)) for key in METRICS))
+            gain = None if role in same else record.gain(role, "baseline", SCORE)
+            beside = [format_interval(gain)] if compared else []
+            table.add_row(role, *(format_number(getattr(scores, key)) for key in METRICS), *beside)
     warnings = [f"export FAILED: {failure}" for failure in export_failures(record)]
     words.print_closing(table, warnings, closing_line(record), console)
 
 
 def closing_line(record: BoxRecord) -> str:
-    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mAP50-95, as far as they exist."""
+    """``student 0.xxx vs baseline 0.xxx (+0.0xx [+0.0xx, +0.0xx]), teacher 0.xxx`` in mAP50-95."""
     if record.incremental:
         return _new_classes(record.incremental)
     scores = {role: _score(record, role) for role in ROLES}
-    return words.closing_line(scores, baseline_selected=baseline_is_selected(record))
+    gain = record.gain("student", "baseline", SCORE)
+    return words.closing_line(scores, gain, baseline_selected=baseline_is_selected(record))
 
 
 def _new_classes(step: Incremental) -> str:
@@ -71,27 +81,27 @@ def headline(record: BoxRecord) -> str:
             "The teacher and the unlabeled images did not help, so the network selected as the student is the "
             f"baseline, trained on the labels alone: mAP50-95 {student:.3f}. Why: {record.guard.why}."
         )
-    if baseline is None:
+    gain = record.gain("student", "baseline", SCORE)
+    if baseline is None or gain is None:
         beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
         return (
             f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether the unlabeled images and "
             "the teacher helped cannot be determined, because no baseline was trained (baseline=off)."
         )
-    verdict = _judge(student, baseline, noise(record))
+    verdict = _judge(student, baseline, gain, noise(record))
     budget = compare_budgets(record.training.get("student"), record.training.get("baseline"), _BUDGET)
-    return f"{verdict}: mAP50-95 {student:.3f} against {baseline:.3f} ({student - baseline:+.3f}), {budget}."
+    return f"{verdict}: mAP50-95 {student:.3f} against {baseline:.3f} ({format_interval(gain)}), {budget}."
 
 
-def _judge(student: float, baseline: float, margin: float) -> str:
+def _judge(student: float, baseline: float, gain: Gain, margin: float) -> str:
     """What the difference of two scores means, if one of up to ``margin`` can be chance."""
-    gain = student - baseline
     if max(student, baseline) < CHANCE:
         return "Neither the student nor the baseline finds defects yet; train longer or with more labels"
-    if gain > margin:
-        return "The student finds defects better than the same network trained on the labeled images alone"
-    if gain > 0:
+    if gain.value > 0:
+        if beyond(gain, margin):
+            return "The student finds defects better than the same network trained on the labeled images alone"
         return "The student is about as good as the same network trained on the labeled images alone"
-    if gain >= -margin:
+    if not beyond(gain, margin):
         return "The method did not help: the student is about as good as the same network trained on labels alone"
     return "The method hurt: the student is worse than the same network trained on the labeled images alone"
 

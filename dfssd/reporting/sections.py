@@ -10,6 +10,7 @@ from dfssd.reporting.tables import (
     format_count,
     format_duration,
     format_gain,
+    format_interval,
     format_number,
     markdown_table,
 )
@@ -69,6 +70,33 @@ def network_rows(names: Mapping[Role, Sequence[str]], cells: Mapping[Role, Seque
         missing = "not trained" if role == "baseline" else "no result"
         rows.append([*first, *cells.get(role, [missing, *[UNKNOWN] * (width - 1)])])
     return rows
+
+
+def difference_lines(record: RunRecord, labels: Mapping[Role, str], scores: Mapping[str, str]) -> Lines:
+    """The table of differences with their intervals; none in a record of an earlier version.
+
+    Args:
+        record: The record of the run.
+        labels: Role -> name of the network.
+        scores: Name of a score -> header of its column.
+    """
+    found = record.differences
+    if not found or not found.pairs:
+        return []
+    rows = [
+        [
+            f"{labels.get(pair.network, pair.network)} - {labels.get(pair.reference, pair.reference)}",
+            *(format_interval(record.gain(pair.network, pair.reference, score)) for score in scores),
+        ]
+        for pair in found.pairs
+    ]
+    return [
+        "",
+        *markdown_table(["difference", *scores.values()], rows),
+        "",
+        f"In brackets the {found.level * 100:g} % interval ({found.method}, {found.draws:,} draws): it covers which "
+        "images happened to be tested, not the randomness of training.",
+    ]
 
 
 def file_size(weights_mb: Mapping[Role, float], role: Role) -> str:

@@ -7,6 +7,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dfssd.results.sections import Gain
+
 UNKNOWN = "-"
 
 
@@ -49,6 +51,15 @@ def format_difference(value: float | None) -> str:
 def format_gain(student: float | None, baseline: float | None) -> str:
     """How much higher the score of the student is, with its sign."""
     return UNKNOWN if student is None or baseline is None else f"{student - baseline:+.3f}"
+
+
+def format_interval(gain: Gain | None) -> str:
+    """A difference with its sign, and its interval if it is known."""
+    if gain is None:
+        return UNKNOWN
+    if gain.low is None or gain.high is None:
+        return f"{gain.value:+.3f}"
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
 
 
 def format_count(count: int | None) -> str:

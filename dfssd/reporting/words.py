@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from dfssd.reporting.tables import format_interval
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import Role, Training
+from dfssd.results.sections import Gain, Role, Training
 
 ROLES: tuple[Role, ...] = ("teacher", "baseline", "student")
 
@@ -39,11 +40,18 @@ def compare_budgets(student: Training | None, baseline: Training | None, words: 
     return (words.equal if steps["student"] == steps["baseline"] else words.other_steps).format(**steps)
 
 
-def closing_line(scores: Mapping[Role, float | None], *, baseline_selected: bool) -> str:
-    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx``, with what there is.
+def beyond(gain: Gain, margin: float) -> bool:
+    """Whether a difference, as it is shown, is at least ``margin``, and its interval, if known, leaves out 0."""
+    includes_0 = gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
+    return round(abs(gain.value), 3) >= margin and not includes_0
+
+
+def closing_line(scores: Mapping[Role, float | None], gain: Gain | None, *, baseline_selected: bool) -> str:
+    """``student 0.xxx vs baseline 0.xxx (+0.0xx [+0.0xx, +0.0xx]), teacher 0.xxx``, with what there is.
 
     Args:
         scores: Test score of each of :data:`ROLES`; None or absent without one.
+        gain: Student - baseline.
         baseline_selected: Whether the student is the baseline.
     """
     student, baseline, teacher = (scores.get(role) for role in ("student", "baseline", "teacher"))
@@ -52,7 +60,7 @@ def closing_line(scores: Mapping[Role, float | None], *, baseline_selected: bool
     beside = "" if teacher is None else f", teacher {teacher:.3f}"
     if baseline_selected:
         return f"student = baseline {student:.3f}{beside}"
-    against = " (no baseline)" if baseline is None else f" vs baseline {baseline:.3f} ({student - baseline:+.3f})"
+    against = " (no baseline)" if baseline is None else f" vs baseline {baseline:.3f} ({format_interval(gain)})"
     return f"student {student:.3f}{against}{beside}"
 
 

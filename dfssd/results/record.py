@@ -24,8 +24,10 @@ from dfssd.results.sections import (
     BoxExport,
     BoxScores,
     Data,
+    Differences,
     Distill,
     Export,
+    Gain,
     Incremental,
     Latency,
     MaskData,
@@ -82,6 +84,8 @@ class RunRecord(BaseModel):
     """Which network is shipped as the student, and why."""
     test: Mapping[Role, Any] = {}
     """The result: the scores of each network on the test images."""
+    differences: Differences | None = None
+    """By how much these scores differ, with intervals."""
     export: Export | None = None
     """The ONNX file and the check that it computes the same."""
 
@@ -98,6 +102,23 @@ class RunRecord(BaseModel):
     def stage(self, name: str) -> Stage | None:
         """The record of a finished stage, or None."""
         return next((stage for stage in self.stages if stage.name == name and stage.status != "failed"), None)
+
+    def gain(self, network: Role, reference: Role, score: str) -> Gain | None:
+        """How much higher a score of a network is on the test images than that of another; None without the scores.
+
+        Args:
+            network: Role of the network.
+            reference: Role of the network that it is compared with.
+            score: Name of the score, such as ``map50_95``.
+
+        Returns:
+            As recorded; without interval if it is not recorded, as in a record of an earlier version.
+        """
+        for pair in self.differences.pairs if self.differences else ():
+            if (pair.network, pair.reference) == (network, reference) and score in pair.gains:
+                return pair.gains[score]
+        own, other = (getattr(self.test.get(role), score, None) for role in (network, reference))
+        return None if own is None or other is None else Gain(value=own - other, low=None, high=None)
 
     @classmethod
     def read(cls: type[_Record], path: str | Path) -> _Record:

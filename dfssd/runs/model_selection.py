@@ -123,18 +123,18 @@ def check_baseline(run: Path, config: Config) -> Training:
         if not baseline.val_score_by_epoch:  # the floor of the guard
             raise ValueError("its validation scores by epoch are not recorded")
         # a run from before there was a key had its default
-        others = _settings_of_baseline({**defaults(), **OF_EARLIER_VERSIONS, **tree["config"]}, tree["train"])
+        others = baseline_settings({**defaults(), **OF_EARLIER_VERSIONS, **tree["config"]}, tree["train"])
         for needed in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt", "splits/data.yaml"):
             if not (run / needed).is_file():
                 raise FileNotFoundError(f"{needed} is missing")
     except (OSError, ValueError, KeyError, TypeError, UserError) as e:
         raise UserError(f"baseline={run}: no finished baseline there ({e}); give the folder of a run") from e
-    changed = differences(others, _settings_of_baseline(config.own, config.train))
+    changed = differences(others, baseline_settings(config.own, config.train))
     _check_equal(run, [f"{key} ({theirs} there)" for key, theirs, _ in changed])
     return baseline
 
 
-def _settings_of_baseline(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+def baseline_settings(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a network trained on the labels alone depends on, thus none of the distillation."""
     read = keys_where(lambda key: key.baseline and key.task in {None, own.get("task", DETECT)})
     arguments = {key: value for key, value in train.items() if argument(key).baseline}

@@ -23,7 +23,7 @@ from dfssd.evaluation.latency import latency
 from dfssd.evaluation.settings import EvalSettings, quiet
 from dfssd.files import atomic_write
 from dfssd.segmentation.dataset import MaskDataset
-from dfssd.segmentation.metrics import segmentation_scores
+from dfssd.segmentation.metrics import PixelCounts, segmentation_scores
 from dfssd.segmentation.model import FullResolutionModel, full_resolution, load_semantic, parameters
 from dfssd.segmentation.validator import native_classes, pair_counts
 
@@ -34,13 +34,17 @@ Sample = tuple[dict[str, Any], np.ndarray]
 """A sample of the data set, and its mask at its own size."""
 
 
-def evaluate_masks(weights: Path, settings: EvalSettings, *, keep: Mapping[Path, Path] | None = None) -> dict[str, Any]:
+def evaluate_masks(
+    weights: Path, settings: EvalSettings, *, keep: Mapping[Path, Path] | None = None, counts_file: Path | None = None
+) -> dict[str, Any]:
     """Measure a segmentation model on one part of a data set, each mask at its own size.
 
     Args:
         weights: ``.pt`` of the semantic task, or a file exported from one, whose input size then counts.
         settings: What to measure it on: a semantic data YAML.
         keep: Image -> PNG file for its prediction: class ids in one 8-bit channel of the size of the image.
+        counts_file: File for the pixels of each image (:class:`~dfssd.segmentation.metrics.PixelCounts`), from which
+            differences between networks get their confidence intervals.
 
     Returns:
         ``miou_fg``: mean IoU of the defects; ``miou_all``: with the background; ``pixel_accuracy``; ``per_class``: name
@@ -60,15 +64,23 @@ def evaluate_masks(weights: Path, settings: EvalSettings, *, keep: Mapping[Path,
         if network.classes != data["nc"]:
             raise UserError(f"{weights} has {network.classes} classes, but {settings.data_yaml} {data['nc']}")
         dataset = network.dataset(data, settings)
-    counts = torch.zeros(data["nc"], data["nc"], dtype=torch.int64, device=network.backend.device)
+    total = torch.zeros(data["nc"], data["nc"], dtype=torch.int64, device=network.backend.device)
+    counts: list[Tensor] = []
+    images: list[str] = []
     for samples in _batches(dataset, network.batch):
         output = network(torch.stack([sample["img"] for sample, _ in samples]))
         for (sample, truth), one in zip(samples, output):
             found = native_classes(one[None], truth.shape, sample["ratio_pad"])
-            counts += pair_counts(torch.from_numpy(truth)[None].to(counts.device), found, data["nc"])
+            own = pair_counts(torch.from_numpy(truth)[None].to(total.device), found, data["nc"])
+            total += own
+            counts.append(torch.stack([own.diagonal(), own.sum(1), own.sum(0)]))
+            images.append(Path(sample["im_file"]).name)
             if target := keep.get(Path(sample["im_file"])):
                 _write_ids(found[0].byte().cpu().numpy(), target)
-    confusion = counts.cpu().numpy()
+    if counts_file:
+        hits, true, predicted = torch.stack(counts, 1).cpu().numpy()
+        PixelCounts(hits, true, predicted, tuple(images)).write(counts_file)
+    confusion = total.cpu().numpy()
     scores = segmentation_scores(confusion)
     pixels = confusion.sum(1).tolist()
     return {

@@ -10,10 +10,12 @@ Masks are compared at their own size: a prediction of another size is scaled to 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from dfssd.datasets.records import IGNORE
+from dfssd.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,59 @@ def segmentation_scores(confusion: np.ndarray) -> SegmentationScores:
     iou = tuple(float(hit / union) if union else None for hit, union in zip(hits, unions, strict=True))
     total = confusion.sum()
     return SegmentationScores(iou, _mean(iou[1:]), _mean(iou), float(hits.sum() / total) if total else None)
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """The pixels of each class in each test image, from which the scores on any draw of the images follow.
+
+    Attributes:
+        hits: (N, nc) int64, pixels of each of the nc classes that are predicted as that class, in each of the N images.
+        true: (N, nc) int64, pixels that are that class.
+        found: (N, nc) int64, counted pixels that are predicted as that class.
+        images: File names of the images, in the order of their numbers.
+    """
+
+    hits: np.ndarray
+    true: np.ndarray
+    found: np.ndarray
+    images: tuple[str, ...]
+
+    def write(self, path: Path) -> None:
+        """Write everything to one ``.npz``, whole or not at all."""
+        images = np.array(self.images, dtype=np.str_)
+        with atomic_write(path) as temporary, open(temporary, "wb") as f:
+            np.savez_compressed(f, allow_pickle=False, hits=self.hits, true=self.true, found=self.found, images=images)
+
+    @classmethod
+    def read(cls, path: Path) -> PixelCounts:
+        """Read what :meth:`write` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(arrays["hits"], arrays["true"], arrays["found"], tuple(arrays["images"].tolist()))
+
+    def same_truth(self, other: object) -> bool:
+        """Whether the true masks have the same pixels of each class."""
+        return isinstance(other, PixelCounts) and np.array_equal(self.true, other.true)
+
+    def scores(self, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """``miou_fg`` and ``miou_all`` of :func:`segmentation_scores` on one or several draws of the images.
+
+        Args:
+            draws: (R, N) int, how often each of the N images was drawn; None: each once.
+
+        Returns:
+            (R,) each, in [0, 1]; NaN for a draw without any pixel of these classes.
+        """
+        draws = np.ones((1, len(self.images)), int) if draws is None else draws
+        hits, true, found = (draws @ counts for counts in (self.hits, self.true, self.found))
+        unions = true + found - hits
+        iou = np.divide(hits, unions, out=np.zeros(unions.shape), where=unions > 0)  # (R, nc)
+
+        def mean(first: int) -> np.ndarray:
+            present = (unions[:, first:] > 0).sum(1)
+            return np.divide(iou[:, first:].sum(1), present, out=np.full(len(iou), np.nan), where=present > 0)
+
+        return {"miou_fg": mean(1), "miou_all": mean(0)}
 
 
 def _mean(values: tuple[float | None, ...]) -> float | None:

@@ -135,6 +135,7 @@ def _test_section(run: SegmentationFiles, drawn: Drawn) -> Lines:
     header = ["network", "model", "mIoU defects", "mIoU with background", "pixel accuracy", "parameters", "latency"]
     rows = sections.network_rows(names, cells, 7)
     lines += markdown_table([*header, "times the student", "file"], rows)
+    lines += sections.difference_lines(record, labels, {"miou_fg": "mIoU defects", "miou_all": "mIoU with background"})
     compared = "; **compare**: other networks, trained on the labeled images only with the same number of batches."
     lines += [
         "",

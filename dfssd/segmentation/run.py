@@ -19,11 +19,13 @@ from dfssd.datasets.data_state import write_state
 from dfssd.datasets.masks.splits import write_mask_split
 from dfssd.datasets.samples import evenly_by_class
 from dfssd.errors import UserError
+from dfssd.evaluation.differences import differences
 from dfssd.files import copy_atomically, write_text
 from dfssd.inspection.report import Part, inspect_data
 from dfssd.inspection.table import log_report
 from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text
+from dfssd.reporting.words import baseline_is_selected
 from dfssd.results.record import MaskRecord
 from dfssd.results.sections import (
     Latency,
@@ -41,6 +43,7 @@ from dfssd.runs.model_selection import select_better
 from dfssd.runs.stages import StagedRun
 from dfssd.segmentation.checks import check_model, compared, must_train_teacher
 from dfssd.segmentation.data import select
+from dfssd.segmentation.metrics import PixelCounts
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.trainers.settings import SegmentationSettings
@@ -196,10 +199,19 @@ class SegmentationRun(StagedRun):
         self.start_beside("test")
         shown = [Path(picture.image) for picture in self.record.pictures]
         drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
+        counts = {role: folder / role / "pixels.npz" for role in files}
         self.record.test = {
-            role: MaskScores.model_validate(evaluate_masks(file, self.eval_settings("test"), keep=drawn[role]))
+            role: MaskScores.model_validate(
+                evaluate_masks(file, self.eval_settings("test"), keep=drawn[role], counts_file=counts[role])
+            )
             for role, file in files.items()
         }
+        self.record.differences = differences(
+            self.record.test,
+            {role: PixelCounts.read(file) for role, file in counts.items()},
+            ("miou_fg", "miou_all"),
+            baseline_shipped=baseline_is_selected(self.record),
+        )
         self.record.pictures = tuple(
             Picture(
                 image=picture.image,

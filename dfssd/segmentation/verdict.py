@@ -7,10 +7,10 @@ from rich.table import Table
 
 from dfssd.evaluation.significance import CHANCE
 from dfssd.reporting import words
-from dfssd.reporting.tables import UNKNOWN, format_count, format_number
-from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, compare_budgets, export_failures
+from dfssd.reporting.tables import UNKNOWN, format_count, format_interval, format_number
+from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, beyond, compare_budgets, export_failures
 from dfssd.results.record import MaskRecord
-from dfssd.results.sections import MaskTraining, Role
+from dfssd.results.sections import Gain, MaskTraining, Role
 
 METRICS = ("miou_fg", "miou_all", "pixel_accuracy")
 
@@ -40,28 +40,29 @@ def headline(record: MaskRecord) -> str:
             f"{helper} did not help, so the network selected as the student is the baseline, trained on the labels "
             f"alone: mIoU of the defects {student:.3f}{beside}. Why: {record.guard.why}."
         )
-    if baseline is None:
+    gain = record.gain("student", "baseline", "miou_fg")
+    if baseline is None or gain is None:
         beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
         return (
             f"The student reaches {student:.3f} in mIoU of the defects on the test images{beside}. Whether the teacher "
             "helped cannot be determined, because no baseline was tested."
         )
-    gain = round(student - baseline, 3)  # the difference that is shown is the one that is judged
     verdict = _judge(student, baseline, gain, helper)
-    return f"{verdict}. mIoU of the defects: {student:.3f} against {baseline:.3f} ({gain:+.3f}), {budget(record)}."
+    shown = f"{student:.3f} against {baseline:.3f} ({format_interval(gain)})"
+    return f"{verdict}. mIoU of the defects: {shown}, {budget(record)}."
 
 
-def _judge(student: float, baseline: float, gain: float, helper: str) -> str:
+def _judge(student: float, baseline: float, gain: Gain, helper: str) -> str:
     """What the difference of two scores means."""
     if max(student, baseline) < CHANCE:
         return "Neither the student nor the baseline finds the defects yet; train longer or with more labels"
-    if gain >= CHANCE:
-        return f"{helper} helped: the student marks the defects better than the same network trained on labels alone"
-    if gain > -CHANCE:
+    if not beyond(gain, CHANCE):
         return (
             f"{helper} made no difference beyond chance: the student is about as good as the same network trained on "
             "labels alone"
         )
+    if gain.value > 0:
+        return f"{helper} helped: the student marks the defects better than the same network trained on labels alone"
     return f"{helper} hurt: the student is worse than the same network trained on labels alone"
 
 
@@ -80,9 +81,10 @@ def closing_table(record: MaskRecord, console: Console | None = None) -> None:
 
 
 def closing_line(record: MaskRecord) -> str:
-    """``student 0.xxx vs baseline 0.xxx (+0.0xx), teacher 0.xxx`` in mIoU of the defects, as far as they exist."""
+    """``student 0.xxx vs baseline 0.xxx (+0.0xx [+0.0xx, +0.0xx]), teacher 0.xxx`` in mIoU of the defects."""
     scores = {role: score(record, role) for role in ROLES}
-    return words.closing_line(scores, baseline_selected=baseline_is_selected(record))
+    gain = record.gain("student", "baseline", "miou_fg")
+    return words.closing_line(scores, gain, baseline_selected=baseline_is_selected(record))
 
 
 def leak_warning(record: MaskRecord) -> str:

@@ -211,6 +211,41 @@ def test_closing_line_and_table():
     assert any("student" in line and "0.412" in line and "0.659" in line for line in lines)
 
 
+def with_gain(value: float, half: float) -> BoxRecord:
+    """A record of a student that is ``value`` above its baseline, with an interval of that half width."""
+    gain = {"map50_95": {"value": value, "low": value - half, "high": value + half}}
+    pairs = [{"network": "student", "reference": "baseline", "gains": gain}]
+    section = {"method": "paired bootstrap over the test images", "level": 0.95, "draws": 1000, "pairs": pairs}
+    return changed(results(0.38 + value, 0.38), "", differences=section)
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "said"),
+    [
+        (0.032, 0.010, "finds defects better than"),
+        (0.032, 0.040, "is about as good as"),
+        (0.009, 0.001, "is about as good as"),  # another seed alone can do that
+        (-0.032, 0.010, "The method hurt"),
+        (-0.032, 0.040, "did not help"),
+    ],
+)
+def test_interval_decides_what_counts_as_a_difference(value, half, said):
+    record = with_gain(value, half)
+    shown = f"({value:+.3f} [{value - half:+.3f}, {value + half:+.3f}])"
+    assert said in headline(record) and shown in headline(record) and shown in closing_line(record)
+    assert noise(record) == pytest.approx(max(0.01, half))
+    assert f"Differences up to about {max(0.01, half):.3f} can be chance" in report_of(record)
+    assert f"| student - baseline | {shown[1:-1]} | " in report_of(record)
+    out = io.StringIO()
+    closing_table(record, Console(file=out, width=80))
+    assert any(line.startswith("│ student") and shown[1:-1] in line for line in out.getvalue().splitlines())
+
+
+def test_record_of_an_earlier_version_has_differences_without_intervals():
+    text = report_of(results())
+    assert "(+0.032), after" in text and "| difference |" not in text
+
+
 @pytest.mark.train
 def test_report_loads_no_model():
     """Neither torch nor Ultralytics is imported for a report."""

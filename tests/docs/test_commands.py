@@ -15,7 +15,7 @@ from dfssd.runs.configure import configure
 from dfssd.runs.key_names import configure_data
 from tests.docs.test_links import PAGES, ROOT
 
-OF_SCRIPTS = {"only", "table", "out", "pictures", "rounds", "repeats", "threads", "images"}
+OF_SCRIPTS = {"only", "seeds", "table", "out", "pictures", "rounds", "repeats", "threads", "images"}
 """Arguments of the benchmark scripts, run_plan.py, boundary.py and ``check`` alone."""
 
 NO_KEYS = {"key", "strict", "distills", "at.weight", "foreach"}

@@ -1,140 +1,38 @@
 """Numbers in README and docs/benchmarks.md are those of the files they come from, to the printed precision.
 
 A table names its source in a comment before it: ``<!-- from benchmarks/<file>.csv: <name> -->``. ``TABLES`` maps
-its rows and columns to those of the source. A table of measurements without a source needs a comment
-``<!-- not checked: why -->``.
+its rows and columns to those of the source (:mod:`tests.docs.number_tables`). A table of measurements without a
+source needs a comment ``<!-- not checked: why -->``.
 Not checked, since no file holds them: precision and recall of pseudo-labels (``classes``), the speed of a step, shares
-of the gradient. Intervals cannot be derived from a CSV file either: they are compared with the generated tables.
+of the gradient. Intervals of one seed cannot be derived from its CSV file: they are compared with the generated
+table. Those of several seeds are in ``<grid>-means.csv``, which is recomputed from the rows.
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.docs.number_tables import (
+    NO_VALUE,
+    NUMBER,
+    ROOT,
+    Expected,
+    Source,
+    Table,
+    cells_of,
+    disagreements,
+    marked,
+    recomputed,
+)
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-NUMBER = re.compile(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?")
-NO_VALUE = "-"
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a printed number must agree with.
-
-    Attributes:
-        exact: The value computed from the file.
-        error: Largest error of it, since the file holds rounded numbers.
-    """
-
-    exact: float
-    error: float = 0.0
-
-    def __sub__(self, other: Value) -> Value:
-        return Value(self.exact - other.exact, self.error + other.error)
-
-    def __truediv__(self, other: Value) -> Value:
-        quotient = self.exact / other.exact
-        relative = self.error / abs(self.exact or 1) + other.error / abs(other.exact)
-        return Value(quotient, abs(quotient) * relative)
-
-    def percent(self) -> Value:
-        return Value(100 * self.exact, 100 * self.error)
-
-    def agrees(self, text: str) -> bool:
-        """Whether ``text`` is this value, rounded to the digits that it shows."""
-        decimals = len(text.partition(".")[2])
-        return abs(float(text.replace(",", "")) - self.exact) <= 0.5 * 10**-decimals + self.error + 1e-9
-
-
-class Source:
-    """The rows of a CSV file, found by some of their values."""
-
-    def __init__(self, name: str):
-        with (ROOT / "benchmarks" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-            self.rows = list(csv.DictReader(file))
-        self.decimals = {
-            column: max(len(row[column].partition(".")[2]) for row in self.rows) for column in self.rows[0]
-        }
-
-    def get(self, column: str, **where: str) -> Value:
-        [row] = [row for row in self.rows if all(row[key] == value for key, value in where.items())]
-        decimals = self.decimals[column]
-        return Value(float(row[column]), 0.5 * 10**-decimals if decimals else 0.0)
-
-
-def intervals(name: str) -> dict[str, list[str]]:
-    """Cells of the generated table ``benchmarks/<name>.md``: first cell -> all cells, without the mark of one seed."""
-    text = (ROOT / "benchmarks" / f"{name}.md").read_text(encoding="utf-8")
-    rows = [
-        [cell.strip().rstrip("*") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"
-    ]
-    return {row[0]: row for row in rows}
-
-
-Expected = list[Value] | str | None
-"""Of a cell: the values of its numbers, or its whole text, or None: not checked."""
-Check = Callable[[str, str], Expected]
-"""Row key and column header -> what the cell must be."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """How a table is compared.
-
-    Attributes:
-        source: Name of the CSV file.
-        rows: Key of each row, in their order.
-        check: See :data:`Check`.
-        unchecked: Headers of columns that no file holds.
-    """
-
-    source: str
-    rows: tuple[str, ...]
-    check: Check
-    unchecked: tuple[str, ...] = ()
-
 
 CR7, NEU, STEPS, SEG = map(Source, ("cr7-det", "neu-det", "neu-det-incremental", "neu-seg"))
 CELLS = ("teacher", "baseline", "ultralytics", "dfssd", "dfssd-online", "oracle")
-
-
-def cells_of(source: Source, name: str) -> Check:
-    """Tables of a grid: metrics, differences with intervals, share of the way from baseline to oracle."""
-    generated = intervals(name)
-    columns = {
-        "mAP50-95": "map50_95",
-        "test mAP50-95": "map50_95",
-        "val mAP50-95": "val_map50_95",
-        "mAP50": "map50",
-        "test AP50": "map50",
-        "batches = optimizer steps": "steps",
-    }
-
-    def check(row: str, header: str) -> Expected:
-        if header in columns:
-            if header.startswith("batches"):
-                assert source.get("steps", recipe=row) == source.get("optimizer_steps", recipe=row)
-            return [source.get(columns[header], recipe=row)]
-        score = {name: source.get("map50_95", recipe=name) for name in {row, "baseline", "ultralytics"}}
-        if header in {"vs. baseline", "vs. none", "vs. Ultralytics"}:
-            other = "ultralytics" if header == "vs. Ultralytics" else "baseline"
-            text = generated[row][generated["cell"].index(f"against {other}")]
-            if row == other:
-                return NO_VALUE
-            assert (score[row] - score[other]).agrees(text.split()[0])
-            return text
-        assert header == "baseline to oracle"
-        whole = source.get("map50_95", recipe="oracle") - score["baseline"]
-        return NO_VALUE if row == "baseline" else [((score[row] - score["baseline"]) / whole).percent()]
-
-    return check
 
 
 def classes(row: str, header: str) -> Expected:
@@ -211,43 +109,6 @@ PAGES = {"README.md": README, "docs/benchmarks.md": BENCHMARKS}
 MASKS = (ROOT / "docs" / "masks.md").read_text(encoding="utf-8")
 
 
-def marked(text: str) -> dict[str, tuple[str, list[list[str]]]]:
-    """Tables with a source: name -> (CSV file, rows of cells, the header first)."""
-    found = {}
-    for source, name, table in re.findall(r"<!-- from benchmarks/([\w-]+)\.csv: ([\w-]+) -->\n((?:\|.*\n)+)", text):
-        header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-        seen: set[str] = set()
-        for column, title in enumerate(header):  # the second column of a title belongs to the second group
-            header[column] = f"{title}, grouped" if title in seen else title
-            seen.add(title)
-        found[name] = (source, [header, *rows])
-    return found
-
-
-def disagreements(text: str, name: str, table: Table) -> list[str]:
-    """Differences between a marked table and its source."""
-    source, [header, *rows] = marked(text)[name]
-    bad = [] if source == table.source else [f"comes from {source}, not {table.source}"]
-    if len(rows) != len(table.rows):
-        return [*bad, f"{len(rows)} rows, not {len(table.rows)}"]
-    for key, cells in zip(table.rows, rows):
-        for title, cell in list(zip(header, cells))[1:]:
-            if title in table.unchecked:
-                continue
-            cell, expected = cell.replace("*", "").removesuffix(" %"), table.check(key, title)
-            if isinstance(expected, str):
-                good = cell == expected
-            else:
-                assert expected is not None
-                numbers = cell.split(" / ")
-                good = len(numbers) == len(expected) and all(
-                    NUMBER.fullmatch(number) and value.agrees(number) for number, value in zip(numbers, expected)
-                )
-            if not good:
-                bad.append(f"{key}, {title}: {cell}, not {expected}")
-    return bad
-
-
 @pytest.mark.parametrize(("page", "name"), TABLES)
 def test_tables_agree_with_their_source(page: str, name: str) -> None:
     assert disagreements(PAGES[page], name, TABLES[page, name]) == []
@@ -285,6 +146,12 @@ def test_every_table_with_decimals_has_a_source_or_says_why_not(page: str) -> No
         cells = [cell for line in table.splitlines()[2:] for cell in line.split("|")[2:-1]]
         if any(re.search(r"[+-]?\d\.\d{2,}", cell) for cell in cells):
             assert before.startswith(("<!-- from ", "<!-- not checked: ")), table
+
+
+def test_means_follow_from_the_rows() -> None:
+    for file in (ROOT / "benchmarks").glob("*-means.csv"):
+        rows = Source(file.stem.removesuffix("-means"))
+        assert recomputed(rows, Source(file.stem)) == [], file.name
 
 
 def flat(text: str) -> str:

@@ -1,112 +1,75 @@
+"""Paired intervals over the test images."""
+
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from ultralytics.utils.metrics import ap_per_class
 
-from dfssd.evaluation.bootstrap import Detections, mean_average_precision, paired_bootstrap
-
-
-def random_detections(seed: int = 0, images: int = 40, per_image: int = 30, classes: int = 4, skill: float = 0.3):
-    """Detections with graded matches; the last class is never a target, class 0 is in few images."""
-    random = np.random.default_rng(seed)
-    image = np.repeat(np.arange(images), per_image)
-    target_image = np.repeat(np.arange(images), 3)
-    target_cls = np.where(target_image < 3, 0, random.integers(1, classes - 1, len(target_image)))
-    conf = random.random(len(image)).astype(np.float32)
-    depth = np.where(random.random(len(image)) < skill * conf / 4, random.integers(1, 11, len(image)), 0)
-    return Detections(
-        tp=np.arange(10) < depth[:, None],
-        conf=conf,
-        pred_cls=random.integers(0, classes, len(image)),
-        image=image,
-        target_cls=target_cls,
-        target_image=target_image,
-        images=tuple(f"{k}.png" for k in range(images)),
-    )
+from dfssd.evaluation.bootstrap import intervals
+from dfssd.evaluation.detections import Detections
+from dfssd.segmentation.metrics import PixelCounts
+from tests.evaluation.test_detections import random_detections, reference
 
 
-def reference(detections: Detections, draw: np.ndarray | None = None) -> float:
-    """mAP50-95 by Ultralytics, with the rows of an image repeated as often as it was drawn."""
-    draw = np.ones(len(detections.images), int) if draw is None else draw
-    rows = np.repeat(np.arange(len(detections.conf)), draw[detections.image])
-    targets = np.repeat(detections.target_cls, draw[detections.target_image])
-    return ap_per_class(detections.tp[rows], detections.conf[rows], detections.pred_cls[rows], targets)[5].mean()
-
-
-@pytest.mark.parametrize("skill", [0.05, 0.3, 3.0])
-@pytest.mark.parametrize("seed", range(3))
-def test_map_is_that_of_ultralytics(seed, skill):
-    found = random_detections(seed, skill=skill)
-    assert mean_average_precision(found)[0] == pytest.approx(reference(found), abs=1e-12)
-
-
-def test_map_of_drawn_images_is_that_of_ultralytics_on_repeated_rows():
-    found = random_detections(1, skill=2.0)
-    draws = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=60)  # more than one chunk
-    expected = [reference(found, draw) for draw in draws]
-    assert draws.max() >= 4
-    assert mean_average_precision(found, draws) == pytest.approx(expected, abs=1e-12)
-
-
-def test_hand_worked_value():
-    """One class, two true boxes: a hit, a false alarm, a hit. Precision 1 up to recall 1/2, then falling to 2/3."""
-    tp = np.repeat(np.array([[True], [False], [True]]), 10, axis=1)
-    ids = np.zeros(3, int)
-    found = Detections(tp, np.array([0.9, 0.8, 0.7]), ids, ids, ids[:2], ids[:2], ("a.png",))
-    # last point before the second hit: precision 1/2, raised to 2/3 by the envelope
-    x = np.linspace(0, 1, 101)
-    y = np.where(x < 0.5, 1.0, np.where(x < 1, 2 / 3, 0.0))
-    assert mean_average_precision(found)[0] == pytest.approx(((y[1:] + y[:-1]) / 2).mean(), abs=1e-12)
-
-
-def test_no_detections_and_no_targets():
-    found = random_detections()
-    nothing = replace(found, tp=found.tp[:0], conf=found.conf[:0], pred_cls=found.pred_cls[:0], image=found.image[:0])
-    assert mean_average_precision(nothing)[0] == 0
-    empty = replace(found, target_cls=found.target_cls[:0], target_image=found.target_image[:0])
-    assert np.isnan(mean_average_precision(empty)[0])
-    with pytest.raises(ValueError, match="no true boxes"):
-        paired_bootstrap(empty, empty, rounds=5)
+def interval(a: Detections, b: Detections, score: str = "map50_95", **options) -> tuple[float, float]:
+    [found] = intervals({"a": a, "b": b}, [("a", "b")], **options).values()
+    return found[score]
 
 
 def test_identical_detectors_differ_by_nothing():
     found = random_detections()
-    assert paired_bootstrap(found, found, rounds=50) == (0.0, 0.0, 0.0)
+    assert interval(found, found, rounds=50) == interval(found, found, "map50", rounds=50) == (0.0, 0.0)
 
 
 def test_a_known_gain_is_seen_and_has_the_sign_of_a_minus_b():
     bad = random_detections(skill=1.0)
     good = replace(bad, tp=bad.tp | (bad.conf > 0.9)[:, None])
-    difference, low, high = paired_bootstrap(good, bad, rounds=200)
-    assert 0 < low < difference < high
-    assert difference == pytest.approx(reference(good) - reference(bad))
-    back = paired_bootstrap(bad, good, rounds=200)
-    assert back == pytest.approx((-difference, -high, -low))
+    for score in ("map50_95", "map50"):
+        low, high = interval(good, bad, score, rounds=200)
+        assert 0 < low < reference(good)[score] - reference(bad)[score] < high
+        assert interval(bad, good, score, rounds=200) == pytest.approx((-high, -low))
+
+
+def test_ends_are_quantiles_of_the_differences_on_the_same_draws():
+    a, b = random_detections(skill=2.0), random_detections(skill=1.0)
+    draws = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40), size=60)
+    differences = [reference(a, draw)["map50"] - reference(b, draw)["map50"] for draw in draws]
+    expected = np.quantile(differences, [0.05, 0.95])
+    assert interval(a, b, "map50", rounds=60, seed=3, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)
 
 
 def test_interval_is_repeatable_and_grows_with_its_level():
     a, b = random_detections(skill=2.0), replace(random_detections(skill=2.0), conf=random_detections(5).conf)
-    narrow, wide = (paired_bootstrap(a, b, rounds=200, level=level) for level in (0.5, 0.95))
-    assert narrow == paired_bootstrap(a, b, rounds=200, level=0.5)
-    assert wide[1] < narrow[1] < narrow[2] < wide[2]
-    assert paired_bootstrap(a, b, rounds=200, seed=1) != wide
+    narrow, wide = (interval(a, b, rounds=200, level=level) for level in (0.5, 0.95))
+    assert narrow == interval(a, b, rounds=200, level=0.5)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    assert interval(a, b, rounds=200, seed=1) != wide
 
 
-def test_other_images_are_rejected():
-    a = random_detections()
-    with pytest.raises(ValueError, match="same images"):
-        paired_bootstrap(a, replace(a, images=("x.png", *a.images[1:])), rounds=5)
+def test_networks_of_several_pairs_are_measured_once():
+    calls = []
+
+    class Counted(Detections):
+        def scores(self, draws=None):
+            calls.append(self)
+            return super().scores(draws)
+
+    measured = {name: Counted(**vars(random_detections(skill=skill))) for name, skill in (("a", 1), ("b", 2), ("c", 3))}
+    found = intervals(measured, [("a", "b"), ("c", "b"), ("c", "a")], rounds=10)
+    assert list(found) == [("a", "b"), ("c", "b"), ("c", "a")] and len(calls) == 3
 
 
-def test_file_gives_back_what_was_written(tmp_path: Path):
+def test_score_that_nothing_can_measure_is_left_out():
     found = random_detections()
-    found.write(tmp_path / "test" / "detections.npz")
-    again = Detections.read(tmp_path / "test" / "detections.npz")
-    assert again.images == found.images and again.tp.shape == (1200, 10)
-    for name in ("tp", "conf", "pred_cls", "image", "target_cls", "target_image"):
-        assert np.array_equal(getattr(again, name), getattr(found, name)), name
-    assert [p.name for p in (tmp_path / "test").iterdir()] == ["detections.npz"]
+    empty = replace(found, target_cls=found.target_cls[:0], target_image=found.target_image[:0])
+    assert intervals({"a": empty, "b": empty}, [("a", "b")], rounds=5) == {("a", "b"): {}}
+
+
+def test_other_images_and_another_truth_are_rejected():
+    a = random_detections()
+    pixels = PixelCounts(np.ones((40, 2), int), np.ones((40, 2), int), np.ones((40, 2), int), a.images)
+    for b in (replace(a, images=("x.png", *a.images[1:])), replace(a, target_cls=a.target_cls[::-1] + 1), pixels):
+        with pytest.raises(ValueError, match="a and b were not measured on the same images"):
+            intervals({"a": a, "b": b}, [("a", "b")], rounds=5)

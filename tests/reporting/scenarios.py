@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfssd.detection.run_files import DetectionFiles
+from dfssd.evaluation.bootstrap import DRAWS, LEVEL, METHOD
 from dfssd.reporting.sections import Drawn
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import GuardEvent, Health, ModelSelection, Session
@@ -49,6 +50,13 @@ def of_masks(record: Any, *, missing: str = "", **files: Any) -> Scenario:
     return Scenario(masks.run_files(record, **files), figures)
 
 
+def differing(*pairs: tuple[str, str], **gains: float) -> dict[str, Any]:
+    """Recorded differences of ``pairs``: each score with its gain, and an interval of 0.02 around it."""
+    found = {score: {"value": gain, "low": gain - 0.01, "high": gain + 0.01} for score, gain in gains.items()}
+    rows = [{"network": own, "reference": other, "gains": found} for own, other in pairs]
+    return {"method": METHOD, "level": LEVEL, "draws": DRAWS, "pairs": rows}
+
+
 def health(epochs: int = 30) -> list[Health]:
     """What the health meter records; the truth is not known, and the last epochs show no unlabeled image."""
     nothing = dict.fromkeys(("accepted", "ignored", "score", "precision", "recall", "class/dents", "class/pits"))
@@ -68,6 +76,10 @@ def boxes_full() -> Scenario:
     """Everything there is: pseudo-labels with known quality, terms, a baseline, an export that passes."""
     record = changed(boxes.results(), "distill", health=health(), starved=["linear"])
     record.guard = selected("student", "validation mAP50-95 0.420 against 0.390 of the baseline")
+    found = differing(("student", "baseline"), ("student", "teacher"), map50_95=0.032, map50=0.051)
+    unknown = {"map50_95": {"value": 0.075, "low": None, "high": None}}
+    found["pairs"].append({"network": "teacher", "reference": "baseline", "gains": unknown})
+    record = changed(record, "", differences=found)
     return of_boxes(record, drawn="health")
 
 
@@ -93,6 +105,7 @@ def boxes_baseline_selected() -> Scenario:
     )
     record = changed(boxes.results(0.380, 0.380), "training.student", val_score=0.36)
     record = changed(record, "test", student_trained=boxes.measured(0.35))
+    record = changed(record, "", differences=differing(("student_trained", "baseline"), map50_95=-0.03, map50=-0.048))
     why = "validation mAP50-95 0.360 against 0.390 of the baseline"
     record.guard = selected("baseline", why, *events, student=0.36)
     return of_boxes(record)
@@ -221,7 +234,8 @@ def boxes_resumed() -> Scenario:
 @scenario
 def masks_grouped() -> Scenario:
     """A complete run on a split without copies."""
-    return of_masks(masks.results())
+    pairs = ("student", "baseline"), ("student", "compare1")
+    return of_masks(changed(masks.results(), "", differences=differing(*pairs, miou_fg=0.022, miou_all=0.017)))
 
 
 @scenario

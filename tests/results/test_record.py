@@ -11,7 +11,17 @@ from pydantic import ValidationError
 
 from dfssd.errors import UserError
 from dfssd.results.record import RECORDS, SCHEMA, BoxRecord, MaskRecord, RunRecord, is_finished, read_run, upgraded
-from dfssd.results.sections import BoxData, Health, ModelSelection, RunFacts, Stage, Training
+from dfssd.results.sections import (
+    BoxData,
+    Difference,
+    Differences,
+    Gain,
+    Health,
+    ModelSelection,
+    RunFacts,
+    Stage,
+    Training,
+)
 
 EXAMPLES = Path(__file__).parent / "without_schema"
 """Records of two small runs of the version before ``schema``, as it wrote them (paths of the machine replaced)."""
@@ -210,3 +220,19 @@ def test_finished_is_known_by_the_last_stage(tmp_path: Path) -> None:
     record.stages = (*record.stages, Stage(name="report", seconds=1, status="done"))
     record.write(tmp_path / "results.json")
     assert is_finished(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "score"), [("boxes", "map50_95"), ("masks", "miou_fg")])
+def test_gain_is_as_recorded_and_without_interval_where_none_was(name: str, score: str) -> None:
+    record = read_run(EXAMPLES / f"{name}.json")
+    assert record.differences is None
+    gain, scores = record.gain("student", "baseline", score), record.test
+    expected = getattr(scores["student"], score) - getattr(scores["baseline"], score)
+    assert gain is not None and gain.value == expected and gain.low is gain.high is None
+    assert record.gain("student", "nobody", score) is None and record.gain("student", "baseline", "beauty") is None
+    known = Gain(value=0.5, low=0.25, high=0.75)
+    pair = Difference(network="student", reference="baseline", gains={score: known})
+    record.differences = Differences(method="bootstrap", level=0.95, draws=1000, pairs=(pair,))
+    assert record.gain("student", "baseline", score) == known
+    other = record.gain("baseline", "student", score)  # not recorded this way around
+    assert other is not None and other.value == -expected and other.low is None

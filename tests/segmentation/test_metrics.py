@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dfssd.segmentation.metrics import confusion_matrix, segmentation_scores
+from dfssd.evaluation.bootstrap import intervals
+from dfssd.segmentation.metrics import PixelCounts, confusion_matrix, segmentation_scores
 
 
 def random_masks(seed, nc=4, n=3, ignored=0.1):
@@ -84,3 +87,46 @@ def test_inputs_that_do_not_fit_are_refused():
         confusion_matrix(np.array([0, 1]), np.array([0, -1]), 4)
     with pytest.raises(ValueError, match="a confusion matrix is square"):
         segmentation_scores(np.zeros((2, 3), int))
+
+
+def counts_of(seed: int, nc: int = 4) -> tuple[PixelCounts, np.ndarray]:
+    """Pixel counts of six images, and their confusion matrices."""
+    truth, prediction = random_masks(seed, nc, n=6)
+    truth[truth == 1] = 2  # class 1 is never true
+    confusions = np.stack([confusion_matrix(t, p, nc) for t, p in zip(truth, prediction)])
+    hits = np.stack([np.diagonal(confusion) for confusion in confusions])
+    names = tuple(f"{i}.png" for i in range(6))
+    return PixelCounts(hits, confusions.sum(2), confusions.sum(1), names), confusions
+
+
+def test_scores_of_drawn_images_are_those_of_their_added_matrices():
+    counts, confusions = counts_of(0)
+    draws = np.array([[1] * 6, [3, 0, 2, 1, 0, 0], [0, 0, 0, 0, 0, 6]])
+    found = counts.scores(draws)
+    for row, draw in enumerate(draws):
+        whole = segmentation_scores((draw[:, None, None] * confusions).sum(0))
+        assert (found["miou_fg"][row], found["miou_all"][row]) == pytest.approx((whole.miou_fg, whole.miou_all))
+    assert counts.scores()["miou_fg"] == found["miou_fg"][:1]
+
+
+def test_draw_without_any_defect_has_no_score():
+    nothing = np.array([[5, 0], [5, 0]])
+    counts = PixelCounts(nothing, nothing, nothing, ("a.png", "b.png"))
+    assert np.isnan(counts.scores()["miou_fg"][0]) and counts.scores()["miou_all"][0] == 1
+
+
+def test_pixel_counts_are_read_as_written(tmp_path):
+    counts, _ = counts_of(1)
+    counts.write(tmp_path / "test" / "pixels.npz")
+    again = PixelCounts.read(tmp_path / "test" / "pixels.npz")
+    assert again.images == counts.images and again.same_truth(counts)
+    assert all(np.array_equal(getattr(again, name), getattr(counts, name)) for name in ("hits", "true", "found"))
+    assert not again.same_truth(counts_of(2)[0])
+
+
+def test_interval_of_two_segmentation_networks():
+    worse, _ = counts_of(0)
+    better = replace(worse, hits=worse.hits + (worse.true - worse.hits) // 2)
+    found = intervals({"a": better, "b": worse}, [("a", "b")], rounds=200)["a", "b"]
+    for name, (low, high) in found.items():
+        assert 0 < low < better.scores()[name][0] - worse.scores()[name][0] < high

@@ -46,7 +46,10 @@ from dfssd.results.sections.masks import (
 from dfssd.results.sections.shared import (
     Count,
     Data,
+    Difference,
+    Differences,
     Export,
+    Gain,
     GuardEvent,
     ModelSelection,
     Number,
@@ -64,9 +67,9 @@ from dfssd.results.sections.shared import (
 
 __all__ = [
     "BalanceState", "BoxData", "BoxExport", "BoxScores", "BoxTolerance", "ClassBoxes", "ClassIou", "ClassQuality",
-    "ClassScores", "Count", "Curve", "Data", "Distill", "Export", "GuardEvent", "GuardState", "Health",
-    "Incremental", "LabelSettings", "Latency", "Leaks", "Loss", "MaskData", "MaskExport", "MaskScores",
-    "MaskSelfTest", "MaskTolerance", "MaskTraining", "ModelSelection", "Number", "OtherFormat", "Picture",
-    "PseudoLabels", "Quality", "Role", "RunFacts", "Seconds", "Section", "SelfTest", "SelfTraining", "Session",
-    "SplitKind", "Stage", "Status", "Term", "ThresholdRule", "ThresholdState", "Training", "to_json",
+    "ClassScores", "Count", "Curve", "Data", "Difference", "Differences", "Distill", "Export", "Gain", "GuardEvent",
+    "GuardState", "Health", "Incremental", "LabelSettings", "Latency", "Leaks", "Loss", "MaskData", "MaskExport",
+    "MaskScores", "MaskSelfTest", "MaskTolerance", "MaskTraining", "ModelSelection", "Number", "OtherFormat",
+    "Picture", "PseudoLabels", "Quality", "Role", "RunFacts", "Seconds", "Section", "SelfTest", "SelfTraining",
+    "Session", "SplitKind", "Stage", "Status", "Term", "ThresholdRule", "ThresholdState", "Training", "to_json",
 ]  # fmt: skip

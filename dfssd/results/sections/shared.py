@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
@@ -173,6 +174,42 @@ class ModelSelection(Section):
     events: tuple[GuardEvent, ...] = ()
     """Actions of the guard during the training: `epoch`, `factor` on everything that comes from the teacher (0.25, then
     0), `why`."""
+
+
+class Gain(Section):
+    """How much higher a score of one network is than that of another, on the same test images."""
+
+    value: Number
+    """The difference of the two scores, in [-1, 1]."""
+    low: Number | None
+    """Lower end of its interval; null if it is not known."""
+    high: Number | None
+    """Upper end of its interval; null if it is not known."""
+
+
+class Difference(Section):
+    """One network against another."""
+
+    network: Role
+    """The network that is compared."""
+    reference: Role
+    """The network that it is compared with."""
+    gains: Mapping[str, Gain]
+    """Name of a score, as in `test`, -> `value`, and the ends of its interval, `low` and `high`; empty if the test part
+    has nothing to be measured on."""
+
+
+class Differences(Section):
+    """What the networks of a run differ by on the test images."""
+
+    method: str
+    """How the intervals were found. They cover which images happened to be tested, not the randomness of training."""
+    level: Number
+    """Confidence level of the intervals."""
+    draws: Count
+    """Draws of the test images, the same for all pairs."""
+    pairs: tuple[Difference, ...]
+    """`network`, `reference`, `gains`: each pair of networks that the report compares, see below."""
 
 
 class OtherFormat(Section):

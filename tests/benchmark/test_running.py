@@ -1,0 +1,288 @@
+"""The runs of a grid, one after the other, with a stand-in for ``train.py``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from dfssd.benchmark import running
+from dfssd.benchmark.running import main, run_train
+from dfssd.errors import UserError
+from tests.benchmark.fake_runs import MAPS, rows_of
+
+ROOT = Path(__file__).resolve().parents[2]
+Cells = dict[str, dict[str, Any]]
+
+
+def test_a_whole_grid(bench, fake, tmp_path, capsys):
+    assert bench() == 0
+    assert fake.names == [f"{c}-labeled0.1-seed0" for c in ("baseline", "ultralytics", "dfssd")] + [
+        "oracle-labeled1.0-seed0"
+    ]
+    rows = rows_of(tmp_path / "grids" / "small.csv")
+    assert [(r["recipe"], r["labeled"], r["seed"], float(r["map50_95"])) for r in rows] == [
+        ("teacher", "0.1", "0", 0.36),
+        ("baseline", "0.1", "0", 0.30),
+        ("ultralytics", "0.1", "0", 0.31),
+        ("dfssd", "0.1", "0", 0.34),
+        ("oracle", "1.0", "0", 0.40),
+    ]
+    assert {"steps": "80", "optimizer_steps": "20", "seconds": "12.5", "device": "cpu"}.items() <= rows[3].items()
+    assert rows[3]["ap50_95 pit"] == "0.34" and rows[3]["git"] == "abc"
+    text = (tmp_path / "grids" / "small.md").read_text()
+    assert "| dfssd | 1 | 0.500 | +0.000 | 0.340 |" in text and "40%" in text and "Not run" not in text
+    assert "python scripts/benchmark.py grids/small.yaml data=DATA.zip" in text
+    assert (tmp_path / "grids" / "small.png").stat().st_size > 1000
+    assert (tmp_path / "runs" / "small" / "dfssd-labeled0.1-seed0.log").exists()
+    assert "3 of 4: dfssd, labeled 0.1, seed 0: done in" in capsys.readouterr().out
+
+
+def test_no_path_of_the_machine_in_any_output(bench, tmp_path):
+    assert bench(f"project={tmp_path}/private runs") == 0
+    for name in ("small.csv", "small.md"):
+        text = (tmp_path / "grids" / name).read_text()
+        assert str(tmp_path) not in text and "private place" not in text, name
+    command = rows_of(tmp_path / "grids" / "small.csv")[3]["command"]
+    assert "data=DATA.zip" in command and command.startswith("python train.py")
+    assert "'split=private runs/small/baseline-labeled0.1-seed0/splits'" in command
+
+
+def test_second_time_nothing_is_run_again(bench, fake):
+    bench()
+    fake.calls.clear()
+    assert bench() == 0 and fake.calls == []
+
+
+def test_killed_grid_keeps_what_it_has_and_resumes_the_rest(bench, fake, tmp_path):
+    fake.die = {"dfssd"}
+    assert bench() == 130
+    assert [r["recipe"] for r in rows_of(tmp_path / "grids" / "small.csv")] == ["teacher", "baseline", "ultralytics"]
+    assert "Not run: dfssd, oracle." in (tmp_path / "grids" / "small.md").read_text()
+    fake.die, fake.calls = set(), []
+    assert bench() == 0
+    assert [c.get("resume") for c in fake.calls] == ["runs/small/dfssd-labeled0.1-seed0", None]
+    assert len(rows_of(tmp_path / "grids" / "small.csv")) == 5
+
+
+def test_folder_without_record_is_started_anew(bench, fake, tmp_path):
+    (tmp_path / "runs" / "small" / "dfssd-labeled0.1-seed0").mkdir(parents=True)
+    assert bench() == 0
+    assert fake.calls[2]["exist_ok"] is True and "resume" not in fake.calls[2]
+
+
+def test_failed_cell_is_reported_and_the_others_continue(bench, fake, tmp_path, capsys):
+    fake.fail = {"ultralytics"}
+    assert bench() == 2
+    assert [r["recipe"] for r in rows_of(tmp_path / "grids" / "small.csv")] == [
+        "teacher", "baseline", "dfssd", "oracle"
+    ]  # fmt: skip
+    output = capsys.readouterr()
+    assert "FAILED after 0 s with exit code 2: error: no luck" in output.out
+    assert output.err.splitlines() == ["error: ultralytics, labeled 0.1, seed 0: exit code 2: error: no luck"]
+    assert "Not run: ultralytics." in (tmp_path / "grids" / "small.md").read_text()
+
+
+def test_without_baseline_only_the_oracle_is_run(bench, fake, tmp_path, capsys):
+    fake.fail = {"baseline"}
+    assert bench() == 2
+    assert [name.partition("-")[0] for name in fake.names] == ["baseline", "oracle"]
+    assert [r["recipe"] for r in rows_of(tmp_path / "grids" / "small.csv")] == ["oracle"]
+    assert capsys.readouterr().err.count("since baseline did not finish") == 2
+
+
+def test_all_cells_failing_leaves_an_empty_table(bench, fake, tmp_path):
+    fake.fail = set(MAPS)
+    assert bench() == 2
+    assert rows_of(tmp_path / "grids" / "small.csv") == []
+    assert "No run has finished yet." in (tmp_path / "grids" / "small.md").read_text()
+
+
+def test_table_only_rebuilds_and_runs_nothing(bench, fake, tmp_path):
+    bench("epochs=9", "only=dfssd")
+    before = (tmp_path / "grids" / "small.md").read_text()
+    (tmp_path / "grids" / "small.csv").unlink()
+    fake.calls.clear()
+    assert main(["--table-only", "grids/small.yaml", "out=elsewhere"], train=fake) == 0  # remembers data and epochs
+    assert fake.calls == [] and (tmp_path / "elsewhere" / "small.md").read_text() == before
+    assert [r["recipe"] for r in rows_of(tmp_path / "elsewhere" / "small.csv")] == ["teacher", "baseline", "dfssd"]
+
+
+def test_changed_grid_does_not_pass_old_runs_for_new_ones(bench, fake, capsys):
+    bench()
+    assert bench("epochs=5") == 2
+    assert "was run with epochs=2, the grid now sets epochs=5" in capsys.readouterr().err
+    assert bench("device=cpu") == 0  # does not change what is computed
+    assert bench("nbs=32", "only=dfssd") == 2  # ... and the other way round: what was given before and is not now
+    assert "was run with nbs=None, the grid now sets nbs=32" in capsys.readouterr().err
+
+
+def test_changed_default_does_not_pass_old_runs_for_new_ones(bench, fake, tmp_path, capsys):
+    """The distilled run is the one refused, the last of three: the others do not read that setting."""
+    bench()
+    for record in (tmp_path / "runs" / "small").glob("*/run.yaml"):
+        tree = yaml.safe_load(record.read_text())
+        tree["config"]["pseudo.tau0"] = 0.15
+        record.write_text(yaml.safe_dump(tree))
+    assert bench() == 2
+    assert "dfssd-labeled0.1-seed0 was run with pseudo.tau0=0.15, the grid now sets" in capsys.readouterr().err
+    record = tmp_path / "runs" / "small" / "baseline-labeled0.1-seed0" / "run.yaml"
+    tree = yaml.safe_load(record.read_text())
+    tree["train"]["nbs"] = 32
+    record.write_text(yaml.safe_dump(tree))
+    assert bench("only=ultralytics") == 2
+    assert "was run with nbs=32, the grid now sets nbs=None" in capsys.readouterr().err
+
+
+def test_run_from_before_there_was_a_key_had_its_default(bench, fake, tmp_path, capsys):
+    bench()
+    record = tmp_path / "runs" / "small" / "dfssd-labeled0.1-seed0" / "run.yaml"
+    tree = yaml.safe_load(record.read_text())
+    del tree["config"]["unsup_weight"]
+    record.write_text(yaml.safe_dump(tree))
+    assert bench() == 0
+    assert bench(cells={"baseline": {"recipe": "baseline"}, "dfssd": {"unsup_weight": 2}}) == 2
+    assert "was run with unsup_weight=1.0, the grid now sets unsup_weight=2" in capsys.readouterr().err
+
+
+def test_a_run_in_work_is_not_started_twice(bench, fake, tmp_path, capsys):
+    folder = tmp_path / "runs" / "small"
+    folder.mkdir(parents=True)
+    me = psutil.Process()
+    state = folder / "baseline-labeled0.1-seed0.json"
+    state.write_text(json.dumps({"pid": me.pid, "created": me.create_time()}))
+    assert bench() == 2 and f"still running in process {me.pid}" in capsys.readouterr().err
+    state.write_text(json.dumps({"pid": me.pid, "created": 0.0}))  # the number is another's now
+    assert bench() == 0
+
+
+def test_arguments_are_checked_before_the_first_run(bench, fake, tmp_path, capsys):
+    assert bench("table=yes") == 2
+    assert main(["grids/small.yaml"], train=fake, check=lambda given: None) == 2
+    assert main(["grids/small.yaml", "data=gone.zip"], train=fake, check=lambda given: None) == 2
+    assert main(["data=x"], train=fake) == 2
+
+    def refuse(given):
+        if given["name"].startswith("dfssd"):
+            raise UserError("unknown key 'epoch'")
+
+    assert main(["grids/small.yaml", "data=demo"], train=fake, check=refuse) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["error"] * 5
+    assert "data is missing" in lines[1] and "data=gone.zip does not exist" in lines[2]
+    assert "give the grid first" in lines[3] and lines[4] == "error: cell dfssd: unknown key 'epoch'"
+    assert fake.calls == []
+
+
+def test_real_check_names_a_misspelled_key(bench, fake, capsys, tmp_path):
+    (tmp_path / "grids").mkdir()
+    tree = {"labeled": [0.1], "cells": {"baseline": {"epoch": 3}}}
+    (tmp_path / "grids" / "x.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["grids/x.yaml", "data=demo"], train=fake) == 2
+    assert "cell baseline: unknown key 'epoch'; did you mean 'epochs'" in capsys.readouterr().err
+
+
+@pytest.mark.train
+def test_help_and_script(capsys):
+    assert main([]) == 0 and "usage: python scripts/benchmark.py" in capsys.readouterr().out
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "none.yaml"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: cannot read none.yaml")
+
+
+@pytest.mark.train
+def test_process_gets_the_arguments_and_its_output_is_kept(tmp_path, monkeypatch):
+    script = "import sys; print(sys.argv[1:]); print('oh', file=sys.stderr); sys.exit(3)"
+    (tmp_path / "train.py").write_text(script)
+    monkeypatch.setattr(running, "COMMAND", [sys.executable, str(tmp_path / "train.py")])
+    log = tmp_path / "a.log"
+    assert run_train(["data=x y.zip", "epochs=1"], log) == 3
+    assert run_train(["again=1"], log) == 3
+    text = log.read_text()
+    assert "['data=x y.zip', 'epochs=1']" in text and "again" in text and "oh" in text
+    assert set(json.loads((tmp_path / "a.json").read_text())) == {"pid", "created"}
+
+
+@pytest.mark.train
+def test_run_is_the_command_line_wherever_the_grid_is_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    log = tmp_path / "a.log"
+    assert run_train(["epoch=3"], log) == 2
+    assert log.read_text() == "error: unknown key 'epoch'; did you mean 'epochs'?\n"
+
+
+@pytest.mark.train
+def test_process_ends_with_the_grid(tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(running, "COMMAND", [sys.executable, str(tmp_path / "train.py")])
+    started: list[psutil.Process] = []
+
+    def interrupt(path, state) -> None:
+        started.append(psutil.Process(state["pid"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "write_json", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_train([], tmp_path / "a.log")
+    assert not started[0].is_running()
+
+
+def test_cell_that_cannot_be_compared_with_the_baseline_is_refused_before_the_first_run(bench, fake, capsys):
+    cells: Cells = {"baseline": {"recipe": "baseline"}, "big": {"student": "yolov8s.yaml"}}
+    assert bench(cells=cells) == 2 and fake.calls == []
+    error = capsys.readouterr().err
+    assert "cell big cannot be compared with the baseline of cell baseline: it differs in student; add" in error
+    cells["big"]["baseline"] = False
+    fake.maps["big"] = 0.37
+    assert bench(cells=cells) == 0 and len(fake.calls) == 3
+
+
+def test_teachers_run_first_and_a_failed_one_stops_its_pupils(bench, fake, tmp_path, capsys):
+    cells: Cells = {"baseline": {"recipe": "baseline"}, "pupil": {"teacher": "first"}, "first": {}, "free": {}}
+    fake.maps |= {"first": 0.37, "pupil": 0.39, "free": 0.33}
+    fake.fail = {"first"}
+    assert bench(cells=cells, oracle=None) == 2
+    assert [name.partition("-")[0] for name in fake.names] == ["baseline", "first", "free"]
+    assert "pupil, labeled 0.1, seed 0: not run, since first did not finish" in capsys.readouterr().err
+    fake.fail, fake.calls = set(), []
+    assert bench(cells=cells, oracle=None) == 0
+    assert [name.partition("-")[0] for name in fake.names] == ["first", "pupil"]
+    assert [r["recipe"] for r in rows_of(tmp_path / "grids" / "small.csv")] == [
+        "teacher", "baseline", "pupil", "first", "free"
+    ]  # fmt: skip
+
+
+def test_another_teacher_does_not_pass_old_runs_for_new_ones(bench, fake, tmp_path, capsys):
+    """The runs may lie elsewhere, but who taught whom must be the same."""
+    fake.maps |= {"first": 0.37, "pupil": 0.39}
+    cells: Cells = {"baseline": {"recipe": "baseline"}, "first": {}, "pupil": {"teacher": "first"}}
+    assert bench(cells=cells, oracle=None) == 0
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert bench("project=moved", cells=cells, oracle=None) == 0
+    cells["pupil"] = {}
+    assert bench("project=moved", cells=cells, oracle=None) == 2
+    assert "pupil-labeled0.1-seed0 was run with teacher=" in capsys.readouterr().err
+
+
+def test_cell_without_student_is_shown_by_the_baseline_that_it_trained(bench, fake, tmp_path):
+    fake.maps["control"] = 0.35
+    fake.alone = {"control"}
+    control = {"recipe": "baseline", "student": "yolov8s.yaml", "baseline": True}
+    cells: Cells = {"baseline": {"recipe": "baseline"}, "control": control}
+    assert bench(cells=cells) == 0
+    [found] = [r for r in rows_of(tmp_path / "grids" / "small.csv") if r["recipe"] == "control"]
+    assert float(found["map50_95"]) == 0.35 and found["steps"] == "80"
+
+
+def test_one_seed_reports_what_its_interval_leaves_out(bench, tmp_path):
+    bench()
+    text = (tmp_path / "grids" / "small.md").read_text()
+    assert "(40 test images)" in text and "not the randomness of the training" in text and "]* |" in text
