@@ -79,6 +79,7 @@ def segmentation_settings(**changes: Any) -> SegmentationSettings:
         way="eager",
         average=None,
         teacher="",
+        strong_view=0.0,
         seg=replace(DEFAULTS.seg, **{"kd": 0.0, **seg}),
         selftest_steps=3,
     )

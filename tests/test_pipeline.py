@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ultralytics import YOLO
+from ultralytics import RTDETR, YOLO
+from ultralytics.nn.modules.head import RTDETRDecoder
 
 from dfssd.cli import main
 from dfssd.config import Config
@@ -18,7 +19,7 @@ from dfssd.results.sections import BoxExport
 from dfssd.runs.beside import Beside
 from tests.conftest import NAMES
 from tests.processes import kill_when
-from tests.tiny_detection import TINY
+from tests.tiny_detection import RTDETR_TINY, TINY
 
 ARGUMENTS = [
     f"teacher={TINY}",
@@ -152,6 +153,24 @@ def test_second_run_takes_split_and_teacher(squares: Path, tmp_path: Path, finis
         lists = [(folder / "splits" / f"{part}.txt").read_text(encoding="utf-8") for folder in (first, run)]
         names = [[Path(line).name for line in text.splitlines()] for text in lists]
         assert names[0] == names[1] != [], "imported to two folders"
+
+
+@pytest.mark.train
+def test_a_labeler_of_another_family_that_ultralytics_trained(squares: Path, tmp_path: Path, finished) -> None:
+    """As the guide has it: RT-DETR learns from the lists of a run, and labels beside the teacher in the next one."""
+    first, _ = finished
+    RTDETR(RTDETR_TINY).train(
+        data=str(first / "splits" / "data.yaml"), epochs=1, imgsz=64, batch=4, device="cpu", workers=0, plots=False,
+        project=str(tmp_path), name="rtdetr",
+    )  # fmt: skip
+    trained = tmp_path / "rtdetr" / "weights" / "best.pt"
+    words = [f"teacher={first / 'weights' / 'teacher.pt'}", f"split={first / 'splits'}", "epochs=1", "baseline=off"]
+    assert main(arguments(squares, tmp_path, "name=both", *words, f"pseudo.teachers={trained}")) == 0
+    run = tmp_path / "runs" / "both"
+    section = json.loads((run / "results.json").read_text(encoding="utf-8"))["pseudo_labels"]
+    assert section["settings"]["teachers"] == 2 and section["accepted"] > 0
+    labeler = RTDETR(run / "weights" / "extra_teacher1.pt")
+    assert labeler.names == dict(enumerate(NAMES)) and type(labeler.model.model[-1]) is RTDETRDecoder
 
 
 @pytest.mark.train

@@ -13,6 +13,8 @@ from PIL import Image
 NAMES = ("scratch", "pit", "stain")
 TINY = str(Path(__file__).parent / "models" / "yolov8n-tiny.yaml")
 """The architecture that tests train where none is asked for by name."""
+RTDETR_TINY = str(Path(__file__).parent / "models" / "rtdetr-tiny.yaml")
+"""A detector of another family."""
 
 
 def write_images(

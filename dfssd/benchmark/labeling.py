@@ -114,7 +114,7 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
             from ultralytics.nn.tasks import DetectionModel
 
             model = DetectionModel(source, nc=CLASSES, verbose=False)
-            prepared = [Detector.prepare(_pixels(image), imgsz) for image in images[:SMALLEST]]
+            prepared = [Detector.prepare(_pixels(image), imgsz, stretched=False) for image in images[:SMALLEST]]
             mark_boxes(model, torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in prepared]).float() / 255, CONF)
             file = Path(folder) / "teacher.pt"
             torch.save({"model": model.half(), "train_args": {}}, file)

@@ -230,11 +230,14 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
         yield f"freeze_features=true leaves {', '.join(idle)} without effect; switch off with {off}"
 
 
+def _rounds_have_a_teacher(line: CommandLine) -> Iterator[str]:
+    if line.own["teacher_rounds"] and line.own["teacher"] is None:
+        yield "teacher_rounds needs a teacher, but teacher=none: give a teacher, or leave teacher_rounds out"
+
+
 def _detector_has_a_teacher(line: CommandLine) -> Iterator[str]:
     if line.own["teacher"] is not None:
         return
-    if line.own["teacher_rounds"]:
-        yield "teacher_rounds needs a teacher, but teacher=none: give a teacher, or leave teacher_rounds out"
     if line.method not in {"skip", GROWN} and line.own["teacher_kind"] != "ema":
         yield (
             "teacher=none works only with recipe=baseline; use teacher=yolov8s.pt, or the moving average of the "
@@ -247,6 +250,8 @@ def _mask_distillation(line: CommandLine) -> Iterator[str]:
         yield f"{next(iter(line.terms))} compares detectors; segmentation is distilled by seg.kd"
     if line.method not in {"distilled", "skip"}:
         yield f"student_training={line.method} is for detectors; use recipe=mffmetal"
+    if line.own["teacher_rounds"] and not line.own["seg.kd"]:
+        yield "teacher_rounds teaches by soft masks, but seg.kd=0: give seg.kd a weight, or leave teacher_rounds out"
     if line.method != "distilled":
         return
     if not line.own["seg.kd"]:
@@ -265,8 +270,10 @@ def _mask_losses(line: CommandLine) -> Iterator[str]:
 
 def _mask_keys_act(line: CommandLine) -> Iterator[str]:
     idle: dict[str, str] = {}
-    if line.method == "skip":
-        idle |= dict.fromkeys(("seg.kd", "seg.tau"), "no student is distilled")
+    if line.method == "skip" and not line.own["teacher_rounds"]:
+        why = "no student is distilled"
+        idle |= {name: why for name, key in KEYS.items() if key.distills and key.task == SEMANTIC}
+        idle["strong_view"] = why
     if line.own["seg.lr_steps"]:
         idle |= dict.fromkeys(("lrf", "cos_lr"), "the learning rate falls by seg.lr_steps; add seg.lr_steps=none")
     else:
@@ -274,7 +281,7 @@ def _mask_keys_act(line: CommandLine) -> Iterator[str]:
     yield from (f"{key} has no effect: {why}" for key, why in idle.items() if key in line.given)
 
 
-SHARED: tuple[Rule, ...] = (_keys_act_in_the_task, _something_is_trained, _term_options_act)
+SHARED: tuple[Rule, ...] = (_keys_act_in_the_task, _something_is_trained, _term_options_act, _rounds_have_a_teacher)
 OF_TASK: Mapping[str, tuple[Rule, ...]] = {
     DETECT: (
         _keys_act_with_the_method,

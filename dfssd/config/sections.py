@@ -47,6 +47,7 @@ class SegSection:
         boundary: Weight of the boundary loss, >= 0; 0 computes no distance maps.
         kd: Weight of the distillation from the teacher's soft masks, >= 0.
         tau: Temperature of the distillation, > 0.
+        cutmix: Probability in [0, 1] that an unlabeled image gets a rectangle of another one.
         symmetries: Show images in all eight poses of the square.
         jitter: Probability in [0, 1] of other colors.
         lr_steps: Shares of all epochs in (0, 1) after which the learning rate falls; empty: Ultralytics' schedule.
@@ -58,6 +59,7 @@ class SegSection:
     boundary: float
     kd: float
     tau: float
+    cutmix: float
     symmetries: bool
     jitter: float
     lr_steps: tuple[float, ...]

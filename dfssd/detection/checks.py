@@ -7,8 +7,10 @@ from pathlib import Path
 
 from dfssd.config import Config
 from dfssd.distillation.compatibility import (
+    LABELERS,
     ModelFacts,
     check_bins,
+    check_labeler,
     check_pair,
     describe,
     resolve_weights,
@@ -48,7 +50,7 @@ def check_before_start(config: Config) -> None:
         return
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     for extra in config.pseudo.teachers:
-        describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
+        check_labeler(resolve_weights(extra, LABELERS))
     if role == "teacher":
         check_can_grow(teacher)
         check_layers(config, teacher.head)
@@ -107,8 +109,7 @@ def must_train_teacher(config: Config, classes: Sequence[str]) -> bool:
     """
     known = known_classes(config, classes)
     for extra in config.pseudo.teachers:
-        facts = describe(resolve_weights(extra, "pseudo.teachers"), "pseudo.teachers")
-        teacher_needs_training(facts, classes[: known or None], False)
+        check_labeler(resolve_weights(extra, LABELERS), classes[: known or None])
     if known or not has_teacher(config):
         return False
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")

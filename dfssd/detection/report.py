@@ -241,13 +241,7 @@ def _training_section(record: BoxRecord, drawn: Drawn) -> Lines:
         return [*lines, "Nothing was trained, or no training has finished."]
     lines += sections.training_table({role: role for role in ROLES}, record.training, _training_columns(record))
     lines += sections.selected_network(record.guard)
-    if rounds := record.self_training:
-        reached = ", ".join(f"{value:.3f}" for value in rounds.val_score)
-        lines += [
-            "",
-            f"The teacher was trained again on its own pseudo-labels; val mAP50-95 before and after each round: "
-            f"{reached}; selected: {f'round {rounds.taken}' if rounds.taken else 'the original'}.",
-        ]
+    lines += sections.self_training(record)
     lines += figure_lines(drawn, "validation", "Progress")
     lines += _term_lines(record)
     return lines + figure_lines(drawn, "loss_terms", "Losses of the student (and of the baseline) over the epochs")

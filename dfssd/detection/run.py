@@ -23,7 +23,7 @@ from dfssd.detection.checks import (
 from dfssd.detection.data import choose_split, copies_among, read_data
 from dfssd.detection.forgetting import forgetting
 from dfssd.detection.trainer import StudentTrainer
-from dfssd.distillation.compatibility import align_teacher, describe, resolve_weights
+from dfssd.distillation.compatibility import LABELERS, align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
 from dfssd.evaluation.detections import Detections
@@ -39,7 +39,6 @@ from dfssd.results.sections import BoxData, BoxExport, BoxScores, BoxTolerance, 
 from dfssd.runs.data import import_settings
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import missing_labels_reason, select_baseline, select_better
-from dfssd.runs.self_training import self_train
 from dfssd.runs.stages import StagedRun
 from dfssd.trainers.settings import StageSettings, StudentSettings
 from dfssd.trainers.stage import StageTrainer
@@ -146,31 +145,19 @@ class DetectionRun(StagedRun):
             average=self.average(start),
         )
 
-    def self_train(self) -> Status:
-        """Train networks of the teacher's size as students of the teacher; keep whichever is best on val.
-
-        Each starts as the teacher itself did, so that what it gains comes from the unlabeled images and from its
-        teacher, not from more steps. Only a teacher that was trained before this run has nothing but its own weights
-        to start from.
-        """
-        rounds = self.config["teacher_rounds"]
-        if not rounds or not self.listed("train_unlabeled"):
-            return "skipped"
+    def train_round(self, number: int, teacher: Path) -> Path:
+        """Label the unlabeled images with ``teacher``, and train a network of its size by them and the terms."""
+        folder = self.folder.path / f"pseudo_round{number}"
+        if not (folder / PREDICTIONS).exists():
+            self._label(teacher, folder)
         trained_here = must_train_teacher(self.config, self.data.classes)
+        start = resolve_weights(self.config["teacher"], "teacher") if trained_here else str(teacher)
+        settings = self.student_settings(start, pseudo=folder, teacher=teacher, terms=self.config.terms, guard=())
+        self.train(f"teacher_round{number}", StudentTrainer, settings, model=start)
+        return self.weights / f"teacher_round{number}.pt"
 
-        def train(number: int, source: Path) -> Path:
-            folder = self.folder.path / f"pseudo_round{number}"
-            if not (folder / PREDICTIONS).exists():
-                self._label(source, folder)
-            start = resolve_weights(self.config["teacher"], "teacher") if trained_here else str(source)
-            settings = self.student_settings(start, pseudo=folder, teacher=source, terms=self.config.terms, guard=())
-            self.train(f"teacher_round{number}", StudentTrainer, settings, model=start)
-            return self.weights / f"teacher_round{number}.pt"
-
-        self.record.self_training = self_train(self.weights, rounds, train=train, score=self._val_map)
-        return "done"
-
-    def _val_map(self, weights: Path) -> float:
+    def val_score(self, weights: Path) -> float:
+        """Validation mAP50-95."""
         from dfssd.detection.evaluate import evaluate
 
         where = self.folder.path / "train" / f"val_{weights.stem}"
@@ -184,7 +171,7 @@ class DetectionRun(StagedRun):
         weights = [teacher]
         for number, extra in enumerate(self.config.pseudo.teachers, 1):
             weights.append(self.weights / f"extra_teacher{number}.pt")
-            align_teacher(resolve_weights(extra, "pseudo.teachers"), names, weights[-1])
+            align_teacher(resolve_weights(extra, LABELERS), names, weights[-1])
         found = label_images(
             weights,
             self.listed("train_unlabeled"),

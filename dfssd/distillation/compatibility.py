@@ -24,6 +24,10 @@ from ultralytics.utils.patches import torch_load
 
 from dfssd.errors import UserError
 from dfssd.files import atomic_write
+from dfssd.pseudo_labels.families import family_of, keep_classes
+
+LABELERS = "pseudo.teachers"
+"""The argument with further detectors that label images, beside ``teacher`` and ``student``, which form a pair."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def resolve_weights(value: str, role: str) -> str:
 
     Args:
         value: ``.pt`` or ``.yaml`` name or path.
-        role: ``teacher`` or ``student``, for the message.
+        role: The argument, for the message.
 
     Raises:
         UserError: Not a model file, or missing and unavailable; the message names the alternative.
@@ -82,6 +86,7 @@ def resolve_weights(value: str, role: str) -> str:
     alternative = (
         f"{path.stem}.yaml" if path.stem in GITHUB_ASSETS_STEMS else f"yolov8{'s' if role == 'teacher' else 'n'}.yaml"
     )
+    untrained = "" if role == LABELERS else f", or start from random weights with {role}={alternative}"
     if len(path.parts) == 1 and path.stem in GITHUB_ASSETS_STEMS:
         try:
             fetched = Path(attempt_download_asset(value))
@@ -89,13 +94,11 @@ def resolve_weights(value: str, role: str) -> str:
             reason = " ".join(str(e).split())[:120]
             raise UserError(
                 f"{role}={value} is not here and could not be downloaded ({reason}): put the file into the current "
-                f"folder, or start from random weights with {role}={alternative}"
+                f"folder{untrained}"
             ) from e
         if fetched.is_file():
             return str(fetched.resolve())
-    raise UserError(
-        f"{role}={value}: no such file; give the path of a .pt, or start from random weights with {role}={alternative}"
-    )
+    raise UserError(f"{role}={value}: no such file; give the path of a .pt{untrained}")
 
 
 def describe(source: str, role: str) -> ModelFacts:
@@ -104,33 +107,55 @@ def describe(source: str, role: str) -> ModelFacts:
     Raises:
         UserError: The file is no Ultralytics checkpoint, or the model is not a plain detector.
     """
+    return _described(source, role, _state(source))
+
+
+def _state(source: str) -> tuple[int, int] | None:
+    """Time and size of a file, which change with it; None for the name of an architecture."""
     file = Path(source)
-    state = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
-    return _described(source, role, state)
+    return (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
 
 
-@functools.lru_cache(maxsize=16)  # the network is built for it, which takes a second
-def _described(source: str, role: str, _: tuple[int, int] | None) -> ModelFacts:
-    trained = source.endswith(".pt")
+def _read(source: str, role: str) -> tuple[Any, Any]:
+    """The network of a checkpoint or architecture, and its last layer; None for one without layers."""
     try:
-        model: Any = load_checkpoint(source)[0] if trained else DetectionModel(source, verbose=False)
+        model: Any = load_checkpoint(source)[0] if source.endswith(".pt") else DetectionModel(source, verbose=False)
     except UserError:
         raise
     except Exception as e:
         reason = " ".join(str(e).split())[:160]
         raise UserError(f"{role}={source} cannot be read as an Ultralytics model: {reason}") from e
-    head: Any = model.model[-1] if hasattr(model, "model") else None
-    if type(head) is not Detect:  # its subclasses segment, estimate poses, read prompts or lack the one-to-many head
-        kind = type(head).__name__ if head is not None else type(model).__name__
-        raise UserError(f"{role}={source} is not a detector (its head is {kind}); give a detection model")
+    return model, model.model[-1] if hasattr(model, "model") else None
+
+
+def _kind(model: Any, head: Any) -> str:
+    return type(model if head is None else head).__name__
+
+
+def _class_names(model: Any) -> tuple[str, ...]:
     names = model.names if isinstance(model.names, Mapping) else dict(enumerate(model.names))
+    return tuple(str(names[k]) for k in sorted(names))
+
+
+@functools.lru_cache(maxsize=16)  # the network is built for it, which takes a second
+def _described(source: str, role: str, _: tuple[int, int] | None) -> ModelFacts:
+    trained = source.endswith(".pt")
+    model, head = _read(source, role)
+    if type(head) is not Detect:  # its subclasses segment, estimate poses, read prompts or lack the one-to-many head
+        kind = _kind(model, head)
+        if role == "teacher" and family_of(head):
+            raise UserError(
+                f"teacher={source} cannot be compared with a student (its head is {kind}); it can help to label "
+                f"images: {LABELERS}={source} beside a YOLO as teacher"
+            )
+        raise UserError(f"{role}={source} is not a detector (its head is {kind}); give a detection model")
     return ModelFacts(
         source=source,
         family=_family(model, source),
         strides=tuple(int(s) for s in torch.as_tensor(model.stride).flatten()),
         head=int(head.i),
         reg_max=int(head.reg_max),
-        names=tuple(str(names[k]) for k in sorted(names)),
+        names=_class_names(model),
         end2end=bool(head.end2end),
         trained=trained,
         parameters=tuple(name for name, _ in model.named_parameters()),
@@ -159,28 +184,27 @@ def map_classes(teacher_names: Sequence[str], names: Sequence[str]) -> list[int]
 
 
 def align_teacher(source: str, names: Sequence[str], target: Path) -> None:
-    """Write the teacher to ``target`` with exactly the classes ``names`` in that order, as a plain YOLO file.
+    """Write a teacher to ``target`` with exactly the classes ``names`` in that order, as a plain Ultralytics file.
 
     The rows of the last classification layers are picked by class name, so every later stage can rely on one class
     order, and the file in the run folder predicts the classes of the data set.
+
+    Args:
+        source: A trained detector of one of the :mod:`~dfssd.pseudo_labels.families`.
+        names: Class names in id order.
+        target: The file to write.
 
     Raises:
         UserError: The teacher does not know one of the classes.
     """
     checkpoint = torch_load(source, map_location="cpu")
     model = (checkpoint.get("ema") or checkpoint["model"]).float()
-    known = [str(model.names[k]) for k in sorted(model.names)]
+    known = _class_names(model)
     rows = map_classes(known, names)
     if rows is None:
         raise UserError(f"teacher={source} does not know all of: {', '.join(names)}")
     if rows != list(range(len(known))):
-        head = model.model[-1]
-        for branch in ("cv3", "one2one_cv3"):
-            for level in getattr(head, branch, None) or ():
-                level[-1].weight = nn.Parameter(level[-1].weight.detach()[rows].clone(), requires_grad=False)
-                level[-1].bias = nn.Parameter(level[-1].bias.detach()[rows].clone(), requires_grad=False)
-                level[-1].out_channels = len(rows)
-        head.nc, head.no = len(rows), len(rows) + 4 * head.reg_max
+        keep_classes(model.model[-1], rows)
         model.nc, model.yaml = len(rows), {**model.yaml, "nc": len(rows)}
     model.names = dict(enumerate(names))
     with atomic_write(target) as temporary:
@@ -212,6 +236,43 @@ def teacher_needs_training(teacher: ModelFacts, names: Sequence[str], setting: s
             "give a teacher trained on these classes, or let it be trained with teacher_train=true"
         )
     return True
+
+
+def check_labeler(source: str, names: Sequence[str] | None = None) -> None:
+    """Check a further detector that is to label images.
+
+    Args:
+        source: The file, as given.
+        names: Class names of the data, once they are known.
+
+    Raises:
+        UserError: It has no trained weights, is no detector whose boxes can be fused, or does not know a class.
+    """
+    known = _labeler_classes(source, _state(source))
+    if names is not None and map_classes(known, names) is None:
+        missing = sorted(set(map(normalized, names)) - set(map(normalized, known)))
+        raise UserError(
+            f"{LABELERS}={source} does not know {', '.join(missing)} (its classes: {', '.join(known[:12])}); "
+            f"train it on the labels first: {_training(source)}"
+        )
+
+
+def _training(source: str) -> str:
+    """The command of Ultralytics that trains a detector on the labels of a run."""
+    return f"yolo detect train model={source} data=<run>/splits/data.yaml"
+
+
+@functools.lru_cache(maxsize=16)
+def _labeler_classes(source: str, _: tuple[int, int] | None) -> tuple[str, ...]:
+    if not source.endswith(".pt"):
+        raise UserError(f"{LABELERS}={source} has no trained weights; train it first: {_training(source)}")
+    model, head = _read(source, LABELERS)
+    if family_of(head) is None:
+        raise UserError(
+            f"{LABELERS}={source} finds no boxes that can be fused (its head is {_kind(model, head)}); "
+            "give a YOLO or RT-DETR detector"
+        )
+    return _class_names(model)
 
 
 def check_bins(model: ModelFacts, needing: Sequence[str], role: str = "student") -> None:

@@ -97,26 +97,19 @@ class BoxViews:
         unlabeled = int((part > 0).sum())
         if self.strong is not None and unlabeled:
             weak = seen[-unlabeled:]
-            strong = self._change(weak, self.strong, rng)
             batch["weak_img"] = weak
-            batch["img"] = torch.cat([seen[:-unlabeled], strong])
+            batch["img"] = torch.cat([seen[:-unlabeled], self.strong.change(weak, rng, self.noise)])
         return batch
 
     def _recolor(self, seen: Tensor, rng: np.random.Generator) -> Tensor:
         """Albumentations, colors, and the order of the channels."""
-        seen = self._change(seen, self.augmentations, rng)
+        seen = self.augmentations.change(seen, rng, self.noise)
         if any(self.gains):
             seen = hsv(seen, sample_gains(rng, len(seen), self.gains))
         if self.bgr:
             [swapped] = to_device([rng.random(len(seen)) < self.bgr], self.device)
             seen = torch.where(swapped.view(-1, 1, 1, 1), seen.flip(1), seen)
         return seen
-
-    def _change(self, seen: Tensor, views: PhotometricViews, rng: np.random.Generator) -> Tensor:
-        changes = views.sample(rng, len(seen), (seen.shape[2], seen.shape[3]))
-        if any(change.random for change in changes):
-            self.noise.manual_seed(int(rng.integers(2**62)))
-        return views.apply(seen, changes, self.noise) if changes else seen
 
     def _ready(self, values: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         """On the CPU, in memory from which a GPU copies without making the host wait."""

@@ -85,6 +85,19 @@ class PhotometricViews:
             changes += _one_of(t, rng, rows, shape) if isinstance(t, A.OneOf) else _leaf(t, rng, rows, shape)
         return changes
 
+    def change(self, images: Tensor, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        """Images (B, 3, H, W) uint8, RGB, with changes that are drawn for them; those given, if none is.
+
+        Args:
+            images: The images.
+            rng: Source of the random numbers.
+            noise: Generator on the device of the images, which is seeded from ``rng`` where it is needed.
+        """
+        changes = self.sample(rng, len(images), (images.shape[2], images.shape[3]))
+        if any(change.random for change in changes):
+            noise.manual_seed(int(rng.integers(2**62)))
+        return self.apply(images, changes, noise) if changes else images
+
     def apply(self, images: Tensor, changes: Sequence[Change], generator: torch.Generator | None = None) -> Tensor:
         """The changed images.
 

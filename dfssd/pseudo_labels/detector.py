@@ -7,7 +7,8 @@ call of its own, so that the caller runs the first and the last in threads while
 * :meth:`Detector.start` sends a batch through the network and does not wait for it,
 * :meth:`Detector.finish` waits for the results and returns the boxes of each image.
 
-Boxes, scores and classes are those of ``predict(rect=False)`` in fp32.
+Boxes, scores and classes are those of ``predict(rect=False)`` in fp32, of YOLO and of RT-DETR; what differs between
+them is in :mod:`dfssd.pseudo_labels.families`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import torch
 from torch import Tensor
 from ultralytics.data.augment import LetterBox
 from ultralytics.nn.autobackend import AutoBackend
-from ultralytics.utils.ops import scale_boxes, xywh2xyxy
+from ultralytics.utils.ops import scale_boxes
 from ultralytics.utils.torch_utils import select_device
 
+from dfssd.pseudo_labels.families import family_of
 from dfssd.pseudo_labels.suppression import suppress
 
 
@@ -45,20 +47,33 @@ class Started:
 
 
 class Detector:
-    """A detection network for inference in fp32, batch normalization folded into its convolutions."""
+    """A detection network for inference in fp32, batch normalization folded into its convolutions.
+
+    Attributes:
+        family: What its kind has of its own.
+    """
 
     def __init__(self, weights: Path, device: str):
-        """Load ``weights``, an Ultralytics checkpoint, to ``device`` (Ultralytics' spelling)."""
+        """Load ``weights``, an Ultralytics checkpoint, to ``device`` (Ultralytics' spelling).
+
+        Raises:
+            ValueError: It is of no family that is known.
+        """
         self.device = select_device(device, verbose=False)
         # of the two heads of an end-to-end network the one with suppression, as in `predict`
         self.network = AutoBackend(str(weights), device=self.device, fp16=False, verbose=False, end2end=False).eval()
+        head: Any = self.network.backend.model.model[-1]
+        family = family_of(head)
+        if family is None:
+            raise ValueError(f"{weights} is no detector whose boxes can be used: its head is {type(head).__name__}")
+        self.family = family
         if self.device.type == "cpu":
             self.network.to(memory_format=torch.channels_last)
 
     @staticmethod
-    def prepare(pixels: np.ndarray, side: int) -> np.ndarray:
-        """An image (h, w, 3) uint8 in a square of ``side`` px, padded with gray around its center."""
-        boxed: np.ndarray = LetterBox((side, side), auto=False)(image=pixels)
+    def prepare(pixels: np.ndarray, side: int, stretched: bool) -> np.ndarray:
+        """An image (h, w, 3) uint8 in a square of ``side`` px: stretched to it, or in its middle with gray around."""
+        boxed: np.ndarray = LetterBox((side, side), auto=False, scale_fill=stretched)(image=pixels)
         return boxed
 
     @torch.inference_mode()
@@ -68,10 +83,8 @@ class Detector:
         on_gpu = self.device.type == "cuda"
         images = (images.pin_memory() if on_gpu else images).to(self.device, non_blocking=on_gpu)
         output: Any = self.network(images.permute(0, 3, 1, 2).flip(1).float().div_(255))
-        found = (output[0] if isinstance(output, (list, tuple)) else output).transpose(1, 2)
-        score, cls = found[..., 4:].max(-1, keepdim=True)
-        boxes = torch.cat([xywh2xyxy(found[..., :4]), score, cls.float()], -1)
         side = int(images.shape[1])
+        boxes = self.family.rows(output[0] if isinstance(output, (list, tuple)) else output, side)
         if not on_gpu:
             return Started(boxes.cpu(), lambda: None, side)
         host = torch.empty(boxes.shape, dtype=boxes.dtype, pin_memory=True)
@@ -90,7 +103,7 @@ class Detector:
         max_det: int,
         each: Callable[..., Iterable[np.ndarray]] = map,
     ) -> list[np.ndarray]:
-        """Wait for a batch and thin out its boxes.
+        """Wait for a batch, drop what is doubtful or repeated, and move the boxes to the images.
 
         Args:
             started: What :meth:`start` returned.
@@ -104,12 +117,17 @@ class Detector:
             For each image (n, 6) float32 by falling score: x1, y1, x2, y2 [px of the image], score, class.
         """
         started.done()
-        side = (started.side, started.side)
+        side = started.side
 
         def thin_out(boxes: Tensor, shape: tuple[int, int]) -> np.ndarray:
             rows = boxes.numpy()
-            kept = suppress(rows[rows[:, 4] > conf], iou=iou, max_det=max_det)
-            scale_boxes(side, kept[:, :4], shape)
+            rows = rows[rows[:, 4] > conf]
+            kept = suppress(rows, iou=iou, max_det=max_det) if self.family.repeats else rows[:max_det]
+            if self.family.stretched:
+                height, width = shape
+                kept[:, :4] *= np.array([width, height, width, height], np.float32) / side
+            else:
+                scale_boxes((side, side), kept[:, :4], shape)
             return kept
 
         return list(each(thin_out, started.boxes.unbind(0), shapes))

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,12 @@ class View:
     Attributes:
         imgsz: Side of the letterbox [px].
         mirrored: The image is mirrored left to right; boxes are returned for the original image.
+        stretched: The image fills the square, as a detector may want it (:mod:`dfssd.pseudo_labels.families`).
     """
 
     imgsz: int
     mirrored: bool = False
+    stretched: bool = False
 
 
 def augmented_views(imgsz: int) -> tuple[View, ...]:
@@ -115,19 +117,20 @@ class _Image:
 
     Attributes:
         shape: Height and width [px].
-        views: Its letterboxed views, (S, S, 3) uint8 each.
+        views: Its views, (S, S, 3) uint8 each.
     """
 
     shape: tuple[int, int]
-    views: list[np.ndarray]
+    views: dict[View, np.ndarray]
 
 
 def _read(image: Path, views: Sequence[View]) -> _Image:
     pixels: np.ndarray | None = imread(image)
     if pixels is None:
         raise UserError(f"cannot read {image}: restore the file, or prepare the data again with skip_bad=true")
-    seen = [np.ascontiguousarray(pixels[:, ::-1]) if view.mirrored else pixels for view in views]
-    return _Image(pixels.shape[:2], [Detector.prepare(p, view.imgsz) for p, view in zip(seen, views)])
+    sides = {False: pixels, True: np.ascontiguousarray(pixels[:, ::-1])}
+    seen = {view: Detector.prepare(sides[view.mirrored], view.imgsz, view.stretched) for view in views}
+    return _Image(pixels.shape[:2], seen)
 
 
 def _start(detector: Detector, prepared: Sequence[np.ndarray]) -> list[Started]:
@@ -157,8 +160,8 @@ def predict_views(
     """Detections of several models in several views of many images, in the order given, under one progress bar.
 
     Images are read once each, as in training (by Ultralytics' own reader), and batch by batch, so memory does not grow
-    with their number; all models stay loaded. All images get the same square letterbox: in a batch of mixed shapes the
-    padding would otherwise depend on the other images.
+    with their number; all models stay loaded. All images get the same square: in a batch of mixed shapes the padding
+    would otherwise depend on the other images.
 
     Args:
         weights: Detection checkpoints whose class ids are those of the data set.
@@ -184,7 +187,8 @@ def predict_views(
     if device == "cpu":
         use_all_cores()  # Ultralytics has left one free when it selected the CPU
     size = forward_batch(batch, max(view.imgsz for view in views), device)
-    looks = list(itertools.product(detectors, range(len(views))))
+    looks = [(own, replace(view, stretched=own.family.stretched)) for own, view in itertools.product(detectors, views)]
+    wanted = list(dict.fromkeys(view for _, view in looks))
     with (
         ThreadPoolExecutor(READERS) as readers,
         ThreadPoolExecutor(READERS) as thinners,  # of their own: their work must not wait behind that of the readers
@@ -202,13 +206,12 @@ def predict_views(
                         part, shapes[at : at + n], conf=conf, iou=iou, max_det=max_det, each=thinners.map
                     )
                     at += n
-                mirrored = views[view].mirrored
-                found.append([_prediction(*p, mirrored=mirrored) for p in zip(chunk, shapes, rows, strict=True)])
+                found.append([_prediction(*p, mirrored=view.mirrored) for p in zip(chunk, shapes, rows, strict=True)])
             bar.update(len(chunk))
             return map(list, zip(*found, strict=True))
 
         before = None
-        for chunk, decoded in _decoded(readers, images, size, views):
+        for chunk, decoded in _decoded(readers, images, size, wanted):
             started = [_start(detector, [image.views[view] for image in decoded]) for detector, view in looks]
             if before:  # while the device computes this batch
                 yield from finish(*before)

@@ -159,6 +159,19 @@ def selected_network(guard: ModelSelection | None) -> Lines:
     return ["", f"Selected as `weights/student.pt`: the **{guard.chosen}** ({guard.why})."] if guard else []
 
 
+def self_training(record: RunRecord) -> Lines:
+    """What rounds of self-training did to the teacher."""
+    if not (rounds := record.self_training):
+        return []
+    reached = ", ".join(format_number(value) for value in rounds.val_score)
+    selected = f"that of round {rounds.taken}" if rounds.taken else "the original"
+    return [
+        "",
+        f"Networks of the teacher's size learned as its students (`teacher_rounds`); val {record.measure} of the "
+        f"teacher and after each round: {reached}; selected: {selected}.",
+    ]
+
+
 def export_section(export: Export | None, differences: Sequence[Sequence[str]]) -> Lines:
     """The ONNX file, and how closely it agrees with the checkpoint.
 

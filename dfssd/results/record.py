@@ -78,6 +78,8 @@ class RunRecord(BaseModel):
     """What happened, in order of execution."""
     data: Data | None = None
     """What was trained and tested on."""
+    self_training: SelfTraining | None = None
+    """Whether self-training improved the teacher."""
     training: Mapping[Role, Training] = {}
     """How long and how each network was trained."""
     guard: ModelSelection | None = None
@@ -184,8 +186,6 @@ class BoxRecord(RunRecord):
     """What was trained and tested on."""
     pseudo_labels: PseudoLabels | None = None
     """What the teacher found in the unlabeled images."""
-    self_training: SelfTraining | None = None
-    """Whether self-training improved the teacher."""
     distill: Distill | None = None
     """What the student learned from the teacher."""
     incremental: Incremental | None = None

@@ -1,4 +1,4 @@
-"""Self-training of the teacher on its own pseudo-labels; the best round by validation is kept."""
+"""Self-training: networks of the teacher's size learn from the teacher; the best by validation becomes the teacher."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ def self_train(
     *,
     train: Callable[[int, Path], Path],
     score: Callable[[Path], float],
+    measure: str,
 ) -> SelfTraining:
     """Run all rounds and leave the best teacher in ``weights/teacher.pt``.
 
-    Each round starts from the best teacher so far; a teacher that is not better stays as a file, unused. The first
+    Each round learns from the best teacher so far; a network that is not better stays as a file, unused. The first
     teacher is kept as ``teacher_round0.pt``, so that a killed stage repeats the same rounds.
 
     Args:
         weights: Folder with ``teacher.pt``.
         rounds: Number of rounds, >= 1.
-        train: Trains round ``number`` (from 1) with the labels of the teacher given; returns the new teacher.
-        score: Validation mAP50-95 of a teacher. The test set is not used.
+        train: Trains the network of round ``number`` (from 1) by the teacher given; returns its file.
+        score: Validation score of a teacher. The test set is not used.
+        measure: What the score is.
 
     Returns:
         The section of the record.
@@ -40,7 +42,7 @@ def self_train(
         tried.append(score(files[number]))
         better = tried[number] > tried[best]
         LOGGER.info(
-            f"self-training round {number}: val mAP50-95 {tried[number]:.3f} after {tried[best]:.3f}, "
+            f"self-training round {number}: val {measure} {tried[number]:.3f} after {tried[best]:.3f}, "
             + ("kept" if better else "not kept")
         )
         best = number if better else best

@@ -30,6 +30,7 @@ from dfssd.runs.beside import Beside
 from dfssd.runs.budget import teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
+from dfssd.runs.self_training import self_train
 from dfssd.trainers import clock
 from dfssd.trainers.acceleration import EAGER, INDUCTOR
 from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint, trained_classes
@@ -202,6 +203,29 @@ class StagedRun(ABC):
             per_epoch = max(per_epoch, self.batches_per_epoch())
         passes, patience = teacher_schedule(self.config, per_epoch)
         return per_epoch, {"epochs": passes, "patience": patience}
+
+    def self_train(self) -> Status:
+        """Train networks of the teacher's size as students of the teacher; keep whichever is best on val."""
+        rounds = self.config["teacher_rounds"]
+        if not rounds or not self.data.train_unlabeled:
+            return "skipped"
+        self.record.self_training = self_train(
+            self.weights, rounds, train=self.train_round, score=self.val_score, measure=self.record.measure
+        )
+        return "done"
+
+    @abstractmethod
+    def train_round(self, number: int, teacher: Path) -> Path:
+        """Train the network of a round of self-training as the student of ``teacher``; return its file.
+
+        It starts as the teacher itself did, so that what it gains comes from the unlabeled images and from its teacher,
+        not from more steps. Only a teacher that was trained before this run has nothing but its own weights to start
+        from.
+        """
+
+    @abstractmethod
+    def val_score(self, weights: Path) -> float:
+        """Validation score of a network, 0 if there is nothing to measure."""
 
     def take_baseline(self, other_run: str) -> Status:
         """Reuse the baseline of the finished run ``other_run``; return the status of the stage."""

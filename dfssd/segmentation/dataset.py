@@ -23,6 +23,7 @@ from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.device_views import MaskViews
 from dfssd.segmentation.views import Views, center, pad_to_square
 from dfssd.trainers.mixed_data import MixedDataset
+from dfssd.trainers.views import StrongView
 
 MOST_MAPS = 1 << 28
 """Bytes of distance maps that a process keeps for later views; those of further images are computed for every view."""
@@ -107,7 +108,24 @@ class MaskDataset(SemanticDataset):
 
 
 class UnlabeledDataset(MaskDataset):
-    """Images without masks, for training: every pixel has the id 255, and all serve distillation."""
+    """Images without masks, for training: every pixel has the id 255, and all serve distillation.
+
+    With ``strong_view`` in ``data``, the strength of a :class:`~dfssd.trainers.views.StrongView`, ``img`` is what the
+    student sees and ``weak_img``, the same pixels without it, what the teacher sees.
+    """
+
+    def build_transforms(self, hyp: Any) -> Any:
+        """The views, and the strong view if there is one."""
+        strength = self.data.get("strong_view")
+        self.strong = StrongView(strength) if strength else None
+        return super().build_transforms(hyp)
+
+    def _view(self, label: dict[str, Any]) -> dict[str, Any]:
+        sample = super()._view(label)
+        if self.strong is not None:
+            sample["weak_img"] = sample["img"]
+            sample["img"] = self.strong(sample["img"])
+        return sample
 
     def get_labels(self) -> list[dict[str, Any]]:
         """An empty label dictionary per image; there are no files to read."""
@@ -170,8 +188,8 @@ class MixedMaskDataset(MixedDataset):
 
     @staticmethod
     def collate_fn(samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch: tensors stacked, ``im_file`` and ``ori_shape`` as lists."""
-        columns = {key: [sample[key] for sample in samples] for key in samples[0]}
+        """A batch: tensors stacked, others as lists; only unlabeled images, the last ones, have a ``weak_img``."""
+        columns = {key: [sample[key] for sample in samples if key in sample] for key in samples[-1]}
         return {k: torch.stack(v) if isinstance(v[0], torch.Tensor) else v for k, v in columns.items()}
 
     @property

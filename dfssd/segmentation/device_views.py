@@ -38,6 +38,8 @@ class MaskViews:
         self.symmetries = first.views.symmetries
         try:
             self.colors = PhotometricViews(first.views.colors)
+            strong = getattr(parts[-1], "strong", None)
+            self.strong = PhotometricViews(strong.transform) if strong else None
             images = [Images(part.im_files, part.with_ids, part.id_files) for part in parts]
             self.store = open_store(images, self.side, device, memory=memory)
         except (NoRoomError, ValueError) as e:
@@ -46,6 +48,7 @@ class MaskViews:
         self.numbers = np.concatenate([self.store.numbers(own.files, own.fourth) for own in images])
         self.sizes = self.store.sizes[self.numbers]
         self.maps = self._store_maps(first, memory) if first.data.get("boundary") else None
+        self.noise = torch.Generator(device)
 
     def _store_maps(self, labeled: Any, memory: Memory) -> StoredMaps:
         nc, others = len(labeled.data["names"]), len(self.files) - self.labeled
@@ -66,7 +69,10 @@ class MaskViews:
         return StoredMaps(maps.values, np.concatenate([maps.rows, np.zeros((others, nc - 1), np.int64)]))
 
     def batch(self, images: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-        """The batch of ``images`` (B,), all of it on the device; all random numbers come from ``rng``."""
+        """The batch of ``images`` (B,), labeled ones first, all of it on the device.
+
+        All random numbers come from ``rng``.
+        """
         poses = rng.integers(POSES, size=len(images)) if self.symmetries else np.zeros(len(images), np.int64)
         changes = self.colors.sample(rng, len(images), (self.side, self.side))
         stored, places = self.store.fetch(self.numbers[images])
@@ -81,7 +87,7 @@ class MaskViews:
         ids = seen[..., 3]
         image = seen[..., :3].permute(0, 3, 1, 2).contiguous()
         mask = ids if labeled.all() else torch.where(known[:, None, None], ids, IGNORE)
-        batch = {
+        batch: dict[str, Any] = {
             "im_file": [self.files[i] for i in images],
             "img": self.colors.apply(image, changes) if changes else image,
             "semantic_mask": mask.int(),
@@ -90,4 +96,9 @@ class MaskViews:
         }
         if self.maps:
             batch["boundary_maps"] = read_squares(self.maps.values, numbers[:, None] + firsts[0][:, :, None, None])
+        unlabeled = int((~labeled).sum())
+        if self.strong is not None and unlabeled:
+            weak = batch["img"][-unlabeled:]
+            batch["weak_img"] = weak
+            batch["img"] = torch.cat([batch["img"][:-unlabeled], self.strong.change(weak, rng, self.noise)])
         return batch

@@ -31,7 +31,7 @@ BLOCKS = (2, 2, 6)
 """Bottlenecks of MFF-Metal at 1/2, 1/4 and 1/8."""
 
 _WIDTH = re.compile(r"mffmetal-(\d+)")
-_LIBRARY = re.compile(r"smp:(\w+)(?:/([\w.-]+))?")
+_LIBRARY = re.compile(r"smp:(\w+)(?:/([\w.-]+))?(?:/([\w.+-]+))?")
 _ENCODER = "resnet34"
 
 
@@ -87,7 +87,9 @@ class FullResolutionModel(SemanticSegmentationModel):
         stride: Both sides of the images must be multiples of it [px], (1,).
     """
 
-    def __init__(self, network: nn.Module, spec: Mapping[str, Any], *, nc: int, stride: int):
+    def __init__(
+        self, network: nn.Module, spec: Mapping[str, Any], *, nc: int, stride: int, scale: Normalisation | None = None
+    ):
         """Wrap ``network``.
 
         Args:
@@ -95,9 +97,10 @@ class FullResolutionModel(SemanticSegmentationModel):
             spec: One entry, the kind of network with its arguments; kept in ``yaml``.
             nc: Classes with the background.
             stride: Both sides of the images must be multiples of it [px].
+            scale: How the network wants its images; None: with the statistics of CIFAR-10.
         """
         nn.Module.__init__(self)  # that of SemanticSegmentationModel would read a YAML file
-        self.model = nn.Sequential(Normalisation(), network, FullResolutionHead(nc, stride))
+        self.model = nn.Sequential(scale or Normalisation(), network, FullResolutionHead(nc, stride))
         layers: Any = self.model
         for i, layer in enumerate(layers):  # what Ultralytics' forward pass and summary read from each layer
             layer.i, layer.f, layer.type = i, -1, type(layer).__name__
@@ -149,7 +152,8 @@ def build_model(
         source: ``mffmetal-30``, ``mffmetal-180`` or any other width; an Ultralytics ``*-sem.yaml``; a semantic ``.pt``,
             whose weights are used as far as their shapes fit; ``smp:unet``, ``smp:unetplusplus`` or
             another architecture of ``segmentation-models-pytorch``, with ``smp:unet/resnet18`` for another encoder
-            than resnet34, never with pretrained weights; or the ``yaml`` of a model that was built here.
+            than resnet34, and ``smp:unet/resnet18/imagenet`` for its weights of that name, which the library fetches;
+            or the ``yaml`` of a model that was built here.
         nc: Classes with the background.
         names: Class names in id order; None: their numbers.
 
@@ -224,7 +228,7 @@ def _build(source: str | Path | Mapping[str, Any], nc: int) -> SemanticSegmentat
     elif match := _WIDTH.fullmatch(str(source)):
         return MFFMetalModel(int(match[1]), nc)
     elif match := _LIBRARY.fullmatch(str(source)):
-        return _library_model(nc, match[1], match[2] or _ENCODER)
+        return _library_model(nc, match[1], match[2] or _ENCODER, match[3])
     elif Path(source).suffix not in {".yaml", ".yml"}:
         raise UserError(
             f"model {source} is unknown: pass mffmetal-30 (or another width), smp:unet, a *-sem.yaml or a semantic .pt"
@@ -241,20 +245,47 @@ def _build(source: str | Path | Mapping[str, Any], nc: int) -> SemanticSegmentat
     return model
 
 
-def _library_model(nc: int, architecture: str, encoder: str) -> FullResolutionModel:
-    """A network of segmentation-models-pytorch with random weights."""
+def _library_model(nc: int, architecture: str, encoder: str, weights: str | None = None) -> FullResolutionModel:
+    """A network of segmentation-models-pytorch; only its encoder may start with weights of the library.
+
+    They are no part of the description that the model keeps: what is built from it, on resume, is given its own.
+    """
+    name = f"smp:{architecture}/{encoder}"
     try:
         import segmentation_models_pytorch as smp
     except ImportError as e:
         raise UserError(
-            f"smp:{architecture} needs segmentation-models-pytorch: install it with pip install 'dfssd[baselines]'"
+            f"{name} needs segmentation-models-pytorch: install it with pip install 'dfssd[baselines]'"
         ) from e
     try:
-        network = smp.create_model(architecture, encoder_name=encoder, encoder_weights=None, in_channels=3, classes=nc)
+        network = smp.create_model(
+            architecture, encoder_name=encoder, encoder_weights=weights, in_channels=3, classes=nc
+        )
+        scale = _scale_of(smp.encoders.get_preprocessing_params(encoder, weights)) if weights else None
     except KeyError as e:
-        raise UserError(f"smp:{architecture}/{encoder}: {str(e.args[0]).splitlines()[0]}") from e
+        raise UserError(f"{name}: {str(e.args[0]).splitlines()[0]}") from e
+    except Exception as e:  # no connection, in one of many forms
+        if not weights:
+            raise
+        reason = " ".join(str(e).split())[:120] or type(e).__name__
+        raise UserError(f"{name}/{weights}: its weights cannot be used ({reason}); for random ones give {name}") from e
     spec = {"smp": {"architecture": architecture, "encoder": encoder}}
-    return FullResolutionModel(network, spec, nc=nc, stride=int(network.encoder.output_stride))
+    return FullResolutionModel(network, spec, nc=nc, stride=int(network.encoder.output_stride), scale=scale)
+
+
+def _scale_of(wanted: Mapping[str, Any]) -> Normalisation:
+    """Normalization of images in [0, 1], RGB, as the weights of an encoder want it.
+
+    Args:
+        wanted: ``input_space``, ``input_range``, ``mean`` and ``std`` of the library.
+
+    Raises:
+        ValueError: They want blue first.
+    """
+    if wanted["input_space"] != "RGB":
+        raise ValueError(f"they want images in {wanted['input_space']}, not RGB")
+    white = wanted["input_range"][1]
+    return Normalisation(*([value / white for value in wanted[key]] for key in ("mean", "std")))
 
 
 def _foldable(root: nn.Module) -> Iterator[tuple[nn.Sequential, int, nn.Sequential, int]]:

@@ -206,6 +206,7 @@ def _training_section(record: MaskRecord, drawn: Drawn) -> Lines:
     if unequal := _other_budgets(record, student):
         lines += ["", f"**Trained with a different number of batches than the student: {', '.join(unequal)}.**"]
     lines += sections.selected_network(record.guard)
+    lines += sections.self_training(record)
     lines += figure_lines(drawn, "validation", "mIoU of the defects on the validation images over the training")
     if not student or not student.losses:
         return [*lines, "", "No loss of the student is recorded."]

@@ -1,4 +1,4 @@
-"""The recipe for masks, read top to bottom: prepare, teacher, baseline, student, test, export, report.
+"""The recipe for masks, read top to bottom: prepare, teacher, self-train, baseline, student, test, export, report.
 
 The teacher learns from the masks. The student learns from the masks and from the teacher's soft masks, of unlabeled
 images as well; the baseline is the same network without a teacher, and ``compare`` trains others like it. What all
@@ -46,6 +46,7 @@ from dfssd.segmentation.data import select
 from dfssd.segmentation.metrics import PixelCounts
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
+from dfssd.trainers.mixed_data import batch_composition
 from dfssd.trainers.settings import SegmentationSettings
 
 PICTURES = 8
@@ -58,7 +59,7 @@ NAMED = 10
 class SegmentationRun(StagedRun):
     """A run that ends with a segmentation model."""
 
-    STAGES = ("prepare", "teacher", "baseline", "student", "test", "export", "report")
+    STAGES = ("prepare", "teacher", "self-train", "baseline", "student", "test", "export", "report")
     TRAINING = MaskTraining
     EXPORT = MaskExport
     record: MaskRecord
@@ -110,8 +111,24 @@ class SegmentationRun(StagedRun):
         if c["teacher"] is not None:
             train = must_train_teacher(c, dataset.names)
             LOGGER.info(f"the teacher {'is trained on the masks' if train else 'knows the classes'}")
+            if not counts["train_unlabeled"]:
+                LOGGER.info("no unlabeled images: the student is distilled on the labeled ones alone")
         self.check_plan()
         return "done"
+
+    def check_plan(self) -> None:
+        """Check the planned trainings, and that rectangles can be pasted if they are asked for.
+
+        Raises:
+            UserError: As for all tasks; or rectangles are to be pasted, and a batch holds a single unlabeled image.
+        """
+        super().check_plan()
+        _, unlabeled = batch_composition(self.batch, self.unlabeled_share())
+        if unlabeled == 1 and (asked := self.config.seg.cutmix):
+            raise UserError(
+                f"seg.cutmix={asked} needs two unlabeled images in a batch, and batch={self.batch} has one: "
+                "raise batch or unlabeled_ratio, or leave seg.cutmix out"
+            )
 
     def learns_from_unlabeled(self) -> bool:
         """Every student does; a run without one keeps the budget, so that other runs can reuse its baseline."""
@@ -131,6 +148,7 @@ class SegmentationRun(StagedRun):
             average=None,
             teacher="",
             seg=replace(self.config.seg, kd=0.0),
+            strong_view=0.0,
             selftest_steps=self.config["selftest_steps"],
         )
         return replace(labels_alone, **changes)
@@ -145,6 +163,18 @@ class SegmentationRun(StagedRun):
         settings = replace(settings, average=self.average(source))
         self.train(role, SemanticStageTrainer, settings, model=source, nbs=nbs, **budget)
 
+    def _distill(self, role: str, source: str, teacher: Path) -> None:
+        """Train the network ``source`` in that role on the masks, and on all images by a teacher."""
+        unlabeled = self.data.train_unlabeled > 0
+        settings = self._student_settings(
+            teacher=str(teacher),
+            seg=self.config.seg,
+            strong_view=float(self.config["strong_view"]),
+            unlabeled_share=self.unlabeled_share(),
+            unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
+        )
+        self._train_network(role, settings, source)
+
     def teacher(self) -> Status:
         """Use the teacher as it is, or train it on the masks."""
         c = self.config
@@ -157,6 +187,19 @@ class SegmentationRun(StagedRun):
         per_epoch, budget = self.teacher_budget()
         self._train_network("teacher", self._settings(per_epoch, budget["epochs"]), source, **budget)
         return "done"
+
+    def train_round(self, number: int, teacher: Path) -> Path:
+        """Train a network of the teacher's size as the student will be, by ``teacher``."""
+        trained_here = must_train_teacher(self.config, self.data.classes)
+        start = check_model(self.config["teacher"], "teacher") if trained_here else str(teacher)
+        self._distill(f"teacher_round{number}", start, teacher)
+        return self.weights / f"teacher_round{number}.pt"
+
+    def val_score(self, weights: Path) -> float:
+        """Validation mIoU of the defects."""
+        from dfssd.segmentation.evaluate import evaluate_masks
+
+        return evaluate_masks(weights, self.eval_settings("val"))["miou_fg"] or 0.0
 
     def baseline(self) -> Status:
         """Train the student's network, and those of ``compare``, on the masks only, for as many batches."""
@@ -177,14 +220,7 @@ class SegmentationRun(StagedRun):
         self.record.guard = None
         if self.config["student_training"] == "skip":
             return "skipped"
-        unlabeled = self.data.train_unlabeled > 0
-        settings = self._student_settings(
-            teacher=str(self.weights / "teacher.pt"),
-            seg=self.config.seg,
-            unlabeled_share=self.unlabeled_share(),
-            unlabeled=str(self.splits / "train_unlabeled.txt") if unlabeled else "",
-        )
-        self._train_network("student", settings, check_model(self.config["student"], "student"))
+        self._distill("student", check_model(self.config["student"], "student"), self.weights / "teacher.pt")
         select_better(self.weights, self.record, guarded=self.config["guard"])
         return "done"
 

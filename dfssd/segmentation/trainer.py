@@ -16,24 +16,29 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
-from ultralytics.utils import DEFAULT_CFG
+from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import unwrap_model
 
+from dfssd.batches import Batch
+from dfssd.distillation.forward import teacher_views
 from dfssd.errors import UserError
 from dfssd.segmentation.criterion import BatchLoss
 from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
 from dfssd.segmentation.losses import SegmentationLoss
+from dfssd.segmentation.mixing import draw, paste
 from dfssd.segmentation.model import build_model, parameters
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.validator import MIOU_FG, MaskMetrics, MaskValidator
 from dfssd.trainers.graphs import Pass
+from dfssd.trainers.mixed_data import batch_composition
 from dfssd.trainers.results_csv import read_results_csv
 from dfssd.trainers.settings import SegmentationSettings
 from dfssd.trainers.stage import StageTrainer
@@ -148,13 +153,19 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
             cache=self.args.cache or None,
             stride=self._size[1],
             pad=0.0,
-            data={**self.data, "symmetries": seg.symmetries, "jitter": seg.jitter, "boundary": seg.boundary > 0},
+            data={
+                **self.data,
+                "symmetries": seg.symmetries,
+                "jitter": seg.jitter,
+                "boundary": seg.boundary > 0,
+                "strong_view": self.settings.strong_view,
+            },
             task="semantic",
             **kwargs,
         )
 
     def preprocess_batch(self, batch: dict) -> dict:
-        """The stage's preprocessing, then the teacher's logits.
+        """The stage's preprocessing, the teacher's logits, and rectangles pasted into the unlabeled images.
 
         With the channels innermost, oneDNN (PyTorch 2.15) computes wrong weight gradients of dilated convolutions in
         bf16: off by half, or NaN. With rows innermost they are correct.
@@ -164,8 +175,17 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         batch = super().preprocess_batch(batch)
         if self.settings.cpu_bf16:
             batch["img"] = batch["img"].contiguous()
-        if self.teacher is not None:
-            batch["teacher_logits"] = self.stand_ins.get("teacher", self.teacher)(batch["img"])
+        if self.teacher is None:
+            return batch
+        _, unlabeled = batch_composition(len(batch["img"]), self.settings.unlabeled_share)
+        if "weak_img" in batch:
+            batch["weak_img"] = batch["weak_img"].float() / 255
+        seen = teacher_views(cast(Batch, batch), len(batch["img"]) - unlabeled)
+        batch["teacher_logits"] = self.stand_ins.get("teacher", self.teacher)(seen)
+        if (probability := self.settings.seg.cutmix) and unlabeled:
+            number = self.batches_done % self.settings.batches_per_epoch
+            rng = np.random.default_rng((self.args.seed, max(LOCAL_RANK, 0), self.epoch, number))
+            batch = paste(batch, draw(rng, unlabeled, batch["img"].shape[2:], probability))
         return batch
 
     def passes(self) -> dict[str, Pass]:

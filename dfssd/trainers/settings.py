@@ -143,11 +143,13 @@ class SegmentationSettings(StageSettings):
     Attributes:
         teacher: Checkpoint of the teacher; empty without one.
         seg: Losses, views and learning rate; ``kd`` is 0 where no teacher takes part.
+        strong_view: Strength of the student's view of unlabeled images, [0, 1].
         selftest_steps: Batches in which every loss is checked for signal.
     """
 
     teacher: str
     seg: SegSection
+    strong_view: float
     selftest_steps: int
 
 

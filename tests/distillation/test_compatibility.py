@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from ultralytics import YOLO
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics import RTDETR, YOLO
+from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
 
 from dfssd.distillation import compatibility as c
 from dfssd.errors import UserError
-from tests.tiny_detection import TINY
+from tests.tiny_detection import RTDETR_TINY, TINY
 
 
 def save(path: Path, architecture: str, names: list[str]) -> Path:
@@ -95,6 +95,32 @@ def test_segmentation_model_is_not_a_detector(tmp_path: Path) -> None:
     YOLO("yolov8n-seg.yaml").save(tmp_path / "seg.pt")
     with pytest.raises(UserError, match=r"student=.*seg\.pt is not a detector \(its head is Segment\)"):
         c.describe(str(tmp_path / "seg.pt"), "student")
+
+
+def test_labelers_may_be_of_any_family_of_detectors_with_weights(tmp_path: Path) -> None:
+    labeler = RTDETR(RTDETR_TINY)
+    labeler.model = RTDETRDetectionModel(RTDETR_TINY, nc=2, verbose=False)
+    labeler.model.names = {0: "Oil_Spots", 1: "pits"}
+    labeler.save(tmp_path / "mine.pt")
+    mine = str(tmp_path / "mine.pt")
+    c.check_labeler(mine)
+    c.check_labeler(mine, ["pits", "oil spots"])
+    with pytest.raises(
+        UserError, match=r"mine\.pt does not know dents \(its classes: Oil_Spots, pits\); train it on"
+    ) as e:
+        c.check_labeler(mine, ["pits", "dents"])
+    assert f"yolo detect train model={mine} data=<run>/splits/data.yaml" in str(e.value) and "\n" not in str(e.value)
+    with pytest.raises(
+        UserError, match=r"pseudo\.teachers=rtdetr-l\.yaml has no trained weights; train it first: yolo "
+    ):
+        c.check_labeler("rtdetr-l.yaml")
+    YOLO("yolov8n-seg.yaml").save(tmp_path / "seg.pt")
+    with pytest.raises(UserError, match=r"seg\.pt finds no boxes that can be fused \(its head is Segment\)"):
+        c.check_labeler(str(tmp_path / "seg.pt"))
+    with pytest.raises(UserError, match=r"its head is RTDETRDecoder\); it can help to label images: pseudo\.teachers="):
+        c.describe(mine, "teacher")
+    with pytest.raises(UserError, match=r"pseudo\.teachers=none\.pt: no such file; give the path of a \.pt$"):
+        c.resolve_weights("none.pt", c.LABELERS)
 
 
 def test_file_that_is_no_checkpoint(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from dfssd.config.sections import PseudoSection
 from dfssd.errors import UserError
 from dfssd.pseudo_labels import labeling, teacher_inference
+from dfssd.pseudo_labels.families import GRID
 from dfssd.pseudo_labels.files import read_pseudo_labels, read_thresholds, write_pseudo_labels
 from dfssd.pseudo_labels.labeling import label_images, match_to_truth
 from dfssd.pseudo_labels.records import ImagePrediction
@@ -42,11 +43,13 @@ class Teacher:
     calls: ClassVar[list[tuple[str, int, int]]] = []
     blind_sizes: ClassVar[set[int]] = set()
 
+    family = GRID
+
     def __init__(self, weights, device):
         self.name = Path(weights).stem
 
     @staticmethod
-    def prepare(pixels, side):
+    def prepare(pixels, side, stretched):
         return pixels, side
 
     def start(self, prepared):

@@ -63,6 +63,12 @@ class Counting(StagedRun):
     def learns_from_unlabeled(self) -> bool:
         return False
 
+    def train_round(self, number: int, teacher: Path) -> Path:
+        raise NotImplementedError
+
+    def val_score(self, weights: Path) -> float:
+        raise NotImplementedError
+
 
 def test_images_of_the_trainings_are_kept_until_the_last_one(tmp_path: Path) -> None:
     file = tmp_path / "image.png"

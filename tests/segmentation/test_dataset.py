@@ -116,6 +116,32 @@ def test_ignored_pixels_of_a_mask_are_not_distilled_but_unlabeled_images_are(tmp
     assert int(dataset(UnlabeledDataset, file, "unlabeled")[0]["kd_pixels"].sum()) == 40 * 64
 
 
+def test_strong_view_is_for_unlabeled_images_and_moves_nothing(tmp_path: Path) -> None:
+    file, plain = mask_data(tmp_path), {"jitter": 0.0, "symmetries": False}
+    assert "weak_img" not in dataset(MaskDataset, file, "train", strong_view=1.0, **plain)[0]
+    assert "weak_img" not in dataset(UnlabeledDataset, file, "unlabeled", strong_view=0.0, **plain)[0]
+    data = dataset(UnlabeledDataset, file, "unlabeled", strong_view=1.0, **plain)
+    image = torch.from_numpy(np.asarray(Image.open(data.im_files[1])).transpose(2, 0, 1).copy())
+    random.seed(0)
+    samples = [data[1] for _ in range(8)]
+    assert all(torch.equal(sample["weak_img"], image) and sample["kd_pixels"].all() for sample in samples)
+    changed = [float((sample["img"] != image).float().mean()) for sample in samples]
+    assert max(changed) > 0.5 and len(set(changed)) > 4
+    assert all(sample["img"].dtype == torch.uint8 and sample["img"].shape == image.shape for sample in samples)
+
+
+def test_batch_holds_weak_views_of_its_unlabeled_images_alone(tmp_path: Path) -> None:
+    file = mask_data(tmp_path)
+    mixed = MixedMaskDataset(
+        dataset(MaskDataset, file, "train", strong_view=1.0),
+        dataset(UnlabeledDataset, file, "unlabeled", strong_view=1.0),
+    )
+    batch = mixed.collate_fn([mixed[i] for i in (0, 4, 5)])
+    assert batch["weak_img"].shape == (2, 3, 64, 64) and batch["img"].shape == (3, 3, 64, 64)
+    assert len(batch["im_file"]) == 3 and batch["labeled"].tolist() == [True, False, False]
+    assert "weak_img" not in mixed.collate_fn([mixed[i] for i in (0, 1)])
+
+
 @pytest.mark.train
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.train)])
 def test_batches_mix_both_kinds(tmp_path: Path, workers: int) -> None:

@@ -137,6 +137,17 @@ def test_colors_are_distributed_as_in_the_views_of_the_data_set(file: Path) -> N
     assert 0.85 < found.std() / slow.std() < 1.15
 
 
+def test_the_student_sees_a_strong_view_and_the_teacher_the_same_pixels_without_it(file: Path) -> None:
+    images = np.array([0, 3, 4, 5, 6])
+    views = mixed(file, strong_view=1.0).device_views(None, CPU)
+    batch = views.batch(images, np.random.default_rng(1))
+    plain = mixed(file).device_views(None, CPU).batch(images, np.random.default_rng(1))
+    assert torch.equal(batch["weak_img"], plain["img"][2:]) and "weak_img" not in plain
+    assert torch.equal(batch["img"][:2], plain["img"][:2])
+    assert (batch["img"][2:] != batch["weak_img"]).flatten(1).any(1).sum() >= 2
+    assert "weak_img" not in views.batch(np.array([0, 1]), np.random.default_rng(1))
+
+
 def test_a_batch_follows_from_its_random_numbers(file: Path) -> None:
     views = mixed(file).device_views(None, CPU)
     first, second, other = (views.batch(np.arange(7), np.random.default_rng(seed)) for seed in (1, 1, 2))

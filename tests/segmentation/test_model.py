@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import guess_model_task
 
 from dfssd.errors import UserError
-from dfssd.segmentation.model import MFFMetalModel, build_model, full_resolution, load_semantic, parameters
+from dfssd.segmentation.model import MFFMetalModel, _scale_of, build_model, full_resolution, load_semantic, parameters
 from tests.segmentation.material import NEU_NAMES, defects
 
 
@@ -154,6 +155,53 @@ def test_library_that_is_not_installed(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "segmentation_models_pytorch", None)
     with pytest.raises(UserError, match=r"dfssd\[baselines\]"):
         build_model("smp:unet", 4)
+
+
+def test_library_network_with_weights_of_its_encoder(tmp_path: Path, monkeypatch) -> None:
+    """The library fetches them; here its download finds a folder, with weights of its own making."""
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    known = smp.encoders.get_encoder("mobilenet_v2", weights=None).state_dict()
+    config = {"input_space": "RGB", "input_range": [0, 255], "mean": [51.0, 102.0, 153.0], "std": [25.5, 51.0, 76.5]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(known, tmp_path / "model.safetensors")
+    fetched = []
+
+    def fetch(repo: str, *, filename: str, revision: str) -> str:
+        fetched.append(repo)
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(smp.encoders, "hf_hub_download", fetch)
+    model = build_model("smp:unet/mobilenet_v2/imagenet", 4, NEU_NAMES)
+    scale, unet, _ = model.model
+    assert all(torch.equal(value, known[name]) for name, value in unet.encoder.state_dict().items())
+    assert scale.mean.flatten().tolist() == pytest.approx([0.2, 0.4, 0.6])
+    assert scale.std.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert set(fetched) == {"smp-hub/mobilenet_v2.imagenet"}
+    again = load_semantic(checkpoint(tmp_path / "unet.pt", model))
+    assert torch.equal(again.model[0].mean, scale.mean) and again.yaml == model.yaml
+
+    def offline(repo: str, **_) -> str:
+        raise OSError("no connection\nat all")
+
+    monkeypatch.setattr(smp.encoders, "hf_hub_download", offline)
+    resumed = build_model(model.yaml, 4)
+    resumed.load(again, verbose=False)
+    assert torch.equal(resumed.model[0].mean, scale.mean)
+    with pytest.raises(
+        UserError, match=r"imagenet: its weights cannot be used \(no connection at all\); for random ones"
+    ):
+        build_model("smp:unet/mobilenet_v2/imagenet", 4)
+    with pytest.raises(UserError, match=r"Wrong pretrained weights `nothing`.*imagenet"):
+        build_model("smp:unet/mobilenet_v2/nothing", 4)
+
+
+def test_weights_that_want_blue_first_are_refused() -> None:
+    wanted = {"input_space": "BGR", "input_range": [0, 1], "mean": [0.5] * 3, "std": [0.5] * 3}
+    with pytest.raises(ValueError, match="images in BGR, not RGB"):
+        _scale_of(wanted)
 
 
 def test_library_network(tmp_path: Path) -> None:

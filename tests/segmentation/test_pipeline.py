@@ -90,9 +90,9 @@ def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) ->
     ):
         assert (run / name).is_file(), name
     assert [s["name"] for s in results["stages"]] == [
-        "prepare", "teacher", "baseline", "student", "test", "export", "report"
+        "prepare", "teacher", "self-train", "baseline", "student", "test", "export", "report"
     ]  # fmt: skip
-    assert {s["status"] for s in results["stages"]} == {"done"}
+    assert {s["status"] for s in results["stages"] if s["name"] != "self-train"} == {"done"}
     data, training = results["data"], results["training"]
     assert data["classes"] == list(NEU_NAMES) and data["split"] == "official" and data["test"] == 6
     assert data["leaks"]["test"] == 2 and len(data["leaks"]["named"]) == 2 and data["duplicates"] == 2
@@ -139,6 +139,32 @@ def test_grouped_split_leaks_nothing_and_unlabeled_images_teach(masks: Path, tmp
     again = results_of(tmp_path, "again")
     assert {s["name"]: s["status"] for s in again["stages"]}["teacher"] == "reused"
     assert again["data"]["split"] == "given" and again["test"]["teacher"] == results["test"]["teacher"]
+
+
+@pytest.mark.train
+def test_self_training_keeps_the_better_teacher(masks: Path, tmp_path: Path, capsys) -> None:
+    """A round is a training on all images, from the start of the teacher; of a finished one, from its weights."""
+    words = ("split=grouped", "labeled=0.5", "teacher_rounds=1", "seg.cutmix=0.5", "strong_view=0.5", "epochs=1")
+    assert main(arguments(masks, tmp_path, "name=rounds", "baseline=off", *words)) == 0
+    run, results = tmp_path / "runs" / "rounds", results_of(tmp_path, "rounds")
+    tried, taken = results["self_training"]["val_score"], results["self_training"]["taken"]
+    assert len(tried) == 2 and taken == int(tried[1] > tried[0])
+    kept, teacher = (run / "weights" / f"{name}.pt" for name in (f"teacher_round{taken}", "teacher"))
+    assert kept.read_bytes() == teacher.read_bytes()
+    trained = results["training"]
+    assert trained["teacher_round1"]["batches"] == trained["student"]["batches"]
+    sizes = [trained[role]["parameters"] for role in ("teacher_round1", "teacher", "student")]
+    assert sizes[0] == sizes[1] > sizes[2]
+    assert trained["teacher_round1"]["losses"]["kd"]["weight"] == 15 and "kd" not in trained["teacher"]["losses"]
+    settings = (run / "train" / "teacher_round1.yaml").read_text(encoding="utf-8")
+    assert "train_unlabeled.txt" in settings and "strong_view: 0.5" in settings and "teacher_round0.pt" in settings
+    assert "learned as its students (`teacher_rounds`); val mIoU of the defects" in (run / "report.md").read_text()
+    assert "self-training round 1: val mIoU of the defects" in capsys.readouterr().out
+    own = (f"teacher={teacher}", "teacher_rounds=1", "student_training=skip", f"split={run / 'splits'}", "epochs=1")
+    assert main(arguments(masks, tmp_path, "name=again", *own)) == 0
+    assert (tmp_path / "runs/again/weights/teacher_round0.pt").read_bytes() == teacher.read_bytes()
+    model = f"model: {tmp_path / 'runs/again/weights/teacher_round0.pt'}"
+    assert model in (tmp_path / "runs/again/train/teacher_round1/args.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.train
@@ -198,6 +224,14 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
         (["compare=smp:nothing"], "compare=smp:nothing"),
         (["seg.kd=-1"], "seg.kd=-1 must be a number >= 0"),
         (["seg.kd=0"], "seg.kd=0 makes the student its own baseline"),
+        (
+            ["seg.kd=0", "student_training=skip", "teacher_rounds=1"],
+            "teacher_rounds teaches by soft masks, but seg.kd=0",
+        ),
+        (["teacher=none", "student_training=skip", "teacher_rounds=1"], "teacher_rounds needs a teacher"),
+        (["seg.cutmix=1.5"], "seg.cutmix=1.5 must be a number >= 0 and <= 1"),
+        (["student_training=skip", "strong_view=0.5"], "strong_view has no effect: no student is distilled"),
+        (["labeled=0.5", "batch=2", "seg.cutmix=0.5"], "seg.cutmix=0.5 needs two unlabeled images in a batch"),
         (["seg.tau=0"], "seg.tau=0 must be a number > 0"),
         (["seg.lr_steps=[0.5,1.5]"], "seg.lr_steps=[0.5, 1.5] must be none or a list of shares"),
         (["pseudo.tau0=0.3"], "pseudo.tau0 acts only in detection"),

@@ -51,11 +51,13 @@ def test_a_step_costs_little_beyond_the_network_and_waits_for_nothing(teacher: P
     plain, waits = operators_of_a_step(tmp_path / "plain", dice=0.0, boundary=0.0)
     alone, waits_alone = operators_of_a_step(tmp_path / "alone")
     taught, waits_taught = operators_of_a_step(tmp_path / "taught", teacher=str(teacher), kd=15.0)
+    mixed, waits_mixed = operators_of_a_step(tmp_path / "mixed", teacher=str(teacher), kd=15.0, cutmix=1.0)
     frozen = SegmentationTeacher(teacher, dict(enumerate(NEU_NAMES)), torch.device("cpu"))
     forward = count_operators(lambda: frozen(torch.rand(4, 3, 40, 40))).launched
-    assert waits == waits_alone == waits_taught == 0
+    assert waits == waits_alone == waits_taught == waits_mixed == 0
     assert 0 < alone - plain <= 30
     assert 0 < taught - plain - forward <= 50
+    assert 0 < mixed - taught <= 35
 
 
 def test_frozen_weights_are_rounded_once(teacher: Path) -> None:

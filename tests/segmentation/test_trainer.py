@@ -23,6 +23,7 @@ from dfssd.evaluation.settings import EvalSettings
 from dfssd.segmentation.criterion import BatchLoss
 from dfssd.segmentation.evaluate import evaluate_masks, time_networks
 from dfssd.segmentation.metrics import SegmentationScores, confusion_matrix, segmentation_scores
+from dfssd.segmentation.mixing import draw, paste
 from dfssd.segmentation.model import MFFMetalModel, build_model, load_semantic
 from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
@@ -144,6 +145,37 @@ def test_the_plain_file_is_loaded_by_ultralytics(taught: SemanticStageTrainer, t
     finish_checkpoint(taught.save_dir, tmp_path / "student.pt")
     result = YOLO(tmp_path / "student.pt").predict(next((data.parent / "images/val").iterdir()), verbose=False)[0]
     assert result.semantic_mask.data.shape == (40, 40)
+
+
+@pytest.mark.train
+def test_teacher_sees_weak_views_whole_and_the_student_strong_ones_in_pieces(
+    data: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """With the views and rectangles of a trainer put back by hand, its soft masks are those of the weak views."""
+    stage = tmp_path / "train" / "student"
+    own = {"teacher": str(teacher), "kd": 15.0, "unlabeled": str(data.parent / "unlabeled.txt"), "strong_view": 1.0}
+    segmentation_settings(batches_per_epoch=2, unlabeled_share=0.5, cutmix=1.0, boundary=0.0, **own).write(stage)
+    batches: list[tuple[dict, dict]] = []
+
+    class Keeping(SemanticStageTrainer):
+        def preprocess_batch(self, batch: dict) -> dict:
+            before = {name: batch[name].clone() for name in ("img", "weak_img", "kd_pixels")}
+            batches.append((before, super().preprocess_batch(batch)))
+            return batches[-1][1]
+
+    trainer = Keeping(overrides=overrides(data, stage, epochs=1))
+    trainer.train()
+    assert trainer.teacher is not None
+    assert len(batches) == 2
+    for number, (before, after) in enumerate(batches):
+        rng = np.random.default_rng((trainer.args.seed, 0, 0, number))
+        pasted = draw(rng, 2, (40, 40), 1.0)
+        weak = torch.cat([before["img"][:2], before["weak_img"]]).float() / 255
+        whole = {"img": before["img"].float() / 255, "kd_pixels": before["kd_pixels"]}
+        expected = paste({**whole, "teacher_logits": trainer.teacher(weak)}, pasted)
+        torch.testing.assert_close(after["teacher_logits"], expected["teacher_logits"], rtol=1e-4, atol=1e-4)
+        assert torch.equal(after["img"], expected["img"]) and not torch.equal(after["img"][2:], whole["img"][2:])
+        assert not torch.equal(after["img"][2:], weak[2:])
 
 
 def batch_of(data: Path, teacher_logits: torch.Tensor | None = None) -> dict:

@@ -17,7 +17,6 @@ from dfssd.results.sections.boxes import (
     LabelSettings,
     PseudoLabels,
     Quality,
-    SelfTraining,
 )
 from dfssd.results.sections.distillation import (
     BalanceState,
@@ -58,6 +57,7 @@ from dfssd.results.sections.shared import (
     RunFacts,
     Seconds,
     Section,
+    SelfTraining,
     Session,
     Stage,
     Status,

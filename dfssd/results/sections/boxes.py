@@ -98,15 +98,6 @@ class PseudoLabels(Section):
     """null where the true labels are not known, else the next table. Never used in training."""
 
 
-class SelfTraining(Section):
-    """Whether self-training improved the teacher."""
-
-    val_score: tuple[Number, ...]
-    """Validation score before the first round, then after each."""
-    taken: Count
-    """The round whose teacher is used; 0 is the first teacher."""
-
-
 class Incremental(Section):
     """What a step with new classes has gained and lost; means over the classes that have boxes in the test part."""
 

@@ -212,6 +212,15 @@ class Differences(Section):
     """`network`, `reference`, `gains`: each pair of networks that the report compares, see below."""
 
 
+class SelfTraining(Section):
+    """Whether self-training improved the teacher."""
+
+    val_score: tuple[Number, ...]
+    """Validation score before the first round, then after each."""
+    taken: Count
+    """The round whose teacher is used; 0 is the first teacher."""
+
+
 class OtherFormat(Section):
     """A further format of `format=`; its outputs are not compared."""
 
