@@ -55,6 +55,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         terms={},
         balance=False,
         new_only=False,
+        old_boxes=False,
         unsup_weight=1.0,
         unsup_schedule="constant",
         labels_last=0.0,
@@ -108,6 +109,7 @@ def pair(teacher: nn.Module, student: nn.Module, **changes: Any) -> Distillation
         "weigh_boxes": False,
         "balance": False,
         "new_only": False,
+        "old_boxes": False,
     }
     return DistillationPair(teacher, student, **{**values, **changes})
 

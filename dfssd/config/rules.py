@@ -220,6 +220,10 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
         yield f"{unused[0]} needs steps, the number of classes of each step, such as steps=3,3"
     elif own["step_labels"] == "all" and own["new_only"]:
         yield "step_labels=all keeps boxes of old classes, which new_only=true rejects; change one of them"
+    if own["old_boxes"]:
+        yield from _needs(line, "old_boxes=true", (("new_only", True, "other labels cover the old classes already"),))
+        if own["pseudo.mode"] == "offline":
+            yield "old_boxes=true needs pseudo=online: the boxes come from the forward pass of the training"
     if "student" in line.given and own["teacher"] is not None:
         yield (
             f"student={own['student']} has no effect here: the student is the teacher with rows for the new "

@@ -153,6 +153,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("val_every", Or(("auto",), COUNT), baseline=True),
     Key("guard", BOOLEAN, distills=True, protocol=OF_RECIPE),
     Key("guard_patience", Or(("auto",), COUNT), task=DETECT, distills=True),
+    Key("batches_per_epoch", Or(("auto",), COUNT), baseline=True, protocol=OWN),
     Key("unlabeled_ratio", POSITIVE),
     Key("strong_view", UNIT, distills=True),
     Key("unlabeled_mosaic", optional(UNIT), task=DETECT, distills=True),
@@ -167,6 +168,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("modes", TEXTS, task=DETECT, method=GROWN, protocol=PLACE),
     Key("step_labels", OneOf(("new", "all")), task=DETECT, method=GROWN, protocol=OF_RECIPE),
     Key("new_only", BOOLEAN, task=DETECT, method=GROWN, protocol=OF_RECIPE),
+    Key("old_boxes", BOOLEAN, task=DETECT, method=GROWN, protocol=OF_RECIPE),
     Key("freeze_bn", BOOLEAN, task=DETECT, method=GROWN, protocol=OF_RECIPE),
     Key("freeze_features", BOOLEAN, task=DETECT, method=GROWN, protocol=OF_RECIPE),
     # a class for each pixel

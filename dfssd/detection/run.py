@@ -238,6 +238,7 @@ class DetectionRun(StagedRun):
             terms={k: dict(v) for k, v in terms.items()},
             balance=c["balance"] == "auto",
             new_only=c["new_only"],
+            old_boxes=c["old_boxes"],
             freeze_bn=c["freeze_bn"],
             val_every=every,
             way=self.way,

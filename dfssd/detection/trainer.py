@@ -69,6 +69,8 @@ class StudentTrainer(StageTrainer):
         )
         self.meter = HealthMeter(list(self.data["names"].values()))
         self.health: list[dict[str, Any]] = []
+        self.labels_added: list[float] = []
+        self._added = self._labeled = 0
         self._truth = np.zeros((0, 7))
         self._followed: tuple[Any, list[torch.Tensor], list[torch.Tensor]] | None = None
         self._batch_in_epoch = self._unlabeled_in_batch = 0
@@ -114,6 +116,7 @@ class StudentTrainer(StageTrainer):
             weigh_boxes=s.labels.weigh,
             balance=s.balance,
             new_only=s.new_only,
+            old_boxes=s.old_boxes,
         )
         grown = self.model.known < self.data["nc"]
         if grown and weights is None and not same_old_rows(student, self.model.teacher_model):
@@ -125,7 +128,7 @@ class StudentTrainer(StageTrainer):
     def _labeler(self) -> OnlineLabeler | None:
         """The source of pseudo boxes during the training; None if all of them were made before."""
         s = self.settings
-        if not s.unlabeled or s.labels.mode == "offline":
+        if not (s.unlabeled or s.old_boxes) or s.labels.mode == "offline":
             return None
         if s.pseudo and s.keep_thresholds:
             thresholds = read_thresholds(Path(s.pseudo))
@@ -194,6 +197,7 @@ class StudentTrainer(StageTrainer):
         ready, truth = decode(cast(LoadedBatch, loaded), nc=self.data["nc"])
         self._truth = truth[truth[:, 5] < pair.known]
         self._unlabeled_in_batch = len(ready["labeled"]) - int(ready["labeled"].sum())
+        self._labeled += len(ready["labeled"]) - self._unlabeled_in_batch
         pair.captured = self.stand_ins
         return cast(dict[str, Any], ready)
 
@@ -218,6 +222,7 @@ class StudentTrainer(StageTrainer):
             "selftest": self.selftest.result,
             "guard": {**self.guard.state_dict(), "noise": self.guard.noise, "patience": self.guard.patience},
             "health": self.health,
+            "labels_added": self.labels_added,
             "starved": [n for n in self.meter.names if self.health and not any(h[f"class/{n}"] for h in self.health)],
             "thresholds": labeler.thresholds.state_dict() if labeler else None,
             "balance": self.pair.balance.state_dict() if self.pair.balance else None,
@@ -250,6 +255,7 @@ class StudentTrainer(StageTrainer):
             before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))["distill"]
             trainer.selftest.load(before["terms"], trainer.start_epoch)
             trainer.health = before["health"][: trainer.start_epoch]
+            trainer.labels_added = before.get("labels_added", [])[: trainer.start_epoch]
             trainer.guard.load_state_dict(before["guard"], trainer.start_epoch)
             if pair.labeler and before["thresholds"]:
                 pair.labeler.thresholds.load_state_dict(before["thresholds"])
@@ -273,7 +279,7 @@ class StudentTrainer(StageTrainer):
     def _start_epoch(trainer: StudentTrainer) -> None:
         """Apply the guard's decision after the last epoch, in all processes alike; end with the labels alone."""
         trainer._follow_student()  # Ultralytics may have gone back to an earlier epoch after a NaN loss
-        trainer._batch_in_epoch = 0
+        trainer._batch_in_epoch = trainer._added = trainer._labeled = 0
         trainer.meter.reset()
         level = torch.tensor(trainer.guard.level, device=trainer.device)
         if dist.is_initialized():
@@ -295,6 +301,7 @@ class StudentTrainer(StageTrainer):
         trainer.selftest.check_batch(trainer.epoch, trainer.batches_done)
         trainer._follow_student()
         pair, images = trainer.pair, trainer._unlabeled_in_batch
+        trainer._added += pair.added
         if images and pair.labels is not None:
             trainer.meter.add_batch(pair.labels, images, pair.agreement, trainer._truth)
 
@@ -317,6 +324,10 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _end_epoch(trainer: StudentTrainer) -> None:
         trainer.selftest.end_epoch(trainer.epoch, trainer.tloss, trainer.batches_done)
+        if trainer.settings.old_boxes:
+            trainer.labels_added[trainer.epoch :] = [trainer._added / max(1, trainer._labeled)]
+            if trainer.epoch + 1 >= trainer.epochs and not any(trainer.labels_added):
+                LOGGER.warning("old_boxes=true had no effect: the teacher found no box that it is sure of")
         if (balance := trainer.pair.balance) and (capped := balance.held_back()):
             LOGGER.warning(
                 f"balance=auto: {', '.join(capped)} would need more than {MOST:g} times the configured weight to reach "

@@ -78,6 +78,7 @@ class DistillationPair(DistillationModel):
         projector (nn.ModuleDict): The terms with their trainable adapters, by name.
         trust (float): Factor in [0, 1] on everything that comes from the teacher; at 0 its forward pass is left out.
         labels (BatchLabels | None): The boxes of the unlabeled images in the last batch, for the health meter.
+        added (int): Boxes of the teacher that became labels of labeled images in the last batch.
         agreement (Tensor | tuple): Of the unlabeled images in the last batch: anchors at which the student's best class
             was that of a confident teacher, and anchors at which the teacher was confident; (2,) int64 on the device.
         boxes (int): Boxes, true or accepted, in the last batch.
@@ -107,6 +108,7 @@ class DistillationPair(DistillationModel):
         weigh_boxes: bool,
         balance: bool,
         new_only: bool,
+        old_boxes: bool,
     ):
         """Wrap a pair that passes the checks of :mod:`dfssd.distillation.compatibility`.
 
@@ -122,6 +124,7 @@ class DistillationPair(DistillationModel):
             weigh_boxes: Weight each pseudo box by its score in the YOLO loss; else all count as true boxes.
             balance: Let the weights follow from the gradients and the shares of the terms.
             new_only: Labels cover the new classes only: those that the teacher does not know.
+            old_boxes: On labeled images, too, the labeler's boxes are the labels of the classes that the teacher knows.
         """
         nn.Module.__init__(self)
         device = next(student.parameters()).device
@@ -140,9 +143,10 @@ class DistillationPair(DistillationModel):
         self.unsup_weight, self.unsup_schedule = unsup_weight, unsup_schedule
         self.labeler, self.weigh_boxes = labeler, weigh_boxes
         self.known = self.teacher_model.model[-1].nc
-        self.new_only = new_only
+        self.new_only, self.old_boxes = new_only, old_boxes
         self.trust = 1.0
         self.labels: BatchLabels | None = None
+        self.added = 0
         self.agreement: Tensor | tuple[int, int] = (0, 0)
         self.semi_loss: SemiDetectionLoss | None = None
         self.weights = {name: float(o["weight"]) for name, o in terms.items()}
@@ -231,9 +235,10 @@ class DistillationPair(DistillationModel):
         teacher = candidates = None
         if guided:
             teacher = self._outputs(self._run("teacher", teacher_views(batch, labeled)), self.teacher_model, levels)
-            if self.labeler is not None and labeled < len(images):
+            first = self._first_to_label(labeled)
+            if self.labeler is not None and first < len(images):
                 threshold = self.labeler.thresholds.tau_low
-                candidates = Candidates(teacher.boxes, teacher.confidence, unlabeled, threshold)
+                candidates = Candidates(teacher.boxes, teacher.confidence, slice(first, len(images)), threshold)
         own = self._run("student", images)
         boxes = self._boxes(batch, labeled, candidates, levels)
         factors = self._factors() if guided else dict.fromkeys(self.projector, 0.0)
@@ -300,17 +305,21 @@ class DistillationPair(DistillationModel):
     def _boxes(
         self, batch: HostBatch | Batch, labeled: int, candidates: Candidates | None, levels: list[tuple[int, int]]
     ) -> BatchLabels:
-        """The boxes of this step: true ones, and for unlabeled images those of the teacher."""
+        """The boxes of this step: true ones, and those of the teacher."""
         n, size = len(batch["img"]), (batch["img"].shape[2], batch["img"].shape[3])
-        given = BatchLabels.of_batch(batch)
-        true, pseudo = given.part(0, labeled), given.part(labeled, n)
+        boxes = BatchLabels.of_batch(batch)
+        true = len(boxes.part(0, labeled).batch_idx)
         if candidates is not None and self.labeler is not None:
-            found = candidates.decoded(levels, self.strides)
-            pseudo = self.labeler(found, np.arange(labeled, n), size, pseudo)
-        self.labels = pseudo
-        boxes = true + pseudo
+            found, first = candidates.decoded(levels, self.strides), self._first_to_label(labeled)
+            boxes = boxes.part(0, first) + self.labeler(found, np.arange(first, n), size, boxes.part(first, n), labeled)
+        self.added = len(boxes.part(0, labeled).batch_idx) - true
+        self.labels = boxes.part(labeled, n)
         self.boxes = len(boxes.batch_idx)
         return boxes if self.weigh_boxes else replace(boxes, score=np.ones_like(boxes.score))
+
+    def _first_to_label(self, labeled: int) -> int:
+        """Number of the first image of a batch that gets boxes of the teacher."""
+        return 0 if self.old_boxes else labeled
 
     def _on_device(
         self, batch: HostBatch | Batch, boxes: BatchLabels, labeled: int, factors: Mapping[str, float]
@@ -331,7 +340,7 @@ class DistillationPair(DistillationModel):
         size = (images.shape[2], images.shape[3])
         fields = {**vars(boxes), "labeled": np.arange(n) < labeled}
         tables = {
-            **padded_targets(boxes.part(0, learned), learned, labeled, size),
+            **padded_targets(boxes.part(0, learned), learned, size),
             **self._detection_loss().rows(learned, labeled, unsup),
             "scale": np.array([*counts, *(n * f for f in factors.values())], np.float32),
         }
@@ -344,8 +353,12 @@ class DistillationPair(DistillationModel):
         if self.semi_loss is None:
             if getattr(self.student_model, "criterion", None) is None:
                 self.student_model.criterion = self.student_model.init_criterion()
-            first = self.known if self.new_only else 0
-            self.semi_loss = SemiDetectionLoss(self.student_model.criterion, labels_from=first, pseudo_until=self.known)
+            self.semi_loss = SemiDetectionLoss(
+                self.student_model.criterion,
+                labels_from=self.known if self.new_only else 0,
+                pseudo_until=self.known,
+                beside_labels=self.old_boxes,
+            )
         return self.semi_loss
 
     def _outputs(self, maps: Maps, model: Any, levels: list[tuple[int, int]]) -> Outputs:

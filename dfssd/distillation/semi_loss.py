@@ -32,23 +32,28 @@ class SemiDetectionLoss:
     its own normalizer, so that neither the number nor the scores of pseudo boxes change the weight of a true box. An
     ignored anchor counts only if it has a target. Where new classes are added to a detector, each kind covers its own
     classes only: the labels those of the new ones, where old defects in the same images are not labeled, and the
-    teacher's boxes the old ones.
+    teacher's boxes the old ones. With boxes of the teacher beside the labels, labeled images cover all classes; what is
+    ignored there is so for the old ones alone, since nothing is missing among the labels.
     """
 
-    def __init__(self, criterion: Any, *, labels_from: int = 0, pseudo_until: int | None = None):
+    def __init__(
+        self, criterion: Any, *, labels_from: int = 0, pseudo_until: int | None = None, beside_labels: bool = False
+    ):
         """Read the parts of ``criterion``, which is left as it is: the validation uses it.
 
         Args:
             criterion: What ``model.init_criterion()`` returned.
             labels_from: The first class that labels cover.
             pseudo_until: The number of classes that pseudo boxes cover, those of the teacher; None: all.
+            beside_labels: Labeled images have pseudo boxes of the classes that labels do not cover.
         """
         self.criterion = criterion
         heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
         self.branches: list[Any] = [part for part in (criterion, *heads) if hasattr(part, "bce")]
         first = self.branches[0]
         self.classes, self.names = first.nc, list(first.loss_names)
-        self.covered = (range(labels_from, self.classes), range(pseudo_until or self.classes))
+        self.covered = (range(0 if beside_labels else labels_from, self.classes), range(pseudo_until or self.classes))
+        self.complete = range(labels_from, self.classes) if beside_labels else range(0)
         self.gains = np.array([first.hyp.box, first.hyp.cls, first.hyp.dfl], np.float32)
         self.strides = tuple(int(s) for s in first.stride.tolist())
 
@@ -62,7 +67,8 @@ class SemiDetectionLoss:
 
         Returns:
             ``kinds`` (2, n), 1 where an image is labeled, and where it is not; ``gains`` (2, 3), of box, class and
-            distribution loss for each kind; ``cover`` (n, nc, 1), 1 for covered classes, absent if all are.
+            distribution loss for each kind; ``cover`` (n, nc, 1), 1 for covered classes, absent if all are;
+            ``complete`` (n, nc, 1), 1 for classes that count at every anchor, absent if none do.
         """
         is_labeled = np.arange(n) < labeled
         weights = np.array([[1.0], [unsup_weight]], np.float32)
@@ -72,6 +78,9 @@ class SemiDetectionLoss:
             for kind, classes in enumerate(self.covered):
                 cover[kind, classes] = 1
             found["cover"] = cover[np.where(is_labeled, 0, 1)]
+        if self.complete:
+            found["complete"] = np.zeros((n, self.classes, 1), np.float32)
+            found["complete"][:labeled, self.complete] = 1
         return found
 
     def __call__(
@@ -119,6 +128,8 @@ class SemiDetectionLoss:
             left_out = ignored & (mass <= 0)
             counted = (~left_out).float() if weight is None else weight.masked_fill(left_out, 0.0)
         factor = None if counted is None else counted[:, None]
+        if factor is not None and "complete" in rows:
+            factor = torch.maximum(factor, rows["complete"])
         for by_class in (rows.get("cover"), branch.class_weights):
             if by_class is not None:
                 by_class = by_class.view(-1, self.classes, 1)

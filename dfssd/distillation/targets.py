@@ -34,13 +34,12 @@ def padded(values: np.ndarray, batch_idx: np.ndarray, n: int, fill: float) -> np
     return out
 
 
-def padded_targets(boxes: BatchLabels, n: int, labeled: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
+def padded_targets(boxes: BatchLabels, n: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
     """What the loss reads of the boxes of ``n`` images.
 
     Args:
-        boxes: All boxes of the batch.
+        boxes: All boxes of the batch; the score of a true one is 1.
         n: Images of the batch; M boxes at most in each, K ignored ones.
-        labeled: The labeled ones among them, which come first.
         size: Height and width of the images [px].
 
     Returns:
@@ -58,7 +57,7 @@ def padded_targets(boxes: BatchLabels, n: int, labeled: int, size: tuple[int, in
         "gt_bboxes": gt_bboxes,
         "mask_gt": (gt_bboxes.sum(2, keepdims=True) > 0).astype(np.float32),
     }
-    weights = np.where(boxes.batch_idx < labeled, 1.0, np.maximum(boxes.score, LEAST_WEIGHT)).astype(np.float32)
+    weights = np.maximum(boxes.score, LEAST_WEIGHT).astype(np.float32)
     if (weights != 1).any():
         found["weights"] = padded(weights, boxes.batch_idx, n, 1.0)
     if len(boxes.ignore_bboxes):

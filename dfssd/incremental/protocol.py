@@ -4,6 +4,9 @@ The data set is split once. The base is trained on the classes of the first step
 as ``sdidd``, ``erd``, ``finetune``, ``freeze``, ``joint``) continues separately: each step extends the model of the
 previous step and trains it on the data of :mod:`dfssd.incremental.steps`. Every training is a normal run in its own
 folder, so an interrupted protocol can be continued: finished runs are kept, an unfinished one is resumed.
+
+All modes make the same number of batches in a step: an epoch is a pass over the images of the step, also for the upper
+bound, which draws its batches from more images, and for modes that leave the unlabeled images out.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from dfssd.incremental.steps import Step, parse_steps, write_step
 from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text, format_number, markdown_table
 from dfssd.results.record import FILE, BoxRecord, is_finished
-from dfssd.runs.budget import teacher_schedule
+from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule
 from dfssd.runs.checks import check_machine
 from dfssd.runs.data import import_settings
 
@@ -125,12 +128,14 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
         _run_or_resume(run, root / BASE, values)
         base = root / BASE / "weights" / "baseline.pt"
     counts = [data[step.number, False] for step in steps]
+    lengths = {step.number: _epoch_length(config, data[step.number, False], split) for step in steps[1:]}
     for mode in modes:
         teacher = base
         for step in steps[1:]:
             folder = root / f"{mode.name}-{step.name}"
             values = {**mode.given, **where, "recipe": mode.recipe, "teacher": str(teacher)}
-            _run_or_resume(run, folder, {**values, "data": data[step.number, mode.joint]["yaml"]})
+            values |= {"data": data[step.number, mode.joint]["yaml"], "batches_per_epoch": lengths[step.number]}
+            _run_or_resume(run, folder, values)
             teacher = folder / "weights" / "student.pt"
             rows = _rows(root, list(known["modes"]), steps)
             write_json(root / RESULT, {"command": command, "steps": counts, "rows": rows})
@@ -153,6 +158,18 @@ def _write_steps(
         for step in steps
         for joint in sorted({False, *(mode.joint for mode in modes if step.number > 1)})
     }
+
+
+def _epoch_length(config: Config, facts: Mapping[str, Any], split: Split) -> int:
+    """Batches in an epoch of a step, for all modes: :func:`~dfssd.runs.budget.epoch_length` on the images of the step.
+
+    Args:
+        config: Configuration of the protocol.
+        facts: What :func:`write_step` returned for the step.
+        split: The split, whose unlabeled images all steps but the first use.
+    """
+    share = share_of_unlabeled(config, facts["images"], len(split.train_unlabeled))
+    return epoch_length(config, facts["images"], share)
 
 
 def _common(config: Config) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dfssd.batches import NO_TILE, TILE_WIDER
-from dfssd.pseudo_labels.quality import box_iou
+from dfssd.pseudo_labels.quality import box_iou, covered_share
 from dfssd.pseudo_labels.records import BatchLabels
 from dfssd.pseudo_labels.suppression import suppress
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
@@ -14,9 +14,12 @@ from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE, ClassThresholds
 SAME_BOX = 0.5
 """Minimum IoU at which a box of the teacher counts as the same as a known box."""
 
+MEETS_LABEL = 0.5
+"""Share of the smaller box from which a box of the teacher and a labeled defect of another class may be one defect."""
+
 
 class OnlineLabeler:
-    """Turns the teacher's predictions for unlabeled images into accepted and ignored boxes.
+    """Turns the teacher's predictions into accepted and ignored boxes, for unlabeled images and beside labels.
 
     The class thresholds are updated with every batch (:class:`ClassThresholds`) and then applied to it.
 
@@ -35,9 +38,14 @@ class OnlineLabeler:
         self.thresholds, self.iou, self.max_det = thresholds, iou, max_det
 
     def __call__(
-        self, candidates: np.ndarray, images: np.ndarray, size: tuple[int, int], known: BatchLabels
+        self, candidates: np.ndarray, images: np.ndarray, size: tuple[int, int], known: BatchLabels, labeled: int = 0
     ) -> BatchLabels:
-        """Label the unlabeled images of one batch, on the host.
+        """Label images of one batch, on the host.
+
+        A labeled image has all boxes of the classes that its labels cover, and none of the teacher's classes. A box of
+        the teacher that meets one of them is ignored: the teacher, which does not know that defect, may have taken it
+        for another. Where the teacher sees nothing there is nothing of its classes: no labeled image is ignored as a
+        whole.
 
         Args:
             candidates: (C, 7) float32, what the teacher has found, before non-maximum suppression: x1, y1, x2, y2 [px],
@@ -47,6 +55,7 @@ class OnlineLabeler:
             known: Boxes that these images already have; a box of the teacher that matches one of them (same class,
                 IoU >= 0.5) is not added again, and their ignored boxes are kept. A training image may be a mosaic of
                 several photos, each covered by tiles: those of a photo in which a box is accepted now are removed.
+            labeled: Number of the first unlabeled image of the batch.
 
         Returns:
             :class:`BatchLabels`, sorted by image, with the known boxes included.
@@ -61,13 +70,14 @@ class OnlineLabeler:
         classes = table[:, 5].astype(int)
         self.thresholds.update(classes, table[:, 4])
         zones = self.thresholds.zone(classes, table[:, 4])
-        accepted, ignored = table[zones == ACCEPT], table[zones == IGNORE]
         old = known.table()
+        zones[(zones == ACCEPT) & _meets(table, old[old[:, 6] < labeled])] = IGNORE
+        accepted, ignored = table[zones == ACCEPT], table[zones == IGNORE]
         accepted = np.concatenate([old, accepted[~_among(accepted, old)]])
         tiles, tile_images = known.ignore_bboxes, known.ignore_batch_idx
         kept_tiles = _still_ignored(tiles, tile_images, known.ignore_source, accepted)
         accepted = accepted[np.argsort(accepted[:, 6], kind="stable")]
-        empty = np.setdiff1d(images, accepted[:, 6])
+        empty = np.setdiff1d(images[images >= labeled], accepted[:, 6])
         whole = np.tile([0.5, 0.5, 1.0, 1.0], (len(empty), 1))
         ignore = np.concatenate([ignored[:, :4], tiles[kept_tiles], whole])
         ignore_images = np.concatenate([ignored[:, 6], tile_images[kept_tiles], empty])
@@ -91,6 +101,13 @@ def _among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
     same = (rows[:, None, 5:] == known[None, :, 5:]).all(2)
     found: np.ndarray = (same & (box_iou(rows[:, :4], known[:, :4]) >= SAME_BOX)).any(1)
     return found
+
+
+def _meets(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which of ``rows`` (n, 7) may be the same defect as one of ``labels`` (m, 7) of their image: (n,) bool."""
+    same_image = rows[:, None, 6] == labels[None, :, 6]
+    met: np.ndarray = (same_image & (covered_share(rows[:, :4], labels[:, :4]) >= MEETS_LABEL)).any(1)
+    return met
 
 
 def _still_ignored(tiles: np.ndarray, images: np.ndarray, sources: np.ndarray, accepted: np.ndarray) -> np.ndarray:

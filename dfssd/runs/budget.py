@@ -29,6 +29,34 @@ def teacher_schedule(config: Config, per_epoch: int) -> tuple[int, int]:
     return passes, config.train.get("patience", max(10, round(passes / 4)))
 
 
+def share_of_unlabeled(config: Config, labeled: int, unlabeled: int) -> float:
+    """Share of unlabeled images in a batch, [0, 1): ``unlabeled_ratio``, at most the ratio of the two sets.
+
+    Args:
+        config: Resolved configuration.
+        labeled: Labeled training images.
+        unlabeled: Unlabeled ones that the student learns from.
+    """
+    ratio: float = min(config["unlabeled_ratio"], unlabeled / labeled)
+    return ratio / (1 + ratio)
+
+
+def epoch_length(config: Config, labeled: int, unlabeled_share: float) -> int:
+    """Batches in an epoch of the student: ``batches_per_epoch``, or as many as show each labeled image once.
+
+    Args:
+        config: Resolved configuration.
+        labeled: Labeled training images.
+        unlabeled_share: Share of unlabeled images in a batch, [0, 1).
+    """
+    if config["batches_per_epoch"] != "auto":
+        return int(config["batches_per_epoch"])
+    from dfssd.trainers.mixed_data import batch_composition
+
+    per_batch, _ = batch_composition(config.batch, unlabeled_share)
+    return math.ceil(labeled / per_batch)
+
+
 VALIDATION_SHARE = 0.1
 """Longest validation, as a share of the training between two of them, with ``val_every=auto``."""
 

@@ -4,9 +4,9 @@ Each stage leaves files in the run folder and a section of ``results.json`` for 
 in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed continues after its last
 epoch.
 
-An epoch is one pass over the labeled images. Every batch of the student holds labeled and unlabeled images in
-the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabeled images), and the
-baseline is given the same number of batches of the same size, all labeled, with the same schedule.
+An epoch is one pass over the labeled images, or ``batches_per_epoch``. Every batch of the student holds labeled and
+unlabeled images in the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabeled
+images), and the baseline is given the same number of batches of the same size, all labeled, with the same schedule.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
 from dfssd.results.sections import Data, Distill, Export, Status, Training
 from dfssd.runs.beside import Beside
-from dfssd.runs.budget import teacher_schedule, validation_interval
+from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.runs.self_training import self_train
@@ -144,18 +144,13 @@ class StagedRun(ABC):
         """Whether the student learns from unlabeled images; if not, its batches hold none."""
 
     def unlabeled_share(self) -> float:
-        """Share of unlabeled images in a student batch: ``unlabeled_ratio``, at most the ratio of the two sets."""
-        if not self.learns_from_unlabeled():
-            return 0.0
-        ratio: float = min(self.config["unlabeled_ratio"], self.data.train_unlabeled / self.data.train_labeled)
-        return ratio / (1 + ratio)
+        """Share of unlabeled images in a batch of the student."""
+        unlabeled = self.data.train_unlabeled if self.learns_from_unlabeled() else 0
+        return share_of_unlabeled(self.config, self.data.train_labeled, unlabeled)
 
     def batches_per_epoch(self) -> int:
-        """Batches in which the student sees each labeled image once."""
-        from dfssd.trainers.mixed_data import batch_composition
-
-        labeled, _ = batch_composition(self.batch, self.unlabeled_share())
-        return math.ceil(self.data.train_labeled / labeled)
+        """Batches in an epoch of the student and of the baseline."""
+        return epoch_length(self.config, self.data.train_labeled, self.unlabeled_share())
 
     def val_every(self, batches_per_epoch: int, epochs: int) -> int:
         """Epochs from one validation to the next in a training of this length."""

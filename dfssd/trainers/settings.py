@@ -110,6 +110,7 @@ class StudentSettings(StageSettings):
         terms: Active terms with their options.
         balance: The weights of the terms follow from their gradients.
         new_only: Labels cover the new classes only: those that the teacher does not know.
+        old_boxes: On labeled images, too, the boxes of the teacher are the labels of the old classes.
         unsup_weight: Weight of the YOLO loss on pseudo-labeled images.
         unsup_schedule: Schedule of that weight.
         labels_last: Share of the training, at its end, on labeled images alone, [0, 1).
@@ -128,6 +129,7 @@ class StudentSettings(StageSettings):
     terms: dict[str, dict[str, Any]]
     balance: bool
     new_only: bool
+    old_boxes: bool
     unsup_weight: float
     unsup_schedule: str
     labels_last: float

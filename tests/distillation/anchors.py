@@ -19,7 +19,7 @@ def ignored_anchors(
     """The (n, A) mask of ignored boxes (K, 4), xywh 0 to 1, each of an image, as a step computes it."""
     nothing = {"batch_idx": np.zeros(0), "cls": np.zeros((0, 1)), "bboxes": np.zeros((0, 4)), "score": np.zeros(0)}
     rows = {"ignore_bboxes": boxes, "ignore_batch_idx": batch_idx, "ignore_source": np.zeros(len(boxes))}
-    tables = padded_targets(BatchLabels.of_batch({**nothing, **rows}), n, 0, (32, 32))
+    tables = padded_targets(BatchLabels.of_batch({**nothing, **rows}), n, (32, 32))
     here = grid(tuple(levels), (1,) * len(levels), torch.device("cpu"))
     if "low" not in tables:
         return torch.zeros(n, len(here.points), dtype=torch.bool)

@@ -17,25 +17,28 @@ from dfssd.distillation.pair import state_hash
 from dfssd.distillation.terms import sdidd
 from dfssd.distillation.terms.base import PairShape
 from dfssd.distillation.terms.ld import weighted_kl
+from dfssd.distillation.terms.new_boxes import apart_from_new, feature_region, regression_weights
 from dfssd.distillation.terms.regions import match_anchors
 from dfssd.distillation.terms.sdidd import (
     ElasticBox,
     IncrementalBox,
+    IncrementalCls,
     IncrementalFeature,
     confident,
     far_above,
-    feature_region,
     old_class_distance,
-    regression_weights,
 )
 from dfssd.errors import UserError
+from dfssd.pseudo_labels.online import OnlineLabeler
 from tests.configured import pair as build_pair
 from tests.distillation import slow_terms as slow
 from tests.distillation.test_crd import trained
 from tests.distillation.test_pair import make_batch, model
+from tests.thresholds import class_thresholds
 from tests.tiny_detection import save_detector
 
 LEVELS = [(16, 16), (8, 8), (4, 4)]
+SHAPE = PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {})
 TERMS = {name: {"weight": 1.0, "schedule": "constant"} for name in ("sdidd_cls", "sdidd_box", "sdidd_feature")}
 
 
@@ -108,12 +111,25 @@ def test_confident_anchors_by_hand() -> None:
     assert old_class_distance(student, scores, region).item() == pytest.approx((2.0**2 / 2) / 2 / 2)
 
 
+def test_places_apart_from_new_boxes_by_hand() -> None:
+    """An anchor lies in a box if its point does; boxes of old classes, and those of other images, do not count."""
+    batch = {
+        "cls": torch.tensor([[2.0], [1.0], [3.0]]),
+        "bboxes": torch.tensor([[0.25, 0.25, 0.4, 0.4], [0.5, 0.5, 1.0, 1.0], [0.75, 0.5, 0.4, 1.0]]),
+        "batch_idx": torch.tensor([0.0, 0.0, 2.0]),
+    }
+    free = apart_from_new(batch, 3, [(2, 2), (1, 1)], known=2)
+    assert free.int().tolist() == [[0, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 1, 0, 1]]
+    none = {key: value[:0] for key, value in batch.items()}
+    assert apart_from_new(none, 2, [(2, 2)], known=2).all()
+
+
 def test_gradients_are_those_of_the_values() -> None:
     generator = torch.Generator().manual_seed(0)
     theirs = [torch.randn(2, 8, h, w, generator=generator, dtype=torch.float64) for h, w in LEVELS]
     own = [torch.randn_like(x).requires_grad_() for x in theirs]
     nothing = torch.zeros(2, 16, 1)
-    term = IncrementalFeature(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}))
+    term = IncrementalFeature(SHAPE)
     batch, other = one_box([0.30, 0.30, 0.62, 0.60]), outputs(nothing, nothing, theirs)
     assert torch.autograd.gradcheck(lambda *maps: term(outputs(nothing, nothing, maps), other, batch), own)
     logits, region = own[2].flatten(2), torch.arange(32).view(2, 16) % 3 == 0
@@ -162,10 +178,72 @@ def test_box_term_is_the_weighted_mean_of_its_image() -> None:
         ("uniform", dict.fromkeys(weights, 1.0)),
         ("conf", {k: float(new[1, :, k].sigmoid().max()) for k in weights}),
     ):
-        term = IncrementalBox(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}), weights=option)
+        term = IncrementalBox(SHAPE, region="boxes", weights=option)
         value = term(outputs(own, old, new=new), outputs(theirs, old), one_box(box))
         total = sum(w * float(kl[k]) for k, w in weight.items()) / max(1.0, sum(weight.values()))
         assert value.item() == pytest.approx(total / 2, rel=1e-3), option
+
+
+def test_box_term_of_the_teacher_by_hand() -> None:
+    """Weighted by its confidence, at all anchors outside the new box; old boxes change nothing."""
+    generator = torch.Generator().manual_seed(0)
+    anchors = sum(h * w for h, w in LEVELS)
+    own, theirs = (torch.randn(2, 16, anchors, generator=generator) for _ in range(2))
+    old, new = (torch.randn(2, k, anchors, generator=generator) for k in (2, 3))
+    box = one_box([0.30, 0.30, 0.62, 0.60])
+    free = apart_from_new(box, 2, LEVELS, known=2)
+    assert 0 < int((~free).sum()) < anchors and free[0].all()
+    kl, each = box_kl(own, theirs, 4, 10.0), old.sigmoid().amax(1)
+    term = IncrementalBox(SHAPE)
+    for batch, counted in ((box, free), ({**box, "cls": torch.tensor([[1.0]])}, torch.ones_like(free))):
+        value = term(outputs(own, old, new=new), outputs(theirs, old), batch)
+        weight = each * counted
+        assert value.item() == pytest.approx(float((weight * kl).sum() / weight.sum()), rel=1e-4)
+    unsure = torch.full_like(old, -9.0)
+    value = term(outputs(own, old, new=new), outputs(theirs, unsure), box)
+    assert value.item() == pytest.approx(float((unsure.sigmoid().amax(1) * free * kl).sum()) / 2, rel=1e-4)
+
+
+def test_class_term_leaves_the_new_boxes_out() -> None:
+    anchors = sum(h * w for h, w in LEVELS)
+    theirs = torch.full((2, 2, anchors), -9.0)
+    box = one_box([0.30, 0.30, 0.62, 0.60])
+    inside = int((~apart_from_new(box, 2, LEVELS, known=2))[1].nonzero()[0])
+    theirs[1, 0, inside] = theirs[1, 1, 0] = 3.0
+    own, boxes = theirs.clone(), torch.zeros(2, 16, anchors)
+    own[1, 0, inside] += 5.0
+    own[1, 1, 0] += 1.0
+    new = torch.zeros(2, 3, anchors)
+
+    def value(apart: bool, new: torch.Tensor | None) -> float:
+        term = IncrementalCls(SHAPE, apart=apart)
+        return term(outputs(boxes, own, new=new), outputs(boxes, theirs), box).item()
+
+    assert value(True, new) == pytest.approx(1.0 / 2 / 2), "one anchor, two classes, two images"
+    assert value(False, new) == pytest.approx((25.0 + 1.0) / 2 / 2 / 2)
+    assert value(True, None) == value(False, None), "without new classes there is nothing to leave out"
+
+
+def test_options_that_do_not_act_together_are_rejected() -> None:
+    for options in ({"weights": "conf"}, {"fallback": False}):
+        with pytest.raises(ValueError, match="add region=boxes"):
+            IncrementalBox(SHAPE, **options)
+        IncrementalBox(SHAPE, region="boxes", **options)
+
+
+def test_feature_term_apart_from_the_new_box_by_hand() -> None:
+    box = one_box([0.30, 0.30, 0.62, 0.60])
+    free = apart_from_new(box, 2, LEVELS, known=2)
+    student = [torch.randn(2, 8, h, w, generator=torch.Generator().manual_seed(h)) for h, w in LEVELS]
+    teacher = [torch.zeros_like(x) for x in student]
+    expected = sum(
+        float(x.square().mean(1).flatten(1)[part].mean())
+        for x, part in zip(student, free.split([h * w for h, w in LEVELS], 1), strict=True)
+    )
+    nothing = torch.zeros(2, 16, free.shape[1])
+    term = IncrementalFeature(SHAPE, region="apart")
+    value = term(outputs(nothing, nothing[:, :2], student), outputs(nothing, nothing[:, :2], teacher), box)
+    assert value.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_feature_term_by_hand() -> None:
@@ -184,7 +262,7 @@ def test_feature_term_by_hand() -> None:
             student[number][1, :, y, x] = 2.0 + number
             expected += (2.0 + number) ** 2 / len(inside)
     nothing = torch.zeros(2, 16, start)
-    term = IncrementalFeature(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}))
+    term = IncrementalFeature(SHAPE)
     value = term(outputs(nothing, nothing[:, :2], student), outputs(nothing, nothing[:, :2], teacher), one_box(box))
     assert value.item() == pytest.approx(expected)
     same = term(outputs(nothing, nothing[:, :2], teacher), outputs(nothing, nothing[:, :2], teacher), one_box(box))
@@ -201,7 +279,7 @@ def test_elastic_box_keeps_the_most_decided_boxes_that_do_not_overlap() -> None:
         scores[0, 1, k] = sure
     own = torch.randn(1, 16, anchors, generator=torch.Generator().manual_seed(0))
     student = torch.zeros(1, 2, anchors)
-    term = ElasticBox(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}))
+    term = ElasticBox(SHAPE)
     kl = box_kl(own, theirs, 4, 10.0)[0]
     value = term(outputs(own, student), outputs(theirs, scores), {})
     assert value.item() == pytest.approx(0.5 * float(kl[5 * 16 + 5] + kl[12 * 16 + 12]) / 2, rel=1e-4)
@@ -214,7 +292,7 @@ def test_boxes_of_many_images_are_thinned_as_one_by_one(monkeypatch) -> None:
     anchors = sum(h * w for h, w in LEVELS)
     theirs = 4 * torch.randn(5, 16, anchors, generator=generator)
     own, scores = torch.randn(5, 16, anchors, generator=generator), torch.randn(5, 2, anchors, generator=generator)
-    term = ElasticBox(PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {}), deviations=1.0, iou=0.1)
+    term = ElasticBox(SHAPE, deviations=1.0, iou=0.1)
     boxes = term._decode(theirs, LEVELS)
     best, cls = scores.sigmoid().max(1)
     above = far_above(theirs.amax(1), 1.0)
@@ -298,6 +376,83 @@ def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
         assert [bool(torch.cat([g[part] for g in found]).any()) for part in (slice(0, 2), slice(2, 5))] == expected
     found = torch.autograd.grad(vector[6 + list(TERMS).index("sdidd_cls")], rows)
     assert torch.cat([g[:2] for g in found]).any() and not torch.cat([g[2:] for g in found]).any()
+
+
+def sure_of(pair, cls: int, score: float, anchor: int = 0) -> None:
+    """Let the teacher see one defect of one cell at an anchor of the coarsest level, and nothing elsewhere."""
+
+    def change(_module, _args, output):
+        scores, boxes = output["scores"], output["boxes"]
+        scores.fill_(-12.0)
+        boxes.fill_(-20.0)
+        boxes.view(len(boxes), 4, 16, -1)[:, :, :2] = 20.0  # half a cell to each side
+        scores[:, cls, scores.shape[2] - 4 + anchor] = float(np.log(score / (1 - score)))
+        return output
+
+    pair.teacher_model.register_forward_hook(change)
+
+
+def old_boxes_pair(**rule):
+    thresholds = class_thresholds(5, **{"tau_low": 0.1, "tau0": 0.3, "tau_max": 0.3, **rule})
+    labeler = OnlineLabeler(thresholds, iou=0.6)
+    pair = grown_pair(terms={}, old_boxes=True, labeler=labeler, weigh_boxes=True)
+    with torch.no_grad():
+        for level in pair.student_model.model[-1].cv3:
+            level[-1].bias.fill_(-6.0)  # sees nothing yet, so what is to be learned is pulled up
+    return pair
+
+
+def logits_and_gradient(pair, batch: dict, kind: int = 1) -> torch.Tensor:
+    """Gradient of one part of the loss of labeled images (1: classes) on the class logits, (N, 5, A)."""
+    seen = {}
+    run = pair._run
+
+    def keep(name, images):
+        maps = run(name, images)
+        if name == "student":
+            seen["scores"] = maps.heads[0]["scores"]
+        return maps
+
+    pair._run = keep
+    try:
+        vector, _ = pair(batch)
+    finally:
+        del pair._run
+    return torch.autograd.grad(vector[kind], seen["scores"], retain_graph=True)[0]
+
+
+def test_boxes_of_the_teacher_are_labels_of_the_old_classes() -> None:
+    """Far from the new box it is learned, weighted by its score; elsewhere the old classes are background."""
+    pair = old_boxes_pair()
+    far = {**batch_of(3), "bboxes": torch.tensor([[0.25, 0.25, 0.48, 0.48]] * 3)}
+    sure_of(pair, cls=1, score=0.8, anchor=3)
+    gradient = logits_and_gradient(pair, far)
+    assert pair.added == 3 and not len(pair.labels.bboxes)
+    assert (gradient[:, 1] < 0).any(1).all(), "somewhere the class of the teacher's box is pulled up"
+    assert not (gradient[:, 0] < 0).any() and (gradient[:, 0] > 0).any(), "the other old class is background"
+    assert (gradient[:, 3] < 0).any() and not (gradient[:, [2, 4]] < 0).any()
+
+
+def test_doubtful_box_of_the_teacher_is_ignored_for_the_old_classes_alone() -> None:
+    pair = old_boxes_pair()
+    far = {**batch_of(3), "bboxes": torch.tensor([[0.25, 0.25, 0.48, 0.48]] * 3)}
+    sure_of(pair, cls=1, score=0.2, anchor=3)
+    gradient = logits_and_gradient(pair, far)
+    assert pair.added == 0
+    silent = (gradient == 0).all(0)  # (5, A)
+    assert silent[:2].any() and torch.equal(silent[0], silent[1]), "inside that box"
+    assert not silent[2:].any(), "labels are complete for the new classes"
+    assert not silent.all(1).any(), "no image is ignored as a whole"
+
+
+def test_box_of_the_teacher_that_meets_a_new_one_is_no_label() -> None:
+    pair = old_boxes_pair()
+    batch = {**batch_of(3), "bboxes": torch.tensor([[0.75, 0.75, 0.6, 0.6]] * 3)}
+    sure_of(pair, cls=1, score=0.9, anchor=3)
+    gradient = logits_and_gradient(pair, batch)
+    assert pair.added == 0 and not (gradient[:, :2] < 0).any()
+    learned = (gradient[:, 3] < 0).nonzero(as_tuple=True)
+    assert len(learned[0]) and (gradient[:, 1][learned] > 0).all(), "where the new box is, there is no old defect"
 
 
 @pytest.mark.parametrize("new_only", [True, False])

@@ -54,23 +54,23 @@ def test_tables_of_boxes_by_hand() -> None:
             "batch_idx": torch.tensor([1.0, 0.0, 1.0]),
             "cls": torch.tensor([[2.0], [1.0], [0.0]]),
             "bboxes": torch.tensor([[0.5, 0.5, 0.5, 0.25], [0.25, 0.5, 0.5, 1.0], [0.5, 0.5, 0.1, 0.1]]),
-            "score": torch.tensor([0.5, 0.3, 0.0]),
+            "score": torch.tensor([0.5, 1.0, 0.0]),
             "ignore_batch_idx": torch.tensor([1.0]),
             "ignore_bboxes": torch.tensor([[0.5, 0.5, 0.5, 1.0]]),
             "ignore_source": torch.tensor([-1.0]),
         }
     )
     assert boxes.batch_idx.tolist() == [0, 1, 1] and boxes.cls.tolist() == [[1], [2], [0]], "ordered by image, stable"
-    tables = padded_targets(boxes, 2, 1, (40, 80))
+    tables = padded_targets(boxes, 2, (40, 80))
     assert tables["gt_labels"].tolist() == [[[1], [0]], [[2], [0]]] and tables["gt_labels"].dtype == np.int64
     assert tables["gt_bboxes"][:, 0].tolist() == [[0, 0, 40, 40], [20, 15, 60, 25]]
     assert tables["mask_gt"][..., 0].tolist() == [[1, 0], [1, 1]]
-    assert np.allclose(tables["weights"], [[1, 1], [0.5, 1e-3]]), "the score of a true box is not looked at"
+    assert np.allclose(tables["weights"], [[1, 1], [0.5, 1e-3]])
     assert tables["low"].tolist() == [[[2, 2]], [[0.25, 0]]] and tables["high"].tolist() == [[[-1, -1]], [[0.75, 1]]]
 
 
 def test_tables_that_are_not_needed_are_absent() -> None:
-    tables = padded_targets(boxes_of(batch([1.0, 1.0], [False, False])), 2, 0, SIZE)
+    tables = padded_targets(boxes_of(batch([1.0, 1.0], [False, False])), 2, SIZE)
     assert set(tables) == {"gt_labels", "gt_bboxes", "mask_gt"}
 
 
@@ -118,7 +118,7 @@ def fast(loss: SemiDetectionLoss, preds: dict[str, Any], rows: dict[str, Any], u
     n, labeled = len(rows["labeled"]), count_labeled(rows)
     learned = n if unsup_weight > 0 else labeled
     tables = {
-        **padded_targets(boxes_of(rows).part(0, learned), learned, labeled, SIZE),
+        **padded_targets(boxes_of(rows).part(0, learned), learned, SIZE),
         **loss.rows(learned, labeled, unsup_weight),
     }
     value, logged, ignored = loss(heads_of(preds), to_device(tables, torch.device("cpu")), LEVELS)
@@ -164,11 +164,12 @@ def drawn(case: dict[str, Any]) -> dict[str, Any]:
     low = torch.where(image < case["labeled"], first, 0)
     high = torch.where(image < case["labeled"], 5, until or 5)
     ignored_image, ignored = rows(case["ignored"])
+    scores = torch.rand(len(image), generator=g)
     return {
         "cls": (low + (torch.rand(len(image), generator=g) * (high - low)).floor())[:, None],
         "bboxes": bboxes,
         "batch_idx": image.float(),
-        "score": torch.rand(len(image), generator=g) if case["weigh"] else torch.ones(len(image)),
+        "score": torch.where(image < case["labeled"], 1.0, scores) if case["weigh"] else torch.ones(len(image)),
         "labeled": torch.arange(n) < case["labeled"],
         "ignore_bboxes": ignored,
         "ignore_batch_idx": ignored_image.float(),
@@ -273,3 +274,24 @@ def test_ignored_anchors_come_back_for_the_terms() -> None:
     )
     _, _, ignored = fast(SemiDetectionLoss(model.init_criterion()), predicted(model, 2), rows, 1.0)
     assert ignored.shape == (2, 8 * 12 + 4 * 6 + 2 * 3) and ignored[1].all() and not ignored[0].any()
+
+
+def test_beside_labels_old_classes_alone_are_ignored() -> None:
+    """Labels from class 1 on and boxes of the teacher for class 0: what is ignored counts for class 0 only."""
+    model, rows = made(), batch([1.0, 1.0], [True, False])
+    rows.update(
+        cls=torch.tensor([[1.0], [0.0]]),
+        bboxes=torch.tensor([[0.2, 0.2, 0.2, 0.2]] * 2),
+        ignore_bboxes=torch.tensor([[0.75, 0.5, 0.5, 1.0]] * 2),
+        ignore_batch_idx=torch.tensor([0.0, 1.0]),
+        ignore_source=torch.full((2,), -1.0),
+    )
+    preds = predicted(model, 2)
+    loss = SemiDetectionLoss(model.init_criterion(), labels_from=1, pseudo_until=1, beside_labels=True)
+    value, _, ignored = fast(loss, preds, rows, 1.0)
+    scores = gradients_of(preds, value.sum())[1]
+    assert ignored.any(1).all() and not ignored.all(1).any()
+    assert torch.equal(scores[0, 0] == 0, ignored[0]) and (scores[0, 1:] != 0).all()
+    assert torch.equal(scores[1, 0] == 0, ignored[1]) and not scores[1, 1:].any(), "unlabeled: class 0 alone"
+    plain, _, _ = fast(SemiDetectionLoss(model.init_criterion(), labels_from=1, pseudo_until=1), preds, rows, 1.0)
+    assert not gradients_of(preds, plain.sum())[1][0, 0].any(), "without boxes of the teacher labels cover their own"

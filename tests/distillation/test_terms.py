@@ -44,6 +44,7 @@ def make_batch(n: int = 2, seed: int = 3, boxes: int = 3) -> dict[str, torch.Ten
     """Boxes, ``boxes`` in each image."""
     generator = torch.Generator().manual_seed(seed)
     return {
+        "cls": torch.arange(n * boxes).remainder(SHAPE.nc).float()[:, None],
         "bboxes": (torch.rand(boxes, 4, generator=generator) * 0.4 + 0.2).repeat(n, 1),
         "batch_idx": torch.arange(n).repeat_interleave(boxes).float(),
         "ignore_bboxes": torch.zeros(0, 4),

@@ -104,6 +104,8 @@ def test_finetune_forgets_and_sdidd_does_not(many, learned, capsys) -> None:
     folder = root / "sdidd-step2"
     result = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert result["distill"]["selftest"]["teacher_unchanged"]
+    added = result["distill"]["labels_added"]
+    assert len(added) == 14 and 0.5 < added[-1] < 1.5, "each image shows one old square that its labels leave out"
     assert result["incremental"]["classes_new"] == ["bright"]
     assert "The model knows 1 more class: AP50" in (folder / "report.md").read_text(encoding="utf-8")
     code = (
@@ -155,6 +157,8 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
     assert "student: continuing after epoch 1" in out
     record = json.loads((folder / "runs" / "kill" / "incremental.json").read_text(encoding="utf-8"))
     assert [row["mode"] for row in record["rows"]] == ["erd", "joint"] and len(record["steps"]) == 2
+    # 24 labeled images, six in a batch of 8 with two of the 8 unlabeled ones; the upper bound has twice as many boxes
+    assert [row["optimizer_steps"] for row in record["rows"]] == [8, 8], "all modes make the same steps"
     erd = json.loads((folder / "runs" / "kill" / "erd-step2" / "results.json").read_text(encoding="utf-8"))
     assert erd["data"]["train_unlabeled"] == 8 and list(erd["distill"]["terms"]) == ["sdidd_cls", "erd_box"]
     assert erd["distill"]["terms"]["sdidd_cls"]["weight"] == 0.5
@@ -231,11 +235,14 @@ def test_single_step_of_a_user(plates, base) -> None:
         (["steps=1,1", "teacher=BASE", "exist_ok=true"], "a protocol keeps its finished runs; use another name="),
         (["teacher=BASE", "modes=finetune"], "modes needs steps"),
         (["teacher=BASE", "step_labels=all"], "step_labels needs steps"),
+        (["teacher=BASE", "old_boxes=true", "pseudo=offline"], "old_boxes=true needs pseudo=online"),
+        (["teacher=BASE", "old_boxes=true", "new_only=false"], "old_boxes=true needs new_only=true, not false"),
+        (["recipe=dfssd", "old_boxes=true"], "old_boxes: only with student_training=grown"),
         (["steps=1,1", "step_labels=all"], "step_labels=all keeps boxes of old classes, which new_only=true rejects"),
         (["steps=1,1", "teacher=BASE", "format=onxx"], "onxx"),
         (["steps=1,1", "teacher=BASE", "layers=[99]"], "these models have layers 0 to 21"),
         (["teacher=BASE", "student=yolov8n.yaml"], "the student is the teacher with rows for the new classes"),
-        (["teacher=BASE", "freeze_features=true"], "switch off with sdidd_feature.weight=0"),
+        (["teacher=BASE", "freeze_features=true", "sdidd_feature.weight=1"], "switch off with sdidd_feature.weight=0"),
         (["recipe=dfssd", "freeze_bn=true"], "freeze_bn: only with student_training=grown"),
         (
             ["steps=1,1", "teacher=yolov8n.yaml"],

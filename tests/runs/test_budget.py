@@ -1,4 +1,4 @@
-"""How often a network is validated."""
+"""How long an epoch is, and how often a network is validated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dfssd.runs.budget import validation_interval
+from dfssd.runs.budget import epoch_length, share_of_unlabeled, validation_interval
 from tests.configured import DEFAULTS
 
 
@@ -36,3 +36,26 @@ def test_a_tenth_of_the_training_but_ten_validations(val: int, images: int, epoc
 
 def test_given_number_holds() -> None:
     assert interval(372, 120, 100, 7) == interval(1, 1, 1, 7) == 7
+
+
+def changed(**own: Any) -> Any:
+    return replace(DEFAULTS, own={**DEFAULTS.own, **own}, train={"batch": 16})
+
+
+@pytest.mark.parametrize(
+    ("labeled", "unlabeled", "ratio", "expected"),
+    [
+        (648, 0, 1.0, 41),  # 40.5 batches of 16
+        (648, 10_000, 1.0, 81),  # 8 labeled ones in each
+        (648, 10_000, 3.0, 162),  # 4
+        (648, 216, 3.0, 54),  # a third as many: 12
+        (648, 1, 1.0, 44),  # at least one of each: 15
+    ],
+)
+def test_an_epoch_shows_each_labeled_image_once(labeled: int, unlabeled: int, ratio: float, expected: int) -> None:
+    config = changed(unlabeled_ratio=ratio)
+    assert epoch_length(config, labeled, share_of_unlabeled(config, labeled, unlabeled)) == expected
+
+
+def test_given_length_of_an_epoch_holds() -> None:
+    assert epoch_length(changed(batches_per_epoch=7), 648, 0.5) == 7

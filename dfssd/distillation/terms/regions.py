@@ -117,12 +117,16 @@ def box_masks(batch: Batch, n: int, levels: Sequence[tuple[int, int]]) -> tuple[
 
 
 def ignored_places(batch: Batch, n: int, here: Axes) -> Tensor:
-    """Places whose middle lies in an ignore box of their image, (n, A) bool.
+    """Places whose middle lies in an ignore box of their image, (n, A) bool."""
+    return places_inside(batch["ignore_bboxes"], batch["ignore_batch_idx"], n, here)
+
+
+def places_inside(boxes: Tensor, image: Tensor, n: int, here: Axes) -> Tensor:
+    """Places whose middle lies in a box (K, 4), xywh, shares of the image, of their ``image`` (K,): (n, A) bool.
 
     Rows and columns are hit independently of each other, so no table of boxes times places is built.
     """
-    boxes = batch["ignore_bboxes"].to(here.lengths.dtype)
-    image = batch["ignore_batch_idx"].long()
+    boxes, image = boxes.to(here.lengths.dtype), image.long()
     middles = (here.cells + 0.5) / here.lengths.flatten().index_select(0, here.axis)
     half = boxes[:, 2:] / 2
     ends = torch.stack([boxes[:, :2] - half, boxes[:, :2] + half])[..., None].expand(-1, -1, -1, len(here.sizes) // 2)

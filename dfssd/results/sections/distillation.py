@@ -145,6 +145,8 @@ class Distill(Section):
     """State of the guard at the end, see below."""
     health: tuple[Health, ...] = ()
     """One entry per epoch, over the unlabeled images that the student was shown in it, see below."""
+    labels_added: tuple[Number, ...] = ()
+    """With `old_boxes=true`: boxes of the teacher that became labels, per labeled image, by epoch."""
     starved: tuple[str, ...] = ()
     """Classes of which no box was accepted in any epoch."""
     thresholds: ThresholdState | None = None
