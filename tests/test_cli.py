@@ -264,6 +264,12 @@ def test_head_without_box_distribution(folder: Path, capsys, words: list[str], m
     assert message in fails(capsys, "data=set", "student=yolo26n.yaml", *words)
 
 
+def test_foundation_model_that_nobody_knows(folder: Path, capsys) -> None:
+    pytest.importorskip("timm")
+    assert "is neither a folder nor a model of timm" in fails(capsys, "data=set", "pretrain=dense_features")
+    assert "no config.json there" in fails(capsys, "data=set", f"pretrain={folder}")
+
+
 def test_duplicate_class_names(folder: Path, capsys) -> None:
     tree = {"path": str(folder), "train": "images", "val": "images", "names": ["dark", "dark"]}
     Path("data.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")

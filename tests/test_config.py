@@ -93,6 +93,17 @@ def test_a_rule_does_not_judge_a_value_that_is_wrong_anyway() -> None:
     ]
 
 
+def test_pretraining_that_would_not_happen_is_refused() -> None:
+    assert problems("pretrain_batches=100") == [
+        "pretrain_batches has no effect without pretrain; add pretrain=dense, or leave it out"
+    ]
+    assert resolve("pretrain=dense", "pretrain_batches=100")["pretrain_batches"] == 100
+    grown = ("student_training=grown", "baseline=false", "teacher=old.pt", "pretrain=regions")
+    assert problems(*grown) == [
+        "student_training=grown needs pretrain=none, not regions: the network has been trained before"
+    ]
+
+
 def test_task_that_the_recipe_is_not_for_is_the_one_thing_to_say() -> None:
     assert problems("task=semantic", "pseudo.tau0=0.25") == [
         "recipe=dfssd is for task=detect, not semantic; choose another recipe"

@@ -24,7 +24,11 @@ OVERRIDES = {
     "MaskDataset": {"build_transforms", "get_image_and_label", "load_image"},
     "MaskMetrics": {"__init__", "clear_stats", "fitness", "keys", "mean_results", "process"},
     "MaskValidator": {"get_desc", "init_metrics", "postprocess", "print_results", "update_metrics"},
+    "ObjectiveTrainer": {"__init__", "preprocess_batch", "setup_model"},
+    "PlainImages": {"get_labels"},
+    "PretrainingModel": {"__getstate__", "_register_feature_hooks", "loss"},
     "PseudoLabelDataset": {"__getitem__", "get_labels"},
+    "RegionTrainer": {"build_dataset", "get_dataloader"},
     "SemanticStageTrainer": {
         "__init__",
         "_setup_scheduler",
@@ -68,7 +72,7 @@ OVERRIDES = {
 }
 """Class that derives from one of Ultralytics -> the methods and properties that Ultralytics is meant to call."""
 
-MADE_BY_US = {"DistillationPair", "FullResolutionHead", "FullResolutionModel", "MFFMetalModel"}
+MADE_BY_US = {"DistillationPair", "FullResolutionHead", "FullResolutionModel", "MFFMetalModel", "PretrainingModel"}
 """Classes with an ``__init__`` of their own, since Ultralytics makes no object of them."""
 
 STAND_INS: dict[str, tuple[type, set[str]]] = {

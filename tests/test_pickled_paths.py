@@ -17,6 +17,8 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.distillation.terms import TERMS
+from dfssd.pretraining.model import PretrainingModel
+from dfssd.pretraining.objectives import Features, ForeignParts
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.pseudo_labels.thresholds import ClassThresholds
 from dfssd.segmentation.model import build_model
@@ -99,6 +101,14 @@ def pair(**changes) -> DistillationPair:
     return configured.pair(teacher, detector("yolov8n.yaml"), terms=options, labeler=labeler, balance=True)
 
 
+PRETRAINING = {
+    "dfssd.pretraining.model.PretrainingModel",
+    "dfssd.pretraining.objectives.Features",
+    "dfssd.pretraining.objectives.ForeignParts",
+}
+"""In the checkpoint of a stage ``pretrain`` that was interrupted."""
+
+
 def explain(found: set[str], frozen: set[str]) -> str:
     return (
         f"gone: {sorted(frozen - found)}, new: {sorted(found - frozen)}. Checkpoints of users hold these names, and a "
@@ -123,7 +133,16 @@ def test_checkpoint_in_mid_training() -> None:
     assert found == PAIR, explain(found, PAIR)
 
 
-@pytest.mark.parametrize("path", sorted(SEGMENTATION | BASELINE | PAIR))
+def test_checkpoint_in_mid_pretraining() -> None:
+    objectives = ForeignParts((32, 64, 128), (8, 16, 32)), Features((32, 64, 128), (8, 16, 32), lambda x: x, 4)
+    found: set[str] = set()
+    for objective in objectives:
+        network = DetectionModel("yolov8n.yaml", nc=1, verbose=False)
+        found |= globals_of({"ema": ModelEMA(PretrainingModel(network, objective)).ema})
+    assert found == PRETRAINING, explain(found, PRETRAINING)
+
+
+@pytest.mark.parametrize("path", sorted(SEGMENTATION | BASELINE | PAIR | PRETRAINING))
 def test_each_path_leads_to_a_class(path: str) -> None:
     module, _, name = path.rpartition(".")
     cls = getattr(importlib.import_module(module), name)

@@ -12,6 +12,7 @@ from dfssd.config import nearest, parse_value
 from dfssd.config.schema import SET_BY_GRID
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
+from dfssd.results.sections import SCRATCH
 
 BASE, TEACHER, ORACLE = "baseline", "teacher", "oracle"
 KEYS = ("common", "labeled", "seeds", "split", "cells", ORACLE)
@@ -231,7 +232,7 @@ def _read_cells(tree: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]
     cells = _mapping(tree.get("cells"), path, "cells")
     if BASE not in cells:
         raise UserError(f"{path.name}: cells must contain '{BASE}', the run that trains teacher and baseline")
-    if clash := [name for name in (TEACHER, ORACLE) if name in cells]:
+    if clash := [name for name in (TEACHER, SCRATCH, ORACLE) if name in cells]:
         raise UserError(f"{path.name}: a cell cannot be called '{clash[0]}': that is another row of the table")
     return {name: _mapping(cell or {}, path, f"cells.{name}") for name, cell in cells.items()}
 

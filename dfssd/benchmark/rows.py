@@ -108,6 +108,8 @@ def _trainings(record: BoxRecord, role: str) -> list[Training]:
 
 def _seconds(folder: Path, record: BoxRecord, role: str) -> float | None:
     """Duration of a training [s]; of a resumed one the sum over epochs: a stage records its last session only."""
+    if (seconds := record.training[role].seconds) and record.pretraining:  # then stages hold several trainings
+        return round(seconds.total, 1)
     if not record.run.resumed:
         return next((stage.seconds for stage in record.stages if stage.name == role), None)
     times = read_csv(folder / "train" / role / "results.csv").get("time") or []

@@ -34,6 +34,7 @@ from dfssd.process import COMMAND, environment, prepare_process
 from dfssd.reporting.run_files import read_json
 from dfssd.reporting.tables import format_duration
 from dfssd.results.record import is_finished, read_run
+from dfssd.results.sections import SCRATCH
 from dfssd.runs.model_selection import OF_EARLIER_VERSIONS, baseline_settings
 
 OWN = {"out": None, "only": None, "seeds": None, "labeled": None, "table": None, "project": "runs"}
@@ -252,7 +253,7 @@ def finished_rows(present: Sequence[Run], runs: Path) -> list[Row]:
         if is_finished(runs / run.name):
             check_same_settings(run, runs)
             machine = read_json(runs / f"{run.name}.json").get("machine")
-            roles = {ORACLE: {ORACLE: BASE}, BASE: {TEACHER: TEACHER, BASE: BASE}}
+            roles = {ORACLE: {ORACLE: BASE}, BASE: {name: name for name in (TEACHER, SCRATCH, BASE)}}
             named = roles.get(run.cell, {run.cell: None})
             rows += rows_of_run(runs / run.name, named, labeled=run.labeled, seed=run.seed, machine=machine)
     return rows

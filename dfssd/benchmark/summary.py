@@ -18,6 +18,7 @@ from dfssd.benchmark.grid import BASE, ORACLE, TEACHER
 from dfssd.benchmark.rows import Row
 from dfssd.evaluation.bootstrap import LEVEL, Interval, intervals
 from dfssd.evaluation.detections import Detections
+from dfssd.results.sections import SCRATCH
 
 PEER = "ultralytics"
 """The cell of Ultralytics' own distillation, the second reference of the table."""
@@ -122,7 +123,7 @@ def summaries(rows: Sequence[Row], labeled: float, cells: Sequence[str]) -> list
     baseline, peer = (rows_by_seed(rows, other, labeled) for other in (BASE, PEER))
     oracle = rows_by_seed(rows, ORACLE)
     found = []
-    for name in (TEACHER, *(cell for cell in cells if cell != ORACLE), ORACLE):
+    for name in (TEACHER, SCRATCH, *(cell for cell in cells if cell != ORACLE), ORACLE):
         own = oracle if name == ORACLE else rows_by_seed(rows, name, labeled)
         if not own:
             continue

@@ -12,6 +12,7 @@ from dfssd.benchmark.rows import COLUMNS, Row
 from dfssd.benchmark.summary import PEER, Summary, shares, summaries
 from dfssd.files import write_text
 from dfssd.reporting.tables import UNKNOWN, csv_text, format_number, markdown_table
+from dfssd.results.sections import SCRATCH
 
 
 def write_tables(rows: Sequence[Row], name: str, out: Path, *, cells: Sequence[str], commands: Sequence[str]) -> None:
@@ -36,7 +37,7 @@ def write_tables(rows: Sequence[Row], name: str, out: Path, *, cells: Sequence[s
 
 
 def _order(recipe: str, cells: Sequence[str]) -> int:
-    order = [TEACHER, *(cell for cell in cells if cell != ORACLE), ORACLE]
+    order = [TEACHER, SCRATCH, *(cell for cell in cells if cell != ORACLE), ORACLE]
     return order.index(recipe)
 
 

@@ -3,14 +3,28 @@
 from dfssd.config.parse import flatten, nearest, parse_arguments, parse_value, section_of
 from dfssd.config.record import UNSET, Difference, differences, flat_settings
 from dfssd.config.resolution import Config, NameSpaces, defaults, find_recipe, help_lines, resolve
-from dfssd.config.schema import ALIASES, ARGUMENTS, DETECT, GROWN, KEYS, RESUMABLE, SEMANTIC, TERM_OPTIONS, Protocol
+from dfssd.config.schema import (
+    ALIASES,
+    ARGUMENTS,
+    DENSE,
+    DETECT,
+    GROWN,
+    KEYS,
+    REGIONS,
+    RESUMABLE,
+    SEMANTIC,
+    TERM_OPTIONS,
+    Protocol,
+)
 
 __all__ = [
     "ALIASES",
     "ARGUMENTS",
+    "DENSE",
     "DETECT",
     "GROWN",
     "KEYS",
+    "REGIONS",
     "RESUMABLE",
     "SEMANTIC",
     "TERM_OPTIONS",

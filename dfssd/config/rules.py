@@ -210,6 +210,7 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
             ("teacher_kind", "frozen", "the teacher is the model trained so far"),
             ("baseline", False, "a network trained on the new labels alone is no fair comparison"),
             ("teacher_rounds", 0, "the teacher must not change"),
+            ("pretrain", None, "the network has been trained before"),
         ),
     )
     if own["teacher"] is None and own["steps"] is None:
@@ -232,6 +233,11 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
     if own["freeze_features"] and (idle := [name for name in line.terms if name in line.feature_terms]):
         off = " ".join(f"{name}.weight=0" for name in idle)
         yield f"freeze_features=true leaves {', '.join(idle)} without effect; switch off with {off}"
+
+
+def _pretraining(line: CommandLine) -> Iterator[str]:
+    if line.own["pretrain"] is None and "pretrain_batches" in line.given:
+        yield "pretrain_batches has no effect without pretrain; add pretrain=dense, or leave it out"
 
 
 def _rounds_have_a_teacher(line: CommandLine) -> Iterator[str]:
@@ -295,6 +301,7 @@ OF_TASK: Mapping[str, tuple[Rule, ...]] = {
         _target_precision,
         _thresholds_are_in_order,
         _new_classes,
+        _pretraining,
         _detector_has_a_teacher,
     ),
     SEMANTIC: (_mask_distillation, _mask_losses, _mask_keys_act),

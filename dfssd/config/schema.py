@@ -40,6 +40,9 @@ DETECT, SEMANTIC = "detect", "semantic"
 GROWN = "grown"
 """The ``student_training`` in which a trained teacher gets rows for new classes."""
 
+REGIONS, DENSE = "regions", "dense"
+"""The values of ``pretrain`` that need no foundation model."""
+
 HIGHEST_THRESHOLD = 0.9
 """Highest score threshold that ``pseudo.precision`` may set: few detections score higher, so a class would get no boxes
 above it."""
@@ -129,6 +132,9 @@ KEYS: Mapping[str, Key] = _keys(
     Key("preprocess.clahe", BOOLEAN, task=DETECT, protocol=OWN),
     Key("preprocess.crop", optional(CROP), task=DETECT, protocol=OWN),
     Key("preprocess.pad", BOOLEAN, task=DETECT, protocol=OWN),
+    # before any label
+    Key("pretrain", optional(TEXT), task=DETECT, baseline=True),
+    Key("pretrain_batches", Or(("auto",), COUNT), task=DETECT, baseline=True),
     # teacher
     Key("teacher_train", OneOf(("auto", True, False))),
     Key("teacher_epochs", Or(("auto",), COUNT)),

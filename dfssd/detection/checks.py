@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dfssd.config import Config
+from dfssd.config import DENSE, REGIONS, Config
 from dfssd.distillation.compatibility import (
     LABELERS,
     ModelFacts,
@@ -20,6 +20,7 @@ from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
+from dfssd.pretraining.features import check_features
 from dfssd.runs.checks import check_freeze, check_machine
 from dfssd.runs.data import check_split
 from dfssd.runs.model_selection import check_baseline
@@ -41,6 +42,8 @@ def check_before_start(config: Config) -> None:
     role = "teacher" if config["student_training"] == "grown" else "student"
     student = describe(resolve_weights(config[role], role), role)
     check_freeze(config.train.get("freeze"), f"{role}={config[role]}", student.parameters)
+    if config["pretrain"] not in {None, REGIONS, DENSE}:
+        check_features(config["pretrain"])
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
     if config["student_training"] in {"distilled", "grown"}:

@@ -19,7 +19,7 @@ from dfssd.reporting import figures
 from dfssd.reporting.figures import COLORS, MOST_CLASSES, bare_axes, list_classes, save_figure, shortened
 from dfssd.reporting.run_files import Curves
 from dfssd.reporting.sections import Drawn
-from dfssd.reporting.words import ROLES
+from dfssd.reporting.words import NAMES, ROLES
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import BoxScores, Health, PseudoLabels, Quality, Role
 
@@ -80,14 +80,13 @@ def validation(record: BoxRecord, curves: Mapping[Role, Curves], path: Path) -> 
         path: File to write.
     """
     shown = {}
-    for role in ROLES:
+    for role in COLORS:
         if (done := record.training.get(role)) and done.epochs_done and done.optimizer_steps:
             values = curves.get(role, {}).get("metrics/mAP50-95(B)") or done.val_score_by_epoch
             steps = [done.optimizer_steps * (i + 1) / done.epochs_done for i in range(len(values))]
             if values:
                 shown[role] = (steps, values)
-    labels = {role: role for role in ROLES}
-    return figures.validation_curves(shown, path, labels=labels, color=COLORS.__getitem__, score="mAP50-95")
+    return figures.validation_curves(shown, path, labels=NAMES, color=COLORS.__getitem__, score="mAP50-95")
 
 
 def precision_recall(test: Mapping[Role, BoxScores], path: Path) -> bool:

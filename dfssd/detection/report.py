@@ -23,9 +23,19 @@ from dfssd.reporting.tables import (
     format_share,
     markdown_table,
 )
-from dfssd.reporting.words import ROLES
+from dfssd.reporting.words import ROLES, named
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import BoxExport, BoxScores, LabelSettings, PseudoLabels, Quality, Role, Term
+from dfssd.results.sections import (
+    SCRATCH,
+    BoxExport,
+    BoxScores,
+    LabelSettings,
+    PseudoLabels,
+    Quality,
+    Role,
+    Term,
+    Training,
+)
 
 _HEALTH = {
     "accepted": "accepted boxes per image",
@@ -104,25 +114,27 @@ def _starved(record: BoxRecord) -> tuple[str, ...]:
 def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
     test = run.record.test
     lines = ["## On the test images", ""]
-    if not any(role in test for role in ROLES):
+    names = named(test)
+    if not any(role in test for role in names):
         return [*lines, "The networks have not been tested."]
     cells = {
         role: [*(format_number(getattr(test[role], key)) for key in METRICS), sections.file_size(run.weights_mb, role)]
-        for role in ROLES
+        for role in names
         if role in test
     }
-    rows = sections.network_rows({role: [role] for role in ROLES}, cells, 5)
+    rows = sections.network_rows({role: [name] for role, name in names.items()}, cells, 5)
     lines += markdown_table(["network", "mAP50-95", "mAP50", "precision", "recall", "file"], rows)
-    labels = {role: role for role in ROLES} | {"student_trained": "the student as trained"}
+    labels = names | {"student_trained": "the student as trained"}
     lines += sections.difference_lines(run.record, labels, {"map50_95": "mAP50-95", "map50": "mAP50"})
     confidence = f" (student: {format_number(test['student'].confidence, 2)})." if "student" in test else "."
+    scratch = "; **baseline from scratch**: the same, not pretrained on images alone" if SCRATCH in test else ""
     lines += [
         "",
         "- **teacher**: the network before this step, with untrained rows for the new classes; **student**: the "
         "network after it (last epoch)."
         if run.record.incremental
         else "- **teacher**: the large network that guides the training; **student**: the small one you deploy; "
-        "**baseline**: the same small network, trained on the labeled images only.",
+        f"**baseline**: the same small network, trained on the labeled images only{scratch}.",
         "- **recall**: share of the true defects that were found; **precision**: share of the alarms that were "
         f"correct; both at the score threshold where they are best balanced{confidence}",
         "- **mAP50**: precision averaged over all thresholds and classes, 0 to 1, a box counts if it overlaps the true "
@@ -239,7 +251,8 @@ def _training_section(record: BoxRecord, drawn: Drawn) -> Lines:
     lines = ["## Training", ""]
     if not record.training:
         return [*lines, "Nothing was trained, or no training has finished."]
-    lines += sections.training_table({role: role for role in ROLES}, record.training, _training_columns(record))
+    lines += sections.training_table(named(record.training), record.training, _training_columns(record))
+    lines += _pretraining_lines(record)
     lines += sections.selected_network(record.guard)
     lines += sections.self_training(record)
     lines += figure_lines(drawn, "validation", "Progress")
@@ -247,8 +260,44 @@ def _training_section(record: BoxRecord, drawn: Drawn) -> Lines:
     return lines + figure_lines(drawn, "loss_terms", "Losses of the student (and of the baseline) over the epochs")
 
 
+def _pretraining_lines(record: BoxRecord) -> Lines:
+    """What the networks have learned from images alone."""
+    if not record.pretraining:
+        return []
+    method, images = next((learned.method, learned.images) for learned in record.pretraining.values())
+    lines = [
+        "",
+        f"First, networks learned from {images:,} training images without any label (`pretrain={method}`):",
+        "",
+    ]
+    rows = [
+        [
+            role,
+            name,
+            format_number(values[0]),
+            format_number(values[-1]),
+            ", ".join(map(format_number, learned.spread)) or UNKNOWN,
+        ]
+        for role, learned in record.pretraining.items()
+        for name, values in learned.losses.items()
+    ]
+    lines += markdown_table(["network", "loss", "first epoch", "last epoch", "spread of the features"], rows)
+    if any(learned.spread for learned in record.pretraining.values()):
+        lines += [
+            "",
+            "The spread says how different the places of the images are to the network, on each level of its head, "
+            "fine to coarse: 1 is most, at 0 it has learned nothing that a detector could use.",
+        ]
+    return lines
+
+
 def _training_columns(record: BoxRecord) -> list[Column]:
     seconds = {stage.name: stage.seconds for stage in record.stages}
+    shared = bool(record.pretraining)  # then stages hold several trainings
+
+    def own(done: Training) -> float | None:
+        return done.seconds.total if done.seconds else None
+
     return [
         sections.EPOCHS,
         sections.OPTIMIZER_STEPS,
@@ -256,7 +305,7 @@ def _training_columns(record: BoxRecord) -> list[Column]:
         sections.OPTIMIZER,
         sections.BEST_EPOCH,
         sections.val_score("its val mAP50-95"),
-        ("time", lambda role, _: format_duration(seconds.get(role))),
+        ("time", lambda role, done: format_duration(own(done) if shared else seconds.get(role))),
     ]
 
 

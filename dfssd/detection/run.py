@@ -1,4 +1,4 @@
-"""The stages of a detector: prepare, teacher, self-train, pseudo-label, baseline, student, test, export, report.
+"""The stages of a detector, from ``prepare`` to ``report``, in the order of :attr:`DetectionRun.STAGES`.
 
 What all tasks share, and what an epoch is, is in :mod:`dfssd.runs.stages`.
 """
@@ -22,6 +22,7 @@ from dfssd.detection.checks import (
 )
 from dfssd.detection.data import choose_split, copies_among, read_data
 from dfssd.detection.forgetting import forgetting
+from dfssd.detection.start import StartingWeights
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.distillation.compatibility import LABELERS, align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
@@ -35,19 +36,29 @@ from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import PREDICTIONS
 from dfssd.reporting.words import baseline_is_selected
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import BoxData, BoxExport, BoxScores, BoxTolerance, PseudoLabels, Status
+from dfssd.results.sections import (
+    SCRATCH,
+    BoxData,
+    BoxExport,
+    BoxScores,
+    BoxTolerance,
+    PseudoLabels,
+    Status,
+)
 from dfssd.runs.data import import_settings
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import missing_labels_reason, select_baseline, select_better
-from dfssd.runs.stages import StagedRun
-from dfssd.trainers.settings import StageSettings, StudentSettings
+from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
 
 
-class DetectionRun(StagedRun):
+class DetectionRun(StartingWeights):
     """A run that ends with a detector."""
 
-    STAGES = ("prepare", "teacher", "self-train", "pseudo-label", "baseline", "student", "test", "export", "report")
+    STAGES = (
+        "prepare", "pretrain", "teacher", "self-train", "pseudo-label", "baseline", "student", "test", "export",
+        "report",
+    )  # fmt: skip
     EXPORT = BoxExport
     record: BoxRecord
 
@@ -127,23 +138,11 @@ class DetectionRun(StagedRun):
         if not must_train_teacher(self.config, self.data.classes):
             align_teacher(source, self.data.classes, self.weights / "teacher.pt")
             return "reused"
+        source = self.start("teacher")
         per_epoch, budget = self.teacher_budget()
         settings = self.labels_alone(source, per_epoch, budget["epochs"])
         self.train("teacher", StageTrainer, settings, model=source, **budget)
         return "done"
-
-    def labels_alone(self, start: str, batches_per_epoch: int, epochs: int) -> StageSettings:
-        """Settings of a training on the labeled images only, of the network ``start``."""
-        every = self.val_every(batches_per_epoch, epochs)
-        loader = self.config["loader"]
-        return StageSettings.labels_alone(
-            batches_per_epoch,
-            cpu_bf16=self.cpu_bf16,
-            loader=loader,
-            val_every=every,
-            way=self.way,
-            average=self.average(start),
-        )
 
     def train_round(self, number: int, teacher: Path) -> Path:
         """Label the unlabeled images with ``teacher``, and train a network of its size by them and the terms."""
@@ -151,7 +150,7 @@ class DetectionRun(StagedRun):
         if not (folder / PREDICTIONS).exists():
             self._label(teacher, folder)
         trained_here = must_train_teacher(self.config, self.data.classes)
-        start = resolve_weights(self.config["teacher"], "teacher") if trained_here else str(teacher)
+        start = self.start("teacher") if trained_here else str(teacher)
         settings = self.student_settings(start, pseudo=folder, teacher=teacher, terms=self.config.terms, guard=())
         self.train(f"teacher_round{number}", StudentTrainer, settings, model=start)
         return self.weights / f"teacher_round{number}.pt"
@@ -203,16 +202,21 @@ class DetectionRun(StagedRun):
         return "done"
 
     def baseline(self) -> Status:
-        """Train the same student on the labeled images only, with as many batches as the student gets."""
+        """Train the same student on the labeled images only, with as many batches as the student gets.
+
+        Where it was pretrained, a second one starts without that and shows what it was worth.
+        """
         setting = self.config["baseline"]
         if setting is False:
             return "skipped"
         if setting is not True:
             return self.take_baseline(setting)
-        source = resolve_weights(self.config["student"], "student")
-        self.train(
-            "baseline", StageTrainer, self.labels_alone(source, self.batches_per_epoch(), self.epochs), model=source
-        )
+        starts = {"baseline": self.start("student")}
+        if self.config["pretrain"]:
+            starts[SCRATCH] = resolve_weights(self.config["student"], "student")
+        for name, source in starts.items():
+            settings = self.labels_alone(source, self.batches_per_epoch(), self.epochs)
+            self.train(name, StageTrainer, settings, model=source)
         return "done"
 
     def student_settings(self, start: str, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
@@ -261,7 +265,8 @@ class DetectionRun(StagedRun):
         from dfssd.detection.evaluate import DETECTIONS, evaluate
 
         self.start_beside("test")
-        files = {name: self.weights / f"{name}.pt" for name in ("teacher", "baseline", "student", "student_trained")}
+        tested = ("teacher", "baseline", SCRATCH, "student", "student_trained")
+        files = {name: self.weights / f"{name}.pt" for name in tested}
         if self.known_classes:  # with rows for the classes that it does not know
             files["teacher"] = self.weights / "before.pt"
         self.record.test = {
@@ -329,7 +334,7 @@ def distilled(run: DetectionRun) -> Status:
         return "skipped"
     baseline = run.record.training.get("baseline")
     floor = baseline.val_score_by_epoch if baseline and config["guard"] else ()
-    source = resolve_weights(config["student"], "student")
+    source = run.start("student")
     settings = run.student_settings(
         source, pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=config.terms, guard=floor
     )
@@ -340,7 +345,7 @@ def distilled(run: DetectionRun) -> Status:
 
 def ultralytics(run: DetectionRun) -> Status:
     """Train by Ultralytics' own ``distill_model=``, on the labeled images."""
-    source, teacher = resolve_weights(run.config["student"], "student"), str(run.weights / "teacher.pt")
+    source, teacher = run.start("student"), str(run.weights / "teacher.pt")
     settings = run.labels_alone(source, run.batches_per_epoch(), run.epochs)
     run.train("student", StageTrainer, settings, model=source, distill_model=teacher)
     return "done"

@@ -12,7 +12,7 @@ from dfssd.files import read_yaml
 from dfssd.reporting.run_files import Curves, RunFiles, read_csv, read_json, weight_sizes
 from dfssd.reporting.words import ROLES
 from dfssd.results.record import FILE, BoxRecord
-from dfssd.results.sections import Role
+from dfssd.results.sections import SCRATCH, Role
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DetectionFiles(RunFiles):
             folder,
             weight_sizes(folder),
             BoxRecord.read(folder / FILE),
-            curves={role: read_csv(folder / "train" / role / "results.csv") for role in ROLES},
+            curves={role: read_csv(folder / "train" / role / "results.csv") for role in (*ROLES, SCRATCH)},
             predictions=read_json(folder / "pseudo" / "predictions.json"),
             imgsz=train.get("imgsz", cls.imgsz),
         )

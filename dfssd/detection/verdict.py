@@ -8,9 +8,17 @@ from rich.table import Table
 from dfssd.evaluation.significance import CHANCE, noise_of
 from dfssd.reporting import words
 from dfssd.reporting.tables import format_interval, format_number
-from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, beyond, compare_budgets, export_failures
+from dfssd.reporting.words import (
+    ROLES,
+    BudgetWords,
+    baseline_is_selected,
+    beyond,
+    compare_budgets,
+    export_failures,
+    named,
+)
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import Gain, Incremental, Role
+from dfssd.results.sections import SCRATCH, Gain, Incremental, Role
 
 SCORE = "map50_95"
 """What networks are compared by."""
@@ -38,11 +46,11 @@ def closing_table(record: BoxRecord, console: Console | None = None) -> None:
     compared = ["vs. baseline (mAP50-95)"] if "baseline" in record.test else []
     columns = ("", "mAP50-95", "mAP50", "precision", "recall", *compared)
     table = Table(*columns, title="test images", title_justify="left")
-    for role in ROLES:
+    for role, name in named(record.test).items():
         if scores := record.test.get(role):
             gain = None if role in same else record.gain(role, "baseline", SCORE)
             beside = [format_interval(gain)] if compared else []
-            table.add_row(role, *(format_number(getattr(scores, key)) for key in METRICS), *beside)
+            table.add_row(name, *(format_number(getattr(scores, key)) for key in METRICS), *beside)
     warnings = [f"export FAILED: {failure}" for failure in export_failures(record)]
     words.print_closing(table, warnings, closing_line(record), console)
 
@@ -51,7 +59,7 @@ def closing_line(record: BoxRecord) -> str:
     """``student 0.xxx vs baseline 0.xxx (+0.0xx [+0.0xx, +0.0xx]), teacher 0.xxx`` in mAP50-95."""
     if record.incremental:
         return _new_classes(record.incremental)
-    scores = {role: _score(record, role) for role in ROLES}
+    scores = {role: _score(record, role) for role in (*ROLES, SCRATCH)}
     gain = record.gain("student", "baseline", SCORE)
     return words.closing_line(scores, gain, baseline_selected=baseline_is_selected(record))
 

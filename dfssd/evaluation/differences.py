@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dfssd.evaluation.bootstrap import DRAWS, LEVEL, METHOD, Measured, intervals
-from dfssd.results.sections import Difference, Differences, Gain, Role
+from dfssd.results.sections import SCRATCH, Difference, Differences, Gain, Role
 
 _PAIRS: tuple[tuple[Role, Role], ...] = (
     ("student", "baseline"),
     ("student", "teacher"),
     ("teacher", "baseline"),
+    ("baseline", SCRATCH),
+    ("student", SCRATCH),
     ("student_trained", "baseline"),
     ("student_trained", "teacher"),
 )

@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dfssd.files import atomic_write
-from dfssd.results.sections import Role
+from dfssd.results.sections import SCRATCH, Role
 
-COLORS = {"teacher": "#7a7a7a", "baseline": "#e08214", "student": "#2166ac"}
+COLORS = {"teacher": "#7a7a7a", SCRATCH: "#fdb863", "baseline": "#e08214", "student": "#2166ac"}
 MOST_CLASSES = 40
 """With more classes, bars and names become unreadable; the most interesting ones are shown."""
 

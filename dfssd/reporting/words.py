@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -10,9 +10,24 @@ from rich.table import Table
 
 from dfssd.reporting.tables import format_interval
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import Gain, Role, Training
+from dfssd.results.sections import PRETRAINED, SCRATCH, Gain, Role, Training
 
 ROLES: tuple[Role, ...] = ("teacher", "baseline", "student")
+
+
+NAMES: Mapping[Role, str] = {
+    **{role: role for role in ROLES},
+    SCRATCH: "baseline from scratch",
+    f"{PRETRAINED}teacher": "teacher, on images alone",
+    f"{PRETRAINED}student": "student, on images alone",
+}
+"""Role -> what it is called in tables and figures."""
+
+
+def named(*groups: Collection[Role]) -> dict[Role, str]:
+    """Names of :data:`ROLES` and of the other known networks that are in one of ``groups``, in the order of tables."""
+    order = (*(f"{PRETRAINED}{role}" for role in ("teacher", "student")), "teacher", SCRATCH, "baseline", "student")
+    return {role: NAMES[role] for role in order if role in ROLES or any(role in group for group in groups)}
 
 
 def baseline_is_selected(record: RunRecord) -> bool:
@@ -50,14 +65,15 @@ def closing_line(scores: Mapping[Role, float | None], gain: Gain | None, *, base
     """``student 0.xxx vs baseline 0.xxx (+0.0xx [+0.0xx, +0.0xx]), teacher 0.xxx``, with what there is.
 
     Args:
-        scores: Test score of each of :data:`ROLES`; None or absent without one.
+        scores: Test score of each of :data:`ROLES`, and of the baseline from scratch; None or absent without one.
         gain: Student - baseline.
         baseline_selected: Whether the student is the baseline.
     """
-    student, baseline, teacher = (scores.get(role) for role in ("student", "baseline", "teacher"))
+    student, baseline, teacher, scratch = (scores.get(role) for role in ("student", "baseline", "teacher", SCRATCH))
+    beside = "" if scratch is None else f", baseline from scratch {scratch:.3f}"
     if student is None:
-        return "student: no test result" if baseline is None else f"baseline {baseline:.3f} (no student)"
-    beside = "" if teacher is None else f", teacher {teacher:.3f}"
+        return "student: no test result" if baseline is None else f"baseline {baseline:.3f} (no student){beside}"
+    beside += "" if teacher is None else f", teacher {teacher:.3f}"
     if baseline_selected:
         return f"student = baseline {student:.3f}{beside}"
     against = " (no baseline)" if baseline is None else f" vs baseline {baseline:.3f} ({format_interval(gain)})"

@@ -36,6 +36,7 @@ from dfssd.results.sections import (
     MaskTraining,
     ModelSelection,
     Picture,
+    Pretraining,
     PseudoLabels,
     Role,
     RunFacts,
@@ -184,6 +185,8 @@ class BoxRecord(RunRecord):
     """What `val_score` is, everywhere in the record."""
     data: BoxData | None = None
     """What was trained and tested on."""
+    pretraining: Mapping[Role, Pretraining] = {}
+    """`teacher`, `student`: what each has learned from images alone (`pretrain=`); empty without."""
     pseudo_labels: PseudoLabels | None = None
     """What the teacher found in the unlabeled images."""
     distill: Distill | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from dfssd.errors import UserError
 from dfssd.files import copy_atomically, read_yaml
 from dfssd.log import LOGGER
 from dfssd.results.record import FILE, RECORDS, BoxRecord, RunRecord
-from dfssd.results.sections import ModelSelection, PseudoLabels, Training
+from dfssd.results.sections import PRETRAINED, SCRATCH, ModelSelection, PseudoLabels, Role, Training
 
 OF_EARLIER_VERSIONS: Mapping[str, Any] = {"val_every": 1}
 """What runs did that were recorded before there was a key for it."""
@@ -124,7 +124,9 @@ def check_baseline(run: Path, config: Config) -> Training:
             raise ValueError("its validation scores by epoch are not recorded")
         # a run from before there was a key had its default
         others = baseline_settings({**defaults(), **OF_EARLIER_VERSIONS, **tree["config"]}, tree["train"])
-        for needed in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt", "splits/data.yaml"):
+        networks = ["baseline", f"{PRETRAINED}student"] if config["pretrain"] else ["baseline"]
+        lists = [f"splits/{part}.txt" for part in _lists_read(config)]
+        for needed in (*(f"weights/{name}.pt" for name in networks), *lists, "splits/data.yaml"):
             if not (run / needed).is_file():
                 raise FileNotFoundError(f"{needed} is missing")
     except (OSError, ValueError, KeyError, TypeError, UserError) as e:
@@ -132,6 +134,11 @@ def check_baseline(run: Path, config: Config) -> Training:
     changed = differences(others, baseline_settings(config.own, config.train))
     _check_equal(run, [f"{key} ({theirs} there)" for key, theirs, _ in changed])
     return baseline
+
+
+def _lists_read(config: Config) -> tuple[str, ...]:
+    """The lists of images that a baseline depends on: with ``pretrain`` it has seen the unlabeled ones, too."""
+    return ("train_labeled", "val", *(("train_unlabeled",) if config["pretrain"] else ()))
 
 
 def baseline_settings(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +166,7 @@ def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Confi
     baseline = check_baseline(run, config)
     different = [
         part
-        for part in ("train_labeled", "val")
+        for part in _lists_read(config)
         if (into / "splits" / f"{part}.txt").read_text(encoding="utf-8")
         != (run / "splits" / f"{part}.txt").read_text(encoding="utf-8")
     ]
@@ -172,14 +179,37 @@ def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Confi
     return baseline
 
 
-def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config) -> Training:
-    """Reuse the baseline of a finished run: its weights, and its training with the validation curve.
+def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config) -> dict[Role, Training]:
+    """Reuse the baseline of a finished run, and the one from scratch beside it: the weights, and the trainings.
 
     Arguments and errors are those of :func:`check_same_data`.
+
+    Returns:
+        Role -> its training with the validation curve.
     """
-    baseline = check_same_data(run, into, batches_per_epoch, config)
-    copy_atomically(run / "weights" / "baseline.pt", into / "weights" / "baseline.pt")
-    return baseline.model_copy(update={"taken_from": run.resolve().name})
+    check_same_data(run, into, batches_per_epoch, config)
+    return _take(run, into / "weights", ("baseline", SCRATCH), RECORDS[config["task"]].read(run / FILE))
+
+
+def take_pretrained(run: Path, weights: Path, record: BoxRecord) -> None:
+    """Reuse the student of a run, with which its baseline began.
+
+    Args:
+        run: The other run, which passes :func:`check_same_data`.
+        weights: Folder of the checkpoints of this run.
+        record: Record of this run; its training and its pretraining are set.
+    """
+    other = BoxRecord.read(run / FILE)
+    record.training = {**record.training, **_take(run, weights, (f"{PRETRAINED}student",), other)}
+    record.pretraining = {**record.pretraining, "student": other.pretraining["student"]}
+
+
+def _take(run: Path, weights: Path, roles: Sequence[Role], record: RunRecord) -> dict[Role, Training]:
+    """Copy the checkpoints of those ``roles`` that ``run`` has, and return their trainings, which name it."""
+    taken = {role: record.training[role] for role in roles if role in record.training}
+    for role in taken:
+        copy_atomically(run / "weights" / f"{role}.pt", weights / f"{role}.pt")
+    return {role: training.model_copy(update={"taken_from": run.resolve().name}) for role, training in taken.items()}
 
 
 def _check_equal(run: Path, different: list[str]) -> None:

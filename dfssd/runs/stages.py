@@ -16,7 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from dfssd.config import Config
 from dfssd.evaluation.export import ExportRequest
@@ -25,7 +25,7 @@ from dfssd.hardware import check_device, free_on_gpu, resolve_amp
 from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
-from dfssd.results.sections import Data, Distill, Export, Status, Training
+from dfssd.results.sections import PRETRAINED, Data, Distill, Export, Pretraining, Status, Training
 from dfssd.runs.beside import Beside
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
@@ -86,12 +86,13 @@ class StagedRun(ABC):
             Whether every check passed; False when the exported model is outside its tolerance.
         """
         try:
-            for number, name in enumerate(self.STAGES):
+            stages = self.stages()
+            for number, name in enumerate(stages):
                 if name == AFTER_TRAINING:
                     release_stores()
                     forget()
                 work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
-                self.folder.run_stage(name, work, earlier=self.STAGES[:number])
+                self.folder.run_stage(name, work, earlier=stages[:number])
         finally:
             release_stores()
             forget()
@@ -100,6 +101,10 @@ class StagedRun(ABC):
         LOGGER.info(f"report: {self.folder.path / 'report.md'}")
         self.show()
         return self.passed()
+
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this run."""
+        return self.STAGES
 
     def start_beside(self, stage: str) -> None:
         """Start the later stage that can be computed beside ``stage``, if there is a GPU with room for both.
@@ -224,8 +229,8 @@ class StagedRun(ABC):
 
     def take_baseline(self, other_run: str) -> Status:
         """Reuse the baseline of the finished run ``other_run``; return the status of the stage."""
-        baseline = take_baseline(Path(other_run), self.folder.path, self.batches_per_epoch(), self.config)
-        self.record.training = {**self.record.training, "baseline": baseline}
+        taken = take_baseline(Path(other_run), self.folder.path, self.batches_per_epoch(), self.config)
+        self.record.training = {**self.record.training, **taken}
         return "taken over"
 
     def train(
@@ -267,16 +272,27 @@ class StagedRun(ABC):
                 arguments["resume"] = str(last)
             trainer(overrides=arguments).train()
         finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
-        training, distill = read_summary(stage.with_name(f"{name}.json"), self.TRAINING)
+        training, distill, pretraining = read_summary(stage.with_name(f"{name}.json"), self.TRAINING)
         if trained_here and training.seconds:
             LOGGER.info(f"{name}: {clock.describe(training.seconds.model_dump())}")
-        if name == "student" and distill and isinstance(self.record, BoxRecord):
-            self.record.distill = distill
+        if isinstance(self.record, BoxRecord):
+            if name == "student" and distill:
+                self.record.distill = distill
+            if pretraining:
+                self.record.pretraining = {**self.record.pretraining, name.removeprefix(PRETRAINED): pretraining}
         self.record.training = {**self.record.training, name: training}
 
 
-def read_summary(file: Path, kind: type[Training]) -> tuple[Training, Distill | None]:
-    """Read the summary that a trainer has written beside its folder: training, and distillation of a student.
+class Summary(NamedTuple):
+    """What a trainer has recorded: of any network, of a student with a teacher, of a network that saw images alone."""
+
+    training: Training
+    distill: Distill | None
+    pretraining: Pretraining | None
+
+
+def read_summary(file: Path, kind: type[Training]) -> Summary:
+    """Read the summary that a trainer has written beside its folder.
 
     Args:
         file: ``train/<role>.json``; also one of the version before records had a ``schema``, since a training may
@@ -284,5 +300,9 @@ def read_summary(file: Path, kind: type[Training]) -> tuple[Training, Distill | 
         kind: Type of the record of a training.
     """
     summary = upgraded_scores(json.loads(file.read_text(encoding="utf-8")))
-    distill = summary.pop("distill", None)
-    return kind.model_validate(summary), Distill.model_validate(distill) if distill else None
+    distill, pretraining = summary.pop("distill", None), summary.pop("pretraining", None)
+    return Summary(
+        kind.model_validate(summary),
+        Distill.model_validate(distill) if distill else None,
+        Pretraining.model_validate(pretraining) if pretraining else None,
+    )

@@ -63,7 +63,7 @@ class PseudoLabelDataset(YOLODataset):
         labels = []
         for photo, im_file in enumerate(self.im_files):
             found = known[im_file] if folder else None
-            shape = _image_shape(im_file) if found is None else (found.height, found.width)
+            shape = image_shape(im_file) if found is None else (found.height, found.width)
             rows = encode(_known_boxes(found, truth.get(Path(im_file))), photo=photo, nc=nc)
             labels.append(
                 {
@@ -98,7 +98,12 @@ def _known_boxes(image: PseudoImage | None, truth: np.ndarray | None) -> PhotoBo
     return PhotoBoxes(found[image.zones == ACCEPT], image.boxes_xywhn[image.zones == IGNORE], truth)
 
 
-def _image_shape(path: str) -> tuple[int, int]:
+def image_shape(path: str) -> tuple[int, int]:
+    """Height and width of an image as training sees it [px].
+
+    Raises:
+        UserError: It cannot be read.
+    """
     try:
         with Image.open(path) as image:
             width, height = exif_size(image)

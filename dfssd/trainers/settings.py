@@ -139,6 +139,17 @@ class StudentSettings(StageSettings):
 
 
 @dataclass(frozen=True)
+class PretrainSettings(StageSettings):
+    """Settings of the training of a detector on images alone.
+
+    Attributes:
+        method: ``regions``, ``dense``, or the foundation model whose features are learned.
+    """
+
+    method: str
+
+
+@dataclass(frozen=True)
 class SegmentationSettings(StageSettings):
     """Settings of the training of a mask network.
 

@@ -205,20 +205,21 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         """Ultralytics' checkpoints of a validated epoch, written beside the training under other names and renamed.
 
         Epochs between two validations are kept only where they are long: a killed process repeats them. The first epoch
-        is kept in any case, since a loss that is not finite later on needs a checkpoint to return to.
+        is kept in any case, since a loss that is not finite later on needs a checkpoint to return to, and the last one.
         """
         moment = time.monotonic()
-        if self.fitness is None and moment - self._saved_at < LONGEST_LOSS:
+        last = self.epoch + 1 >= self.epochs
+        if self.fitness is None and not last and moment - self._saved_at < LONGEST_LOSS:
             return False
         with self.clock.running("writing"):
             self.check_before_checkpoint()
-            best, last = Kept(), Kept()
-            with self._other_paths(last=last, best=best):
+            best, newest = Kept(), Kept()
+            with self._other_paths(last=newest, best=best):
                 super().save_model()
             if self.fitness is None:  # Ultralytics takes an unknown score for the best as long as none is known
                 best = Kept()
             # best first: if the process dies in between, the older last.pt only repeats some epochs
-            kept = ((self.best, best), (self.last, last))
+            kept = ((self.best, best), (self.last, newest))
             files = {path: file.content for path, file in kept if file.content is not None}
             self.writer.start(partial(write_checkpoints, files, self.summary_file, self.summary()))
         self._saved_at = moment

@@ -91,6 +91,7 @@ def test_command_line_replaces_common_values_but_not_those_of_a_cell(tmp_path):
         ({"cells": None}, "cells must hold"),
         ({"cells": {"baseline": "x"}}, "cells.baseline must hold"),
         ({"cells": {"baseline": {}, "oracle": {}}}, "cannot be called 'oracle'"),
+        ({"cells": {"baseline": {}, "baseline_scratch": {}}}, "cannot be called 'baseline_scratch'"),
         ({"cells": {"baseline": {}, "dfssd": {"seed": 3}}}, "seed cannot be set in cells.dfssd"),
         ({"common": {"name": "x"}}, "name cannot be set in common"),
         ({"cells": {"baseline": {}, "dfssd": {"baseline": "runs/x"}}}, "baseline cannot be set in cells.dfssd"),

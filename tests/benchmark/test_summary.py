@@ -185,6 +185,13 @@ def test_table_of_several_seeds_and_shares(tmp_path):
     assert [line["steps"] for line in read(tmp_path / "g-means.csv") if line["recipe"] == "dfssd"] == ["80 to 81"] * 2
 
 
+def test_baseline_from_scratch_stands_above_the_pretrained_one():
+    rows = [row("baseline", 0.38), row("baseline_scratch", 0.36), row("teacher", 0.45)]
+    first, scratch, last = summaries(rows, 0.1, ["baseline", "dfssd"])
+    assert [line.cell for line in (first, scratch, last)] == ["teacher", "baseline_scratch", "baseline"]
+    assert scratch.gain and scratch.gain.value == pytest.approx(-0.02) and last.gain is None
+
+
 def test_guard_is_reported():
     rows = [row("baseline", 0.3), row("dfssd", 0.3, chosen="baseline")]
     lines = markdown(rows, {0.1: summaries(rows, 0.1, ["dfssd"])}, "g", cells=["dfssd"], commands=["x"])

@@ -13,7 +13,7 @@ from dfssd.detection.verdict import closing_line, closing_table, headline, noise
 from dfssd.errors import UserError
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import Quality
-from tests.detection.recorded_run import FIGURES, pseudo_labels, results, run_files
+from tests.detection.recorded_run import FIGURES, measured, pseudo_labels, results, run_files
 from tests.reporting.records import changed, without
 
 EVENT = {"epoch": 1, "factor": 0.25, "why": "it was behind"}
@@ -209,6 +209,18 @@ def test_closing_line_and_table():
     assert lines[-1] == "student 0.412 vs baseline 0.380 (+0.032), teacher 0.455"
     assert lines[-2] == "export FAILED: box edges [px] differ by 3"
     assert any("student" in line and "0.412" in line and "0.659" in line for line in lines)
+
+
+def test_baseline_from_scratch_has_a_line_of_its_own():
+    record = changed(results(), "test", baseline_scratch=measured(0.36))
+    line = "student 0.412 vs baseline 0.380 (+0.032), baseline from scratch 0.360, teacher 0.455"
+    assert closing_line(record) == line
+    alone = without(record, "test.student", "test.teacher")
+    assert closing_line(alone) == "baseline 0.380 (no student), baseline from scratch 0.360"
+    out = io.StringIO()
+    closing_table(record, Console(file=out, width=100))
+    rows = [line.split("│")[1].strip() for line in out.getvalue().splitlines() if line.startswith("│")]
+    assert rows == ["teacher", "baseline from scratch", "baseline", "student"]
 
 
 def with_gain(value: float, half: float) -> BoxRecord:

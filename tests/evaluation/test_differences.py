@@ -27,6 +27,11 @@ SCORES = ("map50_95", "map50")
         ("baseline student", True, ""),
         ("teacher student", False, "student-teacher"),
         ("baseline", False, ""),
+        (
+            "baseline baseline_scratch student",
+            False,
+            "student-baseline baseline-baseline_scratch student-baseline_scratch",
+        ),
         ("baseline student compare1", False, "student-baseline student-compare1"),
     ],
 )

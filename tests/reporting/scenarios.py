@@ -186,6 +186,26 @@ def boxes_self_training() -> Scenario:
 
 
 @scenario
+def boxes_pretrained() -> Scenario:
+    """Teacher and student learned from all images first; the baseline has a second line from scratch."""
+    seconds = {"setup": 1.0, "waiting": 2.0, "steps": 90.0, "forward": 30.0, "backward": 50.0, "optimizer": 9.0}
+    seconds |= {"validation": 6.0, "writing": 0.5, "other": 0.5}
+    record = changed(boxes.results(), "test", baseline_scratch=boxes.measured(0.36))
+    record = changed(record, "training", baseline_scratch=boxes.trained(0.355))
+    for role in ("teacher", "baseline", "baseline_scratch", "student"):
+        record = changed(record, f"training.{role}", seconds=seconds)
+    blind = {"best_epoch": None, "val_score": None, "seconds": seconds}
+    for role in ("teacher", "student"):
+        record = changed(record, "training", **{f"pretrained_{role}": {**boxes.trained(0).model_dump(), **blind}})
+    learned = {"method": "dense", "images": 240, "spread": [0.7, 0.6, 0.5]}
+    student = {**learned, "losses": {"where": [0.69, 0.41], "what": [0.3, None]}}
+    teacher = {**learned, "losses": {"where": [0.68, 0.4], "what": [0.3, 0.1]}}
+    record = changed(record, "pretraining", student=student, teacher=teacher)
+    gain = differing(("baseline", "baseline_scratch"), map50_95=0.02, map50=0.032)
+    return of_boxes(changed(record, "", differences=gain))
+
+
+@scenario
 def boxes_moving_average() -> Scenario:
     """The student's moving average is its teacher; no baseline."""
     record = changed(boxes.results(), "distill", terms={}, health=health(4), starved=[])

@@ -18,7 +18,7 @@ from dfssd.results.record import BoxRecord, MaskRecord, RunRecord
 from dfssd.results.sections import Status
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
-from dfssd.runs.model_selection import check_baseline
+from dfssd.runs.model_selection import check_baseline, check_same_data
 from dfssd.segmentation.run import SegmentationRun
 from tests.conftest import write_squares
 from tests.segmentation.material import neu_seg
@@ -293,6 +293,34 @@ def test_run_of_the_version_before_is_resumed(tmp_path: Path, recipe: str, examp
     assert run.stage("report") and run.record.training["student"].val_score is not None
     tree = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert tree["schema"] == 1 and "val_score" in tree["training"]["student"] and len(tree["run"]["resumed"]) == 1
+
+
+def test_pretrained_baseline_comes_with_what_it_began_with(tmp_path: Path) -> None:
+    given = {"student": "yolov8n.yaml", "pretrain": "dense"}
+    folder = create(tmp_path, **given).path
+    shutil.copyfile(EXAMPLES / "boxes.json", folder / "results.json")
+    recorded = read_yaml(folder / "run.yaml")
+    write_yaml(folder / "run.yaml", {**recorded, "config": {**recorded["config"], "val_every": 1}})
+    lists = ("splits/train_labeled.txt", "splits/val.txt")
+    for file in ("weights/baseline.pt", *lists):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).touch()
+    write_yaml(folder / "splits" / "data.yaml", {"names": {0: "dark"}})
+    config = configure({**given, "baseline": str(folder), "val_every": 1})
+    for missing in ("weights/pretrained_student.pt", "splits/train_unlabeled.txt"):
+        with pytest.raises(UserError, match=rf"no finished baseline there \({missing} is missing\)"):
+            check_baseline(folder, config)
+        (folder / missing).write_text("seen" if missing.endswith("txt") else "", encoding="utf-8")
+    training = check_baseline(folder, config)
+    other = tmp_path / "other"
+    shutil.copytree(folder / "splits", other / "splits")
+    per_epoch = training.batches // training.epochs_done
+    assert check_same_data(folder, other, per_epoch, config) == training
+    (other / "splits" / "train_unlabeled.txt").write_text("others", encoding="utf-8")
+    with pytest.raises(UserError, match="it differs in train_unlabeled"):
+        check_same_data(folder, other, per_epoch, config)
+    with pytest.raises(UserError, match=r"it differs in pretrain \(dense there\)"):
+        check_baseline(folder, configure({"student": "yolov8n.yaml", "baseline": str(folder), "val_every": 1}))
 
 
 @pytest.mark.parametrize(("recipe", "example"), [("dfssd", "boxes"), ("mffmetal", "masks")])

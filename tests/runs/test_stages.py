@@ -82,14 +82,20 @@ def test_images_of_the_trainings_are_kept_until_the_last_one(tmp_path: Path) -> 
 
 def test_training_and_distillation_are_distinguished(tmp_path: Path) -> None:
     distill = json.loads((EXAMPLES / "boxes.json").read_text(encoding="utf-8"))["distill"]
-    training, found = read_summary(left_by_a_trainer(tmp_path, "boxes", distill=distill), Training)
+    training, found, _ = read_summary(left_by_a_trainer(tmp_path, "boxes", distill=distill), Training)
     assert training.epochs_done == 30 and training.val_score == 0.10719
     assert found and set(found.terms) == set(distill["terms"]) and found.selftest.teacher_unchanged
 
 
 def test_training_without_a_teacher(tmp_path: Path) -> None:
-    training, found = read_summary(left_by_a_trainer(tmp_path, "masks"), MaskTraining)
-    assert isinstance(training, MaskTraining) and "kd" in training.losses and found is None
+    training, *others = read_summary(left_by_a_trainer(tmp_path, "masks"), MaskTraining)
+    assert isinstance(training, MaskTraining) and "kd" in training.losses and others == [None, None]
+
+
+def test_training_on_images_alone(tmp_path: Path) -> None:
+    learned = {"method": "dense", "images": 9, "losses": {"where": [0.7, None]}, "spread": [0.5]}
+    summary = read_summary(left_by_a_trainer(tmp_path, "boxes", pretraining=learned), Training)
+    assert summary.pretraining and summary.pretraining.losses == {"where": (0.7, None)} and summary.distill is None
 
 
 def test_key_that_nobody_knows_is_not_lost_in_silence(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dfssd.results.sections.boxes import (
     Curve,
     Incremental,
     LabelSettings,
+    Pretraining,
     PseudoLabels,
     Quality,
 )
@@ -43,6 +44,8 @@ from dfssd.results.sections.masks import (
     SplitKind,
 )
 from dfssd.results.sections.shared import (
+    PRETRAINED,
+    SCRATCH,
     Count,
     Data,
     Difference,
@@ -66,10 +69,12 @@ from dfssd.results.sections.shared import (
 )
 
 __all__ = [
+    "PRETRAINED", "SCRATCH",
     "BalanceState", "BoxData", "BoxExport", "BoxScores", "BoxTolerance", "ClassBoxes", "ClassIou", "ClassQuality",
     "ClassScores", "Count", "Curve", "Data", "Difference", "Differences", "Distill", "Export", "Gain", "GuardEvent",
     "GuardState", "Health", "Incremental", "LabelSettings", "Latency", "Leaks", "Loss", "MaskData", "MaskExport",
     "MaskScores", "MaskSelfTest", "MaskTolerance", "MaskTraining", "ModelSelection", "Number", "OtherFormat",
-    "Picture", "PseudoLabels", "Quality", "Role", "RunFacts", "Seconds", "Section", "SelfTest", "SelfTraining",
+    "Picture", "Pretraining", "PseudoLabels", "Quality", "Role", "RunFacts", "Seconds", "Section", "SelfTest",
+    "SelfTraining",
     "Session", "SplitKind", "Stage", "Status", "Term", "ThresholdRule", "ThresholdState", "Training", "to_json",
 ]  # fmt: skip

@@ -19,6 +19,20 @@ class BoxData(Data):
     gave the parts."""
 
 
+class Pretraining(Section):
+    """What a network has learned from images alone, before it saw a label; how long it took is in `training`."""
+
+    method: str
+    """`regions`, `dense`, or the foundation model whose features were learned (`pretrain=`)."""
+    images: Count
+    """Images it has learned from: all training images, labeled and unlabeled."""
+    losses: Mapping[str, tuple[Number | None, ...]]
+    """Name of a loss -> its mean in each epoch; null if it was not finite."""
+    spread: tuple[Number, ...] = ()
+    """How different the places of the images are to the network in the end, for each level of its head: 0 if all are
+    alike, 1 if the directions are spread evenly; absent for `regions`."""
+
+
 class ClassBoxes(Section):
     """Pseudo boxes of one class."""
 

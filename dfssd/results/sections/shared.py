@@ -12,6 +12,12 @@ Number = Annotated[float, Field(strict=True)]
 Role = str
 """Name of a network in a run: ``teacher``, ``teacher_round1``, ``baseline``, ``student``, ``compare1``, ..."""
 
+PRETRAINED = "pretrained_"
+"""How the role of a network begins that has learned from images alone; that of the network to come follows."""
+
+SCRATCH: Role = "baseline_scratch"
+"""The baseline that does not start from such a network."""
+
 
 Status = Literal["done", "reused", "taken over", "skipped", "failed"]
 """How a stage ended; a failed one is not finished."""
@@ -115,6 +121,11 @@ class Seconds(Section):
     """Checkpoints, `results.csv`, and records, as far as the training waited for them."""
     other: Number
     """Everything else."""
+
+    @property
+    def total(self) -> float:
+        """Duration of the training [s]."""
+        return self.setup + self.waiting + self.steps + self.validation + self.writing + self.other
 
 
 class Training(Section):
