@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.patches import torch_load
 
 from dfssd.cli import main
 from dfssd.detection.trainer import StudentTrainer
+from dfssd.distillation.selection import select
 from dfssd.files import read_yaml
 from dfssd.reporting.run_files import read_csv
 from tests import processes
@@ -197,11 +199,17 @@ def test_mean_teacher_needs_no_other_network(plates, capsys) -> None:
         (["strong_view=2"], "strong_view=2 must be"),
         (["pseudo=sometimes"], "pseudo.mode=sometimes must be one of: offline, online, both"),
         (["cutmix=0.5"], "cutmix is not available here"),
+        (
+            [f"teacher={TINY}", "student=yolov8n.yaml", "student_start=teacher"],
+            "is no narrower network of the same depth as teacher",
+        ),
+        (["recipe=baseline", "teacher=yolov8n.yaml", "student_start=auto"], "student_start=auto has no effect"),
         (["teacher=yolov8n.yaml", "baseline=nowhere"], "no finished baseline there"),
     ],
 )
 def test_contradictions_are_rejected_before_anything_is_computed(plates, tmp_path, words, message, capsys) -> None:
-    assert main([f"data={plates}", f"project={tmp_path}", "name=refused", *FAST, "epochs=1", *words]) == 2
+    others = [word for word in FAST if not word.startswith("student=") or not any("student=" in w for w in words)]
+    assert main([f"data={plates}", f"project={tmp_path}", "name=refused", *others, "epochs=1", *words]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "refused").exists()
@@ -237,6 +245,32 @@ def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_si
     start = read_yaml(folder / "train" / "teacher_round1" / "args.yaml")["model"]
     first = folder / "weights" / "teacher_round0.pt"
     assert Path(start).samefile(first) if given == "trained" else start == teacher
+
+
+@pytest.mark.train
+def test_a_student_starts_at_a_part_of_its_teacher(plates, base, tmp_path) -> None:
+    wide = tmp_path / "yolov8n-wide.yaml"
+    wide.write_text(Path(TINY).read_text(encoding="utf-8").replace("0.125", "0.25"), encoding="utf-8")
+    teacher = run(plates, "wide", "recipe=baseline", "teacher=none", *SHORT[1:], f"student={wide}", "epochs=1")
+    words = [f"teacher={teacher / 'weights' / 'baseline.pt'}", "baseline=off", *SHORT, "epochs=1", "unsup_weight=0"]
+    folder = run(plates, "selected", "student_start=auto", *words)
+    assert results(folder)["distill"]["start"] == "teacher"
+    assert "started at a part of its teacher" in (folder / "report.md").read_text(encoding="utf-8")
+    start = folder / "weights" / "student_start.pt"
+    assert Path(read_yaml(folder / "train" / "student" / "args.yaml")["model"]).samefile(start)
+    own, theirs = (load_checkpoint(str(file))[0].state_dict() for file in (start, folder / "weights" / "teacher.pt"))
+    assert any(value.shape != theirs[name].shape for name, value in own.items())
+    assert all(torch.equal(value, select(theirs[name], value.shape)) for name, value in own.items() if ".bn." in name)
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("own", ["student_start=own", "student_start=auto"])
+def test_a_student_without_a_wider_teacher_of_its_kind_starts_as_given(plates, base, own) -> None:
+    given = str(base / "weights" / "baseline.pt")  # auto leaves trained weights alone
+    words = [f"teacher={given}", "baseline=off", *SHORT[1:], f"student={given}", "epochs=1", "unsup_weight=0"]
+    folder = run(plates, own.replace("=", "-"), own, *words)
+    assert results(folder)["distill"]["start"] == "own"
+    assert Path(read_yaml(folder / "train" / "student" / "args.yaml")["model"]).samefile(given)
 
 
 @pytest.mark.train

@@ -154,6 +154,14 @@ def _needs(line: CommandLine, setting: str, needed: tuple[tuple[str, Any, str], 
             yield f"{setting} needs {key}={_shown(value)}, not {_shown(line.own[key])}: {why}"
 
 
+def _student_start(line: CommandLine) -> Iterator[str]:
+    start = line.own["student_start"]
+    if "student_start" in line.given and line.method != "distilled":
+        yield f"student_start={start} has no effect: no student is distilled by student_training={line.method}"
+    elif start == "teacher" and line.own["teacher_kind"] == "ema":
+        yield "student_start=teacher needs a trained teacher: leave teacher_kind=ema out"
+
+
 def _moving_average_teacher(line: CommandLine) -> Iterator[str]:
     if line.own["teacher_kind"] != "ema":
         return
@@ -296,6 +304,7 @@ OF_TASK: Mapping[str, tuple[Rule, ...]] = {
     DETECT: (
         _keys_act_with_the_method,
         _schedules_exist,
+        _student_start,
         _moving_average_teacher,
         _online_labels,
         _target_precision,

@@ -114,6 +114,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("data", optional(TEXT), protocol=OWN),
     Key("teacher", optional(TEXT), protocol=OWN),
     Key("student", TEXT, protocol=OWN, baseline=True),
+    Key("student_start", OneOf(("own", "teacher", "auto")), task=DETECT, distills=True),
     # data
     Key("unlabeled", optional(TEXTS), protocol=OWN),
     Key("labeled", LABELED, protocol=OWN, set_by_grid=True),

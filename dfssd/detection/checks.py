@@ -17,6 +17,7 @@ from dfssd.distillation.compatibility import (
     teacher_needs_training,
 )
 from dfssd.distillation.growth import check_prefix
+from dfssd.distillation.selection import has_part
 from dfssd.distillation.terms import TERMS
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
@@ -60,6 +61,11 @@ def check_before_start(config: Config) -> None:
         LOGGER.info(f"teacher {config['teacher']} knows {len(teacher.names)} classes: {', '.join(teacher.names)}")
         return
     check_pair(teacher, student)
+    if config["student_start"] == "teacher" and not has_part(teacher.source, student.source):
+        raise UserError(
+            f"student_start=teacher: student={config['student']} is no narrower network of the same depth as "
+            f"teacher={config['teacher']}; leave student_start out, or use such a pair (yolov8s and yolov8n)"
+        )
     if config["teacher_train"] is not False:
         check_freeze(config.train.get("freeze"), f"teacher={config['teacher']}", teacher.parameters)
     check_layers(config, min(teacher.head, student.head))

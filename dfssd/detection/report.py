@@ -253,6 +253,8 @@ def _training_section(record: BoxRecord, drawn: Drawn) -> Lines:
         return [*lines, "Nothing was trained, or no training has finished."]
     lines += sections.training_table(named(record.training), record.training, _training_columns(record))
     lines += _pretraining_lines(record)
+    if record.distill and record.distill.start == "teacher":
+        lines += ["", "The student started at a part of its teacher's weights (`student_start`), the baseline did not."]
     lines += sections.selected_network(record.guard)
     lines += sections.self_training(record)
     lines += figure_lines(drawn, "validation", "Progress")

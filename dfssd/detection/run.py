@@ -334,11 +334,13 @@ def distilled(run: DetectionRun) -> Status:
         return "skipped"
     baseline = run.record.training.get("baseline")
     floor = baseline.val_score_by_epoch if baseline and config["guard"] else ()
-    source = run.start("student")
+    source, start = run.distilled_start()
     settings = run.student_settings(
         source, pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=config.terms, guard=floor
     )
     run.train("student", StudentTrainer, settings, model=source)
+    if run.record.distill:
+        run.record.distill = run.record.distill.model_copy(update={"start": start})
     select_better(run.weights, run.record, guarded=config["guard"])
     return "done"
 

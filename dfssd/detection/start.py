@@ -7,8 +7,10 @@ from pathlib import Path
 
 from dfssd.detection.checks import has_teacher, must_train_teacher
 from dfssd.distillation.compatibility import resolve_weights
+from dfssd.distillation.selection import write_selected
+from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import PRETRAINED, Role, Status
+from dfssd.results.sections import PRETRAINED, Role, Start, Status
 from dfssd.runs.model_selection import take_pretrained
 from dfssd.runs.stages import StagedRun
 from dfssd.trainers.settings import PretrainSettings, StageSettings
@@ -67,6 +69,17 @@ class StartingWeights(StagedRun):
         if self.config["pretrain"]:
             return str(self.weights / f"{PRETRAINED}{role}.pt")
         return resolve_weights(self.config[role], role)
+
+    def distilled_start(self) -> tuple[str, Start]:
+        """The file that the distilled student starts from, and whose weights these are."""
+        own, wanted = self.start("student"), self.config["student_start"]
+        if wanted == "own" or not has_teacher(self.config) or (wanted == "auto" and own.endswith(".pt")):
+            return own, "own"
+        file = self.weights / "student_start.pt"
+        if not write_selected(self.weights / "teacher.pt", own, file, self.config.seed):
+            return own, "own"
+        LOGGER.info("the student starts at a part of its teacher's weights (weight selection)")
+        return str(file), "teacher"
 
     def labels_alone(self, start: str, batches_per_epoch: int, epochs: int) -> StageSettings:
         """Settings of a training on the labeled images only, of the network ``start``."""

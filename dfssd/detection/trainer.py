@@ -238,16 +238,15 @@ class StudentTrainer(StageTrainer):
         trainer.meter = HealthMeter(list(trainer.data["names"].values())[: pair.known])
         trainer._follow_student()
         frozen = bool(trainer.settings.teacher)
+        copied = same_old_rows(pair.student_model, pair.teacher_model)  # before the teacher's weights are rounded
         if frozen and (precision := trainer.precision) is not None:
             round_weights(pair.teacher_model, precision)
-        grown = pair.known < trainer.data["nc"]
-        copied = frozen and Path(str(trainer.args.model)).resolve() == Path(trainer.settings.teacher).resolve()
         trainer.selftest = SignalSelfTest(
             pair,
             trainer.optimizer,
             steps=trainer.settings.selftest_steps,
             frozen=frozen,
-            same_start=grown or copied or not frozen,
+            same_start=copied or not frozen,
         )
         instances = sum(len(label["cls"]) for label in trainer.test_loader.dataset.labels) if RANK in {-1, 0} else 0
         trainer.guard.noise = noise_of(instances)

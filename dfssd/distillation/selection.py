@@ -69,12 +69,23 @@ def select_weights(teacher: Any, student: Any) -> None:
     student.load_state_dict(state)
 
 
-def write_selected(teacher: Path, architecture: str, target: Path, seed: int) -> bool:
-    """Write a student of this architecture with the selected weights of a teacher to ``target``, a plain YOLO file.
+def has_part(teacher: str, student: str) -> bool:
+    """Whether the architecture ``student`` can start at a part of ``teacher``; both are given by .yaml or .pt."""
+    return can_select(*(_untrained(source, classes=1) for source in (teacher, student)))
+
+
+def _untrained(source: str, classes: int, channels: int = 3) -> Any:
+    """A network of the architecture in a .yaml, or in a checkpoint, with random weights."""
+    architecture = load_checkpoint(source)[0].yaml if source.endswith(".pt") else source
+    return DetectionModel(architecture, ch=channels, nc=classes, verbose=False)
+
+
+def write_selected(teacher: Path, student: str, target: Path, seed: int) -> bool:
+    """Write a student with the selected weights of a teacher to ``target``, a plain YOLO file.
 
     Args:
         teacher: Checkpoint of the trained teacher.
-        architecture: YAML file of the student.
+        student: Its architecture: a .yaml, or the .pt of any network that has it.
         target: Where to write it.
         seed: Of the weights that are not the teacher's.
 
@@ -84,14 +95,12 @@ def write_selected(teacher: Path, architecture: str, target: Path, seed: int) ->
     model: Any = load_checkpoint(str(teacher))[0].float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student: Any = DetectionModel(
-            architecture, ch=model.yaml.get("channels", 3), nc=len(model.names), verbose=False
-        )
-    if not can_select(model, student):
+        small = _untrained(student, len(model.names), model.yaml.get("channels", 3))
+    if not can_select(model, small):
         return False
-    select_weights(model, student)
-    student.names, student.args = model.names, model.args
+    select_weights(model, small)
+    small.names, small.args = model.names, model.args
     checkpoint = torch_load(teacher, map_location="cpu")
     with atomic_write(target) as temporary:
-        torch.save({**checkpoint, "ema": None, "model": student.half()}, temporary)
+        torch.save({**checkpoint, "ema": None, "model": small.half()}, temporary)
     return True

@@ -25,6 +25,7 @@ from dfssd.results.sections.distillation import (
     GuardState,
     Health,
     SelfTest,
+    Start,
     Term,
     ThresholdRule,
     ThresholdState,
@@ -75,6 +76,6 @@ __all__ = [
     "GuardState", "Health", "Incremental", "LabelSettings", "Latency", "Leaks", "Loss", "MaskData", "MaskExport",
     "MaskScores", "MaskSelfTest", "MaskTolerance", "MaskTraining", "ModelSelection", "Number", "OtherFormat",
     "Picture", "Pretraining", "PseudoLabels", "Quality", "Role", "RunFacts", "Seconds", "Section", "SelfTest",
-    "SelfTraining",
-    "Session", "SplitKind", "Stage", "Status", "Term", "ThresholdRule", "ThresholdState", "Training", "to_json",
+    "SelfTraining", "Session", "SplitKind", "Stage", "Start", "Status", "Term",
+    "ThresholdRule", "ThresholdState", "Training", "to_json",
 ]  # fmt: skip

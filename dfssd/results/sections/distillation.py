@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import ConfigDict, Field, StrictBool, model_validator
 
@@ -134,11 +135,17 @@ class BalanceState(Section):
     """Number of measurements of each."""
 
 
+Start = Literal["own", "teacher"]
+"""Whose weights a distilled student starts with."""
+
+
 class Distill(Section):
     """What the student learned from the teacher."""
 
     terms: Mapping[str, Term]
     """Name of each active term -> its course, see below."""
+    start: Start = "own"
+    """Whose weights the student started with: `own`, or `teacher`, a part of those of its teacher."""
     selftest: SelfTest
     """Checks that the method has any effect, see below."""
     guard: GuardState | None = None
