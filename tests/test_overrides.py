@@ -68,7 +68,7 @@ OVERRIDES = {
         "set_model_attributes",
         "setup_model",
     },
-    "UnlabeledDataset": {"get_labels", "load_mask"},
+    "UnlabeledDataset": {"build_transforms", "get_labels", "load_mask"},
 }
 """Class that derives from one of Ultralytics -> the methods and properties that Ultralytics is meant to call."""
 

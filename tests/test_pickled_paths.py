@@ -52,6 +52,7 @@ PAIR = {
     "dfssd.distillation.terms.crd.CrossResponseCls",
     "dfssd.distillation.terms.crd.CrossResponseDfl",
     "dfssd.distillation.terms.crd.CrossResponseGiou",
+    "dfssd.distillation.terms.giou.GiouResponse",
     "dfssd.distillation.terms.cwd.ChannelWise",
     "dfssd.distillation.terms.ded.Decoupled",
     "dfssd.distillation.terms.ded.Structure",

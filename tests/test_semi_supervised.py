@@ -230,12 +230,17 @@ def test_self_training_keeps_the_better_teacher(plates, base) -> None:
 
 
 @pytest.mark.train
-@pytest.mark.parametrize("given", ["trained", "architecture"])
-def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_size(plates, base, given) -> None:
+@pytest.mark.parametrize(
+    ("given", "begins", "at_teacher"),
+    [("trained", "own", True), ("architecture", "own", False), ("architecture", "auto", True)],
+)
+def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_size(
+    plates, base, given, begins, at_teacher
+) -> None:
     trained = str(base / "weights" / "baseline.pt")
     teacher = trained if given == "trained" else TINY
     folder = run(
-        plates, f"round-{given}", f"teacher={teacher}", "teacher_rounds=1", "baseline=off", "pseudo=online",
+        plates, f"round-{given}-{begins}", f"teacher={teacher}", f"student_start={begins}", "teacher_rounds=1", "baseline=off", "pseudo=online",
         "unsup_weight=0", "teacher_min_batches=6", *SHORT, "epochs=2",
     )  # fmt: skip
     of_round, of_student = (read_yaml(folder / "train" / f"{role}.yaml") for role in ("teacher_round1", "student"))
@@ -244,7 +249,7 @@ def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_si
     assert Path(of_round["teacher"]).name == "teacher_round0.pt"
     start = read_yaml(folder / "train" / "teacher_round1" / "args.yaml")["model"]
     first = folder / "weights" / "teacher_round0.pt"
-    assert Path(start).samefile(first) if given == "trained" else start == teacher
+    assert Path(start).samefile(first) if at_teacher else start == teacher
 
 
 @pytest.mark.train

@@ -149,8 +149,8 @@ class DetectionRun(StartingWeights):
         folder = self.folder.path / f"pseudo_round{number}"
         if not (folder / PREDICTIONS).exists():
             self._label(teacher, folder)
-        trained_here = must_train_teacher(self.config, self.data.classes)
-        start = self.start("teacher") if trained_here else str(teacher)
+        anew = self.config["student_start"] == "own" and must_train_teacher(self.config, self.data.classes)
+        start = self.start("teacher") if anew else str(teacher)
         settings = self.student_settings(start, pseudo=folder, teacher=teacher, terms=self.config.terms, guard=())
         self.train(f"teacher_round{number}", StudentTrainer, settings, model=start)
         return self.weights / f"teacher_round{number}.pt"

@@ -38,7 +38,12 @@ class OnlineLabeler:
         self.thresholds, self.iou, self.max_det = thresholds, iou, max_det
 
     def __call__(
-        self, candidates: np.ndarray, images: np.ndarray, size: tuple[int, int], known: BatchLabels, labeled: int = 0
+        self,
+        candidates: np.ndarray,
+        images: np.ndarray,
+        size: tuple[int, int],
+        known: BatchLabels,
+        first_unlabeled: int = 0,
     ) -> BatchLabels:
         """Label images of one batch, on the host.
 
@@ -55,7 +60,7 @@ class OnlineLabeler:
             known: Boxes that these images already have; a box of the teacher that matches one of them (same class,
                 IoU >= 0.5) is not added again, and their ignored boxes are kept. A training image may be a mosaic of
                 several photos, each covered by tiles: those of a photo in which a box is accepted now are removed.
-            labeled: Number of the first unlabeled image of the batch.
+            first_unlabeled: Number of the first unlabeled image of the batch; the labeled ones come first.
 
         Returns:
             :class:`BatchLabels`, sorted by image, with the known boxes included.
@@ -71,13 +76,13 @@ class OnlineLabeler:
         self.thresholds.update(classes, table[:, 4])
         zones = self.thresholds.zone(classes, table[:, 4])
         old = known.table()
-        zones[(zones == ACCEPT) & _meets(table, old[old[:, 6] < labeled])] = IGNORE
+        zones[(zones == ACCEPT) & _meets(table, old[old[:, 6] < first_unlabeled])] = IGNORE
         accepted, ignored = table[zones == ACCEPT], table[zones == IGNORE]
         accepted = np.concatenate([old, accepted[~_among(accepted, old)]])
         tiles, tile_images = known.ignore_bboxes, known.ignore_batch_idx
         kept_tiles = _still_ignored(tiles, tile_images, known.ignore_source, accepted)
         accepted = accepted[np.argsort(accepted[:, 6], kind="stable")]
-        empty = np.setdiff1d(images[images >= labeled], accepted[:, 6])
+        empty = np.setdiff1d(images[images >= first_unlabeled], accepted[:, 6])
         whole = np.tile([0.5, 0.5, 1.0, 1.0], (len(empty), 1))
         ignore = np.concatenate([ignored[:, :4], tiles[kept_tiles], whole])
         ignore_images = np.concatenate([ignored[:, 6], tile_images[kept_tiles], empty])

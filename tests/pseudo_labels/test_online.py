@@ -115,9 +115,9 @@ def test_beside_labels_a_box_that_meets_one_is_ignored_and_no_image_as_a_whole()
         (22, 10, 12, 4, 0.8, 0.0),  # a third of it lies in the label
         (18, 30, 12, 4, 0.8, 0.0),  # two thirds
     ]
-    found = labeler(tau_max=0.5)(found_in(rows, rows[2:]), np.array([0, 1]), (40, 80), true, labeled=1)
+    found = labeler(tau_max=0.5)(found_in(rows, rows[2:]), np.array([0, 1]), (40, 80), true, first_unlabeled=1)
     assert found.batch_idx.tolist() == [0, 0, 0, 1] and found.cls.flatten().tolist() == [1, 0, 0, 0]
     assert np.allclose(found.bboxes[:, 0] * 80, [10, 60, 22, 18], atol=1e-4)
     assert found.ignore_batch_idx.tolist() == [0] and np.allclose(found.ignore_bboxes[0, 0] * 80, 18, atol=1e-4)
-    found = labeler()(found_in([], []), np.array([0, 1]), (40, 80), true, labeled=1)
+    found = labeler()(found_in([], []), np.array([0, 1]), (40, 80), true, first_unlabeled=1)
     assert found.ignore_batch_idx.tolist() == [1], "the unlabeled image alone"
