@@ -240,7 +240,8 @@ def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_si
     trained = str(base / "weights" / "baseline.pt")
     teacher = trained if given == "trained" else TINY
     folder = run(
-        plates, f"round-{given}-{begins}", f"teacher={teacher}", f"student_start={begins}", "teacher_rounds=1", "baseline=off", "pseudo=online",
+        plates, f"round-{given}-{begins}", f"teacher={teacher}", f"student_start={begins}", "teacher_rounds=1",
+        "baseline=off", "pseudo=online",
         "unsup_weight=0", "teacher_min_batches=6", *SHORT, "epochs=2",
     )  # fmt: skip
     of_round, of_student = (read_yaml(folder / "train" / f"{role}.yaml") for role in ("teacher_round1", "student"))
