@@ -35,7 +35,7 @@ from dfssd.reporting.run_files import read_json
 from dfssd.reporting.tables import format_duration
 from dfssd.results.record import is_finished, read_run
 from dfssd.results.sections import SCRATCH
-from dfssd.runs.model_selection import OF_EARLIER_VERSIONS, baseline_settings
+from dfssd.runs.model_selection import OF_EARLIER_VERSIONS, unfit_settings
 
 OWN = {"out": None, "only": None, "seeds": None, "labeled": None, "table": None, "project": "runs"}
 """Arguments of the command itself; all others are passed on to every run."""
@@ -157,7 +157,7 @@ def check_baseline_fits(run: Run, runs: Path) -> None:
     own, base = (configure(parse_arguments(one.arguments(runs))) for one in (run, run.base))
     if not isinstance(own["baseline"], str):
         return
-    changed = differences(baseline_settings(base.own, base.train), baseline_settings(own.own, own.train))
+    changed = unfit_settings(base.own, base.train, own)
     if changed:
         raise UserError(
             f"cell {run.cell} cannot be compared with the baseline of cell {BASE}: it differs in "

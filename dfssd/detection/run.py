@@ -204,20 +204,21 @@ class DetectionRun(StartingWeights):
     def baseline(self) -> Status:
         """Train the same student on the labeled images only, with as many batches as the student gets.
 
-        Where it was pretrained, a second one starts without that and shows what it was worth.
+        Where it was pretrained, a second one starts without that and shows what it was worth; that one may be the
+        baseline of another run.
         """
         setting = self.config["baseline"]
         if setting is False:
             return "skipped"
-        if setting is not True:
-            return self.take_baseline(setting)
+        taken = {} if setting is True else self.take_baseline(setting)
         starts = {"baseline": self.start("student")}
         if self.config["pretrain"]:
             starts[SCRATCH] = resolve_weights(self.config["student"], "student")
-        for name, source in starts.items():
+        missing = {name: source for name, source in starts.items() if name not in taken}
+        for name, source in missing.items():
             settings = self.labels_alone(source, self.batches_per_epoch(), self.epochs)
             self.train(name, StageTrainer, settings, model=source)
-        return "done"
+        return "done" if missing else "taken over"
 
     def student_settings(self, start: str, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
         """Settings of a training on labeled and unlabeled images, of the network ``start``."""

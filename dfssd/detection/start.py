@@ -11,7 +11,7 @@ from dfssd.distillation.selection import write_selected
 from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import PRETRAINED, Role, Start, Status
-from dfssd.runs.model_selection import take_pretrained
+from dfssd.runs.model_selection import from_scratch, take_pretrained
 from dfssd.runs.stages import StagedRun
 from dfssd.trainers.settings import PretrainSettings, StageSettings
 
@@ -28,19 +28,20 @@ class StartingWeights(StagedRun):
     def pretrain(self) -> Status:
         """Let teacher and student learn from all training images, without labels; each later training starts there.
 
-        A teacher that is used as it is has learned already. With the baseline of another run its student is taken over,
-        too: both must start from the same weights.
+        A teacher that is used as it is has learned already. With the baseline of a run that was pretrained alike its
+        student is taken over, too: both must start from the same weights.
         """
         self.record.pretraining = {}
         other_run = self.config["baseline"]
-        if isinstance(other_run, str):
+        student_taken = isinstance(other_run, str) and not from_scratch(Path(other_run), self.config)
+        if student_taken:
             take_pretrained(Path(other_run), self.weights, self.record)
         else:
             self._learn_from_images("student")
         teacher_learns = has_teacher(self.config) and must_train_teacher(self.config, self.data.classes)
         if teacher_learns:
             self._learn_from_images("teacher")
-        return "taken over" if isinstance(other_run, str) and not teacher_learns else "done"
+        return "taken over" if student_taken and not teacher_learns else "done"
 
     def _learn_from_images(self, role: Role) -> None:
         from dfssd.pretraining.images import write_images

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from dfssd.config import Config, defaults, differences
+from dfssd.config import Config, Difference, defaults, differences
 from dfssd.config.schema import DETECT, argument, keys_where
 from dfssd.errors import UserError
 from dfssd.files import copy_atomically, read_yaml
@@ -123,25 +123,50 @@ def check_baseline(run: Path, config: Config) -> Training:
         if not baseline.val_score_by_epoch:  # the floor of the guard
             raise ValueError("its validation scores by epoch are not recorded")
         # a run from before there was a key had its default
-        others = baseline_settings({**defaults(), **OF_EARLIER_VERSIONS, **tree["config"]}, tree["train"])
-        networks = ["baseline", f"{PRETRAINED}student"] if config["pretrain"] else ["baseline"]
-        lists = [f"splits/{part}.txt" for part in _lists_read(config)]
+        own = {**defaults(), **OF_EARLIER_VERSIONS, **tree["config"]}
+        changed = unfit_settings(own, tree["train"], config)
+        pretrained = config["pretrain"] and not is_scratch(own, config)
+        networks = ["baseline", f"{PRETRAINED}student"] if pretrained else ["baseline"]
+        lists = [f"splits/{part}.txt" for part in _lists_read(own)]
         for needed in (*(f"weights/{name}.pt" for name in networks), *lists, "splits/data.yaml"):
             if not (run / needed).is_file():
                 raise FileNotFoundError(f"{needed} is missing")
     except (OSError, ValueError, KeyError, TypeError, UserError) as e:
         raise UserError(f"baseline={run}: no finished baseline there ({e}); give the folder of a run") from e
-    changed = differences(others, baseline_settings(config.own, config.train))
     _check_equal(run, [f"{key} ({theirs} there)" for key, theirs, _ in changed])
     return baseline
 
 
-def _lists_read(config: Config) -> tuple[str, ...]:
+def is_scratch(own: Mapping[str, Any], config: Config) -> bool:
+    """Whether a baseline trained with the keys ``own`` is that from scratch to ``config``, which pretrains its own."""
+    return config["pretrain"] is not None and own.get("pretrain") is None
+
+
+def from_scratch(run: Path, config: Config) -> bool:
+    """Whether the baseline of ``run``, which passes :func:`check_baseline`, is that from scratch to ``config``."""
+    return is_scratch(read_yaml(run / "run.yaml")["config"], config)
+
+
+def _lists_read(own: Mapping[str, Any]) -> tuple[str, ...]:
     """The lists of images that a baseline depends on: with ``pretrain`` it has seen the unlabeled ones, too."""
-    return ("train_labeled", "val", *(("train_unlabeled",) if config["pretrain"] else ()))
+    return ("train_labeled", "val", *(("train_unlabeled",) if own.get("pretrain") else ()))
 
 
-def baseline_settings(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+def unfit_settings(own: Mapping[str, Any], train: Mapping[str, Any], config: Config) -> list[Difference]:
+    """What keeps a baseline from being compared with the networks of ``config``.
+
+    Args:
+        own: Our keys that it was trained with, complete.
+        train: Ultralytics' arguments that it was trained with.
+        config: The configuration that it is taken over for; where only that pretrains, it is the one from scratch.
+    """
+    ours = dict(config.own)
+    if is_scratch(own, config):
+        ours |= {key: own[key] for key in ("pretrain", "pretrain_batches")}
+    return differences(_baseline_settings(own, train), _baseline_settings(ours, config.train))
+
+
+def _baseline_settings(own: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a network trained on the labels alone depends on, thus none of the distillation."""
     read = keys_where(lambda key: key.baseline and key.task in {None, own.get("task", DETECT)})
     arguments = {key: value for key, value in train.items() if argument(key).baseline}
@@ -166,7 +191,7 @@ def check_same_data(run: Path, into: Path, batches_per_epoch: int, config: Confi
     baseline = check_baseline(run, config)
     different = [
         part
-        for part in _lists_read(config)
+        for part in _lists_read(read_yaml(run / "run.yaml")["config"])
         if (into / "splits" / f"{part}.txt").read_text(encoding="utf-8")
         != (run / "splits" / f"{part}.txt").read_text(encoding="utf-8")
     ]
@@ -185,10 +210,12 @@ def take_baseline(run: Path, into: Path, batches_per_epoch: int, config: Config)
     Arguments and errors are those of :func:`check_same_data`.
 
     Returns:
-        Role -> its training with the validation curve.
+        Role -> its training with the validation curve; without ``baseline`` where that of the run is the one from
+        scratch.
     """
     check_same_data(run, into, batches_per_epoch, config)
-    return _take(run, into / "weights", ("baseline", SCRATCH), RECORDS[config["task"]].read(run / FILE))
+    roles = {"baseline": SCRATCH} if from_scratch(run, config) else {"baseline": "baseline", SCRATCH: SCRATCH}
+    return _take(run, into / "weights", roles, RECORDS[config["task"]].read(run / FILE))
 
 
 def take_pretrained(run: Path, weights: Path, record: BoxRecord) -> None:
@@ -200,16 +227,26 @@ def take_pretrained(run: Path, weights: Path, record: BoxRecord) -> None:
         record: Record of this run; its training and its pretraining are set.
     """
     other = BoxRecord.read(run / FILE)
-    record.training = {**record.training, **_take(run, weights, (f"{PRETRAINED}student",), other)}
+    role = f"{PRETRAINED}student"
+    record.training = {**record.training, **_take(run, weights, {role: role}, other)}
     record.pretraining = {**record.pretraining, "student": other.pretraining["student"]}
 
 
-def _take(run: Path, weights: Path, roles: Sequence[Role], record: RunRecord) -> dict[Role, Training]:
-    """Copy the checkpoints of those ``roles`` that ``run`` has, and return their trainings, which name it."""
-    taken = {role: record.training[role] for role in roles if role in record.training}
-    for role in taken:
-        copy_atomically(run / "weights" / f"{role}.pt", weights / f"{role}.pt")
-    return {role: training.model_copy(update={"taken_from": run.resolve().name}) for role, training in taken.items()}
+def _take(run: Path, weights: Path, roles: Mapping[Role, Role], record: RunRecord) -> dict[Role, Training]:
+    """Copy the checkpoints of networks of ``run``, and return their trainings, which name it.
+
+    Args:
+        run: The other run.
+        weights: Folder of the checkpoints of this run.
+        roles: Role there -> role here; one that was not trained there is left out.
+        record: Record of the other run.
+    """
+    taken = {}
+    for there, here in roles.items():
+        if there in record.training:
+            copy_atomically(run / "weights" / f"{there}.pt", weights / f"{here}.pt")
+            taken[here] = record.training[there].model_copy(update={"taken_from": run.resolve().name})
+    return taken
 
 
 def _check_equal(run: Path, different: list[str]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,7 +25,7 @@ from dfssd.hardware import check_device, free_on_gpu, resolve_amp
 from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
-from dfssd.results.sections import PRETRAINED, Data, Distill, Export, Pretraining, Status, Training
+from dfssd.results.sections import PRETRAINED, Data, Distill, Export, Pretraining, Role, Status, Training
 from dfssd.runs.beside import Beside
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
@@ -227,11 +227,11 @@ class StagedRun(ABC):
     def val_score(self, weights: Path) -> float:
         """Validation score of a network, 0 if there is nothing to measure."""
 
-    def take_baseline(self, other_run: str) -> Status:
-        """Reuse the baseline of the finished run ``other_run``; return the status of the stage."""
+    def take_baseline(self, other_run: str) -> Collection[Role]:
+        """Reuse what the finished run ``other_run`` has trained on the labels alone; return the roles that it fills."""
         taken = take_baseline(Path(other_run), self.folder.path, self.batches_per_epoch(), self.config)
         self.record.training = {**self.record.training, **taken}
-        return "taken over"
+        return taken
 
     def train(
         self, name: str, trainer: type[StageTrainer], settings: StageSettings, *, keep: str = "best", **overrides: Any

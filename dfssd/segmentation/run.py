@@ -209,7 +209,8 @@ class SegmentationRun(StagedRun):
             self._train_network("baseline", self._student_settings(), check_model(self.config["student"], "student"))
             status = "done"
         elif setting:
-            status = self.take_baseline(setting)
+            self.take_baseline(setting)
+            status = "taken over"
         for role, name in self.others.items():
             self._train_network(role, self._student_settings(), check_model(name, "compare"))
             status = "done"

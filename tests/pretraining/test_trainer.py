@@ -306,6 +306,21 @@ def test_baseline_of_another_run_brings_the_student_that_it_began_with(
 
 
 @pytest.mark.train
+def test_baseline_of_a_run_without_pretraining_is_the_one_from_scratch(plates: Path) -> None:
+    words = ["recipe=baseline", "teacher=none", *SHORT]
+    first = run(plates, "plain", *[word for word in words if not word.startswith("pretrain")])
+    folder = run(plates, "third", *words, f"split={first / 'splits'}", f"baseline={first}", "pretrain_batches=2")
+    record = BoxRecord.read(folder / "results.json")
+    assert (
+        record.training["baseline_scratch"].taken_from == "plain" and not (folder / "train/baseline_scratch").exists()
+    )
+    files = [first / "weights" / "baseline.pt", folder / "weights" / "baseline_scratch.pt"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert record.training["baseline"].taken_from is None and set(record.test) == {"baseline", "baseline_scratch"}
+    assert [pair.reference for pair in record.differences.pairs] == ["baseline_scratch"]
+
+
+@pytest.mark.train
 def test_baseline_that_began_elsewhere_is_refused(plates: Path, finished: tuple[Path, dict], capsys: Any) -> None:
     first = finished[0]
     words = [f"data={plates}", f"project={plates.parent / 'runs'}", f"data_dir={plates.parent / 'd'}", "name=third"]

@@ -18,7 +18,7 @@ from dfssd.results.record import BoxRecord, MaskRecord, RunRecord
 from dfssd.results.sections import Status
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
-from dfssd.runs.model_selection import check_baseline, check_same_data
+from dfssd.runs.model_selection import check_baseline, check_same_data, take_baseline
 from dfssd.segmentation.run import SegmentationRun
 from tests.conftest import write_squares
 from tests.segmentation.material import neu_seg
@@ -319,8 +319,35 @@ def test_pretrained_baseline_comes_with_what_it_began_with(tmp_path: Path) -> No
     (other / "splits" / "train_unlabeled.txt").write_text("others", encoding="utf-8")
     with pytest.raises(UserError, match="it differs in train_unlabeled"):
         check_same_data(folder, other, per_epoch, config)
+    plain = configure({"student": "yolov8n.yaml", "baseline": str(folder), "val_every": 1})
     with pytest.raises(UserError, match=r"it differs in pretrain \(dense there\)"):
-        check_baseline(folder, configure({"student": "yolov8n.yaml", "baseline": str(folder), "val_every": 1}))
+        check_baseline(folder, plain)
+    other_way = configure({"pretrain": "regions", "student": "yolov8n.yaml", "baseline": str(folder), "val_every": 1})
+    with pytest.raises(UserError, match=r"it differs in pretrain \(dense there\)"):
+        check_baseline(folder, other_way)
+
+
+def test_baseline_without_pretraining_is_the_one_from_scratch(tmp_path: Path) -> None:
+    folder = create(tmp_path, student="yolov8n.yaml").path
+    shutil.copyfile(EXAMPLES / "boxes.json", folder / "results.json")
+    recorded = read_yaml(folder / "run.yaml")
+    write_yaml(folder / "run.yaml", {**recorded, "config": {**recorded["config"], "val_every": 1}})
+    for file in ("weights/baseline.pt", "splits/train_labeled.txt", "splits/val.txt"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(file, encoding="utf-8")
+    write_yaml(folder / "splits" / "data.yaml", {"names": {0: "dark"}})
+    given = {"student": "yolov8n.yaml", "baseline": str(folder), "val_every": 1}
+    pretrained = configure({**given, "pretrain": "dense", "pretrain_batches": 10})
+    other = tmp_path / "other"
+    shutil.copytree(folder / "splits", other / "splits")  # it has seen no unlabeled image: their list does not matter
+    training = check_baseline(folder, pretrained)
+    per_epoch = training.batches // training.epochs_done
+    taken = take_baseline(folder, other, per_epoch, pretrained)
+    assert list(taken) == ["baseline_scratch"] and taken["baseline_scratch"].taken_from == folder.name
+    assert [file.name for file in (other / "weights").iterdir()] == ["baseline_scratch.pt"]
+    assert list(take_baseline(folder, other, per_epoch, configure(given))) == ["baseline"]
+    with pytest.raises(UserError, match="it differs in student"):
+        check_baseline(folder, configure({**given, "pretrain": "dense", "student": "yolov8s.yaml"}))
 
 
 @pytest.mark.parametrize(("recipe", "example"), [("dfssd", "boxes"), ("mffmetal", "masks")])
