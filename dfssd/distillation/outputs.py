@@ -26,6 +26,13 @@ class Confidence(NamedTuple):
     best: Tensor
     total: Tensor
 
+    def inside(self, region: Tensor | None) -> Confidence:
+        """The same with no belief in anchors outside ``region`` (N, A) bool; None: everywhere."""
+        if region is None:
+            return self
+        each = self.each * region
+        return Confidence(each, self.best, each.sum().clamp(min=max(1, len(each))))
+
 
 @dataclass
 class Outputs:
@@ -55,6 +62,11 @@ class Outputs:
     def level_sizes(self) -> list[int]:
         """Anchors of each level."""
         return [height * width for height, width in self.levels]
+
+    @property
+    def knows_more(self) -> bool:
+        """Whether there are classes that the teacher does not know."""
+        return self.new_scores is not None and self.new_scores.shape[1] > 0
 
     @cached_property
     def confidence(self) -> Confidence:

@@ -17,16 +17,17 @@ from dfssd.distillation.pair import state_hash
 from dfssd.distillation.terms import sdidd
 from dfssd.distillation.terms.base import PairShape
 from dfssd.distillation.terms.ld import weighted_kl
-from dfssd.distillation.terms.new_boxes import apart_from_new, feature_region, regression_weights
-from dfssd.distillation.terms.regions import match_anchors
+from dfssd.distillation.terms.regions import apart_from_new, match_anchors
+from dfssd.distillation.terms.response import ClsResponse, DflResponse, cls_response, dfl_response
 from dfssd.distillation.terms.sdidd import (
     ElasticBox,
     IncrementalBox,
-    IncrementalCls,
     IncrementalFeature,
     confident,
     far_above,
+    feature_region,
     old_class_distance,
+    regression_weights,
 )
 from dfssd.errors import UserError
 from dfssd.pseudo_labels.online import OnlineLabeler
@@ -178,72 +179,46 @@ def test_box_term_is_the_weighted_mean_of_its_image() -> None:
         ("uniform", dict.fromkeys(weights, 1.0)),
         ("conf", {k: float(new[1, :, k].sigmoid().max()) for k in weights}),
     ):
-        term = IncrementalBox(SHAPE, region="boxes", weights=option)
+        term = IncrementalBox(SHAPE, weights=option)
         value = term(outputs(own, old, new=new), outputs(theirs, old), one_box(box))
         total = sum(w * float(kl[k]) for k, w in weight.items()) / max(1.0, sum(weight.values()))
         assert value.item() == pytest.approx(total / 2, rel=1e-3), option
 
 
-def test_box_term_of_the_teacher_by_hand() -> None:
-    """Weighted by its confidence, at all anchors outside the new box; old boxes change nothing."""
+def test_responses_apart_from_new_boxes_are_those_of_the_other_anchors() -> None:
+    """As if the anchors in the new box did not exist; old boxes change nothing, nor does a teacher that knows all."""
     generator = torch.Generator().manual_seed(0)
     anchors = sum(h * w for h, w in LEVELS)
     own, theirs = (torch.randn(2, 16, anchors, generator=generator) for _ in range(2))
-    old, new = (torch.randn(2, k, anchors, generator=generator) for k in (2, 3))
+    old, other, new = (torch.randn(2, k, anchors, generator=generator) for k in (2, 2, 3))
     box = one_box([0.30, 0.30, 0.62, 0.60])
     free = apart_from_new(box, 2, LEVELS, known=2)
     assert 0 < int((~free).sum()) < anchors and free[0].all()
-    kl, each = box_kl(own, theirs, 4, 10.0), old.sigmoid().amax(1)
-    term = IncrementalBox(SHAPE)
-    for batch, counted in ((box, free), ({**box, "cls": torch.tensor([[1.0]])}, torch.ones_like(free))):
-        value = term(outputs(own, old, new=new), outputs(theirs, old), batch)
-        weight = each * counted
-        assert value.item() == pytest.approx(float((weight * kl).sum() / weight.sum()), rel=1e-4)
-    unsure = torch.full_like(old, -9.0)
-    value = term(outputs(own, old, new=new), outputs(theirs, unsure), box)
-    assert value.item() == pytest.approx(float((unsure.sigmoid().amax(1) * free * kl).sum()) / 2, rel=1e-4)
+    outside = free[1].nonzero().flatten()
 
+    def rest(x: torch.Tensor, fill: float) -> torch.Tensor:
+        x = x.clone()
+        x[1, :, ~free[1]] = fill
+        return x
 
-def test_class_term_leaves_the_new_boxes_out() -> None:
-    anchors = sum(h * w for h, w in LEVELS)
-    theirs = torch.full((2, 2, anchors), -9.0)
-    box = one_box([0.30, 0.30, 0.62, 0.60])
-    inside = int((~apart_from_new(box, 2, LEVELS, known=2))[1].nonzero()[0])
-    theirs[1, 0, inside] = theirs[1, 1, 0] = 3.0
-    own, boxes = theirs.clone(), torch.zeros(2, 16, anchors)
-    own[1, 0, inside] += 5.0
-    own[1, 1, 0] += 1.0
-    new = torch.zeros(2, 3, anchors)
-
-    def value(apart: bool, new: torch.Tensor | None) -> float:
-        term = IncrementalCls(SHAPE, apart=apart)
-        return term(outputs(boxes, own, new=new), outputs(boxes, theirs), box).item()
-
-    assert value(True, new) == pytest.approx(1.0 / 2 / 2), "one anchor, two classes, two images"
-    assert value(False, new) == pytest.approx((25.0 + 1.0) / 2 / 2 / 2)
-    assert value(True, None) == value(False, None), "without new classes there is nothing to leave out"
-
-
-def test_options_that_do_not_act_together_are_rejected() -> None:
-    for options in ({"weights": "conf"}, {"fallback": False}):
-        with pytest.raises(ValueError, match="add region=boxes"):
-            IncrementalBox(SHAPE, **options)
-        IncrementalBox(SHAPE, region="boxes", **options)
-
-
-def test_feature_term_apart_from_the_new_box_by_hand() -> None:
-    box = one_box([0.30, 0.30, 0.62, 0.60])
-    free = apart_from_new(box, 2, LEVELS, known=2)
-    student = [torch.randn(2, 8, h, w, generator=torch.Generator().manual_seed(h)) for h, w in LEVELS]
-    teacher = [torch.zeros_like(x) for x in student]
-    expected = sum(
-        float(x.square().mean(1).flatten(1)[part].mean())
-        for x, part in zip(student, free.split([h * w for h, w in LEVELS], 1), strict=True)
-    )
-    nothing = torch.zeros(2, 16, free.shape[1])
-    term = IncrementalFeature(SHAPE, region="apart")
-    value = term(outputs(nothing, nothing[:, :2], student), outputs(nothing, nothing[:, :2], teacher), box)
-    assert value.item() == pytest.approx(expected, rel=1e-4)
+    for term, plain in ((ClsResponse, cls_response), (DflResponse, dfl_response)):
+        for batch, counted in ((box, True), ({**box, "cls": torch.tensor([[1.0]])}, False)):
+            student = outputs(own, old.clone().requires_grad_(), new=new)
+            student.boxes.requires_grad_(True)
+            value = term(SHAPE, apart=True)(student, outputs(theirs, other), batch)
+            if not counted:
+                assert value.item() == term(SHAPE)(student, outputs(theirs, other), batch).item()
+                continue
+            hidden = (rest(old, -50.0), rest(other, -50.0))
+            expected = plain(*hidden) if plain is cls_response else plain(own, theirs, hidden[1], 4)
+            assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+            leaf = student.scores if plain is cls_response else student.boxes
+            (found,) = torch.autograd.grad(value, leaf)
+            assert not found[1, :, ~free[1]].any() and found[1, :, outside].any() and found[0].any()
+        alone = outputs(own, old)
+        assert term(SHAPE, apart=True)(alone, outputs(theirs, other), box).item() == pytest.approx(
+            term(SHAPE)(alone, outputs(theirs, other), box).item()
+        )
 
 
 def test_feature_term_by_hand() -> None:

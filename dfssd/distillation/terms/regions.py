@@ -137,6 +137,26 @@ def places_inside(boxes: Tensor, image: Tensor, n: int, here: Axes) -> Tensor:
     return torch.cat(parts, 1) > 0
 
 
+def apart_from_new(batch: Batch, n: int, levels: Sequence[tuple[int, int]], known: int) -> Tensor:
+    """Anchors whose point lies in no box of a new class.
+
+    In these boxes the labels say what is to be learned, and the teacher, which does not know these defects, may take
+    them for others.
+
+    Args:
+        batch: ``cls``, ``bboxes`` and ``batch_idx``.
+        n: Images in the batch.
+        levels: (height, width) of each level [cells].
+        known: Number of classes that the teacher knows; those from there on are new.
+
+    Returns:
+        (n, A) bool.
+    """
+    new = batch["cls"].flatten() >= known
+    boxes = batch["bboxes"].float()[new]
+    return ~places_inside(boxes, batch["batch_idx"][new], n, axes(tuple(levels), boxes.dtype, boxes.device))
+
+
 def attention_shares(maps: Sequence[Tensor], temperature: float) -> tuple[Maps, Maps]:
     """Shares of the attention that places and channels get.
 

@@ -21,6 +21,7 @@ from dfssd.checks import check_positive
 from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
 from dfssd.distillation.terms.closed import closed_form
+from dfssd.distillation.terms.regions import apart_from_new
 
 AT_ONCE = 2**22
 """Box logits that are compared at once: where there are more, memory counts and launches do not."""
@@ -68,8 +69,19 @@ def check_top(top: float) -> float:
     return float(top)
 
 
+def outside_new(student: Outputs, batch: Batch, known: int) -> Tensor | None:
+    """(N, A) bool: anchors in no box of a class from ``known`` on; None where the student has no such class."""
+    if not student.knows_more:
+        return None
+    return apart_from_new(batch, len(student.scores), student.levels, known)
+
+
 def cls_response(
-    student_scores: Tensor, teacher_scores: Tensor, known: Confidence | None = None, top: float = 1.0
+    student_scores: Tensor,
+    teacher_scores: Tensor,
+    known: Confidence | None = None,
+    top: float = 1.0,
+    region: Tensor | None = None,
 ) -> Tensor:
     """Quality-focal distance between class scores (as in CrossKD, arXiv:2306.11369).
 
@@ -84,6 +96,7 @@ def cls_response(
         teacher_scores: Class logits of the teacher, same shape; they get no gradient.
         known: The teacher's confidence, if it has been computed.
         top: Share of the anchors of each image that take part (:func:`leading`), in both sums.
+        region: (N, A) bool, the anchors that can take part, in both sums; None: all.
 
     Returns:
         Scalar, fp32 (fp64 for fp64 inputs); 0 for an empty batch.
@@ -94,8 +107,8 @@ def cls_response(
     check_same_shape("class scores", student_scores, teacher_scores, "N, nc, A")
     with no_autocast(student_scores):
         z, zt = exact(student_scores, teacher_scores.detach())
-        taken = leading_anchors(known or _confidence_of(teacher_scores), top)
-        part = None if top == 1 else (taken.each > 0)[:, None]
+        taken = leading_anchors((known or _confidence_of(teacher_scores)).inside(region), top)
+        part = None if top == 1 and region is None else (taken.each > 0)[:, None]
 
         def compute(z: Tensor) -> tuple[Tensor, list[Tensor]]:
             target, p = zt.sigmoid(), z.sigmoid()
@@ -217,18 +230,24 @@ def logit_mse(student: Outputs, teacher: Outputs) -> Tensor:
 class ClsResponse(Term):
     """Response term for classes: the student's score of each class at each anchor against the teacher's."""
 
-    def __init__(self, shape: PairShape, *, top: float = 1.0):
-        """Set the share of the anchors of each image that are compared: those of which the teacher is most confident.
+    def __init__(self, shape: PairShape, *, top: float = 1.0, apart: bool = False):
+        """Set where it acts.
+
+        Args:
+            shape: Classes that both know.
+            top: Share of the anchors of each image that are compared: those of which the teacher is most confident.
+            apart: Leave out the boxes of classes that the teacher does not know.
 
         Raises:
             ValueError: ``top`` is not in (0, 1].
         """
         super().__init__(shape)
-        self.top = check_top(top)
+        self.top, self.apart = check_top(top), bool(apart)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`cls_response` of the class scores."""
-        return cls_response(student.scores, teacher.scores, teacher.confidence, self.top)
+        region = outside_new(student, batch, self.shape.nc) if self.apart else None
+        return cls_response(student.scores, teacher.scores, teacher.confidence, self.top, region)
 
 
 class DflResponse(Term):
@@ -236,8 +255,14 @@ class DflResponse(Term):
 
     needs_bins = True
 
-    def __init__(self, shape: PairShape, *, temperature: float = 1.0, top: float = 1.0):
-        """Set the temperature of the softmax over the bins, and the share of the anchors that are compared.
+    def __init__(self, shape: PairShape, *, temperature: float = 1.0, top: float = 1.0, apart: bool = False):
+        """Set the options.
+
+        Args:
+            shape: Bins of the heads, and classes that both know.
+            temperature: Of the softmax over the bins.
+            top: Share of the anchors of each image that are compared: those of which the teacher is most confident.
+            apart: Leave out the boxes of classes that the teacher does not know.
 
         Raises:
             ValueError: ``temperature`` is not a number above 0, ``top`` is not in (0, 1], or the head has no box
@@ -245,11 +270,13 @@ class DflResponse(Term):
         """
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
-        self.top = check_top(top)
+        self.top, self.apart = check_top(top), bool(apart)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`dfl_response` of the box logits, weighted by the teacher's class scores."""
         own, theirs, known = student.boxes, teacher.boxes, teacher.confidence
+        if self.apart:
+            known = known.inside(outside_new(student, batch, self.shape.nc))
         return dfl_response(own, theirs, teacher.scores, self.shape.reg_max, self.temperature, known, self.top)
 
 

@@ -33,9 +33,7 @@ from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.giou import distances
 from dfssd.distillation.terms.ld import weighted_kl
 from dfssd.distillation.terms.levels import Maps, total
-from dfssd.distillation.terms.new_boxes import apart_from_new, feature_region, regression_weights
-from dfssd.distillation.terms.regions import ANCHOR_CELLS, anchor_boxes, corners
-from dfssd.distillation.terms.response import per_confidence
+from dfssd.distillation.terms.regions import ANCHOR_CELLS, anchor_boxes, corners, in_images, match_anchors
 
 MOST_COMPARED = 2048
 """Boxes in one pass of non-maximum suppression, whose work grows with their square."""
@@ -93,15 +91,57 @@ def old_class_distance(student: Tensor, teacher: Tensor, region: Tensor) -> Tens
         return closed_form(compute, [own])
 
 
-def _of_new_classes(student: Outputs) -> Tensor | None:
-    """The student's logits of the classes that the teacher does not know, (N, new, A); None if there are none."""
-    new = student.new_scores
-    return None if new is None or not new.shape[1] else new
-
-
 def per_image(weight: Tensor, counted: Tensor) -> Tensor:
     """Weights (N, A) divided by the number of images, and by what is ``counted`` (N, A) in each, at least 1."""
     return weight / (counted.sum(1, keepdim=True).clamp(min=1) * max(1, len(weight)))
+
+
+def regression_weights(
+    boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int, int]], *, fallback: bool = True
+) -> Tensor:
+    """Weights of the anchors for the boxes of a batch: dual-stage selection, weighted by overlap.
+
+    Stage 1: the anchors next to the center of a box, on each level; stage 2: those of them that overlap it more than
+    usual (:func:`~dfssd.distillation.terms.regions.match_anchors`). A box that gets none takes its best one, which is
+    not rare on the three levels of a YOLO head.
+
+    Args:
+        boxes: (M, 4) corners as shares of the image.
+        image: (M,) image of each.
+        n: Images.
+        levels: (height, width) of each level [cells].
+        fallback: Give a box without any anchor its best one.
+
+    Returns:
+        (n, A): the largest IoU of an anchor's square with a box that it was chosen for; 0 if it was not.
+    """
+    match = match_anchors(boxes, levels)
+    chosen = match.positive
+    if fallback:
+        chosen = chosen | (match.best & ~chosen.any(1, keepdim=True))
+    weight = match.iou * chosen
+    out = weight.new_zeros(n, weight.shape[1])
+    return out.scatter_reduce(0, image[:, None].expand_as(weight), weight, "amax")
+
+
+def feature_region(boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int, int]], share: float = 0.5) -> Tensor:
+    """Anchors that overlap a box at least ``share`` times as much as the best one does.
+
+    The threshold is relative to each box, so boxes that no anchor fits well, small or long ones, get anchors as well.
+
+    Args:
+        boxes: (M, 4) corners as shares of the image.
+        image: (M,) image of each.
+        n: Images.
+        levels: (height, width) of each level [cells].
+        share: Of the largest overlap, [0, 1).
+
+    Returns:
+        (n, A) bool.
+    """
+    iou = match_anchors(boxes, levels).iou
+    best = iou.amax(1, keepdim=True) if len(boxes) else iou.new_zeros(0, 1)
+    return in_images((iou > share * best) & (iou > 0), image, n)
 
 
 def _parts(counts: list[int], most: int) -> list[slice]:
@@ -118,51 +158,32 @@ def _parts(counts: list[int], most: int) -> list[slice]:
 class IncrementalCls(Term):
     """SD-IDD for classes: the old classes' logits at the anchors where the teacher is most confident."""
 
-    def __init__(self, shape: PairShape, *, deviations: float = 2.0, apart: bool = True):
-        """Set the options.
-
-        Args:
-            shape: Classes that both know.
-            deviations: How many standard deviations above the mean of its image counts as confident.
-            apart: Leave out the anchors in boxes of new classes; false: as published.
+    def __init__(self, shape: PairShape, *, deviations: float = 2.0):
+        """Set how many standard deviations above the mean of its image counts as confident.
 
         Raises:
             ValueError: ``deviations`` has a wrong value.
         """
         super().__init__(shape)
         self.deviations = check_share("deviations", deviations, below=float("inf"))
-        self.apart = bool(apart)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """:func:`old_class_distance` in the region of :func:`confident`, without that of the new boxes."""
+        """:func:`old_class_distance` in the region of :func:`confident`."""
         scores = teacher.scores.detach()
-        region = confident(scores, self.deviations)
-        if self.apart and _of_new_classes(student) is not None:
-            region = region & apart_from_new(batch, len(scores), student.levels, self.shape.nc)
-        return old_class_distance(student.scores, scores, region)
+        return old_class_distance(student.scores, scores, confident(scores, self.deviations))
 
 
 class IncrementalBox(Term):
-    """SD-IDD for boxes: box distributions where the teacher is confident, or at the boxes, weighted by overlap."""
+    """SD-IDD for boxes: dual-stage cascade regression, box distributions weighted by overlap."""
 
-    needs_bins = True
+    needs_bins, needs_boxes = True, True
 
-    def __init__(
-        self,
-        shape: PairShape,
-        *,
-        temperature: float = 10.0,
-        region: str = "teacher",
-        weights: str = "iou",
-        fallback: bool = True,
-    ):
+    def __init__(self, shape: PairShape, *, temperature: float = 10.0, weights: str = "iou", fallback: bool = True):
         """Set the options.
 
         Args:
             shape: Bins of the heads.
             temperature: Of the softmax over the bins.
-            region: "teacher": everywhere but in boxes of new classes, weighted by the teacher's confidence; "boxes":
-                dual-stage cascade regression at the boxes of the batch, as published.
             weights: "iou" (of an anchor with its box), "conf" (the student's confidence in a new class, as in the
                 published code) or "uniform".
             fallback: A box without any anchor takes its best one.
@@ -172,77 +193,55 @@ class IncrementalBox(Term):
         """
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
-        self.region = check_choice("region", region, ("teacher", "boxes"))
         self.weights = check_choice("weights", weights, ("iou", "conf", "uniform"))
         self.fallback = bool(fallback)
-        self.needs_boxes = region == "boxes"
-        if region == "teacher" and (weights != "iou" or not fallback):
-            raise ValueError("weights and fallback choose among the anchors of boxes; add region=boxes")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Weighted mean of the divergence of box distributions, as a share of the bins R, >= 0.
+        """Mean over the images of the weighted mean of the divergence of box distributions, as a share of the bins R.
 
-        KL_a = T^2 / R 1/4 sum_side KL(P_t || P_s)
-        "teacher":  sum_a w_a KL_a / max(N, sum_a w_a) over the anchors of all images
-        "boxes":    1/N sum_i sum_a w_a KL_a / max(1, sum_a w_a); an image without boxes counts 0
+            1/N sum_i sum_a w_a KL_a / max(1, sum_a w_a),     KL_a = T^2 / R 1/4 sum_side KL(P_t || P_s)
+
+        with the weights of :func:`regression_weights`; an image without boxes counts 0.
         """
         check_same_shape("box logits", student.boxes, teacher.boxes, "N, 4*reg_max, A")
         with no_autocast(student.boxes):
-            if self.region == "teacher":
-                weight = self._confidence(student, teacher, batch)
-            else:
-                weight = self._at_boxes(student, batch)
+            boxes, image = corners(batch)
+            weight = regression_weights(boxes, image, len(student.boxes), student.levels, fallback=self.fallback)
+            if self.weights == "uniform":
+                weight = (weight > 0).float()
+            elif self.weights == "conf":
+                new = student.new_scores
+                scores = student.scores if new is None or not new.shape[1] else new
+                weight = (weight > 0) * scores.detach().float().sigmoid().amax(1)
             bins = self.shape.reg_max
-            return weighted_kl(student.boxes, teacher.boxes.detach(), weight / bins, bins, self.temperature)
-
-    def _confidence(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Weights (N, A) of the anchors: the score of the teacher's best class, outside the boxes of new classes."""
-        weight = teacher.confidence.each
-        if _of_new_classes(student) is not None:
-            weight = weight * apart_from_new(batch, len(weight), student.levels, self.shape.nc)
-        return per_confidence(weight, weight)
-
-    def _at_boxes(self, student: Outputs, batch: Batch) -> Tensor:
-        """Weights (N, A) of the anchors of the boxes: their overlap, the student's confidence, or alike."""
-        boxes, image = corners(batch)
-        weight = regression_weights(boxes, image, len(student.boxes), student.levels, fallback=self.fallback)
-        if self.weights == "uniform":
-            weight = (weight > 0).float()
-        elif self.weights == "conf":
-            new = _of_new_classes(student)
-            scores = student.scores if new is None else new
-            weight = (weight > 0) * scores.detach().float().sigmoid().amax(1)
-        return per_image(weight, weight)
+            weight = per_image(weight, weight) / bins
+            return weighted_kl(student.boxes, teacher.boxes.detach(), weight, bins, self.temperature)
 
 
 class IncrementalFeature(FeatureTerm):
-    """SD-IDD for features: imitation around the boxes (IoU-driven, difficulty-aware), or away from the new ones."""
+    """SD-IDD for features: IoU-driven, difficulty-aware imitation around the new boxes."""
 
-    def __init__(self, shape: PairShape, *, region: str = "boxes", share: float = 0.5):
-        """Set the options.
+    needs_boxes = True
 
-        Args:
-            shape: Channels of the compared layers.
-            region: "boxes": around the boxes, as published; "apart": everywhere but in boxes of new classes.
-            share: How close an anchor must come to the best overlap with a box ("boxes").
+    def __init__(self, shape: PairShape, *, share: float = 0.5):
+        """Set how close an anchor must come to the best overlap with a box.
 
         Raises:
-            ValueError: An option has a wrong value.
+            ValueError: ``share`` has a wrong value.
         """
         super().__init__(shape)
-        self.region = check_choice("region", region, ("boxes", "apart"))
         self.share = check_share("share", share)
-        self.needs_boxes = region == "boxes"
         for level, (own, theirs) in enumerate(zip(shape.student_channels, shape.teacher_channels, strict=True)):
             if own == theirs:
                 self.align[level] = nn.Identity()
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Sum over the levels of mean_{cells in region, channels} (f_s - f_t)^2, >= 0."""
+        boxes, image = corners(batch)
         own, theirs = zip(*self.pairs(student, teacher), strict=True)
         sizes = [(f.shape[2], f.shape[3]) for f in own]
         check_same_maps(own, theirs)
-        region = self._region(student, batch, sizes)
+        region = feature_region(boxes, image, len(student.boxes), sizes, self.share)
 
         def compute(*maps: Tensor) -> tuple[Tensor, Maps]:
             gap = Maps(maps) - targets
@@ -257,13 +256,6 @@ class IncrementalFeature(FeatureTerm):
         with no_autocast(own[0]):
             targets = exact(*theirs)
             return closed_form(compute, exact(*own))
-
-    def _region(self, student: Outputs, batch: Batch, sizes: list[tuple[int, int]]) -> Tensor:
-        """The cells to compare, (N, A) bool."""
-        n = len(student.boxes)
-        if self.region == "boxes":
-            return feature_region(*corners(batch), n, sizes, self.share)
-        return apart_from_new(batch, n, sizes, self.shape.nc)
 
 
 class ElasticBox(Term):
