@@ -207,7 +207,8 @@ def _modes(config: Config, check: Check) -> list[Mode]:
         mode = Mode(recipe, given, check({**given, "recipe": recipe, "teacher": "given.pt"}))
         if mode.config["student_training"] != GROWN:
             raise UserError(
-                f"modes: {recipe} does not add new classes; choose among sdidd, erd, finetune, freeze, joint"
+                f"modes: {recipe} does not add new classes; choose among sdidd, sdidd-paper, erd, finetune, freeze, "
+                "joint"
             )
         if mode.name in modes:
             raise UserError(
