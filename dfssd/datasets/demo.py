@@ -15,13 +15,14 @@ import numpy as np
 
 from dfssd.datasets.drawings import NAMES, draw_defects, draw_image
 from dfssd.datasets.label_files import format_labels
+from dfssd.datasets.plant import PLANT
 from dfssd.errors import UserError
 from dfssd.files import write_yaml
 
-COUNTS = {"train": 96, "unlabeled": 192, "val": 48, "test": 48}
+COUNTS = {"train": 480, "unlabeled": 0, "val": 200, "test": 320}
 """Images per split of the data set with boxes."""
 
-SIZE = 160
+SIZE = 128
 """[px] side of its images."""
 
 MASK_NAMES = ("background", "punching", "oil spots", "linear")
@@ -38,7 +39,7 @@ MASK_COUNTS = {"train": 96, "unlabeled": 64, "val": 32, "test": 48}
 MASK_SIZE = 96
 """[px] side of its images."""
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the drawings or classes of a demo change, so that an older folder is not mistaken for the current one."""
 
 
@@ -59,7 +60,7 @@ def make_demo(data_dir: Path, counts: dict[str, int] | None = None, seed: int = 
     """
 
     def sample(rng: np.random.Generator, split: str) -> tuple[np.ndarray, bytes]:
-        image, boxes = draw_image(rng, size)
+        image, boxes = draw_image(rng, size, PLANT)
         return image, format_labels(boxes).encode()
 
     counts = counts or COUNTS

@@ -7,6 +7,7 @@ hundred steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,26 +18,47 @@ _MOST_DEFECTS = 3
 _DEFECT_FREE = 0.04
 """Share of images without any defect."""
 
+BASE = 150.0
+"""Gray value of a sheet on average, to which those of the defects refer."""
+
 Drawing = tuple[np.ndarray, np.ndarray]
 """Opacity (h, w) in [0, 1] and gray value (h, w) of a defect on a patch of its own."""
 
 
-def draw_image(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Scene:
+    """Where and how defects are drawn.
+
+    Attributes:
+        sheet: Gray values (size, size) of a sheet of ``size`` px without defects.
+        vary: Changes the drawing of a defect.
+        paint: Gray values of a spot (h, w) of the sheet with a defect of the same shape on it.
+        photograph: Changes the gray values of the whole image at the end.
+    """
+
+    sheet: Callable[[np.random.Generator, int], np.ndarray]
+    vary: Callable[[np.random.Generator, Drawing], Drawing]
+    paint: Callable[[np.random.Generator, np.ndarray, Drawing], np.ndarray]
+    photograph: Callable[[np.random.Generator, np.ndarray], np.ndarray]
+
+
+def draw_image(rng: np.random.Generator, size: int, scene: Scene | None = None) -> tuple[np.ndarray, np.ndarray]:
     """One image and its boxes.
 
     Args:
         rng: Source of all randomness.
         size: [px] side.
+        scene: How defects are drawn; None = :data:`CLEAR`.
 
     Returns:
         (size, size) uint8 gray image, and (n, 5) float32 rows [class id, x, y, w, h] (xywh center format, 0-1) of up
         to three defects that do not overlap.
     """
-    return draw_defects(rng, size, NAMES)[:2]
+    return draw_defects(rng, size, NAMES, scene)[:2]
 
 
 def draw_defects(
-    rng: np.random.Generator, size: int, names: Sequence[str]
+    rng: np.random.Generator, size: int, names: Sequence[str], scene: Scene | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One image with defects of some classes, their boxes and their mask.
 
@@ -44,19 +66,21 @@ def draw_defects(
         rng: Source of all randomness.
         size: [px] side.
         names: Classes to choose from, some of :data:`NAMES`, in id order.
+        scene: As for :func:`draw_image`.
 
     Returns:
         Image and boxes as of :func:`draw_image`, a class id being an index into ``names``; and the mask (size, size)
         uint8, 0 = background, else 1 + class id. A pixel belongs to a defect where its opacity is above one half.
     """
-    canvas = _steel(rng, size)
+    scene = scene or CLEAR
+    canvas = scene.sheet(rng, size)
     mask = np.zeros((size, size), dtype=np.uint8)
     taken = np.zeros((size, size), dtype=bool)
     rows = []
     n = 0 if rng.random() < _DEFECT_FREE else int(rng.integers(1, _MOST_DEFECTS + 1))
     for _ in range(n):
         class_id = int(rng.integers(len(names)))
-        opacity, gray = _DRAW[NAMES.index(names[class_id])](rng, size)
+        opacity, gray = scene.vary(rng, _DRAW[NAMES.index(names[class_id])](rng, size))
         ys, xs = np.nonzero(opacity > 0.2)
         opacity, gray = (a[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] for a in (opacity, gray))
         h, w = opacity.shape
@@ -68,11 +92,11 @@ def draw_defects(
             continue
         taken[max(y - 2, 0) : y + h + 2, max(x - 2, 0) : x + w + 2] = True
         spot = canvas[y : y + h, x : x + w]
-        spot[...] = spot * (1 - opacity) + gray * opacity
+        spot[...] = scene.paint(rng, spot, (opacity, gray))
         mask[y : y + h, x : x + w][opacity > 0.5] = 1 + class_id
         rows.append([class_id, (x + w / 2) / size, (y + h / 2) / size, w / size, h / size])
     boxes = np.array(rows, dtype=np.float32).reshape(-1, 5)
-    return np.clip(canvas, 0, 255).astype(np.uint8), boxes, mask
+    return np.clip(scene.photograph(rng, canvas), 0, 255).astype(np.uint8), boxes, mask
 
 
 def _steel(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -97,7 +121,7 @@ def _soft(distance: np.ndarray, width: float = 0.15) -> np.ndarray:
     return np.clip((1 - distance) / width + 0.5, 0, 1)
 
 
-def _clouds(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
+def clouds(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
     field = cv2.GaussianBlur(rng.normal(size=shape).astype(np.float32), (0, 0), sigma)
     clouds: np.ndarray = (field - field.mean()) / (field.std() + 1e-6)
     return clouds
@@ -162,7 +186,7 @@ def _linear(rng: np.random.Generator, size: int) -> Drawing:
 def _macular(rng: np.random.Generator, size: int) -> Drawing:
     """Mottled patch of light and dark flecks."""
     y, x = _grid(size * rng.uniform(0.26, 0.4), size * rng.uniform(0.26, 0.4))
-    flecks = _clouds(rng, x.shape, 1.6)
+    flecks = clouds(rng, x.shape, 1.6)
     opacity = _soft(np.hypot(x, y) + 0.1 * flecks, 0.2) * 0.85
     return opacity, 150 + 60 * np.sign(flecks)
 
@@ -176,3 +200,14 @@ _DRAW: tuple[Callable[[np.random.Generator, int], Drawing], ...] = (
     _linear,
     _macular,
 )
+
+
+def _cover(rng: np.random.Generator, spot: np.ndarray, drawing: Drawing) -> np.ndarray:
+    """The defect hides the sheet."""
+    opacity, gray = drawing
+    covered: np.ndarray = spot * (1 - opacity) + gray * opacity
+    return covered
+
+
+CLEAR = Scene(sheet=_steel, vary=lambda rng, drawing: drawing, paint=_cover, photograph=lambda rng, canvas: canvas)
+"""Clear defects, each class much the same, on an even sheet."""

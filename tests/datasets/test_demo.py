@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from PIL import Image
 from dfssd.datasets import demo, drawings
 from dfssd.datasets.cards import find_card
 from dfssd.datasets.demo import make_demo, make_mask_demo
-from dfssd.datasets.drawings import NAMES, draw_defects, draw_image
+from dfssd.datasets.drawings import CLEAR, NAMES, draw_defects, draw_image
+from dfssd.datasets.plant import PLANT
 from tests.configured import load_dataset
 
 COUNTS = {"train": 12, "unlabeled": 6, "val": 4, "test": 4}
@@ -46,6 +48,10 @@ def test_drawings_stay_what_they_were(seed):
     np.testing.assert_allclose(image[16::32, 16::32].ravel().astype(int), grays, atol=1)
 
 
+def plain(rng, size):
+    return np.full((size, size), 200.0)
+
+
 def test_a_mask_holds_what_is_more_defect_than_steel(monkeypatch):
     """Black defects on a plain sheet show their opacity: at a half the gray is that between both."""
 
@@ -56,11 +62,10 @@ def test_a_mask_holds_what_is_more_defect_than_steel(monkeypatch):
 
         return drawn
 
-    monkeypatch.setattr(drawings, "_steel", lambda rng, size: np.full((size, size), 200.0))
     monkeypatch.setattr(drawings, "_DRAW", tuple(black(draw) for draw in drawings._DRAW))
     seen = set()
     for seed in range(40):
-        image, boxes, mask = draw_defects(np.random.default_rng(seed), 96, NAMES)
+        image, boxes, mask = draw_defects(np.random.default_rng(seed), 96, NAMES, replace(CLEAR, sheet=plain))
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask > 0, image < 100)
         for class_id, *box in boxes:
@@ -149,13 +154,14 @@ def test_what_a_killed_run_left_is_no_data_set(make, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "killed").iterdir()] == [whole.name]
 
 
+@pytest.mark.parametrize("scene", [CLEAR, PLANT], ids=["clear", "plant"])
 @pytest.mark.parametrize("class_id", range(7))
-def test_boxes_touch_what_was_drawn_on_all_four_sides(class_id, monkeypatch):
-    """On a plain sheet the changed pixels span the box, up to a pixel of soft edge."""
-    monkeypatch.setattr(drawings, "_steel", lambda rng, size: np.full((size, size), 200.0))
+def test_boxes_touch_what_was_drawn_on_all_four_sides(class_id, scene, monkeypatch):
+    """On a plain sheet, before the camera, the changed pixels span the box, up to a pixel of soft edge."""
     monkeypatch.setattr(drawings, "_DRAW", (drawings._DRAW[class_id],) * 7)
+    scene = replace(scene, sheet=plain, photograph=CLEAR.photograph)
     for seed in range(10):
-        image, boxes = draw_image(np.random.default_rng(seed), 160)
+        image, boxes = draw_image(np.random.default_rng(seed), 160, scene)
         if len(boxes) == 1:
             ys, xs = np.nonzero(image != 200)
             x, y, w, h = boxes[0, 1:] * 160
