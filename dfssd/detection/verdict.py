@@ -22,7 +22,8 @@ from dfssd.results.sections import SCRATCH, Gain, Incremental, Role
 
 SCORE = "map50_95"
 """What networks are compared by."""
-METRICS = (SCORE, "map50", "precision", "recall")
+SCORES = {SCORE: "mAP50-95", "map50": "mAP50"}
+METRICS = (*SCORES, "precision", "recall")
 
 _BUDGET = BudgetWords(
     unknown="with a training length that was not recorded",
@@ -41,7 +42,7 @@ def noise(record: BoxRecord) -> float:
 
 
 def closing_table(record: BoxRecord, console: Console | None = None) -> None:
-    """Print the test metrics of all networks and :func:`closing_line`."""
+    """Print the test metrics of all networks, :func:`closing_line`, and :func:`headline`."""
     same = {"baseline", "student"} if baseline_is_selected(record) else {"baseline"}
     compared = ["vs. baseline (mAP50-95)"] if "baseline" in record.test else []
     columns = ("", "mAP50-95", "mAP50", "precision", "recall", *compared)
@@ -52,7 +53,7 @@ def closing_table(record: BoxRecord, console: Console | None = None) -> None:
             beside = [format_interval(gain)] if compared else []
             table.add_row(name, *(format_number(getattr(scores, key)) for key in METRICS), *beside)
     warnings = [f"export FAILED: {failure}" for failure in export_failures(record)]
-    words.print_closing(table, warnings, closing_line(record), console)
+    words.print_closing(table, warnings, [closing_line(record), headline(record)], console)
 
 
 def closing_line(record: BoxRecord) -> str:
@@ -76,7 +77,7 @@ def _new_classes(step: Incremental) -> str:
 
 
 def headline(record: BoxRecord) -> str:
-    """One sentence: did the unlabeled images and the teacher help, by how much, against what."""
+    """One sentence: what the unlabeled images, or the teacher, brought, by how much, against what."""
     if record.incremental:
         return _new_classes(record.incremental)
     student, baseline, teacher = (_score(record, role) for role in ("student", "baseline", "teacher"))
@@ -85,33 +86,55 @@ def headline(record: BoxRecord) -> str:
     if student is None:
         return "The student has no result on test images, so this run says nothing about whether the method helped."
     if record.guard and baseline_is_selected(record):
+        trained = _score(record, "student_trained")
+        beside = "" if trained is None else f" (the student that was trained with them: {trained:.3f})"
         return (
             "The teacher and the unlabeled images did not help, so the network selected as the student is the "
-            f"baseline, trained on the labels alone: mAP50-95 {student:.3f}. Why: {record.guard.why}."
+            f"baseline, trained on {_labels(record)}: mAP50-95 {student:.3f}{beside}. Why: {record.guard.why}."
         )
     gain = record.gain("student", "baseline", SCORE)
     if baseline is None or gain is None:
         beside = "" if teacher is None else f"; its teacher reaches {teacher:.3f}"
         return (
-            f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether the unlabeled images and "
-            "the teacher helped cannot be determined, because no baseline was trained (baseline=off)."
+            f"The student reaches mAP50-95 {student:.3f} on the test images{beside}. Whether {_helper(record)} "
+            "helped cannot be determined, because no baseline was trained (baseline=off)."
         )
-    verdict = _judge(student, baseline, gain, noise(record))
+    verdict = _judge(record, max(student, baseline), gain)
+    compared = ", ".join(_compared(record, key) for key in ("map50", SCORE))
     budget = compare_budgets(record.training.get("student"), record.training.get("baseline"), _BUDGET)
-    return f"{verdict}: mAP50-95 {student:.3f} against {baseline:.3f} ({format_interval(gain)}), {budget}."
+    return f"{verdict}: {compared}, {budget}."
 
 
-def _judge(student: float, baseline: float, gain: Gain, margin: float) -> str:
-    """What the difference of two scores means, if one of up to ``margin`` can be chance."""
-    if max(student, baseline) < CHANCE:
+def _helper(record: BoxRecord) -> str:
+    """What the student had and the baseline had not; Ultralytics' distillation sees the labeled images alone."""
+    images = record.data.train_unlabeled if record.data and record.distill else 0
+    helpers = [f"the {images:,} unlabeled images"] if images else []
+    return " and ".join([*helpers, "the teacher"] if "teacher" in record.test else helpers) or "the teacher"
+
+
+def _labels(record: BoxRecord) -> str:
+    """What the baseline was trained on."""
+    return f"the {record.data.train_labeled:,} labeled images alone" if record.data else "the labeled images alone"
+
+
+def _judge(record: BoxRecord, best: float, gain: Gain) -> str:
+    """What the difference of two scores means, the higher of which is ``best``."""
+    if best < CHANCE:
         return "Neither the student nor the baseline finds defects yet; train longer or with more labels"
-    if gain.value > 0:
-        if beyond(gain, margin):
-            return "The student finds defects better than the same network trained on the labeled images alone"
-        return "The student is about as good as the same network trained on the labeled images alone"
-    if not beyond(gain, margin):
-        return "The method did not help: the student is about as good as the same network trained on labels alone"
-    return "The method hurt: the student is worse than the same network trained on the labeled images alone"
+    helper, other = _helper(record), f"the same network trained on {_labels(record)}"
+    clear = beyond(gain, noise(record))
+    if clear and gain.value > 0:
+        return f"With {helper} the student finds defects better than {other}"
+    outcome = "hurt" if clear else "made no clear difference" if gain.value > 0 else "did not help"
+    rank = "finds defects worse than" if clear else "is about as good as"
+    return f"{helper[0].upper()}{helper[1:]} {outcome}: the student {rank} {other}"
+
+
+def _compared(record: BoxRecord, key: str) -> str:
+    """``mAP50 0.xxx against 0.xxx (+0.0xx, 95 % interval +0.0xx to +0.0xx)``; the interval, if it is known."""
+    own, other = (format_number(getattr(record.test[role], key)) for role in ("student", "baseline"))
+    gain = record.gain("student", "baseline", key)
+    return f"{SCORES[key]} {own} against {other} ({words.describe_gain(record, gain)})"
 
 
 def _score(record: BoxRecord, role: Role) -> float | None:

@@ -80,13 +80,22 @@ def closing_line(scores: Mapping[Role, float | None], gain: Gain | None, *, base
     return f"student {student:.3f}{against}{beside}"
 
 
-def print_closing(table: Table, warnings: Iterable[str], line: str, console: Console | None) -> None:
-    """Print the end of a run: scores, warnings, and the result in one line.
+def describe_gain(record: RunRecord, gain: Gain | None) -> str:
+    """``+0.0xx, 95 % interval +0.0xx to +0.0xx``, with what is known of a difference that the record holds."""
+    if gain is None:
+        return "difference not known"
+    if gain.low is None or gain.high is None or record.differences is None:
+        return f"{gain.value:+.3f}"
+    return f"{gain.value:+.3f}, {record.differences.level * 100:g} % interval {gain.low:+.3f} to {gain.high:+.3f}"
+
+
+def print_closing(table: Table, warnings: Iterable[str], lines: Iterable[str], console: Console | None) -> None:
+    """Print the end of a run: scores, warnings, and the result.
 
     Args:
         table: Scores of the networks; not printed if it has no rows.
         warnings: A line each, in red.
-        line: The result.
+        lines: The result, in figures and then in a sentence; printed once if they are the same.
         console: Where to print; None: the terminal.
     """
     console = console or Console()
@@ -94,7 +103,8 @@ def print_closing(table: Table, warnings: Iterable[str], line: str, console: Con
         console.print(table)
     for warning in warnings:
         console.print(warning, style="bold red", markup=False, highlight=False, soft_wrap=True)
-    console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
+    for line in dict.fromkeys(lines):
+        console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
 def export_failures(record: RunRecord) -> tuple[str, ...]:

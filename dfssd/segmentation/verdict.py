@@ -7,7 +7,7 @@ from rich.table import Table
 
 from dfssd.evaluation.significance import CHANCE
 from dfssd.reporting import words
-from dfssd.reporting.tables import UNKNOWN, format_count, format_interval, format_number
+from dfssd.reporting.tables import UNKNOWN, format_count, format_number
 from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, beyond, compare_budgets, export_failures
 from dfssd.results.record import MaskRecord
 from dfssd.results.sections import Gain, MaskTraining, Role
@@ -48,7 +48,7 @@ def headline(record: MaskRecord) -> str:
             "helped cannot be determined, because no baseline was tested."
         )
     verdict = _judge(student, baseline, gain, helper)
-    shown = f"{student:.3f} against {baseline:.3f} ({format_interval(gain)})"
+    shown = f"{student:.3f} against {baseline:.3f} ({words.describe_gain(record, gain)})"
     return f"{verdict}. mIoU of the defects: {shown}, {budget(record)}."
 
 
@@ -67,7 +67,7 @@ def _judge(student: float, baseline: float, gain: Gain, helper: str) -> str:
 
 
 def closing_table(record: MaskRecord, console: Console | None = None) -> None:
-    """Print the test metrics and the cost of all networks, warnings, and :func:`closing_line`."""
+    """Print the test metrics and the cost of all networks, warnings, :func:`closing_line`, and :func:`headline`."""
     table = Table(title="test images", title_justify="left")
     table.add_column("", overflow="fold")  # names may differ at the end only
     for name in ("mIoU defects", "mIoU with background", "pixel accuracy", "parameters", "latency"):
@@ -77,7 +77,8 @@ def closing_table(record: MaskRecord, console: Console | None = None) -> None:
             cost = (format_count(measured.parameters), milliseconds(record, role).partition(" (")[0])
             table.add_row(label, *(format_number(getattr(measured, key)) for key in METRICS), *cost)
     warnings = [f"export FAILED: {failure}" for failure in export_failures(record)]
-    words.print_closing(table, [*warnings, *filter(None, [leak_warning(record)])], closing_line(record), console)
+    warnings += filter(None, [leak_warning(record)])
+    words.print_closing(table, warnings, [closing_line(record), headline(record)], console)
 
 
 def closing_line(record: MaskRecord) -> str:

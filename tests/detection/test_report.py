@@ -27,7 +27,7 @@ def report_of(record: BoxRecord, drawn: dict[str, int] = FIGURES, **files) -> st
 
 def test_complete_run():
     text = report_of(results(), folder=Path("cr7"))
-    assert text.startswith("# cr7: what the run found\n\n**The student is about as good as the same network")
+    assert text.startswith("# cr7: what the run found\n\n**The 192 unlabeled images and the teacher made no")
     assert "| student | 0.412 | 0.659 | 0.800 | 0.700 | 1.5 MB |" in text
     assert "| inclusions | 24 | 0.380 | 0.305 | 0.337 | +0.032 |" in text
     assert "| macular | 0 | - | - | - | - |" in text
@@ -56,19 +56,38 @@ def test_few_test_defects_make_small_differences_chance():
 @pytest.mark.parametrize(
     ("student", "baseline", "said"),
     [
-        (0.480, 0.380, "finds defects better"),
-        (0.385, 0.380, "is about as good as"),
-        (0.380, 0.380, "did not help"),
-        (0.375, 0.380, "did not help"),
-        (0.300, 0.380, "The method hurt"),
+        (0.480, 0.380, "With the 192 unlabeled images and the teacher the student finds defects better than the same network"),
+        (0.385, 0.380, "The 192 unlabeled images and the teacher made no clear difference: the student is about as good as"),
+        (0.380, 0.380, "did not help: the student is about as good as"),
+        (0.375, 0.380, "did not help: the student is about as good as"),
+        (0.300, 0.380, "The 192 unlabeled images and the teacher hurt: the student finds defects worse than the same network"),
         (0.002, 0.001, "Neither the student nor the baseline finds defects yet"),
     ],
 )
 def test_headline_is_honest(student, baseline, said):
     sentence = headline(results(student, baseline))
     assert said in sentence
-    assert f"mAP50-95 {student:.3f} against {baseline:.3f} ({student - baseline:+.3f})" in sentence
+    assert "trained on the 96 labeled images alone: " in sentence or max(student, baseline) < 0.01
+    shown = f": mAP50 {1.6 * student:.3f} against {1.6 * baseline:.3f} ({1.6 * (student - baseline):+.3f}), "
+    assert f"{shown}mAP50-95 {student:.3f} against {baseline:.3f} ({student - baseline:+.3f}), after" in sentence
     assert sentence.endswith("after the same number of optimizer steps (1,260).")
+
+
+def test_headline_names_what_the_student_had():
+    better = "the student finds defects better than"
+    for record in (changed(results(0.5), "data", train_unlabeled=0), without(results(0.5), "distill")):
+        assert headline(record).startswith(f"With the teacher {better}")  # Ultralytics' distillation uses labels alone
+    assert headline(without(results(0.5), "test.teacher")).startswith(f"With the 192 unlabeled images {better}")
+
+
+def test_baseline_in_place_of_a_student_is_said_with_the_score_of_both():
+    record = changed(results(0.38, 0.38), "test", student_trained=results(0.35).test["student"])
+    selected = {"student_val_score": 0.3, "baseline_val_score": 0.4}
+    record = changed(record, "guard", chosen="baseline", why="it is better", **selected)
+    assert headline(record).endswith(
+        "the baseline, trained on the 96 labeled images alone: mAP50-95 0.380 (the student that was trained with them: "
+        "0.350). Why: it is better."
+    )
 
 
 def test_unequal_training_is_called_unfair():
@@ -206,8 +225,9 @@ def test_closing_line_and_table():
     record = changed(results(), "export", failures=["box edges [px] differ by 3"])
     closing_table(record, Console(file=out, width=100))
     lines = out.getvalue().splitlines()
-    assert lines[-1] == "student 0.412 vs baseline 0.380 (+0.032), teacher 0.455"
-    assert lines[-2] == "export FAILED: box edges [px] differ by 3"
+    assert lines[-1] == headline(record)
+    assert lines[-2] == "student 0.412 vs baseline 0.380 (+0.032), teacher 0.455"
+    assert lines[-3] == "export FAILED: box edges [px] differ by 3"
     assert any("student" in line and "0.412" in line and "0.659" in line for line in lines)
 
 
@@ -237,19 +257,21 @@ def with_gain(value: float, half: float) -> BoxRecord:
         (0.032, 0.010, "finds defects better than"),
         (0.032, 0.040, "is about as good as"),
         (0.009, 0.001, "is about as good as"),  # another seed alone can do that
-        (-0.032, 0.010, "The method hurt"),
+        (-0.032, 0.010, "hurt: the student finds defects worse than"),
         (-0.032, 0.040, "did not help"),
     ],
 )
 def test_interval_decides_what_counts_as_a_difference(value, half, said):
     record = with_gain(value, half)
     shown = f"({value:+.3f} [{value - half:+.3f}, {value + half:+.3f}])"
-    assert said in headline(record) and shown in headline(record) and shown in closing_line(record)
+    interval = f"{value:+.3f}, 95 % interval {value - half:+.3f} to {value + half:+.3f})"
+    assert said in headline(record) and interval in headline(record) and shown in closing_line(record)
     assert noise(record) == pytest.approx(max(0.01, half))
     assert f"Differences up to about {max(0.01, half):.3f} can be chance" in report_of(record)
     assert f"| student - baseline | {shown[1:-1]} | " in report_of(record)
     out = io.StringIO()
     closing_table(record, Console(file=out, width=80))
+    assert out.getvalue().splitlines()[-1] == headline(record)
     assert any(line.startswith("│ student") and shown[1:-1] in line for line in out.getvalue().splitlines())
 
 

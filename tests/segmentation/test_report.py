@@ -224,8 +224,9 @@ def test_closing_table():
     record = changed(results(), "export", failures=["probabilities differ by 0.2"])
     closing_table(record, Console(file=out, width=140))
     lines = out.getvalue().splitlines()
-    assert lines[-1] == "student 0.812 vs baseline 0.790 (+0.022), teacher 0.834"
-    assert lines[-2] == "export FAILED: probabilities differ by 0.2"
+    assert lines[-1] == headline(record)
+    assert lines[-2] == "student 0.812 vs baseline 0.790 (+0.022), teacher 0.834"
+    assert lines[-3] == "export FAILED: probabilities differ by 0.2"
     row = next(line for line in lines if "compare1 (smp:unet)" in line)
     assert all(cell in row for cell in ("0.800", "0.960", "24,400,000", "40.0 ms"))
 
