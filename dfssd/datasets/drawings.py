@@ -122,6 +122,7 @@ def _soft(distance: np.ndarray, width: float = 0.15) -> np.ndarray:
 
 
 def clouds(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
+    """Smooth noise of mean 0 and deviation 1, (h, w) float32, whose patches are about ``sigma`` [px] wide."""
     field = cv2.GaussianBlur(rng.normal(size=shape).astype(np.float32), (0, 0), sigma)
     clouds: np.ndarray = (field - field.mean()) / (field.std() + 1e-6)
     return clouds

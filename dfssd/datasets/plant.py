@@ -3,8 +3,8 @@
 The shapes are those of :mod:`dfssd.datasets.drawings`. Here each one is resized, turned, bent, and often inverted, and
 stands out by little more than the texture; sheets differ in shade, light, grain, and rolling direction, and carry marks
 that resemble defects and are none: straight roll marks (not tilted scratches), single specks (not clusters of pits),
-shades without an outline (not stains), bands across the whole sheet (not streaks). A few labeled images therefore do not
-show all that a class can be. docs/data.md states how difficult the images are.
+shades without an outline (not stains), bands across the whole sheet (not streaks). A few labeled images therefore do
+not show all that a class can be. docs/data.md says how difficult the images are.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ def sheet(rng: np.random.Generator, size: int) -> np.ndarray:
     )
     strip = grain / grain.std() * rng.uniform(3, 8)
     _add_roll_marks(rng, strip, size)
-    turn = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-_TILT, _TILT), 1)
+    turn: np.ndarray = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-_TILT, _TILT), 1)
     turn[:, 2] -= (side - size) / 2
-    canvas: np.ndarray = cv2.warpAffine(strip, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    canvas: np.ndarray = cv2.warpAffine(
+        strip, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * math.pi)
     canvas += rng.uniform(0, 25) * (math.cos(angle) * x + math.sin(angle) * y) - rng.uniform(0, 20) * (x**2 + y**2)
@@ -87,8 +89,8 @@ def _add_specks(rng: np.random.Generator, canvas: np.ndarray, size: int) -> None
 
 def vary(rng: np.random.Generator, drawing: Drawing) -> Drawing:
     """The drawing of a defect, resized in both directions, turned, and bent."""
-    opacity, gray = (np.asarray(part, dtype=np.float32) for part in drawing)
-    h, w = opacity.shape
+    given, gray = (np.asarray(part, dtype=np.float32) for part in drawing)
+    h, w = given.shape
     scale = math.exp(rng.uniform(-0.3, 0.3))
     stretch = math.exp(rng.uniform(-0.25, 0.25))
     fx, fy = scale * stretch, scale / stretch
@@ -101,7 +103,7 @@ def vary(rng: np.random.Generator, drawing: Drawing) -> Drawing:
     map_x = (cos * x + sin * y) / fx + dx + (w - 1) / 2
     map_y = (-sin * x + cos * y) / fy + dy + (h - 1) / 2
     maps = map_x.astype(np.float32), map_y.astype(np.float32)
-    opacity = cv2.remap(opacity, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    opacity = cv2.remap(given, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     return opacity, cv2.remap(gray, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 

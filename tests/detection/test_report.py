@@ -56,11 +56,23 @@ def test_few_test_defects_make_small_differences_chance():
 @pytest.mark.parametrize(
     ("student", "baseline", "said"),
     [
-        (0.480, 0.380, "With the 192 unlabeled images and the teacher the student finds defects better than the same network"),
-        (0.385, 0.380, "The 192 unlabeled images and the teacher made no clear difference: the student is about as good as"),
+        (
+            0.480,
+            0.380,
+            "With the 192 unlabeled images and the teacher the student finds defects better than the same network",
+        ),
+        (
+            0.385,
+            0.380,
+            "The 192 unlabeled images and the teacher made no clear difference: the student is about as good as",
+        ),
         (0.380, 0.380, "did not help: the student is about as good as"),
         (0.375, 0.380, "did not help: the student is about as good as"),
-        (0.300, 0.380, "The 192 unlabeled images and the teacher hurt: the student finds defects worse than the same network"),
+        (
+            0.300,
+            0.380,
+            "The 192 unlabeled images and the teacher hurt: the student finds defects worse than the same network",
+        ),
         (0.002, 0.001, "Neither the student nor the baseline finds defects yet"),
     ],
 )
