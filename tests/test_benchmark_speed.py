@@ -177,7 +177,7 @@ def test_masks_have_steps_without_peer(tmp_path: Path) -> None:
 def test_it_measures_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "speed.json"
     words = [f"{key}={value}" for key, value in SMALL.items()]
-    assert speed.main([*words, "recipe=dfssd", "pseudo=online", "hwjs.weight=0", "rounds=1", f"out={out}"]) == 0
+    assert speed.main([*words, "recipe=dfssd", "cwd.weight=0", "rounds=1", f"out={out}"]) == 0
     result = json.loads(out.read_text())
     assert set(result["ms"]) == {"student", "ultralytics", "ours", "teacher forward"}
     assert all(len(values) == 1 and values[0] > 0 for values in result["ms"].values())
@@ -194,13 +194,13 @@ def test_it_measures_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_recipe_reaches_the_pair(tmp_path: Path, steps: Steps) -> None:
-    assert steps.trained[OURS].trainer.pair.labeler is None
-    assert set(steps.trained[OURS].trainer.pair.projector) == {"hwjs", "response_cls", "response_dfl"}
-    given = {**SMALL, "hwjs.weight": 0, "pseudo": "online", "unlabeled_ratio": 1}
+    assert steps.trained[OURS].trainer.pair.labeler is not None
+    assert set(steps.trained[OURS].trainer.pair.projector) == {"cwd", "response_cls", "response_dfl"}
+    given = {**SMALL, "cwd.weight": 0, "pseudo": "offline", "unlabeled_ratio": 1}
     with open_steps(speed.checked(given), tmp_path) as opened:
         pair = opened.trained[OURS].trainer.pair
         assert set(pair.projector) == {"response_cls", "response_dfl"}
-        assert pair.labeler is not None
+        assert pair.labeler is None
         assert opened.trained[OURS].loaded["labeled"].tolist() == [True, True, False, False]
 
 
@@ -309,7 +309,7 @@ def test_targets_by_device(recipe: str, gpu: bool, floor: float, peer: float | N
         (["rounds=0"], "rounds=0"),
         (["rounds=true"], "rounds=True"),
         (["epoch=2"], "epoch"),
-        (["hwjs.weigt=1"], "hwjs"),
+        (["cwd.weigt=1"], "cwd"),
         (["data=demo"], "generated images"),
         ([f"{k}={v}" for k, v in SMALL.items()] + ["recipe=baseline", "rounds=1"], "no distilled student"),
     ],

@@ -143,10 +143,10 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
         (["data=escape.zip"], "escape.zip"),
         (["data=set", "teacher=other.pt"], "does not know"),
         (["data=set", "epochs=many"], "epochs"),
-        (["data=set", "hwjs.tau=-1"], "hwjs.tau=-1 must be"),
+        (["data=set", "recipe=dfssd-paper", "hwjs.tau=-1"], "hwjs.tau=-1 must be"),
         (["data=set", "recipe=tskd", "crd_cls.stage=3"], "crd_cls.stage=3 must be one of"),
         (["data=set", "recipe=tskd", "ded.backgroud=1"], "did you mean 'ded.background'"),
-        (["data=set", "pkd.weight=1", "pkd.share=0.3"], "pkd.share acts with balance=auto only"),
+        (["data=set", "recipe=distill", "pkd.weight=1", "pkd.share=0.3"], "pkd.share acts with balance=auto only"),
         (
             ["data=set", "recipe=distill", "balance=auto", "pkd.share=0.3"],
             "pkd.share has no effect: pkd is switched off",

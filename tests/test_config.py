@@ -15,8 +15,14 @@ from dfssd.errors import UserError
 
 SPACES = NameSpaces(
     training={"epochs", "imgsz", "device", "lr0", "name", "project", "data", "resume", "batch", "mosaic", *ARGUMENTS},
-    terms={"hwjs": {"tau": 1.0, "images": 1.0}, "response_cls": {}, "response_dfl": {}, "logit_mse": {}},
-    feature_terms={"hwjs"},
+    terms={
+        "hwjs": {"tau": 1.0, "images": 1.0},
+        "cwd": {"tau": 4.0},
+        "response_cls": {},
+        "response_dfl": {},
+        "logit_mse": {},
+    },
+    feature_terms={"hwjs", "cwd"},
     schedules=("constant", "sigmoid_ramp", "cosine"),
     training_problem=lambda key, value: f"{key}={value} is too large" if key == "lr0" and value > 9 else None,
     term_problem=lambda name, options: "tau=-1 must be positive" if options.get("tau") == -1 else None,
@@ -71,13 +77,13 @@ def test_sections_have_a_field_for_each_key_and_no_default(section: str, kind: t
 
 
 def test_all_problems_of_a_line_are_reported_at_once() -> None:
-    found = problems("labeled_share=0.1", "guard=maybe", "batch=1", "lr0=10", "hwjs.tau=-1", "pseudo.tau0=0.05")
+    found = problems("labeled_share=0.1", "guard=maybe", "batch=1", "lr0=10", "cwd.tau=-1", "pseudo.tau0=0.05")
     expected = (
         "unknown key 'labeled_share'; did you mean 'labeled'?",
         "guard=maybe must be one of: true, false",
         "batch=1: give a whole number of at least 2",
         "lr0=10 is too large",
-        "hwjs.tau=-1 must be positive",
+        "cwd.tau=-1 must be positive",
         "pseudo.tau_low=0.1 <= pseudo.tau0=0.05",
     )
     assert len(found) == len(expected)
@@ -87,7 +93,7 @@ def test_all_problems_of_a_line_are_reported_at_once() -> None:
 
 def test_a_rule_does_not_judge_a_value_that_is_wrong_anyway() -> None:
     assert problems("pseudo.tau0=high") == ["pseudo.tau0=high must be a number >= 0 and <= 1"]
-    assert problems("pseudo.tau0=high", "teacher_kind=ema")[1:] == [
+    assert problems("pseudo.tau0=high", "teacher_kind=ema", "pseudo=offline")[1:] == [
         "teacher_kind=ema needs pseudo.mode=online, not offline: the moving average of the student exists only while "
         "it is trained"
     ]
@@ -98,7 +104,7 @@ def test_pretraining_that_would_not_happen_is_refused() -> None:
         "pretrain_batches has no effect without pretrain; add pretrain=dense, or leave it out"
     ]
     assert resolve("pretrain=dense", "pretrain_batches=100")["pretrain_batches"] == 100
-    grown = ("student_training=grown", "baseline=false", "teacher=old.pt", "pretrain=regions")
+    grown = ("student_training=grown", "baseline=false", "teacher=old.pt", "pretrain=regions", "balance=fixed")
     assert problems(*grown) == [
         "student_training=grown needs pretrain=none, not regions: the network has been trained before"
     ]
@@ -175,7 +181,7 @@ def test_command_line_wins_over_recipe_over_default(tmp_path) -> None:
 
 
 def test_terms_switch_on_and_off_by_weight() -> None:
-    assert "hwjs" not in resolve("hwjs.weight=0").terms
+    assert "cwd" not in resolve("cwd.weight=0").terms
     assert resolve("logit_mse.weight=0.25").terms["logit_mse"]["weight"] == 0.25
 
 
@@ -246,12 +252,18 @@ def test_usual_values_are_accepted(words: list[str], name: str) -> None:
     resolve(*words, name, "freeze=none" if "freeze" not in words[0] else "seed=0", "degrees=-45", "warmup_epochs=0.5")
 
 
-def test_share_without_balance_is_reported() -> None:
-    with pytest.raises(UserError, match=r"hwjs\.share acts with balance=auto only.*or set hwjs\.weight"):
-        resolve("hwjs.share=0.3")
-    assert resolve("hwjs.share=0.3", "balance=auto").terms["hwjs"]["share"] == 0.3
-    with pytest.raises(UserError, match=r"hwjs\.share=0 must be a number > 0"):
-        resolve("hwjs.share=0", "balance=auto")
+def test_shares_act_with_balance_and_weights_without() -> None:
+    with pytest.raises(UserError, match=r"cwd\.share acts with balance=auto only.*or set cwd\.weight"):
+        resolve("cwd.share=0.3", "balance=fixed")
+    assert resolve("cwd.share=0.3").terms["cwd"]["share"] == 0.3
+    with pytest.raises(UserError, match=r"cwd\.share=0 must be a number > 0"):
+        resolve("cwd.share=0")
+    with pytest.raises(
+        UserError, match=r"cwd\.weight=2 sets no strength with balance=auto: set cwd\.share, or add balance"
+    ):
+        resolve("cwd.weight=2")
+    assert resolve("cwd.weight=2", "balance=fixed").terms["cwd"]["weight"] == 2
+    assert resolve("cwd.weight=1").terms["cwd"] == resolve().terms["cwd"], "as in the recipe"
     with pytest.raises(UserError, match=r"balance=on must be one of: fixed, auto|balance=True must be"):
         resolve("balance=on")
 
@@ -278,6 +290,7 @@ def test_recipes_hold_only_known_terms() -> None:
                 "baseline",
                 "ultralytics",
                 "pseudo-only",
+                "start-only",
                 "distill",
                 "finetune",
                 "freeze",

@@ -91,7 +91,7 @@ def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
     assert results["training"]["baseline"]["batches"] == results["training"]["student"]["batches"] == 8
     assert results["training"]["baseline"]["optimizer_steps"] == results["training"]["student"]["optimizer_steps"] > 0
     assert results["export"]["passed"] and results["export"]["max_box_diff_px"] < 0.5
-    for term in ("hwjs", "response_cls", "response_dfl"):
+    for term in ("cwd", "response_cls", "response_dfl"):
         assert {"first", "last", "grad_share"} <= set(results["distill"]["terms"][term])
     assert results["distill"]["selftest"]["teacher_unchanged"]
     assert results["pseudo_labels"]["images"] == 8
@@ -184,7 +184,7 @@ def test_no_unlabeled_images_works_and_is_reported(squares: Path, tmp_path: Path
     assert "no unlabeled images" in capsys.readouterr().out
     results = json.loads((tmp_path / "runs" / "alone" / "results.json").read_text(encoding="utf-8"))
     assert results["pseudo_labels"] is None
-    assert results["distill"]["terms"]["hwjs"]["last"] > 0
+    assert results["distill"]["terms"]["cwd"]["last"] > 0
 
 
 @pytest.mark.train

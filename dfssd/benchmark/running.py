@@ -126,7 +126,8 @@ def check_same_settings(run: Run, runs: Path) -> None:
     for settings in (then, now):  # the same file in another folder is the same data, or the same run
         settings["data"] = Path(str(settings.get("data"))).name
         settings |= {key: _in_grid(settings.get(key), run) for key in ("teacher", "baseline", "split")}
-    changed = differences(then, now, ignoring=RESUMABLE)
+    # the settings of a recipe are compared, so its name need not be
+    changed = differences(then, now, ignoring=RESUMABLE | {"recipe"})
     if changed:
         raise UserError(
             *(
@@ -167,7 +168,7 @@ def check_baseline_fits(run: Run, runs: Path) -> None:
 
 def _read_settings(own: Mapping[str, Any], terms: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run depends on; those of distillation only if a student or a teacher learns from it."""
-    if own.get("student_training") == "distilled" or own.get("teacher_rounds"):
+    if own.get("student_training") in {"distilled", "labels"} or own.get("teacher_rounds"):
         return flat_settings(own, terms, train)
     return {k: v for k, v in {**own, **train}.items() if not (k in KEYS and KEYS[k].distills)}
 

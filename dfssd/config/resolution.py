@@ -257,6 +257,7 @@ def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
         own=ValidKeys(resolver.own, resolver.wrong),
         given=given,
         recipe=recipe,
+        recipe_terms=recipe_terms,
         terms=active,
         defaults=defaults(),
         known_terms=spaces.terms,

@@ -48,6 +48,7 @@ class CommandLine:
         own: Our keys, complete.
         given: What the user typed.
         recipe: Keys of the recipe, flat, without its terms.
+        recipe_terms: Options of its terms, flat.
         terms: Active terms with their options.
         defaults: Our keys with their defaults.
         known_terms: Options of every registered term.
@@ -58,6 +59,7 @@ class CommandLine:
     own: Mapping[str, Any]
     given: Mapping[str, Any]
     recipe: Mapping[str, Any]
+    recipe_terms: Mapping[str, Any]
     terms: Mapping[str, Mapping[str, Any]]
     defaults: Mapping[str, Any]
     known_terms: Mapping[str, Mapping[str, Any]]
@@ -132,6 +134,9 @@ def _term_options_act(line: CommandLine) -> Iterator[str]:
             yield f"{key} has no effect: {term} is switched off; add {term}.weight=1, or leave it out"
         elif option == "share" and line.own["balance"] == "fixed":
             yield f"{key} acts with balance=auto only; add balance=auto, or set {term}.weight"
+        elif option == "weight" and line.own["balance"] == "auto" and line.recipe_terms.get(key, 0) != line.given[key]:
+            if term in line.terms and line.recipe_terms.get(key):
+                yield f"{key}={line.given[key]} sets no strength with balance=auto: set {term}.share, or add balance=fixed"
 
 
 def _schedules_exist(line: CommandLine) -> Iterator[str]:
@@ -156,8 +161,10 @@ def _needs(line: CommandLine, setting: str, needed: tuple[tuple[str, Any, str], 
 
 def _student_start(line: CommandLine) -> Iterator[str]:
     start = line.own["student_start"]
-    if "student_start" in line.given and line.method != "distilled":
+    if "student_start" in line.given and line.method not in {"distilled", "labels"}:
         yield f"student_start={start} has no effect: no student is distilled by student_training={line.method}"
+    elif line.method == "labels" and start == "own":
+        yield "student_training=labels trains the baseline once more where student_start=own; give student_start=teacher"
     elif start == "teacher" and line.own["teacher_kind"] == "ema":
         yield "student_start=teacher needs a trained teacher: leave teacher_kind=ema out"
 
@@ -186,7 +193,7 @@ def _online_labels(line: CommandLine) -> Iterator[str]:
         return
     for key, off in (("pseudo.tta", False), ("pseudo.teachers", None)):
         if line.own[key] != off:
-            yield f"{key}={line.own[key]} makes better offline labels, which pseudo=online does not use"
+            yield f"{key}={line.own[key]} makes better offline labels, which pseudo=online does not use; add pseudo=both"
 
 
 def _target_precision(line: CommandLine) -> Iterator[str]:

@@ -154,7 +154,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("pseudo.ema_decay", Number(0, 0.999999), task=DETECT, distills=True),
     Key("pseudo.iou", UNIT, task=DETECT, distills=True),
     # baseline and student
-    Key("student_training", OneOf(("distilled", "ultralytics", GROWN, "skip")), protocol=OF_RECIPE),
+    Key("student_training", OneOf(("distilled", "labels", "ultralytics", GROWN, "skip")), protocol=OF_RECIPE),
     Key("baseline", Or((True, False), TEXT), protocol=OF_RECIPE, set_by_grid=True),
     Key("ema_decay", optional(Number(0, 0.999999, exclusive=True)), baseline=True),
     Key("val_every", Or(("auto",), COUNT), baseline=True),

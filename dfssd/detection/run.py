@@ -346,6 +346,13 @@ def distilled(run: DetectionRun) -> Status:
     return "done"
 
 
+def labels(run: DetectionRun) -> Status:
+    """Train it as the baseline, by the labels alone, from where a distilled one starts: what that start is worth."""
+    source, _ = run.distilled_start()
+    run.train("student", StageTrainer, run.labels_alone(source, run.batches_per_epoch(), run.epochs), model=source)
+    return "done"
+
+
 def ultralytics(run: DetectionRun) -> Status:
     """Train by Ultralytics' own ``distill_model=``, on the labeled images."""
     source, teacher = run.start("student"), str(run.weights / "teacher.pt")
@@ -373,6 +380,7 @@ def skip(run: DetectionRun) -> Status:
 
 METHODS: Mapping[str, Method] = {
     "distilled": Method(distilled, uses_pseudo_labels=True),
+    "labels": Method(labels, uses_pseudo_labels=False),
     "ultralytics": Method(ultralytics, uses_pseudo_labels=False),
     GROWN: Method(grown, uses_pseudo_labels=True),
     "skip": Method(skip, uses_pseudo_labels=False),

@@ -32,9 +32,9 @@ def counts(folder: Path, **given: Any) -> dict[str, Operators]:
         return {**found, TEACHER: count_operators(steps.forward)}
 
 
-@pytest.fixture(scope="module", params=["offline", "online"])
+@pytest.fixture(scope="module", params=["dfssd", "dfssd-paper"])
 def counted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Operators]:
-    return counts(tmp_path_factory.mktemp(request.param), pseudo=request.param)
+    return counts(tmp_path_factory.mktemp(request.param), recipe=request.param)
 
 
 def test_step_launches_no_more_than_the_distillation_of_ultralytics(counted: dict[str, Operators]) -> None:
