@@ -125,6 +125,12 @@ def _keys_act_with_the_method(line: CommandLine) -> Iterator[str]:
         yield f"{', '.join(idle)}: only with student_training={GROWN}, as in recipe=sdidd"
 
 
+def _is_balanced(line: CommandLine, weight: str) -> bool:
+    """Whether a ``weight`` was given in place of that of the recipe, while the gradients set the strength."""
+    recipe = line.recipe_terms.get(weight, 0)
+    return line.own["balance"] == "auto" and recipe not in {0, line.given[weight]}
+
+
 def _term_options_act(line: CommandLine) -> Iterator[str]:
     for key in line.given:
         term, _, option = key.partition(".")
@@ -134,9 +140,10 @@ def _term_options_act(line: CommandLine) -> Iterator[str]:
             yield f"{key} has no effect: {term} is switched off; add {term}.weight=1, or leave it out"
         elif option == "share" and line.own["balance"] == "fixed":
             yield f"{key} acts with balance=auto only; add balance=auto, or set {term}.weight"
-        elif option == "weight" and line.own["balance"] == "auto" and line.recipe_terms.get(key, 0) != line.given[key]:
-            if term in line.terms and line.recipe_terms.get(key):
-                yield f"{key}={line.given[key]} sets no strength with balance=auto: set {term}.share, or add balance=fixed"
+        elif option == "weight" and term in line.terms and _is_balanced(line, key):
+            yield (
+                f"{key}={line.given[key]} sets no strength with balance=auto: set {term}.share, or add balance=fixed"
+            )
 
 
 def _schedules_exist(line: CommandLine) -> Iterator[str]:
@@ -164,7 +171,7 @@ def _student_start(line: CommandLine) -> Iterator[str]:
     if "student_start" in line.given and line.method not in {"distilled", "labels"}:
         yield f"student_start={start} has no effect: no student is distilled by student_training={line.method}"
     elif line.method == "labels" and start == "own":
-        yield "student_training=labels trains the baseline once more where student_start=own; give student_start=teacher"
+        yield "student_training=labels trains the baseline once more from student_start=own; give student_start=teacher"
     elif start == "teacher" and line.own["teacher_kind"] == "ema":
         yield "student_start=teacher needs a trained teacher: leave teacher_kind=ema out"
 
@@ -193,7 +200,7 @@ def _online_labels(line: CommandLine) -> Iterator[str]:
         return
     for key, off in (("pseudo.tta", False), ("pseudo.teachers", None)):
         if line.own[key] != off:
-            yield f"{key}={line.own[key]} makes better offline labels, which pseudo=online does not use; add pseudo=both"
+            yield f"{key}={line.own[key]} improves offline labels, which pseudo=online does not use; add pseudo=both"
 
 
 def _target_precision(line: CommandLine) -> Iterator[str]:
