@@ -165,6 +165,7 @@ def test_a_labeler_of_another_family_that_ultralytics_trained(squares: Path, tmp
     )  # fmt: skip
     trained = tmp_path / "rtdetr" / "weights" / "best.pt"
     words = [f"teacher={first / 'weights' / 'teacher.pt'}", f"split={first / 'splits'}", "epochs=1", "baseline=off"]
+    words += ["pseudo=both"]
     assert main(arguments(squares, tmp_path, "name=both", *words, f"pseudo.teachers={trained}")) == 0
     run = tmp_path / "runs" / "both"
     section = json.loads((run / "results.json").read_text(encoding="utf-8"))["pseudo_labels"]

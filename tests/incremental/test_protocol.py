@@ -278,7 +278,7 @@ def test_head_without_box_distribution(plates, base, tmp_path, capsys) -> None:
         main(["recipe=sdidd", f"data={plates}", f"teacher={tmp_path / 'flat.pt'}", f"project={tmp_path}", *FAST]) == 2
     )
     err = capsys.readouterr().err
-    assert err.startswith("error: teacher=") and "sdidd_box needs; switch off with sdidd_box.weight=0" in err
+    assert err.startswith("error: teacher=") and "response_dfl needs; switch off with response_dfl.weight=0" in err
 
 
 def test_head_whose_answers_no_term_protects(plates, tmp_path, capsys) -> None:
@@ -286,7 +286,7 @@ def test_head_whose_answers_no_term_protects(plates, tmp_path, capsys) -> None:
     other.model.names = {0: "dark"}
     other.model.model[-1].end2end = True
     other.save(tmp_path / "two.pt")
-    words = ["recipe=sdidd", "sdidd_box.weight=0", f"data={plates}", f"teacher={tmp_path / 'two.pt'}"]
+    words = ["recipe=sdidd", "response_dfl.weight=0", f"data={plates}", f"teacher={tmp_path / 'two.pt'}"]
     assert main([*words, f"project={tmp_path}", *FAST]) == 2
     assert "one-to-one branch (end2end), which would forget" in capsys.readouterr().err
 
