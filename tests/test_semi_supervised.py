@@ -130,7 +130,9 @@ def test_teacher_without_accepted_labels_leads_to_the_baseline_and_a_clear_messa
     record = results(folder)
     assert record["guard"]["chosen"] == "baseline" and "training" in record and "student" not in record["training"]
     assert record["test"]["student"]["map50_95"] == record["test"]["baseline"]["map50_95"]
-    assert "is the baseline, trained on the 24 labeled images alone" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "is the baseline, trained on the 24 labeled images alone" in (folder / "report.md").read_text(
+        encoding="utf-8"
+    )
     assert (folder / "weights" / "student.onnx").is_file()
     words = [
         f"data={plates}",

@@ -34,7 +34,7 @@ LIMITS = {
     "mimic": 28,
     "pkd": 30,
     "sdidd_cls": 22,
-    "sdidd_box": 24,
+    "sdidd_box": 88,
     "sdidd_feature": 98,
     "erd_box": 70,
 }
