@@ -217,13 +217,14 @@ def recovered(
     distance itself differs from 0.
 
     Returns:
-        None without a common seed, or if the oracle is not above the baseline.
+        None without a common seed, or if the oracle is not above the baseline in each of them: where all labels hardly
+        help, the labels are not what is missing, and a share of nothing says nothing.
     """
     seeds = sorted(set(cell) & set(baseline) & set(oracle))
     gains, distances = (
         [one[seed].values[TEST] - baseline[seed].values[TEST] for seed in seeds] for one in (cell, oracle)
     )
-    if sum(distances) <= 0:
+    if not seeds or min(distances) <= 0:
         return None
     value, n = sum(gains) / sum(distances), len(seeds)
     if n < 2:

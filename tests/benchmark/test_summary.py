@@ -99,7 +99,8 @@ def test_recovered_share_is_a_ratio_of_means():
     assert found is not None and found.value == pytest.approx(1 / 3)  # (.06 + .04) / (.1 + .2); mean of ratios: .4
     assert recovered(ours, base, {0: oracle[0]}) == Recovered(pytest.approx(0.6))
     assert recovered(ours, base, {}) is None
-    assert recovered(ours, base, seeds("oracle", 0.3, 0.1)) is None  # an oracle that is no better measures nothing
+    for oracle in (seeds("oracle", 0.3, 0.1), seeds("oracle", 0.4, 0.1), seeds("oracle", 0.4, 0.2)):
+        assert recovered(ours, base, oracle) is None, "an oracle that is no better in each seed measures nothing"
 
 
 def test_interval_of_the_recovered_share_by_hand():
@@ -125,8 +126,8 @@ def test_ends_of_the_recovered_share_are_where_the_t_test_turns():
 
 
 def test_share_of_a_distance_that_may_be_nothing_has_no_interval():
-    found = recovered(seeds("dfssd", 0.31, 0.32), seeds("baseline", 0.30, 0.30), seeds("oracle", 0.30, 0.40))
-    assert found == Recovered(pytest.approx(0.3)) and str(found) == "30%"
+    found = recovered(seeds("dfssd", 0.31, 0.32), seeds("baseline", 0.30, 0.30), seeds("oracle", 0.31, 0.40))
+    assert found == Recovered(pytest.approx(3 / 11)) and str(found) == "27%"
 
 
 def three_seeds() -> list[Row]:
