@@ -25,7 +25,7 @@ def print_help(program: str) -> None:
     console = Console()
     console.print(f"usage: {program} key=value ...   (or --key value; every Ultralytics training key works too)\n")
     console.print(
-        f"  {program} data=demo labeled=12 teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False
+        f"  {program} data=demo labeled=20 teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False
     )
     console.print(f"  {program} data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1", markup=False)
     console.print(f"  {program} check data=CR7-DET.zip out=seen   (what a run would read; nothing is trained)\n")
