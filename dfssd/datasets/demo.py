@@ -19,7 +19,7 @@ from dfssd.datasets.plant import PLANT
 from dfssd.errors import UserError
 from dfssd.files import write_yaml
 
-COUNTS = {"train": 480, "unlabeled": 0, "val": 200, "test": 320}
+COUNTS = {"train": 480, "unlabeled": 0, "val": 100, "test": 320}
 """Images per split of the data set with boxes."""
 
 SIZE = 128

@@ -109,7 +109,7 @@ def test_all_splits_are_there_and_every_class_can_be_learned(tmp_path):
     assert dataset.name == "demo" and dataset.names == NAMES
     parts = {split: [i for i in dataset.items if i.split == split] for split in ("train", "unlabeled", "val", "test")}
     counts = {split: len(items) for split, items in parts.items()}
-    assert counts == {"train": 480, "unlabeled": 0, "val": 200, "test": 320}
+    assert counts == {"train": 480, "unlabeled": 0, "val": 100, "test": 320}
     for split in ("train", "val", "test"):
         assert {c for i in parts[split] for c in i.classes} == set(range(7))
 
