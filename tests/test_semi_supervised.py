@@ -303,12 +303,13 @@ def test_baseline_of_another_budget_is_rejected(plates, base, tmp_path, capsys) 
 
 
 def die_in_the_second_epoch(words: Sequence[str]) -> None:
-    """Run the command line, and die with the first batch of epoch 1 (from 0)."""
+    """Run the command line, and die with the first batch of epoch 1 (from 0), when the checkpoint of epoch 0 is there."""
     end_batch = StudentTrainer._end_batch
 
     def die(trainer: StudentTrainer) -> None:
         end_batch(trainer)
         if trainer.epoch == 1:
+            trainer.writer.wait()
             os._exit(9)
 
     pytest.MonkeyPatch().setattr(StudentTrainer, "_end_batch", staticmethod(die))

@@ -166,7 +166,7 @@ def test_parts_of_a_training_add_up_to_its_duration_and_go_on_after_a_resume(squ
     assert found["setup"] > before["setup"] > 0
     assert found["steps"] > before["steps"] >= 8 * 0.05 and found["steps"] >= 12 * 0.05
     assert found["waiting"] >= 12 * 0.03 and before["waiting"] < found["waiting"]
-    assert found["writing"] >= 3 * 0.2 and 0 < before["validation"] < found["validation"]
+    assert found["writing"] >= 0.2 and 0 < before["validation"] < found["validation"]
     assert found["forward"] >= 12 * 0.05 and found["backward"] > 0 and found["optimizer"] > 0
     assert sum(found[name] for name in PHASES) <= found["steps"]
     parts = sum(found[name] for name in PARTS)
