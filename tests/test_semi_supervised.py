@@ -303,7 +303,7 @@ def test_baseline_of_another_budget_is_rejected(plates, base, tmp_path, capsys) 
 
 
 def die_in_the_second_epoch(words: Sequence[str]) -> None:
-    """Run the command line, and die with the first batch of epoch 1 (from 0), when the checkpoint of epoch 0 is there."""
+    """Run the command line, and die in the first batch of epoch 1 (from 0), when there is a checkpoint of epoch 0."""
     end_batch = StudentTrainer._end_batch
 
     def die(trainer: StudentTrainer) -> None:
