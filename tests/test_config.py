@@ -268,6 +268,24 @@ def test_shares_act_with_balance_and_weights_without() -> None:
         resolve("balance=on")
 
 
+def test_ablations_differ_from_the_default_in_their_part_alone() -> None:
+    from dfssd.runs.configure import configure
+
+    def settings(recipe: str) -> dict[str, object]:
+        line = configure({"recipe": recipe})
+        return config.flat_settings(line.own, line.terms, line.train)
+
+    whole = settings("dfssd")
+
+    def changed(recipe: str) -> set[str]:
+        keys = {key.partition(".")[0] for key, *_ in config.differences(whole, settings(recipe), ignoring={"recipe"})}
+        return keys - {"cwd", "response_cls", "response_dfl"} if not configure({"recipe": recipe}).terms else keys
+
+    assert changed("distill-only") == {"unsup_weight"}
+    assert changed("pseudo-only") == {"balance"}
+    assert changed("start-only") == {"balance", "pseudo", "student_start", "student_training"}
+
+
 def test_broken_recipe_names_file_and_line(tmp_path) -> None:
     recipe = tmp_path / "broken.yaml"
     recipe.write_text("terms:\n  hwjs: {weight: 1\n", encoding="utf-8")

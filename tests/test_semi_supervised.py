@@ -205,6 +205,7 @@ def test_mean_teacher_needs_no_other_network(plates, capsys) -> None:
             [f"teacher={TINY}", "student=yolov8n.yaml", "student_start=teacher"],
             "is no narrower network of the same depth as teacher",
         ),
+        (["recipe=start-only", "student_start=own"], "trains the baseline once more"),
         (["recipe=baseline", "teacher=yolov8n.yaml", "student_start=auto"], "student_start=auto has no effect"),
         (["teacher=yolov8n.yaml", "baseline=nowhere"], "no finished baseline there"),
     ],
@@ -269,6 +270,14 @@ def test_a_student_starts_at_a_part_of_its_teacher(plates, base, tmp_path) -> No
     own, theirs = (load_checkpoint(str(file))[0].state_dict() for file in (start, folder / "weights" / "teacher.pt"))
     assert any(value.shape != theirs[name].shape for name, value in own.items())
     assert all(torch.equal(value, select(theirs[name], value.shape)) for name, value in own.items() if ".bn." in name)
+    alone = run(plates, "start-only", "recipe=start-only", *words[:-1])
+    assert torch.equal(
+        *(load_checkpoint(str(f / "weights" / "student_start.pt"))[0].model[0].conv.weight for f in (folder, alone))
+    )
+    assert Path(read_yaml(alone / "train" / "student" / "args.yaml")["model"]).samefile(alone / "weights" / start.name)
+    record = results(alone)
+    assert record["distill"] is None and record["pseudo_labels"] is None, "neither terms nor pseudo-labels"
+    assert record["training"]["student"]["batches"] == results(folder)["training"]["student"]["batches"]
 
 
 @pytest.mark.train

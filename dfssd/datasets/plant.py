@@ -16,7 +16,7 @@ import numpy as np
 
 from dfssd.datasets.drawings import BASE, Drawing, Scene, clouds
 
-STRENGTH = (0.4, 1.0)
+_STRENGTH = (0.4, 1.0)
 """Contrast of a defect, as a share of that of :mod:`dfssd.datasets.drawings`."""
 
 _INVERTED = 0.3
@@ -111,7 +111,7 @@ def paint(rng: np.random.Generator, spot: np.ndarray, drawing: Drawing) -> np.nd
     """The sheet at ``spot`` (h, w) with a faint defect, through which its texture shows."""
     opacity, gray = drawing
     sign = -1 if rng.random() < _INVERTED else 1
-    faint: np.ndarray = spot + sign * rng.uniform(*STRENGTH) * opacity * (gray - BASE)
+    faint: np.ndarray = spot + sign * rng.uniform(*_STRENGTH) * opacity * (gray - BASE)
     return faint
 
 

@@ -30,8 +30,12 @@ class Confidence(NamedTuple):
         """The same with no belief in anchors outside ``region`` (N, A) bool; None: everywhere."""
         if region is None:
             return self
-        each = self.each * region
-        return Confidence(each, self.best, each.sum().clamp(min=max(1, len(each))))
+        return Confidence.of(self.each * region, self.best)
+
+    @classmethod
+    def of(cls, each: Tensor, best: Tensor) -> Confidence:
+        """Scores and classes with their total."""
+        return cls(each, best, each.sum().clamp(min=max(1, len(each))))
 
 
 @dataclass
@@ -75,4 +79,4 @@ class Outputs:
         with torch.autocast(logits.device.type, enabled=False):
             highest, best = logits.max(1)
             each = (highest if highest.dtype == torch.float64 else highest.float()).sigmoid()
-            return Confidence(each, best, each.sum().clamp(min=max(1, len(each))))
+            return Confidence.of(each, best)

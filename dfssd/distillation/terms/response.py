@@ -56,10 +56,7 @@ def leading(weight: Tensor, top: float) -> Tensor:
 
 def leading_anchors(known: Confidence, top: float) -> Confidence:
     """A teacher's confidence with that of all but the leading anchors set to 0 (:func:`leading`)."""
-    if top == 1:
-        return known
-    each = leading(known.each, top)
-    return Confidence(each, known.best, each.sum().clamp(min=max(1, len(each))))
+    return known if top == 1 else Confidence.of(leading(known.each, top), known.best)
 
 
 def check_top(top: float) -> float:
