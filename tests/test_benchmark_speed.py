@@ -226,7 +226,7 @@ def test_random_teacher_marks_boxes() -> None:
     assert not any(module.momentum is None for module in teacher.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-@pytest.mark.parametrize("recipe", ["dfssd", "tskd"])
+@pytest.mark.parametrize("recipe", ["dfssd", "tskd", "tskd-paper"])
 def test_every_term_has_a_gradient(tmp_path: Path, recipe: str) -> None:
     """Past the batches of the self-test, which stops a training whose teacher has nothing to say."""
     with open_steps(speed.checked({**SMALL, "recipe": recipe}), tmp_path) as opened:
@@ -291,8 +291,10 @@ def test_quantities_by_hand() -> None:
     [
         ("dfssd", True, 1.10, 1.00, 460),
         ("dfssd", False, 1.05, 1.00, 460),
-        ("tskd", True, 1.5, None, 900),
-        ("tskd", False, 1.4, None, 900),
+        ("tskd", True, 1.5, None, 460),
+        ("tskd", False, 1.4, None, 460),
+        ("tskd-paper", True, 1.5, None, 900),
+        ("tskd-paper", False, 1.4, None, 900),
     ],
 )
 def test_targets_by_device(recipe: str, gpu: bool, floor: float, peer: float | None, operators: int) -> None:

@@ -98,7 +98,7 @@ TABLES: Mapping[tuple[str, str], Table] = {
             "ded",
             "drd",
             "crd+ded",
-            "tskd",
+            "tskd-paper",
             "hwjs",
             "cwd",
             "mgd",
@@ -246,7 +246,7 @@ def sentences() -> list[tuple[str, str]]:
         (page, "has {student:.3f}, the baseline {baseline:.3f}, and the teacher {teacher:.3f}:".format(**few)),
         (
             page,
-            f"{NEU.get('steps', recipe='tskd').exact:,.0f} batches and optimizer steps for each student, "
+            f"{NEU.get('steps', recipe='tskd-paper').exact:,.0f} batches and optimizer steps for each student, "
             f"{NEU.get('steps', recipe='teacher').exact:,.0f} for the teacher",
         ),
     ]

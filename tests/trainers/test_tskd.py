@@ -39,7 +39,7 @@ class Mortal(StudentTrainer):
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_training_killed_and_resumed(squares, pseudo, teacher_file, tmp_path, monkeypatch, mode) -> None:
-    stage, terms = tmp_path / "train" / "student", terms_of("tskd")
+    stage, terms = tmp_path / "train" / "student", terms_of("tskd-paper")
     student_settings(pseudo, teacher_file, terms=terms, balance=True, mode=mode).write(stage)
     monkeypatch.setattr(Mortal, "dies", 2)
     first = Mortal(overrides=overrides(squares, stage, epochs=4))
@@ -81,7 +81,7 @@ def test_training_killed_and_resumed(squares, pseudo, teacher_file, tmp_path, mo
         assert float(rows[-1][f"weight/{name}"]) == pytest.approx(record["weight"], rel=1e-3)
 
 
-@pytest.mark.parametrize("recipe", ["tskd", "tkd"])
+@pytest.mark.parametrize("recipe", ["tskd", "tskd-paper", "tkd"])
 def test_result_is_a_plain_file(squares, pseudo, teacher_file, tmp_path, recipe) -> None:
     stage = tmp_path / "train" / "student"
     student_settings(pseudo, teacher_file, terms=terms_of(recipe), balance=True).write(stage)
