@@ -98,7 +98,7 @@ def train(**keys: Any) -> Run:
     from dfssd.process import prepare_process
 
     prepare_process()
-    from dfssd.cli import command_line
+    from dfssd.commands.options import command_line
     from dfssd.pipeline import open_run, run_stages
     from dfssd.runs.configure import configure
 

@@ -10,7 +10,7 @@ import pytest
 
 import dfssd
 from dfssd import api, pipeline
-from dfssd.cli import command_line
+from dfssd.commands.options import command_line
 from dfssd.config import parse_arguments
 from tests.conftest import write_images
 from tests.tiny_detection import TINY

@@ -39,7 +39,7 @@ LAYERS = {
     "tasks": ("detection", "segmentation"),
     "pipeline": ("pipeline", "tasks", "data_check", "beside"),
     "protocols": ("incremental",),
-    "commands": ("cli", "api", "__main__"),
+    "commands": ("commands", "cli", "api", "__main__"),
     "benchmarks": ("benchmark",),
     "package": ("",),
 }  # fmt: skip

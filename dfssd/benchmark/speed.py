@@ -46,7 +46,7 @@ def targets(recipe: str, *, gpu: bool) -> dict[str, float]:
     """The largest allowed value of each quantity: name -> limit.
 
     Args:
-        recipe: Name of the recipe; ``tskd`` and ``tskd-paper`` run layers of the teacher's head and have limits of their own.
+        recipe: Name of the recipe; ``tskd`` and ``tskd-paper`` run layers of the teacher's head and have own limits.
         gpu: The device is a GPU; else it is a CPU.
     """
     tskd = recipe in {"tskd", "tskd-paper"}

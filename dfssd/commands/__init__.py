@@ -1,0 +1,62 @@
+"""The commands of ``dfssd``, a module each; a new one needs a module and a line in :data:`COMMANDS`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from dfssd.errors import UserError
+
+TRAIN = "train"
+"""The command of a line that names none."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word of the command line and what it does.
+
+    Attributes:
+        summary: What it does, in half a line.
+        module: Module with ``run(words, program) -> exit code`` and ``show_help(program)``; imported when it is needed,
+            so that no command waits for the packages of another.
+        resumable: Repeating an interrupted line goes on where it stopped, with this added to it; None: it begins anew.
+    """
+
+    summary: str
+    module: str
+    resumable: str | None = None
+
+    def run(self, words: Sequence[str], program: str) -> int:
+        """Run it with the words after its name; returns the exit code."""
+        return int(import_module(self.module).run(words, program))
+
+    def show_help(self, program: str) -> None:
+        """Print how it is used."""
+        import_module(self.module).show_help(program)
+
+
+COMMANDS: Mapping[str, Command] = {
+    TRAIN: Command(
+        "train teacher, baseline, and student (the default)", "dfssd.commands.train", resumable="resume=<run folder>"
+    ),
+    "check": Command("show what would be read from the data; nothing is trained", "dfssd.commands.check"),
+}
+"""Name -> command, in the order of the help."""
+
+
+def split_words(words: Sequence[str]) -> tuple[Command, Sequence[str]]:
+    """The command that a line means, and the words that belong to it.
+
+    Raises:
+        UserError: The first word is neither a command nor an argument.
+    """
+    first = words[0] if words else ""
+    if first in COMMANDS:
+        return COMMANDS[first], words[1:]
+    if first and "=" not in first and not first.startswith("-"):
+        near = difflib.get_close_matches(first, COMMANDS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else f": {', '.join(COMMANDS)} (see --help)"
+        raise UserError(f"'{first}' is neither an argument (key=value) nor a command{hint}")
+    return COMMANDS[TRAIN], words

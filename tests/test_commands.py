@@ -1,0 +1,102 @@
+"""Commands: which one a line means, and the options of those that do not train."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from dfssd.cli import main
+from dfssd.commands import COMMANDS, split_words
+from dfssd.commands.options import Option, Usage, command_line
+from dfssd.config.values import TEXT, TEXTS, UNIT, Number, optional
+from dfssd.errors import UserError
+
+USAGE = Usage(
+    (
+        Option("source", TEXTS, "what to look at", required=True),
+        Option("conf", UNIT, "lowest score", default=0.25),
+        Option("n", Number(1, integer=True), "how many", default=4),
+        Option("out", optional(TEXT), "a folder"),
+    ),
+    positional=("source",),
+    examples=(("photos", "all photos"),),
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_that_starts_with_its_usage(capsys, name: str) -> None:
+    assert main([name, "--help"], "dfssd") == 0
+    assert re.match(rf"usage: dfssd( {name})? ", capsys.readouterr().out)
+
+
+def test_help_lists_the_commands(capsys) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.summary)}$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "own"), [([], "train", []), (["a=1"], "train", ["a=1"]), (["--a", "1"], "train", ["--a", "1"])]
+)
+def test_line_without_a_command_trains(words: list[str], name: str, own: list[str]) -> None:
+    command, rest = split_words(words)
+    assert command is COMMANDS[name] and list(rest) == own
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_first_word_names_the_command(name: str) -> None:
+    assert split_words([name, "a=1"]) == (COMMANDS[name], ["a=1"])
+
+
+@pytest.mark.parametrize(("word", "hint"), [("checks", "did you mean 'check'?"), ("xyz", "train, check")])
+def test_word_that_is_no_command(capsys, word: str, hint: str) -> None:
+    assert main([word, "data=demo"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: '{word}' is neither") and hint in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["source=a"], {"source": "a", "conf": 0.25, "n": 4, "out": None}),
+        (["a"], {"source": "a", "conf": 0.25, "n": 4, "out": None}),
+        (["a", "b c", "n=7"], {"source": ["a", "b c"], "conf": 0.25, "n": 7, "out": None}),
+        (["--conf", "0.5", "a"], {"source": "a", "conf": 0.5, "n": 4, "out": None}),
+        (["a", "out=none"], {"source": "a", "conf": 0.25, "n": 4, "out": None}),
+    ],
+)
+def test_options_with_and_without_their_names(words: list[str], expected: dict) -> None:
+    assert USAGE.read(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "problems"),
+    [
+        ([], ["source is missing: what to look at"]),
+        (["a", "cnf=1"], ["unknown key 'cnf'; did you mean 'conf'?"]),
+        (["a", "conf=2"], ["conf=2: must be a number >= 0 and <= 1"]),
+        (["conf=x", "n=0"], ["source is missing: what to look at", "conf=x: must be", "n=0: must be"]),
+        (["a", "source=b"], ["source is given twice: keep one"]),
+    ],
+)
+def test_wrong_options_are_named_together(words: list[str], problems: list[str]) -> None:
+    with pytest.raises(UserError) as found:
+        USAGE.read(words)
+    assert len(found.value.problems) == len(problems)
+    assert all(a.startswith(b) for a, b in zip(found.value.problems, problems, strict=True))
+
+
+def test_help_of_options(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    USAGE.show("dfssd look", "Look at photos.")
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: dfssd look SOURCE key=value ...\n\nLook at photos.\n")
+    rows = [re.split(r" {2,}", line.strip()) for line in shown.splitlines()]
+    assert ["conf", "0.25", "lowest score"] in rows and ["out", "none", "a folder"] in rows
+    assert "  dfssd look photos\n      all photos" in shown
+
+
+def test_command_line_can_be_typed() -> None:
+    assert command_line("dfssd", {"data": "a b", "x": None}) == "dfssd 'data=a b' x=none"
