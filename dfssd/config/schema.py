@@ -192,6 +192,8 @@ KEYS: Mapping[str, Key] = _keys(
     Key("seg.lr_factor", Number(0, 1, exclusive=True), task=SEMANTIC, baseline=True),
     # how networks are computed
     Key("compile", OneOf(("auto", "graph", "inductor", True, False)), changes_results=False),
+    # thresholds
+    Key("false_alarms", optional(Number(0, 0.5))),
     # export and run folder
     Key("format", TEXT),
     Key("parity.box_px", WEIGHT, task=DETECT),

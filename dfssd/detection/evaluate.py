@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ CURVE_POINTS = 101
 """Recall points of the precision-recall curve: 0, 0.01, ..., 1 (the sampling of COCO)."""
 
 
-def evaluate(weights: Path, settings: EvalSettings, *, save_dir: Path, keep_detections: bool = False) -> dict[str, Any]:
-    """Measure a detector with Ultralytics' validator, so that ``yolo val`` gives the same numbers.
+def evaluate(
+    weights: Path,
+    settings: EvalSettings,
+    *,
+    save_dir: Path,
+    keep_detections: bool = False,
+    confidence: float | None = None,
+) -> dict[str, Any]:
+    """Measure a detector with Ultralytics' validator, so that ``yolo val`` gives the same average precision.
 
     Args:
         weights: ``.pt`` or exported file (an exported file with fixed input shape is always run on squares).
@@ -27,29 +35,33 @@ def evaluate(weights: Path, settings: EvalSettings, *, save_dir: Path, keep_dete
         save_dir: Folder for what Ultralytics writes and for the detections.
         keep_detections: Write ``detections.npz`` (:class:`~dfssd.evaluation.detections.Detections`) into ``save_dir``,
             from which differences between detectors get their confidence intervals.
+        confidence: Score threshold of precision and recall, chosen elsewhere, in [0, 1]; None: the one with the highest
+            mean F1 on this split, as ``yolo val`` has it.
 
     Returns:
         ``map50``, ``map50_95``: mean over the classes present of the average precision at IoU 0.5, and of its mean over
-        IoU 0.50, 0.55, ..., 0.95. ``precision``, ``recall``: means over the classes at ``confidence``, the one score
-        threshold at which the mean F1 is highest. ``per_class``: name -> ``ap50``, ``ap50_95``, ``precision``,
-        ``recall`` (None for a class without boxes in the split) and ``instances``. ``pr_curve``: ``recall`` and
-        ``precision``, 101 points each, precision at IoU 0.5 as mean over the classes present. ``images``,
-        ``instances``: counts. All values are in [0, 1]; the means are None if the split has no boxes at all.
+        IoU 0.50, 0.55, ..., 0.95. ``precision``, ``recall``: means over the classes at the score threshold
+        ``confidence``. ``per_class``: name -> ``ap50``, ``ap50_95``, ``precision``, ``recall`` (None for a class
+        without boxes in the split) and ``instances``. ``pr_curve``: ``recall`` and ``precision``, 101 points each,
+        precision at IoU 0.5 as mean over the classes present. ``images``, ``instances``: counts. All values are in
+        [0, 1]; the means are None if the split has no boxes at all.
 
     Raises:
         UserError: The weights are missing, or the data have no such split.
     """
     from ultralytics import YOLO
 
+    from dfssd.detection.recording import RecordingValidator
+
     settings.check(weights)
     model = YOLO(weights, task="detect")
-    recorder = _DetectionRecorder()
-    model.add_callback("on_val_batch_end", recorder.add)
-    model.add_callback("on_val_end", recorder.close)
+    kept: list[RecordingValidator] = []
+    model.add_callback("on_val_end", kept.append)
     save_dir = save_dir.absolute()
     new_folders = [folder for folder in (save_dir, *save_dir.parents) if not folder.exists()]
     with quiet():
         metrics = model.val(
+            validator=RecordingValidator,
             data=str(settings.data_yaml),
             split=settings.split,
             imgsz=settings.imgsz,
@@ -62,41 +74,43 @@ def evaluate(weights: Path, settings: EvalSettings, *, save_dir: Path, keep_dete
             name=save_dir.name,
             exist_ok=True,
         )
+    found = kept[0].detections()
     if keep_detections:
-        recorder.detections().write(save_dir / DETECTIONS)
+        found.write(save_dir / DETECTIONS)
     else:
         for folder in new_folders:
             with contextlib.suppress(OSError):  # not empty: something was written after all
                 folder.rmdir()
-    return plain_metrics(metrics, images=len(recorder.images))
+    result = plain_metrics(metrics, images=len(found.images))
+    return result if confidence is None else at_confidence(result, found, confidence)
 
 
-class _DetectionRecorder:
-    """Validator callbacks that keep the detections of each image, which the validator itself drops too early."""
+def at_confidence(metrics: Mapping[str, Any], detections: Detections, confidence: float) -> dict[str, Any]:
+    """Metrics with precision and recall at another score threshold.
 
-    def __init__(self) -> None:
-        self.stats: dict[str, list[np.ndarray]] = {"tp": [], "conf": [], "pred_cls": [], "target_cls": []}
-        self.images: tuple[str, ...] = ()
+    Args:
+        metrics: As :func:`evaluate` returns them.
+        detections: What they were computed from.
+        confidence: The threshold.
 
-    def add(self, validator: Any) -> None:
-        """Keep the detections of the last batch."""
-        for name, kept in self.stats.items():
-            kept += validator.metrics.stats[name][len(kept) :]
-
-    def close(self, validator: Any) -> None:
-        """Note the names of the images, in the order in which they were measured."""
-        self.images = tuple(Path(file).name for file in validator.dataloader.dataset.im_files)
-
-    def detections(self) -> Detections:
-        """Everything that was kept, with the number of its image."""
-        joined = {name: np.concatenate(kept) for name, kept in self.stats.items()}
-        found, true = (np.array([len(x) for x in self.stats[name]], int) for name in ("conf", "target_cls"))
-        return Detections(
-            **joined,
-            image=np.repeat(np.arange(len(found)), found),
-            target_image=np.repeat(np.arange(len(true)), true),
-            images=self.images,
-        )
+    Returns:
+        The same with new ``precision``, ``recall`` (means over the classes that have true boxes; a class without any
+        detection has precision 0), and ``confidence``, and with those of each class.
+    """
+    classes = metrics["per_class"]
+    rates = detections.rates(np.full(len(classes), confidence))
+    per_class = {}
+    for class_id, (name, own) in enumerate(classes.items()):
+        precision, recall = rates[class_id]
+        known = {} if recall is None else {"precision": precision or 0.0, "recall": recall}
+        per_class[name] = {**own, "precision": None, "recall": None, **known}
+    means = {
+        key: float(np.mean([own[key] for own in per_class.values() if own[key] is not None]))
+        for key in ("precision", "recall")
+        if metrics["map50"] is not None
+    }
+    known = {**means, "confidence": confidence} if means else {}
+    return {**metrics, **known, "per_class": per_class}
 
 
 def plain_metrics(metrics: Any, images: int) -> dict[str, Any]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dfssd.detection.error_section import error_section
 from dfssd.detection.figures import draw
 from dfssd.detection.run_files import DetectionFiles
+from dfssd.detection.usage import usage_section
 from dfssd.detection.verdict import METRICS, headline, noise
 from dfssd.files import write_text
 from dfssd.reporting import sections
+from dfssd.reporting.operating import operating_section
 from dfssd.reporting.sections import Column, Drawn, Lines, figure_lines
 from dfssd.reporting.tables import (
     UNKNOWN,
@@ -69,10 +72,11 @@ def words(run: DetectionFiles, drawn: Drawn) -> str:
         [
             sections.top_section(run.folder.resolve().name, headline(record), _cautions(record)),
             _test_section(run, drawn),
+            *_operating_sections(record),
             _pseudo_section(run, drawn),
             _training_section(record, drawn),
             sections.export_section(record.export, _differences(record.export) if record.export else ()),
-            _usage_section(run),
+            usage_section(run),
             sections.data_section(record.data, truth="labels", classes="classes", notes=_data_notes(record)),
             sections.record_section(record),
         ]
@@ -123,6 +127,11 @@ def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         if role in test
     }
     rows = sections.network_rows({role: [name] for role, name in names.items()}, cells, 5)
+    if trained := test.get("student_trained"):
+        values = (format_number(getattr(trained, key)) for key in METRICS)
+        rows.append(
+            ["student as trained, not selected", *values, sections.file_size(run.weights_mb, "student_trained")]
+        )
     lines += markdown_table(["network", "mAP50-95", "mAP50", "precision", "recall", "file"], rows)
     labels = names | {"student_trained": "the student as trained"}
     lines += sections.difference_lines(run.record, labels, {"map50_95": "mAP50-95", "map50": "mAP50"})
@@ -136,7 +145,7 @@ def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         else "- **teacher**: the large network that guides the training; **student**: the small one you deploy; "
         f"**baseline**: the same small network, trained on the labeled images only{scratch}.",
         "- **recall**: share of the true defects that were found; **precision**: share of the alarms that were "
-        f"correct; both at the score threshold where they are best balanced{confidence}",
+        f"correct; both at the score threshold where they are best balanced on the validation images{confidence}",
         "- **mAP50**: precision averaged over all thresholds and classes, 0 to 1, a box counts if it overlaps the true "
         "one by half; **mAP50-95**: the same, averaged over increasingly strict overlaps. Higher is better.",
         "",
@@ -146,6 +155,15 @@ def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         *figure_lines(drawn, "per_class_ap", "AP per class"),
     ]
     return lines + figure_lines(drawn, "pr_curves", "Precision over recall: further up and to the right is better")
+
+
+def _operating_sections(record: BoxRecord) -> list[Lines]:
+    """What the thresholds do to whole images, and what they get wrong box by box."""
+    names = named(record.operating)
+    if "student_trained" in record.operating:
+        names["student_trained"] = "student as trained"
+    lines = operating_section(record, names, "score of a box")
+    return [lines, error_section(record)] if lines else []
 
 
 def _class_rows(test: Mapping[Role, BoxScores]) -> list[Lines]:
@@ -349,29 +367,6 @@ def _differences(export: BoxExport) -> list[Lines]:
     found = (export.max_box_diff_px, export.max_score_diff, moved)
     names = ("box edge [px]", "class score", "mAP50-95")
     return [[name, format_difference(f), format_number(a)] for name, f, a in zip(names, found, allowed, strict=True)]
-
-
-def _usage_section(run: DetectionFiles) -> Lines:
-    export, student = run.record.export, run.record.test.get("student")
-    imgsz = export.input[-1] if export and export.input else run.imgsz
-    confidence = max(0.01, (student.confidence if student else None) or 0.25)
-    return [
-        "## How to use the files",
-        "",
-        "The files are plain Ultralytics and ONNX; they do not need this program. In this folder, with `pip install "
-        "ultralytics onnxruntime`:",
-        "",
-        "```",
-        f"yolo predict model=weights/student.pt source=FOLDER_OF_IMAGES imgsz={imgsz} conf={confidence:.2f}",
-        f"yolo predict model=weights/student.onnx source=FOLDER_OF_IMAGES imgsz={imgsz} conf={confidence:.2f}",
-        f"yolo val model=weights/student.pt data=splits/data.yaml split=test imgsz={imgsz}",
-        f"yolo export model=weights/student.pt format=openvino imgsz={imgsz}   # or engine, coreml, ncnn, ...",
-        "```",
-        "",
-        "`conf` is the score from which a box is reported: a lower one finds more defects and raises more false "
-        "alarms. The value above balances the two on the test images. Ultralytics and what is trained with it are "
-        "under AGPL-3.0.",
-    ]
 
 
 def _data_notes(record: BoxRecord) -> Lines:

@@ -22,12 +22,12 @@ from dfssd.detection.checks import (
 )
 from dfssd.detection.data import choose_split, copies_among, read_data
 from dfssd.detection.forgetting import forgetting
+from dfssd.detection.operating import measure
 from dfssd.detection.start import StartingWeights
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.distillation.compatibility import LABELERS, align_teacher, describe, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
-from dfssd.evaluation.detections import Detections
 from dfssd.evaluation.differences import differences
 from dfssd.files import copy_atomically
 from dfssd.inspection.report import inspect_data
@@ -40,7 +40,6 @@ from dfssd.results.sections import (
     SCRATCH,
     BoxData,
     BoxExport,
-    BoxScores,
     BoxTolerance,
     PseudoLabels,
     Status,
@@ -262,26 +261,27 @@ class DetectionRun(StartingWeights):
         return self.method.train(self)
 
     def test(self) -> Status:
-        """Measure teacher, baseline and student on the test set, which no other stage reads."""
-        from dfssd.detection.evaluate import DETECTIONS, evaluate
+        """Measure teacher, baseline and student on the test set, which no other stage reads.
 
+        Thresholds come from the validation images.
+        """
         self.start_beside("test")
         tested = ("teacher", "baseline", SCRATCH, "student", "student_trained")
         files = {name: self.weights / f"{name}.pt" for name in tested}
         if self.known_classes:  # with rows for the classes that it does not know
             files["teacher"] = self.weights / "before.pt"
-        self.record.test = {
-            name: BoxScores.model_validate(
-                evaluate(
-                    file, self.eval_settings("test"), save_dir=self.folder.path / "test" / name, keep_detections=True
-                )
+        measured = {
+            role: measure(
+                file, self.eval_settings, self.folder.path, role, self.data.classes, self.config["false_alarms"]
             )
-            for name, file in files.items()
+            for role, file in files.items()
             if file.exists()
         }
+        self.record.test = {role: own.scores for role, own in measured.items()}
+        self.record.operating = {role: own.operating for role, own in measured.items()}
         self.record.differences = differences(
             self.record.test,
-            {role: Detections.read(self.folder.path / "test" / role / DETECTIONS) for role in self.record.test},
+            {role: own.detections for role, own in measured.items()},
             ("map50_95", "map50"),
             baseline_shipped=baseline_is_selected(self.record),
         )

@@ -1,4 +1,4 @@
-"""What a detector found on the test images, and its average precision on any draw of them.
+"""What a detector found on the images of a split, and its average precision on any draw of them.
 
 The average precision is that of Ultralytics (101-point interpolation), computed from recorded matches: a detection of
 an image that was drawn m times counts m times. 1,000 draws take seconds, because only the true positives and the
@@ -20,8 +20,37 @@ _AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where the boxes of :class:`Detections` lie.
+
+    Attributes:
+        box: (D, 4) x1, y1, x2, y2 of each detection, as shares of the width and the height of its image.
+        target_box: (B, 4) the same of each true box.
+        target_image: (B,) number of the image of each true box.
+        shape: (N, 2) height and width of each image [px].
+    """
+
+    box: np.ndarray
+    target_box: np.ndarray
+    target_image: np.ndarray
+    shape: np.ndarray
+
+    def pixels(self, boxes: np.ndarray, image: int) -> np.ndarray:
+        """(K, 4) boxes of an image in its pixels."""
+        height, width = self.shape[image]
+        return np.asarray(boxes * np.array([width, height, width, height]))
+
+    def sides(self, imgsz: int) -> np.ndarray:
+        """(B,) square root of the area of each true box [px], in images whose longer side is ``imgsz``."""
+        shape = self.shape[self.target_image]
+        size = np.clip(self.target_box[:, 2:] - self.target_box[:, :2], 0, None) * shape[:, ::-1]
+        scale = imgsz / np.maximum(1, shape.max(1, initial=1))
+        return np.asarray(np.sqrt(size.prod(1)) * scale)
+
+
+@dataclass(frozen=True)
 class Detections:
-    """Every detection on the test images with its matches, and every true box.
+    """Every detection on the images of a split with its matches, and every true box.
 
     Attributes:
         tp: (D, T) bool, whether the detection matches a true box at each of the T IoU thresholds, the lowest first.
@@ -31,6 +60,7 @@ class Detections:
         target_cls: (B,) class ids of the true boxes.
         target_image: (B,) number of the image of each true box.
         images: File names of the images, in the order of their numbers.
+        places: Where the boxes lie; None in files of earlier versions.
     """
 
     tp: np.ndarray
@@ -40,6 +70,7 @@ class Detections:
     target_cls: np.ndarray
     target_image: np.ndarray
     images: tuple[str, ...]
+    places: Places | None = None
 
     def write(self, path: Path) -> None:
         """Write everything to one ``.npz``, whole or not at all."""
@@ -53,6 +84,9 @@ class Detections:
             "target_image": self.target_image.astype(np.int32),
             "images": np.array(self.images, dtype=np.str_),
         }
+        if self.places is not None:
+            arrays |= {name: getattr(self.places, name).astype(np.float32) for name in ("box", "target_box")}
+            arrays["shape"] = self.places.shape.astype(np.int32)
         with atomic_write(path) as temporary, open(temporary, "wb") as f:
             np.savez_compressed(f, allow_pickle=False, **arrays)
 
@@ -62,7 +96,28 @@ class Detections:
         with np.load(path, allow_pickle=False) as arrays:
             tp = np.unpackbits(arrays["tp"], axis=1, count=int(arrays["thresholds"])).astype(bool)
             names = ("conf", "pred_cls", "image", "target_cls", "target_image")
-            return cls(tp=tp, images=tuple(arrays["images"].tolist()), **{name: arrays[name] for name in names})
+            places = None
+            if "shape" in arrays:
+                places = Places(arrays["box"], arrays["target_box"], arrays["target_image"], arrays["shape"])
+            own = {name: arrays[name] for name in names}
+            return cls(tp=tp, images=tuple(arrays["images"].tolist()), places=places, **own)
+
+    def rates(self, thresholds: np.ndarray) -> dict[int, tuple[float | None, float | None]]:
+        """Precision and recall of each class at IoU 0.5, of the detections at or above their thresholds.
+
+        Args:
+            thresholds: (C,) score from which a detection of each class counts.
+
+        Returns:
+            Class id -> precision (None without a detection) and recall (None without a true box), in [0, 1].
+        """
+        counts = self.conf >= thresholds[self.pred_cls.astype(int)]
+        found = {}
+        for class_id in range(len(thresholds)):
+            own = counts & (self.pred_cls == class_id)
+            hits, n_true = int(self.tp[own, 0].sum()), int((self.target_cls == class_id).sum())
+            found[class_id] = (hits / own.sum() if own.any() else None, hits / n_true if n_true else None)
+        return found
 
     def same_truth(self, other: object) -> bool:
         """Whether the true boxes are the same."""

@@ -35,6 +35,7 @@ from dfssd.results.sections import (
     MaskScores,
     MaskTraining,
     ModelSelection,
+    Operating,
     Picture,
     Pretraining,
     PseudoLabels,
@@ -89,6 +90,8 @@ class RunRecord(BaseModel):
     """The result: the scores of each network on the test images."""
     differences: Differences | None = None
     """By how much these scores differ, with intervals."""
+    operating: Mapping[Role, Operating] = {}
+    """Thresholds of each network, chosen on the validation images, and what they do to whole test images."""
     export: Export | None = None
     """The ONNX file and the check that it computes the same."""
 

@@ -9,13 +9,19 @@ Masks are compared at their own size: a prediction of another size is scaled to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dfssd.datasets.records import IGNORE
+from dfssd.evaluation.operating import ImageScores, balanced_thresholds, operating_points
 from dfssd.files import atomic_write
+from dfssd.results.sections import Operating
+
+_LEAST_AREA = 1e-6
+"""Lowest threshold of a share of the image's area: one pixel of a million."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,11 @@ class PixelCounts:
         """Whether the true masks have the same pixels of each class."""
         return isinstance(other, PixelCounts) and np.array_equal(self.true, other.true)
 
+    def image_scores(self) -> ImageScores:
+        """Share of the counted pixels of each image that are predicted as each of the nc - 1 defect classes."""
+        counted = np.maximum(1, self.true.sum(1, keepdims=True))
+        return ImageScores(self.found[:, 1:] / counted, self.true[:, 1:] > 0, lowest=_LEAST_AREA, digits=6)
+
     def scores(self, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """``miou_fg`` and ``miou_all`` of :func:`segmentation_scores` on one or several draws of the images.
 
@@ -131,6 +142,19 @@ class PixelCounts:
             return np.divide(iou[:, first:].sum(1), present, out=np.full(len(iou), np.nan), where=present > 0)
 
         return {"miou_fg": mean(1), "miou_all": mean(0)}
+
+
+def operate(val: PixelCounts, test: PixelCounts, names: Sequence[str], wanted: float | None) -> Operating:
+    """The operating points of a network for masks: shares of the image's area from which a class counts.
+
+    Args:
+        val: Its pixels on the validation images, which choose the thresholds.
+        test: Its pixels on the test images.
+        names: Names of the defect classes, ids 1 and up.
+        wanted: ``false_alarms``.
+    """
+    known, tested = val.image_scores(), test.image_scores()
+    return Operating(wanted=wanted, points=operating_points(known, tested, names, balanced_thresholds(known), wanted))
 
 
 def _mean(values: tuple[float | None, ...]) -> float | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from dfssd.evaluation.significance import CHANCE
 from dfssd.files import write_text
 from dfssd.reporting import sections
+from dfssd.reporting.operating import operating_section
 from dfssd.reporting.sections import Column, Drawn, Lines, figure_lines
 from dfssd.reporting.tables import (
     UNKNOWN,
@@ -80,6 +81,7 @@ def words(run: SegmentationFiles, drawn: Drawn) -> str:
         [
             sections.top_section(run.folder.resolve().name, headline(record), _cautions(record)),
             _test_section(run, drawn),
+            *_operating_sections(record),
             _training_section(record, drawn),
             sections.export_section(record.export, _differences(record.export) if record.export else ()),
             usage_section(record),
@@ -87,6 +89,12 @@ def words(run: SegmentationFiles, drawn: Drawn) -> str:
             sections.record_section(record),
         ]
     )
+
+
+def _operating_sections(record: MaskRecord) -> list[Lines]:
+    """What the thresholds do to whole images; no section in a record of an earlier version."""
+    lines = operating_section(record, networks(record), "share of the image's area")
+    return [lines] if lines else []
 
 
 def _cautions(record: MaskRecord) -> Lines:

@@ -43,7 +43,7 @@ from dfssd.runs.model_selection import select_better
 from dfssd.runs.stages import StagedRun
 from dfssd.segmentation.checks import check_model, compared, must_train_teacher
 from dfssd.segmentation.data import select
-from dfssd.segmentation.metrics import PixelCounts
+from dfssd.segmentation.metrics import PixelCounts, operate
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.trainers.mixed_data import batch_composition
@@ -237,15 +237,23 @@ class SegmentationRun(StagedRun):
         shown = [Path(picture.image) for picture in self.record.pictures]
         drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
         counts = {role: folder / role / "pixels.npz" for role in files}
+        on_val = {role: self.folder.path / "val" / role / "pixels.npz" for role in files}
+        for role, file in files.items():
+            evaluate_masks(file, self.eval_settings("val"), counts_file=on_val[role])
         self.record.test = {
             role: MaskScores.model_validate(
                 evaluate_masks(file, self.eval_settings("test"), keep=drawn[role], counts_file=counts[role])
             )
             for role, file in files.items()
         }
+        found = {role: PixelCounts.read(file) for role, file in counts.items()}
+        self.record.operating = {
+            role: operate(PixelCounts.read(on_val[role]), own, self.data.classes[1:], self.config["false_alarms"])
+            for role, own in found.items()
+        }
         self.record.differences = differences(
             self.record.test,
-            {role: PixelCounts.read(file) for role, file in counts.items()},
+            found,
             ("miou_fg", "miou_all"),
             baseline_shipped=baseline_is_selected(self.record),
         )

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from dfssd.detection.run_files import DetectionFiles
+from dfssd.evaluation.operating import operating_points, share
 from dfssd.reporting.words import ROLES
 from dfssd.results.record import FILE, BoxRecord
 from dfssd.results.sections import (
@@ -24,14 +25,18 @@ from dfssd.results.sections import (
     ClassScores,
     Curve,
     Distill,
+    Errors,
+    Operating,
     PseudoLabels,
     Quality,
     RunFacts,
     SelfTest,
+    SizeRecall,
     Stage,
     Term,
     Training,
 )
+from tests.evaluation.test_operating import random_scores
 
 FIGURES = dict.fromkeys(("per_class_ap", "pr_curves", "pseudo_labels", "validation", "loss_terms"), 1) | {"gallery": 2}
 """What can be drawn of a complete run with two pseudo-labeled images."""
@@ -101,6 +106,29 @@ def pseudo_labels() -> PseudoLabels:
     )
 
 
+def operated(level: float, good: float = 0.4) -> Operating:
+    """Thresholds of a network that tells images of random scores apart, the better the higher ``level``."""
+    val, test = (random_scores(seed, n=48, classes=len(NAMES), good=good, skill=2 * level) for seed in (1, 2))
+    return Operating(
+        wanted=0.02,
+        points=operating_points(val, test, NAMES, np.full(len(NAMES), 0.31), 0.02),
+        errors=Errors(
+            correct=90,
+            wrong_place=12,
+            wrong_class=7,
+            wrong_both=1,
+            duplicates=3,
+            background=round(20 / level),
+            missed=30,
+            confusion=tuple(tuple(9 * (i == j) + (i + j) % 2 for j in range(8)) for i in range(8)),
+        ),
+        sizes=(
+            SizeRecall(from_px=8, to_px=16, defects=40, found=22, recall=share(22, 40)),
+            SizeRecall(from_px=64, to_px=None, defects=104, found=91, recall=share(91, 104)),
+        ),
+    )
+
+
 def exported(score: float) -> BoxExport:
     """An export that passed its check."""
     return BoxExport(
@@ -156,6 +184,7 @@ def results(student: float = 0.412, baseline: float = 0.380, teacher: float = 0.
         pseudo_labels=pseudo_labels(),
         training={"teacher": trained(0.46), "baseline": trained(0.39), "student": trained(0.42)},
         test={"teacher": measured(teacher), "baseline": measured(baseline), "student": measured(student)},
+        operating={"teacher": operated(teacher), "baseline": operated(baseline), "student": operated(student)},
         export=exported(student),
         distill=Distill(terms=terms, selftest=SelfTest(teacher_unchanged=True)),
     )

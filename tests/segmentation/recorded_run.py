@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dfssd.evaluation.operating import operating_points
 from dfssd.results.record import FILE, MaskRecord
 from dfssd.results.sections import (
     ClassIou,
@@ -23,11 +24,13 @@ from dfssd.results.sections import (
     MaskTolerance,
     MaskTraining,
     ModelSelection,
+    Operating,
     OtherFormat,
     RunFacts,
     Stage,
 )
 from dfssd.segmentation.run_files import SegmentationFiles
+from tests.evaluation.test_operating import random_scores
 from tests.reporting.records import changed
 from tests.segmentation.material import NEU_NAMES, defects, write_mask
 
@@ -103,6 +106,14 @@ def exported(score: float) -> MaskExport:
     )
 
 
+def operated(level: float) -> Operating:
+    """Thresholds of a network that tells images of random scores apart; no image is good."""
+    val, test = (random_scores(seed, n=60, good=0.0, skill=3 * level) for seed in (1, 2))
+    return Operating(
+        wanted=None, points=operating_points(val, test, NEU_NAMES[1:], np.array([0.0005, 0.00125, 0.02]), None)
+    )
+
+
 def results(student: float = 0.812, baseline: float = 0.790, teacher: float = 0.834) -> MaskRecord:
     """A complete record, without pictures."""
     sizes = {"teacher": 29_000_000, "baseline": 847_120, "student": 847_120, "compare1": 24_400_000, "compare2": 1_600}
@@ -150,6 +161,7 @@ def results(student: float = 0.812, baseline: float = 0.790, teacher: float = 0.
         test={role: measured(levels[role], sizes[role]) for role in sizes},
         latency={role: timed(10.0 * (i + 1)) for i, role in enumerate(("student", *list(sizes)[:2], "compare1"))},
         pictures=(),
+        operating={role: operated(levels[role]) for role in sizes},
         export=exported(student),
     )
 

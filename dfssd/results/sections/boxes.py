@@ -177,7 +177,8 @@ class BoxScores(Section):
     recall: Number | None
     """Mean over the classes present, at `confidence`."""
     confidence: Number | None
-    """The score threshold where the mean F1 over the classes is highest."""
+    """The score threshold at which the mean F1 over the classes is highest on the validation images; in records of
+    earlier versions on the test images."""
     per_class: Mapping[str, ClassScores]
     """Class name -> `ap50`, `ap50_95`, `precision`, `recall` (null for a class without boxes here), `instances`."""
     pr_curve: Curve
