@@ -70,6 +70,7 @@ def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
         "run.yaml",
         "results.json",
         "report.md",
+        "report.html",
         "splits/train_labeled.txt",
         "splits/data.yaml",
         "pseudo/predictions.json",

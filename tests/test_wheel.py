@@ -65,7 +65,8 @@ def test_one_top_level_package_with_its_data_files(built: Path) -> None:
     data = {f"cfg/{path.relative_to(ROOT / 'cfg').as_posix()}" for path in (ROOT / "cfg").rglob("*.yaml")}
     data |= {f"data/{path.name}" for path in (ROOT / "data").glob("*.yaml")}
     assert len(data) >= 18
-    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dfssd").rglob("*.py")}
+    kinds = ("*.py", "*.j2")
+    code = {path.relative_to(ROOT).as_posix() for kind in kinds for path in (ROOT / "dfssd").rglob(kind)}
     inside = {name for name in names if name.startswith("dfssd/")}
     assert inside == code | {"dfssd/py.typed"} | {f"dfssd/_resources/{name}" for name in data}
 

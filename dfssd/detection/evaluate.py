@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dfssd.evaluation.detections import Detections
+from dfssd.evaluation.detections import DETECTIONS, Detections
 from dfssd.evaluation.settings import EvalSettings, quiet
-
-DETECTIONS = "detections.npz"
-"""Name of the file of all detections in the folder of a test."""
 
 CURVE_POINTS = 101
 """Recall points of the precision-recall curve: 0, 0.01, ..., 1 (the sampling of COCO)."""

@@ -14,8 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
+from dfssd.datasets.images.pixels import read_pixels
+from dfssd.detection.examples import Example
 from dfssd.detection.run_files import DetectionFiles
+from dfssd.errors import UserError
+from dfssd.files import atomic_write
 from dfssd.reporting import figures
+from dfssd.reporting.boxes import annotated
 from dfssd.reporting.figures import COLORS, MOST_CLASSES, bare_axes, list_classes, save_figure, shortened
 from dfssd.reporting.run_files import Curves
 from dfssd.reporting.sections import Drawn
@@ -38,6 +43,8 @@ def draw(run: DetectionFiles) -> Drawn:
         "per_class_ap": class_precision(record.test, plots / "per_class_ap.png"),
         "pr_curves": precision_recall(record.test, plots / "pr_curves.png"),
     }
+    for number, example in enumerate(run.examples, 1):
+        drawn[example_name(number)] = draw_example(example, plots, number)
     if section := record.pseudo_labels:
         drawn["pseudo_labels"] = pseudo_label_counts(section, plots / "pseudo_labels.png")
         drawn["gallery"] = gallery(run.predictions, plots / "gallery.png") if run.predictions.get("images") else 0
@@ -48,6 +55,23 @@ def draw(run: DetectionFiles) -> Drawn:
         student, baseline = (run.curves.get(role, {}) for role in ("student", "baseline"))
         drawn["loss_terms"] = loss_terms(student, baseline, plots / "loss_terms.png")
     return {name: int(shown) for name, shown in drawn.items() if shown}
+
+
+def example_name(number: int, what: str = "") -> str:
+    """Name of the picture of an example, counted from 1: of all its pictures, or of what one shows."""
+    return f"examples/{number:02}" + (f"_{what}" if what else "")
+
+
+def draw_example(example: Example, plots: Path, number: int) -> int:
+    """Draw an example, a picture for the truth and one for each network; 0 if the image cannot be read any more."""
+    try:
+        pixels = np.ascontiguousarray(read_pixels(example.image)[..., ::-1])
+    except (OSError, UserError):  # since moved or damaged: the picture is an illustration, not a result
+        return 0
+    for what, marks in example.marks.items():
+        with atomic_write(plots / f"{example_name(number, what)}.jpg") as temporary:
+            annotated(pixels, marks).save(temporary, format="JPEG", quality=85)
+    return len(example.marks)
 
 
 def loss_terms(student: Curves, baseline: Curves, path: Path) -> bool:

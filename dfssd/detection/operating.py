@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dfssd.evaluation.detections import Detections
+from dfssd.evaluation.detections import DETECTIONS, Detections
 from dfssd.evaluation.errors import errors, match, recall_by_size
 from dfssd.evaluation.operating import LOWEST, ImageScores, operating_points
 from dfssd.evaluation.settings import EvalSettings
@@ -51,7 +51,7 @@ def measure(
     """
 
     def run(part: str, confidence: float | None = None) -> tuple[dict[str, Any], Detections]:
-        from dfssd.detection.evaluate import DETECTIONS, evaluate
+        from dfssd.detection.evaluate import evaluate
 
         where = folder / part / role
         metrics = evaluate(weights, settings(part), save_dir=where, keep_detections=True, confidence=confidence)
@@ -60,7 +60,7 @@ def measure(
     on_val, val = run("val")
     confidence = on_val["confidence"]
     on_test, test = run("test", confidence)
-    balanced = LOWEST if confidence is None else confidence
+    balanced = LOWEST if confidence is None else max(LOWEST, round(confidence, 4))
     operating = operate(val, test, names, balanced, wanted, settings("test").imgsz)
     return MeasuredDetector(BoxScores.model_validate(on_test), operating, test)
 

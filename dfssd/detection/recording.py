@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class RecordingValidator(DetectionValidator):
 
     def detections(self) -> Detections:
         """Everything that was kept."""
+        lines = _lines(self.data[self.args.split])
         joined = {name: np.concatenate(kept) for name, kept in self.kept.items()}
         found, true = (np.array([len(x) for x in self.kept[name]], int) for name in ("conf", "target_cls"))
         target_image = np.repeat(np.arange(len(true)), true)
@@ -54,9 +56,21 @@ class RecordingValidator(DetectionValidator):
             target_image=target_image,
             images=tuple(Path(file).name for file in self.files),
             places=Places(
-                np.concatenate(self.boxes), np.concatenate(self.target_boxes), target_image, np.array(self.shapes)
+                np.concatenate(self.boxes),
+                np.concatenate(self.target_boxes),
+                target_image,
+                np.array(self.shapes),
+                np.array([lines.get(os.path.abspath(file), -1) for file in self.files]),
             ),
         )
+
+
+def _lines(source: Any) -> dict[str, int]:
+    """Image -> its number in the list of the split; empty if that is not a list."""
+    if not isinstance(source, (str, Path)) or Path(source).suffix != ".txt":
+        return {}
+    listed = Path(source).read_text(encoding="utf-8").split("\n")
+    return {os.path.abspath(file): number for number, file in enumerate(filter(None, listed))}
 
 
 def _shares(boxes: Tensor, size: Any, shape: Any, pad: Any) -> np.ndarray:

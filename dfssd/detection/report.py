@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dfssd.detection.advice import advice_section
 from dfssd.detection.error_section import error_section
+from dfssd.detection.example_section import example_section
 from dfssd.detection.figures import draw
 from dfssd.detection.run_files import DetectionFiles
 from dfssd.detection.usage import usage_section
 from dfssd.detection.verdict import METRICS, headline, noise
 from dfssd.files import write_text
 from dfssd.reporting import sections
+from dfssd.reporting.html import write_page
 from dfssd.reporting.operating import operating_section
 from dfssd.reporting.sections import Column, Drawn, Lines, figure_lines
 from dfssd.reporting.tables import (
@@ -51,13 +54,15 @@ _HEALTH = {
 
 
 def write_report(run_dir: Path) -> None:
-    """Write ``report.md`` and ``plots/*.png`` of a run folder; missing parts are described in prose.
+    """Write ``report.md``, ``report.html``, and ``plots`` of a run folder; missing parts are described in prose.
 
     Raises:
         UserError: ``results.json`` is missing or broken, or the folder cannot be written to.
     """
     run = DetectionFiles.read(run_dir)
-    write_text(run_dir / "report.md", words(run, draw(run)))
+    text = words(run, draw(run))
+    write_text(run_dir / "report.md", text)
+    write_page(text, run_dir)
 
 
 def words(run: DetectionFiles, drawn: Drawn) -> str:
@@ -73,6 +78,8 @@ def words(run: DetectionFiles, drawn: Drawn) -> str:
             sections.top_section(run.folder.resolve().name, headline(record), _cautions(record)),
             _test_section(run, drawn),
             *_operating_sections(record),
+            *_optional(example_section(run.examples, drawn)),
+            *_optional(advice_section(record)),
             _pseudo_section(run, drawn),
             _training_section(record, drawn),
             sections.export_section(record.export, _differences(record.export) if record.export else ()),
@@ -155,6 +162,11 @@ def _test_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         *figure_lines(drawn, "per_class_ap", "AP per class"),
     ]
     return lines + figure_lines(drawn, "pr_curves", "Precision over recall: further up and to the right is better")
+
+
+def _optional(section: Lines) -> list[Lines]:
+    """A section, unless it is empty."""
+    return [section] if section else []
 
 
 def _operating_sections(record: BoxRecord) -> list[Lines]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dfssd.config.resolution import TRAINING_DEFAULTS
+from dfssd.detection.examples import Example, choose_examples
+from dfssd.evaluation.detections import DETECTIONS, Detections
 from dfssd.files import read_yaml
 from dfssd.reporting.run_files import Curves, RunFiles, read_csv, read_json, weight_sizes
 from dfssd.reporting.words import ROLES
@@ -24,12 +26,14 @@ class DetectionFiles(RunFiles):
         curves: Role -> its ``train/<role>/results.csv``; empty for one that was not trained here.
         predictions: Its ``pseudo/predictions.json``; empty without one.
         imgsz: Size of the training images [px].
+        examples: Test images that show what the student finds and misses; empty without detections.
     """
 
     record: BoxRecord
     curves: Mapping[Role, Curves] = field(default_factory=dict)
     predictions: Mapping[str, Any] = field(default_factory=dict)
     imgsz: int = TRAINING_DEFAULTS["imgsz"]
+    examples: tuple[Example, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> DetectionFiles:
@@ -40,13 +44,15 @@ class DetectionFiles(RunFiles):
         """
         run = folder / "run.yaml"
         train = (read_yaml(run).get("train") or {}) if run.is_file() else {}
+        record = BoxRecord.read(folder / FILE)
         return cls(
             folder,
             weight_sizes(folder),
-            BoxRecord.read(folder / FILE),
+            record,
             curves={role: read_csv(folder / "train" / role / "results.csv") for role in (*ROLES, SCRATCH)},
             predictions=read_json(folder / "pseudo" / "predictions.json"),
             imgsz=train.get("imgsz", cls.imgsz),
+            examples=_examples(folder, record),
         )
 
     @property
@@ -54,3 +60,13 @@ class DetectionFiles(RunFiles):
         """Score below which a box of the teacher is background (``pseudo.tau_low``); None if it is not known."""
         low: float | None = (self.predictions.get("rule") or {}).get("tau_low")
         return low
+
+
+def _examples(folder: Path, record: BoxRecord) -> tuple[Example, ...]:
+    """Test images to show, from the recorded detections; none if these, or the list of the images, are gone."""
+    images = folder / "splits" / "test.txt"
+    files = {role: file for role in record.test if (file := folder / "test" / role / DETECTIONS).is_file()}
+    if not images.is_file() or not record.operating:
+        return ()
+    listed = [Path(line) for line in images.read_text(encoding="utf-8").splitlines() if line]
+    return choose_examples(record, {role: Detections.read(file) for role, file in files.items()}, listed)

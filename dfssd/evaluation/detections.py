@@ -14,6 +14,9 @@ import numpy as np
 
 from dfssd.files import atomic_write
 
+DETECTIONS = "detections.npz"
+"""Name of the file of all detections of a network on a part, in its folder."""
+
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _AT_ONCE = 2_000_000
 """Draws times detections that are computed together: bounds the memory to a few hundred MB."""
@@ -28,12 +31,14 @@ class Places:
         target_box: (B, 4) the same of each true box.
         target_image: (B,) number of the image of each true box.
         shape: (N, 2) height and width of each image [px].
+        line: (N,) number of each image in the list of its split, from 0; -1 if it is in none.
     """
 
     box: np.ndarray
     target_box: np.ndarray
     target_image: np.ndarray
     shape: np.ndarray
+    line: np.ndarray
 
     def pixels(self, boxes: np.ndarray, image: int) -> np.ndarray:
         """(K, 4) boxes of an image in its pixels."""
@@ -86,7 +91,7 @@ class Detections:
         }
         if self.places is not None:
             arrays |= {name: getattr(self.places, name).astype(np.float32) for name in ("box", "target_box")}
-            arrays["shape"] = self.places.shape.astype(np.int32)
+            arrays |= {name: getattr(self.places, name).astype(np.int32) for name in ("shape", "line")}
         with atomic_write(path) as temporary, open(temporary, "wb") as f:
             np.savez_compressed(f, allow_pickle=False, **arrays)
 
@@ -98,7 +103,8 @@ class Detections:
             names = ("conf", "pred_cls", "image", "target_cls", "target_image")
             places = None
             if "shape" in arrays:
-                places = Places(arrays["box"], arrays["target_box"], arrays["target_image"], arrays["shape"])
+                known = ("box", "target_box", "target_image", "shape", "line")
+                places = Places(**{name: arrays[name] for name in known})
             own = {name: arrays[name] for name in names}
             return cls(tp=tp, images=tuple(arrays["images"].tolist()), places=places, **own)
 

@@ -47,9 +47,24 @@ class RunFolder:
             base.parent.mkdir(parents=True, exist_ok=True)
             if config["exist_ok"]:
                 base.mkdir(exist_ok=True)
-                for file in (FILE, "report.md", "segmentation.csv"):  # the record first: it vouches for all others
+                for file in (
+                    FILE,
+                    "report.html",
+                    "report.md",
+                    "segmentation.csv",
+                ):  # the record first: it vouches for all others
                     (base / file).unlink(missing_ok=True)
-                for part in ("train", "pseudo", "pseudo_round*", ".pseudo*", "splits", "weights", "plots", "test"):
+                for part in (
+                    "train",
+                    "pseudo",
+                    "pseudo_round*",
+                    ".pseudo*",
+                    "splits",
+                    "weights",
+                    "plots",
+                    "val",
+                    "test",
+                ):
                     for old in base.glob(part):
                         shutil.rmtree(old, ignore_errors=True)
             else:

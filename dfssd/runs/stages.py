@@ -98,7 +98,7 @@ class StagedRun(ABC):
             forget()
             if self.beside:
                 self.beside.close()
-        LOGGER.info(f"report: {self.folder.path / 'report.md'}")
+        LOGGER.info(f"report: {self.folder.path / 'report.html'}")
         self.show()
         return self.passed()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from dfssd.evaluation.significance import CHANCE
 from dfssd.files import write_text
 from dfssd.reporting import sections
+from dfssd.reporting.html import write_page
 from dfssd.reporting.operating import operating_section
 from dfssd.reporting.sections import Column, Drawn, Lines, figure_lines
 from dfssd.reporting.tables import (
@@ -59,13 +60,15 @@ _IMAGE_SIZE: Column = ("image [px]", lambda _, done: str(done.imgsz))
 
 
 def write_report(run_dir: Path) -> None:
-    """Write ``report.md`` and ``plots/*.png`` of a run folder; missing parts are described in prose.
+    """Write ``report.md``, ``report.html``, and ``plots`` of a run folder; missing parts are described in prose.
 
     Raises:
         UserError: ``results.json`` is missing or broken, or the folder cannot be written to.
     """
     run = SegmentationFiles.read(run_dir)
-    write_text(run_dir / "report.md", words(run, draw(run)))
+    text = words(run, draw(run))
+    write_text(run_dir / "report.md", text)
+    write_page(text, run_dir)
 
 
 def words(run: SegmentationFiles, drawn: Drawn) -> str:

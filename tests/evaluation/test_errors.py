@@ -27,7 +27,9 @@ def detections(
         target_cls=targets[:, 0].astype(int),
         target_image=target_image,
         images=tuple(f"{k}.png" for k in range(images)),
-        places=Places(rows[:, 3:] / 100, targets[:, 2:] / 100, target_image, np.array([shape] * images)),
+        places=Places(
+            rows[:, 3:] / 100, targets[:, 2:] / 100, target_image, np.array([shape] * images), np.arange(images)
+        ),
     )
 
 

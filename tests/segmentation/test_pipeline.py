@@ -81,6 +81,7 @@ def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) ->
     for name in (
         "run.yaml",
         "report.md",
+        "report.html",
         "segmentation.csv",
         "splits/data.yaml",
         "splits/test_leaks.txt",
