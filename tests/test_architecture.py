@@ -37,7 +37,7 @@ LAYERS = {
     "reports": ("reporting",),
     "inspection of data": ("inspection",),
     "tasks": ("detection", "segmentation"),
-    "pipeline": ("pipeline", "tasks", "data_check", "beside"),
+    "pipeline": ("pipeline", "tasks", "data_check", "comparison", "beside"),
     "protocols": ("incremental",),
     "commands": ("commands", "cli", "api", "__main__"),
     "benchmarks": ("benchmark",),

@@ -42,6 +42,8 @@ COMMANDS: Mapping[str, Command] = {
         "train teacher, baseline, and student (the default)", "dfssd.commands.train", resumable="resume=<run folder>"
     ),
     "check": Command("show what would be read from the data; nothing is trained", "dfssd.commands.check"),
+    "report": Command("write the report of a run anew", "dfssd.commands.report"),
+    "compare": Command("set the results of several runs side by side", "dfssd.commands.compare"),
 }
 """Name -> command, in the order of the help."""
 

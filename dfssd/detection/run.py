@@ -6,8 +6,6 @@ What all tasks share, and what an epoch is, is in :mod:`dfssd.runs.stages`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,16 @@ from dfssd.detection.checks import (
 )
 from dfssd.detection.data import choose_split, copies_among, read_data
 from dfssd.detection.forgetting import forgetting
+from dfssd.detection.methods import METHODS, Method
 from dfssd.detection.operating import measure
 from dfssd.detection.start import StartingWeights
 from dfssd.detection.trainer import StudentTrainer
-from dfssd.distillation.compatibility import LABELERS, align_teacher, describe, resolve_weights
+from dfssd.detection.verdict import SCORES
+from dfssd.distillation.compatibility import LABELERS, align_teacher, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
+from dfssd.evaluation.bootstrap import Measured
+from dfssd.evaluation.detections import DETECTIONS, Detections
 from dfssd.evaluation.differences import differences
 from dfssd.files import copy_atomically
 from dfssd.inspection.report import inspect_data
@@ -42,11 +44,11 @@ from dfssd.results.sections import (
     BoxExport,
     BoxTolerance,
     PseudoLabels,
+    Role,
     Status,
 )
 from dfssd.runs.data import import_settings
 from dfssd.runs.folder import RunFolder
-from dfssd.runs.model_selection import missing_labels_reason, select_baseline, select_better
 from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
 
@@ -59,6 +61,7 @@ class DetectionRun(StartingWeights):
         "report",
     )  # fmt: skip
     EXPORT = BoxExport
+    SCORES = SCORES
     record: BoxRecord
 
     def __init__(self, folder: RunFolder, config: Config):
@@ -299,90 +302,25 @@ class DetectionRun(StartingWeights):
 
     def report(self) -> Status:
         """Write the report and its pictures from the recorded results."""
+        self.folder.save()
+        self.write_report(self.folder.path)
+        return "done"
+
+    @staticmethod
+    def write_report(folder: Path) -> None:
+        """Write the report of a run folder from what is recorded there."""
         from dfssd.detection.report import write_report
 
-        self.folder.save()
-        write_report(self.folder.path)
-        return "done"
+        write_report(folder)
+
+    @staticmethod
+    def measured(folder: Path, role: Role) -> Measured | None:
+        """What a network of a run folder did on each test image; None if it is not recorded."""
+        file = folder / "test" / role / DETECTIONS
+        return Detections.read(file) if file.is_file() else None
 
     def show(self) -> None:
         """Print the result in a few lines."""
         from dfssd.detection.verdict import closing_table
 
         closing_table(self.record)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to train the network that becomes ``student.pt``: a value of ``student_training``.
-
-    The rules for its arguments are in :mod:`dfssd.config.rules`.
-
-    Attributes:
-        train: Trains it and records its training; returns the status of the stage.
-        uses_pseudo_labels: The teacher labels the unlabeled images for it.
-    """
-
-    train: Callable[[DetectionRun], Status]
-    uses_pseudo_labels: bool
-
-
-def distilled(run: DetectionRun) -> Status:
-    """Train by the YOLO loss on true and accepted boxes and by the distillation terms, under the guard."""
-    config = run.config
-    if config["unsup_weight"] > 0 and (reason := missing_labels_reason(run.record.pseudo_labels)):
-        select_baseline(run.weights, run.record, reason)
-        return "skipped"
-    baseline = run.record.training.get("baseline")
-    floor = baseline.val_score_by_epoch if baseline and config["guard"] else ()
-    source, start = run.distilled_start()
-    settings = run.student_settings(
-        source, pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=config.terms, guard=floor
-    )
-    run.train("student", StudentTrainer, settings, model=source)
-    if run.record.distill:
-        run.record.distill = run.record.distill.model_copy(update={"start": start})
-    select_better(run.weights, run.record, guarded=config["guard"])
-    return "done"
-
-
-def labels(run: DetectionRun) -> Status:
-    """Train it as the baseline, by the labels alone, from where a distilled one starts: what that start is worth."""
-    source, _ = run.distilled_start()
-    run.train("student", StageTrainer, run.labels_alone(source, run.batches_per_epoch(), run.epochs), model=source)
-    return "done"
-
-
-def ultralytics(run: DetectionRun) -> Status:
-    """Train by Ultralytics' own ``distill_model=``, on the labeled images."""
-    source, teacher = run.start("student"), str(run.weights / "teacher.pt")
-    settings = run.labels_alone(source, run.batches_per_epoch(), run.epochs)
-    run.train("student", StageTrainer, settings, model=source, distill_model=teacher)
-    return "done"
-
-
-def grown(run: DetectionRun) -> Status:
-    """Train the teacher, with rows for new classes added, on these; the terms preserve what it knew."""
-    before = run.weights / "before.pt"
-    settings = run.student_settings(
-        str(before), pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=run.config.terms, guard=()
-    )
-    frozen = {"freeze": describe(str(before), "teacher").head} if run.config["freeze_features"] else {}
-    # the last epoch: validation images seldom show old defects, and the best epoch for the new ones is a late one
-    run.train("student", StudentTrainer, settings, keep="last", model=str(before), **frozen)
-    return "done"
-
-
-def skip(run: DetectionRun) -> Status:
-    """Train no student: the run is about its teacher or its baseline."""
-    return "skipped"
-
-
-METHODS: Mapping[str, Method] = {
-    "distilled": Method(distilled, uses_pseudo_labels=True),
-    "labels": Method(labels, uses_pseudo_labels=False),
-    "ultralytics": Method(ultralytics, uses_pseudo_labels=False),
-    GROWN: Method(grown, uses_pseudo_labels=True),
-    "skip": Method(skip, uses_pseudo_labels=False),
-}
-"""``student_training`` -> method; the same names as in the schema of the configuration (tested)."""

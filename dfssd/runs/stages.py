@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from dfssd.config import Config
+from dfssd.evaluation.bootstrap import Measured
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.settings import EvalSettings
 from dfssd.hardware import check_device, free_on_gpu, resolve_amp
@@ -58,6 +59,7 @@ class StagedRun(ABC):
         STAGES: Names of the stages, in order; the stage ``self-train`` is the method ``self_train``.
         TRAINING: Type of the record of a training.
         EXPORT: Type of the record of the export.
+        SCORES: Scores of a network on the test images, and what they are called, the most important one first.
         beside: The process that computes a later stage, if there is one.
         record: Content of ``results.json``; each stage fills its section.
     """
@@ -65,6 +67,7 @@ class StagedRun(ABC):
     STAGES: ClassVar[tuple[str, ...]]
     TRAINING: ClassVar[type[Training]] = Training
     EXPORT: ClassVar[type[Export]]
+    SCORES: ClassVar[Mapping[str, str]]
     record: RunRecord
 
     def __init__(self, folder: RunFolder, config: Config):
@@ -128,6 +131,20 @@ class StagedRun(ABC):
     @abstractmethod
     def export_section(self) -> dict[str, Any]:
         """Write the exported files and compare them; the section ``export`` of ``results.json``."""
+
+    @staticmethod
+    @abstractmethod
+    def write_report(folder: Path) -> None:
+        """Write the report of a run folder from what is recorded there; no network is loaded.
+
+        Raises:
+            UserError: ``results.json`` is missing or broken, or the folder cannot be written to.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def measured(folder: Path, role: Role) -> Measured | None:
+        """What a network of a run folder did on each test image; None if it is not recorded."""
 
     @abstractmethod
     def show(self) -> None:

@@ -20,6 +20,9 @@ from dfssd.evaluation.operating import ImageScores, balanced_thresholds, operati
 from dfssd.files import atomic_write
 from dfssd.results.sections import Operating
 
+PIXELS = "pixels.npz"
+"""Name of the file of the pixel counts of a network on a part, in its folder."""
+
 _LEAST_AREA = 1e-6
 """Lowest threshold of a share of the image's area: one pixel of a million."""
 

@@ -19,6 +19,7 @@ from dfssd.datasets.data_state import write_state
 from dfssd.datasets.masks.splits import write_mask_split
 from dfssd.datasets.samples import evenly_by_class
 from dfssd.errors import UserError
+from dfssd.evaluation.bootstrap import Measured
 from dfssd.evaluation.differences import differences
 from dfssd.files import copy_atomically, write_text
 from dfssd.inspection.report import Part, inspect_data
@@ -36,6 +37,7 @@ from dfssd.results.sections import (
     MaskTolerance,
     MaskTraining,
     Picture,
+    Role,
     Status,
 )
 from dfssd.runs.folder import RunFolder
@@ -43,9 +45,10 @@ from dfssd.runs.model_selection import select_better
 from dfssd.runs.stages import StagedRun
 from dfssd.segmentation.checks import check_model, compared, must_train_teacher
 from dfssd.segmentation.data import select
-from dfssd.segmentation.metrics import PixelCounts, operate
+from dfssd.segmentation.metrics import PIXELS, PixelCounts, operate
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
+from dfssd.segmentation.verdict import SCORES
 from dfssd.trainers.mixed_data import batch_composition
 from dfssd.trainers.settings import SegmentationSettings
 
@@ -62,6 +65,7 @@ class SegmentationRun(StagedRun):
     STAGES = ("prepare", "teacher", "self-train", "baseline", "student", "test", "export", "report")
     TRAINING = MaskTraining
     EXPORT = MaskExport
+    SCORES = SCORES
     record: MaskRecord
 
     def __init__(self, folder: RunFolder, config: Config):
@@ -236,8 +240,8 @@ class SegmentationRun(StagedRun):
         self.start_beside("test")
         shown = [Path(picture.image) for picture in self.record.pictures]
         drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
-        counts = {role: folder / role / "pixels.npz" for role in files}
-        on_val = {role: self.folder.path / "val" / role / "pixels.npz" for role in files}
+        counts = {role: folder / role / PIXELS for role in files}
+        on_val = {role: self.folder.path / "val" / role / PIXELS for role in files}
         for role, file in files.items():
             evaluate_masks(file, self.eval_settings("val"), counts_file=on_val[role])
         self.record.test = {
@@ -283,11 +287,22 @@ class SegmentationRun(StagedRun):
 
     def report(self) -> Status:
         """Write the report and its pictures from the recorded results."""
+        self.folder.save()
+        self.write_report(self.folder.path)
+        return "done"
+
+    @staticmethod
+    def write_report(folder: Path) -> None:
+        """Write the report of a run folder from what is recorded there."""
         from dfssd.segmentation.report import write_report
 
-        self.folder.save()
-        write_report(self.folder.path)
-        return "done"
+        write_report(folder)
+
+    @staticmethod
+    def measured(folder: Path, role: Role) -> Measured | None:
+        """What a network of a run folder did on each test image; None if it is not recorded."""
+        file = folder / "test" / role / PIXELS
+        return PixelCounts.read(file) if file.is_file() else None
 
     def show(self) -> None:
         """Print the result in a few lines."""

@@ -12,7 +12,9 @@ from dfssd.reporting.words import ROLES, BudgetWords, baseline_is_selected, beyo
 from dfssd.results.record import MaskRecord
 from dfssd.results.sections import Gain, MaskTraining, Role
 
-METRICS = ("miou_fg", "miou_all", "pixel_accuracy")
+SCORES = {"miou_fg": "mIoU of the defects", "miou_all": "mIoU with the background"}
+"""Scores that networks are compared by, and what they are called."""
+METRICS = (*SCORES, "pixel_accuracy")
 
 _BUDGET = BudgetWords(
     unknown="after trainings of a length that was not recorded",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dfssd.config import KEYS
 from dfssd.config.values import OneOf
-from dfssd.detection.run import METHODS, DetectionRun
+from dfssd.detection.methods import METHODS
+from dfssd.detection.run import DetectionRun
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
 from dfssd.segmentation.run import SegmentationRun

@@ -57,6 +57,14 @@ class Counting(StagedRun):
     def show(self) -> None:
         """Nothing to show."""
 
+    @staticmethod
+    def write_report(folder: Path) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def measured(folder: Path, role: str) -> None:
+        raise NotImplementedError
+
     def export_section(self) -> dict[str, Any]:
         return {}
 

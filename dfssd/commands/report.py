@@ -1,0 +1,42 @@
+"""``dfssd report``: write the report of a run anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dfssd.commands.options import Option, Usage
+from dfssd.config.values import TEXT
+from dfssd.log import LOGGER
+
+_SUMMARY = (
+    "Write report.html, report.md, and plots of a run from what it has recorded, finished or not, for instance after\n"
+    "an update. Nothing is trained or measured."
+)
+USAGE = Usage(
+    (Option("run", TEXT, "folder of the run (project/name)", required=True),),
+    positional=("run",),
+    examples=(("runs/dfssd", "write the report of the run in this folder"),),
+)
+
+
+def run(words: Sequence[str], program: str) -> int:
+    """Write the report and print the result of the run in a sentence.
+
+    Args:
+        words: The folder of the run.
+        program: What was typed before the name of the command.
+    """
+    folder = Path(USAGE.read(words)["run"]).expanduser()
+    from dfssd.results.record import read_run
+    from dfssd.tasks import TASKS
+
+    task = TASKS[read_run(folder).task]
+    task.run.write_report(folder)
+    LOGGER.info(f"report: {folder / 'report.html'}")
+    return 0
+
+
+def show_help(program: str) -> None:
+    """Print how it is used."""
+    USAGE.show(f"{program} report", _SUMMARY)
