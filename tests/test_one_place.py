@@ -37,7 +37,6 @@ OTHERS = {
         "teacher_epochs",
     ): "a comparison of times needs a teacher that accepts boxes, not a good one",
     ("datasets/account.py", "labeled"): "a role of a file",
-    ("detection/figures.py", "pad"): "margin around a text",
     ("config/schema.py", "baseline"): "a flag of the table",
     ("incremental/protocol.py", "exist_ok"): "a run of a protocol is begun anew in its own folder",
     ("incremental/protocol.py", "modes"): "a section of protocol.yaml",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfssd.reporting.sections import Lines
+from dfssd.reporting.sections import Drawn, Lines, figure_lines
 from dfssd.reporting.tables import UNKNOWN, markdown_table
 from dfssd.reporting.words import named
 from dfssd.results.record import BoxRecord
@@ -19,7 +19,7 @@ _KINDS = {
 """Field of :class:`~dfssd.results.sections.Errors` -> its name, and what it is."""
 
 
-def error_section(record: BoxRecord) -> Lines:
+def error_section(record: BoxRecord, drawn: Drawn) -> Lines:
     """Kinds of errors, and recall by size, of all networks at their balanced thresholds."""
     names = {role: name for role, name in named(record.operating).items() if role in record.operating}
     found = {role: own for role in names if (own := record.operating[role].errors)}
@@ -46,4 +46,5 @@ def error_section(record: BoxRecord) -> Lines:
         "Defects found, by size (square root of the area, in pixels of the network's input):",
         "",
         *markdown_table(["size", *names.values()], size_rows),
+        *figure_lines(drawn, "confusion", "What the student takes the defects of each class for"),
     ]

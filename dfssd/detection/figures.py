@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
-from PIL import Image
+from matplotlib.patches import Patch
 
 from dfssd.datasets.images.pixels import read_pixels
 from dfssd.detection.examples import Example
@@ -20,13 +19,13 @@ from dfssd.detection.run_files import DetectionFiles
 from dfssd.errors import UserError
 from dfssd.files import atomic_write
 from dfssd.reporting import figures
-from dfssd.reporting.boxes import annotated
+from dfssd.reporting.boxes import Mark, annotated
 from dfssd.reporting.figures import COLORS, MOST_CLASSES, bare_axes, list_classes, save_figure, shortened
 from dfssd.reporting.run_files import Curves
 from dfssd.reporting.sections import Drawn
 from dfssd.reporting.words import NAMES, ROLES
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import BoxScores, Health, PseudoLabels, Quality, Role
+from dfssd.results.sections import BoxScores, Errors, Health, PseudoLabels, Quality, Role
 
 ACCEPTED, IGNORED = "#1a9850", "#e08214"
 GALLERY_IMAGES = 12
@@ -43,6 +42,8 @@ def draw(run: DetectionFiles) -> Drawn:
         "per_class_ap": class_precision(record.test, plots / "per_class_ap.png"),
         "pr_curves": precision_recall(record.test, plots / "pr_curves.png"),
     }
+    if record.data and (own := record.operating.get("student")) and own.errors:
+        drawn["confusion"] = confusion(own.errors, record.data.classes, plots / "confusion.png")
     for number, example in enumerate(run.examples, 1):
         drawn[example_name(number)] = draw_example(example, plots, number)
     if section := record.pseudo_labels:
@@ -55,6 +56,40 @@ def draw(run: DetectionFiles) -> Drawn:
         student, baseline = (run.curves.get(role, {}) for role in ("student", "baseline"))
         drawn["loss_terms"] = loss_terms(student, baseline, plots / "loss_terms.png")
     return {name: int(shown) for name, shown in drawn.items() if shown}
+
+
+def confusion(errors: Errors, names: Sequence[str], path: Path) -> bool:
+    """What the true boxes of each class are taken for; the classes that occur, at most :data:`MOST_CLASSES`.
+
+    Args:
+        errors: Counts of a network.
+        names: Class names in id order.
+        path: File to write.
+
+    Returns:
+        Whether there was a box to draw.
+    """
+    counts = np.array(errors.confusion)
+    most = counts[:-1].sum(1) + counts[:, :-1].sum(0)
+    order = [i for i in np.argsort(-most, kind="stable") if most[i]][:MOST_CLASSES]
+    if not order:
+        return False
+    shown = sorted(order)
+    table = counts[np.ix_([*shown, len(names)], [*shown, len(names)])].astype(float)
+    shares = table / np.maximum(1, table.sum(1, keepdims=True))
+    side = 2.4 + 0.5 * len(shown)
+    figure = Figure(figsize=(side + 1.4, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(table > 0):
+        color = "white" if shares[row, column] > 0.55 else "black"
+        axes.annotate(f"{table[row, column]:.0f}", (column, row), ha="center", va="center", fontsize=9, color=color)
+    labels = [shortened(names[i], 20) for i in shown]
+    axes.set_xticks(np.arange(len(labels) + 1), [*labels, "missed"], rotation=45, ha="right")
+    axes.set_yticks(np.arange(len(labels) + 1), [*labels, "nothing there"])
+    axes.set(xlabel="found as", ylabel="true class")
+    save_figure(figure, path)
+    return True
 
 
 def example_name(number: int, what: str = "") -> str:
@@ -227,7 +262,7 @@ def health(epochs: Sequence[Health], path: Path) -> bool:
 
 
 def gallery(predictions: Mapping[str, Any], path: Path) -> int:
-    """Pseudo-labeled images with accepted (solid) and ignored (dashed) boxes.
+    """Pseudo-labeled images with accepted and ignored boxes.
 
     Args:
         predictions: Content of ``pseudo/predictions.json``.
@@ -239,12 +274,11 @@ def gallery(predictions: Mapping[str, Any], path: Path) -> int:
     shown = []
     for entry in _varied(predictions):
         try:
-            with Image.open(entry["image"]) as image:
-                thumbnail = image.convert("RGB")
-                thumbnail.thumbnail((640, 640))  # boxes are relative to the image
-                shown.append((entry, np.asarray(thumbnail)))
-        except (OSError, ValueError):  # since moved or damaged: the picture is an illustration, not a result
+            pixels = np.ascontiguousarray(read_pixels(Path(entry["image"]))[..., ::-1])
+        except (OSError, UserError):  # since moved or damaged: the picture is an illustration, not a result
             continue
+        marks = [mark for box in entry["boxes"] if (mark := _mark(box, predictions["names"]))]
+        shown.append((entry, np.asarray(annotated(pixels, marks))))
         if len(shown) == GALLERY_IMAGES:
             break
     if not shown:
@@ -258,15 +292,21 @@ def gallery(predictions: Mapping[str, Any], path: Path) -> int:
         axes.imshow(pixels)
         axes.set_axis_off()
         axes.set_title(shortened(Path(entry["image"]).name), fontsize=8)
-        for box in entry["boxes"]:
-            _draw_box(axes, box, predictions["names"], pixels.shape[1], pixels.shape[0])
-    accepted = Patch(fill=False, edgecolor=ACCEPTED, linewidth=2, label="accepted: trained on")
-    ignored = Patch(
-        fill=False, edgecolor=IGNORED, linewidth=2, linestyle="--", label="ignored: neither defect nor background"
-    )
+    accepted = Patch(color=ACCEPTED, label="accepted: trained on")
+    ignored = Patch(color=IGNORED, label="ignored (with ?): neither defect nor background")
     figure.legend(handles=[accepted, ignored], loc="outside lower center", ncols=2, frameon=False)
     save_figure(figure, path)
     return len(shown)
+
+
+def _mark(box: Mapping[str, Any], names: Sequence[str]) -> Mark | None:
+    """What is drawn of a pseudo box; nothing of background."""
+    if box["zone"] == "background":
+        return None
+    accepted = box["zone"] == "accept"
+    x, y, w, h = box["xywhn"]
+    text = f"{names[box['cls']]} {box['score']:.2f}" + ("" if accepted else "?")
+    return Mark((x - w / 2, y - h / 2, x + w / 2, y + h / 2), text, ACCEPTED if accepted else IGNORED)
 
 
 def _varied(predictions: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -277,30 +317,3 @@ def _varied(predictions: Mapping[str, Any]) -> list[dict[str, Any]]:
     turns = chain.from_iterable(zip_longest(*queues))
     order = dict.fromkeys([*turns, *range(len(entries))])
     return [entries[i] for i in order if i is not None]
-
-
-def _draw_box(axes: Axes, box: Mapping[str, Any], names: Sequence[str], width: int, height: int) -> None:
-    if box["zone"] == "background":
-        return
-    accepted = box["zone"] == "accept"
-    color = ACCEPTED if accepted else IGNORED
-    x, y, w, h = box["xywhn"]
-    left, top = (x - w / 2) * width, (y - h / 2) * height
-    line = "-" if accepted else "--"
-    axes.add_patch(
-        Rectangle((left, top), w * width, h * height, fill=False, edgecolor=color, linewidth=1.8, linestyle=line)
-    )
-    # inside the picture at its upper edge, above the box elsewhere
-    inside = top < 0.08 * height
-    at_right = left > 0.65 * width
-    axes.text(
-        min(left + w * width, width) if at_right else max(left, 0),
-        max(top, 0),
-        f"{names[box['cls']]} {box['score']:.2f}",
-        fontsize=6.5,
-        color="white",
-        ha="right" if at_right else "left",
-        va="top" if inside else "bottom",
-        bbox={"facecolor": color, "edgecolor": "none", "pad": 1, "alpha": 0.85},
-        clip_on=True,
-    )

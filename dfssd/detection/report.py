@@ -77,7 +77,7 @@ def words(run: DetectionFiles, drawn: Drawn) -> str:
         [
             sections.top_section(run.folder.resolve().name, headline(record), _cautions(record)),
             _test_section(run, drawn),
-            *_operating_sections(record),
+            *_operating_sections(record, drawn),
             *_optional(example_section(run.examples, drawn)),
             *_optional(advice_section(record)),
             _pseudo_section(run, drawn),
@@ -169,13 +169,13 @@ def _optional(section: Lines) -> list[Lines]:
     return [section] if section else []
 
 
-def _operating_sections(record: BoxRecord) -> list[Lines]:
+def _operating_sections(record: BoxRecord, drawn: Drawn) -> list[Lines]:
     """What the thresholds do to whole images, and what they get wrong box by box."""
     names = named(record.operating)
     if "student_trained" in record.operating:
         names["student_trained"] = "student as trained"
     lines = operating_section(record, names, "score of a box")
-    return [lines, error_section(record)] if lines else []
+    return [lines, error_section(record, drawn)] if lines else []
 
 
 def _class_rows(test: Mapping[Role, BoxScores]) -> list[Lines]:

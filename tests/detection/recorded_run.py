@@ -38,7 +38,9 @@ from dfssd.results.sections import (
 )
 from tests.evaluation.test_operating import random_scores
 
-FIGURES = dict.fromkeys(("per_class_ap", "pr_curves", "pseudo_labels", "validation", "loss_terms"), 1) | {"gallery": 2}
+FIGURES = dict.fromkeys(("per_class_ap", "pr_curves", "pseudo_labels", "validation", "loss_terms", "confusion"), 1) | {
+    "gallery": 2
+}
 """What can be drawn of a complete run with two pseudo-labeled images."""
 
 NAMES = ("inclusions", "dents", "oil spots", "pits", "punching", "linear", "macular")

@@ -15,7 +15,7 @@ from dfssd.detection import figures
 from dfssd.detection.run_files import DetectionFiles
 from dfssd.reporting.figures import COLORS, MOST_CLASSES
 from dfssd.results.sections import ClassScores
-from tests.detection.recorded_run import measured, results, write_run
+from tests.detection.recorded_run import NAMES, measured, operated, results, write_run
 from tests.reporting.records import changed
 from tests.reporting.scenarios import SCENARIOS
 
@@ -48,6 +48,19 @@ def test_baseline_of_another_run_is_in_the_curve(tmp_path):
     assert count_color(tmp_path / "validation.png", COLORS["baseline"]) > 10
 
 
+def test_confusion_shows_classes_that_occur(tmp_path):
+    counts = np.zeros((8, 8), int)
+    counts[1, 1], counts[1, 3], counts[7, 3], counts[3, 7] = 9, 2, 1, 4
+    errors = operated(0.4).errors.model_copy(update={"confusion": tuple(map(tuple, counts.tolist()))})
+    assert figures.confusion(errors, NAMES, tmp_path / "some.png")
+    assert figures.confusion(operated(0.4).errors, NAMES, tmp_path / "all.png")
+    sizes = [Image.open(tmp_path / f"{name}.png").size[0] for name in ("some", "all")]
+    assert sizes[0] < sizes[1]
+    nothing = errors.model_copy(update={"confusion": ((0,) * 8,) * 8})
+    assert not figures.confusion(nothing, NAMES, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
 def test_gallery_shows_at_most_twelve_and_every_class(tmp_path):
     predictions = predictions_of(write_run(tmp_path / "run", results(), images=40))
     for entry in predictions["images"][:30]:  # one class crowds the front of the list
@@ -58,7 +71,7 @@ def test_gallery_shows_at_most_twelve_and_every_class(tmp_path):
     assert len({entry["image"] for entry in figures._varied(predictions)}) == 40
 
 
-def test_gallery_draws_solid_accepted_and_no_background_boxes(tmp_path):
+def test_gallery_draws_accepted_and_ignored_but_no_background_boxes(tmp_path):
     folder = write_run(tmp_path / "run", results(), images=1)
     predictions = predictions_of(folder)
     figures.gallery(predictions, tmp_path / "both.png")
