@@ -13,7 +13,7 @@ from PIL import Image
 
 SIDE = 480
 """Longer side of a picture [px]."""
-_FONT_SIZE = 12
+_FONT_SIZE = 15
 _LINE = 2
 """Width of a frame [px]."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 
 import pytest
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from dfssd.commands import COMMANDS
+from dfssd.commands.options import Usage
 from dfssd.config import ALIASES, KEYS, TERM_OPTIONS, parse_arguments
 from dfssd.distillation.terms import term_options
 from dfssd.errors import UserError
@@ -31,6 +34,13 @@ def commands(text: str) -> list[str]:
     return [line for line in lines if not re.search(r"(^| )\.\.\.|=\.\.\.|<\w+>", line)]
 
 
+USAGES: dict[str, Usage] = {
+    name: module.USAGE
+    for name, command in COMMANDS.items()
+    if hasattr(module := import_module(command.module), "USAGE")
+}
+"""Commands with options of their own."""
+
 SHOWN = [(page.name, line) for page in PAGES for line in commands(page.read_text(encoding="utf-8"))]
 
 
@@ -46,7 +56,9 @@ def test_commands_are_accepted(page: str, line: str) -> None:
     if line == "--help":
         return
     command, *words = shlex.split(line)
-    if command == "check":
+    if command in USAGES:
+        USAGES[command].read(words)
+    elif command == "check":
         given = parse_arguments(words)
         given.pop("out", None)
         configure_data(given)
@@ -69,6 +81,7 @@ def keys_of(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_named_keys_exist(page) -> None:
     known = {*KEYS, *DEFAULT_CFG_DICT, *ALIASES, *OF_SCRIPTS, *FORMER, *NO_KEYS}
+    known |= {option.name for usage in USAGES.values() for option in usage.options}
     known |= {f"{term}.{option}" for term, own in term_options().items() for option in {*own, *TERM_OPTIONS}}
     assert sorted(keys_of(page.read_text(encoding="utf-8")) - known) == []
 
