@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import ops
 
 from dfssd.evaluation.detections import Detections, Places
+from dfssd.evaluation.settings import numbers_in_list
 
 _STATS = ("tp", "conf", "pred_cls", "target_cls")
 """What Ultralytics' metrics are computed from, image by image; it drops them before the validation ends."""
@@ -46,7 +46,7 @@ class RecordingValidator(DetectionValidator):
 
     def detections(self) -> Detections:
         """Everything that was kept."""
-        lines = _lines(self.data[self.args.split])
+        lines = numbers_in_list(self.data[self.args.split], self.files)
         joined = {name: np.concatenate(kept) for name, kept in self.kept.items()}
         found, true = (np.array([len(x) for x in self.kept[name]], int) for name in ("conf", "target_cls"))
         target_image = np.repeat(np.arange(len(true)), true)
@@ -60,17 +60,9 @@ class RecordingValidator(DetectionValidator):
                 np.concatenate(self.target_boxes),
                 target_image,
                 np.array(self.shapes),
-                np.array([lines.get(os.path.abspath(file), -1) for file in self.files]),
+                np.array(lines),
             ),
         )
-
-
-def _lines(source: Any) -> dict[str, int]:
-    """Image -> its number in the list of the split; empty if that is not a list."""
-    if not isinstance(source, (str, Path)) or Path(source).suffix != ".txt":
-        return {}
-    listed = Path(source).read_text(encoding="utf-8").split("\n")
-    return {os.path.abspath(file): number for number, file in enumerate(filter(None, listed))}
 
 
 def _shares(boxes: Tensor, size: Any, shape: Any, pad: Any) -> np.ndarray:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
@@ -41,6 +43,20 @@ class EvalSettings:
             raise UserError(
                 f"{self.data_yaml} has no '{self.split}:' entry: add a list of images, or choose another split"
             )
+
+
+def numbers_in_list(source: Any, files: Iterable[str]) -> list[int]:
+    """The place of each image in the list of its split, from 0; -1 for one that is not in it.
+
+    Args:
+        source: What the data names for the split; if it is no list file, no image has a place.
+        files: The images.
+    """
+    if not isinstance(source, (str, Path)) or Path(source).suffix != ".txt":
+        return [-1 for _ in files]
+    listed = filter(None, Path(source).read_text(encoding="utf-8").split("\n"))
+    places = {os.path.abspath(file): number for number, file in enumerate(listed)}
+    return [places.get(os.path.abspath(file), -1) for file in files]
 
 
 @contextlib.contextmanager

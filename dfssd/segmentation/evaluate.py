@@ -20,7 +20,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from dfssd.errors import UserError
 from dfssd.evaluation.latency import latency
-from dfssd.evaluation.settings import EvalSettings, quiet
+from dfssd.evaluation.settings import EvalSettings, numbers_in_list, quiet
 from dfssd.files import atomic_write
 from dfssd.segmentation.dataset import MaskDataset
 from dfssd.segmentation.metrics import PixelCounts, segmentation_scores
@@ -74,12 +74,14 @@ def evaluate_masks(
             own = pair_counts(torch.from_numpy(truth)[None].to(total.device), found, data["nc"])
             total += own
             counts.append(torch.stack([own.diagonal(), own.sum(1), own.sum(0)]))
-            images.append(Path(sample["im_file"]).name)
+            images.append(sample["im_file"])
             if target := keep.get(Path(sample["im_file"])):
                 _write_ids(found[0].byte().cpu().numpy(), target)
     if counts_file:
         hits, true, predicted = torch.stack(counts, 1).cpu().numpy()
-        PixelCounts(hits, true, predicted, tuple(images)).write(counts_file)
+        line = np.array(numbers_in_list(data[settings.split], images))
+        names = tuple(Path(image).name for image in images)
+        PixelCounts(hits, true, predicted, names, line).write(counts_file)
     confusion = total.cpu().numpy()
     scores = segmentation_scores(confusion)
     pixels = confusion.sum(1).tolist()

@@ -139,9 +139,10 @@ def losses(recorded: Mapping[str, Loss], path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Row:
-    """An image of the figure of masks: its file name, its gray values, and the class ids by truth and networks."""
+    """An image of the figure of masks: file name, why it is shown, gray values, and class ids of truth and networks."""
 
     file: str
+    said: str
     gray: np.ndarray
     ids: Mapping[str, np.ndarray]
 
@@ -203,7 +204,7 @@ def _read_row(picture: Picture, labels: Mapping[Role, str], run_dir: Path) -> _R
     files = {role: run_dir / picture.masks[role] for role in labels if role in picture.masks}
     read = {role: _ids(file, gray.size) for role, file in {"truth": Path(picture.truth), **files}.items()}
     ids = {role: own for role, own in read.items() if own is not None}
-    return _Row(Path(picture.image).name, np.asarray(gray), ids) if "truth" in ids else None
+    return _Row(Path(picture.image).name, picture.said, np.asarray(gray), ids) if "truth" in ids else None
 
 
 def _draw_row(line: Sequence[Axes], row: _Row, roles: Sequence[str], colors: np.ndarray) -> None:
@@ -211,7 +212,8 @@ def _draw_row(line: Sequence[Axes], row: _Row, roles: Sequence[str], colors: np.
     for axes in line:
         axes.set_axis_off()
     line[0].imshow(row.gray, cmap="gray", vmin=0, vmax=255)
-    line[0].text(0.5, -0.03, shortened(row.file), transform=line[0].transAxes, ha="center", va="top", fontsize=7)
+    text = shortened(row.file) + (f"\n{row.said}" if row.said else "")
+    line[0].text(0.5, -0.03, text, transform=line[0].transAxes, ha="center", va="top", fontsize=7)
     for axes, role in zip(line[1:], roles, strict=True):
         if role in row.ids:
             axes.imshow(overlay(row.gray, row.ids[role], colors))

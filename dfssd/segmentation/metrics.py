@@ -98,24 +98,29 @@ class PixelCounts:
         true: (N, nc) int64, pixels that are that class.
         found: (N, nc) int64, counted pixels that are predicted as that class.
         images: File names of the images, in the order of their numbers.
+        line: (N,) place of each image in the list of the split, -1 if it is in none; None in files of earlier versions.
     """
 
     hits: np.ndarray
     true: np.ndarray
     found: np.ndarray
     images: tuple[str, ...]
+    line: np.ndarray | None = None
 
     def write(self, path: Path) -> None:
         """Write everything to one ``.npz``, whole or not at all."""
         images = np.array(self.images, dtype=np.str_)
         with atomic_write(path) as temporary, open(temporary, "wb") as f:
-            np.savez_compressed(f, allow_pickle=False, hits=self.hits, true=self.true, found=self.found, images=images)
+            known = {} if self.line is None else {"line": self.line}
+            counts = {"hits": self.hits, "true": self.true, "found": self.found}
+            np.savez_compressed(f, allow_pickle=False, images=images, **counts, **known)
 
     @classmethod
     def read(cls, path: Path) -> PixelCounts:
         """Read what :meth:`write` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(arrays["hits"], arrays["true"], arrays["found"], tuple(arrays["images"].tolist()))
+            line = arrays.get("line")
+            return cls(arrays["hits"], arrays["true"], arrays["found"], tuple(arrays["images"].tolist()), line)
 
     def same_truth(self, other: object) -> bool:
         """Whether the true masks have the same pixels of each class."""

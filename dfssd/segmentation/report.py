@@ -163,7 +163,11 @@ def _test_section(run: SegmentationFiles, drawn: Drawn) -> Lines:
         "",
         *_class_lines(record, labels),
         *figure_lines(drawn, "per_class_iou", "IoU of each class"),
-        *figure_lines(drawn, "masks", f"{drawn.get('masks')} test images: ground truth and predictions"),
+        *figure_lines(
+            drawn,
+            "masks",
+            f"{drawn.get('masks')} test images, the worst ones of the student first: truth and predictions",
+        ),
     ]
     if not drawn.get("masks"):
         lines += ["", "No picture of masks: none was kept, or the files have been moved."]

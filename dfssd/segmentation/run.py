@@ -16,8 +16,8 @@ from typing import Any
 from dfssd.config import Config
 from dfssd.datasets.copies.twins import Leak, name_leak
 from dfssd.datasets.data_state import write_state
+from dfssd.datasets.masks.descriptions import MASKS_DIR
 from dfssd.datasets.masks.splits import write_mask_split
-from dfssd.datasets.samples import evenly_by_class
 from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import Measured
 from dfssd.evaluation.differences import differences
@@ -46,14 +46,12 @@ from dfssd.runs.stages import StagedRun
 from dfssd.segmentation.checks import check_model, compared, must_train_teacher
 from dfssd.segmentation.data import select
 from dfssd.segmentation.metrics import PIXELS, PixelCounts, operate
+from dfssd.segmentation.pictures import choose_pictures
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.segmentation.verdict import SCORES
 from dfssd.trainers.mixed_data import batch_composition
 from dfssd.trainers.settings import SegmentationSettings
-
-PICTURES = 8
-"""Test images whose masks the report shows."""
 
 NAMED = 10
 """Leaking images that are named in the record; the files beside the split list all of them."""
@@ -107,11 +105,6 @@ class SegmentationRun(StagedRun):
         log_report(inspect_data(dataset, split, selection.groups, leaks=leaks_of))
         if selection.test_leaks:
             LOGGER.info(f"all of them: {self.splits / 'test_leaks.txt'}; for true scores: split=grouped")
-        tested = set(split.test)
-        self.record.pictures = tuple(
-            Picture(image=str(item.image), truth=str(item.mask), masks={})
-            for item in evenly_by_class([item for item in dataset.items if item.image in tested], PICTURES)
-        )
         if c["teacher"] is not None:
             train = must_train_teacher(c, dataset.names)
             LOGGER.info(f"the teacher {'is trained on the masks' if train else 'knows the classes'}")
@@ -231,6 +224,8 @@ class SegmentationRun(StagedRun):
 
     def test(self) -> Status:
         """Measure all networks on the test set, which no other stage reads, and time them side by side."""
+        from ultralytics.data.utils import img2label_paths
+
         from dfssd.segmentation.evaluate import evaluate_masks, time_networks
 
         roles = ("teacher", "baseline", "student", "student_trained", *self.others)
@@ -238,12 +233,14 @@ class SegmentationRun(StagedRun):
         folder = self.folder.path / "test"
         shutil.rmtree(folder, ignore_errors=True)
         self.start_beside("test")
-        shown = [Path(picture.image) for picture in self.record.pictures]
-        drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
         counts = {role: folder / role / PIXELS for role in files}
         on_val = {role: self.folder.path / "val" / role / PIXELS for role in files}
         for role, file in files.items():
             evaluate_masks(file, self.eval_settings("val"), counts_file=on_val[role])
+        first = next(role for role in ("student", "baseline", *files) if role in files)
+        evaluate_masks(files[first], self.eval_settings("test"), counts_file=counts[first])
+        shown = self._shown(PixelCounts.read(counts[first]))
+        drawn = {role: {image: folder / "masks" / role / _file_name(image) for image in shown} for role in files}
         self.record.test = {
             role: MaskScores.model_validate(
                 evaluate_masks(file, self.eval_settings("test"), keep=drawn[role], counts_file=counts[role])
@@ -261,18 +258,26 @@ class SegmentationRun(StagedRun):
             ("miou_fg", "miou_all"),
             baseline_shipped=baseline_is_selected(self.record),
         )
+        truth = img2label_paths(list(map(str, shown)), label_dir=MASKS_DIR, suffix=".png")
         self.record.pictures = tuple(
             Picture(
-                image=picture.image,
-                truth=picture.truth,
+                image=str(image),
+                truth=mask,
                 masks={role: own[image].relative_to(self.folder.path).as_posix() for role, own in drawn.items()},
+                said=said,
             )
-            for image, picture in zip(shown, self.record.pictures)
+            for (image, said), mask in zip(shown.items(), truth, strict=True)
         )
         timed = time_networks(files, imgsz=self.imgsz, device=self.device)
         self.record.latency = {role: Latency.model_validate(own) for role, own in timed.items()}
         write_text(self.folder.path / "segmentation.csv", csv_text(rows(self.record), show="{:.6g}".format))
         return "done"
+
+    def _shown(self, counts: PixelCounts) -> dict[Path, str]:
+        """Test images that the report shows, and what is to be seen there."""
+        assert counts.line is not None
+        images = self.listed("test")
+        return {images[counts.line[number]]: said for number, said in choose_pictures(counts).items()}
 
     def export_section(self) -> dict[str, Any]:
         """The exported student, compared pixel by pixel."""

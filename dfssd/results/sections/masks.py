@@ -126,6 +126,8 @@ class Picture(Section):
     """Path of its mask."""
     masks: Mapping[Role, str]
     """Network -> path of the mask that it predicted."""
+    said: str = ""
+    """Why it is shown, in a few words."""
 
 
 class MaskTolerance(Section):
