@@ -39,6 +39,7 @@ LAYERS = {
     "tasks": ("detection", "segmentation"),
     "pipeline": ("pipeline", "tasks", "data_check", "comparison", "beside"),
     "protocols": ("incremental",),
+    "reviews": ("review",),
     "commands": ("commands", "cli", "api", "__main__"),
     "benchmarks": ("benchmark",),
     "package": ("",),

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Command] = {
     "check": Command("show what would be read from the data; nothing is trained", "dfssd.commands.check"),
     "report": Command("write the report of a run anew", "dfssd.commands.report"),
     "compare": Command("set the results of several runs side by side", "dfssd.commands.compare"),
+    "review": Command("images of a run to an annotation tool, and the corrected labels back", "dfssd.commands.review"),
 }
 """Name -> command, in the order of the help."""
 

@@ -86,6 +86,8 @@ class Key:
         baseline: The network trained on the labels alone (the baseline) depends on it.
         protocol: What ``steps=`` does with it.
         set_by_grid: A benchmark grid sets it in each of its runs.
+        selects: It says which images there are, and what their labels are: a data set that was made of those of a run
+            needs it no more.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Key:
     baseline: bool = False
     protocol: Protocol = Protocol.EACH_RUN
     set_by_grid: bool = False
+    selects: bool = False
 
 
 def _keys(*rows: Key) -> dict[str, Key]:
@@ -111,28 +114,28 @@ COUNT = Number(1, integer=True)
 KEYS: Mapping[str, Key] = _keys(
     Key("recipe", TEXT, protocol=PLACE),
     Key("task", OneOf((DETECT, SEMANTIC))),
-    Key("data", optional(TEXT), protocol=OWN),
+    Key("data", optional(TEXT), protocol=OWN, selects=True),
     Key("teacher", optional(TEXT), protocol=OWN),
     Key("student", TEXT, protocol=OWN, baseline=True),
     Key("student_start", OneOf(("own", "teacher", "auto")), task=DETECT, distills=True),
     # data
-    Key("unlabeled", optional(TEXTS), protocol=OWN),
-    Key("labeled", LABELED, protocol=OWN, set_by_grid=True),
-    Key("limit", optional(COUNT), protocol=OWN),
-    Key("split", optional(TEXT), protocol=OWN, set_by_grid=True),
-    Key("split_ratio", SPLIT_RATIO, protocol=OWN),
-    Key("names", optional(TEXTS), protocol=OWN),
-    Key("labels", optional(TEXTS), task=DETECT, protocol=OWN),
-    Key("resize_labels", BOOLEAN, task=DETECT, protocol=OWN),
-    Key("missing_label", OneOf(("unlabeled", "background")), task=DETECT, protocol=OWN),
-    Key("skip_bad", BOOLEAN, protocol=OWN),
+    Key("unlabeled", optional(TEXTS), protocol=OWN, selects=True),
+    Key("labeled", LABELED, protocol=OWN, set_by_grid=True, selects=True),
+    Key("limit", optional(COUNT), protocol=OWN, selects=True),
+    Key("split", optional(TEXT), protocol=OWN, set_by_grid=True, selects=True),
+    Key("split_ratio", SPLIT_RATIO, protocol=OWN, selects=True),
+    Key("names", optional(TEXTS), protocol=OWN, selects=True),
+    Key("labels", optional(TEXTS), task=DETECT, protocol=OWN, selects=True),
+    Key("resize_labels", BOOLEAN, task=DETECT, protocol=OWN, selects=True),
+    Key("missing_label", OneOf(("unlabeled", "background")), task=DETECT, protocol=OWN, selects=True),
+    Key("skip_bad", BOOLEAN, protocol=OWN, selects=True),
     Key("data_dir", TEXT),
     Key("loader", OneOf(("auto", "device", "ultralytics")), changes_results=False),
-    Key("preprocess.resize", optional(Number(32, integer=True)), task=DETECT, protocol=OWN),
-    Key("preprocess.normalize", BOOLEAN, task=DETECT, protocol=OWN),
-    Key("preprocess.clahe", BOOLEAN, task=DETECT, protocol=OWN),
-    Key("preprocess.crop", optional(CROP), task=DETECT, protocol=OWN),
-    Key("preprocess.pad", BOOLEAN, task=DETECT, protocol=OWN),
+    Key("preprocess.resize", optional(Number(32, integer=True)), task=DETECT, protocol=OWN, selects=True),
+    Key("preprocess.normalize", BOOLEAN, task=DETECT, protocol=OWN, selects=True),
+    Key("preprocess.clahe", BOOLEAN, task=DETECT, protocol=OWN, selects=True),
+    Key("preprocess.crop", optional(CROP), task=DETECT, protocol=OWN, selects=True),
+    Key("preprocess.pad", BOOLEAN, task=DETECT, protocol=OWN, selects=True),
     # before any label
     Key("pretrain", optional(TEXT), task=DETECT, baseline=True),
     Key("pretrain_batches", Or(("auto",), COUNT), task=DETECT, baseline=True),

@@ -21,7 +21,7 @@ from dfssd.datasets.annotations import Annotation, LabelFile
 from dfssd.datasets.images.pixels import SUFFIXES, UNREAD_SUFFIXES
 from dfssd.datasets.sources import folded, pairing_key, split_of, split_of_list
 
-_UPLOAD = re.compile(r"(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
+UPLOAD = re.compile(r"(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))[0-9a-f]{8}[-_](?=.)", re.IGNORECASE)
 """What Label Studio puts before the name of an uploaded file. Dates, as cameras write them, are part of a name."""
 
 
@@ -63,7 +63,7 @@ class ImageIndex:
         if same:
             return Match(tuple([image for image in same if image.stem == file.stem] or same), exact=True)
         found = self._nearest(self._by_stem.get(stem, []), file)
-        if not found and (prefix := _UPLOAD.match(file.stem)):
+        if not found and (prefix := UPLOAD.match(file.stem)):
             return Match(self.alongside(file.with_name(file.name[prefix.end() :])).images, exact=False)
         return Match(tuple(found), exact=False)
 
@@ -85,7 +85,7 @@ class ImageIndex:
         if same := self._by_stem.get(stem):
             below = [image for image in same if _ends_with(image.with_suffix(""), (*parts[:-1], stem))]
             return Match(tuple(self._nearest(below or same, file)), exact=False)
-        if prefix := _UPLOAD.match(parts[-1]):
+        if prefix := UPLOAD.match(parts[-1]):
             return Match(self.named(parts[-1][prefix.end() :], file).images, exact=False)
         return NONE
 

@@ -81,7 +81,7 @@ def _relative(corners: np.ndarray, ids: Sequence[int], size: tuple[int, int]) ->
 
 def same_boxes(a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> bool:
     """Whether two sets of rows hold the same boxes of the same classes, up to rounding."""
-    return len(a) == len(b) and len(_new_boxes(a, b, size)) == 0 and len(_new_boxes(b, a, size)) == 0
+    return len(a) == len(b) and len(new_boxes(a, b, size)) == 0 and len(new_boxes(b, a, size)) == 0
 
 
 def joined(parts: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
@@ -92,15 +92,15 @@ def joined(parts: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray | N
     """
     found = parts[0]
     for part in parts[1:]:
-        new = _new_boxes(part, found, size)
+        new = new_boxes(part, found, size)
         if len(new) and len(found) and _overlaps(new, found).max() > 0.5:
             return None
         found = np.concatenate([found, new])
     return found
 
 
-def _new_boxes(rows: np.ndarray, known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The rows that are not among ``known``."""
+def new_boxes(rows: np.ndarray, known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The rows that are not among ``known``, up to :data:`SAME_PLACE` in an image of ``size`` (width, height) [px]."""
     if not len(rows) or not len(known):
         return rows
     scale = np.array([*size, *size], dtype=np.float64)

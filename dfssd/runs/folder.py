@@ -64,6 +64,7 @@ class RunFolder:
                     "plots",
                     "val",
                     "test",
+                    "review",
                 ):
                     for old in base.glob(part):
                         shutil.rmtree(old, ignore_errors=True)

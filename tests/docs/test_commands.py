@@ -11,6 +11,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from dfssd.commands import COMMANDS
 from dfssd.commands.options import Usage
+from dfssd.commands.review import PARTS
 from dfssd.config import ALIASES, KEYS, TERM_OPTIONS, parse_arguments
 from dfssd.distillation.terms import term_options
 from dfssd.errors import UserError
@@ -40,6 +41,7 @@ USAGES: dict[str, Usage] = {
     if hasattr(module := import_module(command.module), "USAGE")
 }
 """Commands with options of their own."""
+USAGES |= {f"review {name}": part.usage for name, part in PARTS.items()}
 
 SHOWN = [(page.name, line) for page in PAGES for line in commands(page.read_text(encoding="utf-8"))]
 
@@ -56,6 +58,8 @@ def test_commands_are_accepted(page: str, line: str) -> None:
     if line == "--help":
         return
     command, *words = shlex.split(line)
+    if command == "review":
+        command, words = f"review {words[0]}", words[1:]
     if command in USAGES:
         USAGES[command].read(words)
     elif command == "check":

@@ -11,7 +11,19 @@ from dfssd.distillation.terms import TERMS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
-PURPOSES = {"guide", "data", "method", "terms", "new-classes", "masks", "report", "speed", "benchmarks", "results"}
+PURPOSES = {
+    "guide",
+    "data",
+    "method",
+    "terms",
+    "new-classes",
+    "masks",
+    "review",
+    "report",
+    "speed",
+    "benchmarks",
+    "results",
+}
 
 
 def prose(text: str) -> str:

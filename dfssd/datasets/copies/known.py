@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 def find_copies_once(images: Sequence[Path], data_dir: Path) -> Copies:
     """As :func:`~dfssd.datasets.copies.duplicates.find_copies`, with what is known in ``data_dir``."""
-    described = _described(images, data_dir)
+    described = described_once(images, data_dir)
     return _once(
         data_dir / FOLDER / f"{signature(described)}.json",
         lambda: find_copies(images, described),
@@ -38,7 +38,7 @@ def find_copies_once(images: Sequence[Path], data_dir: Path) -> Copies:
 
 def find_twins_once(images: Sequence[Path], labeled: Sequence[bool], data_dir: Path) -> list[tuple[int, int]]:
     """As :func:`~dfssd.datasets.copies.twins.find_twins`, with what is known in ``data_dir``."""
-    described = _described(images, data_dir)
+    described = described_once(images, data_dir)
     key = hashlib.sha256(f"{_TWINS} {signature(described)} {list(labeled)}".encode()).hexdigest()
     return _once(
         data_dir / FOLDER / f"{key}.json",
@@ -48,7 +48,8 @@ def find_twins_once(images: Sequence[Path], labeled: Sequence[bool], data_dir: P
     )
 
 
-def _described(images: Sequence[Path], data_dir: Path) -> list[bytes]:
+def described_once(images: Sequence[Path], data_dir: Path) -> list[bytes]:
+    """As :func:`~dfssd.datasets.copies.fingerprints.describe` for each image, with what is known in ``data_dir``."""
     return store_in(data_dir).map(
         FINGERPRINT, describe, images, "Reading images", encode=bytes.hex, decode=bytes.fromhex
     )
