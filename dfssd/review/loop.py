@@ -89,7 +89,7 @@ def import_review(
     file = write_data_set(merged, out)
     boxes = sum(map(len, merged.reviewed.values()))
     taken_over = _taken_over(run, merged.reviewed) if run else None
-    keys = {"data": str(file), **(_kept_keys(run) if run else {})}
+    keys = {"data": str(file), **(kept_keys(run) if run else {})}
     return Imported(file, merged, tuple(incoming.notes), incoming.unconfirmed, boxes, taken_over, keys)
 
 
@@ -115,7 +115,7 @@ def _source_data(
     return read_data(config), Path(config["data_dir"]).resolve()
 
 
-def _kept_keys(run: ReviewedRun) -> dict[str, Any]:
+def kept_keys(run: ReviewedRun) -> dict[str, Any]:
     """What the user typed for the run, without what chose its data, its folder, and the baseline of another run."""
     given = dict(run.config.given)
     for name in list(given):
