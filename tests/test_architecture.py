@@ -107,6 +107,7 @@ PURE = [
     "results/record.py",
     "results/sections/*.py",
     "runs/self_training.py",
+    "review/*.py",
 ]
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
-STARTUP = 240
-"""[s] The server makes its database first, which takes half a minute of a fast core."""
+STARTUP = 400
+"""[s] The server makes its database first, which takes half a minute of a fast core, and minutes of a busy one."""
 
 
 def command() -> str | None:
