@@ -64,7 +64,7 @@ class RunFolder:
                     "plots",
                     "val",
                     "test",
-                    "review",
+                    "review/student-*",
                 ):
                     for old in base.glob(part):
                         shutil.rmtree(old, ignore_errors=True)
