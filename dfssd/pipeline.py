@@ -34,7 +34,7 @@ def open_run(config: Config, command: str) -> StagedRun:
     if config["resume"] not in {False, None}:
         folder, config = RunFolder.resume(config)
     else:
-        TASKS[config["task"]].check(config)
+        config = TASKS[config["task"]].check(config)
         folder = RunFolder.create(config, command)
     LOGGER.info(f"run folder {folder.path}")
     return TASKS[config["task"]].run(folder, config)

@@ -255,8 +255,14 @@ def test_pair_of_two_families(folder: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["recipe=tskd", "teacher=yolo26s.yaml"], "crd_dfl needs; switch off with crd_dfl.weight=0"),
-        (["recipe=dfssd", "teacher_kind=ema", "pseudo=online"], "response_dfl needs; switch off with"),
+        (
+            ["recipe=distill", "teacher=yolo26s.yaml", "crd_dfl.weight=1"],
+            "crd_dfl needs; switch off with crd_dfl.weight=0",
+        ),
+        (
+            ["recipe=dfssd-paper", "response_dfl.weight=2", "teacher=yolo26s.yaml"],
+            "response_dfl needs; switch off with",
+        ),
         (["recipe=distill", "teacher=yolo26s.yaml", "ld.weight=1", "crd_dfl.weight=1"], "ld, crd_dfl need; switch"),
     ],
 )

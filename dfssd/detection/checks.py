@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dfssd.config import DENSE, REGIONS, Config
@@ -27,8 +28,11 @@ from dfssd.runs.data import check_split
 from dfssd.runs.model_selection import check_baseline
 
 
-def check_before_start(config: Config) -> None:
+def check_before_start(config: Config) -> Config:
     """Check everything that does not need the data, before a run folder is made.
+
+    Returns:
+        The configuration, without terms of the recipe that these models cannot have.
 
     Raises:
         UserError: Data not named, split without lists, model missing or not a detector, pair that does not match, or a
@@ -48,10 +52,10 @@ def check_before_start(config: Config) -> None:
     if isinstance(config["baseline"], str):
         check_baseline(Path(config["baseline"]), config)
     if config["student_training"] in {"distilled", "grown"}:
-        check_bins(student, [name for name in config.terms if TERMS[name].needs_bins], role)
+        config = with_fitting_terms(config, student, role)
     if not has_teacher(config):
         check_layers(config, student.head)
-        return
+        return config
     teacher = describe(resolve_weights(config["teacher"], "teacher"), "teacher")
     for extra in config.pseudo.teachers:
         check_labeler(resolve_weights(extra, LABELERS))
@@ -59,7 +63,7 @@ def check_before_start(config: Config) -> None:
         check_can_grow(teacher)
         check_layers(config, teacher.head)
         LOGGER.info(f"teacher {config['teacher']} knows {len(teacher.names)} classes: {', '.join(teacher.names)}")
-        return
+        return config
     check_pair(teacher, student)
     if config["student_start"] == "teacher" and not has_part(teacher.source, student.source):
         raise UserError(
@@ -73,6 +77,31 @@ def check_before_start(config: Config) -> None:
         f"teacher {config['teacher']} and student {config['student']} match: family {student.family or '?'}, "
         f"strides {student.strides}, {student.reg_max} bins per box side"
     )
+    return config
+
+
+def with_fitting_terms(config: Config, student: ModelFacts, role: str) -> Config:
+    """The configuration without terms that compare box distributions, where the student has none (YOLO26).
+
+    Args:
+        config: The configuration.
+        student: Facts of the student, or of the teacher that it is grown from.
+        role: The argument that it was given by.
+
+    Raises:
+        UserError: The user has asked for such a term by its weight.
+    """
+    needing = [name for name in config.terms if TERMS[name].needs_bins]
+    check_bins(student, [name for name in needing if f"{name}.weight" in config.given], role)
+    if not needing or student.reg_max > 1:
+        return config
+    left = {name: options for name, options in config.terms.items() if name not in needing}
+    steps = "steps" if len(needing) == 1 else "step"
+    LOGGER.info(
+        f"{role}={student.source} has no box distribution: {', '.join(needing)} {steps} aside; "
+        f"left: {', '.join(left) or 'no term'}"
+    )
+    return replace(config, terms=left)
 
 
 def check_can_grow(teacher: ModelFacts) -> None:

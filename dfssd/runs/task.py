@@ -17,12 +17,12 @@ class Task:
     Attributes:
         record: Type of its record, with Ultralytics' name of the task and the measure for comparing networks.
         check: Raises :class:`~dfssd.errors.UserError` for arguments and models that cannot work, before a run folder
-            is made.
+            is made; returns the configuration that fits the models.
         run: Its stages: a :class:`~dfssd.runs.stages.StagedRun` with a method for each.
     """
 
     record: type[RunRecord]
-    check: Callable[[Config], None]
+    check: Callable[[Config], Config]
     run: type[StagedRun]
 
     @property

@@ -18,8 +18,11 @@ TRIAL_CLASSES = 2
 """Classes of the networks that are built on trial: the fewest possible."""
 
 
-def check_before_start(config: Config) -> None:
+def check_before_start(config: Config) -> Config:
     """Check everything that does not need the data, before a run folder is made.
+
+    Returns:
+        The configuration, as it is.
 
     Raises:
         UserError: Data not named, split without lists, model missing or of another task, or a device, precision, format
@@ -44,6 +47,7 @@ def check_before_start(config: Config) -> None:
         check_baseline(Path(config["baseline"]), config)
     if config["guard"] and config["baseline"] is False and config["student_training"] != "skip":
         LOGGER.info("baseline=off: there is nothing to compare the student with, so it is selected in any case")
+    return config
 
 
 def check_model(value: str, role: str) -> str:
