@@ -149,13 +149,16 @@ def check_baseline_fits(run: Run, runs: Path) -> None:
     """Reject a cell that could not be compared with the baseline it takes over, before anything is trained.
 
     Raises:
-        UserError: A setting of the baseline differs from that of the cell, such as another student.
+        UserError: A setting of the baseline differs from that of the cell, such as another student; or it trains no
+            teacher for it.
     """
     from dfssd.runs.configure import configure
 
     if not run.base:
         return
     own, base = (configure(parse_arguments(one.arguments(runs))) for one in (run, run.base))
+    if run.teacher is None and base["teacher"] is None and own["teacher"] is not None:
+        raise UserError(f"cell {BASE} trains no teacher for cell {run.cell}: add teacher: to common:")
     if not isinstance(own["baseline"], str):
         return
     changed = unfit_settings(base.own, base.train, own)

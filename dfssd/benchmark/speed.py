@@ -165,7 +165,7 @@ def report(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=max(Console().width, _COLUMNS))
+    console = Console(width=max(Console().width, _COLUMNS), markup=False)  # [ms] is a unit
     table = Table("step", "median [ms]", "quartiles [ms]", title="one training step", title_justify="left")
     for title in ("operators", "on a GPU", "waits there", "memory [MiB]", "loader [ms]"):
         table.add_column(title, justify="right")

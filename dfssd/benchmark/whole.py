@@ -346,7 +346,7 @@ def print_table(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=max(Console().width, _COLUMNS))
+    console = Console(width=max(Console().width, _COLUMNS), markup=False)  # [ms] is a unit
     table = Table("training", title="seconds of the whole job and of the training, by part", title_justify="left")
     titles = {"waiting": "views", "backward": "backward, update"}
     for title in ("wall", "training", *(titles.get(name, name) for name in PARTS), "images/s", "val mAP", "test mAP"):

@@ -245,6 +245,12 @@ def test_cell_that_cannot_be_compared_with_the_baseline_is_refused_before_the_fi
     assert bench(cells=cells) == 0 and len(fake.calls) == 3
 
 
+def test_grid_without_a_teacher_is_refused_before_the_first_run(bench, fake, capsys):
+    common = {"student": "yolov8n.yaml", "epochs": 2}
+    assert bench(common=common) == 2 and fake.calls == []
+    assert "cell baseline trains no teacher for cell ultralytics: add teacher: to common:" in capsys.readouterr().err
+
+
 def test_teachers_run_first_and_a_failed_one_stops_its_pupils(bench, fake, tmp_path, capsys):
     cells: Cells = {"baseline": {"recipe": "baseline"}, "pupil": {"teacher": "first"}, "first": {}, "free": {}}
     fake.maps |= {"first": 0.37, "pupil": 0.39, "free": 0.33}
