@@ -34,7 +34,8 @@ def check_share(name: str, value: Any, *, least: float = 0.0, below: float = 1.0
         ValueError: It is not a number from ``least`` up to, but not including, ``below``.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < below:
-        raise ValueError(f"{name}={value} must be a number >= {least:g} and < {below:g}")
+        bounds = f">= {least:g}" + (f" and < {below:g}" if below < float("inf") else "")
+        raise ValueError(f"{name}={value} must be a number {bounds}")
     return float(value)
 
 
@@ -46,4 +47,15 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     """
     if value not in choices:
         raise ValueError(f"{name}={value} must be one of: {', '.join(choices)}")
+    return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """``value`` itself.
+
+    Raises:
+        ValueError: It is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value} must be true or false")
     return value

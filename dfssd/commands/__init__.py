@@ -21,12 +21,10 @@ class Command:
         summary: What it does, in half a line.
         module: Module with ``run(words, program) -> exit code`` and ``show_help(program)``; imported when it is needed,
             so that no command waits for the packages of another.
-        resumable: Repeating an interrupted line goes on where it stopped, with this added to it; None: it begins anew.
     """
 
     summary: str
     module: str
-    resumable: str | None = None
 
     def run(self, words: Sequence[str], program: str) -> int:
         """Run it with the words after its name; returns the exit code."""
@@ -38,13 +36,12 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
-    TRAIN: Command(
-        "train teacher, baseline, and student (the default)", "dfssd.commands.train", resumable="resume=<run folder>"
-    ),
+    TRAIN: Command("train teacher, baseline, and student (the default)", "dfssd.commands.train"),
     "check": Command("show what would be read from the data; nothing is trained", "dfssd.commands.check"),
     "report": Command("write the report of a run anew", "dfssd.commands.report"),
     "compare": Command("set the results of several runs side by side", "dfssd.commands.compare"),
     "review": Command("images of a run to an annotation tool, and the corrected labels back", "dfssd.commands.review"),
+    "completion": Command("print a script that completes this command line in a shell", "dfssd.commands.completion"),
 }
 """Name -> command, in the order of the help."""
 

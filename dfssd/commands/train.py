@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
-from dfssd.commands.options import command_line
-from dfssd.config import TERM_OPTIONS, Config, help_lines, parse_arguments
+from dfssd.commands.help_page import entry, heading, paragraph, show
+from dfssd.commands.options import command_line, shown
+from dfssd.config import KEYS, TERM_OPTIONS, Config, help_lines, parse_arguments
+from dfssd.config.schema import TERM_CHECKS, TERM_MEANINGS, argument
+from dfssd.config.values import allowed
+from dfssd.files import from_here
+
+EXAMPLES = (
+    "data=demo labeled=20 teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128",
+    "data=my_data.yaml teacher=yolov8s.pt student=yolov8n.pt epochs=100 imgsz=640 device=0",
+    "resume=runs/dfssd",
+)
+"""Lines of arguments: a trial, a run, and how it goes on after an interruption."""
 
 
 def run(words: Sequence[str], program: str) -> int:
@@ -21,11 +34,23 @@ def run(words: Sequence[str], program: str) -> int:
 
     config = configure(parse_arguments(list(words)))
     command = f"{program} {shlex.join(words)}"
-    from dfssd.pipeline import run as run_stages
+    from dfssd.pipeline import open_run, run_stages
 
     if config["steps"] is not None:
         return _run_steps(config, program, command)
-    return 0 if run_stages(config, command=command) else 2
+    opened = open_run(config, command)
+    passed = run_stages(opened)
+    if line := next_line(opened.folder.path):
+        print(f"next     {line}")
+    return 0 if passed else 2
+
+
+def next_line(run: Path) -> str | None:
+    """The command that shows what the student of a finished run finds in other photos; None if it has no student."""
+    student = run / "weights" / "student.pt"
+    if not student.exists():
+        return None
+    return f"yolo predict model={shlex.quote(from_here(student))} source=FOLDER_OF_PHOTOS"
 
 
 def _run_steps(config: Config, program: str, command: str) -> int:
@@ -41,27 +66,52 @@ def _run_steps(config: Config, program: str, command: str) -> int:
 
 
 def show_help(program: str) -> None:
-    """Show usage of ``program``, our keys with defaults and meaning, and the terms with their options."""
-    from rich.console import Console
-    from rich.table import Table
+    """Show how ``program`` is used: our keys in groups, the terms with their options, and Ultralytics' keys."""
+    show(help_page(program))
 
-    from dfssd.distillation.terms import term_meanings, term_options
 
-    console = Console()
-    console.print(f"usage: {program} key=value ...   (or --key value; every Ultralytics training key works too)\n")
-    console.print(
-        f"  {program} data=demo labeled=20 teacher=yolov8s.yaml student=yolov8n.yaml epochs=10 imgsz=128", markup=False
+def help_page(program: str) -> Iterator[str]:
+    """The lines of the help."""
+    yield paragraph(f"usage: {program} key=value ...   (or --key value)")
+    yield ""
+    for example in EXAMPLES:
+        yield paragraph(f"{program} {example}", 2)
+    for group, lines in groupby(help_lines(), key=lambda line: line.group):
+        yield from ("", heading(group))
+        for line in lines:
+            kind, _, meaning = line.meaning.partition(") ")
+            check = KEYS.get(line.key)
+            default = {"null": "none", "{}": ""}.get(line.default, line.default.replace(", ", ","))
+            yield from entry(line.key, default, allowed(check.check) if check else kind.lstrip("("), meaning)
+    yield from _terms_page()
+    yield from _ultralytics_page()
+
+
+def _terms_page() -> Iterator[str]:
+    """The distillation terms: what all of them take, and the options of each."""
+    from dfssd.distillation.schedules import SCHEDULES
+    from dfssd.distillation.terms import described_options, term_meanings
+
+    yield from ("", heading("distillation terms: <term>.<option>=, and for each of them"))
+    for option, default in TERM_OPTIONS.items():
+        check = TERM_CHECKS.get(option)
+        yield from entry(
+            f"<term>.{option}", str(default), allowed(check) if check else " | ".join(SCHEDULES), TERM_MEANINGS[option]
+        )
+    for name, meaning in term_meanings().items():
+        yield from ("", paragraph(f"{name}: {meaning}", 2))
+        for option, found in described_options(name).items():
+            yield from entry(f"{name}.{option}", shown(found.default), found.allowed, found.meaning)
+
+
+def _ultralytics_page() -> Iterator[str]:
+    """The arguments of Ultralytics that a training takes."""
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    taken = [name for name in DEFAULT_CFG_DICT if not argument(name).refused and name not in KEYS]
+    yield from ("", heading("Ultralytics' arguments, passed to every training (docs.ultralytics.com/usage/cfg)"))
+    yield paragraph(", ".join(f"{name}={shown(DEFAULT_CFG_DICT[name])}" for name in taken), 2)
+    yield from (
+        "",
+        paragraph("verbose=true shows Ultralytics' output on the terminal, too; it is in log.txt anyway.", 2),
     )
-    console.print(f"  {program} data=CR7-DET.zip teacher=yolov8s.pt student=yolov8n.pt labeled=0.1\n", markup=False)
-    keys = Table("key", "default", "meaning", box=None, pad_edge=False)
-    for row in help_lines():
-        keys.add_row(*row)
-    console.print(keys, markup=False)
-    terms = Table("term", "option", "default", "meaning", box=None, pad_edge=False)
-    meanings = term_meanings()
-    for name, options in term_options().items():
-        terms.add_row(name, ", ".join(TERM_OPTIONS), ", ".join(map(str, TERM_OPTIONS.values())), meanings[name])
-        for option, default in options.items():
-            terms.add_row("", f"{name}.{option}", str(default), "")
-    console.print("\n", terms)
-    console.print(f"\nOptions of every term: {', '.join(TERM_OPTIONS)}. Results are documented in docs/results.md.")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dfssd import resources
 from dfssd.config.parse import flatten, nearest
@@ -234,6 +234,10 @@ class _Resolver:
         return active
 
 
+_KEY = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(# (?P<meaning>.+))?$")
+"""A line of ``cfg/default.yaml`` with a key."""
+
+
 def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
     """Merge defaults, recipe and ``given`` into a :class:`Config`.
 
@@ -271,16 +275,35 @@ def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
     return Config(own=resolver.own, terms=active, train=resolver.train, given=dict(given))
 
 
-def help_lines() -> list[tuple[str, str, str]]:
-    """Own keys for ``--help``: (key, default, meaning), read from the comments of ``cfg/default.yaml``."""
-    rows, section = [], ""
-    for line in DEFAULT_PATH.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(# (?P<meaning>.+))?$", line)
+class HelpLine(NamedTuple):
+    """A key of ours as ``--help`` shows it.
+
+    Attributes:
+        key: Its dotted name.
+        default: Its default, as in YAML.
+        meaning: Its type in parentheses, and what it does.
+        group: What the keys around it are about, in a few words.
+    """
+
+    key: str
+    default: str
+    meaning: str
+    group: str
+
+
+def help_lines() -> list[HelpLine]:
+    """Our keys in the order of ``cfg/default.yaml``, read from its comments: of a key, and above a group of keys."""
+    rows, section, group = [], "", "the run"
+    lines = DEFAULT_PATH.read_text(encoding="utf-8").splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("# ") and _KEY.match(following):
+            group = line.removeprefix("# ")
+        match = _KEY.match(line)
         if not match:
             continue
         key, value = match["key"], match["value"].strip()
         if not match["indent"]:
             section = "" if value else f"{key}."
         if value:
-            rows.append((f"{section}{key}" if match["indent"] else key, value, match["meaning"]))
+            rows.append(HelpLine(f"{section}{key}" if match["indent"] else key, value, match["meaning"], group))
     return rows

@@ -59,6 +59,13 @@ ALIASES = {
 TERM_OPTIONS: Mapping[str, Any] = {"weight": 0.0, "schedule": "constant", "share": 0.2}
 """Options that every distillation term has besides those in its own signature, with their defaults."""
 
+TERM_MEANINGS: Mapping[str, str] = {
+    "weight": "Weight of the term beside the YOLO loss; 0: it is switched off.",
+    "schedule": "How the weight changes during the training.",
+    "share": "With balance=auto: its gradient as a share of that of the YOLO loss.",
+}
+"""What they do, for ``--help``."""
+
 TERM_CHECKS: Mapping[str, Check] = {"weight": Number(0), "share": Number(0, exclusive=True)}
 """Ranges of these options; schedules are checked against the registered ones."""
 

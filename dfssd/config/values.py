@@ -167,6 +167,16 @@ class Or:
         return [v for v in self.check.wrong() if not any(v == e and type(v) is type(e) for e in self.extra)]
 
 
+def allowed(check: Check) -> str:
+    """The range of a value in words, such as ``auto, or a whole number >= 1``, as its messages say it."""
+    if isinstance(check, Or):
+        named = [str(extra).lower() if not isinstance(extra, str) else extra for extra in check.extra]
+        return f"{', '.join(named)}, or {allowed(check.check)}"
+    if isinstance(check, OneOf):
+        return " | ".join(str(choice).lower() if isinstance(choice, bool) else choice for choice in check.choices)
+    return (check.problem(object()) or "").removeprefix("must be ")
+
+
 def optional(check: Check) -> Or:
     """The range, or None (null in YAML, ``none`` on the command line)."""
     return Or((None,), check)

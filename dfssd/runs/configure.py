@@ -9,9 +9,8 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from dfssd.config import Config, NameSpaces, resolve
-from dfssd.distillation.heads import TAPS
 from dfssd.distillation.schedules import SCHEDULES
-from dfssd.distillation.terms import TERMS, PairShape, term_options
+from dfssd.distillation.terms import TERMS, option_problem, term_options
 from dfssd.distillation.terms.base import FeatureTerm
 
 
@@ -36,7 +35,7 @@ def name_spaces() -> NameSpaces:
         feature_terms={name for name, term in TERMS.items() if issubclass(term, FeatureTerm)},
         schedules=SCHEDULES,
         training_problem=_training_problem,
-        term_problem=_term_problem,
+        term_problem=lambda name, options: option_problem(name, **options),
     )
 
 
@@ -49,14 +48,5 @@ def _training_problem(key: str, value: Any) -> str | None:
     try:
         get_cfg(overrides={key: value})
     except (TypeError, ValueError, SyntaxError) as e:
-        return " ".join(str(e).split())
-    return None
-
-
-def _term_problem(name: str, options: Mapping[str, Any]) -> str | None:
-    """The error of the constructor of a term for a small pair of networks; None if there is none."""
-    try:
-        TERMS[name](PairShape((4,), (4,), 16, 2, dict.fromkeys(TAPS, (4,)), dict.fromkeys(TAPS, (4,))), **options)
-    except (TypeError, ValueError) as e:
         return " ".join(str(e).split())
     return None

@@ -14,7 +14,7 @@ from ultralytics.nn.modules import Conv
 
 from dfssd.distillation.heads import BRANCHES, TAPS, finish
 from dfssd.distillation.outputs import Outputs
-from dfssd.distillation.terms import TERMS, PairShape, Term, term_meanings, term_options
+from dfssd.distillation.terms import TERMS, PairShape, Term, TermOption, described_options, term_meanings, term_options
 from dfssd.distillation.terms.base import FeatureTerm
 
 SHAPE = PairShape(
@@ -137,6 +137,23 @@ def test_options_can_be_read_from_the_signature():
 
 def test_adapters_are_no_option():
     assert term_options()["pkd"] == term_options()["mimic"] == {}
+
+
+@pytest.mark.parametrize("name", sorted(TERMS))
+def test_every_option_has_a_range_and_a_meaning_for_the_help(name):
+    described = described_options(name)
+    assert {option: found.default for option, found in described.items()} == term_options()[name]
+    for option, found in described.items():
+        assert found.meaning.endswith(".") and found.allowed not in {"", "float", "int", "str", "bool"}, option
+
+
+def test_described_option_by_hand():
+    assert described_options("mgd")["masked"] == TermOption(
+        0.65, "a number >= 0 and < 1", "Share of the places that are hidden, [0, 1), drawn anew for every image."
+    )
+    described = described_options("hwjs")["weights"]
+    assert (described.allowed, described.choices) == ("softmax, uniform", ("softmax", "uniform"))
+    assert described_options("response_cls")["apart"].choices == ("true", "false")
 
 
 def test_meanings_are_one_sentence_each():
@@ -274,7 +291,8 @@ def test_terms_can_be_minimized_until_they_vanish(name):
         ("response_dfl", {"temperature": -1}, "temperature=-1 must be a number > 0"),
         ("crd_cls", {"stage": 3}, "stage=3 must be one of: 0, 1, 2"),
         ("crd_cls", {"stage": 1.0}, "stage=1.0 must be one of: 0, 1, 2"),
-        ("ded", {"background": -0.1}, "background=-0.1 must be a number >= 0 and < inf"),
+        ("ded", {"background": -0.1}, "background=-0.1 must be a number >= 0"),
+        ("response_cls", {"apart": 1}, "apart=1 must be true or false"),
         ("ded", {"temperature": 0}, "temperature=0 must be a number > 0"),
         ("drd_pixel", {"graphs": "new"}, "graphs=new must be one of: fixed, resample"),
         ("drd_pixel", {"nodes": 0}, "nodes=0 must be a whole number >= 1"),

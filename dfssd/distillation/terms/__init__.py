@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
+from dataclasses import dataclass
 from typing import Any
 
+from dfssd.distillation.heads import TAPS
 from dfssd.distillation.terms.base import PairShape, Term
 from dfssd.distillation.terms.crd import CrossResponseCls, CrossResponseDfl, CrossResponseGiou
 from dfssd.distillation.terms.cwd import ChannelWise
@@ -20,7 +23,16 @@ from dfssd.distillation.terms.pkd import Pearson
 from dfssd.distillation.terms.response import ClsResponse, DflResponse, LogitMSE
 from dfssd.distillation.terms.sdidd import ElasticBox, IncrementalBox, IncrementalCls, IncrementalFeature
 
-__all__ = ["TERMS", "PairShape", "Term", "term_meanings", "term_options"]
+__all__ = [
+    "TERMS",
+    "PairShape",
+    "Term",
+    "TermOption",
+    "described_options",
+    "option_problem",
+    "term_meanings",
+    "term_options",
+]
 
 TERMS: dict[str, type[Term]] = {
     "hwjs": HierarchicalJS,
@@ -63,3 +75,45 @@ def term_options() -> dict[str, dict[str, Any]]:
 def term_meanings() -> dict[str, str]:
     """One line about every term, for ``--help``: name -> first line of its docstring."""
     return {name: (inspect.getdoc(term) or "").partition("\n")[0] for name, term in TERMS.items()}
+
+
+def option_problem(name: str, **options: Any) -> str | None:
+    """What the constructor of a term says against these options, for a small pair of networks; None: nothing."""
+    taps = dict.fromkeys(TAPS, (4,))
+    try:
+        TERMS[name](PairShape((4,), (4,), 16, 2, taps, taps), **options)
+    except (TypeError, ValueError) as e:
+        return " ".join(str(e).split())
+    return None
+
+
+@dataclass(frozen=True)
+class TermOption:
+    """An option of a term, for ``--help``.
+
+    Attributes:
+        default: Its default.
+        allowed: Its range in words, as the constructor of the term says it.
+        meaning: What it does, as the docstring of that constructor says it.
+        choices: Its values, if they are few.
+    """
+
+    default: Any
+    allowed: str
+    meaning: str
+    choices: tuple[str, ...] = ()
+
+
+def described_options(name: str) -> dict[str, TermOption]:
+    """Own options of a term with defaults, ranges, and meanings."""
+    text = inspect.getdoc(TERMS[name].__init__) or ""
+    found = {}
+    for option, default in term_options()[name].items():
+        documented = re.search(rf"^ +{option}: (.+(?:\n {{6,}}.+)*)", text, re.M)
+        problem = option_problem(name, **{option: "?"})
+        allowed = (problem or "").partition("must be ")[2]
+        meaning = " ".join(documented[1].split()) if documented else ""
+        _, of, words = allowed.rpartition("one of: ")
+        choices = tuple(words.split(", ")) if of else ("true", "false") if isinstance(default, bool) else ()
+        found[option] = TermOption(default, words, meaning, choices)
+    return found

@@ -103,7 +103,11 @@ class GiouResponse(Term):
     """Response term for decoded boxes (GIoU), also for heads without box distributions."""
 
     def __init__(self, shape: PairShape, *, top: float = 1.0):
-        """Set the share of the anchors of each image that are compared: those of which the teacher is most confident.
+        """Set which anchors are compared.
+
+        Args:
+            shape: Sizes of the two networks.
+            top: Share of the anchors of each image that are compared: those of which the teacher is most confident.
 
         Raises:
             ValueError: ``top`` is not in (0, 1].

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfssd.batches import Batch
-from dfssd.checks import check_positive
+from dfssd.checks import check_flag, check_positive
 from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
 from dfssd.distillation.terms.closed import closed_form
@@ -239,7 +239,7 @@ class ClsResponse(Term):
             ValueError: ``top`` is not in (0, 1].
         """
         super().__init__(shape)
-        self.top, self.apart = check_top(top), bool(apart)
+        self.top, self.apart = check_top(top), check_flag("apart", apart)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`cls_response` of the class scores."""
@@ -267,7 +267,7 @@ class DflResponse(Term):
         """
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
-        self.top, self.apart = check_top(top), bool(apart)
+        self.top, self.apart = check_top(top), check_flag("apart", apart)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """:func:`dfl_response` of the box logits, weighted by the teacher's class scores."""

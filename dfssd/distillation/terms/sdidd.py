@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from dfssd.batches import Batch
-from dfssd.checks import check_choice, check_positive, check_share
+from dfssd.checks import check_choice, check_flag, check_positive, check_share
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import (
     FeatureTerm,
@@ -159,7 +159,11 @@ class IncrementalCls(Term):
     """SD-IDD for classes: the old classes' logits at the anchors where the teacher is most confident."""
 
     def __init__(self, shape: PairShape, *, deviations: float = 2.0):
-        """Set how many standard deviations above the mean of its image counts as confident.
+        """Set which anchors are compared.
+
+        Args:
+            shape: Sizes of the two networks.
+            deviations: Standard deviations above the mean of its image from which an anchor counts as confident.
 
         Raises:
             ValueError: ``deviations`` has a wrong value.
@@ -194,7 +198,7 @@ class IncrementalBox(Term):
         super().__init__(shape)
         self.temperature = check_positive("temperature", temperature)
         self.weights = check_choice("weights", weights, ("iou", "conf", "uniform"))
-        self.fallback = bool(fallback)
+        self.fallback = check_flag("fallback", fallback)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Mean over the images of the weighted mean of the divergence of box distributions, as a share of the bins R.
@@ -224,7 +228,11 @@ class IncrementalFeature(FeatureTerm):
     needs_boxes = True
 
     def __init__(self, shape: PairShape, *, share: float = 0.5):
-        """Set how close an anchor must come to the best overlap with a box.
+        """Set which cells are compared.
+
+        Args:
+            shape: Channels of the compared layers.
+            share: Share of the best overlap with a box that the anchor of a cell must come to.
 
         Raises:
             ValueError: ``share`` has a wrong value.
