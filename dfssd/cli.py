@@ -5,14 +5,29 @@ Exit codes: 0 finished, 1 a bug (traceback), 2 bad input or a failed check, 130 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 
 from dfssd import __version__, log
 from dfssd.commands import COMMANDS, TRAIN, split_words
-from dfssd.errors import UserError, report_problems
+from dfssd.commands.help_page import entry, heading, paragraph, show
+from dfssd.errors import Interrupted, UserError, report_problems
+from dfssd.files import from_here
 
 HELP = {"-h", "--help", "help"}
+
+PURPOSE = (
+    "From a few labeled and many unlabeled photos to a small, ordinary YOLO file: a teacher is trained on the labels, "
+    "and a student on the labels, on the teacher's labels of the other photos, and by distillation."
+)
+
+EXAMPLES = (
+    ("check data=my_parts out=seen", "what is read from the data; nothing is trained"),
+    ("data=my_parts epochs=100 imgsz=640 device=0", "train on it"),
+    ("resume=runs/dfssd", "go on with a run that was interrupted"),
+)
+"""Lines of arguments, each with what it does."""
 
 
 @log.console()
@@ -28,7 +43,6 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
     try:
         if not words or words[0] in HELP:
             show_commands(program)
-            command.show_help(program)
             return 0
         if "--version" in words:
             print(f"dfssd {__version__}")
@@ -40,10 +54,18 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         return command.run(own, program)
     except UserError as e:
         return report_problems(e)
-    except KeyboardInterrupt:
-        again = f" with {command.resumable}" if command.resumable and not _is_protocol(words) else ""
-        print(f"\ninterrupted; repeat the same line{again} to continue", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(f"\n{_how_to_go_on(program, words, e)}", file=sys.stderr)
         return 130
+
+
+def _how_to_go_on(program: str, words: Sequence[str], stopped: KeyboardInterrupt) -> str:
+    """What the user has to type after an interruption."""
+    if isinstance(stopped, Interrupted) and not _is_protocol(words):
+        again = shlex.quote(f"resume={from_here(stopped.folder)}")
+        return f"interrupted; what is finished is kept, and this line goes on:\n\n    {program} {again}"
+    goes = "goes on" if _is_protocol(words) else "begins anew"
+    return f"interrupted; the same line {goes}:\n\n    {program} {shlex.join(words)}"
 
 
 def _is_protocol(words: Sequence[str]) -> bool:
@@ -52,9 +74,22 @@ def _is_protocol(words: Sequence[str]) -> bool:
 
 
 def show_commands(program: str) -> None:
-    """Print the commands, a line each."""
-    width = max(map(len, COMMANDS))
-    print(f"usage: {program} [command] key=value ...   ({program} <command> --help says more)\n")
-    for name, command in COMMANDS.items():
-        print(f"  {name:<{width}}  {command.summary}")
-    print()
+    """Print what the program is for, its commands, and where to read on."""
+    show(
+        [
+            f"usage: {program} [command] key=value ...",
+            "",
+            paragraph(PURPOSE),
+            "",
+            heading("commands"),
+            *(line for name, command in COMMANDS.items() for line in entry(name, None, command.summary, "")),
+            "",
+            heading("examples"),
+            *(line for words, does in EXAMPLES for line in entry(f"{program} {words}", None, "", does)),
+            "",
+            heading("more"),
+            *entry(f"{program} {TRAIN} --help", None, "", "all keys of a run, with their ranges and meanings"),
+            *entry(f"{program} COMMAND --help", None, "", "how another command is used"),
+            *entry("docs/guide.md", None, "", "first run, stages, results, Python interface"),
+        ]
+    )

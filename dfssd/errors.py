@@ -1,9 +1,10 @@
-"""The error whose message is meant for users."""
+"""The errors that are meant for users."""
 
 from __future__ import annotations
 
 import sys
 import unicodedata
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -22,6 +23,19 @@ class UserError(Exception):
     def __str__(self) -> str:
         """The lines of all problems."""
         return "\n".join(self.problems)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user has stopped a run that can go on.
+
+    Attributes:
+        folder: Its folder.
+    """
+
+    def __init__(self, folder: Path):
+        """Note the folder of the run."""
+        super().__init__(f"the run in {folder}")
+        self.folder = folder
 
 
 def _one_line(text: str) -> str:

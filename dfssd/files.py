@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -20,6 +21,29 @@ from typing import Any
 import yaml
 
 from dfssd.errors import UserError
+
+_TEMPORARY = re.compile(r"\.(?P<stem>[^/\\\s]+)\.\d+\.part(?P<suffix>\.\w+)|writing_(?P<name>[^/\\\s]+)")
+
+
+def temporary_name(path: Path) -> Path:
+    """Where a file is written before it is renamed to ``path``: by this process, in the same folder."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+
+
+def aside(path: Path) -> Path:
+    """The same for a checkpoint, which a later process of the same training may complete."""
+    return path.with_name(f"writing_{path.name}")
+
+
+def final_names(text: str) -> str:
+    """``text`` with the names that files will have in place of those that they are written under."""
+    return _TEMPORARY.sub(lambda found: found["name"] or f"{found['stem']}{found['suffix']}", text)
+
+
+def from_here(path: Path) -> str:
+    """A path as it is typed in the current folder: relative below it, else absolute."""
+    path, here = path.resolve(), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 @contextlib.contextmanager
@@ -34,7 +58,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        temporary = temporary_name(path)
         try:
             yield temporary
             with open(temporary, "rb+") as f:

@@ -163,7 +163,7 @@ def use_all_cores() -> None:
 @contextlib.contextmanager
 def explain_resource_errors(folder: Path) -> Iterator[None]:
     """Turn errors about exhausted memory or disk space, and divergence, into one line with the remedy."""
-    again = f"then repeat the line with resume={folder}"
+    again = f"then go on with: dfssd resume={folder}"
     try:
         yield
     except OSError as e:

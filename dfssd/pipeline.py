@@ -7,7 +7,8 @@ The stages of a task are methods of its :class:`~dfssd.runs.stages.StagedRun`: :
 from __future__ import annotations
 
 from dfssd.config import Config
-from dfssd.errors import UserError
+from dfssd.errors import Interrupted, UserError
+from dfssd.files import from_here
 from dfssd.hardware import check_one_process, explain_resource_errors
 from dfssd.log import LOGGER
 from dfssd.runs.folder import RunFolder
@@ -36,7 +37,7 @@ def open_run(config: Config, command: str) -> StagedRun:
     else:
         config = TASKS[config["task"]].check(config)
         folder = RunFolder.create(config, command)
-    LOGGER.info(f"run folder {folder.path}")
+    LOGGER.info(f"run folder {from_here(folder.path)}")
     return TASKS[config["task"]].run(folder, config)
 
 
@@ -48,6 +49,7 @@ def run_stages(run: StagedRun) -> bool:
 
     Raises:
         UserError: Bad input; finished stages stay in the run folder.
+        Interrupted: The user has stopped it.
     """
     try:
         with explain_resource_errors(run.folder.path):
@@ -55,3 +57,5 @@ def run_stages(run: StagedRun) -> bool:
     except UserError:
         run.folder.discard_if_empty()
         raise
+    except KeyboardInterrupt as e:
+        raise Interrupted(run.folder.path) from e

@@ -23,7 +23,7 @@ from tests.source_tree import (
 
 LAYERS = {
     "base": (
-        "errors", "checks", "files", "hardware", "resources", "process", "log", "batches",
+        "errors", "checks", "files", "hardware", "resources", "process", "log", "log_file", "batches",
     ),
     "records of runs": ("results",),
     "data sets": ("datasets",),

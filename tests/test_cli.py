@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise, takewhile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from ultralytics import YOLO
 import dfssd
 from dfssd.cli import main
 from dfssd.config import defaults
+from dfssd.detection.run import DetectionRun
 from dfssd.distillation.terms import term_options
 from tests.configured import load_dataset
 from tests.conftest import write_images
@@ -82,26 +86,86 @@ def test_version(capsys) -> None:
 
 
 @pytest.mark.parametrize("program", ["dfssd", "python train.py"])
-def test_help_shows_the_command_that_was_used(capsys, program: str) -> None:
+def test_interruption_names_the_line_that_goes_on(folder: Path, capsys, monkeypatch, program: str) -> None:
+    """The line alone opens the run again, with the keys that it was started with."""
+    seen = []
+
+    def stop(run: DetectionRun) -> NoReturn:
+        seen.append((run.folder.path, run.epochs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DetectionRun, "prepare", stop)
+    words = ["data=set", f"teacher={TINY}", f"student={TINY}", "device=cpu", "epochs=7", "project=my runs"]
+    for given in (words, ["resume=my runs/dfssd"]):
+        assert main(given, program) == 130
+        *_, empty, line = capsys.readouterr().err.splitlines()
+        assert (empty, line) == ("", f"    {program} 'resume=my runs/dfssd'")
+        assert shlex.split(line.removeprefix(f"    {program} ")) == ["resume=my runs/dfssd"]
+    assert seen == [(folder.parent / "my runs" / "dfssd", 7)] * 2
+
+
+def test_interruption_before_there_is_a_run_and_of_a_protocol(folder: Path, capsys, monkeypatch) -> None:
+    def stop(config: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dfssd.runs.configure.configure", stop)
+    assert main(["data=my parts", "epochs=2"]) == 130
+    assert capsys.readouterr().err.endswith("the same line begins anew:\n\n    dfssd 'data=my parts' epochs=2\n")
+    assert main(["data=set", "recipe=sdidd", "steps=1,1"]) == 130
+    assert capsys.readouterr().err.endswith("the same line goes on:\n\n    dfssd data=set recipe=sdidd steps=1,1\n")
+
+
+@pytest.mark.parametrize("program", ["dfssd", "python train.py"])
+def test_help_is_short_and_shows_the_command_that_was_used(capsys, program: str) -> None:
     assert main(["--help"], program) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"usage: {program} [command] key=value")
-    assert shown.count(f"\n  {program} data=") == 2 and f"\nusage: {program} key=value" in shown
+    assert shown.startswith(f"usage: {program} [command] key=value") and len(shown.splitlines()) < 40
+    assert shown.count(f"\n  {program} ") == 5 and f"\n  {program} train --help\n" in shown
     assert ("train.py" in shown) == ("train.py" in program)
+    assert main([]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == shown.replace(program, "dfssd").splitlines()[1:]
 
 
-def test_help_lists_keys_terms_and_defaults(capsys, monkeypatch) -> None:
-    """One line for each key and each option of a term, with its name and its default in columns."""
-    monkeypatch.setenv("COLUMNS", "300")
-    assert main(["--help"]) == 0
-    rows = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
-    shown = {columns[0]: yaml.safe_load(columns[1]) for columns in rows if len(columns) > 1}
+def help_of_train(capsys, monkeypatch, columns: int) -> list[str]:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["train", "--help"]) == 0
+    lines: list[str] = capsys.readouterr().out.splitlines()
+    return lines
+
+
+def test_help_of_train_lists_keys_terms_ranges_and_defaults(capsys, monkeypatch) -> None:
+    """An entry for each key and each option of a term, with its default, and below it the meaning."""
+    lines = help_of_train(capsys, monkeypatch, 100)
+    shown = {}
+    ours = takewhile(lambda line: not line.startswith("Ultralytics' arguments"), lines[lines.index("the run") :])
+    for line, following in pairwise(ours):
+        if match := re.match(r"  ([\w.<>]+)=(\S*)(?: +(.*))?$", line):
+            shown[match[1]] = (yaml.safe_load(match[2]) if match[2] != "none" else None, match[3], following.strip())
     expected = defaults()
     for name, options in term_options().items():
-        assert name in shown
+        assert any(line.startswith(f"  {name}: ") for line in lines)
         expected |= {f"{name}.{option}": default for option, default in options.items()}
-    assert {key: shown.get(key, "missing") for key in expected} == expected
-    assert shown["pseudo.tau0"] == 0.2 and shown["drd_pixel.graphs"] == "fixed"
+    assert {key: shown.get(key, ("missing",))[0] for key in expected} == expected
+    assert all(meaning for _, _, meaning in shown.values())
+    assert shown["pseudo.tau0"][:2] == (0.2, "a number >= 0 and <= 1")
+    assert shown["drd_pixel.graphs"][:2] == ("fixed", "fixed, resample")
+    assert shown["val_every"][:2] == ("auto", "auto, or a whole number >= 1")
+    assert shown["<term>.weight"][:2] == (0.0, "a number >= 0")
+
+
+def test_help_of_train_is_in_groups(capsys, monkeypatch) -> None:
+    lines = help_of_train(capsys, monkeypatch, 100)
+    headings = [line for before, line in pairwise(lines) if not before and line and not line.startswith(" ")]
+    assert headings[:3] == ["the run", "data", "before any label"] and "export and run folder" in headings
+    assert headings.index("teacher") < headings.index("pseudo-labels") < headings.index("baseline and student")
+    assert lines.index("data") < lines.index("  skip_bad=false              true | false") < lines.index("teacher")
+
+
+@pytest.mark.parametrize("columns", [40, 72, 400])
+def test_help_fits_the_terminal(capsys, monkeypatch, columns: int) -> None:
+    """Only a word that is longer than a line may be longer."""
+    for line in help_of_train(capsys, monkeypatch, columns):
+        assert len(line) <= min(columns, 100) or len(line.split()) == 1, line
 
 
 @pytest.mark.train
@@ -172,6 +236,14 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
 )
 def test_bad_arguments(folder: Path, capsys, words: list[str], message: str) -> None:
     assert message in fails(capsys, *words)
+
+
+def test_recipe_baseline_needs_no_teacher(folder: Path, monkeypatch) -> None:
+    """Its default would have to be downloaded."""
+    monkeypatch.setattr(DetectionRun, "run", lambda run: run.config["teacher"] is None)
+    assert main(["recipe=baseline", "data=set", f"student={TINY}", "device=cpu"]) == 0
+    given = ["recipe=baseline", "data=set", f"student={TINY}", f"teacher={TINY}", "device=cpu"]
+    assert main(given) == 2  # trains that teacher, too
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dfssd.cli import main
 from dfssd.config import Config
 from dfssd.results.sections import BoxExport
 from dfssd.runs.beside import Beside
+from dfssd.trainers.results_csv import read_results_csv
 from tests.conftest import NAMES
 from tests.processes import kill_when
 from tests.tiny_detection import RTDETR_TINY, TINY
@@ -65,7 +67,11 @@ def finished(squares: Path, tmp_path_factory) -> tuple[Path, str]:
 @pytest.mark.train
 def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
     run, output = finished
-    assert "student " in output.splitlines()[-1]
+    *_, report, student, log, following = output.splitlines()
+    assert report.split() == ["report", str(run / "report.md")]
+    assert student == f"student  {run / 'weights/student.pt'}, {run / 'weights/student.onnx'}"
+    assert log.split() == ["log", str(run / "log.txt")]
+    assert following == f"next     yolo predict model={run / 'weights/student.pt'} source=FOLDER_OF_PHOTOS"
     for name in (
         "run.yaml",
         "results.json",
@@ -226,6 +232,31 @@ def test_stage_done_again_takes_the_later_ones_with_it(squares: Path, tmp_path: 
 def test_split_and_label_share_contradict(squares: Path, tmp_path: Path, capsys) -> None:
     assert main(arguments(squares, tmp_path, f"split={tmp_path}", "labeled=0.5")) == 2
     assert "leave out labeled" in capsys.readouterr().err
+
+
+@pytest.mark.train
+def test_terminal_shows_the_run_and_the_log_file_everything(finished: tuple[Path, str]) -> None:
+    run, output = finished
+    log = (run / "log.txt").read_text(encoding="utf-8")
+    lines = output.splitlines()
+    assert not re.search(r"[\r\x1b]", output) and len(lines) < 80
+    assert not any(word in output for word in ("layers", "engine/trainer", "GPU_mem", "optimizer:"))
+    for line in ("plan:", "stage 2/8 teacher", "stage 8/8 report", "baseline: done in", "  teacher "):
+        assert any(shown.startswith(line) for shown in lines), line
+    assert lines.index("stage 1/9 prepare") < lines.index("plan:") < lines.index("stage 2/8 teacher")
+    assert sum(line.startswith("student: epoch ") for line in lines) == 2
+    assert "engine/trainer: " in log and "GPU_mem" in log and "[dfssd] stage 8/8 report" in log
+    assert "writing_" not in log and ".part" not in log
+    heading = next(line for line in log.splitlines() if line.split()[-2:] == ["response_", "response_"])
+    assert len(heading) < 11 * 20
+
+
+@pytest.mark.train
+def test_columns_of_a_student_are_what_was_measured(finished: tuple[Path, str]) -> None:
+    rows = read_results_csv(finished[0] / "train" / "student" / "results.csv")
+    validated = [name for name in rows[0] if name.startswith("val/")]
+    assert validated == ["val/box_loss", "val/cls_loss", "val/dfl_loss"]
+    assert {"train/u_box_loss", "train/response_cls"} <= set(rows[0])
 
 
 @pytest.mark.train

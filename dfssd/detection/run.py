@@ -22,6 +22,7 @@ from dfssd.detection.data import choose_split, copies_among, read_data
 from dfssd.detection.forgetting import forgetting
 from dfssd.detection.methods import METHODS, Method
 from dfssd.detection.operating import measure
+from dfssd.detection.plan import plan_of
 from dfssd.detection.start import StartingWeights
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.detection.verdict import SCORES
@@ -49,6 +50,7 @@ from dfssd.results.sections import (
 )
 from dfssd.runs.data import import_settings
 from dfssd.runs.folder import RunFolder
+from dfssd.runs.plan import PlannedStage
 from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
 
@@ -121,6 +123,10 @@ class DetectionRun(StartingWeights):
             LOGGER.info(f"the teacher {'is trained on the labeled images' if train else 'knows all classes by name'}")
         self.check_plan()
         return "done"
+
+    def plan(self) -> list[PlannedStage]:
+        """What the stages after ``prepare`` are going to do."""
+        return plan_of(self, uses_pseudo_labels=self.method.uses_pseudo_labels)
 
     def learns_from_unlabeled(self) -> bool:
         """False for a grown network without terms and pseudo boxes."""

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ultralytics.utils import LOGGER
 
 from dfssd.distillation.pair import DistillationPair, state_hash
 from dfssd.errors import UserError
+from dfssd.log import LOGGER
 from dfssd.trainers.watch import TermSignals, check_teacher, gradient_shares, no_gradient, not_finite
 
 OVERFLOWS = 3

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import distributed as dist
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, RANK
+from ultralytics.utils import LOGGER as ULTRALYTICS
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.batches import LoadedBatch, decode
@@ -27,6 +28,7 @@ from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
 from dfssd.errors import UserError
 from dfssd.evaluation.significance import noise_of
+from dfssd.log import LOGGER
 from dfssd.pseudo_labels.files import read_thresholds
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
@@ -93,7 +95,7 @@ class StudentTrainer(StageTrainer):
         """
         if isinstance(self.model, torch.nn.Module):
             return None
-        LOGGER.addFilter(_hide_frozen_teacher)
+        ULTRALYTICS.addFilter(_hide_frozen_teacher)
         weights = ckpt = None
         if self.resume:
             weights, ckpt = load_checkpoint(self.model)
@@ -232,7 +234,7 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _start_watch(trainer: StudentTrainer) -> None:
         """Start self-test, meter and guard; continue where a resumed training stopped."""
-        LOGGER.removeFilter(_hide_frozen_teacher)
+        ULTRALYTICS.removeFilter(_hide_frozen_teacher)
         pair = trainer.pair
         # the teacher gives boxes of the classes that it knows
         trainer.meter = HealthMeter(list(trainer.data["names"].values())[: pair.known])
@@ -304,11 +306,15 @@ class StudentTrainer(StageTrainer):
         if images and pair.labels is not None:
             trainer.meter.add_batch(pair.labels, images, pair.agreement, trainer._truth)
 
+    def is_validated(self, loss: str) -> bool:
+        """The YOLO loss on true boxes alone: a validation has neither unlabeled images nor a teacher."""
+        return not loss.startswith("u_") and loss not in self.pair.weights
+
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Ultralytics' row of ``results.csv`` with the health of the pseudo-labels; then the guard judges."""
         health = self.meter.record() if self.settings.unlabeled else {}
         if health:
-            LOGGER.info(self.meter.line())
+            LOGGER.debug(self.meter.line())
             if health["accepted"] == 0 and self.pair.trust:
                 LOGGER.warning("no pseudo box was accepted in this epoch: the unlabeled images gave the student no box")
             self.health[self.epoch :] = [health]

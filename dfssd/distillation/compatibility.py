@@ -44,6 +44,7 @@ class ModelFacts:
         end2end: Whether it predicts by a one-to-one branch, without non-maximum suppression.
         trained: Whether it has weights from a checkpoint.
         parameters: Names of its parameters.
+        size: Number of its parameters [millions].
     """
 
     source: str
@@ -55,6 +56,7 @@ class ModelFacts:
     end2end: bool
     trained: bool
     parameters: tuple[str, ...] = ()
+    size: float = 0.0
 
 
 def resolve_weights(value: str, role: str) -> str:
@@ -159,6 +161,7 @@ def _described(source: str, role: str, _: tuple[int, int] | None) -> ModelFacts:
         end2end=bool(head.end2end),
         trained=trained,
         parameters=tuple(name for name, _ in model.named_parameters()),
+        size=sum(values.numel() for values in model.parameters()) / 1e6,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from dfssd.datasets.data_state import check_state
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_yaml
 from dfssd.log import LOGGER
+from dfssd.log_file import NAME as LOG
 from dfssd.results.record import FILE, RECORDS, RunRecord
 from dfssd.results.sections import RunFacts, Session, Stage, Status
 
@@ -52,6 +54,7 @@ class RunFolder:
                     "report.html",
                     "report.md",
                     "segmentation.csv",
+                    LOG,
                 ):  # the record first: it vouches for all others
                     (base / file).unlink(missing_ok=True)
                 for part in (
@@ -141,7 +144,7 @@ class RunFolder:
 
     def discard_if_empty(self) -> None:
         """Remove the folder if no stage has finished and it holds only its record, so that the name stays free."""
-        if not self.record.stages and {p.name for p in self.path.iterdir()} <= {"run.yaml", FILE}:
+        if not self.record.stages and {p.name for p in self.path.iterdir()} <= {"run.yaml", FILE, LOG}:
             shutil.rmtree(self.path)
 
     def save(self) -> None:
@@ -163,14 +166,13 @@ class RunFolder:
         if done := self.stage(name):
             LOGGER.info(f"{name}: {done.status} earlier, kept")
             return
-        LOGGER.info(f"{name}")
         self.record.stages = tuple(s for s in self.record.stages if s.name in earlier)
         start = time.monotonic()
         status = work()
         seconds = round(time.monotonic() - start, 1)
         self.record.stages = (*self.record.stages, Stage(name=name, seconds=seconds, status=status))
         self.save()
-        LOGGER.info(f"{name}: {status} in {seconds:.0f} s")
+        LOGGER.log(logging.DEBUG if status == "skipped" else logging.INFO, f"{name}: {status} in {seconds:.0f} s")
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

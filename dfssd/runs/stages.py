@@ -1,8 +1,7 @@
 """What the runs of all tasks share: the stages in order, equal budgets, and one way to train.
 
-Each stage leaves files in the run folder and a section of ``results.json`` for the later ones. A stage that is listed
-in ``results.json`` is finished and is not repeated on ``resume=``; a training that was killed continues after its last
-epoch.
+Each stage leaves files in the run folder and a section of ``results.json`` for the later ones. A stage listed there is
+finished and is not repeated on ``resume=``; a training that was killed continues after its last epoch.
 
 An epoch is one pass over the labeled images, or ``batches_per_epoch``. Every batch of the student holds labeled and
 unlabeled images in the ratio ``1 : unlabeled_ratio`` (or in the ratio of the two sets, if there are fewer unlabeled
@@ -14,23 +13,30 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
+
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 from dfssd.config import Config
 from dfssd.evaluation.bootstrap import Measured
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.settings import EvalSettings
+from dfssd.files import from_here
 from dfssd.hardware import check_device, free_on_gpu, resolve_amp
 from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
+from dfssd.log_file import NAME as LOG
+from dfssd.log_file import logged_to
 from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
 from dfssd.results.sections import PRETRAINED, Data, Distill, Export, Pretraining, Role, Status, Training
 from dfssd.runs.beside import Beside
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import check_same_data, take_baseline
+from dfssd.runs.plan import Plan, PlannedStage, PlannedTraining, training_cost
+from dfssd.runs.progress import Progress
 from dfssd.runs.self_training import self_train
 from dfssd.trainers import clock
 from dfssd.trainers.acceleration import EAGER, INDUCTOR
@@ -61,6 +67,7 @@ class StagedRun(ABC):
         EXPORT: Type of the record of the export.
         SCORES: Scores of a network on the test images, and what they are called, the most important one first.
         beside: The process that computes a later stage, if there is one.
+        progress: What is shown while it runs.
         record: Content of ``results.json``; each stage fills its section.
     """
 
@@ -81,6 +88,7 @@ class StagedRun(ABC):
         self.weights = folder.path / "weights"
         self.imgsz, self.batch, self.epochs = config.imgsz, config.batch, config.epochs
         self.beside: Beside | None = None
+        self.progress = Progress(self.stages(), self.record.MEASURE)
 
     def run(self) -> bool:
         """Run all stages of the task in order; finished ones are kept.
@@ -88,22 +96,81 @@ class StagedRun(ABC):
         Returns:
             Whether every check passed; False when the exported model is outside its tolerance.
         """
-        try:
-            stages = self.stages()
-            for number, name in enumerate(stages):
-                if name == AFTER_TRAINING:
-                    release_stores()
-                    forget()
-                work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
-                self.folder.run_stage(name, work, earlier=stages[:number])
-        finally:
-            release_stores()
-            forget()
-            if self.beside:
-                self.beside.close()
-        LOGGER.info(f"report: {self.folder.path / 'report.html'}")
+        facts, verbose = self.record.run, bool(self.config.train.get("verbose"))
+        title = f"dfssd {facts.dfssd}, ultralytics {facts.ultralytics}, torch {facts.torch}: {facts.command}"
+        with logged_to(self.folder.path, title, shown=verbose), self.progress.shown():
+            try:
+                self._run_stages()
+            finally:
+                release_stores()
+                forget()
+                if self.beside:
+                    self.beside.close()
         self.show()
+        self._show_files()
         return self.passed()
+
+    def _show_files(self) -> None:
+        """Name what the run leaves for its user."""
+        exported = self.record.export.file if self.record.export else None
+        left = {
+            "report": [self.folder.path / "report.html"],
+            "student": [self.weights / "student.pt", *([self.folder.path / exported] if exported else [])],
+            "log": [self.folder.path / LOG],
+        }
+        for name, files in left.items():
+            if there := [from_here(file) for file in files if file.exists()]:
+                LOGGER.info(f"{name:<8} {', '.join(there)}")
+
+    def _run_stages(self) -> None:
+        stages = self.stages()
+        for number, name in enumerate(stages):
+            if name == AFTER_TRAINING:
+                release_stores()
+                forget()
+            work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
+            if not self.folder.stage(name):
+                self.progress.begin(name)
+            self.folder.run_stage(name, work, earlier=stages[:number])
+            if number == 0 and not self.record.complete:
+                finished = frozenset(stage.name for stage in self.record.stages)
+                self.progress.announce(Plan(self.plan(), self.record.MEASURE, finished), self.record)
+
+    @abstractmethod
+    def plan(self) -> Sequence[PlannedStage]:
+        """What the stages after ``prepare`` are going to do; those that do nothing are left out."""
+
+    def planned(
+        self,
+        network: str,
+        size: float,
+        *,
+        teacher: float = 0.0,
+        batches: int | None = None,
+        epochs: int | None = None,
+        patience: int | None = None,
+    ) -> PlannedTraining:
+        """A training before it begins.
+
+        Args:
+            network: Its name.
+            size: Parameters of the network [millions].
+            teacher: Those of a teacher that sees its images, too.
+            batches: Batches in an epoch; None: as many as the student's.
+            epochs: Its length; None: that of the student.
+            patience: Epochs without a better score after which it ends; None: ``patience=`` of the command line.
+        """
+        batches, epochs = batches or self.batches_per_epoch(), epochs or self.epochs
+        patience = patience or self.config.train.get("patience") or epochs
+        val, every = self.data.val, self.val_every(batches, epochs)
+        images = batches * self.batch
+        cost = training_cost(images=images, epochs=epochs, size=size, teacher=teacher, val=val, val_every=every)
+        accumulate = max(1, round(self.nominal_batch() / self.batch))
+        return PlannedTraining(network, epochs, batches, accumulate, patience if patience < epochs else None, cost)
+
+    def nominal_batch(self) -> int:
+        """Images to an optimizer step, as far as they exceed a batch (``nbs=``)."""
+        return int(self.config.train.get("nbs", DEFAULT_CFG_DICT["nbs"]))
 
     def stages(self) -> tuple[str, ...]:
         """The stages of this run."""
@@ -287,11 +354,19 @@ class StagedRun(ABC):
             if done is not None:
                 LOGGER.info(f"{name}: continuing after epoch {done + 1}")
                 arguments["resume"] = str(last)
-            trainer(overrides=arguments).train()
+            made = trainer(overrides=arguments)
+            with self.progress.training(name, made):
+                made.train()
         finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
         training, distill, pretraining = read_summary(stage.with_name(f"{name}.json"), self.TRAINING)
+        if training.best_epoch and training.val_score is not None:
+            early = ", ended early" if training.epochs_done < training.epochs else ""
+            LOGGER.info(
+                f"{name}: {self.record.MEASURE} {training.val_score:.3f} on val after epoch {training.best_epoch} of "
+                f"{training.epochs_done}{early}"
+            )
         if trained_here and training.seconds:
-            LOGGER.info(f"{name}: {clock.describe(training.seconds.model_dump())}")
+            LOGGER.debug(f"{name}: {clock.describe(training.seconds.model_dump())}")
         if isinstance(self.record, BoxRecord):
             if name == "student" and distill:
                 self.record.distill = distill

@@ -12,7 +12,7 @@ from dfssd.log import LOGGER
 from dfssd.runs.checks import check_freeze, check_machine
 from dfssd.runs.data import check_split
 from dfssd.runs.model_selection import check_baseline
-from dfssd.segmentation.model import SemanticSegmentationModel, build_model, load_semantic
+from dfssd.segmentation.model import SemanticSegmentationModel, build_model, load_semantic, parameters
 
 TRIAL_CLASSES = 2
 """Classes of the networks that are built on trial: the fewest possible."""
@@ -80,6 +80,15 @@ def _on_trial(value: str, role: str) -> SemanticSegmentationModel:
     except Exception as e:  # a broken description, or too little memory: whatever the library stumbles over
         reason = " ".join(str(e).split())[:160] or type(e).__name__
         raise UserError(f"{role}={value} cannot be built ({reason}); give another network") from e
+
+
+def size_of(value: str, role: str) -> float:
+    """Parameters of the network of that name [millions].
+
+    Raises:
+        UserError: It cannot be built.
+    """
+    return parameters(_on_trial(check_model(value, role), role)) / 1e6
 
 
 def compared(config: Config) -> list[str]:

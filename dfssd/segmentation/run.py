@@ -42,11 +42,13 @@ from dfssd.results.sections import (
 )
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import select_better
+from dfssd.runs.plan import PlannedStage
 from dfssd.runs.stages import StagedRun
 from dfssd.segmentation.checks import check_model, compared, must_train_teacher
 from dfssd.segmentation.data import select
 from dfssd.segmentation.metrics import PIXELS, PixelCounts, operate
 from dfssd.segmentation.pictures import choose_pictures
+from dfssd.segmentation.plan import plan_of
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.segmentation.verdict import SCORES
@@ -113,6 +115,10 @@ class SegmentationRun(StagedRun):
         self.check_plan()
         return "done"
 
+    def plan(self) -> list[PlannedStage]:
+        """What the stages after ``prepare`` are going to do."""
+        return plan_of(self)
+
     def check_plan(self) -> None:
         """Check the planned trainings, and that rectangles can be pasted if they are asked for.
 
@@ -156,9 +162,12 @@ class SegmentationRun(StagedRun):
 
     def _train_network(self, role: str, settings: SegmentationSettings, source: str, **budget: Any) -> None:
         """Train a network in that role; each batch is an optimizer step unless ``nbs`` accumulates several."""
-        nbs = self.config.train.get("nbs", self.batch)
         settings = replace(settings, average=self.average(source))
-        self.train(role, SemanticStageTrainer, settings, model=source, nbs=nbs, **budget)
+        self.train(role, SemanticStageTrainer, settings, model=source, nbs=self.nominal_batch(), **budget)
+
+    def nominal_batch(self) -> int:
+        """``nbs=``, or the batch itself."""
+        return int(self.config.train.get("nbs", self.batch))
 
     def _distill(self, role: str, source: str, teacher: Path) -> None:
         """Train the network ``source`` in that role on the masks, and on all images by a teacher."""

@@ -46,6 +46,9 @@ from dfssd.trainers.stage import StageTrainer
 _GRID = 32
 """Ultralytics' smallest unit of image sizes [px]."""
 
+VALIDATED = ("ce", "dice")
+"""The losses that need nothing but the masks."""
+
 
 def build_loss(settings: SegmentationSettings) -> SegmentationLoss:
     """The loss of a training.
@@ -215,18 +218,22 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         validator.metrics = MaskMetrics(self.data["names"])
         return validator
 
+    def is_validated(self, loss: str) -> bool:
+        """The losses that compare with the masks; a validation has neither a teacher nor a distance map."""
+        return loss in VALIDATED
+
     @staticmethod
     def _attach(trainer: SemanticStageTrainer) -> None:
         """Give the model its loss.
 
         Done after the moving average is made, which would copy it. The average gets a loss for validation, where there
-        is neither a teacher nor a distance map: ``val/kd`` and ``val/boundary`` are always 0.
+        is neither a teacher nor a distance map.
         """
         model, loss = unwrap_model(trainer.model), trainer.batch_loss
         _stop_counting(model)
         auxiliary = getattr(model.model[-1], "aux_head", None) is not None
         model.criterion = BatchLoss(loss, auxiliary=auxiliary)
-        weights = {name: loss.weights[name] for name in ("ce", "dice")}
+        weights = {name: loss.weights[name] for name in VALIDATED}
         if not any(weights.values()):  # a training by the teacher alone: show at least how well it fits the masks
             weights["ce"] = 1.0
         without_teacher = SegmentationLoss(**weights, boundary=0, kd=0, tau=loss.tau)

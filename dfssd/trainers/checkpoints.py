@@ -13,7 +13,7 @@ from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from dfssd.errors import UserError
-from dfssd.files import atomic_write, write_json
+from dfssd.files import aside, atomic_write, write_json
 
 
 def trained_classes(start: str | Path) -> frozenset[str]:
@@ -77,11 +77,6 @@ class Kept:
         """Keep ``content``; as the method of a path."""
         self.content = content
         return len(content)
-
-
-def aside(path: Path) -> Path:
-    """The name under which a checkpoint is written before it is renamed to ``path``."""
-    return path.with_name(f"writing_{path.name}")
 
 
 def put_in_place(*paths: Path) -> None:

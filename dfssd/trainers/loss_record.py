@@ -8,7 +8,7 @@ batch writes its losses into one row of a table on the device; the host reads ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor
 READ_EVERY = 50
 """Batches between two looks at the losses on a device that the host would have to wait for."""
 
+
+COLUMN = 11
+"""Width of Ultralytics' columns of losses."""
 
 HOST = "cpu"
 """Device whose values need no waiting."""
@@ -82,6 +85,26 @@ class LossRecord:
         return {name: total / read for name, total in self._sums.items()}
 
 
+def heading(names: Sequence[str]) -> str:
+    """Names of columns, right-aligned in Ultralytics' width, in as many lines as the longest needs.
+
+    A name is folded behind its underscores, so that ``response_cls`` takes two lines; what is longer without one is
+    folded anywhere.
+    """
+    folded = [_fold(name, COLUMN - 1) for name in names]
+    height = max(map(len, folded))
+    lines = zip(*([""] * (height - len(parts)) + parts for parts in folded), strict=True)
+    return "\n".join("".join(part.rjust(COLUMN) for part in line).rstrip() for line in lines)
+
+
+def _fold(name: str, width: int) -> list[str]:
+    """Pieces of a name, none longer than ``width``."""
+    if len(name) <= width:
+        return [name]
+    cut = name.rfind("_", 0, width) + 1 or width
+    return [name[:cut], *_fold(name[cut:], width)]
+
+
 class _Mean(float):
     """A mean that is up to date: ``(mean * i + loss) / (i + 1)``, Ultralytics' update of it, launches nothing.
 
@@ -123,6 +146,7 @@ class RecordedLosses:
     """
 
     train_loader: Any
+    loss_names: Sequence[str]
     _losses: LossRecord | None = None
     _loss_items: Mapping[str, Tensor] | None = None
     _shown = False
@@ -133,6 +157,22 @@ class RecordedLosses:
         if self._losses is None:
             self._losses = LossRecord()
         return self._losses
+
+    def progress_string(self) -> str:
+        """Ultralytics' heading of an epoch, names that are too long for its columns folded over several lines."""
+        return "\n" + heading(["Epoch", "GPU_mem", *self.loss_names, "Instances", "Size"])
+
+    def is_validated(self, loss: str) -> bool:
+        """Whether a loss of the training is computed in a validation, too; else it would be a column of zeros."""
+        return True
+
+    def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
+        """Ultralytics' names of the losses, and their values if there are some; of a validation only what it has."""
+        named = super().label_loss_items(loss_items, prefix)  # type: ignore[misc]
+        if prefix != "val":
+            return named
+        kept = [name for name in named if self.is_validated(name.removeprefix("val/"))]
+        return {name: named[name] for name in kept} if isinstance(named, dict) else kept
 
     @property
     def loss_items(self) -> Mapping[str, Tensor] | None:

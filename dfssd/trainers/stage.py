@@ -33,15 +33,16 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
 from ultralytics.utils.torch_utils import torch_distributed_zero_first
 
 from dfssd.errors import UserError
-from dfssd.files import write_json, write_text
+from dfssd.files import aside, write_json, write_text
 from dfssd.hardware import use_all_cores
+from dfssd.log_file import join_run
 from dfssd.trainers.acceleration import AcceleratedSteps
-from dfssd.trainers.checkpoints import BackgroundWriter, Kept, KnownScore, aside, put_in_place, write_checkpoints
+from dfssd.trainers.checkpoints import BackgroundWriter, Kept, KnownScore, put_in_place, write_checkpoints
 from dfssd.trainers.clock import Clock
 from dfssd.trainers.loss_record import RecordedLosses
 from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_loader
 from dfssd.trainers.optimizers import fused
-from dfssd.trainers.results_csv import columns_of, read_results_csv, trim_results_csv
+from dfssd.trainers.results_csv import columns_of, fit_columns, read_results_csv, trim_results_csv
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.validation_data import KeptLoader
 from dfssd.trainers.validator import StageValidator
@@ -68,6 +69,8 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""
         self.clock = Clock()
+        if RANK != -1:  # a child process of a training on several GPUs
+            join_run(RANK)
         super().__init__(cfg, overrides, _callbacks)
         if overrides and "amp" in overrides:  # a resume keeps the checkpoint's value, which another device may refuse
             self.args.amp = overrides["amp"]
@@ -109,7 +112,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Ultralytics' row of ``results.csv``."""
         with self.clock.running("writing"):
-            super().save_metrics(metrics)
+            super().save_metrics(fit_columns(self.csv, metrics))
 
     def build_train_dataset(self, labeled: Any) -> MixedDataset:
         """The training data of this stage; ``labeled`` is the dataset Ultralytics built from the labeled list."""

@@ -16,6 +16,7 @@ from dfssd.loading.store import Images, ImageStore, open_store
 from dfssd.results.sections import MaskTraining, Status, Training
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
+from dfssd.runs.plan import PlannedStage
 from dfssd.runs.stages import StagedRun, read_summary
 from dfssd.trainers import validation_data
 
@@ -53,6 +54,9 @@ class Counting(StagedRun):
 
     def test(self) -> Status:
         return self._look("test")
+
+    def plan(self) -> list[PlannedStage]:
+        return []
 
     def show(self) -> None:
         """Nothing to show."""

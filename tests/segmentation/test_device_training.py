@@ -138,4 +138,4 @@ def test_teacher_and_student_share_what_is_decoded(data: Path, teacher: Path, tm
     for stage in (alone, student, alone):
         SemanticStageTrainer(overrides=overrides(data, stage, epochs=1)).train()
     decoded = [line.split(" in ")[0] for line in capsys.readouterr().out.splitlines() if "decoded" in line]
-    assert decoded == ["[dfssd] decoded 6 images", "[dfssd] decoded 4 images"]
+    assert decoded == ["decoded 6 images", "decoded 4 images"]

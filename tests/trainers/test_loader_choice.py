@@ -75,7 +75,7 @@ def test_what_the_device_cannot_do_is_refused_or_told(images: MixedDataset, caps
     capsys.readouterr()
     assert isinstance(built(images, "auto", ELSEWHERE), InfiniteDataLoader)
     [line] = [line for line in capsys.readouterr().out.splitlines() if "loader=" in line]
-    assert line == "[dfssd] loader=auto: Ultralytics' processes make the views, since labels have outlines"
+    assert line == "loader=auto: Ultralytics' processes make the views, since labels have outlines"
     built(images, "auto", CPU)
     assert "loader=" not in capsys.readouterr().out, "on a CPU that is the normal case"
 
@@ -136,7 +136,7 @@ def test_teacher_and_student_share_what_is_decoded(squares: Path, stages, tmp_pa
     Watched(overrides=overrides(squares, stages[0], epochs=1)).train()
     StageTrainer(overrides=overrides(squares, teacher, epochs=1)).train()
     decoded = [line for line in capsys.readouterr().out.splitlines() if "decoded" in line]
-    assert [line.split(" in ")[0] for line in decoded] == ["[dfssd] decoded 8 images"] * 2
+    assert [line.split(" in ")[0] for line in decoded] == ["decoded 8 images"] * 2
     assert "16 images take" in decoded[1]
 
 

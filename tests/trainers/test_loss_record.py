@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dfssd.benchmark.operators import count_operators
 from dfssd.trainers import loss_record
-from dfssd.trainers.loss_record import LossRecord, RecordedLosses
+from dfssd.trainers.loss_record import LossRecord, RecordedLosses, heading
 
 
 def losses(*values: float) -> dict[str, Tensor]:
@@ -118,3 +118,13 @@ def test_the_loop_launches_nothing_for_its_means() -> None:
     counted = count_operators(lambda: trainer.epoch(values))
     assert counted.waits == 0
     assert not {"aten.add.Tensor", "aten.div.Tensor", "aten.mul.Tensor"} & set(counted.by_name)
+
+
+def test_heading_has_room_for_long_names() -> None:
+    """Columns of 11, names folded behind underscores, or anywhere."""
+    lines = heading(["Epoch", "box_loss", "response_cls", "abcdefghijklm"]).splitlines()
+    assert lines == [
+        "                        response_ abcdefghij",
+        "      Epoch   box_loss        cls        klm",
+    ]
+    assert heading(["Epoch", "box_loss"]) == "      Epoch   box_loss"

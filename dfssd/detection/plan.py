@@ -1,0 +1,79 @@
+"""What a run that ends with a detector is going to do, as soon as its data is split."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from dfssd.config import GROWN
+from dfssd.detection.checks import has_teacher, must_train_teacher
+from dfssd.distillation.compatibility import describe, resolve_weights
+from dfssd.results.sections import PRETRAINED, SCRATCH
+from dfssd.runs.plan import PlannedStage
+
+if TYPE_CHECKING:
+    from dfssd.detection.run import DetectionRun
+
+ON_LABELS = "on the labeled images"
+COPIES = 3
+"""Copies of an image with ``pseudo.tta``."""
+
+
+def plan_of(run: DetectionRun, *, uses_pseudo_labels: bool) -> list[PlannedStage]:
+    """The stages after ``prepare``, those that do nothing left out.
+
+    Args:
+        run: The run, whose data is split.
+        uses_pseudo_labels: Whether the teacher labels the unlabeled images for the student.
+    """
+    c, data = run.config, run.data
+    teacher = _size(run, "teacher") if has_teacher(c) else 0.0
+    student = teacher if c["student_training"] == GROWN else _size(run, "student")
+    plan = _stages_of_the_teacher(run, teacher, student)
+    if teacher and data.train_unlabeled and uses_pseudo_labels and run.learns_from_unlabeled():
+        passes = data.train_unlabeled * teacher * (COPIES if c.pseudo.tta else 1)
+        plan.append(PlannedStage("pseudo-label", f"{data.train_unlabeled:,} images", cost=passes))
+    if c["baseline"] is True:
+        names = ("baseline", SCRATCH) if c["pretrain"] else ("baseline",)
+        plan.append(PlannedStage("baseline", ON_LABELS, tuple(run.planned(name, student) for name in names)))
+    elif c["baseline"]:
+        plan.append(PlannedStage("baseline", f"taken from {c['baseline']}"))
+    if trains_student := c["student_training"] != "skip":
+        shown = "on labeled and unlabeled images" if run.unlabeled_share() else ON_LABELS
+        plan.append(PlannedStage("student", shown, (run.planned("student", student, teacher=teacher),)))
+    plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * (teacher + 2 * student)))
+    if trains_student:
+        plan.append(PlannedStage("export", str(c["format"])))
+    return [*plan, PlannedStage("report", "report.md")]
+
+
+def _stages_of_the_teacher(run: DetectionRun, teacher: float, student: float) -> list[PlannedStage]:
+    """The stages up to a teacher that is ready; sizes in millions of parameters, 0 without a teacher."""
+    c, data = run.config, run.data
+    trained = bool(teacher) and must_train_teacher(c, data.classes)
+    plan = [_pretrain(run, student, teacher if trained else 0.0)] if c["pretrain"] else []
+    if trained:
+        per_epoch, budget = run.teacher_budget()
+        training = run.planned("teacher", teacher, batches=per_epoch, **budget)
+        plan.append(PlannedStage("teacher", ON_LABELS, (training,)))
+    elif teacher:
+        plan.append(PlannedStage("teacher", "used as it is"))
+    if (rounds := c["teacher_rounds"]) and data.train_unlabeled:
+        names = [f"teacher_round{number}" for number in range(1, rounds + 1)]
+        trainings = tuple(run.planned(name, teacher, teacher=teacher) for name in names)
+        plan.append(PlannedStage("self-train", "as the student will be", trainings))
+    return plan
+
+
+def _size(run: DetectionRun, role: str) -> float:
+    """Parameters of a network [millions]."""
+    return describe(resolve_weights(run.config[role], role), role).size
+
+
+def _pretrain(run: DetectionRun, student: float, teacher: float) -> PlannedStage:
+    """The stage ``pretrain``, of the networks that learn in it."""
+    per_epoch, batches = run.batches_per_epoch(), run.config["pretrain_batches"]
+    epochs = run.epochs if batches == "auto" else math.ceil(batches / per_epoch)
+    sizes = {f"{PRETRAINED}student": student, **({f"{PRETRAINED}teacher": teacher} if teacher else {})}
+    trainings = tuple(run.planned(name, size, epochs=epochs) for name, size in sizes.items())
+    return PlannedStage("pretrain", "on all training images, without labels", trainings)

@@ -1,0 +1,47 @@
+"""What a run that ends with a mask network is going to do, as soon as its data is split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dfssd.runs.plan import PlannedStage
+from dfssd.segmentation.checks import must_train_teacher, size_of
+
+if TYPE_CHECKING:
+    from dfssd.segmentation.run import SegmentationRun
+
+ON_MASKS = "on the masks"
+
+
+def plan_of(run: SegmentationRun) -> list[PlannedStage]:
+    """The stages after ``prepare``, those that do nothing left out."""
+    c, data = run.config, run.data
+    student = size_of(c["student"], "student")
+    teacher = 0.0 if c["teacher"] is None else size_of(c["teacher"], "teacher")
+    plan = []
+    if teacher and must_train_teacher(c, data.classes):
+        per_epoch, budget = run.teacher_budget()
+        training = run.planned("teacher", teacher, batches=per_epoch, **budget)
+        plan.append(PlannedStage("teacher", ON_MASKS, (training,)))
+    elif teacher:
+        plan.append(PlannedStage("teacher", "used as it is"))
+    if (rounds := c["teacher_rounds"]) and data.train_unlabeled:
+        networks = tuple(
+            run.planned(f"teacher_round{number}", teacher, teacher=teacher) for number in range(1, rounds + 1)
+        )
+        plan.append(PlannedStage("self-train", "as the student will be", networks))
+    others = {role: size_of(name, "compare") for role, name in run.others.items()}
+    trained = {**({"baseline": student} if c["baseline"] is True else {}), **others}
+    if trained:
+        networks = tuple(run.planned(role, size) for role, size in trained.items())
+        plan.append(PlannedStage("baseline", ON_MASKS, networks))
+    elif c["baseline"]:
+        plan.append(PlannedStage("baseline", f"taken from {c['baseline']}"))
+    if c["student_training"] != "skip":
+        shown = "on images with and without masks" if data.train_unlabeled else ON_MASKS
+        plan.append(PlannedStage("student", shown, (run.planned("student", student, teacher=teacher),)))
+    tested = teacher + 2 * student + sum(others.values())
+    plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * tested))
+    if c["student_training"] != "skip":
+        plan.append(PlannedStage("export", str(c["format"])))
+    return [*plan, PlannedStage("report", "report.md")]
