@@ -36,6 +36,7 @@ class _Shown(logging.Handler):
         streams: Where to, instead of the current ``sys.stdout`` and ``sys.stderr``.
         mark: What each line begins with.
         live: The changing line below them, while there is one.
+        note: What is being done right now, behind that line.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class _Shown(logging.Handler):
         self.streams: tuple[TextIO, TextIO] | None = None
         self.mark = ""
         self.live: Live | None = None
+        self.note = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         out, err = self.streams or (sys.stdout, sys.stderr)
@@ -111,6 +113,22 @@ def in_ci() -> bool:
     return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
+def note(text: str) -> bool:
+    """Say behind the changing line what is being done right now, in place of what was said before.
+
+    Args:
+        text: A few words, such as ``Reading images: 1,000 of 5,000``; empty: nothing.
+
+    Returns:
+        Whether there is such a line.
+    """
+    handler = _shown()
+    if handler is None or handler.live is None:
+        return False
+    handler.note = text
+    return True
+
+
 @contextlib.contextmanager
 def changing_line(text: Callable[[], str]) -> Iterator[bool]:
     """Keep ``text()`` in the last line of the terminal during the block; other lines appear above it.
@@ -135,7 +153,7 @@ def changing_line(text: Callable[[], str]) -> Iterator[bool]:
         return
 
     def drawn() -> Text:
-        return Text(text(), no_wrap=True, overflow="ellipsis")
+        return Text("  ".join(filter(None, [text(), handler.note])), no_wrap=True, overflow="ellipsis")
 
     handler.live = Live(
         get_renderable=drawn,
@@ -150,4 +168,4 @@ def changing_line(text: Callable[[], str]) -> Iterator[bool]:
         yield True
     finally:
         handler.live.stop()
-        handler.live = None
+        handler.live, handler.note = None, ""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dfssd.log import LOGGER, changing_line, console
+from dfssd.datasets.images.files import progress
+from dfssd.log import LOGGER, changing_line, console, note
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,15 @@ def test_error_goes_to_its_own_stream_and_the_line_comes_back(monkeypatch, capsy
         LOGGER.error("export: torchscript failed")
         assert "stage 1/9" in shown()
     assert capsys.readouterr().err == "export: torchscript failed\n"
+
+
+def test_note_stands_behind_the_line(monkeypatch) -> None:
+    assert not note("Reading images")
+    with terminal(monkeypatch) as shown, console():
+        with changing_line(lambda: "stage 1/9") as live:
+            assert live and list(progress(range(600), "Reading images", 600)) == list(range(600))
+            assert note("Reading labels")
+        assert "stage 1/9  Reading labels" in shown()
 
 
 @pytest.mark.parametrize("environment", [{"CI": "true"}, {"TERM": "dumb"}])

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from dfssd.datasets.cards import Card
 from dfssd.errors import UserError
+from dfssd.log import LOGGER, note
 
 _TIMEOUT_S = 30
 _BLOCK = 1 << 20
@@ -42,6 +43,8 @@ def fetch_card(card: Card, data_dir: Path) -> Path:
     by_hand = f"get {card.file} by hand ({card.homepage}) and put it at {target}"
     if target.exists():
         return target
+    if card.url:
+        return download(RemoteFile(card.url), target, by_hand=by_hand)
     if card.record is None:
         raise UserError(f"data={card.name}: no download address is known; {by_hand}")
     try:
@@ -79,6 +82,7 @@ def download(remote: RemoteFile, target: Path, *, by_hand: str) -> Path:
         UserError: The network fails, the disk is full, or size or checksum is wrong.
     """
     _check_scheme(remote.url)
+    LOGGER.info(f"downloading {remote.url}" + (f", {remote.size / 1e6:,.0f} MB" if remote.size else ""))
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +106,8 @@ def download(remote: RemoteFile, target: Path, *, by_hand: str) -> Path:
         os.replace(part, target)
     except OSError as e:
         raise UserError(f"cannot write {target}: {e.strerror}; free some space or choose another data_dir=") from e
+    finally:
+        note("")
     return target
 
 
@@ -131,6 +137,7 @@ def _transfer(remote: RemoteFile, part: Path, progress: Progress) -> None:
                     raise
                 have += len(block)
                 progress.update(task, completed=have)
+                note(f"Downloading {part.stem}: {have / 1e6:,.0f}" + (f" of {total / 1e6:,.0f} MB" if total else " MB"))
         if total is not None and have < total:
             raise http.client.IncompleteRead(b"", total - have)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from dfssd.datasets.account import Account, Accounted, Role
 from dfssd.datasets.archives import unpack
-from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card
+from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card, ultralytics_card
 from dfssd.datasets.demo import make_demo
 from dfssd.datasets.download import fetch_card
 from dfssd.datasets.images.files import safe_names
@@ -119,6 +119,13 @@ def resolve_source(source: str, data_dir: Path, demo: Callable[[Path], Path] = m
         return _existing_source(path.resolve(), source, data_dir)
     if path.parent == Path() and not path.suffix and (card := find_card(source)):
         return fetch_card(card, data_dir)
+    if path.parent == Path() and is_yaml(path) and (theirs := ultralytics_card(source)):
+        if theirs.url is None:
+            raise UserError(
+                f"data={source} is prepared by a script inside Ultralytics: train on it once with yolo detect train "
+                f"data={source} epochs=1, then pass the folder that this fills"
+            )
+        return fetch_card(theirs, data_dir)
     hint = f"; did you mean data={near}?" if (near := nearest_card(path.stem)) and not path.suffix else ""
     raise UserError(f"data={source} does not exist{hint or '; pass demo, a .yaml, a folder, a .zip or a card name'}")
 
@@ -147,9 +154,14 @@ def as_list(entries: str | Sequence[str]) -> list[str]:
 
 
 def usual_names(path: Path) -> tuple[str, ...] | None:
-    """Class names of the release that the folder or zip file ``path`` is named after, if there is a card for it."""
-    card = find_card(path.name)
-    return card.names if card else None
+    """Class names of the release that the folder or zip file ``path`` is named after, if there is a card for it.
+
+    Ultralytics' cards have everyday names, which a folder may have by chance: they count for the zip file only.
+    """
+    if card := find_card(path.name):
+        return card.names
+    theirs = ultralytics_card(path.name) if path.suffix.lower() == ".zip" else None
+    return theirs.names if theirs and theirs.url and theirs.file == path.name else None
 
 
 def digest(*parts: object) -> str:

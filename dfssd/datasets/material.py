@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -98,10 +99,10 @@ def of_yaml(file: Path, names: Sequence[str] | None) -> Material:
 
 
 def of_images(entries: Sequence[str], exclude: Collection[Path] = ()) -> Material:
-    """Images without labels, from folders and .txt lists of ``unlabeled=``.
+    """Images without labels, from folders, .txt lists, and patterns of ``unlabeled=``.
 
     Args:
-        entries: The folders and lists.
+        entries: The folders and lists; or patterns such as ``photos/*.JPG``, of whose files the images count.
         exclude: Folders that never belong to a source.
 
     Raises:
@@ -117,6 +118,11 @@ def of_images(entries: Sequence[str], exclude: Collection[Path] = ()) -> Materia
             outside += Counter(inventory.outside)
             found = [file for file in inventory.paths if file.suffix.lower() in SUFFIXES]
             others = (file for file in inventory.paths if file.suffix.lower() not in SUFFIXES)
+            material.files += [Accounted(file, Role.LEFT_OUT, _beside_unlabeled(file)) for file in others]
+        elif glob.has_magic(entry) and not path.exists():
+            files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if os.path.isfile(name))
+            found = [file for file in files if file.suffix.lower() in SUFFIXES]
+            others = (file for file in files if file.suffix.lower() not in SUFFIXES)
             material.files += [Accounted(file, Role.LEFT_OUT, _beside_unlabeled(file)) for file in others]
         else:
             found = listed_images(path, f"unlabeled={entry}")

@@ -40,7 +40,7 @@ def plan_of(run: DetectionRun, *, uses_pseudo_labels: bool) -> list[PlannedStage
         plan.append(PlannedStage("baseline", f"taken from {c['baseline']}"))
     if trains_student := c["student_training"] != "skip":
         shown = "on labeled and unlabeled images" if run.unlabeled_share() else ON_LABELS
-        plan.append(PlannedStage("student", shown, (run.planned("student", student, teacher=teacher),)))
+        plan.append(PlannedStage("student", shown, (run.planned("student", student, taught_by=teacher),)))
     plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * (teacher + 2 * student)))
     if trains_student:
         plan.append(PlannedStage("export", str(c["format"])))
@@ -60,7 +60,7 @@ def _stages_of_the_teacher(run: DetectionRun, teacher: float, student: float) ->
         plan.append(PlannedStage("teacher", "used as it is"))
     if (rounds := c["teacher_rounds"]) and data.train_unlabeled:
         names = [f"teacher_round{number}" for number in range(1, rounds + 1)]
-        trainings = tuple(run.planned(name, teacher, teacher=teacher) for name in names)
+        trainings = tuple(run.planned(name, teacher, taught_by=teacher) for name in names)
         plan.append(PlannedStage("self-train", "as the student will be", trainings))
     return plan
 

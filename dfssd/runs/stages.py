@@ -145,7 +145,7 @@ class StagedRun(ABC):
         network: str,
         size: float,
         *,
-        teacher: float = 0.0,
+        taught_by: float = 0.0,
         batches: int | None = None,
         epochs: int | None = None,
         patience: int | None = None,
@@ -155,7 +155,7 @@ class StagedRun(ABC):
         Args:
             network: Its name.
             size: Parameters of the network [millions].
-            teacher: Those of a teacher that sees its images, too.
+            taught_by: Those of a teacher that sees its images, too.
             batches: Batches in an epoch; None: as many as the student's.
             epochs: Its length; None: that of the student.
             patience: Epochs without a better score after which it ends; None: ``patience=`` of the command line.
@@ -164,7 +164,7 @@ class StagedRun(ABC):
         patience = patience or self.config.train.get("patience") or epochs
         val, every = self.data.val, self.val_every(batches, epochs)
         images = batches * self.batch
-        cost = training_cost(images=images, epochs=epochs, size=size, teacher=teacher, val=val, val_every=every)
+        cost = training_cost(images=images, epochs=epochs, size=size, teacher=taught_by, val=val, val_every=every)
         accumulate = max(1, round(self.nominal_batch() / self.batch))
         return PlannedTraining(network, epochs, batches, accumulate, patience if patience < epochs else None, cost)
 

@@ -27,7 +27,7 @@ def plan_of(run: SegmentationRun) -> list[PlannedStage]:
         plan.append(PlannedStage("teacher", "used as it is"))
     if (rounds := c["teacher_rounds"]) and data.train_unlabeled:
         networks = tuple(
-            run.planned(f"teacher_round{number}", teacher, teacher=teacher) for number in range(1, rounds + 1)
+            run.planned(f"teacher_round{number}", teacher, taught_by=teacher) for number in range(1, rounds + 1)
         )
         plan.append(PlannedStage("self-train", "as the student will be", networks))
     others = {role: size_of(name, "compare") for role, name in run.others.items()}
@@ -39,7 +39,7 @@ def plan_of(run: SegmentationRun) -> list[PlannedStage]:
         plan.append(PlannedStage("baseline", f"taken from {c['baseline']}"))
     if c["student_training"] != "skip":
         shown = "on images with and without masks" if data.train_unlabeled else ON_MASKS
-        plan.append(PlannedStage("student", shown, (run.planned("student", student, teacher=teacher),)))
+        plan.append(PlannedStage("student", shown, (run.planned("student", student, taught_by=teacher),)))
     tested = teacher + 2 * student + sum(others.values())
     plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * tested))
     if c["student_training"] != "skip":

@@ -7,8 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from dfssd.datasets import cards
 from dfssd.datasets.cards import Card
 from dfssd.datasets.download import RemoteFile, download, fetch_card
+from dfssd.datasets.importing import resolve_source, usual_names
 from dfssd.errors import UserError
 
 CONTENT = bytes(range(256)) * 12_000
@@ -40,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
                 },
             ]
             self.answer(200, json.dumps({"files": files}).encode())
-        elif self.path == "/set":
+        elif self.path in {"/set", "/set/mini.zip"}:
             wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
             start = int(wanted[1]) if wanted and self.server.ranges else 0
             if start >= len(CONTENT):
@@ -160,3 +162,26 @@ def test_a_folder_that_cannot_be_written_to_is_reported(server, tmp_path):
     (tmp_path / "sets").write_text("a file")
     with pytest.raises(UserError, match=r"cannot write .*set\.zip.* data_dir="):
         download(remote(server), tmp_path / "sets" / "set.zip", by_hand="")
+
+
+def test_card_inside_ultralytics_is_fetched_and_named(server, tmp_path, monkeypatch):
+    """``data=coco8.yaml``: the zip file that it names, and its classes where that has no list of them."""
+    text = f"path: mini\ntrain: images/train\nval: images/val\nnames: {{0: a, 1: b}}\ndownload: {server.url}/set"
+    (tmp_path / "mini.yaml").write_text(text + "/mini.zip\n", encoding="utf-8")
+    (tmp_path / "scripted.yaml").write_text("path: x\nnames: [a]\ndownload: |\n  import os\n", encoding="utf-8")
+    monkeypatch.setattr(cards, "ultralytics_cards", lambda: tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fetched = resolve_source("mini.yaml", tmp_path / "sets")
+    assert fetched == tmp_path / "sets" / "mini.zip" and fetched.read_bytes() == CONTENT
+    assert usual_names(fetched) == ("a", "b") and usual_names(tmp_path / "mini") is None
+    with pytest.raises(UserError, match=r"data=scripted\.yaml is prepared by a script inside Ultralytics"):
+        resolve_source("scripted.yaml", tmp_path / "sets")
+    with pytest.raises(UserError, match=r"data=nothing\.yaml does not exist"):
+        resolve_source("nothing.yaml", tmp_path / "sets")
+
+
+def test_cards_of_the_installed_ultralytics_are_found():
+    card = cards.ultralytics_card("coco8.yaml")
+    assert card.file == "coco8.zip" and card.url.endswith("/coco8.zip") and card.names[:2] == ("person", "bicycle")
+    assert cards.ultralytics_card("VOC.yaml").url is None and cards.ultralytics_card("nothing.yaml") is None

@@ -102,6 +102,18 @@ def test_the_paths_of_another_machine_are_looked_for_inside_an_imported_folder(r
         read_entries(described(root / "data", val="../../../x"), None, root)
 
 
+def test_pattern_of_unlabeled_images(root, monkeypatch):
+    """The images among its files count; others are told apart, and a pattern without images is refused."""
+    (root / "more" / "notes.docx").touch()
+    found = of_images([str(root / "more" / "*")])
+    assert [image.name for image in found.images] == ["e f.png"]
+    assert [file.path.name for file in found.files] == ["notes.docx"]
+    monkeypatch.chdir(root)
+    assert [image.name for image in of_images(["**/e*.png"]).images] == ["e f.png"]
+    with pytest.raises(UserError, match=r"unlabeled=more/\*\.tif contains no image"):
+        of_images(["more/*.tif"])
+
+
 def test_extra_unlabeled_images(root):
     (root / "bad.txt").write_text("more/e f.png\n")
     found = of_images([str(root / "more"), str(root / "bad.txt")])

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dfssd.datasets.images.headers import reader
+from dfssd.log import note
 
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 """Errors that readers raise for damaged files."""
@@ -28,6 +29,9 @@ THREADS = min(16, (os.cpu_count() or 1) + 1)
 
 _CHUNK = 32
 """Most files that one job of the pool takes."""
+
+_MANY = 500
+"""Files from which on their number is shown while they are read."""
 
 _UNSAFE = re.compile(r"[^\w .()\-]")
 _LONGEST = 180
@@ -51,9 +55,21 @@ def map_files(function: Callable[[S], T], files: Sequence[S], what: str) -> list
 
 
 def progress(steps: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """``steps``, with a progress bar on the terminal if there are many of them."""
+    """``steps``, with a progress bar on the terminal if there are many of them, or a note behind the line of a run."""
+    if total >= _MANY and note(what):
+        return _noted(steps, what, total)
     console = Console(stderr=True)
-    return track(steps, what, total, console=console, transient=True, disable=total < 500 or not console.is_terminal)
+    return track(steps, what, total, console=console, transient=True, disable=total < _MANY or not console.is_terminal)
+
+
+def _noted(steps: Iterable[T], what: str, total: int) -> Iterator[T]:
+    try:
+        for number, step in enumerate(steps):
+            if number % _CHUNK == 0:
+                note(f"{what}: {number:,} of {total:,}")
+            yield step
+    finally:
+        note("")
 
 
 def open_image(source: Path | io.BytesIO) -> ImageFile:
