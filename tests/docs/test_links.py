@@ -21,6 +21,7 @@ PURPOSES = {
     "review",
     "report",
     "speed",
+    "deploy",
     "benchmarks",
     "results",
 }

@@ -1,0 +1,171 @@
+"""What ``dfssd predict`` writes: ``predictions.json``, ``predictions.csv``, and drawn images, frame by frame."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TextIO
+
+import numpy as np
+
+from dfssd.deployment.drawing import drawn
+from dfssd.deployment.sources import Frame
+from dfssd.errors import UserError
+from dfssd.files import atomic_write
+
+JSON, CSV, IMAGES = "predictions.json", "predictions.csv", "images"
+"""Names in the folder of the answers."""
+
+_WRITTEN = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Suffixes that drawn images keep; others become PNG."""
+
+Verdict = Literal["OK", "NG", "unreadable"]
+
+_EMPTY = dict.fromkeys(("class", "score", "x1", "y1", "x2", "y2"), "")
+"""The columns of a box, for a frame without one."""
+
+COLUMNS = ("image", "frame", "verdict", *_EMPTY)
+
+
+@dataclass
+class Summary:
+    """Counts over all frames.
+
+    Attributes:
+        verdicts: Number of frames by verdict.
+        boxes: Number of boxes by class.
+        milliseconds: Time of each batch by its number of frames, from the pixels to the boxes [ms per frame].
+        unreadable: Files that could not be read, with the reason.
+        interrupted: Whether it was ended by Ctrl-C.
+    """
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    boxes: Counter[str] = field(default_factory=Counter)
+    milliseconds: list[float] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def frames(self) -> int:
+        """Number of frames, unreadable ones included."""
+        return self.verdicts.total()
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts as they are written; the times without the first one, which warms up, if there are others."""
+        times = self.milliseconds[1:] or self.milliseconds
+        return {
+            "images": self.frames,
+            **{verdict: self.verdicts[verdict] for verdict in ("OK", "NG", "unreadable")},
+            "boxes": dict(self.boxes),
+            "ms_median": round(float(np.median(times)), 2) if times else None,
+            "ms_p95": round(float(np.percentile(times, 95)), 2) if times else None,
+            "interrupted": self.interrupted,
+        }
+
+
+class Answers:
+    """The files of one call, written as the frames come; they get their names when it ends, whole."""
+
+    def __init__(self, folder: Path, names: Mapping[int, str], save: bool, texts: tuple[TextIO, TextIO]) -> None:
+        """Use the opened files; see :func:`answers_in`."""
+        self.folder, self.names, self.save = folder, names, save
+        self.json, table = texts
+        self.rows = csv.writer(table, lineterminator="\n")
+        self.rows.writerow(COLUMNS)
+        self.summary = Summary()
+
+    def add(self, frame: Frame, boxes: np.ndarray) -> Verdict:
+        """Write what was found in a frame.
+
+        Args:
+            frame: The frame.
+            boxes: (n, 6) rows x1, y1, x2, y2 [px], score, class id; all of them count.
+
+        Returns:
+            NG if there is a box.
+        """
+        verdict: Verdict = "unreadable" if frame.pixels is None else "NG" if len(boxes) else "OK"
+        found = [
+            {
+                "class": self.names[int(class_id)],
+                "score": round(score, 5),
+                **{name: round(value, 2) for name, value in zip(("x1", "y1", "x2", "y2"), corners)},
+            }
+            for *corners, score, class_id in boxes.tolist()
+        ]
+        entry: dict[str, Any] = {"image": frame.name, "frame": frame.number, "verdict": verdict}
+        if frame.pixels is None:
+            entry["problem"] = frame.problem
+            self.summary.unreadable.append((frame.name, frame.problem))
+        else:
+            entry |= {"width": frame.pixels.shape[1], "height": frame.pixels.shape[0], "boxes": found}
+        self.json.write(f"{',' if self.summary.frames else ''}\n  {json.dumps(entry, ensure_ascii=False)}")
+        number = "" if frame.number is None else frame.number
+        self.rows.writerows([frame.name, number, verdict, *box.values()] for box in found or [_EMPTY])
+        self.summary.verdicts[verdict] += 1
+        self.summary.boxes.update(str(box["class"]) for box in found)
+        if self.save and frame.pixels is not None and (frame.number is None or verdict == "NG"):
+            self._draw(frame, frame.pixels, boxes)
+        return verdict
+
+    def _draw(self, frame: Frame, pixels: np.ndarray, boxes: np.ndarray) -> None:
+        """Save the drawn frame: an image under its own name, a frame of a video in a folder with that of the video."""
+        name = PurePosixPath(frame.name.replace("://", "_").replace(":", "_"))
+        if frame.number is not None:
+            name = name / f"{frame.number:06d}.jpg"
+        elif name.suffix.lower() not in _WRITTEN:
+            name = name.with_name(f"{name.name}.png")
+        with atomic_write(self.folder / IMAGES / name) as temporary:
+            drawn(pixels, boxes, self.names).save(temporary)
+
+
+@contextmanager
+def answers_in(
+    folder: Path, *, model: str, source: str, names: Mapping[int, str], thresholds: np.ndarray, save: bool
+) -> Iterator[Answers]:
+    """Open the files of a call; both tables appear in ``folder`` when the block ends, also by Ctrl-C inside of it.
+
+    Args:
+        folder: Where to; made if needed.
+        model: The model, for the record.
+        source: The source, for the record.
+        names: Of the classes, by id.
+        thresholds: Lowest score of each class.
+        save: Also save drawn images: all images, and of videos and streams the frames that are NG.
+
+    Raises:
+        UserError: The folder cannot be written to.
+    """
+    with ExitStack() as files:
+        texts = []
+        for name in (JSON, CSV):
+            temporary = files.enter_context(atomic_write(folder / name))
+            texts.append(files.enter_context(open(temporary, "w", encoding="utf-8", newline="")))
+        answers = Answers(folder, names, save, (texts[0], texts[1]))
+        limits = {names[number]: round(float(lowest), 5) for number, lowest in enumerate(thresholds)}
+        head = {"model": model, "source": source, "thresholds": limits}
+        answers.json.write(json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "images": [')
+        yield answers
+        answers.json.write("\n ],\n" + f' "summary": {json.dumps(answers.summary.as_json(), ensure_ascii=False)}\n}}\n')
+
+
+def free_folder(out: str | None, overwrite: bool) -> Path:
+    """The folder for the answers: the one given, or the next free one of ``runs/predict``, ``runs/predict2``, ...
+
+    Raises:
+        UserError: The one given holds the answers of an earlier call.
+    """
+    if out is None:
+        numbers = iter(range(2, 1_000_000))
+        folder = Path("runs") / "predict"
+        while folder.exists():
+            folder = folder.with_name(f"predict{next(numbers)}")
+        return folder
+    if (Path(out) / JSON).exists() and not overwrite:
+        raise UserError(f"out={out}: holds the answers of an earlier call; choose another, or add overwrite=true")
+    return Path(out)

@@ -1,0 +1,126 @@
+"""The network of ``dfssd predict``: an ONNX file without torch, or anything else that Ultralytics runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfssd.deployment.infer import CONFIDENCE, MOST, OVERLAP, Detector
+from dfssd.errors import UserError
+
+FULL_BITS = 16
+"""Bits of a file with more than 8 of them where nothing is known of its camera."""
+
+
+class Network(ABC):
+    """A detector.
+
+    Attributes:
+        names: Of its classes, by id.
+        thresholds: Lowest score of each class, (classes,).
+        batch: Images that it takes at once.
+        bits: That the camera of its training images used in files with more than 8 of them.
+    """
+
+    names: Mapping[int, str]
+    thresholds: np.ndarray
+    batch: int = 1
+    bits: int = FULL_BITS
+
+    @abstractmethod
+    def find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Boxes of each image, best first: (n, 6) float32 rows x1, y1, x2, y2 [px], score, class id.
+
+        Args:
+            images: (h, w, 3) uint8, BGR, at most ``batch`` of them.
+        """
+
+
+class OnnxNetwork(Network):
+    """A network in an ONNX file, computed by onnxruntime."""
+
+    def __init__(self, file: Path, conf: float | None) -> None:
+        """Open the file.
+
+        Args:
+            file: The ONNX file.
+            conf: Lowest score of all classes; None: those in the file.
+
+        Raises:
+            UserError: It is broken, or no detector.
+        """
+        try:
+            self.detector = Detector(file)
+        # onnxruntime raises errors of its own, and what is missing in the file a KeyError
+        except Exception as e:
+            reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+            raise UserError(f"model={file}: cannot be used ({reason}); give student.onnx of a run with boxes") from e
+        if conf is not None:
+            self.detector.thresholds[:] = conf
+        self.names, self.thresholds = self.detector.names, self.detector.thresholds
+        self.batch = self.detector.batch if isinstance(self.detector.batch, int) else 1
+        self.bits = self.detector.facts.get("bits", FULL_BITS)
+
+    def find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See :class:`Network`."""
+        return self.detector([np.ascontiguousarray(image[..., ::-1]) for image in images])
+
+
+class UltralyticsNetwork(Network):
+    """A network in any other file that Ultralytics runs, which needs torch."""
+
+    def __init__(self, file: Path, conf: float | None) -> None:
+        """Open the file; the arguments are those of :class:`OnnxNetwork`.
+
+        Raises:
+            UserError: Ultralytics cannot read it, or it is no detector.
+        """
+        from ultralytics import YOLO
+
+        try:
+            self.yolo: Any = YOLO(file, task=None if file.suffix == ".pt" else "detect")
+            names = self.yolo.names
+        # what a file may be missing is up to the package of its format
+        except Exception as e:
+            reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+            raise UserError(f"model={file}: Ultralytics cannot read it ({reason})") from e
+        if self.yolo.task != "detect":
+            raise UserError(f"model={file}: is for task={self.yolo.task}; dfssd predict runs detectors")
+        self.names = dict(names)
+        self.thresholds = np.full(len(self.names), CONFIDENCE if conf is None else conf, np.float32)
+
+    def find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See :class:`Network`."""
+        lowest = float(self.thresholds.min())
+        results = self.yolo.predict(list(images), conf=lowest, iou=OVERLAP, max_det=MOST, verbose=False)
+        found = [result.boxes.data.cpu().numpy().astype(np.float32) for result in results]
+        return [boxes[boxes[:, 4] >= self.thresholds[boxes[:, 5].astype(int)]] for boxes in found]
+
+
+def open_network(model: Path, conf: float | None) -> Network:
+    """The network of a file or of a run.
+
+    Args:
+        model: ``student.onnx``, another file that Ultralytics runs, or the folder of a run.
+        conf: Lowest score of all classes; None: those in the file, 0.25 where it has none.
+
+    Raises:
+        UserError: There is no such file, or it is no detector.
+    """
+    file = _file_of(model)
+    return OnnxNetwork(file, conf) if file.suffix == ".onnx" else UltralyticsNetwork(file, conf)
+
+
+def _file_of(model: Path) -> Path:
+    if not model.exists():
+        raise UserError(f"model={model}: does not exist; give student.onnx of a run, or the folder of the run")
+    if not model.is_dir() or (model / "metadata.yaml").is_file():  # a format that is a folder
+        return model
+    for name in ("student.onnx", "weights/student.onnx", "student.pt", "weights/student.pt"):
+        if (model / name).is_file():
+            return model / name
+    raise UserError(f"model={model}: is no run with a student: it has no weights/student.onnx, and no .pt")

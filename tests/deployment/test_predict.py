@@ -1,0 +1,199 @@
+"""``dfssd predict``: what it writes, in which environment it runs, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from dfssd import process
+from dfssd.cli import main
+from dfssd.deployment import infer
+from dfssd.deployment.drawing import drawn
+from dfssd.deployment.infer import Detector
+from dfssd.deployment.predict import predict
+from dfssd.deployment.sources import Frame, Moving
+from tests.deployment.material import PHOTOS
+
+pytestmark = pytest.mark.train  # all need an exported network
+
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "ultralytics"}:
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "line 2").mkdir(parents=True)
+    shutil.copy(PHOTOS[0], folder / "bus.jpg")
+    shutil.copy(PHOTOS[1], folder / "line 2" / "two.jpg")
+    return folder
+
+
+def answers(folder: Path) -> tuple[dict, list[dict]]:
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        return json.loads((folder / "predictions.json").read_text(encoding="utf-8")), list(csv.DictReader(file))
+
+
+def test_answers_are_written_in_three_forms(model: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    assert main(["predict", str(photos), f"model={model}", f"out={tmp_path / 'seen'}", "conf=0.5"]) == 0
+    tree, rows = answers(tmp_path / "seen")
+    detector = Detector(model)
+    expected = [
+        detector([infer.read(path, 16)], 0.5)[0] for path in (photos / "bus.jpg", photos / "line 2" / "two.jpg")
+    ]
+    assert [len(image["boxes"]) for image in tree["images"]] == [len(boxes) for boxes in expected]
+    first, best = tree["images"][0], expected[0][0]
+    assert first["image"] == "bus.jpg" and (first["width"], first["height"]) == Image.open(PHOTOS[0]).size
+    assert first["boxes"][0]["score"] == pytest.approx(best[4], abs=1e-4)
+    assert [first["boxes"][0][name] for name in ("x1", "y1", "x2", "y2")] == pytest.approx(best[:4].tolist(), abs=0.01)
+    assert tree["images"][1]["image"] == "line 2/two.jpg"
+    assert tree["thresholds"] == dict.fromkeys(("scratch", "pit", "stain"), 0.5)
+    assert len(rows) == sum(max(len(boxes), 1) for boxes in expected)
+    assert rows[0]["class"] == first["boxes"][0]["class"] and float(rows[0]["x1"]) == first["boxes"][0]["x1"]
+    assert tree["summary"]["images"] == 2 and tree["summary"]["ms_median"] > 0
+    picture = np.asarray(Image.open(tmp_path / "seen" / "images" / "line 2" / "two.jpg"))
+    original = np.asarray(Image.open(PHOTOS[1]))
+    assert picture.shape == original.shape and abs(picture.astype(int) - original).max() > 60
+    shown = capsys.readouterr().out
+    assert shown.startswith("2 images: 0 OK, 2 NG, 0 unreadable; ") and f"written to {tmp_path / 'seen'}: " in shown
+
+
+def blind(model: Path, target: Path) -> Path:
+    """The network with biases of the classes so low that it finds nothing."""
+    network = onnx.load(str(model))
+    for values in network.graph.initializer:
+        if re.search(r"cv3\.\d\.2\.bias$", values.name):
+            values.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(values) - np.float32(1e4), values.name)
+            )
+    onnx.save(network, str(target))
+    return target
+
+
+def test_an_image_without_boxes_is_ok(model: Path, photos: Path, tmp_path: Path) -> None:
+    sees_nothing = blind(model, tmp_path / "blind.onnx")
+    folder, summary = predict(str(photos), str(sees_nothing), out=str(tmp_path / "seen"), save=False)
+    tree, rows = answers(folder)
+    assert [image["verdict"] for image in tree["images"]] == ["OK", "OK"] and summary.verdicts == {"OK": 2}
+    assert [(row["image"], row["verdict"], row["class"]) for row in rows] == [
+        ("bus.jpg", "OK", ""),
+        ("line 2/two.jpg", "OK", ""),
+    ]
+    assert not (folder / "images").exists()
+
+
+def test_unreadable_images_are_named_and_the_others_done(model: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    (photos / "a.png").write_bytes(b"no image")
+    assert main(["predict", f"source={photos}", f"model={model}", f"out={tmp_path / 'seen'}"]) == 2
+    tree, rows = answers(tmp_path / "seen")
+    assert [image["verdict"] for image in tree["images"]] == ["unreadable", "NG", "NG"]
+    assert tree["images"][0]["problem"] and rows[0]["verdict"] == "unreadable"
+    assert "unreadable: a.png (" in capsys.readouterr().out and tree["summary"]["unreadable"] == 1
+
+
+def test_earlier_answers_are_not_overwritten_unasked(model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    words = ["predict", str(photos / "bus.jpg"), f"model={model}", f"out={tmp_path / 'seen'}", "save=false"]
+    assert main(words) == 0 == main([*words, "overwrite=true"])
+    assert main(words) == 2
+    monkeypatch.chdir(tmp_path)
+    folders = [predict(str(photos / "bus.jpg"), str(model), save=False)[0] for _ in range(2)]
+    assert folders == [Path("runs/predict"), Path("runs/predict2")]
+
+
+def test_run_folders_and_pt_files_are_models(model: Path, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "weights").mkdir(parents=True)
+    shutil.copy(model.with_name("student.pt"), run / "weights" / "student.pt")
+    by_torch = answers(predict(str(photos), str(run), out=str(tmp_path / "torch"), save=False)[0])[0]
+    shutil.copy(model, run / "weights" / "student.onnx")
+    by_onnx = answers(predict(str(photos), str(run), out=str(tmp_path / "onnx"), save=False)[0])[0]
+    # PyTorch sees the smallest rectangle around the image, ONNX a square
+    counts = [[len(image["boxes"]) for image in tree["images"]] for tree in (by_torch, by_onnx)]
+    assert all(count > 0 for both in counts for count in both)
+    assert by_torch["thresholds"] == by_onnx["thresholds"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("gone.onnx", "model=gone.onnx: does not exist"),
+        ("empty", "model=empty: is no run with a student"),
+        ("text.onnx", "model=text.onnx: cannot be used"),
+        ("text.pt", "model=text.pt: Ultralytics cannot read it"),
+    ],
+)
+def test_models_that_are_none(photos: Path, tmp_path: Path, monkeypatch, capsys, model: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("text.onnx", "text.pt"):
+        (tmp_path / name).write_text("no network")
+    assert main(["predict", "photos", f"model={model}"]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {message}" in error and error.count("error:") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_ends_a_stream_and_keeps_what_was_found(model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def frames(self: Moving, bits: int, every: int):
+        photo = infer.read(PHOTOS[0], 16)[..., ::-1]
+        yield Frame(self.name, 4, photo)
+        yield Frame(self.name, 9, photo)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Moving, "frames", frames)
+    assert main(["predict", "rtsp://me:pw@camera/a", f"model={model}", f"out={tmp_path / 'seen'}"]) == 0
+    tree, _ = answers(tmp_path / "seen")
+    assert tree["summary"]["interrupted"] and [image["frame"] for image in tree["images"]] == [4, 9]
+    assert tree["images"][0]["image"] == "rtsp://camera/a" and "pw" not in json.dumps(tree["images"])
+    assert sorted(path.name for path in (tmp_path / "seen" / "images").rglob("*.jpg")) == ["000004.jpg", "000009.jpg"]
+    shown = capsys.readouterr().out
+    assert "rtsp://camera/a, frame 4: NG" in shown and "interrupted; what was found until then is written" in shown
+
+
+def test_neither_torch_nor_ultralytics_is_needed(model: Path, photos: Path, tmp_path: Path) -> None:
+    """Both ways, in a process in which they cannot be imported, give the same boxes."""
+    words = ["predict", str(photos), f"model={model}", "out=seen"]
+    code = f"{WITHOUT_TORCH}\nfrom dfssd.cli import main\ncode = main({words!r})\n"
+    code += f"import runpy\nsys.argv = ['infer.py', {str(photos)!r}, '--model', {str(model)!r}]\n"
+    code += f"sys.modules['dfssd'] = None\nassert code == 0\nrunpy.run_path({infer.__file__!r}, run_name='__main__')\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=process.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    tree, _ = answers(tmp_path / "seen")
+    printed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(printed) == len(tree["images"]) == 2
+    for ours, theirs in zip(tree["images"], printed, strict=True):
+        assert Path(theirs["image"]) == photos / ours["image"] and theirs["verdict"] == ours["verdict"] == "NG"
+        assert [box["class"] for box in ours["boxes"]] == [box["class"] for box in theirs["boxes"]]
+        scores = [[box["score"] for box in image["boxes"]] for image in (ours, theirs)]
+        assert scores[0] == pytest.approx(scores[1], abs=2e-5)
+
+
+def test_labels_of_neighbors_do_not_cover_each_other() -> None:
+    boxes = np.array([[20, 60, 80, 90, 0.9, 0], [22, 62, 80, 90, 0.8, 1]], np.float32)
+    picture = np.asarray(drawn(np.zeros((120, 160, 3), np.uint8), boxes, {0: "pit", 1: "stain"}))
+    one = np.asarray(drawn(np.zeros((120, 160, 3), np.uint8), boxes[:1], {0: "pit"}))
+    assert (picture[61:, :].any() and picture[40:60, 20:60].any()) and one[40:60, 20:60].any()
+    assert picture[91:110, 20:60].any() and not one[91:110, 20:60].any()  # the second label is below its box
