@@ -6,6 +6,8 @@ The stages of a task are methods of its :class:`~dfssd.runs.stages.StagedRun`: :
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dfssd.config import Config
 from dfssd.errors import Interrupted, UserError
 from dfssd.files import from_here
@@ -38,6 +40,16 @@ def open_run(config: Config, command: str) -> StagedRun:
         config = TASKS[config["task"]].check(config)
         folder = RunFolder.create(config, command)
     LOGGER.info(f"run folder {from_here(folder.path)}")
+    return TASKS[config["task"]].run(folder, config)
+
+
+def open_finished(path: Path) -> StagedRun:
+    """The run in a folder as it is, to read from it or to export its student.
+
+    Raises:
+        UserError: There is no run, or its record is damaged.
+    """
+    folder, config = RunFolder.open(path)
     return TASKS[config["task"]].run(folder, config)
 
 

@@ -231,11 +231,11 @@ def test_terms_switch_on_and_off_by_weight() -> None:
         (["data=a\nb"], "must be one line without control characters"),
         (["names=[a,b\x00]"], "must be a string or a list of strings, each in one line"),
         (["tracker=wandb"], "tracker is not available here: it belongs to Ultralytics' tracking; leave it out"),
-        (["opset=13"], "opset is not available here: it belongs to Ultralytics' exports (here: format=); leave it out"),
+        (["opset=13"], "opset is not available here: it belongs to exports: after the run, dfssd export <run>"),
         *(
-            ([f"{key}=1"], f"{key} is not available here: it belongs to Ultralytics' {what}")
+            ([f"{key}=1"], f"{key} is not available here: it belongs to {what}")
             for what, keys in {
-                "exports": ("dynamic", "nms", "simplify", "workspace", "optimize"),
+                "exports": ("dynamic", "nms", "simplify", "workspace", "half", "int8"),
                 "predictions": ("source", "show", "save_txt", "embed", "vid_stride", "visualize"),
             }.items()
             for key in keys

@@ -16,6 +16,8 @@ from ultralytics.nn.modules.head import RTDETRDecoder
 
 from dfssd.cli import main
 from dfssd.config import Config
+from dfssd.deployment.folder import is_unchanged
+from dfssd.deployment.networks import open_network
 from dfssd.results.sections import BoxExport
 from dfssd.runs.beside import Beside
 from dfssd.trainers.results_csv import read_results_csv
@@ -84,6 +86,9 @@ def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
         "weights/baseline.pt",
         "weights/student.pt",
         "weights/student.onnx",
+        "deploy/student.onnx",
+        "deploy/infer.py",
+        "deploy/manifest.json",
     ):
         assert (run / name).is_file(), name
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
@@ -92,6 +97,10 @@ def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
     ]  # fmt: skip
     statuses = {s["name"]: s["status"] for s in results["stages"]}
     assert statuses.pop("self-train") == "skipped" and set(statuses.values()) == {"done"}
+    handed_over = open_network(run, None)
+    assert handed_over.names == dict(enumerate(NAMES)) and is_unchanged(run / "deploy" / "student.onnx")
+    place = str(run.parent).encode()
+    assert not [path for path in (run / "deploy").rglob("*") if path.is_file() and place in path.read_bytes()]
     for network in ("teacher", "baseline", "student"):
         assert set(results["test"][network]["per_class"]) == set(NAMES)
         assert 0 <= results["test"][network]["map50_95"] <= 1
@@ -122,7 +131,10 @@ def test_export_by_a_process_of_its_own_is_the_same(finished: tuple[Path, str], 
     finally:
         beside.close()
     assert section is not None and (run / "weights" / "student.onnx").is_file()
-    assert json.loads(BoxExport.model_validate(section).model_dump_json()) == recorded
+    found = json.loads(BoxExport.model_validate(section).model_dump_json(exclude_unset=True))
+    for timed in ("torch_ms", "onnx_ms"):
+        assert found.pop(timed).keys() == recorded.pop(timed).keys()
+    assert found == recorded
     assert not (run / ".export.json").exists()
     (run / "weights" / "student.pt").write_bytes(b"cut")
     broken = Beside(run, config, "export")

@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command("set the results of several runs side by side", "dfssd.commands.compare"),
     "review": Command("images of a run to an annotation tool, and the corrected labels back", "dfssd.commands.review"),
     "completion": Command("print a script that completes this command line in a shell", "dfssd.commands.completion"),
+    "export": Command("write the student of a run in other formats, compared and timed", "dfssd.commands.export"),
     "predict": Command("find defects in images, videos, and streams", "dfssd.commands.predict"),
 }
 """Name -> command, in the order of the help."""

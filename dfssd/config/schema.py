@@ -278,19 +278,22 @@ ARGUMENTS: Mapping[str, Argument] = {
     "save_period": Argument(refused="the best and the last checkpoint are kept"),
     "cfg": Argument(refused="use recipe=path/to/recipe.yaml"),
     "save_dir": Argument(refused="use project= and name="),
-    "quantize": Argument(refused="train first, then quantize with Ultralytics' exporter"),
+    "quantize": Argument(refused="train first, then dfssd export <run> int8=true (or half=true)"),
     # refused: Ultralytics takes them in a training and ignores them
     **{
-        name: Argument(refused=f"it belongs to {what}; leave it out")
+        name: Argument(refused=f"it belongs to {what}")
         for what, names in {
-            "Ultralytics' exports (here: format=)": ("opset", "dynamic", "nms", "simplify", "workspace", "optimize"),
-            "Ultralytics' tracking": ("tracker",),
-            "Ultralytics' predictions and tests": (
+            "exports: after the run, dfssd export <run>": (
+                "opset", "dynamic", "nms", "simplify", "workspace", "half", "int8",
+            ),
+            "a target that this program does not export for; leave it out": ("optimize",),
+            "Ultralytics' tracking; leave it out": ("tracker",),
+            "predictions and tests: dfssd predict, or yolo predict; leave it out": (
                 "source", "vid_stride", "stream_buffer", "visualize", "augment", "retina_masks", "embed", "dnn",
                 "show", "save_frames", "save_txt", "save_conf", "save_crop", "save_json", "show_labels", "show_conf",
                 "show_boxes", "line_width",
             ),
-            "other tasks of Ultralytics": (
+            "other tasks of Ultralytics; leave it out": (
                 "overlap_mask", "mask_ratio", "dropout", "auto_augment", "erasing", "pose", "kobj", "rle", "angle",
                 "dlog", "dgrad", "dlam",
             ),

@@ -81,6 +81,27 @@ class Preprocess:
         ids = np.asarray(done["class_ids"], dtype=np.float32).reshape(-1, 1)
         return done["image"], np.hstack([ids, moved])
 
+    def back(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Where boxes of a prepared image lie in the original.
+
+        Args:
+            boxes: (n, 4) or more columns, of which the first four are x1, y1, x2, y2 [px] in the prepared image.
+            size: (width, height) of the original [px].
+
+        Returns:
+            A copy with these four in the original, and inside of it.
+        """
+        left, top, right, bottom = self.crop or (0, 0, *size)
+        sides = np.array([right - left, bottom - top], np.float64)
+        scaled = np.round(sides * (self.resize / sides.max())) if self.resize else sides
+        square = max(self.resize or 0, *scaled) if self.pad else scaled
+        before = np.floor((square - scaled) / 2)
+        moved = np.array(boxes)
+        for first, corner in ((0, left), (1, top)):
+            inside = (boxes[:, first:4:2] - before[first]) * (sides[first] / scaled[first])
+            moved[:, first:4:2] = corner + inside.clip(0, sides[first])
+        return moved
+
     def _steps(self, width: int, height: int) -> Any:
         """The pipeline for an image of that size; one per call, since threads must not share its state."""
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would check for updates online on import

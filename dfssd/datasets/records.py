@@ -126,6 +126,7 @@ class LabeledSet(Generic[ItemT]):
     items: tuple[ItemT, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
     account: Account = field(default_factory=Account)
+    depth: int = 8
 
 
 class DetectionSet(LabeledSet[Item]):

@@ -91,7 +91,8 @@ def read_imported(folder: Path, base: Path, store: FactStore | None = None) -> t
         return Item(folder / "images" / name, boxes, split, source, (width, height))
 
     items = map_files(read, listing.items, f"Loading {listing.name}")
-    return DetectionSet(listing.name, listing.names, tuple(items), listing.skipped, listing.account), listing.depth
+    found = DetectionSet(listing.name, listing.names, tuple(items), listing.skipped, listing.account, listing.depth)
+    return found, listing.depth
 
 
 def _check_images(rows: Sequence[list[Any]], folder: Path, base: Path, store: FactStore) -> None:

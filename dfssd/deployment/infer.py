@@ -132,6 +132,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--conf", type=float, help="lowest score, instead of those in the file")
     given, code = parser.parse_args(words), 0
     detector, kinds = Detector(given.model), Image.registered_extensions()
+    if "preprocess" in detector.facts:
+        parser.error(f"the training images were changed ({detector.facts['preprocess']}): use dfssd predict")
     for path in (file for one in given.source for file in (sorted(one.rglob("*")) if one.is_dir() else [one])):
         if path in given.source or path.suffix.lower() in kinds:
             try:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dfssd.datasets.preprocessing import Preprocess
+from dfssd.deployment.facts import KEY, Facts, thresholds_of
 from dfssd.deployment.infer import CONFIDENCE, MOST, OVERLAP, Detector
 from dfssd.errors import UserError
 
@@ -24,20 +26,38 @@ class Network(ABC):
         thresholds: Lowest score of each class, (classes,).
         batch: Images that it takes at once.
         bits: That the camera of its training images used in files with more than 8 of them.
+        steps: What was done to the pixels of its training images when they were imported; None: nothing.
     """
 
     names: Mapping[int, str]
     thresholds: np.ndarray
     batch: int = 1
     bits: int = FULL_BITS
+    steps: Preprocess | None = None
 
-    @abstractmethod
+    def know(self, about: Facts) -> None:
+        """Take over what the file says of the images that it was trained on."""
+        self.bits = about.get("bits", FULL_BITS)
+        self.steps = Preprocess(**about["preprocess"]) if "preprocess" in about else None
+
     def find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Boxes of each image, best first: (n, 6) float32 rows x1, y1, x2, y2 [px], score, class id.
 
         Args:
             images: (h, w, 3) uint8, BGR, at most ``batch`` of them.
+
+        Raises:
+            UserError: ``preprocess.crop`` of the training images does not lie inside an image.
         """
+        steps = self.steps
+        if steps is None:
+            return self.found(images)
+        boxes = self.found([steps.apply(image, None)[0] for image in images])
+        return [steps.back(rows, image.shape[1::-1]) for rows, image in zip(boxes, images, strict=True)]
+
+    @abstractmethod
+    def found(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The boxes of images that look as those of the training."""
 
 
 class OnnxNetwork(Network):
@@ -63,9 +83,9 @@ class OnnxNetwork(Network):
             self.detector.thresholds[:] = conf
         self.names, self.thresholds = self.detector.names, self.detector.thresholds
         self.batch = self.detector.batch if isinstance(self.detector.batch, int) else 1
-        self.bits = self.detector.facts.get("bits", FULL_BITS)
+        self.know(self.detector.facts)
 
-    def find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def found(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See :class:`Network`."""
         return self.detector([np.ascontiguousarray(image[..., ::-1]) for image in images])
 
@@ -82,7 +102,7 @@ class UltralyticsNetwork(Network):
         from ultralytics import YOLO
 
         try:
-            self.yolo: Any = YOLO(file, task=None if file.suffix == ".pt" else "detect")
+            self.yolo: Any = YOLO(str(file), task=None if file.suffix == ".pt" else "detect")
             names = self.yolo.names
         # what a file may be missing is up to the package of its format
         except Exception as e:
@@ -91,9 +111,13 @@ class UltralyticsNetwork(Network):
         if self.yolo.task != "detect":
             raise UserError(f"model={file}: is for task={self.yolo.task}; dfssd predict runs detectors")
         self.names = dict(names)
-        self.thresholds = np.full(len(self.names), CONFIDENCE if conf is None else conf, np.float32)
+        about: Facts = (getattr(self.yolo, "ckpt", None) or {}).get(KEY, {})
+        self.know(about)
+        self.thresholds = thresholds_of(about, self.names, CONFIDENCE)
+        if conf is not None:
+            self.thresholds[:] = conf
 
-    def find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def found(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See :class:`Network`."""
         lowest = float(self.thresholds.min())
         results = self.yolo.predict(list(images), conf=lowest, iou=OVERLAP, max_det=MOST, verbose=False)
@@ -120,7 +144,7 @@ def _file_of(model: Path) -> Path:
         raise UserError(f"model={model}: does not exist; give student.onnx of a run, or the folder of the run")
     if not model.is_dir() or (model / "metadata.yaml").is_file():  # a format that is a folder
         return model
-    for name in ("student.onnx", "weights/student.onnx", "student.pt", "weights/student.pt"):
+    for name in ("deploy/student.onnx", "weights/student.onnx", "student.onnx", "student.pt", "weights/student.pt"):
         if (model / name).is_file():
             return model / name
     raise UserError(f"model={model}: is no run with a student: it has no weights/student.onnx, and no .pt")

@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dfssd.deployment.infer import suppressed
 from dfssd.detection.evaluate import evaluate
-from dfssd.evaluation.export import (
-    ExportRequest,
-    Limit,
-    export_and_compare,
-    finite,
-    paired_outputs,
-    running_max,
-    score_both,
-)
+from dfssd.evaluation.export import Differences, Limit, finite
+from dfssd.evaluation.export_options import NMS_SCORE
+from dfssd.evaluation.exported import ExportedNetwork, Size, paired_outputs, running_max
 from dfssd.evaluation.settings import EvalSettings
 from dfssd.results.sections import BoxTolerance
+
+SURE = 0.1
+"""Score from which the finished boxes of a file with ``nms=true`` are compared: weaker ones come and go by rounding."""
 
 
 @dataclass(frozen=True)
@@ -36,64 +35,57 @@ class BoxParity:
         images: Number of images compared.
         max_box_diff_px: Largest difference of a box edge (x1, y1, x2, y2) [px of the letterboxed input].
         max_score_diff: Largest difference of a class score, in [0, 1].
-        size: Height and width of the ONNX input [px].
 
-    Both differences are NaN if an output is NaN, and infinite if the outputs have different shapes.
+    Both are NaN if an output is NaN, and infinite if the outputs have different shapes, or other boxes are left.
     """
 
     images: int
     max_box_diff_px: float
     max_score_diff: float
-    size: tuple[int, int]
 
 
-def export_detector(request: ExportRequest, tolerance: BoxTolerance, *, save_dir: Path) -> dict[str, Any]:
-    """Export a detector to ONNX, compare both files, then write the other formats.
+class BoxComparison:
+    """The comparison of detectors (:class:`~dfssd.evaluation.export.Comparison`)."""
 
-    Args:
-        request: What to export; Ultralytics rounds ``imgsz`` up to a multiple of the stride.
-        tolerance: Allowed differences.
-        save_dir: Folder that Ultralytics may write to.
+    score_name = "map50_95"
 
-    Returns:
-        The section ``export`` of ``results.json`` (docs/results.md).
+    def __init__(self, weights: Path, tolerance: BoxTolerance, save_dir: Path):
+        """Take the ``.pt`` to compare with, the allowed differences, and a folder that Ultralytics may write to."""
+        self.weights, self.save_dir = weights, save_dir
+        self.tolerance, self.score_limit = tolerance.model_dump(), tolerance.map50_95
 
-    Raises:
-        UserError: Unknown format, no readable image in the split, or Ultralytics cannot write ONNX.
-    """
-
-    def map50_95(weights: Path, settings: EvalSettings) -> float | None:
-        value: float | None = evaluate(weights, settings, save_dir=save_dir)["map50_95"]
-        return value
-
-    def compare(exported: Path, images: Sequence[Path]) -> tuple[dict[str, Any], list[Limit]]:
-        found = box_parity(request.weights, exported, images)
-        scores = score_both(map50_95, request, exported)
-        section = {
-            "input": [1, 3, *found.size],
+    def outputs(self, exported: ExportedNetwork, images: Sequence[Path]) -> Differences:
+        """Boxes and scores, before any threshold."""
+        found = box_parity(self.weights, exported, images)
+        recorded = {
             "images": found.images,
             "max_box_diff_px": finite(found.max_box_diff_px),
             "max_score_diff": finite(found.max_score_diff),
-            "map50_95_torch": scores.torch,
-            "map50_95_onnx": scores.onnx,
-            "tolerance": tolerance.model_dump(),
         }
-        return section, [
-            Limit("box edges [px] differ by", found.max_box_diff_px, tolerance.box_px),
-            Limit("class scores differ by", found.max_score_diff, tolerance.score),
-            Limit("the two mAP50-95 differ by", scores.difference, tolerance.map50_95),
-        ]
+        return Differences(
+            recorded,
+            (
+                Limit("box edges [px] differ by", found.max_box_diff_px, self.tolerance["box_px"]),
+                Limit("class scores differ by", found.max_score_diff, self.tolerance["score"]),
+            ),
+        )
 
-    return export_and_compare(request, task="detect", compare=compare)
+    def score(self, weights: Path, settings: EvalSettings) -> float | None:
+        """mAP50-95."""
+        value: float | None = evaluate(weights, settings, save_dir=self.save_dir)["map50_95"]
+        return value
 
 
-def box_parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> BoxParity:
-    """Compare all raw decoded outputs, (1, 4 + classes, anchors), of a ``.pt`` and an ONNX file on the same inputs.
+def box_parity(weights: Path, exported: ExportedNetwork, images: Sequence[Path]) -> BoxParity:
+    """Compare all raw decoded outputs, (1, 4 + classes, anchors), of a ``.pt`` and an exported file on the same inputs.
+
+    Where the file suppresses overlapping boxes itself, (1, boxes, 6), those that are sure are compared with what is
+    left of the outputs of the ``.pt``.
 
     Args:
         weights: ``.pt`` of a detector; run unfused, fp32, on the CPU.
-        onnx_file: ONNX file with one input (1, 3, h, w), RGB in [0, 1].
-        images: Images to letterbox to (h, w); unreadable ones are left out.
+        exported: The exported file.
+        images: Images to letterbox to the size of its input; unreadable ones are left out.
 
     Raises:
         UserError: None of the images can be read.
@@ -103,20 +95,37 @@ def box_parity(weights: Path, onnx_file: Path, images: Sequence[Path]) -> BoxPar
     network: Any = YOLO(weights, task="detect").model
     network = network.float().cpu().eval()
 
-    def decoded(pixels: Tensor, _: tuple[int, int]) -> Tensor:
+    def decoded(pixels: Tensor, _: Size) -> Tensor:
         result = network(pixels)
         output: Tensor = result[0] if isinstance(result, (tuple, list)) else result
         return output
 
-    size, pairs = paired_outputs(decoded, onnx_file, images)
     count, box_diff, score_diff = 0, 0.0, 0.0
-    for expected, found in pairs:
+    for expected, found in paired_outputs(decoded, exported, images):
         count += 1
+        if found.shape[-1] == 6 != expected.shape[-1]:
+            expected, found = _sure_boxes(_finished(expected)), _sure_boxes(found[0])
         if expected.shape != found.shape:
-            return BoxParity(count, math.inf, math.inf, size)
+            return BoxParity(count, math.inf, math.inf)
         box_diff = running_max(box_diff, _edges(expected) - _edges(found))
         score_diff = running_max(score_diff, expected[:, 4:] - found[:, 4:])
-    return BoxParity(count, box_diff, score_diff, size)
+    return BoxParity(count // len(exported.sizes), box_diff, score_diff)
+
+
+def _finished(outputs: Tensor) -> Tensor:
+    """Rows x1, y1, x2, y2, score, class id that are left of decoded outputs (1, 4 + classes, anchors)."""
+    score, class_id = outputs[0, 4:].max(0)
+    rows = torch.cat([_edges(outputs)[0].T, score[:, None], class_id[:, None].float()], 1)
+    return torch.from_numpy(suppressed(rows[rows[:, 4] > NMS_SCORE].numpy().astype(np.float32)))
+
+
+def _sure_boxes(rows: Tensor) -> Tensor:
+    """Finished boxes in the form of decoded outputs: (1, 4 + 2, boxes), ordered by class, score, and place."""
+    kept = rows[rows[:, 4] > SURE]
+    center, half = (kept[:, :2] + kept[:, 2:4]) / 2, (kept[:, 2:4] - kept[:, :2]) / 2
+    columns = torch.cat([center, 2 * half, kept[:, 4:]], 1)
+    order = sorted(range(len(columns)), key=lambda i: (columns[i, 5].item(), -round(columns[i, 4].item(), 3)))
+    return columns[order].T[None]
 
 
 def _edges(outputs: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import Measured
 from dfssd.evaluation.detections import DETECTIONS, Detections
 from dfssd.evaluation.differences import differences
+from dfssd.evaluation.export import Comparison
 from dfssd.files import copy_atomically
 from dfssd.inspection.report import inspect_data
 from dfssd.inspection.table import log_report
@@ -98,6 +99,7 @@ class DetectionRun(StartingWeights):
         self.record.data = BoxData(
             name=dataset.name,
             classes=dataset.names,
+            bits=dataset.depth,
             learnt_classes=known,
             images=len(dataset.items),
             **counts,
@@ -298,13 +300,13 @@ class DetectionRun(StartingWeights):
             self.record.incremental = forgetting(self.record.test, self.data.classes, self.known_classes)
         return "done"
 
-    def export_section(self) -> dict[str, Any]:
-        """The exported student, compared box by box."""
-        from dfssd.detection.export import export_detector
+    def comparison(self) -> Comparison:
+        """Exported files are compared box by box."""
+        from dfssd.detection.export import BoxComparison
 
         parity = self.config.parity
         tolerance = BoxTolerance(box_px=parity.box_px, score=parity.score, map50_95=parity.map)
-        return export_detector(self.export_request(), tolerance, save_dir=self.folder.path / "test" / "export")
+        return BoxComparison(self.weights / "student.pt", tolerance, self.folder.path / "test" / "export")
 
     def report(self) -> Status:
         """Write the report and its pictures from the recorded results."""

@@ -15,6 +15,7 @@ from dfssd.reporting.words import (
     beyond,
     compare_budgets,
     export_failures,
+    format_failures,
     named,
 )
 from dfssd.results.record import BoxRecord
@@ -53,6 +54,7 @@ def closing_table(record: BoxRecord, console: Console | None = None) -> None:
             beside = [format_interval(gain)] if compared else []
             table.add_row(name, *(format_number(getattr(scores, key)) for key in METRICS), *beside)
     warnings = [f"export FAILED: {failure}" for failure in export_failures(record)]
+    warnings += format_failures(record)
     words.print_closing(table, warnings, [closing_line(record), headline(record)], console)
 
 

@@ -1,4 +1,4 @@
-"""Export of a network, and the check that the ONNX file computes the same as the PyTorch file.
+"""Export of a network, and the check that each file computes the same as the PyTorch file.
 
 :func:`export_and_compare` is the same for all tasks; each brings its own comparison
 (:mod:`dfssd.detection.export`, :mod:`dfssd.segmentation.export`), which has two parts:
@@ -6,7 +6,11 @@
 * *Raw outputs*: both files get the same input tensors, made from real images by one letterbox, and all outputs
   are compared before thresholding, which could hide a difference. PyTorch runs unfused in fp32 on the CPU, so that the
   rewriting by the exporter is checked as well.
-* *Score*: that of both files on the whole split, both on square letterboxes, since the exported input shape is fixed.
+* *Score*: that of both files on the whole split, both on square letterboxes, since the exported input shape is fixed,
+  computed as Ultralytics does, which may round where the processor is faster with fewer bits.
+
+All formats are compared in the same way. Of the one with fewer bits the differences are told, and no limit holds for
+them; what they cost is the difference of the scores.
 """
 
 from __future__ import annotations
@@ -16,42 +20,55 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import numpy as np
-
+from dfssd.deployment.facts import Facts, sign_checkpoint, sign_folder, sign_onnx
 from dfssd.errors import UserError
-from dfssd.evaluation.export_formats import other_formats
+from dfssd.evaluation.export_formats import arguments_of, needs_gpu, other_formats
+from dfssd.evaluation.export_options import FP32, ExportOptions
+from dfssd.evaluation.exported import ExportedNetwork, evenly, machine, timed_in_turn
 from dfssd.evaluation.settings import EvalSettings, quiet
-from dfssd.files import atomic_write, read_yaml
+from dfssd.files import atomic_write, read_yaml, write_text, write_yaml
 from dfssd.log import LOGGER
 
-if TYPE_CHECKING:
-    from torch import Tensor
+CALIBRATION_IMAGES = 300
+"""Most images that INT8 is calibrated on; they are taken evenly."""
 
-PARITY_IMAGES = 100
-"""Most images whose raw outputs are compared; they are taken evenly from the split."""
+
+Entry = dict[str, Any]
+"""What is known of an exported file: ``format``, ``file``, ``error``, ``precision``, ``size_mb``, ``score``, ..."""
+
+_COMPARED = ("score", "max_box_diff_px", "max_score_diff", "differing_pixels")
+"""What is recorded of the formats beside ONNX."""
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export, and what the exported file is compared on.
+    """What to export, and what the exported files are compared on.
 
     Attributes:
         weights: The network, ``.pt``; it is not changed, and nothing is written next to it.
-        out: The ONNX file (fixed input of one image); it appears whole, and only after it has been compared.
+        out: The ONNX file of a run (fixed input of one image); it appears whole, and only after it has been compared.
         formats: Requested formats; ``onnx`` is always written, others by Ultralytics' exporter.
         settings: The images to compare on, the side of the input, and how PyTorch is evaluated; formats that need a
             GPU use its device, too.
+        deploy: Folder of the other formats.
+        about: What the files say about themselves (:func:`~dfssd.deployment.facts.facts`).
+        options: How they are written.
+        calibration: Images that INT8 is calibrated on; no test images.
     """
 
     weights: Path
     out: Path
     formats: tuple[str, ...]
     settings: EvalSettings
+    deploy: Path
+    about: Facts
+    options: ExportOptions = field(default_factory=ExportOptions)
+    calibration: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,148 +94,232 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Differences:
+    """How far a file is from PyTorch.
+
+    Attributes:
+        recorded: The differences, under the names of the record.
+        limits: The same with their tolerances.
+    """
+
+    recorded: Mapping[str, Any]
+    limits: Sequence[Limit]
+
+
+class Comparison(Protocol):
+    """What a task compares.
+
+    Attributes:
+        score_name: Name of the score in the record, such as ``map50_95``.
+        score_limit: Largest difference of the scores that passes.
+    """
+
+    score_name: str
+    score_limit: float
+
+    @property
+    def tolerance(self) -> Mapping[str, float]:
+        """Largest allowed differences, as they are recorded."""
+
+    def outputs(self, exported: ExportedNetwork, images: Sequence[Path]) -> Differences:
+        """Raw outputs of PyTorch and of a file, on some of the images."""
+
+    def score(self, weights: Path, settings: EvalSettings) -> float | None:
+        """The score of a file; None if there is nothing to measure."""
+
+
+class Check:
+    """Compares the files of one network, and times them."""
+
+    def __init__(self, request: ExportRequest, comparison: Comparison, images: Sequence[Path]):
+        """Measure the PyTorch file."""
+        self.request, self.comparison, self.images = request, comparison, images
+        self.squares = replace(request.settings, rect=False)
+        self.torch_score = comparison.score(request.weights, self.squares)
+        self.networks = {"torch": ExportedNetwork(request.weights, request.settings.imgsz)}
+
+    def compare(self, name: str, file: Path, device: str) -> tuple[dict[str, Any], list[str]]:
+        """Compare a file; it is timed later, with the others.
+
+        Args:
+            name: Its format.
+            file: The file.
+            device: Where it runs.
+
+        Returns:
+            What is recorded, with the score under ``score``; and a sentence for each difference above its tolerance.
+        """
+        exported = self.networks[name] = ExportedNetwork(file, self.request.settings.imgsz, device)
+        exact = ExportedNetwork(file, self.request.settings.imgsz, device, exact=True)
+        found = self.comparison.outputs(exact, self.images)
+        # onnxruntime from requirements.txt computes on the CPU, whatever the training used
+        score = self.comparison.score(file, replace(self.squares, batch=exported.batch, device=device))
+        moved = ScorePair(self.torch_score, score).difference
+        last = Limit(f"the two {self.comparison.score_name} differ by", moved, self.comparison.score_limit)
+        limits = [*found.limits, last] if self.request.options.precision == FP32 else []
+        return {**found.recorded, "score": score}, [failure for limit in limits if (failure := limit.failure)]
+
+
+@dataclass(frozen=True)
 class ScorePair:
-    """The score of the PyTorch file and that of the ONNX file; None where there was nothing to measure."""
+    """The score of the PyTorch file and that of an exported one; None where there was nothing to measure."""
 
     torch: float | None
-    onnx: float | None
+    exported: float | None
 
     @property
     def difference(self) -> float | None:
         """None if neither could be measured, infinite if only one of them could."""
-        if self.torch is None or self.onnx is None:
-            return None if self.torch is self.onnx else math.inf
-        return abs(self.torch - self.onnx)
+        if self.torch is None or self.exported is None:
+            return None if self.torch is self.exported else math.inf
+        return abs(self.torch - self.exported)
 
 
-Comparison = Callable[[Path, Sequence[Path]], tuple[dict[str, Any], list[Limit]]]
-"""From the ONNX file and the images of the split to what is recorded, and the differences with their tolerances."""
-
-
-def export_and_compare(request: ExportRequest, *, task: str, compare: Comparison) -> dict[str, Any]:
-    """Export to ONNX, compare the file, move it to its place, and write the other formats next to it.
+def export_and_compare(request: ExportRequest, *, task: str, comparison: Comparison) -> dict[str, Any]:
+    """Export to ONNX, compare the file, move it to its place, and write and compare the other formats.
 
     Args:
         request: What to export.
         task: Ultralytics' name of the task of the network.
-        compare: Measures the ONNX file.
+        comparison: Measures the files.
 
     Returns:
-        ``format``, ``file``, ``size_mb``, what ``compare`` records, ``passed``, ``failures`` (a sentence each, which
-        is logged, too) and ``other``: ``format``, ``file`` and ``error`` of each other format. ``passed`` is False if a
-        difference is above its tolerance or if a wanted format could not be written.
+        The section ``export`` of the record. ``passed`` and ``failures`` are about the ONNX file; each of ``other`` has
+        its own ``error`` (null, or why it could not be written), ``passed`` and ``failures``. Failures are logged.
 
     Raises:
         UserError: Unknown format, no readable image in the split, or Ultralytics cannot write ONNX.
     """
-    out, settings = request.out, request.settings
     others = other_formats(request.formats)
-    images = split_images(settings.data_yaml, settings.split)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
-        # The exporter writes next to the given weights, under their name.
-        copy = Path(folder) / f"{out.stem}.pt"
-        shutil.copyfile(request.weights, copy)
-        exported = export(copy, "onnx", task=task, imgsz=settings.imgsz)
-        section, limits = compare(exported, images)
-        with atomic_write(out) as target:
+    images = split_images(request.settings.data_yaml, request.settings.split)
+    request.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=request.out.parent, prefix=".export-") as folder:
+        work = _Work(request, task, Path(folder), Check(request, comparison, images))
+        exported = work.write("onnx")
+        differences, failures = work.check.compare("onnx", exported, "cpu")
+        score = differences.pop("score")
+        with atomic_write(request.out) as target:
             os.replace(exported, target)
-        written = [export_other(copy, name, out, task=task, settings=settings) for name in others]
-
-    failures = [failure for limit in limits if (failure := limit.failure)]
-    failures += [f"format={other['format']}: {other['error']}" for other in written if other["error"]]
+        written = [work.write_and_compare(name) for name in others]
+        times = timed_in_turn(work.check.networks)
     for failure in failures:
         LOGGER.error(f"export: {failure}")
+    name = comparison.score_name
     return {
         "format": "onnx",
-        "file": f"{out.parent.name}/{out.name}",
-        "size_mb": round(out.stat().st_size / 1e6, 2),
-        **section,
+        "file": f"{request.out.parent.name}/{request.out.name}",
+        "size_mb": size_mb(request.out),
+        "input": [1, 3, *work.check.networks["onnx"].sizes[0]],
+        **differences,
+        f"{name}_torch": work.check.torch_score,
+        f"{name}_onnx": score,
+        "tolerance": dict(comparison.tolerance),
         "passed": not failures,
         "failures": failures,
-        "other": written,
+        "torch_ms": times["torch"],
+        "onnx_ms": times["onnx"],
+        "machine": machine(),
+        "other": [{**one, **times.get(one["format"], {})} for one in written],
     }
 
 
-def score_both(
-    score: Callable[[Path, EvalSettings], float | None], request: ExportRequest, exported: Path
-) -> ScorePair:
-    """The score of both files on the images of the request, on square letterboxes."""
-    squares = replace(request.settings, rect=False)
-    # onnxruntime from requirements.txt computes on the CPU, whatever the training used
-    return ScorePair(score(request.weights, squares), score(exported, replace(squares, batch=1, device="cpu")))
-
-
-def paired_outputs(
-    network: Callable[[Tensor, tuple[int, int]], Tensor], onnx_file: Path, images: Sequence[Path]
-) -> tuple[tuple[int, int], Iterator[tuple[Tensor, Tensor]]]:
-    """The outputs of a network and of an ONNX file for the same inputs.
+def export_formats(request: ExportRequest, *, task: str, comparison: Comparison) -> list[Entry]:
+    """Write and compare formats of a finished run, into the folder of what is handed over.
 
     Args:
-        network: Output for pixels (1, 3, h, w), RGB in [0, 1], and (h, w).
-        onnx_file: ONNX file with one input (1, 3, h, w), RGB in [0, 1]; its first output is taken.
-        images: Images to letterbox to (h, w); at most :data:`PARITY_IMAGES` of them, unreadable ones left out.
+        request: What to export; ``out`` is not written.
+        task: Ultralytics' name of the task of the network.
+        comparison: Measures the files.
 
     Returns:
-        (h, w) of the input [px], and an iterator over pairs (output of the network, output of the ONNX file).
+        An entry for each format, as ``other`` of :func:`export_and_compare`, and before them one of PyTorch.
 
     Raises:
-        UserError: While iterating: none of the images can be read.
+        UserError: Unknown format, or no readable image in the split.
     """
-    import torch
-
-    run, size = onnx_function(onnx_file)
-
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-        for pixels in sampled_inputs(images, size):
-            with torch.inference_mode():
-                expected = network(torch.from_numpy(pixels), size)
-            yield expected, torch.from_numpy(run(pixels))
-
-    return size, pairs()
-
-
-def running_max(so_far: float, differences: Tensor) -> float:
-    """The larger one of ``so_far`` and the largest absolute difference; keeps NaN, which ``max()`` may lose."""
-    return float(np.maximum(so_far, float(differences.abs().max())))
+    images = split_images(request.settings.data_yaml, request.settings.split)
+    wanted = ["onnx"] if "onnx" in request.formats else []
+    wanted += other_formats(request.formats)
+    request.deploy.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=request.deploy, prefix=".export-") as folder:
+        work = _Work(request, task, Path(folder), Check(request, comparison, images))
+        written = [work.write_and_compare(name) for name in wanted]
+        times = timed_in_turn(work.check.networks)
+    torch: Entry = {"format": "torch", "precision": FP32, "file": None, "size_mb": size_mb(request.weights)}
+    torch |= {"score": work.check.torch_score, **times["torch"]}
+    return [torch, *({**one, **times.get(one["format"], {})} for one in written)]
 
 
-def onnx_function(file: Path) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, int]]:
-    """The first output of an ONNX file for its one input (1, 3, h, w), computed on the CPU; and (h, w) [px]."""
-    import onnxruntime
+class _Work:
+    """Writes formats of one network into a folder of its own, and from there to their places."""
 
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    source = session.get_inputs()[0]
-    return lambda pixels: session.run(None, {source.name: pixels})[0], tuple(source.shape[2:])
+    def __init__(self, request: ExportRequest, task: str, folder: Path, check: Check):
+        """Prepare a copy of the network in ``folder``, beside which the exporter writes, under its name."""
+        self.request, self.task, self.folder, self.check = request, task, folder, check
+        self.copy = folder / f"{request.options.stem}.pt"
+        sign_checkpoint(request.weights, self.copy, request.about)
+
+    def write(self, name: str) -> Path:
+        """Write a format, signed.
+
+        Raises:
+            UserError: Ultralytics cannot write it.
+        """
+        known = arguments_of(name)
+        options = self.request.options.arguments(known)
+        settings = self.request.settings
+        if "data" in known and (self.request.calibration or name != "onnx"):  # most others quantize whatever is asked
+            options["data"] = str(self._calibration())
+        device = str(settings.device).partition(",")[0] if needs_gpu(name) else "cpu"
+        exported = export(self.copy, name, task=self.task, imgsz=settings.imgsz, device=device, **options)
+        if exported.suffix == ".onnx":
+            sign_onnx(exported, self.request.about)
+        elif exported.is_dir():
+            sign_folder(exported, self.request.about)
+        return exported
+
+    def _calibration(self) -> Path:
+        """A data set YAML whose validation images are those to calibrate on."""
+        data = read_yaml(self.request.settings.data_yaml)
+        listed = self.request.calibration or tuple(split_images(self.request.settings.data_yaml, "val"))
+        write_text(self.folder / "images.txt", "".join(f"{path}\n" for path in evenly(listed, CALIBRATION_IMAGES)))
+        parts = dict.fromkeys(("train", "val"), str(self.folder / "images.txt"))
+        write_yaml(self.folder / "calibration.yaml", {**parts, "names": data["names"]})
+        return self.folder / "calibration.yaml"
+
+    def write_and_compare(self, name: str) -> Entry:
+        """Write a format to its place and compare it; a failure is recorded and does not affect the others."""
+        entry: Entry = {
+            "format": name,
+            "precision": self.request.options.precision,
+            "file": None,
+            "error": None,
+        }
+        try:
+            exported = self.write(name)
+            target = self.request.deploy / exported.name.replace("_int8_int8_", "_int8_")  # OpenVINO adds its own
+            self.request.deploy.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(exported, target)
+            entry |= {"file": f"{target.parent.name}/{target.name}", "size_mb": size_mb(target)}
+            device = str(self.request.settings.device).partition(",")[0] if needs_gpu(name) else "cpu"
+            differences, failures = self.check.compare(name, target, device)
+            entry |= {name: differences[name] for name in _COMPARED if name in differences}
+            entry |= {"passed": not failures, "failures": failures}
+        # A format is computed by its vendor's package, which may raise anything, even SystemExit.
+        except (Exception, SystemExit) as e:
+            reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+            entry |= {"error": reason, "passed": False, "failures": []}
+        for failure in [*([entry["error"]] if entry["error"] else []), *entry["failures"]]:
+            LOGGER.error(f"export: format={name}: {failure}")
+        return entry
 
 
-def sampled_inputs(images: Sequence[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """At most :data:`PARITY_IMAGES` of the images, taken evenly, letterboxed to ``size``; unreadable ones are left out.
-
-    Raises:
-        UserError: None of them can be read.
-    """
-    step = max(1, math.ceil(len(images) / PARITY_IMAGES))
-    readable = False
-    for path in images[::step]:
-        pixels = letterbox(path, size)
-        if pixels is not None:
-            readable = True
-            yield pixels
-    if not readable:
-        raise UserError(f"none of the {len(images)} images for the export check can be read, the first is {images[0]}")
-
-
-def letterbox(path: Path, size: tuple[int, int]) -> np.ndarray | None:
-    """Read an image as input of a network: (1, 3, *size), RGB float32 in [0, 1], padded with gray, or None."""
-    from ultralytics.data.augment import LetterBox
-    from ultralytics.utils.patches import imread
-
-    image = imread(path)
-    if image is None:
-        return None
-    boxed: Any = LetterBox(new_shape=size, auto=False)(image=image)
-    return np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1)[None], dtype=np.float32) / 255
+def size_mb(path: Path) -> float:
+    """Size of a file, or of all files of a folder [10^6 bytes]."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return round(sum(file.stat().st_size for file in files) / 1e6, 2)
 
 
 def split_images(data_yaml: Path, split: str) -> list[Path]:
@@ -252,27 +353,6 @@ def export(copy: Path, name: str, *, task: str, **options: Any) -> Path:
     except (Exception, SystemExit) as e:
         reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
         raise UserError(f"Ultralytics cannot write format={name}: {reason}") from e
-
-
-def export_other(copy: Path, name: str, out: Path, *, task: str, settings: EvalSettings) -> dict[str, str | None]:
-    """Write one more format next to ``out``; a failure is recorded and does not affect the other formats."""
-    from ultralytics.engine.exporter import export_formats
-
-    table = export_formats()
-    row = table["Argument"].index(name)
-    needs_gpu = table["GPU"][row] and not table["CPU"][row]
-    # some calibrate on val images
-    options = {"data": str(settings.data_yaml)} if "data" in table["Arguments"][row] else {}
-    try:
-        device = str(settings.device).partition(",")[0] if needs_gpu else "cpu"
-        exported = export(copy, name, task=task, imgsz=settings.imgsz, device=device, **options)
-    except UserError as e:
-        return {"format": name, "file": None, "error": str(e)}
-    target = out.with_name(exported.name)
-    if target.is_dir():
-        shutil.rmtree(target)
-    os.replace(exported, target)
-    return {"format": name, "file": f"{target.parent.name}/{target.name}", "error": None}
 
 
 def finite(value: float | None) -> float | None:

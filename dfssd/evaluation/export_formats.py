@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from dfssd.config import SEMANTIC
 from dfssd.errors import UserError
+from dfssd.evaluation.export_options import INT8, ExportOptions
 
 Requirement = str | tuple[str, ...]
 """A package with its version, as pip takes it, or several that replace each other, the usual one first."""
@@ -103,6 +104,19 @@ NEEDS: Mapping[str, Needs] = {
 """What Ultralytics 8.4.190 needs for each of its formats."""
 
 
+ALIASES = {"tensorrt": "engine", "trt": "engine", "tflite": "litert", "savedmodel": "saved_model"}
+"""Other names of formats -> Ultralytics'."""
+
+
+def arguments_of(name: str) -> list[str]:
+    """Names of the arguments of Ultralytics' exporter that a format has."""
+    from ultralytics.engine.exporter import export_formats
+
+    table = export_formats()
+    arguments: list[str] = table["Arguments"][table["Argument"].index(name)]
+    return arguments
+
+
 def other_formats(formats: Iterable[str]) -> list[str]:
     """The formats besides ONNX, in Ultralytics' spelling, each once.
 
@@ -113,9 +127,10 @@ def other_formats(formats: Iterable[str]) -> list[str]:
 
     known = [name for name in export_formats()["Argument"] if name != "-"]
     wanted = []
-    for name in (f.strip().lower() for f in formats):
+    for given in (f.strip().lower() for f in formats):
+        name = ALIASES.get(given, given)
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name, [*known, *ALIASES], n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise UserError(f"format={name}: Ultralytics has no such export format{hint} (known: {', '.join(known)})")
         if name != "onnx" and name not in wanted:
@@ -123,23 +138,31 @@ def other_formats(formats: Iterable[str]) -> list[str]:
     return wanted
 
 
-def check_formats(formats: Iterable[str], *, task: str, device: str) -> None:
+def check_formats(formats: Iterable[str], *, task: str, device: str, options: ExportOptions | None = None) -> None:
     """Check that this machine can write the formats, and ONNX.
 
     Args:
         formats: As requested.
         task: Ultralytics' name of the task of the network.
         device: As :func:`dfssd.hardware.check_device` returns it.
+        options: How they are to be written; None: as in a run.
 
     Raises:
         UserError: Ultralytics has no such format; or a package, program or GPU is missing; or the format cannot be
             written on this system, or not for the task. All problems at once.
     """
+    formats = list(formats)
+    others = other_formats(formats)
     problems = [
         f"format={name}: {problem}"
-        for name in ("onnx", *other_formats(formats))
+        for name in ("onnx", *others)
         if (problem := _problem(name, task=task, device=device))
     ]
+    if options is not None:
+        wanted = [*(["onnx"] if "onnx" in formats else []), *others]
+        problems += options.problems({name: arguments_of(name) for name in wanted})
+        if options.precision == INT8 and "openvino" in wanted and missing_packages(("nncf>=2.14.0",)):
+            problems.append("int8=true: needs nncf for format=openvino: pip install 'nncf>=2.14.0'")
     if problems:
         raise UserError(*problems)
 
@@ -154,7 +177,7 @@ def _problem(name: str, *, task: str, device: str) -> str | None:
         return f"needs Python 3.{first} to 3.{end - 1}, this is 3.{sys.version_info.minor}; leave it out"
     if task == SEMANTIC and not needs.masks:
         return "does not exist for networks of masks; leave it out"
-    if _needs_gpu(name) and device in {"cpu", "mps"}:
+    if needs_gpu(name) and device in {"cpu", "mps"}:
         return "is written on a GPU only; leave it out, or pass device=0 on a machine with one"
     if missing := missing_packages((*needs.packages, *(() if name == "rknn" else ONNX))):
         return f"needs packages that are not installed: pip install {' '.join(map(repr, missing))}, or leave it out"
@@ -185,7 +208,8 @@ def _has_program(name: str) -> bool:
     return AUTOINSTALL or shutil.which(name) is not None or downloaded.is_file()
 
 
-def _needs_gpu(name: str) -> bool:
+def needs_gpu(name: str) -> bool:
+    """Whether a format can be written, and run, on a GPU only."""
     from ultralytics.engine.exporter import export_formats
 
     table = export_formats()

@@ -16,7 +16,7 @@ from dfssd.reporting.tables import (
 )
 from dfssd.reporting.words import ROLES, export_failures
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import Data, Export, ModelSelection, Role, RunFacts, Session, Training
+from dfssd.results.sections import Data, Export, ModelSelection, OtherFormat, Role, RunFacts, Session, Training
 from dfssd.results.sections import to_json as section_to_json
 
 Lines = list[str]
@@ -192,9 +192,20 @@ def export_section(export: Export | None, differences: Sequence[Sequence[str]]) 
         lines += ["", *(f"- {failure}" for failure in export.failures or ["no reason was recorded"])]
     lines += ["", *markdown_table(["largest difference", "found", "allowed"], differences)]
     for other in export.other:
-        outcome = f"could not be written: {other.error}" if other.error else f"`{other.file}` (not compared)"
-        lines += ["", f"- {other.format}: {outcome}"]
+        lines += ["", f"- {other.format}: {_other_format(other)}"]
     return lines
+
+
+def _other_format(other: OtherFormat) -> str:
+    """What became of a format beside ONNX, in half a line."""
+    if other.error:
+        return f"**could not be written:** {other.error}"
+    if other.precision is None:  # a record from before other formats were compared
+        return f"`{other.file}` (not compared)"
+    outcome = f"**differs:** {'; '.join(other.failures)}" if other.failures else "matches `weights/student.pt`"
+    facts = [f"{other.size_mb} MB", other.precision]
+    facts += [] if other.median_ms is None else [f"{other.median_ms:.1f} ms"]
+    return f"`{other.file}` ({', '.join(facts)}) {outcome}"
 
 
 def data_section(data: Data | None, *, truth: str, classes: str, notes: Lines) -> Lines:

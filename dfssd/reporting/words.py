@@ -107,6 +107,15 @@ def print_closing(table: Table, warnings: Iterable[str], lines: Iterable[str], c
         console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
+def format_failures(record: RunRecord) -> list[str]:
+    """A line for each format beside ONNX that is missing or differs; the ONNX file may be sound all the same."""
+    return [
+        f"format={other.format}: {other.error or '; '.join(other.failures)}"
+        for other in (record.export.other if record.export else ())
+        if other.error or not other.passed
+    ]
+
+
 def export_failures(record: RunRecord) -> tuple[str, ...]:
-    """Why the export check did not pass; empty if it did, or if nothing was exported."""
+    """Why the check of the ONNX file did not pass; empty if it did, or if nothing was exported."""
     return record.export.failures if record.export else ()

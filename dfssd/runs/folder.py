@@ -67,6 +67,7 @@ class RunFolder:
                     "plots",
                     "val",
                     "test",
+                    "deploy",
                     "review/student-*",
                 ):
                     for old in base.glob(part):
@@ -141,6 +142,20 @@ class RunFolder:
         run = cls(path, record)
         run.save()  # a session that is killed before a stage ends counts, too
         return run, Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunFolder, Config]:
+        """Open the folder of a run as it is, and return it with the configuration that it was started with.
+
+        Raises:
+            UserError: There is no run, or its record is damaged.
+        """
+        if not (path / "run.yaml").is_file():
+            raise UserError(f"{path} is no run: it has no run.yaml; give the folder of a run (project/name)")
+        tree = _read_settings(path / "run.yaml")
+        own = {**defaults(), **tree["config"]}
+        record = RECORDS[own["task"]].read(path / FILE)
+        return cls(path, record), Config(own=own, terms=tree["terms"], train=tree["train"], given=tree["given"])
 
     def discard_if_empty(self) -> None:
         """Remove the folder if no stage has finished and it holds only its record, so that the name stays free."""

@@ -14,14 +14,19 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from dfssd.config import Config
+from dfssd.deployment.facts import Facts
+from dfssd.deployment.folder import FOLDER
+from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import Measured
-from dfssd.evaluation.export import ExportRequest
+from dfssd.evaluation.export import Comparison, Entry, ExportRequest, export_and_compare
+from dfssd.evaluation.export_options import ExportOptions
 from dfssd.evaluation.settings import EvalSettings
 from dfssd.files import from_here
 from dfssd.hardware import check_device, free_on_gpu, resolve_amp
@@ -34,6 +39,7 @@ from dfssd.results.sections import PRETRAINED, Data, Distill, Export, Pretrainin
 from dfssd.runs.beside import Beside
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
+from dfssd.runs.handover import about_run, export_more, hand_over
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.runs.plan import Plan, PlannedStage, PlannedTraining, training_cost
 from dfssd.runs.progress import Progress
@@ -94,7 +100,7 @@ class StagedRun(ABC):
         """Run all stages of the task in order; finished ones are kept.
 
         Returns:
-            Whether every check passed; False when the exported model is outside its tolerance.
+            Whether every check passed; False when an exported file is missing or outside its tolerance.
         """
         facts, verbose = self.record.run, bool(self.config.train.get("verbose"))
         title = f"dfssd {facts.dfssd}, ultralytics {facts.ultralytics}, torch {facts.torch}: {facts.command}"
@@ -193,11 +199,41 @@ class StagedRun(ABC):
         for failure in section["failures"] if section else ():  # its log is not shown
             LOGGER.error(f"export: {failure}")
         self.record.export = self.EXPORT.model_validate(section or self.export_section())
-        return "done" if self.record.export.passed else "failed"
+        if self.record.export.file:
+            hand_over(self.folder.path, self.about(), self.record)
+        return "done" if self.record.export.complete else "failed"
 
-    @abstractmethod
+    def about(self) -> Facts:
+        """What the files that are handed over say about themselves."""
+        return about_run(self.folder.path.name, self.record, self.config.section("preprocess"))
+
     def export_section(self) -> dict[str, Any]:
         """Write the exported files and compare them; the section ``export`` of ``results.json``."""
+        return export_and_compare(self.export_request(), task=self.record.TASK, comparison=self.comparison())
+
+    @abstractmethod
+    def comparison(self) -> Comparison:
+        """How exported files are compared with the student."""
+
+    def export_more(self, formats: Sequence[str], options: ExportOptions, settings: EvalSettings) -> list[Entry]:
+        """Write and compare formats of the finished run, and list them in the manifest of what is handed over.
+
+        Args:
+            formats: Names of the formats.
+            options: How they are written.
+            settings: What they are compared on, at which size.
+
+        Returns:
+            As :func:`~dfssd.evaluation.export.export_formats`.
+
+        Raises:
+            UserError: There is no student, an unknown format, or no image of the split can be read.
+        """
+        if not (self.weights / "student.pt").is_file():
+            raise UserError(f"{self.folder.path}: the run has no weights/student.pt to export")
+        part = "train_unlabeled" if self.data.train_unlabeled else "train_labeled"
+        request = replace(self.export_request(), formats=tuple(formats), options=options, settings=settings)
+        return export_more(request, self.record, self.comparison(), calibration=self.listed(part))
 
     @staticmethod
     @abstractmethod
@@ -218,8 +254,8 @@ class StagedRun(ABC):
         """Print the result in a few lines."""
 
     def passed(self) -> bool:
-        """Whether the exported model is within its tolerance; True if nothing was exported."""
-        return self.record.export is None or self.record.export.passed
+        """Whether all exported files are within their tolerance; True if nothing was exported."""
+        return self.record.export is None or self.record.export.complete
 
     @property
     def data(self) -> Data:
@@ -270,15 +306,17 @@ class StagedRun(ABC):
         """Images in one list of the split, such as ``val``."""
         return [Path(p) for p in (self.splits / f"{part}.txt").read_text(encoding="utf-8").splitlines() if p]
 
-    def eval_settings(self, split: str) -> EvalSettings:
-        """How a network is measured on the list ``split``."""
-        return EvalSettings(self.data_yaml, split, imgsz=self.imgsz, batch=self.batch, device=self.device)
+    def eval_settings(self, split: str, *, imgsz: int | None = None, device: str | None = None) -> EvalSettings:
+        """How a network is measured on the list ``split``; size [px] and device are those of the run if not given."""
+        size, place = imgsz or self.imgsz, self.device if device is None else device
+        return EvalSettings(self.data_yaml, split, imgsz=size, batch=self.batch, device=place)
 
     def export_request(self) -> ExportRequest:
         """The export of the student, compared on the test images."""
         formats = tuple(self.config.formats)
         student, out = self.weights / "student.pt", self.weights / "student.onnx"
-        return ExportRequest(student, out, formats, self.eval_settings("test"))
+        deploy = self.folder.path / FOLDER
+        return ExportRequest(student, out, formats, self.eval_settings("test"), deploy=deploy, about=self.about())
 
     def teacher_budget(self) -> tuple[int, dict[str, Any]]:
         """Batches per epoch of a teacher that is trained here, and its ``epochs`` and ``patience``."""

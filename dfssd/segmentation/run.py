@@ -21,6 +21,7 @@ from dfssd.datasets.masks.splits import write_mask_split
 from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import Measured
 from dfssd.evaluation.differences import differences
+from dfssd.evaluation.export import Comparison
 from dfssd.files import copy_atomically, write_text
 from dfssd.inspection.report import Part, inspect_data
 from dfssd.inspection.table import log_report
@@ -84,6 +85,7 @@ class SegmentationRun(StagedRun):
         self.record.data = MaskData(
             name=dataset.name,
             classes=dataset.names,
+            bits=dataset.depth,
             images=len(dataset.items),
             **counts,
             split=selection.kind,
@@ -288,13 +290,17 @@ class SegmentationRun(StagedRun):
         images = self.listed("test")
         return {images[counts.line[number]]: said for number, said in choose_pictures(counts).items()}
 
-    def export_section(self) -> dict[str, Any]:
-        """The exported student, compared pixel by pixel."""
-        from dfssd.segmentation.export import export_masks
+    def comparison(self) -> Comparison:
+        """Exported files are compared pixel by pixel."""
+        from dfssd.segmentation.export import MaskComparison
 
         tolerance = MaskTolerance(score=self.config.parity.score, miou=self.config.parity.map)
+        return MaskComparison(self.weights / "student.pt", tolerance)
+
+    def export_section(self) -> dict[str, Any]:
+        """The exported student; a network that cannot be exported is recorded as such."""
         try:
-            return export_masks(self.export_request(), tolerance)
+            return super().export_section()
         except UserError as e:  # some library networks cannot be exported; the scores still deserve a report
             LOGGER.error(f"export: {e}")
             return {"format": "onnx", "file": None, "passed": False, "failures": (str(e),)}

@@ -9,18 +9,22 @@ import numpy as np
 import onnx
 import pytest
 
-from dfssd.detection.export import BoxParity, box_parity, export_detector
+from dfssd.deployment.facts import facts
+from dfssd.detection.export import BoxComparison, BoxParity, box_parity
 from dfssd.errors import UserError
-from dfssd.evaluation import export
+from dfssd.evaluation import export, exported
 from dfssd.evaluation.export import ExportRequest
+from dfssd.evaluation.export_options import FP16, INT8, ExportOptions
+from dfssd.evaluation.exported import ExportedNetwork
 from dfssd.evaluation.settings import EvalSettings
-from dfssd.results.sections import BoxTolerance
+from dfssd.results.sections import BoxExport, BoxTolerance
 from tests.processes import run_without_dfssd
-from tests.tiny_detection import TINY, save_detector, write_images
+from tests.tiny_detection import NAMES, TINY, save_detector, write_images
 
 pytestmark = pytest.mark.train
 
 SIZE = 64
+ABOUT = facts(run="run", ultralytics="8", names=NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +48,23 @@ def images_of(data: Path) -> list[Path]:
     return export.split_images(data, "test")
 
 
+def parity(weights: Path, file: Path, data: Path) -> BoxParity:
+    return box_parity(weights, ExportedNetwork(file, SIZE), images_of(data))
+
+
 def run(
     weights: Path, data: Path, folder: Path, *, formats: tuple[str, ...] = ("onnx",), split: str = "test", box_px=0.5
 ) -> dict:
     settings = EvalSettings(data, split, imgsz=SIZE, batch=2, device="cpu")
-    request = ExportRequest(weights, folder / "weights" / "student.onnx", formats, settings)
+    out = folder / "weights" / "student.onnx"
+    request = ExportRequest(weights, out, formats, settings, deploy=folder / "deploy", about=ABOUT)
     tolerance = BoxTolerance(box_px=box_px, score=0.01, map50_95=0.005)
-    return export_detector(request, tolerance, save_dir=folder / "scratch")
+    comparison = BoxComparison(weights, tolerance, folder / "scratch")
+    return export.export_and_compare(request, task="detect", comparison=comparison)
 
 
 @pytest.fixture
-def exported(onnx_file: Path, monkeypatch) -> Path:
+def given(onnx_file: Path, monkeypatch) -> Path:
     """The ONNX file, which stands in for what Ultralytics' exporter would write."""
     monkeypatch.setattr(
         export, "export", lambda copy, *_, **__: Path(shutil.copyfile(onnx_file, copy.with_name(onnx_file.name)))
@@ -84,13 +94,13 @@ def test_weights_beside_the_target_are_not_touched(weights, data, tmp_path):
     assert inside.read_bytes() == weights.read_bytes()
 
 
-def test_no_tolerance_fails(weights, data, exported, tmp_path):
+def test_no_tolerance_fails(weights, data, given, tmp_path):
     section = run(weights, data, tmp_path, box_px=0)
     assert not section["passed"]
     assert len(section["failures"]) == 1 and section["failures"][0].startswith("box edges [px] differ by")
 
 
-def test_export_of_other_weights_fails(data, exported, tmp_path, capsys):
+def test_export_of_other_weights_fails(data, given, tmp_path, capsys):
     section = run(save_detector(tmp_path / "other.pt", seed=2), data, tmp_path)
     assert not section["passed"]
     assert section["max_score_diff"] > 0.01
@@ -107,13 +117,13 @@ def test_one_changed_bias_is_found(weights, data, onnx_file, tmp_path):
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     changed = tmp_path / "changed.onnx"
     onnx.save(graph, str(changed))
-    good, bad = (box_parity(weights, file, images_of(data)) for file in (onnx_file, changed))
+    good, bad = (parity(weights, file, data) for file in (onnx_file, changed))
     assert good.max_score_diff < 1e-4 < 0.01 < bad.max_score_diff
     assert bad.max_box_diff_px == good.max_box_diff_px  # the change is in the scores alone
 
 
-def test_nan_output_is_not_within_tolerance(weights, data, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("dfssd.detection.export.box_parity", lambda *_: BoxParity(1, float("nan"), 0.0, (SIZE, SIZE)))
+def test_nan_output_is_not_within_tolerance(weights, data, given, tmp_path, monkeypatch):
+    monkeypatch.setattr("dfssd.detection.export.box_parity", lambda *_: BoxParity(1, float("nan"), 0.0))
     section = run(weights, data, tmp_path)
     assert not section["passed"] and section["max_box_diff_px"] is None
     json.dumps(section, allow_nan=False)
@@ -121,10 +131,10 @@ def test_nan_output_is_not_within_tolerance(weights, data, exported, tmp_path, m
 
 def test_nan_of_one_image_survives_the_maximum(weights, data, onnx_file, monkeypatch):
     """The first image is poisoned, the others are sound."""
-    honest = export.letterbox
+    honest = exported.letterbox
     first = images_of(data)[0]
-    monkeypatch.setattr(export, "letterbox", lambda path, size: honest(path, size) * (np.nan if path == first else 1))
-    assert np.isnan(box_parity(weights, onnx_file, images_of(data)).max_score_diff)
+    monkeypatch.setattr(exported, "letterbox", lambda path, size: honest(path, size) * (np.nan if path == first else 1))
+    assert np.isnan(parity(weights, onnx_file, data).max_score_diff)
 
 
 def test_other_number_of_anchors_is_not_compared_elementwise(weights, data, tmp_path):
@@ -132,28 +142,32 @@ def test_other_number_of_anchors_is_not_compared_elementwise(weights, data, tmp_
     from ultralytics import YOLO
 
     YOLO(TINY).save(tmp_path / "coco.pt")
-    found = box_parity(weights, export.export(tmp_path / "coco.pt", "onnx", task="detect", imgsz=SIZE), images_of(data))
+    found = parity(weights, export.export(tmp_path / "coco.pt", "onnx", task="detect", imgsz=SIZE), data)
     assert found.max_box_diff_px == found.max_score_diff == float("inf")
 
 
 def test_many_images_are_sampled_evenly(weights, data, onnx_file, monkeypatch):
-    monkeypatch.setattr(export, "PARITY_IMAGES", 2)
-    assert box_parity(weights, onnx_file, images_of(data)).images == 2
+    monkeypatch.setattr(exported, "PARITY_IMAGES", 2)
+    assert parity(weights, onnx_file, data).images == 2
 
 
 def test_unreadable_images_are_left_out(weights, data, onnx_file, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    assert box_parity(weights, onnx_file, [broken, *images_of(data)]).images == 4
+    network = ExportedNetwork(onnx_file, SIZE)
+    assert box_parity(weights, network, [broken, *images_of(data)]).images == 4
     with pytest.raises(UserError, match=r"none of the 1 images .*broken\.png"):
-        box_parity(weights, onnx_file, [broken])
+        box_parity(weights, network, [broken])
 
 
 def test_torchscript_comes_along(weights, data, tmp_path):
     section = run(weights, data, tmp_path, formats=("onnx", "torchscript"))
-    assert section["other"] == [{"format": "torchscript", "file": "weights/student.torchscript", "error": None}]
-    assert section["passed"]
-    assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["student.onnx", "student.torchscript"]
+    [other] = section["other"]
+    assert other["file"] == "deploy/student.torchscript" and other["precision"] == "fp32" and other["passed"]
+    assert 0 < other["max_box_diff_px"] < 0.01 and other["max_score_diff"] < 1e-4
+    assert other["score"] == pytest.approx(section["map50_95_torch"], abs=1e-4)
+    assert 0 < other["median_ms"] <= other["p95_ms"] and section["onnx_ms"]["median_ms"] > 0
+    assert [p.name for p in (tmp_path / "deploy").iterdir()] == ["student.torchscript"]
 
 
 def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_path, monkeypatch):
@@ -163,8 +177,9 @@ def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_pa
     failed, written = section["other"]
     assert failed["file"] is None and failed["error"].startswith("Ultralytics cannot write format=openvino: ")
     assert "\n" not in failed["error"]
-    assert written["file"] == "weights/student.torchscript"
-    assert not section["passed"] and section["failures"] == [f"format=openvino: {failed['error']}"]
+    assert written["file"] == "deploy/student.torchscript" and written["passed"]
+    assert section["passed"] and section["failures"] == [] and not failed["passed"]
+    assert not BoxExport.model_validate(section).complete
     assert (tmp_path / "weights" / "student.onnx").exists()
 
 
@@ -194,3 +209,69 @@ def test_exported_file_runs_in_plain_ultralytics(onnx_file, data, tmp_path):
     assert done.returncode == 0, done.output[-2000:]
     images, boxes = done.output.split()[-3::2]
     assert images == "1" and int(boxes) > 0
+
+
+def more(
+    weights: Path, data: Path, folder: Path, *formats: str, calibration: tuple[Path, ...] = (), **options
+) -> list[dict]:
+    """What ``dfssd export`` does with these options."""
+    settings = EvalSettings(data, "test", imgsz=SIZE, batch=2, device="cpu")
+    request = ExportRequest(
+        weights,
+        folder / "weights" / "student.onnx",
+        formats,
+        settings,
+        deploy=folder / "deploy",
+        about=ABOUT,
+        options=ExportOptions(**options),
+        calibration=calibration,
+    )
+    tolerance = BoxTolerance(box_px=0.5, score=0.01, map50_95=0.005)
+    comparison = BoxComparison(weights, tolerance, folder / "scratch")
+    return export.export_formats(request, task="detect", comparison=comparison)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "shape"),
+    [
+        ({"dynamic": True, "opset": 17}, "student_opset17_dynamic.onnx", ["batch", 3, "height", "width"]),
+        ({"nms": True, "batch": 2}, "student_nms_batch2.onnx", [2, 3, SIZE, SIZE]),
+        ({"precision": FP16}, "student_fp16.onnx", [1, 3, SIZE, SIZE]),
+    ],
+    ids=["dynamic", "nms", "fp16"],
+)
+def test_options_act_and_the_file_is_compared(weights, data, tmp_path, options: dict, name: str, shape: list) -> None:
+    _, entry = more(weights, data, tmp_path, "onnx", **options)
+    assert entry["file"] == f"deploy/{name}" and entry["error"] is None and entry["passed"]
+    network = onnx.load(str(tmp_path / "deploy" / name))
+    sides = network.graph.input[0].type.tensor_type.shape.dim
+    assert [side.dim_param or side.dim_value for side in sides] == shape
+    if "opset" in options:
+        assert network.opset_import[0].version == 17
+    assert ExportedNetwork(tmp_path / "deploy" / name, SIZE).sizes == (
+        ((SIZE, SIZE), (SIZE, 32)) if options.get("dynamic") else ((SIZE, SIZE),)
+    )
+    assert entry["max_score_diff"] < (0.2 if "precision" in options else 1e-4)
+
+
+def test_finished_boxes_that_are_others_are_found(weights, data, tmp_path) -> None:
+    """The file of one network against the weights of another."""
+    _, entry = more(weights, data, tmp_path, "onnx", nms=True)
+    other = save_detector(tmp_path / "other.pt", seed=2)
+    good, bad = (parity(file, tmp_path / entry["file"], data) for file in (weights, other))
+    assert good.max_score_diff < 1e-4 < 0.01 < bad.max_score_diff
+
+
+def test_int8_of_openvino_is_calibrated_on_the_given_images(weights, data, tmp_path) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    _, plain = more(weights, data, tmp_path, "openvino")
+    assert plain["passed"] and plain["max_box_diff_px"] < 0.01 and plain["max_score_diff"] < 1e-3
+    calibration = tuple(images_of(data)[:2])
+    _, small = more(weights, data, tmp_path, "openvino", precision=INT8, calibration=calibration)
+    assert small["precision"] == "int8" and small["size_mb"] < 0.5 * plain["size_mb"] and small["failures"] == []
+    assert small["max_score_diff"] > plain["max_score_diff"]
+    folders = sorted(path.name for path in (tmp_path / "deploy").iterdir())
+    assert folders == ["student_int8_openvino_model", "student_openvino_model"]
+    for file in (tmp_path / "deploy").rglob("metadata.yaml"):
+        assert str(tmp_path) not in file.read_text(encoding="utf-8") and "run: run" in file.read_text(encoding="utf-8")

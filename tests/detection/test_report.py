@@ -165,11 +165,28 @@ def test_failed_export_is_reported_at_the_top_and_in_its_place():
 def test_other_formats_are_listed():
     other = [
         {"format": "torchscript", "file": "weights/student.torchscript", "error": None},
-        {"format": "engine", "file": None, "error": "no GPU"},
+        {"format": "engine", "file": None, "error": "no GPU", "passed": False},
+        {
+            "format": "openvino",
+            "file": "deploy/student_openvino_model",
+            "error": None,
+            "precision": "fp32",
+            "size_mb": 6.2,
+        }
+        | {
+            "passed": False,
+            "failures": ["class scores differ by 0.2, allowed is 0.01"],
+            "median_ms": 4.2,
+            "p95_ms": 5.0,
+        },
     ]
-    text = report_of(changed(results(), "export", other=other))
+    record = changed(results(), "export", other=other)
+    text = report_of(record)
     assert "- torchscript: `weights/student.torchscript` (not compared)" in text
-    assert "- engine: could not be written: no GPU" in text
+    assert "- engine: **could not be written:** no GPU" in text
+    differs = "`deploy/student_openvino_model` (6.2 MB, fp32, 4.2 ms) **differs:** class scores differ by 0.2, allowed"
+    assert differs in text
+    assert "do not deploy the file" not in text and "matches `weights/student.pt`" in text  # the ONNX file is sound
 
 
 @pytest.mark.parametrize("section", ["data", "stages", "pseudo_labels", "training", "test", "export", "distill"])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dfssd.evaluation.export import Limit, ScorePair, letterbox, running_max
+from dfssd.evaluation.export import Limit, ScorePair
+from dfssd.evaluation.exported import letterbox, running_max
 
 SIZE = 64
 

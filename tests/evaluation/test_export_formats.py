@@ -11,6 +11,7 @@ from ultralytics.engine.exporter import export_formats
 
 from dfssd.errors import UserError
 from dfssd.evaluation.export_formats import NEEDS, ONNX, check_formats, missing_packages, other_formats
+from dfssd.evaluation.export_options import INT8, ExportOptions
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,23 @@ VERSION = Version((3, 12, 0))
 
 def test_formats_are_listed_once_and_without_onnx() -> None:
     assert other_formats(["onnx", "TorchScript", " torchscript", "engine"]) == ["torchscript", "engine"]
+
+
+def test_other_names_of_formats() -> None:
+    assert other_formats(["tensorrt", "TRT", "tflite"]) == ["engine", "litert"]
+    with pytest.raises(UserError, match="did you mean 'tensorrt'"):
+        other_formats(["tensort"])
+
+
+def test_options_are_checked_with_the_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="opset=17 has no effect on format=torchscript"):
+        check_formats(["torchscript"], task="detect", device="cpu", options=ExportOptions(opset=17))
+    monkeypatch.setattr(
+        ultralytics.utils.checks, "check_requirements", lambda packages, install: "nncf" not in packages[0]
+    )
+    check_formats(["openvino"], task="detect", device="cpu", options=ExportOptions())
+    with pytest.raises(UserError, match=r"int8=true: needs nncf for format=openvino: pip install 'nncf>=2\.14\.0'"):
+        check_formats(["openvino"], task="detect", device="cpu", options=ExportOptions(precision=INT8))
 
 
 def test_each_format_of_ultralytics_has_its_needs() -> None:

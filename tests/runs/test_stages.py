@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from dfssd.evaluation.export import Comparison
 from dfssd.loading.store import Images, ImageStore, open_store
 from dfssd.results.sections import MaskTraining, Status, Training
 from dfssd.runs.configure import configure
@@ -71,6 +72,9 @@ class Counting(StagedRun):
 
     def export_section(self) -> dict[str, Any]:
         return {}
+
+    def comparison(self) -> Comparison:
+        raise NotImplementedError
 
     def learns_from_unlabeled(self) -> bool:
         return False

@@ -37,7 +37,9 @@ def test_complete_run():
     assert "840 images, none of them used in training" in text and "No test image has a copy in training." in text
     assert "| kd | 1 | 1.5 | 0.17 | 25% |" in text and "the teacher is unchanged, bit for bit" in text
     assert "matches `weights/student.pt`: compared on 100 test images" in text
-    assert "| probability of a class | 2.3e-06 | 0.001 |" in text and "- engine: could not be written: no GPU" in text
+    assert (
+        "| probability of a class | 2.3e-06 | 0.001 |" in text and "- engine: **could not be written:** no GPU" in text
+    )
     assert "yolo predict task=semantic model=weights/student.onnx source=FOLDER_OF_IMAGES imgsz=200\n" in text
     assert "(1, 4, 200, 200)" in text and "(0 background, 1 inclusion, 2 patches, 3 scratches)" in text
     assert "rounds imgsz=200 up to 224" in text
@@ -226,7 +228,7 @@ def test_closing_table():
     lines = out.getvalue().splitlines()
     assert lines[-1] == headline(record)
     assert lines[-2] == "student 0.812 vs baseline 0.790 (+0.022), teacher 0.834"
-    assert lines[-3] == "export FAILED: probabilities differ by 0.2"
+    assert lines[-4:-2] == ["export FAILED: probabilities differ by 0.2", "format=engine: no GPU"]
     row = next(line for line in lines if "compare1 (smp:unet)" in line)
     assert all(cell in row for cell in ("0.800", "0.960", "24,400,000", "40.0 ms"))
 

@@ -247,4 +247,5 @@ def _read_imported(folder: Path, base: Path, store: FactStore | None) -> tuple[M
     if store is not None:
         check_written(written(), store)
     items = tuple(map(item, listing.items))
-    return MaskSet(listing.name, listing.names, items, listing.skipped, listing.account), listing.depth
+    found = MaskSet(listing.name, listing.names, items, listing.skipped, listing.account, listing.depth)
+    return found, listing.depth

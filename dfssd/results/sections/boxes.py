@@ -215,3 +215,8 @@ class BoxExport(Export):
     """The same by ONNX."""
     tolerance: BoxTolerance | None = None
     """`box_px`, `score`, `map50_95`: largest allowed differences (`parity.*`)."""
+
+    @property
+    def score(self) -> float | None:
+        """mAP50-95 of the ONNX file."""
+        return self.map50_95_onnx

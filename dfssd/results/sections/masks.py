@@ -156,3 +156,8 @@ class MaskExport(Export):
     """The same by ONNX."""
     tolerance: MaskTolerance | None = None
     """`score`, `miou`: largest allowed differences (`parity.*`)."""
+
+    @property
+    def score(self) -> float | None:
+        """Mean IoU of the defects of the ONNX file."""
+        return self.miou_fg_onnx
