@@ -119,6 +119,24 @@ def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
 
 
 @pytest.mark.train
+def test_finished_run_is_exported_again(finished: tuple[Path, str], tmp_path: Path, capsys) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    before = (run / "deploy" / "student.onnx").read_bytes()
+    assert main(["export", str(run), "format=onnx,torchscript", "nms=true", "imgsz=96"]) == 0
+    assert main(["export", str(run), "format=torchscript", "opset=17"]) == 2
+    shown = capsys.readouterr()
+    assert "opset=17 has no effect on format=torchscript" in shown.err
+    rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if " fp32 " in line}
+    assert set(rows) == {"PyTorch", "onnx", "torchscript"} and all(float(row[-1]) > 0 for row in rows.values())
+    manifest = json.loads((run / "deploy" / "manifest.json").read_text(encoding="utf-8"))
+    formats = {entry["file"]: entry for entry in manifest["formats"]}
+    assert set(formats) == {"student.onnx", "student_nms.onnx", "student_nms.torchscript"}
+    assert all(entry["passed"] and entry["median_ms"] > 0 for entry in formats.values())
+    assert (run / "deploy" / "student.onnx").read_bytes() == before
+    assert {entry["file"] for entry in manifest["files"]} >= set(formats)
+
+
+@pytest.mark.train
 def test_export_by_a_process_of_its_own_is_the_same(finished: tuple[Path, str], tmp_path: Path) -> None:
     """As it is started beside the test where there is a GPU; and a process that fails is noticed."""
     run = shutil.copytree(finished[0], tmp_path / "run")

@@ -88,7 +88,7 @@ def digest(path: Path) -> str:
 
 
 def is_unchanged(file: Path) -> bool | None:
-    """Whether a file is the one that was checked: None if no ``manifest.json`` beside it lists it."""
+    """Whether a file is the one that was checked: None for a folder, and if no ``manifest.json`` beside it lists it."""
     listed = read_json(file.with_name(MANIFEST)).get("files") or []
     known = {entry["file"]: entry["sha256"] for entry in listed}
-    return known[file.name] == digest(file) if file.name in known else None
+    return known[file.name] == digest(file) if file.is_file() and file.name in known else None

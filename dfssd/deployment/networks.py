@@ -11,8 +11,10 @@ import numpy as np
 
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.deployment.facts import KEY, Facts, thresholds_of
+from dfssd.deployment.folder import MANIFEST, is_unchanged
 from dfssd.deployment.infer import CONFIDENCE, MOST, OVERLAP, Detector
 from dfssd.errors import UserError
+from dfssd.log import LOGGER
 
 FULL_BITS = 16
 """Bits of a file with more than 8 of them where nothing is known of its camera."""
@@ -136,6 +138,8 @@ def open_network(model: Path, conf: float | None) -> Network:
         UserError: There is no such file, or it is no detector.
     """
     file = _file_of(model)
+    if is_unchanged(file) is False:
+        LOGGER.warning(f"model={file}: is not the file that was checked: its SHA-256 is not that in {MANIFEST}")
     return OnnxNetwork(file, conf) if file.suffix == ".onnx" else UltralyticsNetwork(file, conf)
 
 

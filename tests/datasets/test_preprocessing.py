@@ -75,3 +75,24 @@ def test_all_steps_together_keep_the_box_on_its_pixels():
 
 def test_unlabeled_images_stay_unlabeled():
     assert preprocess(resize=40).apply(picture(), None)[1] is None
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {},
+        {"resize": 50},
+        {"crop": [20, 10, 90, 60]},
+        {"pad": True},
+        {"resize": 77, "crop": [20, 10, 90, 60], "pad": True},
+    ],
+    ids=lambda steps: " ".join(steps) or "nothing",
+)
+def test_boxes_of_prepared_images_lead_back_to_the_original(steps):
+    boxes = np.array([[0, 0.5, 0.5, 0.3, 0.25]], np.float32)
+    made = preprocess(**steps)
+    prepared, moved = made.apply(np.zeros((80, 100, 3), np.uint8), boxes)
+    height, width = prepared.shape[:2]
+    x, y, w, h = moved[0, 1:] * [width, height, width, height]
+    corners = np.array([[x - w / 2, y - h / 2, x + w / 2, y + h / 2, 0.9, 0]])
+    assert made.back(corners, (100, 80))[0] == pytest.approx([35, 30, 65, 50, 0.9, 0], abs=0.5)

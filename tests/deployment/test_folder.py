@@ -13,6 +13,7 @@ import pytest
 from dfssd.deployment import infer
 from dfssd.deployment.facts import facts
 from dfssd.deployment.folder import is_unchanged, write_deploy
+from dfssd.deployment.networks import open_network
 from tests.deployment.material import PHOTOS
 from tests.deployment.test_predict import WITHOUT_TORCH
 from tests.tiny_detection import NAMES
@@ -59,7 +60,7 @@ def test_files_of_earlier_exports_stay_listed_while_they_exist(run: Path) -> Non
     assert [entry["file"] for entry in formats] == ["student.onnx", "student_int8.onnx"]
 
 
-def test_a_new_export_beside_the_checkpoint_destroys_nothing(run: Path) -> None:
+def test_a_new_export_beside_the_checkpoint_destroys_nothing(run: Path, capsys) -> None:
     """What the README of the folder proposes, with the option that removes the ONNX file that it has written."""
     from ultralytics import YOLO
 
@@ -67,8 +68,11 @@ def test_a_new_export_beside_the_checkpoint_destroys_nothing(run: Path) -> None:
     assert is_unchanged(folder / "student.onnx") is True and is_unchanged(PHOTOS[0]) is None
     YOLO(folder / "pytorch" / "student.pt").export(format="onnx", imgsz=96, verbose=False)
     assert is_unchanged(folder / "student.onnx") is True
-    (folder / "student.onnx").write_bytes(b"other")
+    (folder / "student.onnx").write_bytes((folder / "pytorch" / "student.onnx").read_bytes())
     assert is_unchanged(folder / "student.onnx") is False
+    capsys.readouterr()
+    open_network(run, None)
+    assert "is not the file that was checked" in capsys.readouterr().out
 
 
 def test_the_folder_runs_by_itself(run: Path, tmp_path: Path) -> None:

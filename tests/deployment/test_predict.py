@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,16 @@ from PIL import Image
 
 from dfssd import process
 from dfssd.cli import main
+from dfssd.datasets.images.pixels import read_pixels
+from dfssd.datasets.preprocessing import Preprocess
 from dfssd.deployment import infer
 from dfssd.deployment.drawing import drawn
+from dfssd.deployment.facts import facts, sign_onnx
 from dfssd.deployment.infer import Detector
 from dfssd.deployment.predict import predict
 from dfssd.deployment.sources import Frame, Moving
 from tests.deployment.material import PHOTOS
+from tests.tiny_detection import NAMES
 
 pytestmark = pytest.mark.train  # all need an exported network
 
@@ -164,6 +169,25 @@ def test_ctrl_c_ends_a_stream_and_keeps_what_was_found(model: Path, tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "seen" / "images").rglob("*.jpg")) == ["000004.jpg", "000009.jpg"]
     shown = capsys.readouterr().out
     assert "rtsp://camera/a, frame 4: NG" in shown and "interrupted; what was found until then is written" in shown
+
+
+def test_photos_are_changed_as_the_training_images_were(model: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    """Cropped and reduced: the boxes are those of the changed photo, moved back into the original."""
+    steps = Preprocess(resize=120, normalize=False, clahe=False, crop=[100, 50, 700, 450], pad=True)
+    own = tmp_path / "own.onnx"
+    shutil.copy(model, own)
+    sign_onnx(own, facts(run="a", ultralytics="8", names=NAMES, preprocess=asdict(steps)))
+    tree = answers(predict(str(photos / "bus.jpg"), str(own), out=str(tmp_path / "seen"), save=False)[0])[0]
+    changed, _ = steps.apply(read_pixels(photos / "bus.jpg"), None)
+    [expected] = Detector(own)([np.ascontiguousarray(changed[..., ::-1])])
+    assert changed.shape == (120, 120, 3) and len(expected) == len(tree["images"][0]["boxes"]) > 0
+    best = tree["images"][0]["boxes"][0]
+    # 600x400 px become 120x80, 20 px below the upper edge
+    x1, y1, x2, y2 = (expected[0, :4] - [0, 20, 0, 20]).clip(0, [120, 80, 120, 80]) * 5 + [100, 50, 100, 50]
+    assert [best[name] for name in ("x1", "y1", "x2", "y2")] == pytest.approx([x1, y1, x2, y2], abs=0.01)
+    with pytest.raises(SystemExit):
+        infer.main([str(photos), "--model", str(own)])
+    assert "use dfssd predict" in capsys.readouterr().err
 
 
 def test_neither_torch_nor_ultralytics_is_needed(model: Path, photos: Path, tmp_path: Path) -> None:
