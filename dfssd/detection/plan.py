@@ -9,7 +9,7 @@ from dfssd.config import GROWN
 from dfssd.detection.checks import has_teacher, must_train_teacher
 from dfssd.distillation.compatibility import describe, resolve_weights
 from dfssd.results.sections import PRETRAINED, SCRATCH
-from dfssd.runs.plan import PlannedStage
+from dfssd.runs.plan import PlannedStage, planned
 
 if TYPE_CHECKING:
     from dfssd.detection.run import DetectionRun
@@ -35,12 +35,12 @@ def plan_of(run: DetectionRun, *, uses_pseudo_labels: bool) -> list[PlannedStage
         plan.append(PlannedStage("pseudo-label", f"{data.train_unlabeled:,} images", cost=passes))
     if c["baseline"] is True:
         names = ("baseline", SCRATCH) if c["pretrain"] else ("baseline",)
-        plan.append(PlannedStage("baseline", ON_LABELS, tuple(run.planned(name, student) for name in names)))
+        plan.append(PlannedStage("baseline", ON_LABELS, tuple(planned(run, name, student) for name in names)))
     elif c["baseline"]:
         plan.append(PlannedStage("baseline", f"taken from {c['baseline']}"))
     if trains_student := c["student_training"] != "skip":
         shown = "on labeled and unlabeled images" if run.unlabeled_share() else ON_LABELS
-        plan.append(PlannedStage("student", shown, (run.planned("student", student, taught_by=teacher),)))
+        plan.append(PlannedStage("student", shown, (planned(run, "student", student, taught_by=teacher),)))
     plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * (teacher + 2 * student)))
     if trains_student:
         plan.append(PlannedStage("export", str(c["format"])))
@@ -54,13 +54,13 @@ def _stages_of_the_teacher(run: DetectionRun, teacher: float, student: float) ->
     plan = [_pretrain(run, student, teacher if trained else 0.0)] if c["pretrain"] else []
     if trained:
         per_epoch, budget = run.teacher_budget()
-        training = run.planned("teacher", teacher, batches=per_epoch, **budget)
+        training = planned(run, "teacher", teacher, batches=per_epoch, **budget)
         plan.append(PlannedStage("teacher", ON_LABELS, (training,)))
     elif teacher:
         plan.append(PlannedStage("teacher", "used as it is"))
     if (rounds := c["teacher_rounds"]) and data.train_unlabeled:
         names = [f"teacher_round{number}" for number in range(1, rounds + 1)]
-        trainings = tuple(run.planned(name, teacher, taught_by=teacher) for name in names)
+        trainings = tuple(planned(run, name, teacher, taught_by=teacher) for name in names)
         plan.append(PlannedStage("self-train", "as the student will be", trainings))
     return plan
 
@@ -75,5 +75,5 @@ def _pretrain(run: DetectionRun, student: float, teacher: float) -> PlannedStage
     per_epoch, batches = run.batches_per_epoch(), run.config["pretrain_batches"]
     epochs = run.epochs if batches == "auto" else math.ceil(batches / per_epoch)
     sizes = {f"{PRETRAINED}student": student, **({f"{PRETRAINED}teacher": teacher} if teacher else {})}
-    trainings = tuple(run.planned(name, size, epochs=epochs) for name, size in sizes.items())
+    trainings = tuple(planned(run, name, size, epochs=epochs) for name, size in sizes.items())
     return PlannedStage("pretrain", "on all training images, without labels", trainings)

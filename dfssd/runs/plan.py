@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from dfssd.runs.stages import StagedRun
 
 STEP = 3
 """Forward passes that take as long as a training step on the same images."""
@@ -185,3 +189,33 @@ def about(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(round(minutes / 10) * 10, 60)
     return f"{hours} h" + (f" {minutes} min" if minutes else "")
+
+
+def planned(
+    run: StagedRun,
+    network: str,
+    size: float,
+    *,
+    taught_by: float = 0.0,
+    batches: int | None = None,
+    epochs: int | None = None,
+    patience: int | None = None,
+) -> PlannedTraining:
+    """A training before it begins.
+
+    Args:
+        run: The run.
+        network: Its name.
+        size: Parameters of the network [millions].
+        taught_by: Those of a teacher that sees its images, too.
+        batches: Batches in an epoch; None: as many as the student's.
+        epochs: Its length; None: that of the student.
+        patience: Epochs without a better score after which it ends; None: ``patience=`` of the command line.
+    """
+    batches, epochs = batches or run.batches_per_epoch(), epochs or run.epochs
+    patience = patience or run.config.train.get("patience") or epochs
+    val, every = run.data.val, run.val_every(batches, epochs)
+    images = batches * run.batch
+    cost = training_cost(images=images, epochs=epochs, size=size, teacher=taught_by, val=val, val_every=every)
+    accumulate = max(1, round(run.nominal_batch() / run.batch))
+    return PlannedTraining(network, epochs, batches, accumulate, patience if patience < epochs else None, cost)

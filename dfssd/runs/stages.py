@@ -10,13 +10,12 @@ images), and the baseline is given the same number of batches of the same size, 
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from ultralytics.utils import DEFAULT_CFG_DICT
 
@@ -34,16 +33,17 @@ from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
 from dfssd.log_file import NAME as LOG
 from dfssd.log_file import logged_to
-from dfssd.results.record import BoxRecord, RunRecord, upgraded_scores
-from dfssd.results.sections import PRETRAINED, Data, Distill, Export, Pretraining, Role, Status, Training
+from dfssd.results.record import BoxRecord, RunRecord
+from dfssd.results.sections import PRETRAINED, Data, Export, Role, Status, Training
 from dfssd.runs.beside import Beside
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.handover import about_run, export_more, hand_over
 from dfssd.runs.model_selection import check_same_data, take_baseline
-from dfssd.runs.plan import Plan, PlannedStage, PlannedTraining, training_cost
+from dfssd.runs.plan import Plan, PlannedStage
 from dfssd.runs.progress import Progress
 from dfssd.runs.self_training import self_train
+from dfssd.runs.summaries import read_summary
 from dfssd.trainers import clock
 from dfssd.trainers.acceleration import EAGER, INDUCTOR
 from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint, trained_classes
@@ -145,34 +145,6 @@ class StagedRun(ABC):
     @abstractmethod
     def plan(self) -> Sequence[PlannedStage]:
         """What the stages after ``prepare`` are going to do; those that do nothing are left out."""
-
-    def planned(
-        self,
-        network: str,
-        size: float,
-        *,
-        taught_by: float = 0.0,
-        batches: int | None = None,
-        epochs: int | None = None,
-        patience: int | None = None,
-    ) -> PlannedTraining:
-        """A training before it begins.
-
-        Args:
-            network: Its name.
-            size: Parameters of the network [millions].
-            taught_by: Those of a teacher that sees its images, too.
-            batches: Batches in an epoch; None: as many as the student's.
-            epochs: Its length; None: that of the student.
-            patience: Epochs without a better score after which it ends; None: ``patience=`` of the command line.
-        """
-        batches, epochs = batches or self.batches_per_epoch(), epochs or self.epochs
-        patience = patience or self.config.train.get("patience") or epochs
-        val, every = self.data.val, self.val_every(batches, epochs)
-        images = batches * self.batch
-        cost = training_cost(images=images, epochs=epochs, size=size, teacher=taught_by, val=val, val_every=every)
-        accumulate = max(1, round(self.nominal_batch() / self.batch))
-        return PlannedTraining(network, epochs, batches, accumulate, patience if patience < epochs else None, cost)
 
     def nominal_batch(self) -> int:
         """Images to an optimizer step, as far as they exceed a batch (``nbs=``)."""
@@ -411,28 +383,3 @@ class StagedRun(ABC):
             if pretraining:
                 self.record.pretraining = {**self.record.pretraining, name.removeprefix(PRETRAINED): pretraining}
         self.record.training = {**self.record.training, name: training}
-
-
-class Summary(NamedTuple):
-    """What a trainer has recorded: of any network, of a student with a teacher, of a network that saw images alone."""
-
-    training: Training
-    distill: Distill | None
-    pretraining: Pretraining | None
-
-
-def read_summary(file: Path, kind: type[Training]) -> Summary:
-    """Read the summary that a trainer has written beside its folder.
-
-    Args:
-        file: ``train/<role>.json``; also one of the version before records had a ``schema``, since a training may
-            have ended in a session of that version, but its stage not.
-        kind: Type of the record of a training.
-    """
-    summary = upgraded_scores(json.loads(file.read_text(encoding="utf-8")))
-    distill, pretraining = summary.pop("distill", None), summary.pop("pretraining", None)
-    return Summary(
-        kind.model_validate(summary),
-        Distill.model_validate(distill) if distill else None,
-        Pretraining.model_validate(pretraining) if pretraining else None,
-    )

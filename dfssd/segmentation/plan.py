@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dfssd.runs.plan import PlannedStage
+from dfssd.runs.plan import PlannedStage, planned
 from dfssd.segmentation.checks import must_train_teacher, size_of
 
 if TYPE_CHECKING:
@@ -21,25 +21,25 @@ def plan_of(run: SegmentationRun) -> list[PlannedStage]:
     plan = []
     if teacher and must_train_teacher(c, data.classes):
         per_epoch, budget = run.teacher_budget()
-        training = run.planned("teacher", teacher, batches=per_epoch, **budget)
+        training = planned(run, "teacher", teacher, batches=per_epoch, **budget)
         plan.append(PlannedStage("teacher", ON_MASKS, (training,)))
     elif teacher:
         plan.append(PlannedStage("teacher", "used as it is"))
     if (rounds := c["teacher_rounds"]) and data.train_unlabeled:
         networks = tuple(
-            run.planned(f"teacher_round{number}", teacher, taught_by=teacher) for number in range(1, rounds + 1)
+            planned(run, f"teacher_round{number}", teacher, taught_by=teacher) for number in range(1, rounds + 1)
         )
         plan.append(PlannedStage("self-train", "as the student will be", networks))
     others = {role: size_of(name, "compare") for role, name in run.others.items()}
     trained = {**({"baseline": student} if c["baseline"] is True else {}), **others}
     if trained:
-        networks = tuple(run.planned(role, size) for role, size in trained.items())
+        networks = tuple(planned(run, role, size) for role, size in trained.items())
         plan.append(PlannedStage("baseline", ON_MASKS, networks))
     elif c["baseline"]:
         plan.append(PlannedStage("baseline", f"taken from {c['baseline']}"))
     if c["student_training"] != "skip":
         shown = "on images with and without masks" if data.train_unlabeled else ON_MASKS
-        plan.append(PlannedStage("student", shown, (run.planned("student", student, taught_by=teacher),)))
+        plan.append(PlannedStage("student", shown, (planned(run, "student", student, taught_by=teacher),)))
     tested = teacher + 2 * student + sum(others.values())
     plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * tested))
     if c["student_training"] != "skip":

@@ -18,7 +18,8 @@ from dfssd.results.sections import MaskTraining, Status, Training
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.plan import PlannedStage
-from dfssd.runs.stages import StagedRun, read_summary
+from dfssd.runs.stages import StagedRun
+from dfssd.runs.summaries import read_summary
 from dfssd.trainers import validation_data
 
 EXAMPLES = Path(__file__).parents[1] / "results" / "without_schema"
