@@ -1,4 +1,4 @@
-"""The Python interface: check data and train as the command line does, and read what a run has recorded."""
+"""The Python interface: check data and train as the command line does, open runs, and compare them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,90 @@ from typing import TYPE_CHECKING, Any
 from dfssd.errors import UserError
 
 if TYPE_CHECKING:
+    from dfssd.comparison import Comparison
     from dfssd.inspection.report import DataReport
     from dfssd.results.record import RunRecord
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk.
+    """A run on disk, as :func:`train` and :func:`open_run` return it.
 
     Attributes:
         folder: Its folder, absolute.
-        record: Content of its ``results.json`` (docs/results.md).
+        results: Content of its ``results.json`` (docs/results.md), as it was when the run was opened.
     """
 
     folder: Path
-    record: RunRecord
+    results: RunRecord
 
     @property
     def weights(self) -> Path:
         """Folder of the networks: ``student.pt``, ``student.onnx``, ``teacher.pt``, ``baseline.pt``."""
         return self.folder / "weights"
+
+    @property
+    def student(self) -> Path:
+        """The checkpoint that the run hands over, for ``ultralytics.YOLO(run.student)``.
+
+        Raises:
+            UserError: The run has none: it trains no student, or has not come that far.
+        """
+        file = self.weights / "student.pt"
+        if not file.is_file():
+            raise UserError(f"{self.folder} has no student: finish it with resume={self.folder}, or look into weights/")
+        return file
+
+    @property
+    def report(self) -> Path:
+        """``report.html``, for any browser; written from what is recorded if it is missing.
+
+        Raises:
+            UserError: The folder cannot be written to.
+        """
+        file = self.folder / "report.html"
+        if not file.is_file():
+            from dfssd.tasks import TASKS
+
+            TASKS[self.results.task].run.write_report(self.folder)
+        return file
+
+    def compare(self, *others: Run | str | Path, role: str = "student", out: str | Path | None = None) -> Comparison:
+        """This run and others side by side on the test images, as ``dfssd compare`` shows them.
+
+        Args:
+            *others: One or more runs of the same task, or their folders. They are compared with this one.
+            role: The network of each run: ``student``, ``baseline`` or ``teacher``.
+            out: Folder for ``comparison.md``, ``comparison.csv`` and ``comparison.png``; None writes nothing.
+
+        Returns:
+            The comparison; ``print`` shows its table, and ``networks`` holds the scores and the differences.
+
+        Raises:
+            UserError: No other run, a run without such a network, or runs of different tasks.
+        """
+        if not others:
+            raise UserError("compare needs another run: give it, or its folder")
+        from dfssd.comparison import compare_runs, write_comparison
+
+        folders = [other.folder if isinstance(other, Run) else Path(other).expanduser() for other in others]
+        comparison = compare_runs([self.folder, *folders], role)
+        if out is not None:
+            write_comparison(comparison, Path(out).expanduser())
+        return comparison
+
+
+def open_run(path: str | Path) -> Run:
+    """A run that exists, finished or not.
+
+    Args:
+        path: Its folder (``project/name``).
+
+    Raises:
+        UserError: As :func:`read_run`.
+    """
+    folder = Path(path).expanduser()
+    return Run(folder.resolve(), read_run(folder))
 
 
 def read_run(path: str | Path) -> RunRecord:
@@ -90,7 +154,7 @@ def train(**keys: Any) -> Run:
         **keys: Keys and values, except ``steps``: the class-incremental protocol consists of many runs.
 
     Returns:
-        The run, also if the exported model is outside its tolerance: check ``record.export.passed``.
+        The run, also if the exported model is outside its tolerance: check ``results.export.passed``.
 
     Raises:
         UserError: Bad input; finished stages stay in the run folder.
@@ -98,16 +162,16 @@ def train(**keys: Any) -> Run:
     from dfssd.process import prepare_process
 
     prepare_process()
+    from dfssd import pipeline
     from dfssd.commands.options import command_line
-    from dfssd.pipeline import open_run, run_stages
     from dfssd.runs.configure import configure
 
     given = _flat(keys)
     if given.get("steps") is not None:
         raise UserError("steps= is a protocol of many runs: start it from the command line, dfssd steps=...")
-    run = open_run(configure(given), command_line("dfssd", given))
-    run_stages(run)
-    return Run(run.folder.path, read_run(run.folder.path))
+    run = pipeline.open_run(configure(given), command_line("dfssd", given))
+    pipeline.run_stages(run)
+    return open_run(run.folder.path)
 
 
 def _flat(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,10 @@ class Comparison:
         """A row for each network, as texts."""
         return [self._row(network) for network in self.networks]
 
+    def __str__(self) -> str:
+        """The table in Markdown, and what its intervals are."""
+        return "\n".join([*markdown_table(self.header, self.rows()), "", NOTE])
+
     def _row(self, network: Compared) -> list[str]:
         record, role = network.record, network.role
         training, data = record.training.get(role), record.data
@@ -167,15 +171,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     """
     rows = comparison.rows()
     table = [dict(zip(comparison.header, row, strict=True)) for row in rows]
-    text = [
-        "# Runs side by side",
-        "",
-        *markdown_table(comparison.header, rows),
-        "",
-        NOTE,
-        "",
-        "![scores](comparison.png)",
-    ]
+    text = ["# Runs side by side", "", str(comparison), "", "![scores](comparison.png)"]
     draw(comparison, folder / "comparison.png")
     write_text(folder / "comparison.csv", csv_text(table, show=str))
     write_text(folder / "comparison.md", "\n".join(text) + "\n")

@@ -13,6 +13,7 @@ from dfssd import api, pipeline
 from dfssd.commands.options import command_line
 from dfssd.config import parse_arguments
 from tests.conftest import write_images
+from tests.detection.recorded_run import results, write_run
 from tests.tiny_detection import TINY
 
 SMALL = {
@@ -56,11 +57,42 @@ def test_whole_run(squares, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = dfssd.train(data=squares, project="runs", name="mine", format="onnx", **SMALL)
     assert run.folder == (tmp_path / "runs" / "mine").resolve()
-    assert run.record.stages[-1].name == "report" and run.record.test["baseline"].images == 4
-    assert run.record.to_json() == json.loads((run.folder / "results.json").read_text())
+    assert run.results.stages[-1].name == "report" and run.results.test["baseline"].images == 4
+    assert run.results.to_json() == json.loads((run.folder / "results.json").read_text())
     assert (run.weights / "baseline.pt").is_file()
-    assert run.record.run.command.startswith(f"dfssd data={squares} project=runs name=mine")
-    assert dfssd.read_run("runs/mine") == run.record == dfssd.read_run(run.folder / "results.json")
+    assert run.results.run.command.startswith(f"dfssd data={squares} project=runs name=mine")
+    assert dfssd.read_run("runs/mine") == run.results == dfssd.read_run(run.folder / "results.json")
+    assert dfssd.open_run("runs/mine") == run and run.report.is_file()
+    with pytest.raises(dfssd.UserError, match="mine has no student"):
+        _ = run.student
+
+
+def test_finished_run_is_opened_and_compared(tmp_path) -> None:
+    for name, score in (("labels", 0.38), ("mine", 0.412)):
+        write_run(tmp_path / name, results(student=score))
+    run = dfssd.open_run(tmp_path / "mine")
+    assert run.student == tmp_path / "mine" / "weights" / "student.pt" and run.results.test["student"].map50_95 == 0.412
+    assert not (run.folder / "report.html").exists()
+    written = run.report
+    assert written.read_text(encoding="utf-8").startswith("<!doctype html>")
+    moment = written.stat().st_mtime_ns
+    assert run.report.stat().st_mtime_ns == moment, "only a report that is missing is written"
+    compared = run.compare(tmp_path / "labels", out=tmp_path / "out")
+    assert [network.score("map50_95") for network in compared.networks] == [0.412, 0.38]
+    assert compared.networks[0].name == "mine" and "| labels |" in str(compared)
+    assert str(compared) in (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    teachers = run.compare(dfssd.open_run(tmp_path / "labels"), role="teacher")
+    assert [network.role for network in teachers.networks] == ["teacher", "teacher"]
+
+
+def test_what_cannot_be_compared_is_said(tmp_path) -> None:
+    run = dfssd.open_run(write_run(tmp_path / "mine", results()))
+    with pytest.raises(dfssd.UserError, match="compare needs another run"):
+        run.compare()
+    with pytest.raises(dfssd.UserError, match="gone"):
+        run.compare(tmp_path / "gone")
+    with pytest.raises(dfssd.UserError, match="gone"):
+        dfssd.open_run(tmp_path / "gone")
 
 
 def test_rejected_run_is_one_exception_and_leaves_nothing(tmp_path, monkeypatch) -> None:

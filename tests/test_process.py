@@ -31,7 +31,7 @@ print(json.dumps([before == dict(os.environ), sorted({m.split(".")[0] for m in s
     same, modules, names = json.loads(done.stdout)
     assert same
     assert not {"torch", "ultralytics", "numpy", "yaml", "psutil"} & set(modules)
-    assert names == ["Run", "UserError", "check", "read_run", "train"]
+    assert names == ["Run", "UserError", "check", "open_run", "read_run", "train"]
 
 
 def test_all_cores_and_no_installation_unless_the_user_sets_it(monkeypatch) -> None:

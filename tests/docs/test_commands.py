@@ -19,8 +19,8 @@ from dfssd.runs.configure import configure
 from dfssd.runs.key_names import configure_data
 from tests.docs.test_links import PAGES, ROOT
 
-OF_SCRIPTS = {"only", "seeds", "table", "out", "pictures", "rounds", "repeats", "threads", "images"}
-"""Arguments of the benchmark scripts, run_plan.py, boundary.py and ``check`` alone."""
+OF_SCRIPTS = {"only", "seeds", "table", "out", "pictures", "rounds", "repeats", "threads", "images", "role"}
+"""Arguments of the benchmark scripts, run_plan.py, boundary.py, ``check`` and ``compare`` alone."""
 
 NO_KEYS = {"key", "strict", "distills", "at.weight", "foreach"}
 """The placeholder, arguments in Python, and the option of a term that is an example."""

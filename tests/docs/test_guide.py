@@ -20,7 +20,11 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide.md").read_te
 
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """``runs/dfssd`` holds a finished run, which every opened run becomes; the configurations that were opened."""
+    """``runs/dfssd`` holds a finished run, which every opened run becomes; the configurations that were opened.
+
+    ``runs/labels`` holds another one.
+    """
+    write_run(tmp_path / "runs" / "labels", results(student=0.38))
     folder = write_run(tmp_path / "runs" / "dfssd", results(student=0.412))
     seen: list[Config] = []
 
@@ -37,10 +41,13 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 def test_both_examples_run(opened: list[Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, read = BLOCKS
     exec(compile(train, "docs/guide.md", "exec"), {})
-    assert capsys.readouterr().out == f"{tmp_path / 'runs' / 'dfssd'} 0.412\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'runs' / 'dfssd' / 'weights' / 'student.pt'} 0.412\n"
     assert opened[0]["data"] == "demo" and opened[0]["pseudo.mode"] == "online" and opened[0].train["epochs"] == 10
     exec(compile(read, "docs/guide.md", "exec"), {})
-    assert capsys.readouterr().out == "weights/student.onnx 0.412\n"
+    first, *table = capsys.readouterr().out.splitlines()
+    assert first == f"weights/student.onnx {tmp_path / 'runs' / 'dfssd' / 'report.html'}"
+    assert (tmp_path / "runs" / "dfssd" / "report.html").is_file()
+    assert [row.split(" | ")[0] for row in table[2:4]] == ["| dfssd", "| labels"]
 
 
 def test_invalid_input_raises_what_the_page_says(opened: list[Config]) -> None:
