@@ -110,6 +110,7 @@ def test_fish(scripts: Path, line: str, expected: set[str]) -> None:
 def test_every_command_and_key_is_in_every_script(scripts: Path) -> None:
     table = tables()
     assert set(table) == set(COMMANDS) and set(KEYS) <= set(table["train"]) and "out" in table["check"]
+    assert {"to", "order"} <= set(table["review"]) and "epochs" not in table["review"]
     for shell in SHELLS:
         text = (scripts / f"dfssd.{shell}").read_text(encoding="utf-8")
         assert not [key for keys in table.values() for key in keys if f"{key}=" not in text and f":{key}" not in text]

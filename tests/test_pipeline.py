@@ -70,10 +70,10 @@ def finished(squares: Path, tmp_path_factory) -> tuple[Path, str]:
 def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
     run, output = finished
     *_, report, student, log, following = output.splitlines()
-    assert report.split() == ["report", str(run / "report.md")]
+    assert report.split() == ["report", str(run / "report.html")]
     assert student == f"student  {run / 'weights/student.pt'}, {run / 'weights/student.onnx'}"
     assert log.split() == ["log", str(run / "log.txt")]
-    assert following == f"next     yolo predict model={run / 'weights/student.pt'} source=FOLDER_OF_PHOTOS"
+    assert following == f"next     dfssd predict FOLDER_OF_PHOTOS model={run}"
     for name in (
         "run.yaml",
         "results.json",

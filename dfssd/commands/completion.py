@@ -63,11 +63,11 @@ def tables() -> dict[str, Keys]:
     trained = _keys_of_train()
     found: dict[str, Keys] = {}
     for name, command in COMMANDS.items():
-        usage = getattr(import_module(command.module), "USAGE", None)
-        if usage is None:  # a command that takes the keys of a run
+        usages = [value for value in vars(import_module(command.module)).values() if isinstance(value, Usage)]
+        if usages:  # one, or one for each of its verbs
+            found[name] = {option.name: values_of(option.check) for usage in usages for option in usage.options}
+        else:  # it takes the keys of a run
             found[name] = {**trained, "out": Values((), True)} if name != TRAIN else trained
-        else:
-            found[name] = {option.name: values_of(option.check) for option in usage.options}
     return found
 
 

@@ -40,17 +40,16 @@ def run(words: Sequence[str], program: str) -> int:
         return _run_steps(config, program, command)
     opened = open_run(config, command)
     passed = run_stages(opened)
-    if line := next_line(opened.folder.path):
+    if line := next_line(opened.folder.path, program):
         print(f"next     {line}")
     return 0 if passed else 2
 
 
-def next_line(run: Path) -> str | None:
+def next_line(run: Path, program: str) -> str | None:
     """The command that shows what the student of a finished run finds in other photos; None if it has no student."""
-    student = run / "weights" / "student.pt"
-    if not student.exists():
+    if not (run / "weights" / "student.pt").exists():
         return None
-    return f"yolo predict model={shlex.quote(from_here(student))} source=FOLDER_OF_PHOTOS"
+    return f"{program} predict FOLDER_OF_PHOTOS {shlex.quote(f'model={from_here(run)}')}"
 
 
 def _run_steps(config: Config, program: str, command: str) -> int:
