@@ -172,7 +172,7 @@ def test_interrupt_does_not_speak_of_a_run(folder: Path, monkeypatch, capsys) ->
 
     monkeypatch.setattr("dfssd.data_check.check_data", interrupted)
     assert main(["check", "data=set"]) == 130
-    assert capsys.readouterr().err == "\ninterrupted; repeat the same line to continue\n"
+    assert capsys.readouterr().err == "\ninterrupted; the same line begins anew:\n\n    dfssd check data=set\n"
 
 
 @pytest.mark.train

@@ -112,8 +112,8 @@ def test_command_and_module_say_version_and_usage(python: list[str], installed: 
     [script] = [path for path in (installed / "bin").iterdir() if path.stem == "dfssd"]
     assert call(*python, script, "--version", cwd=tmp_path) == f"dfssd {dfssd.__version__}\n"
     assert call(*python, "-m", "dfssd", "--version", cwd=tmp_path) == f"dfssd {dfssd.__version__}\n"
-    shown = call(*python, script, "--help", cwd=tmp_path)
-    assert shown.startswith("usage: dfssd [command] key=value")
+    assert call(*python, script, "--help", cwd=tmp_path).startswith("usage: dfssd [command] key=value")
+    shown = call(*python, script, "train", "--help", cwd=tmp_path)
     for expected in ("unlabeled_ratio", "hwjs.tau", "pseudo.tau0"):  # the first is read from cfg/default.yaml
         assert expected in shown
     assert list(tmp_path.iterdir()) == []

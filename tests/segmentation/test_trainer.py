@@ -122,7 +122,7 @@ def test_every_loss_teaches_and_is_recorded(taught: SemanticStageTrainer) -> Non
     assert len(found["losses"]["kd"]["by_epoch"]) == 2 and found["losses"]["kd"]["by_epoch"][0] > 0
     assert found["batches"] == 4 and found["optimizer"] == "Adam"
     row = read_results_csv(taught.csv)[0]
-    assert float(row["val/kd"]) == float(row["val/boundary"]) == 0 < float(row["val/ce"])
+    assert float(row["val/ce"]) > 0 and not {"val/kd", "val/boundary"} & set(row), "validation has neither"
 
 
 @pytest.mark.train
