@@ -147,6 +147,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file, or an empty dict if it is missing or not a JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
     with atomic_write(path) as temporary:

@@ -16,6 +16,8 @@ from dfssd.log import LOGGER
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.stages import StagedRun
 from dfssd.tasks import TASKS
+from dfssd.tracking.follow import RunTracking
+from dfssd.tracking.tracker import load_trackers
 
 
 def run(config: Config, command: str) -> bool:
@@ -36,11 +38,15 @@ def open_run(config: Config, command: str) -> StagedRun:
     check_one_process()
     if config["resume"] not in {False, None}:
         folder, config = RunFolder.resume(config)
+        trackers = load_trackers(config.trackers)
     else:
         config = TASKS[config["task"]].check(config)
+        trackers = load_trackers(config.trackers)
         folder = RunFolder.create(config, command)
     LOGGER.info(f"run folder {from_here(folder.path)}")
-    return TASKS[config["task"]].run(folder, config)
+    run = TASKS[config["task"]].run(folder, config)
+    run.tracking = RunTracking(folder.path, trackers)
+    return run
 
 
 def open_finished(path: Path) -> StagedRun:

@@ -14,17 +14,21 @@ COMMAND = (sys.executable, "-m", "dfssd")
 
 
 def prepare_process() -> None:
-    """Set the environment variables that torch and Ultralytics read on import, unless the user has set them.
+    """Set the environment variables that large packages read on import, unless the user has set them.
 
     ``YOLO_AUTOINSTALL=false``: Ultralytics installs missing packages at run time otherwise.
     ``OMP_NUM_THREADS``: all cores. Ultralytics sets it to 1 if it is unset, which halves the training speed on a CPU
     with as few as two cores.
+    ``MLFLOW_DISABLE_TELEMETRY``, ``WANDB_ERROR_REPORTING``: these packages report to their makers otherwise, and
+    Ultralytics imports MLflow wherever it is installed.
 
     Commands, and :func:`dfssd.train`, call this before they import anything large; ``import dfssd`` does not, since an
-    import must not change the environment. The processes of several GPUs inherit both.
+    import must not change the environment. The processes of several GPUs inherit them.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("OMP_NUM_THREADS", str(min(psutil.cpu_count(logical=False) or allowed, allowed)))
 
 

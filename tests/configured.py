@@ -24,7 +24,13 @@ DEFAULTS = Config(own=defaults(), terms={}, train={})
 def labels_alone(batches_per_epoch: int, **changes: Any) -> StageSettings:
     """Settings of a detector trained on its labels alone, validated after every epoch, with ``changes``."""
     plain = StageSettings.labels_alone(
-        batches_per_epoch, cpu_bf16=False, loader=DEFAULTS["loader"], val_every=1, way="eager", average=None
+        batches_per_epoch,
+        cpu_bf16=False,
+        loader=DEFAULTS["loader"],
+        val_every=1,
+        way="eager",
+        average=None,
+        own_loggers=True,
     )
     return replace(plain, **changes)
 
@@ -45,6 +51,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         val_every=1,
         way="eager",
         average=None,
+        own_loggers=True,
         pseudo="",
         labels=replace(DEFAULTS.pseudo, **{"weigh": False, **rule}),
         keep_thresholds=True,
@@ -79,6 +86,7 @@ def segmentation_settings(**changes: Any) -> SegmentationSettings:
         val_every=1,
         way="eager",
         average=None,
+        own_loggers=True,
         teacher="",
         strong_view=0.0,
         seg=replace(DEFAULTS.seg, **{"kd": 0.0, **seg}),

@@ -35,7 +35,7 @@ LAYERS = {
     "training and evaluation": (
         "trainers", "loading", "evaluation", "pretraining",
     ),
-    "runs": ("runs",),
+    "runs": ("runs", "tracking"),
     "inspection of data": ("inspection",),
     "tasks": ("detection", "segmentation"),
     "pipeline": ("pipeline", "tasks", "data_check", "comparison", "beside"),

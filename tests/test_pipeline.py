@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,15 @@ def config_of(run: Path) -> Config:
     return Config(*(recorded[key] for key in PARTS))
 
 
+TRACK = ["track=tensorboard"] if find_spec("tensorboard") else []
+
+
 @pytest.fixture(scope="module")
 def finished(squares: Path, tmp_path_factory) -> tuple[Path, str]:
     """A run of all stages, and what it printed."""
     folder, output = tmp_path_factory.mktemp("finished"), io.StringIO()
     with contextlib.redirect_stdout(output):
-        assert main(arguments(squares, folder, "name=all")) == 0
+        assert main(arguments(squares, folder, "name=all", *TRACK)) == 0
     return folder / "runs" / "all", output.getvalue()
 
 
@@ -134,6 +138,29 @@ def test_finished_run_is_exported_again(finished: tuple[Path, str], tmp_path: Pa
     assert all(entry["passed"] and entry["median_ms"] > 0 for entry in formats.values())
     assert (run / "deploy" / "student.onnx").read_bytes() == before
     assert {entry["file"] for entry in manifest["files"]} >= set(formats)
+
+
+@pytest.mark.train
+@pytest.mark.skipif(not TRACK, reason="tensorboard is not installed: pip install 'dfssd[tracking]'")
+def test_run_is_kept_in_tensorboard(finished: tuple[Path, str]) -> None:
+    from tests.tracking.test_tensorboard import events, text
+
+    run, output = finished
+    results, read = json.loads((run / "results.json").read_text(encoding="utf-8")), events(run / "tensorboard")
+    assert output.count("track=tensorboard: ") == 1
+    for network, training in results["training"].items():
+        scores = read.Scalars(f"{network}/val/mAP50-95")
+        assert [point.value for point in scores] == pytest.approx(
+            [score for score in training["val_score_by_epoch"] if score is not None], abs=1e-5
+        )
+        assert scores[-1].step == training["optimizer_steps"] > 0
+    values = set(read.Tags()["scalars"])
+    assert {f"student/{name}" for name in ("train/cwd", "weight/cwd", "lr/pg0", "train/u_box_loss", "epoch")} <= values
+    (first, *_) = results["distill"]["health"]
+    assert read.Scalars("student/pseudo/accepted")[0].value == pytest.approx(first["accepted"])
+    assert not [name for name in values if name.startswith("student/val/u_")], "a loss that is not validated"
+    assert read.Scalars("test/student/map50_95")[0].value == pytest.approx(results["test"]["student"]["map50_95"])
+    assert text(read, "verdict") in output and "report.html" in text(read, "files")
 
 
 @pytest.mark.train

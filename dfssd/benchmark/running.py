@@ -29,9 +29,8 @@ from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
 from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments
 from dfssd.errors import UserError, report_problems
-from dfssd.files import locked, read_yaml, write_json
+from dfssd.files import locked, read_json, read_yaml, write_json
 from dfssd.process import COMMAND, environment, prepare_process
-from dfssd.reporting.run_files import read_json
 from dfssd.reporting.tables import format_duration
 from dfssd.results.record import is_finished, read_run
 from dfssd.results.sections import SCRATCH

@@ -40,9 +40,8 @@ from dfssd.benchmark.grid import text_of
 from dfssd.benchmark.running import run_child
 from dfssd.config import DETECT, Config, nearest, parse_arguments
 from dfssd.errors import UserError, report_problems
-from dfssd.files import write_json
+from dfssd.files import read_json, write_json
 from dfssd.process import COMMAND, prepare_process
-from dfssd.reporting.run_files import read_json
 
 PLAIN, PEER, OURS = "plain", "ultralytics", "ours"
 NAMES = (PLAIN, PEER, OURS)

@@ -25,7 +25,7 @@ from dfssd.config.parse import flatten, nearest
 from dfssd.config.rules import CommandLine, ValidKeys, problems
 from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
 from dfssd.config.sections import ParitySection, PseudoSection, SegSection
-from dfssd.config.values import is_beyond_all_bounds
+from dfssd.config.values import is_beyond_all_bounds, listed
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
 
@@ -108,6 +108,11 @@ class Config:
     def formats(self) -> list[str]:
         """The requested export formats."""
         return [name.strip() for name in self["format"].split(",")]
+
+    @property
+    def trackers(self) -> list[str]:
+        """Names of the services that keep the run, too."""
+        return listed(self["track"])
 
     @property
     def pseudo(self) -> PseudoSection:

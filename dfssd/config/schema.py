@@ -32,6 +32,7 @@ from dfssd.config.values import (
     Or,
     Special,
     optional,
+    several_of,
 )
 
 DETECT, SEMANTIC = "detect", "semantic"
@@ -68,6 +69,10 @@ TERM_MEANINGS: Mapping[str, str] = {
 
 TERM_CHECKS: Mapping[str, Check] = {"weight": Number(0), "share": Number(0, exclusive=True)}
 """Ranges of these options; schedules are checked against the registered ones."""
+
+
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+"""The values of ``track``."""
 
 
 class Protocol(Enum):
@@ -212,6 +217,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("project", TEXT, changes_results=False, protocol=PLACE, set_by_grid=True),
     Key("name", optional(NAME), changes_results=False, protocol=PLACE, set_by_grid=True),
     Key("exist_ok", BOOLEAN, changes_results=False, protocol=PLACE, set_by_grid=True),
+    Key("track", optional(several_of(TRACKERS)), changes_results=False),
     Key("resume", Or((True, False), TEXT), changes_results=False, protocol=PLACE, set_by_grid=True),
 )
 """Our keys; the same as in ``cfg/default.yaml`` (tested)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
@@ -220,6 +220,24 @@ TEXTS = Special(
     "must be a string or a list of strings, each in one line",
     ([], [1], 1, True, None, "a\nb", ["a", "b\x00"]),
 )
+
+
+def several_of(choices: tuple[str, ...]) -> Special:
+    """One or more of some words, as a list or separated by commas."""
+    return Special(
+        "str | list",
+        lambda v: _all(listed(v) if isinstance(v, str) else v, choices.__contains__, kinds=str),
+        f"must be one or more of: {', '.join(choices)}",
+        ("something else", f"{choices[0]},something else", f"{choices[0]},", "", [], [1], 1, True),
+    )
+
+
+def listed(value: str | Sequence[str] | None) -> list[str]:
+    """The words of a list, or of a string in which commas separate them; each once."""
+    words = value.split(",") if isinstance(value, str) else value or ()
+    return list(dict.fromkeys(word.strip() for word in words))
+
+
 LAYERS = Special(
     "str | list",
     lambda v: v == "auto" or _all(v, lambda n: n >= 0, kinds=int),

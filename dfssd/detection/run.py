@@ -25,7 +25,7 @@ from dfssd.detection.operating import measure
 from dfssd.detection.plan import plan_of
 from dfssd.detection.start import StartingWeights
 from dfssd.detection.trainer import StudentTrainer
-from dfssd.detection.verdict import SCORES
+from dfssd.detection.verdict import SCORES, headline
 from dfssd.distillation.compatibility import LABELERS, align_teacher, resolve_weights
 from dfssd.distillation.growth import write_grown
 from dfssd.errors import UserError
@@ -258,6 +258,7 @@ class DetectionRun(StartingWeights):
             val_every=every,
             way=self.way,
             average=self.average(start),
+            own_loggers=not self.config.trackers,
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
             labels_last=float(c["labels_last"]),
@@ -326,6 +327,10 @@ class DetectionRun(StartingWeights):
         """What a network of a run folder did on each test image; None if it is not recorded."""
         file = folder / "test" / role / DETECTIONS
         return Detections.read(file) if file.is_file() else None
+
+    def verdict(self) -> str:
+        """What the unlabeled images, or the teacher, brought."""
+        return headline(self.record)
 
     def show(self) -> None:
         """Print the result in a few lines."""

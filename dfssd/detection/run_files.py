@@ -10,8 +10,8 @@ from typing import Any
 from dfssd.config.resolution import TRAINING_DEFAULTS
 from dfssd.detection.examples import Example, choose_examples
 from dfssd.evaluation.detections import DETECTIONS, Detections
-from dfssd.files import read_yaml
-from dfssd.reporting.run_files import Curves, RunFiles, read_csv, read_json, weight_sizes
+from dfssd.files import read_json, read_yaml
+from dfssd.reporting.run_files import Curves, RunFiles, read_csv, weight_sizes
 from dfssd.reporting.words import ROLES
 from dfssd.results.record import FILE, BoxRecord
 from dfssd.results.sections import SCRATCH, Role

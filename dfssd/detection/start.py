@@ -93,4 +93,5 @@ class StartingWeights(StagedRun):
             val_every=every,
             way=self.way,
             average=self.average(start),
+            own_loggers=not self.config.trackers,
         )

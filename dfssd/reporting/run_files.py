@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dfssd.results.sections import Role
 
@@ -36,15 +34,6 @@ class RunFiles:
 def weight_sizes(folder: Path) -> dict[Role, float]:
     """Role -> size of its checkpoint in the run ``folder`` [10^6 bytes]."""
     return {file.stem: file.stat().st_size / 1e6 for file in sorted((folder / "weights").glob("*.pt"))}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file, or an empty dict if it is missing or not a JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_csv(path: Path) -> dict[str, list[float]]:

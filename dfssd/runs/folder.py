@@ -55,6 +55,7 @@ class RunFolder:
                     "report.md",
                     "segmentation.csv",
                     LOG,
+                    "tracking.json",
                 ):  # the record first: it vouches for all others
                     (base / file).unlink(missing_ok=True)
                 for part in (
@@ -69,6 +70,8 @@ class RunFolder:
                     "test",
                     "deploy",
                     "review/student-*",
+                    "tensorboard",
+                    "wandb",
                 ):
                     for old in base.glob(part):
                         shutil.rmtree(old, ignore_errors=True)
@@ -127,7 +130,7 @@ class RunFolder:
                     for key, started, requested in changed
                 )
             )
-        own = {**before, **{k: v for k, v in config.own.items() if k in RESUMABLE}}
+        own = {**before, **{k: v for k, v in config.own.items() if k in RESUMABLE and k in config.given}}
         train = {**tree["train"], **{k: v for k, v in config.train.items() if k in RESUMABLE}}
         facts = run_facts(tree.get("command", "resume"), config)
         kind = RECORDS[before["task"]]

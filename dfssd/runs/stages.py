@@ -44,6 +44,7 @@ from dfssd.runs.plan import Plan, PlannedStage
 from dfssd.runs.progress import Progress
 from dfssd.runs.self_training import self_train
 from dfssd.runs.summaries import read_summary
+from dfssd.tracking.follow import RunTracking
 from dfssd.trainers import clock
 from dfssd.trainers.acceleration import EAGER, INDUCTOR
 from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint, trained_classes
@@ -74,6 +75,7 @@ class StagedRun(ABC):
         SCORES: Scores of a network on the test images, and what they are called, the most important one first.
         beside: The process that computes a later stage, if there is one.
         progress: What is shown while it runs.
+        tracking: What also keeps the run; nothing, until trackers are given to it.
         record: Content of ``results.json``; each stage fills its section.
     """
 
@@ -95,6 +97,7 @@ class StagedRun(ABC):
         self.imgsz, self.batch, self.epochs = config.imgsz, config.batch, config.epochs
         self.beside: Beside | None = None
         self.progress = Progress(self.stages(), self.record.MEASURE)
+        self.tracking = RunTracking(folder.path, {})
 
     def run(self) -> bool:
         """Run all stages of the task in order; finished ones are kept.
@@ -107,11 +110,15 @@ class StagedRun(ABC):
         with logged_to(self.folder.path, title, shown=verbose), self.progress.shown():
             try:
                 self._run_stages()
+            except BaseException as e:
+                self.tracking.stop("interrupted" if isinstance(e, KeyboardInterrupt) else "failed", self.record)
+                raise
             finally:
                 release_stores()
                 forget()
                 if self.beside:
                     self.beside.close()
+            self.tracking.finish(self.record, self.verdict())
         self.show()
         self._show_files()
         return self.passed()
@@ -141,6 +148,7 @@ class StagedRun(ABC):
             if number == 0 and not self.record.complete:
                 finished = frozenset(stage.name for stage in self.record.stages)
                 self.progress.announce(Plan(self.plan(), self.record.MEASURE, finished), self.record)
+            self.tracking.follow(self.config, self.record)
 
     @abstractmethod
     def plan(self) -> Sequence[PlannedStage]:
@@ -220,6 +228,10 @@ class StagedRun(ABC):
     @abstractmethod
     def measured(folder: Path, role: Role) -> Measured | None:
         """What a network of a run folder did on each test image; None if it is not recorded."""
+
+    @abstractmethod
+    def verdict(self) -> str:
+        """The result in one sentence."""
 
     @abstractmethod
     def show(self) -> None:
@@ -365,6 +377,7 @@ class StagedRun(ABC):
                 LOGGER.info(f"{name}: continuing after epoch {done + 1}")
                 arguments["resume"] = str(last)
             made = trainer(overrides=arguments)
+            self.tracking.watch(made, name)
             with self.progress.training(name, made):
                 made.train()
         finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)

@@ -52,7 +52,7 @@ from dfssd.segmentation.pictures import choose_pictures
 from dfssd.segmentation.plan import plan_of
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
-from dfssd.segmentation.verdict import SCORES
+from dfssd.segmentation.verdict import SCORES, headline
 from dfssd.trainers.mixed_data import batch_composition
 from dfssd.trainers.settings import SegmentationSettings
 
@@ -151,6 +151,7 @@ class SegmentationRun(StagedRun):
             val_every=self.val_every(batches_per_epoch, epochs),
             way=self.way,
             average=None,
+            own_loggers=not self.config.trackers,
             teacher="",
             seg=replace(self.config.seg, kd=0.0),
             strong_view=0.0,
@@ -323,6 +324,10 @@ class SegmentationRun(StagedRun):
         """What a network of a run folder did on each test image; None if it is not recorded."""
         file = folder / "test" / role / PIXELS
         return PixelCounts.read(file) if file.is_file() else None
+
+    def verdict(self) -> str:
+        """Whether the teacher helped."""
+        return headline(self.record)
 
     def show(self) -> None:
         """Print the result in a few lines."""

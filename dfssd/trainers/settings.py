@@ -53,6 +53,7 @@ class StageSettings:
         val_every: Epochs from one validation to the next, >= 1; the last epoch is validated in any case.
         way: How forward and backward passes run: ``auto``, ``graph``, ``inductor`` or ``eager``.
         average: Decay of the moving average of the weights; None: that of Ultralytics.
+        own_loggers: Ultralytics' own loggers keep the training, where its settings switch them on.
     """
 
     batches_per_epoch: int
@@ -64,6 +65,7 @@ class StageSettings:
     val_every: int
     way: str
     average: AverageDecay | None
+    own_loggers: bool
 
     @classmethod
     def labels_alone(
@@ -75,9 +77,10 @@ class StageSettings:
         val_every: int,
         way: str,
         average: AverageDecay | None,
+        own_loggers: bool,
     ) -> StageSettings:
         """Settings of a teacher or a baseline: no unlabeled images, every layer learns."""
-        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False, val_every, way, average)
+        return StageSettings(batches_per_epoch, 0.0, cpu_bf16, loader, "", False, val_every, way, average, own_loggers)
 
     @staticmethod
     def path(stage_dir: str | Path) -> Path:

@@ -37,6 +37,7 @@ from dfssd.files import aside, write_json, write_text
 from dfssd.hardware import use_all_cores
 from dfssd.log_file import join_run
 from dfssd.trainers.acceleration import AcceleratedSteps
+from dfssd.trainers.callbacks import FIRST, top_package, without_loggers
 from dfssd.trainers.checkpoints import BackgroundWriter, Kept, KnownScore, put_in_place, write_checkpoints
 from dfssd.trainers.clock import Clock
 from dfssd.trainers.loss_record import RecordedLosses
@@ -97,6 +98,8 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
     def run_callbacks(self, event: str) -> None:
         """Ultralytics' callbacks; the clock learns from them which part of the training is running."""
         self.clock.before(event)
+        if event == FIRST and not self.SETTINGS.read(self.save_dir).own_loggers:
+            without_loggers(self.callbacks)
         if event == "on_model_save" and any(top_package(found) != "ultralytics" for found in self.callbacks[event]):
             self.writer.wait()  # a user may read it; Ultralytics' own upload takes the file that is there
         super().run_callbacks(event)
@@ -384,11 +387,6 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         """Drop rows of epochs that the checkpoint does not hold: the process died between the row and the file."""
         if RANK in {-1, 0}:
             trim_results_csv(trainer.csv, trainer.start_epoch)
-
-
-def top_package(function: Any) -> str:
-    """The package that a function comes from."""
-    return str(function.__module__).partition(".")[0]
 
 
 def _score(text: str | None) -> float | None:

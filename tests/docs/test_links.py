@@ -20,6 +20,7 @@ PURPOSES = {
     "masks",
     "review",
     "report",
+    "tracking",
     "speed",
     "deploy",
     "benchmarks",

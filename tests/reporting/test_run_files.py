@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import math
 
-from dfssd.reporting.run_files import read_csv, read_json, weight_sizes
+from dfssd.files import read_json
+from dfssd.reporting.run_files import read_csv, weight_sizes
 
 
 def test_columns_of_a_csv_without_its_half_written_row(tmp_path):

@@ -39,7 +39,8 @@ def resume(folder: Path) -> RunFolder:
 def test_existing_name_counts_up_and_exist_ok_starts_clean(tmp_path: Path) -> None:
     assert [create(tmp_path).path.name for _ in range(3)] == ["x", "x2", "x3"]
     (tmp_path / "runs" / "x" / "weights").mkdir()
-    for file in ("report.md", "segmentation.csv"):
+    (tmp_path / "runs" / "x" / "tensorboard").mkdir()
+    for file in ("report.md", "segmentation.csv", "tracking.json"):
         (tmp_path / "runs" / "x" / file).write_text("old", encoding="utf-8")
     again = create(tmp_path, exist_ok=True)
     assert again.path.name == "x" and not (again.path / "weights").exists()
@@ -89,6 +90,15 @@ def test_run_from_before_there_was_a_key_had_its_default(tmp_path: Path) -> None
     assert config["task"] == "detect" and config["strong_view"] == 0 and config.seed == 7
     with pytest.raises(UserError, match=r"strong_view=0\.5, but the run was started with strong_view=0"):
         RunFolder.resume(configure({"resume": str(folder.path), "strong_view": 0.5}))
+
+
+def test_key_that_may_change_keeps_its_value_unless_it_is_given(tmp_path: Path) -> None:
+    folder = create(tmp_path, track="tensorboard", loader="ultralytics")
+    _, config = RunFolder.resume(configure({"resume": str(folder.path), "loader": "auto"}))
+    assert config.trackers == ["tensorboard"] and config["loader"] == "auto"
+    assert config["project"] == str(tmp_path / "runs")
+    _, config = RunFolder.resume(configure({"resume": str(folder.path), "track": None}))
+    assert config.trackers == []
 
 
 def test_session_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:

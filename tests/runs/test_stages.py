@@ -60,6 +60,9 @@ class Counting(StagedRun):
     def plan(self) -> list[PlannedStage]:
         return []
 
+    def verdict(self) -> str:
+        return "No verdict."
+
     def show(self) -> None:
         """Nothing to show."""
 
