@@ -7,11 +7,18 @@ import pytest
 import yaml
 
 from dfssd import config
-from dfssd.config import KEYS, NameSpaces
+from dfssd.config import KEYS, NameSpaces, OutsideTerm
 from dfssd.config.resolution import RECIPES
 from dfssd.config.schema import ARGUMENTS
 from dfssd.config.sections import ParitySection, PseudoSection, SegSection
 from dfssd.errors import UserError
+
+OUTSIDE = {
+    "my.module:MyTerm": OutsideTerm({"tau": 1.0}, is_feature_term=True),
+    "other:MyTerm": OutsideTerm({}, is_feature_term=False),
+    "other:cwd": OutsideTerm({}, is_feature_term=False),
+    "unread": OutsideTerm(None, is_feature_term=False),
+}
 
 SPACES = NameSpaces(
     training={"epochs", "imgsz", "device", "lr0", "name", "project", "data", "resume", "batch", "mosaic", *ARGUMENTS},
@@ -25,6 +32,7 @@ SPACES = NameSpaces(
     feature_terms={"hwjs", "cwd"},
     schedules=("constant", "sigmoid_ramp", "cosine"),
     training_problem=lambda key, value: f"{key}={value} is too large" if key == "lr0" and value > 9 else None,
+    outside=lambda name: OUTSIDE.get(name),
     term_problem=lambda name, options: "tau=-1 must be positive" if options.get("tau") == -1 else None,
 )
 
@@ -178,6 +186,36 @@ def test_command_line_wins_over_recipe_over_default(tmp_path) -> None:
     assert plain.terms == {"hwjs": {"weight": 3.0, "schedule": "constant", "share": 0.2, "tau": 2.0}}
     changed = resolve(f"recipe={recipe}", "hwjs.tau=4", "unsup_weight=2", "epochs=9")
     assert changed.terms["hwjs"]["tau"] == 4 and changed["unsup_weight"] == 2 and changed.train["epochs"] == 9
+
+
+def test_terms_from_outside_are_like_those_from_here(tmp_path) -> None:
+    found = resolve("my.module:MyTerm.weight=2", "my.module:MyTerm.tau=3").terms["my.module:MyTerm"]
+    assert found == {"weight": 2, "schedule": "constant", "share": 0.2, "tau": 3}
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("terms:\n  my.module:MyTerm: {weight: 0.5}\n  unread: {weight: 1, any: 3}\n", encoding="utf-8")
+    terms = resolve(f"recipe={recipe}").terms
+    assert terms["my.module:MyTerm"]["weight"] == 0.5 and terms["unread"]["any"] == 3
+    assert problems("my.module:MyTerm.taw=3")[0] == (
+        "unknown key 'my.module:MyTerm.taw'; did you mean 'my.module:MyTerm.tau'?"
+    )
+    assert problems("my.module:MyTerm.tau=3") == [
+        "my.module:MyTerm.tau has no effect: my.module:MyTerm is switched off; add my.module:MyTerm.weight=1, or leave "
+        "it out"
+    ]
+    assert "switch off with my.module:MyTerm.weight=0" in problems(
+        "my.module:MyTerm.weight=1", "student_training=grown", "teacher=a.pt", "balance=fixed", "baseline=false",
+        "freeze_features=true", "hwjs.weight=0", "cwd.weight=0",
+    )[0]  # fmt: skip
+
+
+def test_terms_of_one_name_cannot_be_told_apart() -> None:
+    text = "another term is called MyTerm, too; rename the class"
+    assert problems("my.module:MyTerm.weight=1", "other:MyTerm.weight=1") == [
+        f"my.module:MyTerm: {text}",
+        f"other:MyTerm: {text}",
+    ]
+    assert problems("other:cwd.weight=1") == ["other:cwd: another term is called cwd, too; rename the class"]
+    assert resolve("my.module:MyTerm.weight=1", "other:MyTerm.weight=0").terms["my.module:MyTerm"]
 
 
 def test_terms_switch_on_and_off_by_weight() -> None:

@@ -87,14 +87,14 @@ def _keys_of_train() -> dict[str, Values]:
 
     from dfssd import resources
     from dfssd.distillation.schedules import SCHEDULES
-    from dfssd.distillation.terms import TERMS, described_options
+    from dfssd.distillation.terms import described_options, installed_terms
 
     found = {name: values_of(key.check) for name, key in KEYS.items()}
     recipes = sorted(file.stem for file in (resources.folder("cfg") / "recipes").glob("*.yaml"))
     found["recipe"] = Values(tuple(recipes), True)
     found["unsup_schedule"] = Values(tuple(SCHEDULES), False)
     found["pseudo"] = found["pseudo.mode"]
-    for name in TERMS:
+    for name in installed_terms():
         found |= {f"{name}.{option}": values_of(check) for option, check in TERM_CHECKS.items()}
         found[f"{name}.schedule"] = Values(tuple(SCHEDULES), False)
         for option, described in described_options(name).items():

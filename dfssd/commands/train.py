@@ -89,7 +89,7 @@ def help_page(program: str) -> Iterator[str]:
 def _terms_page() -> Iterator[str]:
     """The distillation terms: what all of them take, and the options of each."""
     from dfssd.distillation.schedules import SCHEDULES
-    from dfssd.distillation.terms import described_options, term_meanings
+    from dfssd.distillation.terms import described_options, installed_terms, term_meanings
 
     yield from ("", heading("distillation terms: <term>.<option>=, and for each of them"))
     for option, default in TERM_OPTIONS.items():
@@ -97,7 +97,7 @@ def _terms_page() -> Iterator[str]:
         yield from entry(
             f"<term>.{option}", str(default), allowed(check) if check else " | ".join(SCHEDULES), TERM_MEANINGS[option]
         )
-    for name, meaning in term_meanings().items():
+    for name, meaning in term_meanings(installed_terms()).items():
         yield from ("", paragraph(f"{name}: {meaning}", 2))
         for option, found in described_options(name).items():
             yield from entry(f"{name}.{option}", shown(found.default), found.allowed, found.meaning)

@@ -1,8 +1,9 @@
 """The strict configuration: ``cfg/default.yaml`` < recipe < command line, with Ultralytics' own keys beside ours."""
 
+from dfssd.config import outside
 from dfssd.config.parse import flatten, nearest, parse_arguments, parse_value, section_of
 from dfssd.config.record import UNSET, Difference, differences, flat_settings
-from dfssd.config.resolution import Config, NameSpaces, defaults, find_recipe, help_lines, resolve
+from dfssd.config.resolution import Config, NameSpaces, OutsideTerm, defaults, find_recipe, help_lines, resolve
 from dfssd.config.schema import (
     ALIASES,
     ARGUMENTS,
@@ -32,6 +33,7 @@ __all__ = [
     "Config",
     "Difference",
     "NameSpaces",
+    "OutsideTerm",
     "Protocol",
     "defaults",
     "differences",
@@ -40,6 +42,7 @@ __all__ = [
     "flatten",
     "help_lines",
     "nearest",
+    "outside",
     "parse_arguments",
     "parse_value",
     "resolve",

@@ -3,7 +3,8 @@
 Three kinds of keys share one flat, dotted name space:
 
 * **own** keys are in ``cfg/default.yaml`` (``labeled``, ``pseudo.tau0``) and have a row in :mod:`dfssd.config.schema`;
-* **term options** are ``<term>.<option>`` (``hwjs.weight``) and are checked against the signature of the term;
+* **term options** are ``<term>.<option>`` (``hwjs.weight``) and are checked against the signature of the term, which
+  may lie outside this package (``my_module:MyTerm.weight``, :mod:`dfssd.config.outside`);
 * **Ultralytics' arguments** (``epochs``, ``imgsz``) are checked by Ultralytics and passed on.
 
 Anything else is an error that names the nearest key. Nothing here imports Ultralytics or torch: the keys that
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dfssd import resources
+from dfssd.config.outside import label
 from dfssd.config.parse import flatten, nearest
 from dfssd.config.rules import CommandLine, ValidKeys, problems
 from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
@@ -37,6 +39,19 @@ TRAINING_DEFAULTS: Mapping[str, int] = {"imgsz": 640, "batch": 16, "epochs": 100
 
 
 @dataclass(frozen=True)
+class OutsideTerm:
+    """A distillation term from outside this package.
+
+    Attributes:
+        options: Its options with their defaults; None if it was not loaded: any are taken.
+        is_feature_term: It compares feature maps.
+    """
+
+    options: Mapping[str, Any] | None
+    is_feature_term: bool
+
+
+@dataclass(frozen=True)
 class NameSpaces:
     """The keys that are not ours, with the checks of their values.
 
@@ -47,6 +62,8 @@ class NameSpaces:
         schedules: Names of the registered schedules.
         training_problem: Why Ultralytics rejects a value of its argument; None if it does not.
         term_problem: Why a term rejects its own options; None if it does not.
+        outside: A term that is not registered here, by its name; None if there is none. Raises
+            :class:`~dfssd.errors.UserError` for one that cannot be loaded.
     """
 
     training: Collection[str]
@@ -55,6 +72,7 @@ class NameSpaces:
     schedules: Collection[str]
     training_problem: Callable[[str, Any], str | None]
     term_problem: Callable[[str, Mapping[str, Any]], str | None]
+    outside: Callable[[str], OutsideTerm | None]
 
 
 @dataclass(frozen=True)
@@ -181,6 +199,7 @@ class _Resolver:
         self.train: dict[str, Any] = {}
         self.problems: list[str] = []
         self.wrong: set[str] = set()
+        self.outside: dict[str, OutsideTerm | None] = {}
         options = (f"{term}.{option}" for term, own in spaces.terms.items() for option in {*own, *TERM_OPTIONS})
         self.known = {*self.own, *spaces.training, *options}
 
@@ -201,13 +220,10 @@ class _Resolver:
         elif key in self.spaces.training:
             problem = self._training_problem(key, value)
             self.train[key] = value
-        elif key in self.known:
-            term, _, option = key.partition(".")
-            self.terms.setdefault(term, {})[option] = value
         elif key == "terms":
             problem = "terms is a section of a recipe; on the command line set one option, such as hwjs.weight=2"
         else:
-            problem = f"unknown key '{key}'{nearest(key, self.known)}"
+            problem = self._take_option(key, value)
         if problem:
             self.problems.append(where + problem)
 
@@ -218,6 +234,34 @@ class _Resolver:
         if is_beyond_all_bounds(value):
             return f"{key}={value}: must be a number that is not that large"
         return self.spaces.training_problem(key, value)
+
+    def _take_option(self, key: str, value: Any) -> str | None:
+        """Store an option of a term; why there is none of that name, or None."""
+        term, _, option = key.rpartition(".")
+        known: Collection[str] = self.known
+        if key not in known:
+            try:
+                found = self._outside(term)
+            except UserError as e:
+                return str(e)
+            if found is not None and found.options is not None:
+                known = {f"{term}.{name}" for name in {*found.options, *TERM_OPTIONS}}
+            if found is None or (found.options is not None and key not in known):
+                return f"unknown key '{key}'{nearest(key, known)}"
+        self.terms.setdefault(term, {})[option] = value
+        return None
+
+    def _outside(self, term: str) -> OutsideTerm | None:
+        """The term of that name that is not registered here; each is looked for once, and complained of once."""
+        if term not in self.outside:
+            self.outside[term] = None
+            self.outside[term] = self.spaces.outside(term)
+        return self.outside[term]
+
+    @property
+    def outside_terms(self) -> dict[str, OutsideTerm]:
+        """The terms from outside that the line names."""
+        return {name: term for name, term in self.outside.items() if term is not None}
 
     def active_terms(self) -> dict[str, dict[str, Any]]:
         """The terms with a weight above 0 and all their options."""
@@ -236,6 +280,10 @@ class _Resolver:
             own = {option: value for option, value in merged.items() if option not in TERM_OPTIONS}
             if problem := self.spaces.term_problem(term, own):
                 self.problems.append(f"{term}.{problem}")
+        called = [label(term) for term in active]
+        for term in self.outside_terms:
+            if called.count(label(term)) > 1 or (term in active and label(term) in self.spaces.terms):
+                self.problems.append(f"{term}: another term is called {label(term)}, too; rename the class")
         return active
 
 
@@ -261,7 +309,7 @@ def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
         resolver.take(key, value, f"in {find_recipe(name).name}: ")
     for key, value in given.items():
         resolver.take(key, value, "")
-    active = resolver.active_terms()
+    active, outside = resolver.active_terms(), resolver.outside_terms
     line = CommandLine(
         own=ValidKeys(resolver.own, resolver.wrong),
         given=given,
@@ -269,8 +317,8 @@ def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
         recipe_terms=recipe_terms,
         terms=active,
         defaults=defaults(),
-        known_terms=spaces.terms,
-        feature_terms=spaces.feature_terms,
+        known_terms={**spaces.terms, **{name: term.options or {} for name, term in outside.items()}},
+        feature_terms={*spaces.feature_terms, *(name for name, term in outside.items() if term.is_feature_term)},
         schedules=spaces.schedules,
     )
     if "task" not in resolver.wrong:

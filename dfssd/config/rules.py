@@ -133,7 +133,7 @@ def _is_balanced(line: CommandLine, weight: str) -> bool:
 
 def _term_options_act(line: CommandLine) -> Iterator[str]:
     for key in line.given:
-        term, _, option = key.partition(".")
+        term, _, option = key.rpartition(".")
         if term not in line.known_terms:
             continue
         if option != "weight" and term not in line.terms:

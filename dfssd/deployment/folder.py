@@ -9,8 +9,7 @@ from typing import Any
 
 from dfssd.deployment import infer
 from dfssd.deployment.facts import LICENSE, Facts, sign_checkpoint
-from dfssd.files import copy_atomically, write_json, write_text
-from dfssd.reporting.run_files import read_json
+from dfssd.files import copy_atomically, read_json, write_json, write_text
 
 FOLDER, MANIFEST, INFER, README = "deploy", "manifest.json", "infer.py", "README.md"
 

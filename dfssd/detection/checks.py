@@ -19,7 +19,7 @@ from dfssd.distillation.compatibility import (
 )
 from dfssd.distillation.growth import check_prefix
 from dfssd.distillation.selection import has_part
-from dfssd.distillation.terms import TERMS
+from dfssd.distillation.terms import find_term
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
 from dfssd.pretraining.features import check_features
@@ -91,7 +91,7 @@ def with_fitting_terms(config: Config, student: ModelFacts, role: str) -> Config
     Raises:
         UserError: The user has asked for such a term by its weight.
     """
-    needing = [name for name in config.terms if TERMS[name].needs_bins]
+    needing = [name for name in config.terms if find_term(name).needs_bins]
     check_bins(student, [name for name in needing if f"{name}.weight" in config.given], role)
     if not needing or student.reg_max > 1:
         return config

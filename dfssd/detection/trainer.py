@@ -62,6 +62,8 @@ class StudentTrainer(StageTrainer):
         self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
     ):
         """Build the stage trainer and attach self-test, health meter and guard."""
+        if overrides and overrides.get("resume"):  # Ultralytics reads the checkpoint before the settings are
+            self.SETTINGS.read(overrides["save_dir"])
         super().__init__(cfg, overrides, _callbacks)
         self.guard = Guard(
             self.settings.guard,

@@ -24,6 +24,7 @@ from ultralytics.utils.torch_utils import copy_attr
 
 from dfssd.batches import Batch, HostBatch
 from dfssd.config import TERM_OPTIONS
+from dfssd.config.outside import label
 from dfssd.distillation.balance import DETECTION, GradientBalance, gradient_norms
 from dfssd.distillation.candidates import Candidates
 from dfssd.distillation.forward import ForwardPass, Maps, level_sizes, teacher_views
@@ -32,7 +33,7 @@ from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.schedules import factor
 from dfssd.distillation.semi_loss import SemiDetectionLoss
 from dfssd.distillation.targets import count_labeled, padded_targets
-from dfssd.distillation.terms import TERMS, PairShape
+from dfssd.distillation.terms import PairShape, find_term
 from dfssd.distillation.transfer import to_device
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
@@ -149,9 +150,9 @@ class DistillationPair(DistillationModel):
         self.added = 0
         self.agreement: Tensor | tuple[int, int] = (0, 0)
         self.semi_loss: SemiDetectionLoss | None = None
-        self.weights = {name: float(o["weight"]) for name, o in terms.items()}
-        self.schedules = {name: str(o["schedule"]) for name, o in terms.items()}
-        shares = {name: float(o["share"]) for name, o in terms.items()} if balance else {}
+        self.weights = {label(name): float(o["weight"]) for name, o in terms.items()}
+        self.schedules = {label(name): str(o["schedule"]) for name, o in terms.items()}
+        shares = {label(name): float(o["share"]) for name, o in terms.items()} if balance else {}
         self.balance = GradientBalance(self.weights, shares) if balance else None
         self.progress = (0, 1, 1)
         self.probe = False
@@ -202,7 +203,7 @@ class DistillationPair(DistillationModel):
         built: dict[str, nn.Module] = {}
         for name, options in terms.items():
             own = {k: v for k, v in options.items() if k not in TERM_OPTIONS}
-            built[name] = TERMS[name](shape, **own)
+            built[label(name)] = find_term(name)(shape, **own)
         return built
 
     @property

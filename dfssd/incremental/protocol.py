@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten, section_of
+from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten
 from dfssd.datasets.data_state import write_state
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split, write_split
@@ -28,7 +28,7 @@ from dfssd.detection.checks import check_can_grow, check_layers
 from dfssd.detection.data import choose_split, copies_among, read_data
 from dfssd.detection.forgetting import mean_over
 from dfssd.distillation.compatibility import check_bins, describe, normalized, resolve_weights
-from dfssd.distillation.terms import TERMS
+from dfssd.distillation.terms import find_term, is_term
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_json, write_text, write_yaml
 from dfssd.hardware import check_one_process
@@ -177,7 +177,7 @@ def _common(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in _for_runs(config).items()
-        if _protocol_use(key) is not Protocol.OF_RECIPE and section_of(key) not in TERMS
+        if _protocol_use(key) is not Protocol.OF_RECIPE and not is_term(key.rpartition(".")[0])
     }
 
 
@@ -216,7 +216,7 @@ def _modes(config: Config, check: Check) -> list[Mode]:
             )
         check_machine(mode.config)
         check_layers(mode.config, facts.head)
-        check_bins(facts, [name for name in mode.config.terms if TERMS[name].needs_bins], role)
+        check_bins(facts, [name for name in mode.config.terms if find_term(name).needs_bins], role)
         modes[mode.name] = mode
     return list(modes.values())
 

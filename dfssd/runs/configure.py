@@ -8,10 +8,11 @@ from typing import Any
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from dfssd.config import Config, NameSpaces, resolve
+from dfssd.config import Config, NameSpaces, OutsideTerm, outside, resolve
 from dfssd.distillation.schedules import SCHEDULES
-from dfssd.distillation.terms import TERMS, option_problem, term_options
+from dfssd.distillation.terms import TERMS, find_term, option_problem, options_of, term_options
 from dfssd.distillation.terms.base import FeatureTerm
+from dfssd.log import LOGGER
 
 
 def configure(given: Mapping[str, Any]) -> Config:
@@ -24,7 +25,11 @@ def configure(given: Mapping[str, Any]) -> Config:
         UserError: Unknown keys, values that Ultralytics or a term would reject in the middle of a run, or
             contradictory combinations; all problems at once.
     """
-    return resolve(given, name_spaces())
+    config = resolve(given, name_spaces())
+    for name in config.terms:
+        if name in TERMS and name in outside.installed():
+            LOGGER.warning(f"{name} is dfssd's own distillation term; an installed package has one of that name, too")
+    return config
 
 
 def name_spaces() -> NameSpaces:
@@ -36,7 +41,16 @@ def name_spaces() -> NameSpaces:
         schedules=SCHEDULES,
         training_problem=_training_problem,
         term_problem=lambda name, options: option_problem(name, **options),
+        outside=_outside_term,
     )
+
+
+def _outside_term(name: str) -> OutsideTerm | None:
+    """A term from outside, which is imported."""
+    if outside.find(name) is None:
+        return None
+    term = find_term(name)
+    return OutsideTerm(options_of(term), issubclass(term, FeatureTerm))
 
 
 def _training_problem(key: str, value: Any) -> str | None:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import Config, NameSpaces, resolve
+from dfssd.config import Config, NameSpaces, OutsideTerm, outside, resolve
 from dfssd.distillation.schedules import SCHEDULES
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
@@ -45,6 +45,7 @@ def names_only() -> NameSpaces:
         schedules=SCHEDULES,
         training_problem=lambda key, value: None,
         term_problem=lambda name, options: None,
+        outside=lambda name: OutsideTerm(None, is_feature_term=False) if outside.find(name) else None,
     )
 
 

@@ -125,8 +125,8 @@ def files(folder: Path) -> dict[str, Path]:
     """The files of a run that are worth keeping elsewhere: report, record, configuration, and the student's.
 
     Returns:
-        Name, as a path in the run folder -> file. The student's are those of ``deploy/``, or its checkpoint before there
-        is such a folder.
+        Name, as a path in the run folder -> file. Those of the student are in ``deploy/``, or its checkpoint before
+        there is such a folder.
     """
     student = sorted((folder / "deploy").rglob("*")) or sorted((folder / "weights").glob("student.pt"))
     found = [*(folder / name for name in ("report.html", "results.json", "run.yaml")), *student]

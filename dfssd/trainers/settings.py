@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from dfssd.config.sections import PseudoSection, SegSection
+from dfssd.distillation.terms import find_term
 from dfssd.files import read_yaml, write_yaml
 
 _Settings = TypeVar("_Settings", bound="StageSettings")
@@ -139,6 +140,11 @@ class StudentSettings(StageSettings):
     selftest_steps: int
     guard: tuple[float | None, ...]
     guard_patience: int
+
+    def __post_init__(self) -> None:
+        """Import the terms: the checkpoints of the training hold them, and cannot be read without their modules."""
+        for name in self.terms:
+            find_term(name)
 
 
 @dataclass(frozen=True)
