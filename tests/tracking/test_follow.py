@@ -124,7 +124,7 @@ def test_service_that_is_away_costs_nothing_and_misses_nothing(training: Trainin
     asked = service.calls
     assert service.of("student") == [1, 2, 3]
     warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
-    assert warnings == ["[dfssd] warning: track=mlflow: no route; the run goes on, and what was not sent is sent later"]
+    assert warnings == ["warning: track=mlflow: no route; the run goes on, and what was not sent is sent later"]
     service.away, now[0] = False, PATIENCE - 1
     tracking.follow(training.config, training.record)
     assert service.calls == asked, "it is given some time"
