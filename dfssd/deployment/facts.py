@@ -133,8 +133,7 @@ def sign_checkpoint(source: Path, target: Path, about: Facts) -> None:
         if isinstance(getattr(part, "yaml", None), dict) and "yaml_file" in part.yaml:
             part.yaml = {**part.yaml, "yaml_file": without_paths(part.yaml["yaml_file"])}
         for name in ("args", "pt_path"):
-            if hasattr(part, name):
-                own = getattr(part, name)
+            if (own := getattr(part, name, None)) is not None:
                 setattr(part, name, without_paths(own if isinstance(own, (dict, str)) else vars(own)))
     checkpoint[KEY] = dict(about)
     with atomic_write(target) as temporary:

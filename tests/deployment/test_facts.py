@@ -56,6 +56,7 @@ def test_no_path_of_this_machine_is_in_a_file(tmp_path: Path) -> None:
     checkpoint["model"].args = {**checkpoint["model"].args, **paths}
     checkpoint |= {"train_args": paths, "git": {"root": str(tmp_path)}}
     checkpoint["model"].yaml["yaml_file"] = str(tmp_path / "a.yaml")
+    checkpoint["model"].pt_path = None  # after a training that was resumed
     torch.save(checkpoint, tmp_path / "trained.pt")
     sign_checkpoint(tmp_path / "trained.pt", tmp_path / "signed.pt", ABOUT)
     place = str(tmp_path).encode()
