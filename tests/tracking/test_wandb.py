@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,9 @@ def entries(file: Path) -> Iterator[bytes]:
 
 def records(folder: Path) -> list[Any]:
     """The records of the only session in a run folder."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    record = import_module("wandb.proto.wandb_internal_pb2").Record
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    return [Record.FromString(entry) for entry in entries(file)]
+    return [record.FromString(entry) for entry in entries(file)]
 
 
 @pytest.mark.train
