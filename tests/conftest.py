@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 from dfssd.log import console
 from tests.costs import CostWatch
 from tests.tiny_detection import save_detector
+
+os.environ.pop("CI", None)  # commands are quiet there; tests of that set it themselves
 
 NAMES = ["dark", "bright"]
 

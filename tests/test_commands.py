@@ -30,12 +30,14 @@ def test_every_command_has_a_help_that_starts_with_its_usage(capsys, name: str) 
     assert re.match(rf"usage: dfssd( {name})? ", capsys.readouterr().out)
 
 
-def test_help_lists_the_commands(capsys) -> None:
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_lists_the_commands(capsys, monkeypatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        first = command.summary.split(" ")[0]  # the rest may be in the next line
-        assert re.search(rf"^  {name} +{re.escape(first)}", shown, re.MULTILINE), name
+        assert re.search(rf"^  {name}( |$)", shown, re.MULTILINE), name
+        assert command.summary in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(
