@@ -6,6 +6,9 @@ import sys
 import unicodedata
 from pathlib import Path
 
+_LONGEST = 200
+"""Characters of a message of another package."""
+
 
 class UserError(Exception):
     """Bad input, or a situation that the user can change: reported without traceback, exit code 2.
@@ -42,6 +45,12 @@ def _one_line(text: str) -> str:
     """``text`` with control characters, separators of lines, and bytes that are no UTF-8 as escape sequences."""
     odd = {ord(c): repr(c)[1:-1] for c in set(text) if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}}
     return text.translate(odd)
+
+
+def reason(error: BaseException) -> str:
+    """What an error of another package says, in one line of bearable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def report_problems(error: UserError) -> int:

@@ -75,15 +75,24 @@ def console() -> Iterator[None]:
     if _shown():
         yield
         return
-    handler, level, propagate = _Shown(), LOGGER.level, LOGGER.propagate
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
+    with handled_by(_Shown(), level=logging.INFO):
+        yield
+
+
+@contextlib.contextmanager
+def handled_by(*handlers: logging.Handler, level: int) -> Iterator[None]:
+    """Give our records from a level on to these handlers as well, and to none of the root logger."""
+    before, propagate = LOGGER.level, LOGGER.propagate
+    for handler in handlers:
+        LOGGER.addHandler(handler)
+    LOGGER.setLevel(level)
     LOGGER.propagate = False
     try:
         yield
     finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.setLevel(level)
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
+        LOGGER.setLevel(before)
         LOGGER.propagate = propagate
 
 

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from dfssd.errors import UserError
 from dfssd.files import final_names
-from dfssd.log import LOGGER, MARK, line_of, shown_on
+from dfssd.log import LOGGER, MARK, handled_by, line_of, shown_on
 
 NAME = "log.txt"
 """Its name in the folder of a run."""
@@ -225,21 +225,11 @@ def _redirected(out: _Tee, err: _Tee) -> Iterator[None]:
 @contextlib.contextmanager
 def _our_lines_to(file: TextIO) -> Iterator[None]:
     """Write all of our lines to the log file, also those below the level that is shown."""
-    level, propagate, wanted = LOGGER.level, LOGGER.propagate, LOGGER.getEffectiveLevel()
     handlers: list[logging.Handler] = [_OurLines(file)]
-    if propagate:
-        handlers.append(_Onward(wanted))
-    for handler in handlers:
-        LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.DEBUG)
-    LOGGER.propagate = False
-    try:
+    if LOGGER.propagate:
+        handlers.append(_Onward(LOGGER.getEffectiveLevel()))
+    with handled_by(*handlers, level=logging.DEBUG):
         yield
-    finally:
-        for handler in handlers:
-            LOGGER.removeHandler(handler)
-        LOGGER.setLevel(level)
-        LOGGER.propagate = propagate
 
 
 @contextlib.contextmanager

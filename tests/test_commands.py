@@ -68,6 +68,8 @@ def test_word_that_is_no_command(capsys, word: str, hint: str) -> None:
         (["a", "b c", "n=7"], {"source": ["a", "b c"], "conf": 0.25, "n": 7, "out": None}),
         (["--conf", "0.5", "a"], {"source": "a", "conf": 0.5, "n": 4, "out": None}),
         (["a", "out=none"], {"source": "a", "conf": 0.25, "n": 4, "out": None}),
+        (["a,b.jpg", "2024"], {"source": ["a,b.jpg", "2024"], "conf": 0.25, "n": 4, "out": None}),
+        (["2024"], {"source": "2024", "conf": 0.25, "n": 4, "out": None}),
     ],
 )
 def test_options_with_and_without_their_names(words: list[str], expected: dict) -> None:
@@ -96,8 +98,10 @@ def test_help_of_options(capsys, monkeypatch) -> None:
     USAGE.show("dfssd look", "Look at photos.")
     shown = capsys.readouterr().out
     assert shown.startswith("usage: dfssd look SOURCE key=value ...\n\nLook at photos.\n")
-    rows = [re.split(r" {2,}", line.strip()) for line in shown.splitlines()]
-    assert ["conf", "0.25", "lowest score"] in rows and ["out", "none", "a folder"] in rows
+    lines = [line.strip() for line in shown.splitlines()]
+    conf = next(i for i, line in enumerate(lines) if line.startswith("conf=0.25 "))
+    assert "a number >= 0 and <= 1" in lines[conf] and lines[conf + 1] == "lowest score"
+    assert any(line.startswith("out=none ") for line in lines)
     assert "  dfssd look photos\n      all photos" in shown
 
 

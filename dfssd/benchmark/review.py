@@ -29,9 +29,10 @@ from dfssd.config import parse_arguments
 from dfssd.config.values import TEXT, Number
 from dfssd.errors import UserError, report_problems
 from dfssd.evaluation.bootstrap import intervals
-from dfssd.evaluation.detections import Detections
+from dfssd.evaluation.detections import DETECTIONS, Detections
 from dfssd.files import write_json, write_text
 from dfssd.process import prepare_process
+from dfssd.reporting.tables import csv_text
 from dfssd.results.record import BoxRecord, read_run
 from dfssd.review import BY_VALUE, COCO, ORDERS, RANDOM
 from dfssd.review.export import export_review
@@ -120,7 +121,7 @@ def compare(out: Path) -> list[dict[str, Any]]:
     for network in NETWORKS:
         scores, found = {}, {}
         for order, record in runs.items():
-            file = out / "runs" / order / "test" / network / "detections.npz"
+            file = out / "runs" / order / "test" / network / DETECTIONS
             if isinstance(record, BoxRecord) and network in record.test and file.is_file():
                 scores[order], found[order] = record.test[network], Detections.read(file)
         if len(found) < len(runs):
@@ -157,7 +158,7 @@ def run_benchmark(words: Sequence[str]) -> None:
     run, out = ReviewedRun.open(Path(values["run"])), Path(values["out"]).expanduser().resolve()
     if run.config["labeled"] == 1.0 and run.config["split"] is None:
         raise UserError(f"{run.folder} hides no labels: give a run with labeled= below 1")
-    check_settings(out, {"run": str(run.folder), "n": values["n"]})
+    check_settings(out, {"run": str(run.folder), "n": values["n"], **changes})
     for order in ORDERS:
         print(f"{order}: {make_data(run, out, order, values['n'])}")
     keys = {"data": None, **kept_keys(run), "data_dir": run.data_dir, **changes}
@@ -168,8 +169,7 @@ def run_benchmark(words: Sequence[str]) -> None:
         print(f"\nboth one after the other: python scripts/run_plan.py {shlex.quote(str(out / 'plan.json'))}")
         return
     rows = compare(out)
-    lines = [",".join(rows[0])] + [",".join(map(str, row.values())) for row in rows] if rows else []
-    write_text(out / "result.csv", "".join(f"{line}\n" for line in lines))
+    write_text(out / "result.csv", csv_text(rows, show=str))
     for row in rows:
         print(
             f"{row['network']:>9} {row['score']:<8}  by value {row[BY_VALUE]:.3f}, random {row[RANDOM]:.3f}, "

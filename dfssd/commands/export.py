@@ -54,8 +54,9 @@ def run(words: Sequence[str], program: str) -> int:
     formats = [name.strip().lower() for name in given["format"].split(",")]
     precision = FP16 if given["half"] else INT8 if given["int8"] else FP32
     names = ("opset", "dynamic", "nms", "batch", "simplify", "workspace")
-    options = ExportOptions(precision=precision, **{name: given[name] for name in names})
-    opened = open_finished(Path(given["run"]))
+    opened = open_finished(Path(given["run"]).expanduser())
+    other_size = given["imgsz"] if given["imgsz"] != opened.imgsz else None
+    options = ExportOptions(precision=precision, imgsz=other_size, **{name: given[name] for name in names})
     device = check_device(given["device"]) if given["device"] is not None else opened.device
     check_formats(formats, task=opened.record.TASK, device=device, options=options)
     settings = opened.eval_settings("test", imgsz=given["imgsz"], device=device)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dfssd.commands.help_page import entry, paragraph
+from dfssd.commands.help_page import show as print_page
 from dfssd.config import nearest, parse_arguments
-from dfssd.config.values import Check
+from dfssd.config.values import Check, allowed
 from dfssd.errors import UserError
 
 
@@ -51,7 +53,11 @@ class Usage:
         Raises:
             UserError: Unknown or missing options, or values out of range; all problems at once.
         """
-        given = parse_arguments(self._named(words))
+        named, plain = self._split(words)
+        given = parse_arguments(named)
+        if twice := [name for name in plain if name in given]:
+            raise UserError(*(f"{name} is given twice: keep one" for name in twice))
+        given |= plain
         known = {option.name: option for option in self.options}
         problems = [f"unknown key '{key}'{nearest(key, known)}" for key in given if key not in known]
         for name, option in known.items():
@@ -63,8 +69,8 @@ class Usage:
             raise UserError(*problems)
         return {name: given.get(name, option.default) for name, option in known.items()}
 
-    def _named(self, words: Sequence[str]) -> list[str]:
-        """The words with the names of positional options before their values."""
+    def _split(self, words: Sequence[str]) -> tuple[list[str], dict[str, str | list[str]]]:
+        """The words that have a name, and the values of positional options, which are texts as they were typed."""
         plain: list[str] = []
         named: list[str] = []
         follows = False  # the value of --key value
@@ -72,14 +78,14 @@ class Usage:
             bare = not follows and "=" not in word and not word.startswith("-")
             (plain if bare and self.positional else named).append(word)
             follows = word.startswith("--") and "=" not in word
-        names = list(self.positional)
-        while plain and names:
-            name = names.pop(0)
-            values = [plain.pop(0)] if names else plain
-            named.append(f"{name}={values[0]}" if len(values) == 1 else f"{name}=[{','.join(values)}]")
-            if not names:
-                break
-        return named
+        values: dict[str, str | list[str]] = {}
+        *first, last = self.positional or ("",)
+        for name in first:
+            if plain:
+                values[name] = plain.pop(0)
+        if plain:
+            values[last] = plain[0] if len(plain) == 1 else plain
+        return named, values
 
     def show(self, line: str, summary: str) -> None:
         """Print the help: usage, options with defaults and meanings, examples.
@@ -88,19 +94,15 @@ class Usage:
             line: Program and command, as typed.
             summary: What the command does.
         """
-        from rich.console import Console
-        from rich.table import Table
-
-        console = Console()
         required = [option.name for option in self.options if option.required]
         words = [name.upper() if name in self.positional else f"{name}=..." for name in required]
-        console.print(f"usage: {' '.join([line, *words])} key=value ...\n\n{summary}\n", markup=False, highlight=False)
-        table = Table("key", "default", "meaning", box=None, pad_edge=False)
+        page = [paragraph(f"usage: {' '.join([line, *words])} key=value ..."), "", paragraph(summary), ""]
         for option in self.options:
-            table.add_row(option.name, "" if option.required else shown(option.default), option.meaning)
-        console.print(table, markup=False)
+            default = None if option.required else shown(option.default)
+            page += entry(option.name, default, allowed(option.check), option.meaning)
         for example, meaning in self.examples:
-            console.print(f"\n  {line} {example}\n      {meaning}", markup=False, highlight=False)
+            page += ["", paragraph(f"{line} {example}", 2), paragraph(meaning, 6)]
+        print_page(page)
 
 
 def shown(value: Any) -> str:

@@ -49,7 +49,7 @@ USAGE = Usage(
 
 
 def run(words: Sequence[str], program: str) -> int:
-    """Find defects and write what was found; 2 if an image could not be read.
+    """Find defects and write what was found; 2 if an image could not be read, 130 if Ctrl-C came before the end.
 
     Args:
         words: Arguments ``key=value``.
@@ -72,6 +72,8 @@ def run(words: Sequence[str], program: str) -> int:
     if summary.milliseconds:
         print(f"{counts['ms_median']:.1f} ms per image (median; 95 % within {counts['ms_p95']:.1f} ms)")
     print(f"written to {folder}: predictions.json, predictions.csv{', images/' if given['save'] else ''}")
+    if summary.interrupted and not summary.live:
+        return 130
     return 2 if summary.unreadable else 0
 
 

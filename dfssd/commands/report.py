@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfssd.commands.options import Option, Usage
 from dfssd.config.values import TEXT
+from dfssd.files import from_here
 from dfssd.log import LOGGER
 
 _SUMMARY = (
@@ -21,7 +22,7 @@ USAGE = Usage(
 
 
 def run(words: Sequence[str], program: str) -> int:
-    """Write the report and print the result of the run in a sentence.
+    """Write the report and name it.
 
     Args:
         words: The folder of the run.
@@ -33,7 +34,7 @@ def run(words: Sequence[str], program: str) -> int:
 
     task = TASKS[read_run(folder).task]
     task.run.write_report(folder)
-    LOGGER.info(f"report: {folder / 'report.html'}")
+    LOGGER.info(f"{'report':<8} {from_here(folder / 'report.html')}")
     return 0
 
 

@@ -200,6 +200,7 @@ class _Resolver:
         self.problems: list[str] = []
         self.wrong: set[str] = set()
         self.outside: dict[str, OutsideTerm | None] = {}
+        self.failed: set[str] = set()
         options = (f"{term}.{option}" for term, own in spaces.terms.items() for option in {*own, *TERM_OPTIONS})
         self.known = {*self.own, *spaces.training, *options}
 
@@ -240,9 +241,12 @@ class _Resolver:
         term, _, option = key.rpartition(".")
         known: Collection[str] = self.known
         if key not in known:
+            if term in self.failed:
+                return None
             try:
                 found = self._outside(term)
             except UserError as e:
+                self.failed.add(term)
                 return str(e)
             if found is not None and found.options is not None:
                 known = {f"{term}.{name}" for name in {*found.options, *TERM_OPTIONS}}
@@ -252,9 +256,8 @@ class _Resolver:
         return None
 
     def _outside(self, term: str) -> OutsideTerm | None:
-        """The term of that name that is not registered here; each is looked for once, and complained of once."""
+        """The term of that name that is not registered here; each is looked for once."""
         if term not in self.outside:
-            self.outside[term] = None
             self.outside[term] = self.spaces.outside(term)
         return self.outside[term]
 

@@ -49,6 +49,15 @@ class Preprocess:
     def _moves_boxes(self) -> bool:
         return self.resize is not None or self.crop is not None or self.pad
 
+    def problem(self, size: tuple[int, int]) -> str | None:
+        """Why an image of (width, height) [px] cannot be prepared; None if it can."""
+        if self.crop is None:
+            return None
+        (x1, y1, x2, y2), (width, height) = self.crop, size
+        if 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height:
+            return None
+        return f"preprocess.crop={list(self.crop)} does not lie inside an image of {width}x{height} px"
+
     def apply(self, image: np.ndarray, boxes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Prepare one image.
 
@@ -63,13 +72,8 @@ class Preprocess:
             UserError: ``crop`` does not lie inside the image.
         """
         height, width = image.shape[:2]
-        if self.crop is not None:
-            x1, y1, x2, y2 = self.crop
-            if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-                raise UserError(
-                    f"preprocess.crop={list(self.crop)} does not lie inside an image of {width}x{height} px; "
-                    "choose x1, y1, x2, y2 inside all images"
-                )
+        if problem := self.problem((width, height)):
+            raise UserError(f"{problem}; choose x1, y1, x2, y2 inside all images")
         steps = self._steps(width, height)
         if not self._moves_boxes:
             return steps(image=image)["image"], boxes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,7 @@ class Summary:
         milliseconds: Time of each batch by its number of frames, from the pixels to the boxes [ms per frame].
         unreadable: Files that could not be read, with the reason.
         interrupted: Whether it was ended by Ctrl-C.
+        live: Whether the source has no end of its own.
     """
 
     verdicts: Counter[Verdict] = field(default_factory=Counter)
@@ -49,6 +51,7 @@ class Summary:
     milliseconds: list[float] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     interrupted: bool = False
+    live: bool = False
 
     @property
     def frames(self) -> int:
@@ -141,6 +144,8 @@ def answers_in(
     Raises:
         UserError: The folder cannot be written to.
     """
+    if (folder / JSON).exists():  # they are to be overwritten
+        shutil.rmtree(folder / IMAGES, ignore_errors=True)
     with ExitStack() as files:
         texts = []
         for name in (JSON, CSV):
@@ -166,6 +171,7 @@ def free_folder(out: str | None, overwrite: bool) -> Path:
         while folder.exists():
             folder = folder.with_name(f"predict{next(numbers)}")
         return folder
-    if (Path(out) / JSON).exists() and not overwrite:
+    folder = Path(out).expanduser()
+    if (folder / JSON).exists() and not overwrite:
         raise UserError(f"out={out}: holds the answers of an earlier call; choose another, or add overwrite=true")
-    return Path(out)
+    return folder

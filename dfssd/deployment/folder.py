@@ -11,7 +11,7 @@ from dfssd.deployment import infer
 from dfssd.deployment.facts import LICENSE, Facts, sign_checkpoint
 from dfssd.files import copy_atomically, read_json, write_json, write_text
 
-FOLDER, MANIFEST, INFER, README = "deploy", "manifest.json", "infer.py", "README.md"
+FOLDER, MANIFEST, INFER, README, ONNX = "deploy", "manifest.json", "infer.py", "README.md", "student.onnx"
 
 CHECKPOINT = "pytorch/student.pt"
 """In a folder of its own: ``yolo export`` writes beside the checkpoint that it is given, over what is there."""
@@ -29,7 +29,7 @@ def write_deploy(
         about: As of :func:`~dfssd.deployment.facts.facts`.
         formats: What is known of each file of a format: ``format``, ``file`` (a path below the folder), its size, how
             closely it agrees with PyTorch, and how fast it is. They replace what was known of the same files.
-        machine: What computed the times, with the number of threads.
+        machine: What computed their times, with the number of threads.
         detects: Whether the network finds boxes, so that ``infer.py`` runs it.
 
     Returns:
@@ -39,26 +39,36 @@ def write_deploy(
     sign_checkpoint(run / "weights" / "student.pt", folder / CHECKPOINT, about)
     if detects:
         copy_atomically(infer.__file__, folder / INFER)
+    if not (folder / ONNX).exists() and (run / "weights" / ONNX).exists():  # of a run before there was this folder
+        copy_atomically(run / "weights" / ONNX, folder / ONNX)
     earlier = read_json(folder / MANIFEST).get("formats") or []
     new = {entry["file"] for entry in formats}
     known = [entry for entry in earlier if entry["file"] not in new and (folder / entry["file"]).exists()]
-    listed = [*known, *formats]
+    listed = [*known, *({**entry, "machine": machine} for entry in formats)]
     write_text(folder / README, _readme(about, detects))
     write_json(
         folder / MANIFEST,
         {
             "schema": 1,
             **about,
-            "machine": machine,
-            "formats": sorted(map(dict, listed), key=lambda entry: entry["file"] != "student.onnx"),
+            "formats": sorted(map(dict, listed), key=lambda entry: entry["file"] != ONNX),
             "files": [
                 {"file": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": digest(path)}
-                for path in sorted(folder.rglob("*"))
-                if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
+                for path in handed_over(folder)
+                if path.name != MANIFEST
             ],
         },
     )
     return folder
+
+
+def handed_over(folder: Path) -> list[Path]:
+    """The files of the folder; not what begins with a dot, such as the files of an export that was killed."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def _readme(about: Facts, detects: bool) -> str:

@@ -140,7 +140,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 found = detector([read(path, detector.facts.get("bits", 16))], given.conf)[0].tolist()
                 boxes = [{"class": detector.names[int(row[5])], "score": row[4], "box": row[:4]} for row in found]
                 print(json.dumps({"image": str(path), "verdict": "NG" if boxes else "OK", "boxes": boxes}), flush=True)
-            except (OSError, ValueError) as e:
+            except Exception as e:  # of a damaged file Pillow raises nearly everything
                 code = 2
                 print(f"error: {path}: {e}", file=sys.stderr)
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from dfssd.datasets.preprocessing import Preprocess
 from dfssd.deployment.facts import KEY, Facts, thresholds_of
 from dfssd.deployment.folder import MANIFEST, is_unchanged
 from dfssd.deployment.infer import CONFIDENCE, MOST, OVERLAP, Detector
-from dfssd.errors import UserError
+from dfssd.errors import UserError, reason
+from dfssd.files import read_yaml
 from dfssd.log import LOGGER
 
 FULL_BITS = 16
@@ -38,18 +40,28 @@ class Network(ABC):
     steps: Preprocess | None = None
 
     def know(self, about: Facts) -> None:
-        """Take over what the file says of the images that it was trained on."""
+        """Take over what the file says of the images that it was trained on.
+
+        Raises:
+            UserError: They were changed, and what changes them is not installed.
+        """
         self.bits = about.get("bits", FULL_BITS)
         self.steps = Preprocess(**about["preprocess"]) if "preprocess" in about else None
+        if self.steps and find_spec("albumentations") is None:
+            raise UserError(
+                "the training images were changed by preprocess.*, for which albumentations is missing: "
+                "pip install albumentations"
+            )
+
+    def problem(self, image: np.ndarray) -> str | None:
+        """Why nothing can be found in an image; None if it can."""
+        return self.steps.problem((image.shape[1], image.shape[0])) if self.steps else None
 
     def find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Boxes of each image, best first: (n, 6) float32 rows x1, y1, x2, y2 [px], score, class id.
 
         Args:
-            images: (h, w, 3) uint8, BGR, at most ``batch`` of them.
-
-        Raises:
-            UserError: ``preprocess.crop`` of the training images does not lie inside an image.
+            images: (h, w, 3) uint8, BGR, at most ``batch`` of them, none with a :meth:`problem`.
         """
         steps = self.steps
         if steps is None:
@@ -79,8 +91,7 @@ class OnnxNetwork(Network):
             self.detector = Detector(file)
         # onnxruntime raises errors of its own, and what is missing in the file a KeyError
         except Exception as e:
-            reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-            raise UserError(f"model={file}: cannot be used ({reason}); give student.onnx of a run with boxes") from e
+            raise UserError(f"model={file}: cannot be used ({reason(e)}); give student.onnx of a run with boxes") from e
         if conf is not None:
             self.detector.thresholds[:] = conf
         self.names, self.thresholds = self.detector.names, self.detector.thresholds
@@ -108,12 +119,15 @@ class UltralyticsNetwork(Network):
             names = self.yolo.names
         # what a file may be missing is up to the package of its format
         except Exception as e:
-            reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-            raise UserError(f"model={file}: Ultralytics cannot read it ({reason})") from e
+            raise UserError(f"model={file}: Ultralytics cannot read it ({reason(e)})") from e
         if self.yolo.task != "detect":
             raise UserError(f"model={file}: is for task={self.yolo.task}; dfssd predict runs detectors")
         self.names = dict(names)
-        about: Facts = (getattr(self.yolo, "ckpt", None) or {}).get(KEY, {})
+        about: Facts = facts_of(file, getattr(self.yolo, "ckpt", None))
+        if not about and conf is None:
+            LOGGER.warning(
+                f"model={file}: does not say from which score a box counts: conf={CONFIDENCE} for all classes"
+            )
         self.know(about)
         self.thresholds = thresholds_of(about, self.names, CONFIDENCE)
         if conf is not None:
@@ -125,6 +139,14 @@ class UltralyticsNetwork(Network):
         results = self.yolo.predict(list(images), conf=lowest, iou=OVERLAP, max_det=MOST, verbose=False)
         found = [result.boxes.data.cpu().numpy().astype(np.float32) for result in results]
         return [boxes[boxes[:, 4] >= self.thresholds[boxes[:, 5].astype(int)]] for boxes in found]
+
+
+def facts_of(file: Path, checkpoint: Mapping[str, Any] | None) -> Facts:
+    """What a file says about itself: a checkpoint inside, a format that is a folder in its metadata."""
+    told = checkpoint or {}
+    if file.is_dir() and (file / "metadata.yaml").is_file():
+        told = read_yaml(file / "metadata.yaml")
+    return told.get(KEY) or {}
 
 
 def open_network(model: Path, conf: float | None) -> Network:

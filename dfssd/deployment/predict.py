@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from dfssd.deployment.answers import Answers, Summary, answers_in, free_folder
 from dfssd.deployment.networks import Network, open_network
-from dfssd.deployment.sources import Frame, Input, find_inputs
+from dfssd.deployment.sources import Frame, Input, find_inputs, without_password
 from dfssd.log import LOGGER
 
 _NOTHING = np.zeros((0, 6), np.float32)
@@ -51,10 +52,11 @@ def predict(
     Raises:
         UserError: No such model or source, or a folder that cannot be written to.
     """
-    inputs = find_inputs(source)
-    network = open_network(Path(model), conf)
     folder = free_folder(out, overwrite)
-    shown = ", ".join(map(str, source)) if isinstance(source, (list, tuple)) else str(source)
+    inputs = find_inputs(source, leave_out=folder)
+    network = open_network(Path(model).expanduser(), conf)
+    given = source if isinstance(source, (list, tuple)) else [source]
+    shown = ", ".join(without_password(str(one)) for one in given)
     live = any(one.live for one in inputs)
     with (
         answers_in(
@@ -62,6 +64,7 @@ def predict(
         ) as answers,
         _Progress(inputs, every) as progress,
     ):
+        answers.summary.live = live
         try:
             for frames in _batches(inputs, 1 if live else network.batch, network.bits, every):
                 for frame, verdict in _looked_at(network, frames, answers):
@@ -86,6 +89,7 @@ def _batches(inputs: Sequence[Input], size: int, bits: int, every: int) -> Itera
 
 def _looked_at(network: Network, frames: Sequence[Frame], answers: Answers) -> Iterator[tuple[Frame, str]]:
     """Each frame with its verdict, after its boxes have been written."""
+    frames = [_usable(network, frame) for frame in frames]
     images = [frame.pixels for frame in frames if frame.pixels is not None]
     start = time.perf_counter()
     found = iter(network.find(images) if images else [])
@@ -93,6 +97,12 @@ def _looked_at(network: Network, frames: Sequence[Frame], answers: Answers) -> I
         answers.summary.milliseconds.append((time.perf_counter() - start) * 1e3 / len(images))
     for frame in frames:
         yield frame, answers.add(frame, _NOTHING if frame.pixels is None else next(found))
+
+
+def _usable(network: Network, frame: Frame) -> Frame:
+    """The frame; without its pixels if nothing can be found in it."""
+    problem = None if frame.pixels is None else network.problem(frame.pixels)
+    return replace(frame, pixels=None, problem=problem) if problem else frame
 
 
 class _Progress:

@@ -14,12 +14,16 @@ import numpy as np
 
 from dfssd.datasets.images.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES, read_pixels
 from dfssd.errors import UserError
+from dfssd.log import LOGGER
 
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
 """Suffixes of video files, in lower case."""
 
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "tcp://", "udp://")
 """How the address of a stream begins."""
+
+_WHOLE = 0.98
+"""Share of the frames that a video file claims from which it counts as whole: some count a few too many."""
 
 _WAIT = 0.2
 """How long a thread waits before it looks whether it is to end [s]."""
@@ -109,13 +113,16 @@ class Moving:
             return
         reader = _Newest(capture) if self.live else _All(capture)
         try:
-            empty = True
+            number, count = -1, self.count
             for number, pixels in iter(reader.read, None):
-                empty = False
                 if number % every == 0:
                     yield Frame(self.name, number, pixels)
-            if empty:
+            if number < 0:
                 yield Frame(self.name, problem="holds no frame that OpenCV can read")
+            elif count is not None and number + 1 < _WHOLE * count:
+                yield Frame(self.name, problem=f"breaks off after {number + 1} of {count} frames")
+            elif self.live:
+                LOGGER.warning(f"{self.name}: the stream has ended")
         finally:
             reader.close()
 
@@ -176,12 +183,13 @@ class _Newest:
         self.all.close()
 
 
-def find_inputs(source: str | int | Sequence[str | int]) -> list[Input]:
+def find_inputs(source: str | int | Sequence[str | int], leave_out: Path | None = None) -> list[Input]:
     """What a source consists of, folders searched, globs resolved, and lists read.
 
     Args:
         source: An image, a video, a folder (with those below it), a glob, a ``.txt`` list of paths (relative to the
             list, one a line), the number of a camera, the URL of a stream; or several of these.
+        leave_out: A folder whose files do not belong to it.
 
     Raises:
         UserError: Something does not exist, or there is nothing to look at.
@@ -193,22 +201,24 @@ def find_inputs(source: str | int | Sequence[str | int]) -> list[Input]:
         if isinstance(entry, int) or entry.isdecimal():
             live.append(Moving(int(entry), f"camera {entry}", live=True))
         elif entry.lower().startswith(STREAMS):
-            live.append(Moving(entry, _without_password(entry), live=True))
+            live.append(Moving(entry, without_password(entry), live=True))
         else:
             files += _files(entry)
+    if leave_out is not None:
+        files = [file for file in files if leave_out.absolute() not in file.absolute().parents]
     if not files and not live:
         raise UserError(f"source={', '.join(map(str, given))}: holds no images or videos")
     return [*_named(list(dict.fromkeys(files))), *live]
 
 
-def _without_password(url: str) -> str:
-    """The address of a stream without the user and the password that it may hold."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def without_password(source: str) -> str:
+    """A source; the address of a stream without the user and the password that it may hold."""
+    scheme, sign, rest = source.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if sign else source
 
 
 def _files(entry: str) -> list[Path]:
-    path = Path(entry)
+    path = Path(entry).expanduser()
     if path.is_dir():
         return _usable(path.rglob("*"))
     if path.suffix.lower() == ".txt" and path.is_file():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dfssd.evaluation.detections import DETECTIONS, Detections
+from dfssd.evaluation.detections import DETECTIONS, PREDICTIONS, Detections
 from dfssd.evaluation.settings import EvalSettings, quiet
 
 CURVE_POINTS = 101
@@ -30,10 +30,11 @@ def evaluate(
         weights: ``.pt`` or exported file (an exported file with fixed input shape is always run on squares).
         settings: What to measure it on.
         save_dir: Folder for what Ultralytics writes and for the detections.
-        keep_detections: Write ``detections.npz`` (:class:`~dfssd.evaluation.detections.Detections`) into ``save_dir``,
-            from which differences between detectors get their confidence intervals.
-        confidence: Score threshold of precision and recall, chosen elsewhere, in [0, 1]; None: the one with the highest
-            mean F1 on this split, as ``yolo val`` has it.
+        keep_detections: Write ``detections.npz`` into ``save_dir``, from which differences between detectors get their
+            confidence intervals, and ``predictions.npz``, from which thresholds are chosen
+            (:class:`~dfssd.evaluation.detections.Detections`).
+        confidence: Score threshold of precision and recall of the predictions, chosen elsewhere, in [0, 1]; None: the
+            one with the highest mean F1 on this split, and both as ``yolo val`` has them.
 
     Returns:
         ``map50``, ``map50_95``: mean over the classes present of the average precision at IoU 0.5, and of its mean over
@@ -71,15 +72,16 @@ def evaluate(
             name=save_dir.name,
             exist_ok=True,
         )
-    found = kept[0].detections()
+    predicted = kept[0].predictions()
     if keep_detections:
-        found.write(save_dir / DETECTIONS)
+        kept[0].detections().write(save_dir / DETECTIONS)
+        predicted.write(save_dir / PREDICTIONS)
     else:
         for folder in new_folders:
             with contextlib.suppress(OSError):  # not empty: something was written after all
                 folder.rmdir()
-    result = plain_metrics(metrics, images=len(found.images))
-    return result if confidence is None else at_confidence(result, found, confidence)
+    result = plain_metrics(metrics, images=len(predicted.images))
+    return result if confidence is None else at_confidence(result, predicted, confidence)
 
 
 def at_confidence(metrics: Mapping[str, Any], detections: Detections, confidence: float) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def at_confidence(metrics: Mapping[str, Any], detections: Detections, confidence
 
     Args:
         metrics: As :func:`evaluate` returns them.
-        detections: What they were computed from.
+        detections: What the network predicts.
         confidence: The threshold.
 
     Returns:

@@ -58,7 +58,7 @@ def choose_examples(record: BoxRecord, found: Mapping[Role, Detections], images:
 
     Args:
         record: The record of the run, with the thresholds.
-        found: Role -> its detections on the test images.
+        found: Role -> its predictions on the test images.
         images: The test images, in the order of their list.
 
     Returns:

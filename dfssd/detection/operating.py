@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dfssd.evaluation.detections import DETECTIONS, Detections
+from dfssd.evaluation.detections import DETECTIONS, PREDICTIONS, Detections
 from dfssd.evaluation.errors import errors, match, recall_by_size
 from dfssd.evaluation.operating import LOWEST, ImageScores, operating_points
 from dfssd.evaluation.settings import EvalSettings
@@ -23,7 +23,7 @@ class MeasuredDetector:
     Attributes:
         scores: Its scores on the test images.
         operating: Its thresholds, and what they do to whole images.
-        detections: What it found on the test images.
+        detections: What its average precision on the test images is computed from.
     """
 
     scores: BoxScores
@@ -44,7 +44,7 @@ def measure(
     Args:
         weights: Its checkpoint.
         settings: Part (``val``, ``test``) -> how it is evaluated there.
-        folder: Folder of the run; all detections are written to ``<part>/<role>/detections.npz``.
+        folder: Folder of the run; detections and predictions are written to ``<part>/<role>/``.
         role: The network.
         names: Class names in id order.
         wanted: ``false_alarms``.
@@ -55,14 +55,16 @@ def measure(
 
         where = folder / part / role
         metrics = evaluate(weights, settings(part), save_dir=where, keep_detections=True, confidence=confidence)
-        return metrics, Detections.read(where / DETECTIONS)
+        return metrics, Detections.read(where / PREDICTIONS)
 
     on_val, val = run("val")
     confidence = on_val["confidence"]
     on_test, test = run("test", confidence)
     balanced = LOWEST if confidence is None else max(LOWEST, round(confidence, 4))
     operating = operate(val, test, names, balanced, wanted, settings("test").imgsz)
-    return MeasuredDetector(BoxScores.model_validate(on_test), operating, test)
+    return MeasuredDetector(
+        BoxScores.model_validate(on_test), operating, Detections.read(folder / "test" / role / DETECTIONS)
+    )
 
 
 def operate(
@@ -71,8 +73,8 @@ def operate(
     """Choose thresholds on the validation images, and see what they do on the test images.
 
     Args:
-        val: Detections on the validation images.
-        test: Detections on the test images.
+        val: Predictions on the validation images.
+        test: Predictions on the test images.
         names: Class names in id order.
         confidence: Score threshold that balances precision and recall on the validation images.
         wanted: ``false_alarms``.

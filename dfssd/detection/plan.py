@@ -44,7 +44,7 @@ def plan_of(run: DetectionRun, *, uses_pseudo_labels: bool) -> list[PlannedStage
     plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * (teacher + 2 * student)))
     if trains_student:
         plan.append(PlannedStage("export", str(c["format"])))
-    return [*plan, PlannedStage("report", "report.md")]
+    return [*plan, PlannedStage("report", "report.html")]
 
 
 def _stages_of_the_teacher(run: DetectionRun, teacher: float, student: float) -> list[PlannedStage]:

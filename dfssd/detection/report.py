@@ -1,4 +1,4 @@
-"""``report.md`` and its figures: what the run found, for someone who runs a plant.
+"""``report.md``, ``report.html``, and their figures: what the run found, for someone who runs a plant.
 
 Everything is read from files of the run folder (JSON, YAML, CSV); no model is loaded and nothing is recomputed, so a
 report can be rewritten at any time.

@@ -9,7 +9,7 @@ from typing import Any
 
 from dfssd.config.resolution import TRAINING_DEFAULTS
 from dfssd.detection.examples import Example, choose_examples
-from dfssd.evaluation.detections import DETECTIONS, Detections
+from dfssd.evaluation.detections import PREDICTIONS, Detections
 from dfssd.files import read_json, read_yaml
 from dfssd.reporting.run_files import Curves, RunFiles, read_csv, weight_sizes
 from dfssd.reporting.words import ROLES
@@ -63,9 +63,9 @@ class DetectionFiles(RunFiles):
 
 
 def _examples(folder: Path, record: BoxRecord) -> tuple[Example, ...]:
-    """Test images to show, from the recorded detections; none if these, or the list of the images, are gone."""
+    """Test images to show, from the recorded predictions; none if these, or the list of the images, are gone."""
     images = folder / "splits" / "test.txt"
-    files = {role: file for role in record.test if (file := folder / "test" / role / DETECTIONS).is_file()}
+    files = {role: file for role in record.test if (file := folder / "test" / role / PREDICTIONS).is_file()}
     if not images.is_file() or not record.operating:
         return ()
     listed = [Path(line) for line in images.read_text(encoding="utf-8").splitlines() if line]

@@ -15,7 +15,11 @@ import numpy as np
 from dfssd.files import atomic_write
 
 DETECTIONS = "detections.npz"
-"""Name of the file of all detections of a network on a part, in its folder."""
+"""Name of the file of all detections of a network on a part, in its folder, from which average precision is computed: a
+box may have several classes."""
+
+PREDICTIONS = "predictions.npz"
+"""The same as a prediction answers: a box has one class. What thresholds do is read from these."""
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _AT_ONCE = 2_000_000
@@ -39,11 +43,6 @@ class Places:
     target_image: np.ndarray
     shape: np.ndarray
     line: np.ndarray
-
-    def pixels(self, boxes: np.ndarray, image: int) -> np.ndarray:
-        """(K, 4) boxes of an image in its pixels."""
-        height, width = self.shape[image]
-        return np.asarray(boxes * np.array([width, height, width, height]))
 
     def sides(self, imgsz: int) -> np.ndarray:
         """(B,) square root of the area of each true box [px], in images whose longer side is ``imgsz``."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from dfssd.evaluation.detections import Detections, Places
 from dfssd.evaluation.operating import share
+from dfssd.pseudo_labels.quality import box_iou
 from dfssd.results.sections import Errors, SizeRecall
 
 MATCH = 0.5
@@ -45,15 +46,6 @@ class Matches:
     touched: np.ndarray
 
 
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(A, 4) and (B, 4) boxes x1, y1, x2, y2 -> (A, B) intersection over union, 0 for empty boxes."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(2)
-    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(1) for x in (a, b))
-    union = area_a[:, None] + area_b[None] - common
-    return np.asarray(np.divide(common, union, out=np.zeros(common.shape), where=union > 0))
-
-
 def match(detections: Detections, thresholds: np.ndarray) -> Matches:
     """Match the detections that reach their thresholds with the true boxes.
 
@@ -77,7 +69,7 @@ def match(detections: Detections, thresholds: np.ndarray) -> Matches:
         own, true = np.flatnonzero(image_of == image), np.flatnonzero(detections.target_image == image)
         if not len(true):
             continue
-        shared = overlaps(places.pixels(places.box[rows[own]], image), places.pixels(places.target_box[true], image))
+        shared = box_iou(_centered(places.box[rows[own]]), _centered(places.target_box[true]))
         for k, iou in zip(own, shared, strict=True):
             same = target_cls[true] == classes[rows[k]]
             free = np.where(same & ~found[true], iou, 0.0)
@@ -100,6 +92,11 @@ def _wrong(iou: np.ndarray, same: np.ndarray) -> int:
     if (iou[~same] >= MATCH).any():
         return CLASS
     return PLACE if (iou[same] >= NEAR).any() else BOTH
+
+
+def _centered(boxes: np.ndarray) -> np.ndarray:
+    """(K, 4) x1, y1, x2, y2 -> x, y, w, h, as the overlap takes them; it does not depend on the scale of an axis."""
+    return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1)
 
 
 def _places(detections: Detections) -> Places:

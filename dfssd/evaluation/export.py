@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dfssd.deployment.facts import Facts, sign_checkpoint, sign_folder, sign_onnx
-from dfssd.errors import UserError
+from dfssd.errors import UserError, reason
 from dfssd.evaluation.export_formats import arguments_of, needs_gpu, other_formats
 from dfssd.evaluation.export_options import FP32, ExportOptions
 from dfssd.evaluation.exported import ExportedNetwork, evenly, machine, timed_in_turn
@@ -128,6 +128,10 @@ class Comparison(Protocol):
         """The score of a file; None if there is nothing to measure."""
 
 
+_TEMPORARY = ".export-"
+"""How the names of folders begin in which files are written and compared; what a killed export has left is removed."""
+
+
 class Check:
     """Compares the files of one network, and times them."""
 
@@ -149,7 +153,7 @@ class Check:
         Returns:
             What is recorded, with the score under ``score``; and a sentence for each difference above its tolerance.
         """
-        exported = self.networks[name] = ExportedNetwork(file, self.request.settings.imgsz, device)
+        exported = ExportedNetwork(file, self.request.settings.imgsz, device)
         exact = ExportedNetwork(file, self.request.settings.imgsz, device, exact=True)
         found = self.comparison.outputs(exact, self.images)
         # onnxruntime from requirements.txt computes on the CPU, whatever the training used
@@ -157,6 +161,7 @@ class Check:
         moved = ScorePair(self.torch_score, score).difference
         last = Limit(f"the two {self.comparison.score_name} differ by", moved, self.comparison.score_limit)
         limits = [*found.limits, last] if self.request.options.precision == FP32 else []
+        self.networks[name] = exported  # not one that cannot compute
         return {**found.recorded, "score": score}, [failure for limit in limits if (failure := limit.failure)]
 
 
@@ -193,15 +198,19 @@ def export_and_compare(request: ExportRequest, *, task: str, comparison: Compari
     others = other_formats(request.formats)
     images = split_images(request.settings.data_yaml, request.settings.split)
     request.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=request.out.parent, prefix=".export-") as folder:
+    for killed in request.out.parent.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(killed, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=request.out.parent, prefix=_TEMPORARY) as folder:
         work = _Work(request, task, Path(folder), Check(request, comparison, images))
         exported = work.write("onnx")
         differences, failures = work.check.compare("onnx", exported, "cpu")
         score = differences.pop("score")
         with atomic_write(request.out) as target:
             os.replace(exported, target)
-        written = [work.write_and_compare(name) for name in others]
+        written = work.write_all(others)
         times = timed_in_turn(work.check.networks)
+        onnx_input = work.check.networks["onnx"].sizes[0]
+        work.place(written)
     for failure in failures:
         LOGGER.error(f"export: {failure}")
     name = comparison.score_name
@@ -209,7 +218,7 @@ def export_and_compare(request: ExportRequest, *, task: str, comparison: Compari
         "format": "onnx",
         "file": f"{request.out.parent.name}/{request.out.name}",
         "size_mb": size_mb(request.out),
-        "input": [1, 3, *work.check.networks["onnx"].sizes[0]],
+        "input": [1, 3, *onnx_input],
         **differences,
         f"{name}_torch": work.check.torch_score,
         f"{name}_onnx": score,
@@ -241,10 +250,13 @@ def export_formats(request: ExportRequest, *, task: str, comparison: Comparison)
     wanted = ["onnx"] if "onnx" in request.formats else []
     wanted += other_formats(request.formats)
     request.deploy.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=request.deploy, prefix=".export-") as folder:
+    for killed in request.deploy.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(killed, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=request.deploy, prefix=_TEMPORARY) as folder:
         work = _Work(request, task, Path(folder), Check(request, comparison, images))
-        written = [work.write_and_compare(name) for name in wanted]
+        written = work.write_all(wanted)
         times = timed_in_turn(work.check.networks)
+        work.place(written)
     torch: Entry = {"format": "torch", "precision": FP32, "file": None, "size_mb": size_mb(request.weights)}
     torch |= {"score": work.check.torch_score, **times["torch"]}
     return [torch, *({**one, **times.get(one["format"], {})} for one in written)]
@@ -257,6 +269,7 @@ class _Work:
         """Prepare a copy of the network in ``folder``, beside which the exporter writes, under its name."""
         self.request, self.task, self.folder, self.check = request, task, folder, check
         self.copy = folder / f"{request.options.stem}.pt"
+        self.files: dict[str, Path] = {}
         sign_checkpoint(request.weights, self.copy, request.about)
 
     def write(self, name: str) -> Path:
@@ -270,8 +283,7 @@ class _Work:
         settings = self.request.settings
         if "data" in known and (self.request.calibration or name != "onnx"):  # most others quantize whatever is asked
             options["data"] = str(self._calibration())
-        device = str(settings.device).partition(",")[0] if needs_gpu(name) else "cpu"
-        exported = export(self.copy, name, task=self.task, imgsz=settings.imgsz, device=device, **options)
+        exported = export(self.copy, name, task=self.task, imgsz=settings.imgsz, device=self._device(name), **options)
         if exported.suffix == ".onnx":
             sign_onnx(exported, self.request.about)
         elif exported.is_dir():
@@ -287,33 +299,49 @@ class _Work:
         write_yaml(self.folder / "calibration.yaml", {**parts, "names": data["names"]})
         return self.folder / "calibration.yaml"
 
-    def write_and_compare(self, name: str) -> Entry:
-        """Write a format to its place and compare it; a failure is recorded and does not affect the others."""
-        entry: Entry = {
-            "format": name,
-            "precision": self.request.options.precision,
-            "file": None,
-            "error": None,
-        }
+    def write_all(self, names: Sequence[str]) -> list[Entry]:
+        """Write formats and compare them; a failure is recorded and does not affect the others."""
+        return [self._write_and_compare(name) for name in names]
+
+    def _write_and_compare(self, name: str) -> Entry:
+        entry: Entry = {"format": name, "precision": self.request.options.precision, "file": None, "error": None}
         try:
-            exported = self.write(name)
-            target = self.request.deploy / exported.name.replace("_int8_int8_", "_int8_")  # OpenVINO adds its own
-            self.request.deploy.mkdir(parents=True, exist_ok=True)
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(exported, target)
-            entry |= {"file": f"{target.parent.name}/{target.name}", "size_mb": size_mb(target)}
-            device = str(self.request.settings.device).partition(",")[0] if needs_gpu(name) else "cpu"
-            differences, failures = self.check.compare(name, target, device)
+            file = self.write(name)
+            differences, failures = self.check.compare(name, file, self._device(name))
+            self.files[name] = file
+            entry |= {"size_mb": size_mb(file)}
             entry |= {name: differences[name] for name in _COMPARED if name in differences}
             entry |= {"passed": not failures, "failures": failures}
         # A format is computed by its vendor's package, which may raise anything, even SystemExit.
         except (Exception, SystemExit) as e:
-            reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
-            entry |= {"error": reason, "passed": False, "failures": []}
+            entry |= {"error": reason(e), "passed": False, "failures": []}
         for failure in [*([entry["error"]] if entry["error"] else []), *entry["failures"]]:
             LOGGER.error(f"export: format={name}: {failure}")
         return entry
+
+    def place(self, entries: Sequence[Entry]) -> None:
+        """Move the files that could be computed to their places, and record these; nothing reads the files any more.
+
+        One outside of its tolerance does not replace an earlier one.
+        """
+        self.check.networks.clear()
+        deploy = self.request.deploy
+        for entry in entries:
+            if (file := self.files.get(entry["format"])) is None:
+                continue
+            target = deploy / file.name.replace("_int8_int8_", "_int8_")  # OpenVINO adds its own
+            if not entry["passed"] and target.exists():
+                LOGGER.error(f"export: format={entry['format']}: not written over the earlier {target.name}")
+                continue
+            deploy.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(file, target)
+            entry["file"] = f"{deploy.name}/{target.name}"
+
+    def _device(self, name: str) -> str:
+        """Where a format is written and computed."""
+        return str(self.request.settings.device).partition(",")[0] if needs_gpu(name) else "cpu"
 
 
 def size_mb(path: Path) -> float:
@@ -351,8 +379,7 @@ def export(copy: Path, name: str, *, task: str, **options: Any) -> Path:
             return Path(YOLO(copy, task=task).export(format=name, device=device, **options))
     # A format is written by its vendor's package, which may raise anything, even SystemExit.
     except (Exception, SystemExit) as e:
-        reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
-        raise UserError(f"Ultralytics cannot write format={name}: {reason}") from e
+        raise UserError(f"Ultralytics cannot write format={name}: {reason(e)}") from e
 
 
 def finite(value: float | None) -> float | None:

@@ -27,6 +27,7 @@ class ExportOptions:
         batch: Images at once.
         simplify: Simplify the ONNX graph.
         workspace: Memory of TensorRT [GiB]; None: its own choice.
+        imgsz: Side of the input [px], where it is not that of the run; None: it is.
     """
 
     precision: str = FP32
@@ -36,6 +37,7 @@ class ExportOptions:
     batch: int = 1
     simplify: bool = True
     workspace: float | None = None
+    imgsz: int | None = None
 
     @property
     def stem(self) -> str:
@@ -46,6 +48,8 @@ class ExportOptions:
         parts += [name for name in ("dynamic", "nms") if getattr(self, name)]
         parts += [] if self.batch == 1 else [f"batch{self.batch}"]
         parts += [] if self.simplify else ["raw"]
+        parts += [] if self.workspace is None else [f"workspace{self.workspace:g}"]
+        parts += [] if self.imgsz is None else [f"{self.imgsz}px"]
         return "_".join(parts)
 
     def arguments(self, known: Sequence[str]) -> dict[str, Any]:

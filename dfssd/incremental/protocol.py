@@ -143,7 +143,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
             write_text(root / "incremental.md", markdown(rows, dataset.names, steps, command))
     failed = [row["run"] for row in rows if row["export_passed"] is False]
     if failed:
-        LOGGER.info(f"the exported model is outside its tolerance in {', '.join(failed)}: see their report.md")
+        LOGGER.info(f"the exported model is outside its tolerance in {', '.join(failed)}: see their report.html")
     return not failed
 
 

@@ -155,8 +155,9 @@ class Progress:
 
     def text(self) -> str:
         """The line: stage, what it has reached, and the time left."""
-        if self._training:
-            return f"{self._head()}  {self._training.text()}"
+        training = self._training  # the line is drawn by a thread of its own, and the training may end meanwhile
+        if training:
+            return f"{self._head()}  {training.text()}"
         return "  ".join([self._head(), f"for {about(self._now() - self._since)}", *self.left_in_words(None)])
 
     def left_in_words(self, stage: float | None) -> list[str]:

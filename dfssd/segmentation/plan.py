@@ -44,4 +44,4 @@ def plan_of(run: SegmentationRun) -> list[PlannedStage]:
     plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * tested))
     if c["student_training"] != "skip":
         plan.append(PlannedStage("export", str(c["format"])))
-    return [*plan, PlannedStage("report", "report.md")]
+    return [*plan, PlannedStage("report", "report.html")]

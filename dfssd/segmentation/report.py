@@ -1,4 +1,4 @@
-"""``report.md`` of a segmentation run and its figures.
+"""``report.md`` and ``report.html`` of a segmentation run, and their figures.
 
 Everything is read from files of the run folder; no model is loaded and nothing is recomputed, so a report can be
 rewritten at any time. The counterpart of :mod:`dfssd.detection.report`; what they share is in

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dfssd.config import KEYS, Config, Protocol
+from dfssd.deployment.folder import FOLDER, handed_over
 from dfssd.results.record import RunRecord
 from dfssd.results.sections import Operating, OperatingPoint, Role, Share
 
@@ -128,6 +129,6 @@ def files(folder: Path) -> dict[str, Path]:
         Name, as a path in the run folder -> file. Those of the student are in ``deploy/``, or its checkpoint before
         there is such a folder.
     """
-    student = sorted((folder / "deploy").rglob("*")) or sorted((folder / "weights").glob("student.pt"))
+    student = handed_over(folder / FOLDER) or sorted((folder / "weights").glob("student.pt"))
     found = [*(folder / name for name in ("report.html", "results.json", "run.yaml")), *student]
     return {file.relative_to(folder).as_posix(): file for file in found if file.is_file()}

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfssd.config import Config
+from dfssd.errors import reason
 from dfssd.files import read_json, write_json
 from dfssd.log import LOGGER
 from dfssd.results.record import RunRecord
 from dfssd.tracking import facts
-from dfssd.tracking.tracker import Outcome, Status, TrackedRun, Tracker, reason
+from dfssd.tracking.tracker import Outcome, Status, TrackedRun, Tracker
 from dfssd.trainers.results_csv import read_results_csv
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Any
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
 
-from dfssd.errors import UserError
-from dfssd.tracking.tracker import Outcome, Status, TrackedRun, reason
+from dfssd.errors import UserError, reason
+from dfssd.tracking.tracker import Outcome, Status, TrackedRun
 
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """How long the client tries to reach a server, unless the user has set it: by default a training would wait for

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -142,9 +141,3 @@ def load_trackers(names: Sequence[str]) -> dict[str, Tracker]:
     if problems:
         raise UserError(*problems)
     return loaded
-
-
-def reason(error: BaseException) -> str:
-    """What an error of a client says, in one line of bearable length."""
-    text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -8,8 +8,8 @@ from typing import Any
 
 import wandb
 
-from dfssd.errors import UserError
-from dfssd.tracking.tracker import Outcome, Status, TrackedRun, reason
+from dfssd.errors import UserError, reason
+from dfssd.tracking.tracker import Outcome, Status, TrackedRun
 
 WAIT = 60.0
 """Time for the answers of a server at the start and at the end of a session [s]."""

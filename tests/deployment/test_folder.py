@@ -12,7 +12,7 @@ import pytest
 
 from dfssd.deployment import infer
 from dfssd.deployment.facts import facts
-from dfssd.deployment.folder import is_unchanged, write_deploy
+from dfssd.deployment.folder import handed_over, is_unchanged, write_deploy
 from dfssd.deployment.networks import open_network
 from tests.deployment.material import PHOTOS
 from tests.deployment.test_predict import WITHOUT_TORCH
@@ -40,10 +40,24 @@ def test_manifest_has_the_digest_of_every_file(run: Path) -> None:
     assert set(listed) == {"README.md", "infer.py", "pytorch/student.pt", "student.onnx"}
     for name, digest in listed.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    assert manifest["formats"] == [ONNX] and manifest["machine"] == "a processor, 2 threads"
+    assert manifest["formats"] == [{**ONNX, "machine": "a processor, 2 threads"}]
     assert manifest["names"] == list(NAMES) and manifest["license"] == "AGPL-3.0"
     assert len((folder / "README.md").read_text(encoding="utf-8").splitlines()) == 5
     assert str(run.parent) not in (folder / "manifest.json").read_text(encoding="utf-8")
+
+
+def test_what_a_killed_export_has_left_is_not_handed_over(run: Path) -> None:
+    (run / "deploy" / ".export-x1y2").mkdir()
+    (run / "deploy" / ".export-x1y2" / "student.pt").write_bytes(b"half")
+    folder = write_deploy(run, ABOUT, [ONNX], machine=None, detects=True)
+    assert all("export" not in path.as_posix() for path in (p.relative_to(folder) for p in handed_over(folder)))
+    assert "half" not in (folder / "manifest.json").read_text(encoding="utf-8") and len(handed_over(folder)) == 5
+
+
+def test_run_of_before_there_was_this_folder_gets_its_onnx_file(run: Path) -> None:
+    (run / "deploy" / "student.onnx").rename(run / "weights" / "student.onnx")
+    folder = write_deploy(run, ABOUT, [], machine=None, detects=True)
+    assert (folder / "student.onnx").read_bytes() == (run / "weights" / "student.onnx").read_bytes()
 
 
 def test_files_of_earlier_exports_stay_listed_while_they_exist(run: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from PIL import Image
 
 from dfssd import process
@@ -22,8 +23,9 @@ from dfssd.datasets.images.pixels import read_pixels
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.deployment import infer
 from dfssd.deployment.drawing import drawn
-from dfssd.deployment.facts import facts, sign_onnx
+from dfssd.deployment.facts import KEY, facts, sign_onnx
 from dfssd.deployment.infer import Detector
+from dfssd.deployment.networks import facts_of
 from dfssd.deployment.predict import predict
 from dfssd.deployment.sources import Frame, Moving
 from tests.deployment.material import PHOTOS
@@ -31,12 +33,25 @@ from tests.tiny_detection import NAMES
 
 pytestmark = pytest.mark.train  # all need an exported network
 
-WITHOUT_TORCH = """
+BLOCKED = {
+    "torch",
+    "torchvision",
+    "ultralytics",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "supervision",
+    "albumentations",
+    "onnx",
+}
+"""What ``pip install --no-deps`` of docs/deploy.md leaves out, as far as anything here could import it."""
+
+WITHOUT_TORCH = f"""
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "torchvision", "ultralytics"}:
-            raise ImportError(f"{name} is not installed here")
+        if name.partition(".")[0] in {BLOCKED}:
+            raise ImportError(name + " is not installed here")
 sys.meta_path.insert(0, Blocked())
 """
 
@@ -112,6 +127,49 @@ def test_unreadable_images_are_named_and_the_others_done(model: Path, photos: Pa
     assert "unreadable: a.png (" in capsys.readouterr().out and tree["summary"]["unreadable"] == 1
 
 
+def test_image_that_is_too_small_costs_only_itself(model: Path, photos: Path, tmp_path: Path) -> None:
+    """Smaller than the crop of the training images."""
+    own = tmp_path / "own.onnx"
+    shutil.copy(model, own)
+    steps = Preprocess(resize=None, normalize=False, clahe=False, crop=[0, 0, 200, 150], pad=False)
+    sign_onnx(own, facts(run="a", ultralytics="8", names=NAMES, preprocess=asdict(steps)))
+    Image.new("RGB", (90, 60)).save(photos / "a.png")
+    assert main(["predict", f"source={photos}", f"model={own}", f"out={tmp_path / 'seen'}"]) == 2
+    tree, _ = answers(tmp_path / "seen")
+    first, *others = (image["verdict"] for image in tree["images"])
+    assert first == "unreadable" and others and set(others) <= {"OK", "NG"}
+    assert "does not lie inside an image of 90x60 px" in tree["images"][0]["problem"]
+
+
+def test_drawings_of_an_earlier_call_are_neither_kept_nor_looked_at(model: Path, photos: Path) -> None:
+    """In the folder that is looked at."""
+    words = ["predict", str(photos), f"model={model}", f"out={photos / 'seen'}"]
+    assert main(words) == 0
+    first, (gone, *_) = answers(photos / "seen")[0], sorted(photos.glob("*.jpg"))
+    gone.unlink()
+    assert main([*words, "overwrite=true"]) == 0
+    images = [image["image"] for image in answers(photos / "seen")[0]["images"]]
+    assert len(images) == len(first["images"]) - 1 and not any(name.startswith("seen") for name in images)
+    assert not (photos / "seen" / "images" / gone.name).exists()
+
+
+def test_facts_of_a_format_that_is_a_folder_are_in_its_metadata(tmp_path: Path) -> None:
+    about = facts(run="a", ultralytics="8", names=NAMES, thresholds=dict.fromkeys(NAMES, 0.6))
+    (tmp_path / "metadata.yaml").write_text(yaml.safe_dump({"names": {}, KEY: about}), encoding="utf-8")
+    assert facts_of(tmp_path, None) == about
+    assert facts_of(tmp_path / "none.torchscript", None) == {} and facts_of(tmp_path / "a.pt", {KEY: about}) == about
+
+
+def test_interrupted_folder_says_so_by_its_exit_code(model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    def interrupted(self: object, bits: int, every: int):
+        yield Frame("first.png", pixels=infer.read(PHOTOS[0], 16)[..., ::-1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dfssd.deployment.sources.ImageFile.frames", interrupted)
+    assert main(["predict", str(photos), f"model={model}", f"out={tmp_path / 'seen'}"]) == 130
+    assert len(answers(tmp_path / "seen")[0]["images"]) == 1
+
+
 def test_earlier_answers_are_not_overwritten_unasked(model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
     words = ["predict", str(photos / "bus.jpg"), f"model={model}", f"out={tmp_path / 'seen'}", "save=false"]
     assert main(words) == 0 == main([*words, "overwrite=true"])
@@ -165,7 +223,7 @@ def test_ctrl_c_ends_a_stream_and_keeps_what_was_found(model: Path, tmp_path: Pa
     assert main(["predict", "rtsp://me:pw@camera/a", f"model={model}", f"out={tmp_path / 'seen'}"]) == 0
     tree, _ = answers(tmp_path / "seen")
     assert tree["summary"]["interrupted"] and [image["frame"] for image in tree["images"]] == [4, 9]
-    assert tree["images"][0]["image"] == "rtsp://camera/a" and "pw" not in json.dumps(tree["images"])
+    assert tree["images"][0]["image"] == tree["source"] == "rtsp://camera/a" and "pw" not in json.dumps(tree)
     assert sorted(path.name for path in (tmp_path / "seen" / "images").rglob("*.jpg")) == ["000004.jpg", "000009.jpg"]
     shown = capsys.readouterr().out
     assert "rtsp://camera/a, frame 4: NG" in shown and "interrupted; what was found until then is written" in shown
@@ -216,8 +274,11 @@ def test_neither_torch_nor_ultralytics_is_needed(model: Path, photos: Path, tmp_
 
 
 def test_labels_of_neighbors_do_not_cover_each_other() -> None:
-    boxes = np.array([[20, 60, 80, 90, 0.9, 0], [22, 62, 80, 90, 0.8, 1]], np.float32)
-    picture = np.asarray(drawn(np.zeros((120, 160, 3), np.uint8), boxes, {0: "pit", 1: "stain"}))
-    one = np.asarray(drawn(np.zeros((120, 160, 3), np.uint8), boxes[:1], {0: "pit"}))
-    assert (picture[61:, :].any() and picture[40:60, 20:60].any()) and one[40:60, 20:60].any()
-    assert picture[91:110, 20:60].any() and not one[91:110, 20:60].any()  # the second label is below its box
+    boxes = np.array([[40, 120, 160, 180, 0.9, 0], [44, 124, 160, 184, 0.8, 1]], np.float32)
+    empty, names = np.zeros((240, 320, 3), np.uint8), {0: "pit", 1: "stain"}
+    both, *alone = (np.asarray(drawn(empty, own, names)).astype(int) for own in (boxes, boxes[:1], boxes[1:]))
+    for picture, box in zip(alone, boxes, strict=True):
+        color = picture[round(box[3]), round(box[0] + box[2]) // 2]  # of its frame
+        own, kept = ((np.abs(x - color) < 12).all(2).sum() for x in (picture, both))
+        frame = 2 * int(box[2] - box[0] + box[3] - box[1])
+        assert color.any() and kept > 0.6 * (own - frame), "most of its label can be seen"

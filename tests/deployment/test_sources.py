@@ -106,6 +106,12 @@ def test_live_sources_give_the_newest_frame_and_end(video: Path) -> None:
     assert numbers == sorted(set(numbers)) and numbers[-1] == 9
 
 
+def test_video_that_breaks_off_is_told(video: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Moving, "count", 400)
+    *frames, last = find_inputs(str(video))[0].frames(16, 1)
+    assert len(frames) == 10 and last.pixels is None and last.problem == "breaks off after 10 of 400 frames"
+
+
 def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     [broken] = find_inputs(str(tmp_path / "broken.mp4"))

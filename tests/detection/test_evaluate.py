@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from ultralytics import YOLO
 from ultralytics.utils.metrics import DetMetrics
 
 from dfssd.detection.evaluate import evaluate, plain_metrics
@@ -57,7 +59,7 @@ def test_no_file_is_left_behind_unless_requested(detector, tmp_path):
     measure(detector, data, tmp_path / "test" / "student")
     assert not (tmp_path / "test").exists()
     measure(detector, data, tmp_path / "test" / "student", keep_detections=True)
-    assert [p.name for p in (tmp_path / "test" / "student").iterdir()] == ["detections.npz"]
+    assert {p.name for p in (tmp_path / "test" / "student").iterdir()} == {"detections.npz", "predictions.npz"}
     assert [p.name for p in detector.parent.iterdir()] == ["n.pt"]
 
 
@@ -74,6 +76,29 @@ def test_recorded_detections_give_the_same_map(detector, tmp_path):
     assert sorted(found.images) == [f"plate {k}.png" for k in range(5)]  # names only: no path of this machine
     assert np.bincount(found.target_image, minlength=5).sum() == result["instances"]
     assert set(np.bincount(found.target_image)) == {2, 3}
+
+
+def test_recorded_predictions_are_what_the_network_answers(detector, tmp_path):
+    """Of several classes of a box the best one, and only boxes that these leave."""
+    data = write_images(tmp_path / "data", count=4, classes=(0, 2))
+    squares = EvalSettings(data, "test", 64, batch=2, device="cpu", rect=False)
+    evaluate(detector, squares, save_dir=tmp_path / "out", keep_detections=True)
+    measured, found = (Detections.read(tmp_path / "out" / f"{name}.npz") for name in ("detections", "predictions"))
+    assert len(measured.conf) > len(found.conf) > 0 and measured.images == found.images
+    assert measured.same_truth(found)
+    shown = 0
+    for number, image in enumerate(found.images):
+        file = tmp_path / "data" / "images" / image
+        height, width = cv2.imread(str(file)).shape[:2]
+        answer = YOLO(detector).predict(file, imgsz=64, conf=0.001, iou=0.7, rect=False, verbose=False)[0].boxes
+        own = found.image == number
+        order, expected = np.argsort(-found.conf[own]), np.argsort(-answer.conf.numpy())
+        assert found.conf[own][order] == pytest.approx(answer.conf.numpy()[expected], abs=1e-4)
+        assert found.pred_cls[own][order].tolist() == answer.cls.numpy()[expected].tolist()
+        places = found.places.box[own][order] * [width, height, width, height]
+        assert places == pytest.approx(answer.xyxy.numpy()[expected], abs=0.05)
+        shown += own.sum()
+    assert shown == len(found.conf)
 
 
 def test_recorded_detections_of_a_split_without_boxes(detector, tmp_path):

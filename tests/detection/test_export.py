@@ -183,6 +183,32 @@ def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_pa
     assert (tmp_path / "weights" / "student.onnx").exists()
 
 
+def test_a_format_that_cannot_compute_is_neither_timed_nor_kept(weights, data, tmp_path, monkeypatch):
+    def broken(self: object, pixels: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no such device\nand more")
+
+    def opened(file: Path, *args: object, **more: object) -> ExportedNetwork:
+        found = ExportedNetwork(file, *args, **more)
+        if file.suffix == ".torchscript":
+            found._run = broken.__get__(found)
+        return found
+
+    monkeypatch.setattr(export, "ExportedNetwork", opened)
+    section = run(weights, data, tmp_path, formats=("onnx", "torchscript"))
+    [failed] = section["other"]
+    assert failed["error"] == "no such device and more" and failed["file"] is None and not failed["passed"]
+    assert "median_ms" not in failed and section["onnx_ms"]["median_ms"] > 0 and section["passed"]
+    assert not (tmp_path / "deploy").exists() or not list((tmp_path / "deploy").iterdir())
+
+
+def test_file_outside_its_tolerance_does_not_replace_an_earlier_one(weights, data, tmp_path, capsys):
+    earlier = tmp_path / "deploy" / "student.torchscript"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"checked before")
+    [failed] = run(weights, data, tmp_path, formats=("onnx", "torchscript"), box_px=-1.0)["other"]
+    assert failed["failures"] and failed["file"] is None and earlier.read_bytes() == b"checked before"
+
+
 def test_unknown_format_is_refused_before_anything_is_written(weights, data, tmp_path):
     with pytest.raises(UserError, match=r"format=openvno.*did you mean 'openvino'"):
         run(weights, data, tmp_path, formats=("openvno",))

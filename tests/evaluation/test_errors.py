@@ -7,7 +7,7 @@ import pytest
 
 from dfssd.evaluation import errors as kinds
 from dfssd.evaluation.detections import Detections, Places
-from dfssd.evaluation.errors import errors, match, overlaps, recall_by_size
+from dfssd.evaluation.errors import errors, match, recall_by_size
 
 SIDE = 100
 """Images are squares of this side [px]."""
@@ -36,7 +36,7 @@ def detections(
 BOX = (10, 10, 50, 50)
 CASES = {
     "correct": ((0, 0.9, 0, *BOX), (0, 0, *BOX), kinds.CORRECT),
-    "just enough": ((0, 0.9, 0, 10, 10, 50, 30), (0, 0, *BOX), kinds.CORRECT),
+    "just enough": ((0, 0.9, 0, 10, 10, 50, 31), (0, 0, *BOX), kinds.CORRECT),
     "wrong place": ((0, 0.9, 0, 10, 10, 50, 29), (0, 0, *BOX), kinds.PLACE),
     "wrong class": ((1, 0.9, 0, *BOX), (0, 0, *BOX), kinds.CLASS),
     "wrong both": ((1, 0.9, 0, 10, 10, 50, 20), (0, 0, *BOX), kinds.BOTH),
@@ -120,9 +120,10 @@ def test_recall_by_size_is_in_pixels_of_the_input() -> None:
     assert rows[-1].recall is not None and rows[-1].recall.value == 1.0
 
 
-def test_overlaps() -> None:
-    a, b = np.array([[0, 0, 2, 2.0]]), np.array([[0, 0, 2, 2.0], [1, 0, 3, 2], [2, 2, 3, 3], [0, 0, 0, 0]])
-    assert overlaps(a, b).tolist() == [[1.0, pytest.approx(1 / 3), 0.0, 0.0]]
+@pytest.mark.parametrize("shape", [(100, 100), (100, 400), (400, 100)])
+def test_overlap_does_not_depend_on_the_shape_of_the_image(shape: tuple) -> None:
+    own = detections([(0, 0.9, 0, 10, 10, 50, 29)], [(0, 0, *BOX)], shape=shape)
+    assert match(own, np.full(1, 0.5)).kind.tolist() == [kinds.PLACE]
 
 
 def test_without_places_nothing_can_be_matched() -> None:

@@ -19,6 +19,7 @@ def test_plain_files_are_called_student() -> None:
 def test_files_are_named_after_what_is_different() -> None:
     options = ExportOptions(precision=INT8, opset=17, dynamic=True, nms=True, batch=4, simplify=False)
     assert options.stem == "student_int8_opset17_dynamic_nms_batch4_raw"
+    assert ExportOptions(workspace=2.0, imgsz=320).stem == "student_workspace2_320px"
 
 
 @pytest.mark.parametrize(

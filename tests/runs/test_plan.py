@@ -17,7 +17,7 @@ STAGES = (
     PlannedStage("pseudo-label", "460 images", cost=40),
     PlannedStage("baseline", "on the labeled images", (BASELINE,)),
     PlannedStage("student", "on all", (STUDENT,)),
-    PlannedStage("report", "report.md"),
+    PlannedStage("report", "report.html"),
 )
 
 
@@ -59,7 +59,7 @@ def test_table_says_what_each_stage_does() -> None:
         "pseudo-label 460 images",
         "baseline 20 100 100 on the labeled images",
         "student finished",
-        "report report.md",
+        "report report.html",
         "self-train: baseline 20 100 100 twice",
         "self-train: student 20 100 100 twice",
     ]
