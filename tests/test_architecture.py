@@ -99,6 +99,7 @@ PURE = [
     "datasets/splits.py",
     "datasets/split_files.py",
     "datasets/samples.py",
+    "datasets/overlap.py",
     "datasets/records.py",
     "segmentation/network.py",
     "segmentation/losses.py",

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dfssd.datasets.overlap import box_iou
 from dfssd.evaluation.detections import Detections, Places
 from dfssd.evaluation.operating import share
-from dfssd.pseudo_labels.quality import box_iou
 from dfssd.results.sections import Errors, SizeRecall
 
 MATCH = 0.5

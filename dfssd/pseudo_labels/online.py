@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dfssd.batches import NO_TILE, TILE_WIDER
-from dfssd.pseudo_labels.quality import box_iou, covered_share
+from dfssd.datasets.overlap import box_iou, covered_share
 from dfssd.pseudo_labels.records import BatchLabels
 from dfssd.pseudo_labels.suppression import suppress
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes

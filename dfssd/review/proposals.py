@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from dfssd.pseudo_labels.quality import box_iou
+from dfssd.datasets.overlap import box_iou
 from dfssd.pseudo_labels.records import PseudoImage
 
 SAME_OBJECT = 0.5

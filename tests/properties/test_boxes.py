@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dfssd.datasets.label_files import clip_box, format_labels, read_label_file
+from dfssd.datasets.overlap import box_iou
 from dfssd.distillation.targets import padded
 from dfssd.distillation.terms.crd import giou_response
 from dfssd.pseudo_labels.files import label_stems
-from dfssd.pseudo_labels.quality import box_iou, find_matches
+from dfssd.pseudo_labels.quality import find_matches
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
 from tests.distillation.anchors import ignored_anchors
 
