@@ -1,8 +1,8 @@
-"""The Python interface: check data and train as the command line does, open runs, and compare them."""
+"""The Python interface: check data and train as the command line does, open runs, compare and export them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dfssd.comparison import Comparison
     from dfssd.inspection.report import DataReport
     from dfssd.results.record import RunRecord
+    from dfssd.results.sections import LaterExport
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,35 @@ class Run:
         if out is not None:
             write_comparison(comparison, Path(out).expanduser())
         return comparison
+
+    def export(self, format: str | Sequence[str] = "onnx", **options: Any) -> LaterExport:
+        """Write the student in other formats to ``deploy/`` of the run, as ``dfssd export`` does.
+
+        Each is compared with PyTorch on the test images and timed. Record, manifest, and report of the run list them;
+        :attr:`results` is not changed, :func:`open_run` reads it anew::
+
+            done = run.export(["onnx", "openvino"], int8=True)
+            print(done.passed, [(one.file, one.score, one.median_ms) for one in done.formats])
+
+        Args:
+            format: Formats of Ultralytics: a list, or names with commas between them.
+            **options: Those of ``dfssd export``: ``half``, ``int8``, ``dynamic``, ``nms``, ``batch``, ``opset``,
+                ``simplify``, ``workspace``, ``imgsz``, ``device``.
+
+        Returns:
+            PyTorch, then each format. One that could not be written has an ``error``, one that is not as PyTorch has
+            ``failures``; with either, ``passed`` is False.
+
+        Raises:
+            UserError: Unknown options or values, formats that this machine cannot write, or no student.
+        """
+        from dfssd.process import prepare_process
+
+        prepare_process()
+        from dfssd.commands.export import USAGE, write_formats
+
+        given = {"run": str(self.folder), "format": format if isinstance(format, str) else list(format), **options}
+        return write_formats(USAGE.check(given)).exported
 
 
 def open_run(path: str | Path) -> Run:

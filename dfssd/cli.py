@@ -64,7 +64,7 @@ def _how_to_go_on(program: str, words: Sequence[str], stopped: KeyboardInterrupt
     if isinstance(stopped, Interrupted) and not _is_protocol(words):
         again = shlex.quote(f"resume={from_here(stopped.folder)}")
         return f"interrupted; what is finished is kept, and this line goes on:\n\n    {program} {again}"
-    goes = "goes on" if _is_protocol(words) else "begins anew"
+    goes = "goes on" if _is_protocol(words) or split_words(words)[0].continues else "begins anew"
     return f"interrupted; the same line {goes}:\n\n    {program} {shlex.join(words)}"
 
 

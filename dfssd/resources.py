@@ -1,7 +1,7 @@
-"""The files of dfssd that are not code: ``cfg/`` (defaults and recipes) and ``data/`` (data set cards).
+"""The files of dfssd that are not code: ``cfg/`` (defaults, recipes), ``data/`` (cards), and ``benchmarks/`` (grids).
 
 In a checkout they lie beside the package. A wheel carries them inside it, since an installed package must not add
-top-level folders called ``cfg`` and ``data``. No other module knows where they are.
+top-level folders of such names. No other module knows where they are.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def source_tree() -> Path | None:
     return root if not INSTALLED.is_dir() and (root / "pyproject.toml").is_file() else None
 
 
-def folder(name: Literal["cfg", "data"]) -> Path:
-    """The folder ``cfg`` or ``data``; readers report a missing file."""
+def folder(name: Literal["cfg", "data", "benchmarks"]) -> Path:
+    """One of these folders; readers report a missing file."""
     return (source_tree() or INSTALLED) / name

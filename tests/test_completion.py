@@ -20,6 +20,8 @@ LINES = [
     ("dfssd check lab", {"labeled=", "labels=", "labels_last="}),
     ("dfssd completion ", {"shell="}),
     ("dfssd completion shell=z", {"zsh"}),
+    ("dfssd benchmark cr7-det ta", {"table=", "task="}),
+    ("dfssd benchmark cr7-det optimizer=Mu", {"MuSGD"}),
     ("dfssd data=demo tas", {"task="}),
     ("dfssd data=demo task=", {"detect", "semantic"}),
     ("dfssd train hwjs.wei", {"hwjs.weight=", "hwjs.weights="}),

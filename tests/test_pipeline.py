@@ -15,12 +15,15 @@ import yaml
 from ultralytics import RTDETR, YOLO
 from ultralytics.nn.modules.head import RTDETRDecoder
 
+import dfssd
 from dfssd.cli import main
 from dfssd.config import Config
 from dfssd.deployment.folder import is_unchanged
 from dfssd.deployment.networks import open_network
+from dfssd.pipeline import open_finished
 from dfssd.results.sections import BoxExport
 from dfssd.runs.beside import Beside
+from dfssd.runs.handover import with_sizes
 from dfssd.trainers.results_csv import read_results_csv
 from tests.conftest import NAMES
 from tests.processes import kill_when
@@ -134,10 +137,25 @@ def test_finished_run_is_exported_again(finished: tuple[Path, str], tmp_path: Pa
     assert set(rows) == {"PyTorch", "onnx", "torchscript"} and all(float(row[-1]) > 0 for row in rows.values())
     manifest = json.loads((run / "deploy" / "manifest.json").read_text(encoding="utf-8"))
     formats = {entry["file"]: entry for entry in manifest["formats"]}
-    assert set(formats) == {"student.onnx", "student_nms.onnx", "student_nms.torchscript"}
+    assert set(formats) == {"student.onnx", "student_nms_96px.onnx", "student_nms_96px.torchscript"}
     assert all(entry["passed"] and entry["median_ms"] > 0 for entry in formats.values())
     assert (run / "deploy" / "student.onnx").read_bytes() == before
     assert {entry["file"] for entry in manifest["files"]} >= set(formats)
+    opened = dfssd.open_run(run)
+    with pytest.raises(dfssd.UserError, match="opset=17 has no effect on format=torchscript"):
+        opened.export("torchscript", opset=17)
+    done = opened.export(["torchscript"], nms=True, imgsz=96)
+    assert done.passed and done.imgsz == 96 and [one.format for one in done.formats] == ["torch", "torchscript"]
+    export = dfssd.open_run(run).results.export
+    assert export is not None and opened.results.export is not None and len(opened.results.export.later) == 1
+    first, second = export.later
+    assert [one.format for one in first.formats] == ["torch", "onnx"] and second == done, "one file, one entry"
+    boxes = sum(row.defects for row in export.torch_sizes)
+    assert boxes == opened.results.test["student"].instances > 0
+    assert all(sum(row.defects for row in one.sizes) == boxes for group in export.later for one in group.formats)
+    report = (run / "report.md").read_text(encoding="utf-8")
+    assert report.count("| `deploy/student_nms_96px.torchscript` | fp32 |") == 1
+    assert not (run / "test" / "export").exists()
 
 
 @pytest.mark.train
@@ -179,7 +197,12 @@ def test_export_by_a_process_of_its_own_is_the_same(finished: tuple[Path, str], 
     found = json.loads(BoxExport.model_validate(section).model_dump_json(exclude_unset=True))
     for timed in ("torch_ms", "onnx_ms"):
         assert found.pop(timed).keys() == recorded.pop(timed).keys()
-    assert found == recorded
+    record, thresholds_are_not_known = dfssd.open_run(run).results, {"torch_sizes", "onnx_sizes"}
+    assert recorded.keys() - found.keys() == thresholds_are_not_known
+    comparison = open_finished(run).comparison()
+    now = with_sizes(found, record, comparison, 64)
+    assert json.loads(BoxExport.model_validate(now).model_dump_json(exclude_unset=True)) == recorded
+    assert not (run / "test" / "export").exists()
     assert not (run / ".export.json").exists()
     (run / "weights" / "student.pt").write_bytes(b"cut")
     broken = Beside(run, config, "export")

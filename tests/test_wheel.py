@@ -65,6 +65,8 @@ def test_one_top_level_package_with_its_data_files(built: Path) -> None:
     data = {f"cfg/{path.relative_to(ROOT / 'cfg').as_posix()}" for path in (ROOT / "cfg").rglob("*.yaml")}
     data |= {f"data/{path.name}" for path in (ROOT / "data").glob("*.yaml")}
     assert len(data) >= 18
+    data |= {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.yaml")}
+    data |= {f"benchmarks/splits/neu-det/{path.name}" for path in (ROOT / "benchmarks/splits/neu-det").iterdir()}
     kinds = ("*.py", "*.j2")
     code = {path.relative_to(ROOT).as_posix() for kind in kinds for path in (ROOT / "dfssd").rglob(kind)}
     inside = {name for name in names if name.startswith("dfssd/")}
@@ -116,7 +118,10 @@ def test_command_and_module_say_version_and_usage(python: list[str], installed: 
     shown = call(*python, script, "train", "--help", cwd=tmp_path)
     for expected in ("unlabeled_ratio", "hwjs.tau", "pseudo.tau0"):  # the first is read from cfg/default.yaml
         assert expected in shown
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "photos").mkdir()
+    call(*python, script, "benchmark", "neu-det", "data=photos", "table=only", cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "runs"}
+    assert (tmp_path / "runs" / "neu-det" / "neu-det.md").is_file()
 
 
 def test_extra_that_a_message_names_is_there(installed: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dfssd import resources
 from dfssd.config import nearest, parse_value
 from dfssd.config.schema import SET_BY_GRID
 from dfssd.errors import UserError
@@ -77,6 +78,24 @@ class Run:
         weights = runs / self.name / "weights"
         trained = [weights / f"{role}.pt" for role in ("student", BASE)]
         return next((file for file in trained if file.is_file()), trained[0])
+
+
+def find_grid(given: str) -> Path:
+    """The YAML of a grid: a file, or one of those that come with dfssd, by its name.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if Path(given).suffix.lower() in {".yaml", ".yml"}:
+        return Path(given).expanduser()
+    if found := (known := own_grids()).get(given):
+        return found
+    raise UserError(f"grid={given}: no grid of that name{_near(given, list(known))}; or give a YAML file")
+
+
+def own_grids() -> dict[str, Path]:
+    """The grids that come with dfssd, by name."""
+    return {file.stem: file for file in sorted(resources.folder("benchmarks").glob("*.yaml"))}
 
 
 def text_of(value: Any) -> str:
@@ -301,13 +320,14 @@ def _check_fixed(arguments: Mapping[str, Any], where: str, path: Path, fixed: Co
 
 
 def _read_split(tree: Mapping[str, Any], points: Mapping[float, Any], path: Path) -> str | None:
-    """The folder of lists that replaces the label share, if any."""
+    """The folder of lists that replaces the label share, if any; it is looked for beside the YAML first."""
     split = tree.get("split")
     if split is None:
         return None
     if not isinstance(split, str) or len(points) != 1 or tree.get(ORACLE):
         raise UserError(f"{path.name}: split is one folder of lists: give one share in labeled, and no oracle")
-    return split
+    beside = path.parent / split
+    return beside.as_posix() if beside.is_dir() else split
 
 
 def _read_oracle(

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dfssd.benchmark.script import run_script
 from dfssd.config import parse_arguments
-from dfssd.errors import UserError, report_problems
-from dfssd.process import prepare_process
+from dfssd.errors import UserError
 
 DEFAULTS = {
     "images": None, "teacher": "yolov8s.yaml", "imgsz": 416, "batch": 16, "device": None, "most": 500, "rounds": 3,
@@ -163,24 +163,21 @@ def _pixels(image: Path) -> Any:
     return imread(image)
 
 
+def run(words: list[str]) -> None:
+    """Measure, print what was found, and write it if asked to."""
+    given = checked(parse_arguments(words))
+    result = measured(given)
+    for name, rate in result["images_per_second"].items():
+        print(f"{name:>14} {rate:9.1f} images/s")
+    verdict = "met" if result["met"] else "missed"
+    print(f"pseudo-labels / fastest forward pass: {result['ratio']:.3f} (target {TARGET}: {verdict})")
+    print(", ".join(f"{key} {value}" for key, value in result["facts"].items()))
+    if given["out"]:
+        from dfssd.files import write_json
+
+        write_json(str(given["out"]), result)
+
+
 def main(argv: Sequence[str]) -> int:
     """The command ``scripts/benchmark_labels.py``; returns its exit code."""
-    prepare_process()
-    try:
-        if {"-h", "--help", "help"} & set(argv):
-            print(__doc__)
-            return 0
-        given = checked(parse_arguments(list(argv)))
-        result = measured(given)
-        for name, rate in result["images_per_second"].items():
-            print(f"{name:>14} {rate:9.1f} images/s")
-        verdict = "met" if result["met"] else "missed"
-        print(f"pseudo-labels / fastest forward pass: {result['ratio']:.3f} (target {TARGET}: {verdict})")
-        print(", ".join(f"{key} {value}" for key, value in result["facts"].items()))
-        if given["out"]:
-            from dfssd.files import write_json
-
-            write_json(str(given["out"]), result)
-    except UserError as e:
-        return report_problems(e)
-    return 0
+    return run_script(argv, run, __doc__)

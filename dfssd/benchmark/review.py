@@ -24,14 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from dfssd.benchmark.script import run_script
 from dfssd.commands.options import Option, Usage, command_line
-from dfssd.config import parse_arguments
 from dfssd.config.values import TEXT, Number
-from dfssd.errors import UserError, report_problems
+from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import intervals
 from dfssd.evaluation.detections import DETECTIONS, Detections
 from dfssd.files import write_json, write_text
-from dfssd.process import prepare_process
 from dfssd.reporting.tables import csv_text
 from dfssd.results.record import BoxRecord, read_run
 from dfssd.review import BY_VALUE, COCO, ORDERS, RANDOM
@@ -47,6 +46,7 @@ USAGE = Usage(
         Option("n", Number(1, integer=True), "number of images that are reviewed", default=100),
     ),
     positional=("run",),
+    others="keys of a run, which both trainings get",
 )
 SETTINGS = "settings.json"
 NETWORKS = ("teacher", "baseline", "student")
@@ -151,10 +151,7 @@ def check_settings(out: Path, settings: Mapping[str, Any]) -> None:
 
 def run_benchmark(words: Sequence[str]) -> None:
     """Make what is missing and say what comes next."""
-    own = {option.name for option in USAGE.options}
-    mine = [word for word in words if "=" not in word or word.lstrip("-").partition("=")[0] in own]
-    values = USAGE.read(mine)
-    changes = parse_arguments([word for word in words if word not in mine])
+    values, changes = USAGE.read_and_pass_on(words)
     run, out = ReviewedRun.open(Path(values["run"])), Path(values["out"]).expanduser().resolve()
     if run.config["labeled"] == 1.0 and run.config["split"] is None:
         raise UserError(f"{run.folder} hides no labels: give a run with labeled= below 1")
@@ -179,12 +176,4 @@ def run_benchmark(words: Sequence[str]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command ``scripts/benchmark_review.py``; returns its exit code."""
-    prepare_process()
-    try:
-        if {"-h", "--help", "help"} & set(argv):
-            print(__doc__)
-            return 0
-        run_benchmark(argv)
-    except UserError as e:
-        return report_problems(e)
-    return 0
+    return run_script(argv, run_benchmark, __doc__)

@@ -1,4 +1,4 @@
-"""A grid of runs: cells x label shares x seeds, each a normal ``python train.py``, and one table of the results.
+"""A grid of runs: cells x label shares x seeds, each a normal run, and one table of the results.
 
 For each share and seed the cell ``baseline`` runs first and trains teacher and baseline; every other cell reuses its
 split, teacher and baseline, so that they differ only in the student and nothing is trained twice, or has the network of
@@ -24,32 +24,17 @@ from typing import Any
 
 import psutil
 
-from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
+from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, find_grid, text_of
 from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
 from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments
-from dfssd.errors import UserError, report_problems
+from dfssd.errors import UserError
 from dfssd.files import locked, read_json, read_yaml, write_json
-from dfssd.process import COMMAND, environment, prepare_process
+from dfssd.process import COMMAND, environment
 from dfssd.reporting.tables import format_duration
 from dfssd.results.record import is_finished, read_run
 from dfssd.results.sections import SCRATCH
 from dfssd.runs.model_selection import OF_EARLIER_VERSIONS, unfit_settings
-
-OWN = {"out": None, "only": None, "seeds": None, "labeled": None, "table": None, "project": "runs"}
-"""Arguments of the command itself; all others are passed on to every run."""
-USAGE = """usage: python scripts/benchmark.py GRID.yaml [data=...] [key=value ...]
-
-  out=folder      where GRID.csv, .md and .png are written; default: beside the YAML
-  only=a,b        run these cells only (and the cells that they need)
-  seeds=0,1,2     run these seeds instead of those of the YAML
-  labeled=0.05    run these label shares, or numbers of labeled images, instead of those of the YAML
-  table=only      rebuild the table from the finished runs without running any (also --table-only)
-  project=runs    runs and logs go to project/GRID
-
-Other arguments are those of train.py; they override values of common:, not those of a cell. Repeat the same line to
-continue a grid that was stopped. Lines with other only= or seeds= may run side by side: the table shows all finished
-runs in project/GRID. See benchmarks/README.md."""
 
 Train = Callable[[Sequence[str], Path], int]
 """Runs train.py with arguments, its output going to a log file; returns the exit code."""
@@ -125,6 +110,8 @@ def check_same_settings(run: Run, runs: Path) -> None:
     for settings in (then, now):  # the same file in another folder is the same data, or the same run
         settings["data"] = Path(str(settings.get("data"))).name
         settings |= {key: _in_grid(settings.get(key), run) for key in ("teacher", "baseline", "split")}
+        if run.base is None and run.split:
+            settings["split"] = Path(str(settings["split"])).name
     # the settings of a recipe are compared, so its name need not be
     changed = differences(then, now, ignoring=RESUMABLE | {"recipe"})
     if changed:
@@ -262,10 +249,17 @@ def finished_rows(present: Sequence[Run], runs: Path) -> list[Row]:
     return rows
 
 
-def commands(grid: Grid, given: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
-    """The command lines that make the runs of a table, for publication; what the YAML does not list has its own."""
-    path = grid.path.name if grid.path.is_absolute() else grid.path.as_posix()
-    words = ["python", "scripts/benchmark.py", path, *(f"{key}={text_of(value)}" for key, value in given.items())]
+def commands(grid: Grid, name: str, given: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """The command lines that make the runs of a table, for publication; what the YAML does not list has its own.
+
+    Args:
+        grid: The grid.
+        name: As it was named on the command line.
+        given: Keys of a run, for all runs.
+        rows: The rows of the table.
+    """
+    shown = grid.path.name if grid.path.is_absolute() and name != grid.name else name
+    words = ["dfssd", "benchmark", shown, *(f"{key}={text_of(value)}" for key, value in given.items())]
     made = {(row.labeled, row.seed) for row in rows if row.recipe != ORACLE}
     beyond: dict[float, list[int]] = {}
     for share, seed in sorted(made - set(grid.listed)):
@@ -275,51 +269,38 @@ def commands(grid: Grid, given: Mapping[str, Any], rows: Sequence[Row]) -> list[
     return [shown_command(line) for line in lines]
 
 
-def main(argv: Sequence[str], *, train: Train = run_train, check: Callable[[dict[str, Any]], Any] | None = None) -> int:
-    """The command ``scripts/benchmark.py``; returns its exit code.
+def run_benchmark(
+    values: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    train: Train = run_train,
+    check: Callable[[dict[str, Any]], Any] | None = None,
+) -> int:
+    """Make the runs of a grid that are missing, or only its tables; returns the exit code.
 
     Args:
-        argv: Its arguments.
+        values: The options of ``dfssd benchmark``.
+        given: Keys of a run, for all runs.
         train: Makes one run.
-        check: Raises :class:`UserError` for arguments that ``train.py`` would reject; None: its own check.
+        check: Raises :class:`UserError` for arguments that a run would reject; None: its own check.
     """
-    prepare_process()  # the runs inherit it
-    try:
-        return _run_command(list(argv), train, check)
-    except UserError as e:
-        return report_problems(e)
-    except KeyboardInterrupt:
-        print("\ninterrupted; repeat the same line to continue", file=sys.stderr)
-        return 130
-
-
-def _run_command(argv: list[str], train: Train, check: Callable[[dict[str, Any]], Any] | None) -> int:
-    if not argv or {"-h", "--help", "help"} & set(argv):
-        print(USAGE)
-        return 0
-    words = ["table=only" if word == "--table-only" else word for word in argv]
-    words.sort(key=lambda word: word == "table=only")  # stable: the grid stays first
-    if not words[0].endswith((".yaml", ".yml")) or "=" in words[0]:
-        raise UserError("give the grid first: python scripts/benchmark.py benchmarks/cr7-det.yaml data=...")
-    path = Path(words[0])
-    given = parse_arguments(words[1:])
-    own = {key: given.pop(key, default) for key, default in OWN.items()}
-    if own["table"] not in {None, "only"}:
-        raise UserError(f"table={own['table']}: must be only")
-    runs = Path(own["project"]) / path.stem
-    note = runs / "benchmark.json"
-    if own["table"]:
+    path = find_grid(values["grid"])
+    runs = Path(values["project"]).expanduser() / path.stem
+    note, only_table = runs / "benchmark.json", values["table"] is not None
+    if only_table:
         given = {**read_json(note).get("given", {}), **given}
-    grid = Grid.read(path, given, seeds=own["seeds"], labeled=own["labeled"])
-    selected = grid.select(own["only"])
+    grid = Grid.read(path, given, seeds=values["seeds"], labeled=values["labeled"])
+    selected = grid.select(values["only"])
+    beside = path.parent if path.name == Path(values["grid"]).name else runs  # one of dfssd's may be anywhere
 
     def write() -> None:
-        out = Path(own["out"]) if own["out"] else path.parent
+        out = Path(values["out"]).expanduser() if values["out"] else beside
         with locked(runs / "tables.lock"):  # the last to write has seen the runs of all processes
             rows = finished_rows(grid.present(runs), runs)
-            write_tables(rows, grid.name, out, cells=grid.cells, commands=commands(grid, given, rows))
+            lines = commands(grid, values["grid"], given, rows)
+            write_tables(rows, grid.name, out, cells=grid.cells, commands=lines)
 
-    if own["table"]:
+    if only_table:
         write()
         return 0
     finished_rows(grid.present(runs), runs)  # refuses runs with other settings before anything is trained

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfssd.benchmark.script import run_script
 from dfssd.config import SEMANTIC, Config, parse_arguments
-from dfssd.errors import UserError, report_problems
-from dfssd.process import prepare_process
+from dfssd.errors import UserError
 
 if TYPE_CHECKING:  # torch is imported once the arguments are known to be right
     from dfssd.benchmark.steps import Steps
@@ -249,24 +249,21 @@ def checked(given: dict[str, Any]) -> Callable[..., Config]:
 
 def main(argv: Sequence[str]) -> int:
     """The command ``scripts/benchmark_speed.py``; returns its exit code."""
-    prepare_process()
-    try:
-        if {"-h", "--help", "help"} & set(argv):
-            print(__doc__)
-            return 0
-        given = parse_arguments(list(argv))
-        rounds, out = given.pop("rounds", 20), given.pop("out", None)
-        if type(rounds) is not int or rounds < 1:
-            raise UserError(f"rounds={rounds}: must be a whole number >= 1")
-        result = timed(checked(given), rounds)
-        report(result)
-        if out:
-            from dfssd.files import write_json
+    return run_script(argv, run, __doc__)
 
-            write_json(str(out), result)
-    except UserError as e:
-        return report_problems(e)
-    return 0
+
+def run(words: list[str]) -> None:
+    """Measure, print what was found, and write it if asked to."""
+    given = parse_arguments(words)
+    rounds, out = given.pop("rounds", 20), given.pop("out", None)
+    if type(rounds) is not int or rounds < 1:
+        raise UserError(f"rounds={rounds}: must be a whole number >= 1")
+    result = timed(checked(given), rounds)
+    report(result)
+    if out:
+        from dfssd.files import write_json
+
+        write_json(str(out), result)
 
 
 def timed(configured: Callable[..., Config], rounds: int) -> dict[str, Any]:

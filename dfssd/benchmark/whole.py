@@ -38,10 +38,11 @@ from typing import Any
 
 from dfssd.benchmark.grid import text_of
 from dfssd.benchmark.running import run_child
+from dfssd.benchmark.script import run_script
 from dfssd.config import DETECT, Config, nearest, parse_arguments
-from dfssd.errors import UserError, report_problems
+from dfssd.errors import UserError
 from dfssd.files import read_json, write_json
-from dfssd.process import COMMAND, prepare_process
+from dfssd.process import COMMAND
 
 PLAIN, PEER, OURS = "plain", "ultralytics", "ours"
 NAMES = (PLAIN, PEER, OURS)
@@ -64,19 +65,13 @@ Child = Callable[[Sequence[str], Path], int]
 
 def main(argv: Sequence[str], *, child: Child = run_child) -> int:
     """The command ``scripts/benchmark_run.py``; returns its exit code."""
-    prepare_process()  # the processes inherit it
-    try:
-        if not argv or {"-h", "--help", "help"} & set(argv):
-            print(__doc__)
-            return 0
-        given = parse_arguments(list(argv))
+
+    def work(words: list[str]) -> int:
+        given = parse_arguments(words)
         own = {key: given.pop(key, default) for key, default in OWN.items()}
         return Benchmark(given, own, child).run()
-    except UserError as e:
-        return report_problems(e)
-    except KeyboardInterrupt:
-        print("\ninterrupted; repeat the same line to continue", file=sys.stderr)
-        return 130
+
+    return run_script(argv or ["--help"], work, __doc__)
 
 
 def chosen(only: Any) -> tuple[str, ...]:

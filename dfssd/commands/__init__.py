@@ -21,10 +21,12 @@ class Command:
         summary: What it does, in half a line.
         module: Module with ``run(words, program) -> exit code`` and ``show_help(program)``; imported when it is needed,
             so that no command waits for the packages of another.
+        continues: Whether the same line, once more, goes on with what was interrupted.
     """
 
     summary: str
     module: str
+    continues: bool = False
 
     def run(self, words: Sequence[str], program: str) -> int:
         """Run it with the words after its name; returns the exit code."""
@@ -44,6 +46,7 @@ COMMANDS: Mapping[str, Command] = {
     "completion": Command("print a script that completes this command line in a shell", "dfssd.commands.completion"),
     "export": Command("write the student of a run in other formats, compared and timed", "dfssd.commands.export"),
     "predict": Command("find defects in images, videos, and streams", "dfssd.commands.predict"),
+    "benchmark": Command("run a grid of trainings, and compare them", "dfssd.benchmark.command", continues=True),
 }
 """Name -> command, in the order of the help."""
 

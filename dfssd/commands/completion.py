@@ -65,7 +65,8 @@ def tables() -> dict[str, Keys]:
     for name, command in COMMANDS.items():
         usages = [value for value in vars(import_module(command.module)).values() if isinstance(value, Usage)]
         if usages:  # one, or one for each of its verbs
-            found[name] = {option.name: values_of(option.check) for usage in usages for option in usage.options}
+            own = {option.name: values_of(option.check) for usage in usages for option in usage.options}
+            found[name] = {**(trained if any(usage.others for usage in usages) else {}), **own}
         else:  # it takes the keys of a run
             found[name] = {**trained, "out": Values((), True)} if name != TRAIN else trained
     return found

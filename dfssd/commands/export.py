@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfssd.commands.options import Option, Usage
-from dfssd.config.values import BOOLEAN, TEXT, Number, optional
+from dfssd.config.values import BOOLEAN, TEXT, TEXTS, Number, optional
+from dfssd.deployment.folder import FOLDER
 from dfssd.errors import UserError
+
+if TYPE_CHECKING:
+    from dfssd.results.sections import LaterExport, OtherFormat
 
 COUNT = Number(1, integer=True)
 
 USAGE = Usage(
     (
         Option("run", TEXT, "folder of the run", required=True),
-        Option("format", TEXT, "formats of Ultralytics, separated by commas; tensorrt is engine", default="onnx"),
+        Option("format", TEXTS, "formats of Ultralytics, separated by commas; tensorrt is engine", default="onnx"),
         Option("half", BOOLEAN, "16 bits", default=False),
         Option("int8", BOOLEAN, "8 bits, calibrated on unlabeled training images", default=False),
         Option("dynamic", BOOLEAN, "accept inputs of any size and number", default=False),
@@ -43,7 +48,40 @@ def run(words: Sequence[str], program: str) -> int:
         words: Arguments ``key=value``.
         program: What was typed before the name of the command.
     """
-    given = USAGE.read(words)
+    done = write_formats(USAGE.read(words))
+    _show(done.exported, done.measure)
+    failures = [line for one in done.exported.formats for line in _failures(one)]
+    for line in failures:
+        print(line)
+    print(f"written to {done.folder / FOLDER}, and shown in report.html; manifest.json lists all files")
+    return 2 if failures else 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an export has written.
+
+    Attributes:
+        folder: Folder of the run.
+        measure: What the scores are.
+        exported: PyTorch and the formats.
+    """
+
+    folder: Path
+    measure: str
+    exported: LaterExport
+
+
+def write_formats(given: Mapping[str, Any]) -> Written:
+    """Write formats of a finished run, as ``dfssd export`` and :meth:`dfssd.api.Run.export` do.
+
+    Args:
+        given: The values of all options, as :meth:`~dfssd.commands.options.Usage.check` returns them.
+
+    Raises:
+        UserError: Options that exclude each other or have no effect, formats that this machine cannot write, or no run
+            with a student. A format that fails while it is written is recorded instead.
+    """
     if given["half"] and given["int8"]:
         raise UserError("half=true and int8=true: a file has 16 bits or 8; leave one of them out")
     from dfssd.evaluation.export_formats import check_formats
@@ -51,7 +89,8 @@ def run(words: Sequence[str], program: str) -> int:
     from dfssd.hardware import check_device
     from dfssd.pipeline import open_finished
 
-    formats = [name.strip().lower() for name in given["format"].split(",")]
+    listed = [given["format"]] if isinstance(given["format"], str) else given["format"]
+    formats = [name.strip().lower() for part in listed for name in part.split(",")]
     precision = FP16 if given["half"] else INT8 if given["int8"] else FP32
     names = ("opset", "dynamic", "nms", "batch", "simplify", "workspace")
     opened = open_finished(Path(given["run"]).expanduser())
@@ -60,48 +99,38 @@ def run(words: Sequence[str], program: str) -> int:
     device = check_device(given["device"]) if given["device"] is not None else opened.device
     check_formats(formats, task=opened.record.TASK, device=device, options=options)
     settings = opened.eval_settings("test", imgsz=given["imgsz"], device=device)
-    entries = opened.export_more(formats, options, settings)
-    _show(entries, opened.record.measure)
-    failures = [line for entry in entries for line in _failures(entry)]
-    for line in failures:
-        print(line)
-    print(f"written to {opened.folder.path / 'deploy'}; manifest.json lists all files")
-    return 2 if failures else 0
+    exported = opened.export_more(formats, options, settings)
+    return Written(opened.folder.path, opened.record.measure, exported)
 
 
-def _failures(entry: dict[str, Any]) -> list[str]:
+def _failures(one: OtherFormat) -> list[str]:
     """A line for each reason why a format is missing or not as PyTorch."""
-    if entry.get("error"):
-        return [f"format={entry['format']}: {entry['error']}"]
-    return [f"format={entry['format']}: {failure}" for failure in entry.get("failures", ())]
+    return [f"format={one.format}: {failure}" for failure in ([one.error] if one.error else one.failures)]
 
 
-def _show(entries: Sequence[dict[str, Any]], measure: str) -> None:
+def _show(exported: LaterExport, measure: str) -> None:
     """Print the table of all formats that were written."""
     from rich.console import Console
     from rich.table import Table
 
-    from dfssd.evaluation.exported import machine
-
-    compared = ("max_box_diff_px", "max_score_diff", "differing_pixels")
-    columns = [name for name in compared if any(entry.get(name) is not None for entry in entries)]
     heads = {"max_box_diff_px": "box edge (px)", "max_score_diff": "score", "differing_pixels": "pixels"}
+    columns = [name for name in heads if any(getattr(one, name) is not None for one in exported.formats)]
     numbers = ("MB", measure, *(f"Δ {heads[name]}" for name in columns), "median ms", "95 % ms")
-    table = Table("format", "bits", *numbers, box=None, pad_edge=False, title=machine(), title_justify="left")
+    table = Table("format", "bits", *numbers, box=None, pad_edge=False, title=exported.machine, title_justify="left")
 
     def shown(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    for entry in entries:
-        if not entry.get("error"):
+    for one in exported.formats:
+        if not one.error:
             table.add_row(
-                "PyTorch" if entry["format"] == "torch" else entry["format"],
-                entry["precision"],
-                shown(entry.get("size_mb"), ".2f"),
-                shown(entry.get("score"), ".4f"),
-                *(shown(entry.get(name), ".2g") for name in columns),
-                shown(entry.get("median_ms"), ".2f"),
-                shown(entry.get("p95_ms"), ".2f"),
+                "PyTorch" if one.format == "torch" else one.format,
+                one.precision,
+                shown(one.size_mb, ".2f"),
+                shown(one.score, ".4f"),
+                *(shown(getattr(one, name), ".2g") for name in columns),
+                shown(one.median_ms, ".2f"),
+                shown(one.p95_ms, ".2f"),
             )
     Console().print(table)
 

@@ -41,11 +41,13 @@ class Usage:
         positional: Options whose values may be written without their names, in this order; the last one may take
             several.
         examples: Lines of arguments, each with what it does.
+        others: What keys are that it does not know and passes on; empty: there are none.
     """
 
     options: Sequence[Option]
     positional: Sequence[str] = ()
     examples: Sequence[tuple[str, str]] = ()
+    others: str = ""
 
     def read(self, words: Sequence[str]) -> dict[str, Any]:
         """The values of all options: those given, else the defaults.
@@ -53,11 +55,25 @@ class Usage:
         Raises:
             UserError: Unknown or missing options, or values out of range; all problems at once.
         """
+        return self.check(self._given(words))
+
+    def read_and_pass_on(self, words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The values of all options, and the other keys with their values (:attr:`others`); raises as :meth:`read`."""
+        given = self._given(words)
+        own = {option.name for option in self.options}
+        mine = {name: value for name, value in given.items() if name in own}
+        return self.check(mine), {name: value for name, value in given.items() if name not in own}
+
+    def _given(self, words: Sequence[str]) -> dict[str, Any]:
+        """What was typed, by name."""
         named, plain = self._split(words)
         given = parse_arguments(named)
         if twice := [name for name in plain if name in given]:
             raise UserError(*(f"{name} is given twice: keep one" for name in twice))
-        given |= plain
+        return {**given, **plain}
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all options, of which some are given by name; raises as :meth:`read`."""
         known = {option.name: option for option in self.options}
         problems = [f"unknown key '{key}'{nearest(key, known)}" for key in given if key not in known]
         for name, option in known.items():
@@ -100,6 +116,7 @@ class Usage:
         for option in self.options:
             default = None if option.required else shown(option.default)
             page += entry(option.name, default, allowed(option.check), option.meaning)
+        page += entry("...", None, "", self.others) if self.others else []
         for example, meaning in self.examples:
             page += ["", paragraph(f"{line} {example}", 2), paragraph(meaning, 6)]
         print_page(page)

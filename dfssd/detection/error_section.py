@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dfssd.reporting.sections import Drawn, Lines, figure_lines
-from dfssd.reporting.tables import UNKNOWN, markdown_table
+from dfssd.reporting.tables import UNKNOWN, format_range, markdown_table
 from dfssd.reporting.words import named
 from dfssd.results.record import BoxRecord
 
@@ -31,7 +31,7 @@ def error_section(record: BoxRecord, drawn: Drawn) -> Lines:
     ranges = {row.from_px: row.to_px for own in sizes.values() for row in own.values()}
     size_rows = [
         [
-            f"{low:g} to {high:g} px" if high is not None else f"{low:g} px and more",
+            format_range(low, high),
             *(f"{row.found} of {row.defects}" if (row := own.get(low)) else UNKNOWN for own in sizes.values()),
         ]
         for low, high in sorted(ranges.items())

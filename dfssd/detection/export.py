@@ -6,6 +6,7 @@ See :mod:`dfssd.evaluation.export` for how.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from dfssd.deployment.infer import suppressed
 from dfssd.detection.evaluate import evaluate
+from dfssd.evaluation.detections import PREDICTIONS, Detections
+from dfssd.evaluation.errors import match, recall_by_size
 from dfssd.evaluation.export import Differences, Limit, finite
 from dfssd.evaluation.export_options import NMS_SCORE
 from dfssd.evaluation.exported import ExportedNetwork, Size, paired_outputs, running_max
 from dfssd.evaluation.settings import EvalSettings
-from dfssd.results.sections import BoxTolerance
+from dfssd.results.sections import BoxTolerance, SizeRecall
 
 SURE = 0.1
 """Score from which the finished boxes of a file with ``nms=true`` are compared: weaker ones come and go by rounding."""
@@ -50,7 +53,7 @@ class BoxComparison:
     score_name = "map50_95"
 
     def __init__(self, weights: Path, tolerance: BoxTolerance, save_dir: Path):
-        """Take the ``.pt`` to compare with, the allowed differences, and a folder that Ultralytics may write to."""
+        """Take the ``.pt`` to compare with, the allowed differences, and a folder to keep predictions in."""
         self.weights, self.save_dir = weights, save_dir
         self.tolerance, self.score_limit = tolerance.model_dump(), tolerance.map50_95
 
@@ -70,10 +73,23 @@ class BoxComparison:
             ),
         )
 
-    def score(self, weights: Path, settings: EvalSettings) -> float | None:
-        """mAP50-95."""
-        value: float | None = evaluate(weights, settings, save_dir=self.save_dir)["map50_95"]
+    def score(self, name: str, weights: Path, settings: EvalSettings) -> float | None:
+        """mAP50-95; what was predicted is kept in the folder."""
+        found = evaluate(weights, settings, save_dir=self.save_dir / name, keep_detections=True)
+        value: float | None = found["map50_95"]
         return value
+
+    def sizes(self, name: str, thresholds: Sequence[float], imgsz: int) -> tuple[SizeRecall, ...]:
+        """Recall by size of the defects."""
+        file = self.save_dir / name / PREDICTIONS
+        if not file.is_file():
+            return ()
+        found = Detections.read(file)
+        return recall_by_size(found, match(found, np.array(thresholds)), imgsz)
+
+    def forget(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.save_dir, ignore_errors=True)
 
 
 def box_parity(weights: Path, exported: ExportedNetwork, images: Sequence[Path]) -> BoxParity:

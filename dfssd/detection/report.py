@@ -18,12 +18,12 @@ from dfssd.detection.usage import usage_section
 from dfssd.detection.verdict import METRICS, headline, noise
 from dfssd.files import write_text
 from dfssd.reporting import sections
+from dfssd.reporting.export import export_section
 from dfssd.reporting.html import write_page
 from dfssd.reporting.operating import operating_section
 from dfssd.reporting.sections import Column, Drawn, Lines, figure_lines
 from dfssd.reporting.tables import (
     UNKNOWN,
-    format_difference,
     format_duration,
     format_number,
     format_share,
@@ -33,7 +33,6 @@ from dfssd.reporting.words import ROLES, named
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import (
     SCRATCH,
-    BoxExport,
     BoxScores,
     LabelSettings,
     PseudoLabels,
@@ -82,7 +81,7 @@ def words(run: DetectionFiles, drawn: Drawn) -> str:
             *_optional(advice_section(record)),
             _pseudo_section(run, drawn),
             _training_section(record, drawn),
-            sections.export_section(record.export, _differences(record.export) if record.export else ()),
+            export_section(record, run.weights_mb.get("student")),
             usage_section(run),
             sections.data_section(record.data, truth="labels", classes="classes", notes=_data_notes(record)),
             sections.record_section(record),
@@ -368,17 +367,6 @@ def _term_lines(record: BoxRecord) -> Lines:
 def _weight_varies(term: Term) -> bool:
     """Whether the weight of a term changes during the training."""
     return len(set(term.weight_by_epoch)) > 1 or term.schedule != "constant"
-
-
-def _differences(export: BoxExport) -> list[Lines]:
-    """Rows of the export check."""
-    tolerance = export.tolerance
-    maps = (export.map50_95_torch, export.map50_95_onnx)
-    moved = None if maps[0] is None or maps[1] is None else abs(maps[0] - maps[1])
-    allowed = (tolerance.box_px, tolerance.score, tolerance.map50_95) if tolerance else (None, None, None)
-    found = (export.max_box_diff_px, export.max_score_diff, moved)
-    names = ("box edge [px]", "class score", "mAP50-95")
-    return [[name, format_difference(f), format_number(a)] for name, f, a in zip(names, found, allowed, strict=True)]
 
 
 def _data_notes(record: BoxRecord) -> Lines:

@@ -29,10 +29,11 @@ from dfssd.deployment.facts import Facts, sign_checkpoint, sign_folder, sign_onn
 from dfssd.errors import UserError, reason
 from dfssd.evaluation.export_formats import arguments_of, needs_gpu, other_formats
 from dfssd.evaluation.export_options import FP32, ExportOptions
-from dfssd.evaluation.exported import ExportedNetwork, evenly, machine, timed_in_turn
+from dfssd.evaluation.exported import ExportedNetwork, evenly, machine, size_mb, timed_in_turn
 from dfssd.evaluation.settings import EvalSettings, quiet
 from dfssd.files import atomic_write, read_yaml, write_text, write_yaml
 from dfssd.log import LOGGER
+from dfssd.results.sections import SizeRecall
 
 CALIBRATION_IMAGES = 300
 """Most images that INT8 is calibrated on; they are taken evenly."""
@@ -40,6 +41,9 @@ CALIBRATION_IMAGES = 300
 
 Entry = dict[str, Any]
 """What is known of an exported file: ``format``, ``file``, ``error``, ``precision``, ``size_mb``, ``score``, ..."""
+
+TORCH = "torch"
+"""The name of PyTorch where it stands beside the formats."""
 
 _COMPARED = ("score", "max_box_diff_px", "max_score_diff", "differing_pixels")
 """What is recorded of the formats beside ONNX."""
@@ -124,8 +128,18 @@ class Comparison(Protocol):
     def outputs(self, exported: ExportedNetwork, images: Sequence[Path]) -> Differences:
         """Raw outputs of PyTorch and of a file, on some of the images."""
 
-    def score(self, weights: Path, settings: EvalSettings) -> float | None:
-        """The score of a file; None if there is nothing to measure."""
+    def score(self, name: str, weights: Path, settings: EvalSettings) -> float | None:
+        """The score of a file; None if there is nothing to measure. What :meth:`sizes` needs is kept under its name."""
+
+    def sizes(self, name: str, thresholds: Sequence[float], imgsz: int) -> tuple[SizeRecall, ...]:
+        """Recall by size of the defects of a file whose score was measured.
+
+        Detections count from the score of their class in ``thresholds`` (by class id); sizes are those in an input of
+        ``imgsz`` px. Nothing for a file of which nothing is kept, and for masks.
+        """
+
+    def forget(self) -> None:
+        """Remove what was kept."""
 
 
 _TEMPORARY = ".export-"
@@ -139,8 +153,8 @@ class Check:
         """Measure the PyTorch file."""
         self.request, self.comparison, self.images = request, comparison, images
         self.squares = replace(request.settings, rect=False)
-        self.torch_score = comparison.score(request.weights, self.squares)
-        self.networks = {"torch": ExportedNetwork(request.weights, request.settings.imgsz)}
+        self.torch_score = comparison.score(TORCH, request.weights, self.squares)
+        self.networks = {TORCH: ExportedNetwork(request.weights, request.settings.imgsz)}
 
     def compare(self, name: str, file: Path, device: str) -> tuple[dict[str, Any], list[str]]:
         """Compare a file; it is timed later, with the others.
@@ -157,7 +171,7 @@ class Check:
         exact = ExportedNetwork(file, self.request.settings.imgsz, device, exact=True)
         found = self.comparison.outputs(exact, self.images)
         # onnxruntime from requirements.txt computes on the CPU, whatever the training used
-        score = self.comparison.score(file, replace(self.squares, batch=exported.batch, device=device))
+        score = self.comparison.score(name, file, replace(self.squares, batch=exported.batch, device=device))
         moved = ScorePair(self.torch_score, score).difference
         last = Limit(f"the two {self.comparison.score_name} differ by", moved, self.comparison.score_limit)
         limits = [*found.limits, last] if self.request.options.precision == FP32 else []
@@ -225,7 +239,7 @@ def export_and_compare(request: ExportRequest, *, task: str, comparison: Compari
         "tolerance": dict(comparison.tolerance),
         "passed": not failures,
         "failures": failures,
-        "torch_ms": times["torch"],
+        "torch_ms": times[TORCH],
         "onnx_ms": times["onnx"],
         "machine": machine(),
         "other": [{**one, **times.get(one["format"], {})} for one in written],
@@ -257,8 +271,8 @@ def export_formats(request: ExportRequest, *, task: str, comparison: Comparison)
         written = work.write_all(wanted)
         times = timed_in_turn(work.check.networks)
         work.place(written)
-    torch: Entry = {"format": "torch", "precision": FP32, "file": None, "size_mb": size_mb(request.weights)}
-    torch |= {"score": work.check.torch_score, **times["torch"]}
+    torch: Entry = {"format": TORCH, "precision": FP32, "file": None, "error": None}
+    torch |= {"size_mb": size_mb(request.weights), "score": work.check.torch_score, **times[TORCH]}
     return [torch, *({**one, **times.get(one["format"], {})} for one in written)]
 
 
@@ -342,12 +356,6 @@ class _Work:
     def _device(self, name: str) -> str:
         """Where a format is written and computed."""
         return str(self.request.settings.device).partition(",")[0] if needs_gpu(name) else "cpu"
-
-
-def size_mb(path: Path) -> float:
-    """Size of a file, or of all files of a folder [10^6 bytes]."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return round(sum(file.stat().st_size for file in files) / 1e6, 2)
 
 
 def split_images(data_yaml: Path, split: str) -> list[Path]:

@@ -213,6 +213,12 @@ def timed_in_turn(networks: Mapping[str, ExportedNetwork]) -> dict[str, dict[str
     }
 
 
+def size_mb(path: Path) -> float:
+    """Size of a file, or of all files of a folder [10^6 bytes]."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return round(sum(file.stat().st_size for file in files) / 1e6, 2)
+
+
 def machine() -> str:
     """The processor, and on how many threads it computes here, such as ``AMD EPYC 7B13, 8 threads``."""
     name = platform.processor() or platform.machine()

@@ -16,7 +16,7 @@ from dfssd.reporting.tables import (
 )
 from dfssd.reporting.words import ROLES, export_failures
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import Data, Export, ModelSelection, OtherFormat, Role, RunFacts, Session, Training
+from dfssd.results.sections import Data, ModelSelection, Role, RunFacts, Session, Training
 from dfssd.results.sections import to_json as section_to_json
 
 Lines = list[str]
@@ -170,42 +170,6 @@ def self_training(record: RunRecord) -> Lines:
         f"Networks of the teacher's size learned as its students (`teacher_rounds`); val {record.measure} of the "
         f"teacher and after each round: {reached}; selected: {selected}.",
     ]
-
-
-def export_section(export: Export | None, differences: Sequence[Sequence[str]]) -> Lines:
-    """The ONNX file, and how closely it agrees with the checkpoint.
-
-    Args:
-        export: What was exported.
-        differences: Rows of what was compared, the largest difference found, and the largest allowed.
-    """
-    lines = ["## The ONNX file", ""]
-    if not export:
-        return [*lines, "The student has not been exported."]
-    if export.passed:
-        lines.append(
-            f"`{export.file}` ({export.size_mb} MB) matches `weights/student.pt`: compared on {export.images} test "
-            "images, all differences are within tolerance."
-        )
-    else:
-        lines.append("**The check failed; do not deploy the file before this is understood:**")
-        lines += ["", *(f"- {failure}" for failure in export.failures or ["no reason was recorded"])]
-    lines += ["", *markdown_table(["largest difference", "found", "allowed"], differences)]
-    for other in export.other:
-        lines += ["", f"- {other.format}: {_other_format(other)}"]
-    return lines
-
-
-def _other_format(other: OtherFormat) -> str:
-    """What became of a format beside ONNX, in half a line."""
-    if other.error:
-        return f"**could not be written:** {other.error}"
-    if other.precision is None:  # a record from before other formats were compared
-        return f"`{other.file}` (not compared)"
-    outcome = f"**differs:** {'; '.join(other.failures)}" if other.failures else "matches `weights/student.pt`"
-    facts = [f"{other.size_mb} MB", other.precision]
-    facts += [] if other.median_ms is None else [f"{other.median_ms:.1f} ms"]
-    return f"`{other.file}` ({', '.join(facts)}) {outcome}"
 
 
 def data_section(data: Data | None, *, truth: str, classes: str, notes: Lines) -> Lines:

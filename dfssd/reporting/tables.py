@@ -72,6 +72,11 @@ def format_share(share: float | None) -> str:
     return UNKNOWN if share is None else f"{share:.0%}"
 
 
+def format_range(low: float, high: float | None) -> str:
+    """A class of size [px]; None: without an upper limit."""
+    return f"{low:g} px and more" if high is None else f"{low:g} to {high:g} px"
+
+
 def format_duration(seconds: float | None) -> str:
     """A duration in seconds or minutes, whichever reads better."""
     if seconds is None:

@@ -17,7 +17,10 @@ from dfssd.evaluation.exported import machine
 from dfssd.evaluation.operating import selected
 from dfssd.files import copy_atomically
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import to_json
+from dfssd.results.sections import Export, LaterExport, OtherFormat, SizeRecall, to_json
+
+_NOT_LISTED = {"other", "later", "torch_ms", "torch_sizes", "machine"}
+"""What the record of an export holds beyond what concerns the ONNX file."""
 
 
 def about_run(name: str, record: RunRecord, preprocess: Mapping[str, Any]) -> Facts:
@@ -56,9 +59,9 @@ def hand_over(run: Path, about: Facts, record: RunRecord) -> None:
     sign_onnx(run / "weights" / "student.onnx", about)
     copy_atomically(run / "weights" / "student.onnx", run / FOLDER / "student.onnx")
     own = {"format": "onnx", "precision": "fp32", **to_json(record.export)}
-    times = own.pop("onnx_ms", {})
-    listed = {name: value for name, value in own.items() if name not in {"other", "torch_ms", "machine"}}
-    listed |= {"file": "student.onnx", "score": record.export.score, **times}
+    times, sizes = own.pop("onnx_ms", {}), own.pop("onnx_sizes", [])
+    listed = {name: value for name, value in own.items() if name not in _NOT_LISTED}
+    listed |= {"file": "student.onnx", "score": record.export.score, **times, "sizes": sizes}
     others = [{**to_json(one), "file": Path(one.file).name} for one in record.export.other if one.file]
     for other in others:
         sign_folder(run / FOLDER / other["file"], about)
@@ -66,26 +69,85 @@ def hand_over(run: Path, about: Facts, record: RunRecord) -> None:
     write_deploy(run, about, [listed, *others], machine=record.export.machine, detects=detects)
 
 
+def with_sizes(section: Entry, record: RunRecord, comparison: Comparison, imgsz: int) -> Entry:
+    """The section ``export`` with the recall by size of the defects of each file.
+
+    Where the files were compared while the networks were tested, the thresholds were not known yet.
+
+    Args:
+        section: As of :func:`~dfssd.evaluation.export.export_and_compare`.
+        record: The record of the run, with the thresholds of the student.
+        comparison: What has measured the scores of the files; it forgets what it has kept.
+        imgsz: Side of the input [px].
+    """
+    names = ["torch", "onnx", *(one["format"] for one in section.get("other", ()))]
+    found = _sizes(names, record, comparison, imgsz)
+    comparison.forget()
+    own = {f"{name}_sizes": found[name] for name in names[:2] if name in found}
+    return {**section, **own, "other": [_with(one, found) for one in section.get("other", ())]}
+
+
 def export_more(
     request: ExportRequest, record: RunRecord, comparison: Comparison, calibration: Sequence[Path]
-) -> list[Entry]:
+) -> LaterExport:
     """Write and compare formats of a finished run, and list them in the manifest of what is handed over.
 
     Args:
         request: What to export.
-        record: The record of the run.
+        record: The record of the run; it gets what was exported.
         comparison: How the files are compared with the student.
         calibration: Training images that INT8 is calibrated on.
 
     Returns:
-        As :func:`~dfssd.evaluation.export.export_formats`.
+        PyTorch and the formats, in the order of the request.
 
     Raises:
         UserError: An unknown format, or no image of the split can be read.
     """
     used = tuple(calibration) if request.options.precision == INT8 else ()
-    entries = export_formats(replace(request, calibration=used), task=record.TASK, comparison=comparison)
-    written = [{**one, "file": Path(one["file"]).name} for one in entries if one["file"]]
+    imgsz = request.settings.imgsz
+    try:
+        entries = export_formats(replace(request, calibration=used), task=record.TASK, comparison=comparison)
+        found = _sizes([one["format"] for one in entries], record, comparison, imgsz)
+    finally:
+        comparison.forget()
+    done = LaterExport(
+        imgsz=imgsz,
+        machine=machine(),
+        formats=tuple(OtherFormat.model_validate(_with(one, found)) for one in entries),
+    )
+    written = [{**to_json(one), "file": Path(one.file).name} for one in done.formats if one.file]
     run, detects = request.deploy.parent, record.TASK == DETECT
-    write_deploy(run, request.about, written, machine=machine(), detects=detects)
-    return entries
+    write_deploy(run, request.about, written, machine=done.machine, detects=detects)
+    if record.export:
+        record.export = _with_later(record.export, done)
+    return done
+
+
+def _with_later(export: Export, done: LaterExport) -> Export:
+    """The section with formats that were written now, without those of earlier exports whose files they replace."""
+    replaced = {one.file for one in done.formats if one.file}
+    kept = []
+    for earlier in export.later:
+        reference, *formats = earlier.formats
+        if left := [one for one in formats if one.file and one.file not in replaced]:
+            kept.append(earlier.model_copy(update={"formats": (reference, *left)}))
+    return export.model_copy(update={"later": (*kept, done)})
+
+
+def _sizes(
+    names: Sequence[str], record: RunRecord, comparison: Comparison, imgsz: int
+) -> dict[str, tuple[SizeRecall, ...]]:
+    """Name of a format -> recall by size, at the balanced thresholds of the student; only what there is."""
+    operating = record.operating.get("student")
+    if operating is None:
+        return {}
+    thresholds = list(operating.points[0].thresholds.values())
+    found = {name: comparison.sizes(name, thresholds, imgsz) for name in names}
+    return {name: sizes for name, sizes in found.items() if sizes}
+
+
+def _with(entry: Entry, found: Mapping[str, tuple[SizeRecall, ...]]) -> Entry:
+    """What is known of a format, with its recall by size if there is one."""
+    sizes = found.get(entry["format"])
+    return {**entry, "sizes": sizes} if sizes else entry

@@ -24,7 +24,7 @@ from dfssd.deployment.facts import Facts
 from dfssd.deployment.folder import FOLDER
 from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import Measured
-from dfssd.evaluation.export import Comparison, Entry, ExportRequest, export_and_compare
+from dfssd.evaluation.export import Comparison, ExportRequest, export_and_compare
 from dfssd.evaluation.export_options import ExportOptions
 from dfssd.evaluation.settings import EvalSettings
 from dfssd.files import from_here
@@ -34,11 +34,11 @@ from dfssd.log import LOGGER
 from dfssd.log_file import NAME as LOG
 from dfssd.log_file import logged_to
 from dfssd.results.record import BoxRecord, RunRecord
-from dfssd.results.sections import PRETRAINED, Data, Export, Role, Status, Training
+from dfssd.results.sections import PRETRAINED, Data, Export, LaterExport, Role, Status, Training
 from dfssd.runs.beside import Beside
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
-from dfssd.runs.handover import about_run, export_more, hand_over
+from dfssd.runs.handover import about_run, export_more, hand_over, with_sizes
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.runs.plan import Plan, PlannedStage
 from dfssd.runs.progress import Progress
@@ -178,7 +178,8 @@ class StagedRun(ABC):
         section = self.beside.result() if self.beside else None
         for failure in section["failures"] if section else ():  # its log is not shown
             LOGGER.error(f"export: {failure}")
-        self.record.export = self.EXPORT.model_validate(section or self.export_section())
+        section = with_sizes(section or self.export_section(), self.record, self.comparison(), self.imgsz)
+        self.record.export = self.EXPORT.model_validate(section)
         if self.record.export.file:
             hand_over(self.folder.path, self.about(), self.record)
         return "done" if self.record.export.complete else "failed"
@@ -195,16 +196,8 @@ class StagedRun(ABC):
     def comparison(self) -> Comparison:
         """How exported files are compared with the student."""
 
-    def export_more(self, formats: Sequence[str], options: ExportOptions, settings: EvalSettings) -> list[Entry]:
-        """Write and compare formats of the finished run, and list them in the manifest of what is handed over.
-
-        Args:
-            formats: Names of the formats.
-            options: How they are written.
-            settings: What they are compared on, at which size.
-
-        Returns:
-            As :func:`~dfssd.evaluation.export.export_formats`.
+    def export_more(self, formats: Sequence[str], options: ExportOptions, settings: EvalSettings) -> LaterExport:
+        """Write formats of the finished run, compared as ``settings`` say; list them in its manifest and its report.
 
         Raises:
             UserError: There is no student, an unknown format, or no image of the split can be read.
@@ -213,7 +206,11 @@ class StagedRun(ABC):
             raise UserError(f"{self.folder.path}: the run has no weights/student.pt to export")
         part = "train_unlabeled" if self.data.train_unlabeled else "train_labeled"
         request = replace(self.export_request(), formats=tuple(formats), options=options, settings=settings)
-        return export_more(request, self.record, self.comparison(), calibration=self.listed(part))
+        done = export_more(request, self.record, self.comparison(), calibration=self.listed(part))
+        self.folder.save()
+        if self.record.finished:
+            self.write_report(self.folder.path)
+        return done
 
     @staticmethod
     @abstractmethod

@@ -16,7 +16,7 @@ from torch import Tensor
 from dfssd.evaluation.export import Differences, Limit, finite
 from dfssd.evaluation.exported import ExportedNetwork, Size, paired_outputs, running_max
 from dfssd.evaluation.settings import EvalSettings
-from dfssd.results.sections import MaskTolerance
+from dfssd.results.sections import MaskTolerance, SizeRecall
 from dfssd.segmentation.evaluate import evaluate_masks
 from dfssd.segmentation.model import full_resolution, load_semantic
 
@@ -76,10 +76,17 @@ class MaskComparison:
             limit = Limit("class probabilities differ by", found.max_score_diff, self.tolerance["score"])
         return Differences(recorded, (limit,))
 
-    def score(self, weights: Path, settings: EvalSettings) -> float | None:
+    def score(self, name: str, weights: Path, settings: EvalSettings) -> float | None:
         """Mean IoU of the defects."""
         value: float | None = evaluate_masks(weights, settings)["miou_fg"]
         return value
+
+    def sizes(self, name: str, thresholds: Sequence[float], imgsz: int) -> tuple[SizeRecall, ...]:
+        """Nothing: masks are counted by pixels."""
+        return ()
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 def mask_parity(weights: Path, exported: ExportedNetwork, images: Sequence[Path]) -> MaskParity:

@@ -12,13 +12,13 @@ from pathlib import Path
 from dfssd.evaluation.significance import CHANCE
 from dfssd.files import write_text
 from dfssd.reporting import sections
+from dfssd.reporting.export import export_section
 from dfssd.reporting.html import write_page
 from dfssd.reporting.operating import operating_section
 from dfssd.reporting.sections import Column, Drawn, Lines, figure_lines
 from dfssd.reporting.tables import (
     UNKNOWN,
     format_count,
-    format_difference,
     format_number,
     format_share,
     format_significant,
@@ -26,7 +26,7 @@ from dfssd.reporting.tables import (
 )
 from dfssd.reporting.words import baseline_is_selected
 from dfssd.results.record import MaskRecord
-from dfssd.results.sections import Loss, MaskExport, MaskScores, MaskSelfTest, MaskTraining, Role
+from dfssd.results.sections import Loss, MaskScores, MaskSelfTest, MaskTraining, Role
 from dfssd.segmentation.figures import draw
 from dfssd.segmentation.run_files import SegmentationFiles
 from dfssd.segmentation.usage import usage_section
@@ -86,7 +86,7 @@ def words(run: SegmentationFiles, drawn: Drawn) -> str:
             _test_section(run, drawn),
             *_operating_sections(record),
             _training_section(record, drawn),
-            sections.export_section(record.export, _differences(record.export) if record.export else ()),
+            export_section(record, run.weights_mb.get("student")),
             usage_section(record),
             sections.data_section(record.data, truth="masks", classes=classes, notes=_data_notes(run)),
             sections.record_section(record),
@@ -258,26 +258,6 @@ def _selftest_lines(selftest: MaskSelfTest) -> Lines:
         f"Self-test: the losses {', '.join(selftest.alive)} gave the student a gradient; the teacher "
         + ("is unchanged, bit for bit." if selftest.teacher_unchanged else "**has changed**."),
     ]
-
-
-def _differences(export: MaskExport) -> list[Lines]:
-    """Rows of the export check."""
-    tolerance = export.tolerance
-    torch, onnx = export.miou_fg_torch, export.miou_fg_onnx
-    moved = None if torch is None or onnx is None else abs(torch - onnx)
-    allowed, largest = (
-        [format_significant(value) for value in (tolerance.score, tolerance.miou)] if tolerance else [UNKNOWN, UNKNOWN]
-    )
-    differing = format_significant(export.differing_pixels)
-    if export.answers == "ids":  # there are no probabilities to compare
-        rows = [["share of the pixels with another class", differing, allowed]]
-    else:
-        rows = [
-            ["probability of a class", format_difference(export.max_score_diff), allowed],
-            ["logit of a class", format_difference(export.max_logit_diff), UNKNOWN],
-            ["share of the pixels with another class", differing, UNKNOWN],
-        ]
-    return [*rows, ["mIoU of the defects", format_significant(moved), largest]]
 
 
 def _data_notes(run: SegmentationFiles) -> Lines:

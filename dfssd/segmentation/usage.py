@@ -44,6 +44,7 @@ def _onnx_lines(record: MaskRecord, sides: Sequence[int]) -> Lines:
         f"a pixel is the one with the largest logit{ids}"
     )
     return [
+        "`deploy/` is what you hand over; `dfssd predict`, `dfssd serve`, and `deploy/infer.py` find boxes, not masks. "
         "The ONNX file does not need `dfssd`. In this folder, with `pip install ultralytics onnxruntime`, this draws "
         "the defects on each image:",
         "",

@@ -6,9 +6,8 @@ from functools import partial
 import pytest
 import yaml
 
-from dfssd.benchmark.running import main
 from dfssd.evaluation.bootstrap import intervals
-from tests.benchmark.fake_runs import SMALL, FakeTrain
+from tests.benchmark.fake_runs import SMALL, FakeTrain, main
 
 
 @pytest.fixture

@@ -10,9 +10,23 @@ from typing import Any
 
 import yaml
 
+from dfssd.benchmark.command import USAGE
+from dfssd.benchmark.running import run_benchmark
 from dfssd.config import parse_arguments
+from dfssd.errors import UserError, report_problems
 from dfssd.runs.configure import configure
 from tests.evaluation.test_detections import random_detections
+
+
+def main(argv, **more) -> int:
+    """The command with these arguments; ``more``: what stands in for a training (:func:`run_benchmark`)."""
+    try:
+        return run_benchmark(*USAGE.read_and_pass_on(argv), **more)
+    except UserError as e:
+        return report_problems(e)
+    except KeyboardInterrupt:
+        return 130
+
 
 MAPS = {"baseline": 0.30, "teacher": 0.36, "ultralytics": 0.31, "dfssd": 0.34, "oracle": 0.40}
 SMALL = {

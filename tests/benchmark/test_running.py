@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from dfssd.benchmark import running
-from dfssd.benchmark.running import main, run_train
+from dfssd.benchmark.running import run_train
+from dfssd.cli import main as cli
 from dfssd.errors import UserError
-from tests.benchmark.fake_runs import MAPS, rows_of
+from tests.benchmark.fake_runs import MAPS, main, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 Cells = dict[str, dict[str, Any]]
@@ -38,7 +39,7 @@ def test_a_whole_grid(bench, fake, tmp_path, capsys):
     assert rows[3]["ap50_95 pit"] == "0.34" and rows[3]["git"] == "abc"
     text = (tmp_path / "grids" / "small.md").read_text()
     assert "| dfssd | 1 | 0.500 | +0.000 | 0.340 |" in text and "40%" in text and "Not run" not in text
-    assert "python scripts/benchmark.py grids/small.yaml data=DATA.zip" in text
+    assert "dfssd benchmark grids/small.yaml data=DATA.zip" in text
     assert (tmp_path / "grids" / "small.png").stat().st_size > 1000
     assert (tmp_path / "runs" / "small" / "dfssd-labeled0.1-seed0.log").exists()
     assert "3 of 4: dfssd, labeled 0.1, seed 0: done in" in capsys.readouterr().out
@@ -109,7 +110,7 @@ def test_table_only_rebuilds_and_runs_nothing(bench, fake, tmp_path):
     before = (tmp_path / "grids" / "small.md").read_text()
     (tmp_path / "grids" / "small.csv").unlink()
     fake.calls.clear()
-    assert main(["--table-only", "grids/small.yaml", "out=elsewhere"], train=fake) == 0  # remembers data and epochs
+    assert main(["table=only", "grids/small.yaml", "out=elsewhere"], train=fake) == 0  # remembers data and epochs
     assert fake.calls == [] and (tmp_path / "elsewhere" / "small.md").read_text() == before
     assert [r["recipe"] for r in rows_of(tmp_path / "elsewhere" / "small.csv")] == ["teacher", "baseline", "dfssd"]
 
@@ -176,7 +177,7 @@ def test_arguments_are_checked_before_the_first_run(bench, fake, tmp_path, capsy
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["error"] * 5
     assert "data is missing" in lines[1] and "data=gone.zip does not exist" in lines[2]
-    assert "give the grid first" in lines[3] and lines[4] == "error: cell dfssd: unknown key 'epoch'"
+    assert "grid is missing" in lines[3] and lines[4] == "error: cell dfssd: unknown key 'epoch'"
     assert fake.calls == []
 
 
@@ -188,9 +189,34 @@ def test_real_check_names_a_misspelled_key(bench, fake, capsys, tmp_path):
     assert "cell baseline: unknown key 'epoch'; did you mean 'epochs'" in capsys.readouterr().err
 
 
+def test_grid_of_dfssd_is_found_by_its_name(fake, tmp_path, monkeypatch, capsys):
+    """Its tables lie with the runs, wherever the package is; the split that it names is found beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    words = ["neu-det", "data=photos", "only=baseline", "project=here", "device=cpu"]
+    assert main(words, train=fake, check=lambda given: None) == 0
+    assert {Path(call["split"]) for call in fake.calls} == {ROOT / "benchmarks" / "splits" / "neu-det"}
+    text = (tmp_path / "here" / "neu-det" / "neu-det.md").read_text()
+    assert "dfssd benchmark neu-det data=photos device=cpu" in text and str(ROOT) not in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "photos"]
+    monkeypatch.chdir(ROOT.parent)
+    relative = f"{ROOT.name}/benchmarks/neu-det.yaml"
+    again = [relative, *words[1:3], f"project={tmp_path / 'here'}", "table=only", f"out={tmp_path / 'out'}"]
+    assert main(again, train=fake) == 0 and (tmp_path / "out" / "neu-det.csv").is_file(), "the same runs"
+    assert main(["neu-dt", "data=photos"], train=fake) == 2
+    assert "grid=neu-dt: no grid of that name; did you mean 'neu-det'" in capsys.readouterr().err
+
+
+def test_other_keys_are_those_of_the_runs(bench, fake):
+    assert bench("epochs=3", "only=dfssd", "seeds=4") == 0
+    assert {(call["epochs"], call["seed"]) for call in fake.calls} == {(3, 4)}
+
+
 @pytest.mark.train
 def test_help_and_script(capsys):
-    assert main([]) == 0 and "usage: python scripts/benchmark.py" in capsys.readouterr().out
+    assert cli(["benchmark", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: dfssd benchmark GRID key=value") and "demo, neu-det" in " ".join(shown.split())
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "none.yaml"], capture_output=True, text=True
     )

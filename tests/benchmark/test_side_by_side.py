@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dfssd.benchmark.running import main
 from dfssd.config import parse_arguments
 from dfssd.files import locked
-from tests.benchmark.fake_runs import FakeTrain, rows_of
+from tests.benchmark.fake_runs import FakeTrain, main, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +25,7 @@ def test_seeds_in_parts_fill_one_table(bench, fake, tmp_path):
     assert [r["seed"] for r in rows if r["recipe"] == "oracle"] == ["1"]
     text = (tmp_path / "grids" / "small.md").read_text()
     assert "+0.040 [+0.040, +0.040] (3 of 3)" in text
-    command = "python scripts/benchmark.py grids/small.yaml data=DATA.zip"
+    command = "dfssd benchmark grids/small.yaml data=DATA.zip"
     assert f"```\n{command}\n{command} labeled=0.1 seeds=1,2\n```" in text
 
 
@@ -90,9 +89,9 @@ def test_processes_that_write_at_the_same_time_leave_whole_tables(bench, tmp_pat
     out = tmp_path / "grids"
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from dfssd.benchmark import running\n"
+        "from dfssd.cli import main\n"
         "for _ in range(2):\n"
-        "    assert running.main(['grids/small.yaml', 'table=only']) == 0\n"
+        "    assert main(['benchmark', 'grids/small.yaml', 'table=only']) == 0\n"
     )
     before = {file: (out / file).read_text() for file in ("small.csv", "small-means.csv", "small.md")}
     processes = [subprocess.Popen([sys.executable, "-c", script, str(ROOT)], cwd=tmp_path) for _ in range(2)]

@@ -34,6 +34,7 @@ from dfssd.results.sections import (
     SizeRecall,
     Stage,
     Term,
+    Times,
     Training,
 )
 from tests.evaluation.test_operating import random_scores
@@ -124,10 +125,15 @@ def operated(level: float, good: float = 0.4) -> Operating:
             missed=30,
             confusion=tuple(tuple(9 * (i == j) + (i + j) % 2 for j in range(8)) for i in range(8)),
         ),
-        sizes=(
-            SizeRecall(from_px=8, to_px=16, defects=40, found=22, recall=share(22, 40)),
-            SizeRecall(from_px=64, to_px=None, defects=104, found=91, recall=share(91, 104)),
-        ),
+        sizes=sized(22, 91),
+    )
+
+
+def sized(small: int, large: int) -> tuple[SizeRecall, ...]:
+    """Found small and large defects."""
+    return (
+        SizeRecall(from_px=8, to_px=16, defects=40, found=small, recall=share(small, 40)),
+        SizeRecall(from_px=64, to_px=None, defects=104, found=large, recall=share(large, 104)),
     )
 
 
@@ -141,6 +147,11 @@ def exported(score: float) -> BoxExport:
         images=48,
         max_box_diff_px=0.00011,
         max_score_diff=2.3e-6,
+        torch_ms=Times(median_ms=9.84, p95_ms=14.31),
+        onnx_ms=Times(median_ms=5.2, p95_ms=6.63),
+        machine="a processor, 2 threads",
+        torch_sizes=sized(22, 91),
+        onnx_sizes=sized(22, 91),
         map50_95_torch=score,
         map50_95_onnx=score,
         tolerance=BoxTolerance(box_px=0.5, score=0.01, map50_95=0.005),

@@ -146,6 +146,23 @@ def test_other_number_of_anchors_is_not_compared_elementwise(weights, data, tmp_
     assert found.max_box_diff_px == found.max_score_diff == float("inf")
 
 
+def test_recall_by_size_is_that_of_the_thresholds(weights, data, onnx_file, tmp_path):
+    """Exact counts: every true box of the 64 px images is there; what no detection can reach is not found."""
+    comparison = BoxComparison(weights, BoxTolerance(box_px=0.5, score=0.01, map50_95=0.005), tmp_path / "kept")
+    settings = EvalSettings(data, "test", imgsz=SIZE, batch=1, device="cpu", rect=False)
+    assert comparison.sizes("onnx", [0.0, 0.0], SIZE) == (), "nothing is measured yet"
+    for name, file in (("torch", weights), ("onnx", onnx_file)):
+        comparison.score(name, file, settings)
+    low, high = (comparison.sizes("onnx", [score] * len(NAMES), SIZE) for score in (0.0, 1.1))
+    assert comparison.sizes("torch", [0.0] * len(NAMES), SIZE) == low
+    labels = [images.parents[1] / "labels" / f"{images.stem}.txt" for images in images_of(data)]
+    boxes = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in labels)
+    assert sum(row.defects for row in low) == sum(row.defects for row in high) == boxes > 0
+    assert sum(row.found for row in high) == 0
+    comparison.forget()
+    assert comparison.sizes("torch", [0.0, 0.0], SIZE) == () and not (tmp_path / "kept").exists()
+
+
 def test_many_images_are_sampled_evenly(weights, data, onnx_file, monkeypatch):
     monkeypatch.setattr(exported, "PARITY_IMAGES", 2)
     assert parity(weights, onnx_file, data).images == 2

@@ -13,7 +13,7 @@ from dfssd.detection.verdict import closing_line, closing_table, headline, noise
 from dfssd.errors import UserError
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import Quality
-from tests.detection.recorded_run import FIGURES, measured, pseudo_labels, results, run_files
+from tests.detection.recorded_run import FIGURES, measured, pseudo_labels, results, run_files, sized
 from tests.reporting.records import changed, without
 
 EVENT = {"epoch": 1, "factor": 0.25, "why": "it was behind"}
@@ -158,7 +158,7 @@ def test_failed_export_is_reported_at_the_top_and_in_its_place():
     text = report_of(changed(results(), "export", **wrong))
     assert f"- **The export check failed: {failure}.**" in text.partition("## On the test images")[0]
     assert "do not deploy the file" in text
-    assert "| box edge [px] | not a finite number | 0.500 |" in text
+    assert "| box edge [px] not a finite number, score 0.2 | 0.412 | +0.000 |" in text
     assert "matches `weights" not in text
 
 
@@ -182,11 +182,29 @@ def test_other_formats_are_listed():
     ]
     record = changed(results(), "export", other=other)
     text = report_of(record)
-    assert "- torchscript: `weights/student.torchscript` (not compared)" in text
-    assert "- engine: **could not be written:** no GPU" in text
-    differs = "`deploy/student_openvino_model` (6.2 MB, fp32, 4.2 ms) **differs:** class scores differ by 0.2, allowed"
-    assert differs in text
-    assert "do not deploy the file" not in text and "matches `weights/student.pt`" in text  # the ONNX file is sound
+    assert "| `weights/student.torchscript` | - | - | not compared |" in text
+    assert (
+        "| engine | - | - | **could not be written** |" in text and "- **engine could not be written:** no GPU" in text
+    )
+    assert "| `deploy/student_openvino_model` | fp32 | 6.20 |" in text and "| - | 4.2 | 5.0 |" in text
+    assert "- **openvino differs:** class scores differ by 0.2, allowed is 0.01" in text
+
+
+def test_what_eight_bits_lose_is_told_by_size():
+    """Small defects lose 9 of 40, large ones 1 of 104: the former are named, and both are in the table."""
+    small = {"format": "openvino", "file": "deploy/a", "error": None, "precision": "int8", "size_mb": 3.5, "score": 0.4}
+    record = changed(results(), "export", other=[{**small, "sizes": sized(13, 90)}])
+    text = report_of(record)
+    assert "| -0.012 | 8 to 16 px: 13 of 40 found, not 22 | - | - |" in text
+    assert "| 8 to 16 px | 22 of 40 | 22 of 40 | 13 of 40 |" in text
+    assert "| size | PyTorch | onnx, fp32 | openvino, int8 |" in text
+    same = report_of(changed(results(), "export", other=[{**small, "sizes": sized(22, 91)}]))
+    assert "| -0.012 | nothing | - | - |" in same and "| size | PyTorch | onnx" not in same
+
+
+def test_record_without_sizes_has_no_column_for_them():
+    record = without(results(), "export.torch_sizes", "export.onnx_sizes")
+    assert "most lost" not in report_of(record) and "most lost" in report_of(results())
 
 
 @pytest.mark.parametrize("section", ["data", "stages", "pseudo_labels", "training", "test", "export", "distill"])

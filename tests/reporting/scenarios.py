@@ -175,6 +175,34 @@ def boxes_export_failure() -> Scenario:
 
 
 @scenario
+def boxes_formats() -> Scenario:
+    """OpenVINO beside ONNX; later 8 bits, which lose small defects, and a format that could not be written."""
+    fast = {"median_ms": 4.1, "p95_ms": 5.02}
+    openvino: dict[str, Any] = {
+        "format": "openvino",
+        "file": "deploy/student_openvino_model",
+        "error": None,
+        "precision": "fp32",
+    }
+    openvino |= {"size_mb": 12.1, "score": 0.412, "max_box_diff_px": 0.002, "max_score_diff": 4e-5, **fast}
+    record = changed(boxes.results(), "export", other=[{**openvino, "sizes": boxes.sized(22, 91)}])
+    int8 = {**openvino, "file": "deploy/student_int8_openvino_model", "precision": "int8", "size_mb": 3.5}
+    int8 |= {"score": 0.384, "max_box_diff_px": 41.0, "max_score_diff": 0.8, "sizes": boxes.sized(13, 90)}
+    torch: dict[str, Any] = {
+        "format": "torch",
+        "file": None,
+        "error": None,
+        "precision": "fp32",
+        "size_mb": 6.25,
+        "score": 0.412,
+    }
+    torch |= {"median_ms": 10.1, "p95_ms": 15.0, "sizes": boxes.sized(22, 91)}
+    broken = {"format": "ncnn", "file": None, "error": "no such operator", "precision": "int8", "passed": False}
+    later = {"imgsz": 128, "machine": "another one, 1 thread", "formats": [torch, int8, broken]}
+    return of_boxes(changed(record, "export", later=[later]))
+
+
+@scenario
 def boxes_self_training() -> Scenario:
     """A teacher that learned from its own labels twice, and the baseline of another, shorter run."""
     record = boxes.results()

@@ -37,9 +37,7 @@ def test_complete_run():
     assert "840 images, none of them used in training" in text and "No test image has a copy in training." in text
     assert "| kd | 1 | 1.5 | 0.17 | 25% |" in text and "the teacher is unchanged, bit for bit" in text
     assert "matches `weights/student.pt`: compared on 100 test images" in text
-    assert (
-        "| probability of a class | 2.3e-06 | 0.001 |" in text and "- engine: **could not be written:** no GPU" in text
-    )
+    assert "| score 2.3e-06, share of pixels 2.5e-07 |" in text and "**engine could not be written:** no GPU" in text
     assert "yolo predict task=semantic model=weights/student.onnx source=FOLDER_OF_IMAGES imgsz=200\n" in text
     assert "(1, 4, 200, 200)" in text and "(0 background, 1 inclusion, 2 patches, 3 scratches)" in text
     assert "rounds imgsz=200 up to 224" in text
@@ -139,14 +137,17 @@ def test_failed_export_is_reported_at_the_top_and_in_its_place():
     text = report_of(changed(results(), "export", **wrong))
     assert f"- **The export check failed: {failure}.**" in text.partition("## On the test images")[0]
     assert "do not deploy the file" in text and "computes what" not in text
-    assert "| probability of a class | not a finite number | 0.001 |" in text
-    assert "| mIoU of the defects | - | 0.0005 |" in text
+    assert "| score not a finite number, share of pixels 2.5e-07 |" in text
+    assert "| - | - | - | - |" in text and "mIoU 0.0005; with fewer bits" in text
 
 
 def test_file_that_answers_with_class_ids():
     text = report_of(changed(results(), "export", answers="ids", max_score_diff=None, max_logit_diff=None))
-    assert "| share of the pixels with another class | 2.5e-07 | 0.001 |" in text
-    assert "probability of a class" not in text and "logit" not in text.partition("## How to use")[2].partition("##")[0]
+    assert "| share of pixels 2.5e-07 |" in text and "fp32: share of pixels 0.001, mIoU 0.0005" in text
+    assert (
+        "score" not in text.partition("## The files to deploy")[2].partition("\n|")[0]
+        and "logit" not in text.partition("## How to use")[2].partition("##")[0]
+    )
     assert "the output is (1, 200, 200), the class of each pixel" in text
 
 

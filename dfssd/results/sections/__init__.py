@@ -30,6 +30,7 @@ from dfssd.results.sections.distillation import (
     ThresholdRule,
     ThresholdState,
 )
+from dfssd.results.sections.export import Export, LaterExport, OtherFormat, Times
 from dfssd.results.sections.masks import (
     ClassIou,
     Latency,
@@ -52,12 +53,10 @@ from dfssd.results.sections.shared import (
     Data,
     Difference,
     Differences,
-    Export,
     Gain,
     GuardEvent,
     ModelSelection,
     Number,
-    OtherFormat,
     Role,
     RunFacts,
     Seconds,
@@ -97,6 +96,7 @@ __all__ = [
     "Incremental",
     "LabelSettings",
     "Latency",
+    "LaterExport",
     "Leaks",
     "Loss",
     "MaskData",
@@ -131,6 +131,7 @@ __all__ = [
     "Term",
     "ThresholdRule",
     "ThresholdState",
+    "Times",
     "Training",
     "to_json",
 ]  # fmt: skip

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import StrictBool
 
-from dfssd.results.sections.shared import Count, Data, Export, Number, Section
+from dfssd.results.sections.export import Export
+from dfssd.results.sections.shared import Count, Data, Number, Section
 
 
 class BoxData(Data):
@@ -220,3 +221,8 @@ class BoxExport(Export):
     def score(self) -> float | None:
         """mAP50-95 of the ONNX file."""
         return self.map50_95_onnx
+
+    @property
+    def torch_score(self) -> float | None:
+        """mAP50-95 of PyTorch."""
+        return self.map50_95_torch

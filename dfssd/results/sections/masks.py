@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import StrictBool
 
-from dfssd.results.sections.shared import Count, Data, Export, Number, Role, Section, Training
+from dfssd.results.sections.export import Export
+from dfssd.results.sections.shared import Count, Data, Number, Role, Section, Training
 
 SplitKind = Literal["official", "grouped", "given"]
 """Where the parts of a data set with masks come from."""
@@ -161,3 +162,8 @@ class MaskExport(Export):
     def score(self) -> float | None:
         """Mean IoU of the defects of the ONNX file."""
         return self.miou_fg_onnx
+
+    @property
+    def torch_score(self) -> float | None:
+        """Mean IoU of the defects of PyTorch."""
+        return self.miou_fg_torch

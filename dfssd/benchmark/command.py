@@ -1,0 +1,60 @@
+"""``dfssd benchmark``: a grid of trainings, and one table of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dfssd.benchmark.grid import own_grids
+from dfssd.commands.options import Option, Usage
+from dfssd.config.values import TEXT, OneOf, Special, optional
+
+_LIST = Special(
+    "number | list",
+    lambda v: isinstance(v, (int, float, str, list)) and not isinstance(v, bool),
+    "must be a number, or several separated by commas",
+    (True, None),
+)
+
+USAGE = Usage(
+    (
+        Option("grid", TEXT, "a YAML file, or the name of a grid that comes with dfssd", required=True),
+        Option("only", optional(TEXT), "run these cells only, and those that they need: only=dfssd,oracle"),
+        Option("seeds", optional(_LIST), "run these seeds: seeds=0,1,2; none: those of the grid"),
+        Option("labeled", optional(_LIST), "run these shares or numbers of labeled images; none: those of the grid"),
+        Option("table", optional(OneOf(("only",))), "only: write the tables of the finished runs, run nothing"),
+        Option("out", optional(TEXT), "folder of the tables; none: beside the YAML, or with the runs if it is dfssd's"),
+        Option("project", TEXT, "runs and logs go to PROJECT/GRID", default="runs"),
+    ),
+    positional=("grid",),
+    examples=(
+        ("cr7-det data=CR7-DET.zip seeds=0,1,2", "all cells, with three seeds"),
+        ("my_grid.yaml data=parts only=dfssd device=0", "one cell of a grid of your own"),
+        ("cr7-det table=only", "the tables once more"),
+    ),
+    others="keys of a run, for all runs of the grid; those of a cell win",
+)
+
+
+def run(words: Sequence[str], program: str) -> int:
+    """Make the runs that are missing, and write the tables; 2 if a run failed.
+
+    Args:
+        words: The grid, options, and keys of a run.
+        program: What was typed before the name of the command.
+    """
+    values, given = USAGE.read_and_pass_on(["table=only" if word == "--table-only" else word for word in words])
+    from dfssd.benchmark.running import run_benchmark
+    from dfssd.process import prepare_process
+
+    prepare_process()  # the runs inherit it
+    return run_benchmark(values, given)
+
+
+def show_help(program: str) -> None:
+    """Print how it is used."""
+    USAGE.show(
+        f"{program} benchmark",
+        "Run a grid of trainings (cells x shares of labels x seeds) and compare them in one table, with intervals of\n"
+        "their differences. The same line goes on with a grid that was stopped; lines with other cells or seeds may\n"
+        f"run side by side. Grids that come with dfssd: {', '.join(own_grids())}.",
+    )
