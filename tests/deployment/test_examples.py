@@ -123,17 +123,27 @@ def test_cpp_refuses_in_one_line(program: Path, signed: Path, model: Path, photo
 
 
 def test_openvino_finds_the_same(signed: Path, model: Path, photos: list[Path], expected: dict, tmp_path: Path) -> None:
-    """But for rounding, since OpenVINO computes with fewer bits where that is faster: surer boxes are all there."""
     pytest.importorskip("openvino")
     folder = export(Path(shutil.copy(model.with_suffix(".pt"), tmp_path)), "openvino", task="detect", imgsz=SIZE)
     sign_folder(folder, ABOUT)
     shutil.copy(infer.__file__, tmp_path / "infer.py")
     script = EXAMPLES / "openvino" / "find_defects.py"
-    found = lines_of(sys.executable, script, folder, photos[0].parent)
-    assert found.keys() == expected.keys()
-    for name, boxes in expected.items():
-        own = found[name]["boxes"]
-        for one in boxes:
-            if one["score"] > ABOUT["thresholds"][one["class"]] + 0.05:
-                same = [other["box"] for other in own if other["class"] == one["class"]]
-                assert same and np.abs(np.array(same) - one["box"]).max(1).min() < 2, (name, one)
+    found = lines_of(sys.executable, script, folder, photos[0].parent, "--exact")
+    rows, others = ([(k, b) for k, boxes in one.items() for b in boxes] for one in (expected, of_lines(found)))
+    assert shared(rows, others) > 0.9 and shared(others, rows) > 0.9
+    assert shared(rows, [(name, {**box, "class": "none"}) for name, box in others]) == 0
+
+
+def of_lines(found: dict[str, dict]) -> dict[str, list[dict]]:
+    return {name: one["boxes"] for name, one in found.items()}
+
+
+def shared(rows: list[tuple[str, dict]], others: list[tuple[str, dict]]) -> float:
+    """Share of the boxes that are among the others: the network of the test is equally sure of boxes that overlap,
+    so that its last bits decide which of them stay."""
+
+    def same(a: dict, b: dict) -> bool:
+        near = np.abs(np.subtract(a["box"], b["box"])).max() < 0.05 and abs(a["score"] - b["score"]) < 1e-3
+        return a["class"] == b["class"] and bool(near)
+
+    return float(np.mean([any(name == other and same(a, b) for other, b in others) for name, a in rows]))

@@ -60,7 +60,10 @@ def test_commands_are_accepted(page: str, line: str) -> None:
     command, *words = shlex.split(line)
     if command == "review":
         command, words = f"review {words[0]}", words[1:]
-    if command in USAGES:
+    if command in USAGES and USAGES[command].others:
+        _, given = USAGES[command].read_and_pass_on(words)
+        configure(given)
+    elif command in USAGES:
         USAGES[command].read(words)
     elif command == "check":
         given = parse_arguments(words)
