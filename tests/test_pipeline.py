@@ -133,6 +133,7 @@ def test_finished_run_is_exported_again(finished: tuple[Path, str], tmp_path: Pa
     assert main(["export", str(run), "format=torchscript", "opset=17"]) == 2
     shown = capsys.readouterr()
     assert "opset=17 has no effect on format=torchscript" in shown.err
+    assert "Ultralytics" not in shown.out and "Ultralytics" in (run / "log.txt").read_text(encoding="utf-8")
     rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if " fp32 " in line}
     assert set(rows) == {"PyTorch", "onnx", "torchscript"} and all(float(row[-1]) > 0 for row in rows.values())
     manifest = json.loads((run / "deploy" / "manifest.json").read_text(encoding="utf-8"))

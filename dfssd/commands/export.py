@@ -87,6 +87,7 @@ def write_formats(given: Mapping[str, Any]) -> Written:
     from dfssd.evaluation.export_formats import check_formats
     from dfssd.evaluation.export_options import FP16, FP32, INT8, ExportOptions
     from dfssd.hardware import check_device
+    from dfssd.log_file import logged_to
     from dfssd.pipeline import open_finished
 
     listed = [given["format"]] if isinstance(given["format"], str) else given["format"]
@@ -99,7 +100,8 @@ def write_formats(given: Mapping[str, Any]) -> Written:
     device = check_device(given["device"]) if given["device"] is not None else opened.device
     check_formats(formats, task=opened.record.TASK, device=device, options=options)
     settings = opened.eval_settings("test", imgsz=given["imgsz"], device=device)
-    exported = opened.export_more(formats, options, settings)
+    with logged_to(opened.folder.path, f"dfssd export format={','.join(formats)} ({options.stem})", shown=False):
+        exported = opened.export_more(formats, options, settings)
     return Written(opened.folder.path, opened.record.measure, exported)
 
 

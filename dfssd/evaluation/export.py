@@ -343,7 +343,7 @@ class _Work:
         for entry in entries:
             if (file := self.files.get(entry["format"])) is None:
                 continue
-            target = deploy / file.name.replace("_int8_int8_", "_int8_")  # OpenVINO adds its own
+            target = deploy / file.name.replace("_int8_int8", "_int8")  # Ultralytics adds its own
             if not entry["passed"] and target.exists():
                 LOGGER.error(f"export: format={entry['format']}: not written over the earlier {target.name}")
                 continue

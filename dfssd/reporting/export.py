@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from dfssd.reporting.sections import Lines
 from dfssd.reporting.tables import (
@@ -48,9 +49,7 @@ def export_section(record: RunRecord, student_mb: float | None) -> Lines:
     lines += ["", *markdown_table(header, rows), "", " ".join(_explained(export))]
     failures = [f"- {failure}" for group in groups for one in group.formats for failure in _failures(one)]
     lines += ["", *failures] if failures else []
-    for group in groups:
-        lines += _size_table(group)
-    return lines
+    return lines + _size_tables(groups)
 
 
 def _outcome(export: Export) -> Lines:
@@ -158,11 +157,12 @@ def _explained(export: Export) -> Lines:
     words = {**_ALLOWED, **({"score": "share of pixels {:g}"} if _gives_ids(export) else {})}
     if allowed := ", ".join(text.format(tolerance[key]) for key, text in words.items() if key in tolerance):
         found.insert(0, f"Allowed differences of fp32: {allowed}; with fewer bits the score says what they cost.")
-    found += [
-        f"The files below the next PyTorch were written later, compared at {later.imgsz} px, and timed beside it on "
-        f"{later.machine}."
-        for later in export.later
-    ]
+    if export.later:
+        places = dict.fromkeys(f"at {later.imgsz} px on {later.machine}" for later in export.later)
+        found.append(
+            "Below each further row of `weights/student.pt` are files that were written later, compared and timed "
+            f"beside it, {'; '.join(places)}."
+        )
     return found
 
 
@@ -173,29 +173,28 @@ def _failures(one: OtherFormat) -> Lines:
     return [f"**{one.format} differs:** {'; '.join(one.failures)}"] if one.failures else []
 
 
-def _size_table(group: LaterExport) -> Lines:
-    """Defects found by size, of a group of which a file finds other ones than PyTorch."""
-    columns: Mapping[str, Sequence[SizeRecall]] = {
-        "PyTorch" if one.format == "torch" else f"{one.format}, {one.precision}": one.sizes
-        for one in group.formats
-        if one.sizes
-    }
-    counts = {name: {row.from_px: row for row in own} for name, own in columns.items()}
-    found = [tuple((row.from_px, row.found) for row in own) for own in columns.values()]
-    if len(set(found)) < 2:
-        return []
-    ranges = {row.from_px: row for own in columns.values() for row in own}
+def _size_tables(groups: Sequence[LaterExport]) -> Lines:
+    """Defects found by size, by PyTorch and by the files that find other ones; a table for each size of the input."""
+    lines: Lines = []
+    for imgsz in dict.fromkeys(group.imgsz for group in groups):
+        formats = [one for group in groups if group.imgsz == imgsz for one in group.formats if one.sizes]
+        plain = next((one.sizes for one in formats if one.format == "torch"), ())
+        differing = {Path(one.file).name: one.sizes for one in formats if one.file and one.sizes != plain}
+        if differing:
+            lines += [
+                "",
+                f"Defects found, by size (square root of the area, in pixels of an input of {imgsz} px), at the "
+                "balanced thresholds of the student; files that find as many as PyTorch of each size are left out:",
+                "",
+                *_size_table({"PyTorch": plain, **differing}),
+            ]
+    return lines
+
+
+def _size_table(columns: Mapping[str, Sequence[SizeRecall]]) -> Lines:
+    ranges = {row.from_px: row.to_px for own in columns.values() for row in own}
+    known = [{row.from_px: f"{row.found} of {row.defects}" for row in own} for own in columns.values()]
     rows = [
-        [
-            format_range(low, any_row.to_px),
-            *(f"{own[low].found} of {own[low].defects}" if low in own else UNKNOWN for own in counts.values()),
-        ]
-        for low, any_row in sorted(ranges.items())
+        [format_range(low, high), *(own.get(low, UNKNOWN) for own in known)] for low, high in sorted(ranges.items())
     ]
-    return [
-        "",
-        f"Defects found, by size (square root of the area, in pixels of an input of {group.imgsz} px), at the balanced "
-        "thresholds of the student:",
-        "",
-        *markdown_table(["size", *columns], rows),
-    ]
+    return markdown_table(["size", *columns], rows)

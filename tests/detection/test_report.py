@@ -196,10 +196,9 @@ def test_what_eight_bits_lose_is_told_by_size():
     record = changed(results(), "export", other=[{**small, "sizes": sized(13, 90)}])
     text = report_of(record)
     assert "| -0.012 | 8 to 16 px: 13 of 40 found, not 22 | - | - |" in text
-    assert "| 8 to 16 px | 22 of 40 | 22 of 40 | 13 of 40 |" in text
-    assert "| size | PyTorch | onnx, fp32 | openvino, int8 |" in text
+    assert "| 8 to 16 px | 22 of 40 | 13 of 40 |" in text and "| size | PyTorch | a |" in text
     same = report_of(changed(results(), "export", other=[{**small, "sizes": sized(22, 91)}]))
-    assert "| -0.012 | nothing | - | - |" in same and "| size | PyTorch | onnx" not in same
+    assert "| -0.012 | nothing | - | - |" in same and "| size | PyTorch" not in same
 
 
 def test_record_without_sizes_has_no_column_for_them():
