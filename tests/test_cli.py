@@ -229,9 +229,11 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
         (["data=nowhere", "split=gone"], "train_labeled.txt does not exist; pass the splits/ folder of an earlier run"),
         (["data=nowhere", "split=gone", "labeled=0.5"], "split=gone already selects the images; leave out labeled"),
         (["data=set", "lr0=true"], "lr0=True: must be a number"),
-        (["data=set", "copy_paste_mode=foo"], "copy_paste_mode=foo: must be one of: flip, mixup"),
-        (["data=set", "pretrained=3"], "pretrained=3: must be a string"),
-        (["data=set", "pretrained=gone.pt"], "pretrained=gone.pt: no such file"),
+        (["data=set", "copy_paste=0.5"], "copy_paste is not available here: it pastes outlined objects"),
+        (
+            ["data=set", "pretrained=x.pt"],
+            "pretrained is not available here: name what a training starts from",
+        ),
     ],
 )
 def test_bad_arguments(folder: Path, capsys, words: list[str], message: str) -> None:

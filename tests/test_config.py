@@ -5,11 +5,11 @@ from dataclasses import fields
 
 import pytest
 import yaml
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 from dfssd import config
 from dfssd.config import KEYS, NameSpaces, OutsideTerm
 from dfssd.config.resolution import RECIPES
-from dfssd.config.schema import ARGUMENTS
 from dfssd.config.sections import ParitySection, PseudoSection, SegSection
 from dfssd.errors import UserError
 
@@ -21,7 +21,7 @@ OUTSIDE = {
 }
 
 SPACES = NameSpaces(
-    training={"epochs", "imgsz", "device", "lr0", "name", "project", "data", "resume", "batch", "mosaic", *ARGUMENTS},
+    training=DEFAULT_CFG_DICT,
     terms={
         "hwjs": {"tau": 1.0, "images": 1.0},
         "cwd": {"tau": 4.0},
@@ -109,7 +109,7 @@ def test_a_rule_does_not_judge_a_value_that_is_wrong_anyway() -> None:
 
 def test_pretraining_that_would_not_happen_is_refused() -> None:
     assert problems("pretrain_batches=100") == [
-        "pretrain_batches has no effect without pretrain; add pretrain=dense, or leave it out"
+        "pretrain_batches has no effect with pretrain=none: add pretrain=dense, or leave it out"
     ]
     assert resolve("pretrain=dense", "pretrain_batches=100")["pretrain_batches"] == 100
     grown = ("student_training=grown", "baseline=false", "teacher=old.pt", "pretrain=regions", "balance=fixed")

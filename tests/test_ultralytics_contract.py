@@ -165,7 +165,7 @@ def test_processes_of_several_gpus_get_class_arguments_and_callbacks_by_cloudpic
 
 
 def test_optimizers_are_those_we_let_through() -> None:
-    from dfssd.config.schema import OPTIMIZERS
+    from dfssd.config.arguments import OPTIMIZERS
 
     source = inspect.getsource(engine.BaseTrainer.build_optimizer)
     assert all(f'"{name}"' in source for name in OPTIMIZERS)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dfssd import resources
-from dfssd.config import nearest, parse_value
+from dfssd.config import NameSpaces, nearest, parse_value, without_idle
 from dfssd.config.schema import SET_BY_GRID
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
 from dfssd.results.sections import SCRATCH
+from dfssd.runs.key_names import names_only
 
 BASE, TEACHER, ORACLE = "baseline", "teacher", "oracle"
 KEYS = ("common", "labeled", "seeds", "split", "cells", ORACLE)
@@ -259,18 +261,31 @@ def _read_cells(tree: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]
 def _definitions(
     cells: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], later: Mapping[str, Any], path: Path
 ) -> dict[str, Cell]:
-    """The cells with what they take from ``common`` or, all but ``baseline``, from ``later``; checks their teachers."""
+    """The cells with what they take from ``common`` or, all but ``baseline``, from ``later``; checks their teachers.
+
+    They take what acts in them.
+    """
     taken_over = {TEACHER, BASE}
     shared = {key: value for key, value in later.items() if key not in taken_over}
     found = {}
     for name, own in cells.items():
-        values = {**(common if name == BASE else shared), **own}
+        values = _acting(common if name == BASE else shared, own)
         teacher = _teaching_cell(values.get(TEACHER), f"cells.{name}", cells, path)
         if teacher:
             del values[TEACHER]
         found[name] = Cell(values, teacher)
     _by_need(found, path)
     return found
+
+
+def _acting(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a cell with those of ``shared`` that have an effect in it."""
+    return without_idle({**shared, **own}, _spaces(), keep=own)
+
+
+@cache
+def _spaces() -> NameSpaces:
+    return names_only()
 
 
 def _teaching_cell(value: Any, where: str, cells: Collection[str], path: Path) -> str | None:
@@ -336,7 +351,7 @@ def _read_oracle(
     """The arguments of the oracle with its label share, if there is an oracle."""
     if not tree.get(ORACLE):
         return None
-    oracle = {**common, "labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
+    oracle = _acting(common, {"labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)})
     _check_fixed(oracle, ORACLE, path, SET_BY_GRID - {"labeled"})
     if cell := _teaching_cell(oracle.get(TEACHER), ORACLE, cells, path):
         raise UserError(

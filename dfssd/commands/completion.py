@@ -10,7 +10,8 @@ from typing import Any
 from dfssd.commands import COMMANDS, TRAIN
 from dfssd.commands.options import Option, Usage, shown
 from dfssd.config import KEYS
-from dfssd.config.schema import OPTIMIZERS, TERM_CHECKS, argument
+from dfssd.config.arguments import OPTIMIZERS, argument
+from dfssd.config.schema import TERM_CHECKS
 from dfssd.config.values import BOOLEAN, Check, OneOf, Or
 
 SHELLS = ("bash", "zsh", "fish")

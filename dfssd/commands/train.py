@@ -11,7 +11,8 @@ from typing import Any
 from dfssd.commands.help_page import entry, heading, paragraph, show
 from dfssd.commands.options import command_line, shown
 from dfssd.config import KEYS, TERM_OPTIONS, Config, help_lines, parse_arguments
-from dfssd.config.schema import TERM_CHECKS, TERM_MEANINGS, argument
+from dfssd.config.arguments import argument
+from dfssd.config.schema import TERM_CHECKS, TERM_MEANINGS
 from dfssd.config.values import allowed
 from dfssd.files import from_here
 

@@ -1,12 +1,21 @@
 """The strict configuration: ``cfg/default.yaml`` < recipe < command line, with Ultralytics' own keys beside ours."""
 
 from dfssd.config import outside
+from dfssd.config.arguments import ARGUMENTS
 from dfssd.config.parse import flatten, nearest, parse_arguments, parse_value, section_of
 from dfssd.config.record import UNSET, Difference, differences, flat_settings
-from dfssd.config.resolution import Config, NameSpaces, OutsideTerm, defaults, find_recipe, help_lines, resolve
+from dfssd.config.resolution import (
+    Config,
+    NameSpaces,
+    OutsideTerm,
+    defaults,
+    find_recipe,
+    help_lines,
+    resolve,
+    without_idle,
+)
 from dfssd.config.schema import (
     ALIASES,
-    ARGUMENTS,
     DENSE,
     DETECT,
     GROWN,
@@ -47,4 +56,5 @@ __all__ = [
     "parse_value",
     "resolve",
     "section_of",
+    "without_idle",
 ]

@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dfssd import resources
+from dfssd.config.arguments import argument
+from dfssd.config.idle import idle_keys
+from dfssd.config.line import CommandLine, ValidKeys
 from dfssd.config.outside import label
 from dfssd.config.parse import flatten, nearest
-from dfssd.config.rules import CommandLine, ValidKeys, problems
-from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS, argument
+from dfssd.config.rules import problems
+from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS
 from dfssd.config.sections import ParitySection, PseudoSection, SegSection
 from dfssd.config.values import is_beyond_all_bounds, listed
 from dfssd.errors import UserError
@@ -56,7 +59,7 @@ class NameSpaces:
     """The keys that are not ours, with the checks of their values.
 
     Attributes:
-        training: Names of Ultralytics' arguments.
+        training: Ultralytics' arguments with their defaults.
         terms: Options of each registered term with their defaults.
         feature_terms: Names of the terms that compare feature maps.
         schedules: Names of the registered schedules.
@@ -66,7 +69,7 @@ class NameSpaces:
             :class:`~dfssd.errors.UserError` for one that cannot be loaded.
     """
 
-    training: Collection[str]
+    training: Mapping[str, Any]
     terms: Mapping[str, Mapping[str, Any]]
     feature_terms: Collection[str]
     schedules: Collection[str]
@@ -220,6 +223,8 @@ class _Resolver:
             problem = f"{key} is not available here: {refused}"
         elif key in self.spaces.training:
             problem = self._training_problem(key, value)
+            if problem:
+                self.wrong.add(key)
             self.train[key] = value
         elif key == "terms":
             problem = "terms is a section of a recipe; on the command line set one option, such as hwjs.weight=2"
@@ -305,6 +310,31 @@ def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
         UserError: Unknown recipe; or unknown keys, wrong values, and combinations that contradict themselves or do
             nothing, all problems of the line at once.
     """
+    resolver, line = _read(given, spaces)
+    if "task" not in resolver.wrong:
+        resolver.problems += problems(line)
+    if resolver.problems:
+        raise UserError(*dict.fromkeys(resolver.problems))
+    return Config(own=resolver.own, terms=line.terms, train=resolver.train, given=dict(given))
+
+
+def without_idle(given: Mapping[str, Any], spaces: NameSpaces, *, keep: Collection[str] = ()) -> dict[str, Any]:
+    """A line that was put together for one of several runs, without the keys that act in others of them alone.
+
+    Args:
+        given: As for :func:`resolve`, also with short forms of keys.
+        spaces: The keys of Ultralytics and of the terms.
+        keep: Keys that stay in any case, so that :func:`resolve` refuses them.
+
+    Raises:
+        UserError: Unknown recipe.
+    """
+    idle = idle_keys(_read({ALIASES.get(key, key): value for key, value in given.items()}, spaces)[1])
+    return {key: value for key, value in given.items() if key in keep or ALIASES.get(key, key) not in idle}
+
+
+def _read(given: Mapping[str, Any], spaces: NameSpaces) -> tuple[_Resolver, CommandLine]:
+    """A line with the defaults and its recipe, its single values checked."""
     resolver = _Resolver(spaces)
     name = str(given.get("recipe", resolver.own["recipe"]))
     recipe, recipe_terms = read_recipe(name)
@@ -313,22 +343,19 @@ def resolve(given: Mapping[str, Any], spaces: NameSpaces) -> Config:
     for key, value in given.items():
         resolver.take(key, value, "")
     active, outside = resolver.active_terms(), resolver.outside_terms
-    line = CommandLine(
+    may_compare_features = (name for name, term in outside.items() if term.is_feature_term or term.options is None)
+    return resolver, CommandLine(
         own=ValidKeys(resolver.own, resolver.wrong),
         given=given,
         recipe=recipe,
         recipe_terms=recipe_terms,
+        train=ValidKeys({**spaces.training, **resolver.train}, resolver.wrong),
         terms=active,
         defaults=defaults(),
         known_terms={**spaces.terms, **{name: term.options or {} for name, term in outside.items()}},
-        feature_terms={*spaces.feature_terms, *(name for name, term in outside.items() if term.is_feature_term)},
+        feature_terms={*spaces.feature_terms, *may_compare_features},
         schedules=spaces.schedules,
     )
-    if "task" not in resolver.wrong:
-        resolver.problems += problems(line)
-    if resolver.problems:
-        raise UserError(*dict.fromkeys(resolver.problems))
-    return Config(own=resolver.own, terms=active, train=resolver.train, given=dict(given))
 
 
 class HelpLine(NamedTuple):

@@ -7,75 +7,12 @@ a command line has to be corrected only once; a rule that reads a key whose valu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from dfssd.config.schema import DETECT, GROWN, HIGHEST_THRESHOLD, KEYS, SEMANTIC, argument
-
-
-class _WrongValue(Exception):
-    """A rule has read a key whose value is not usable."""
-
-
-class ValidKeys(Mapping[str, Any]):
-    """Resolved keys; reading one with a wrong value ends the rule that reads it."""
-
-    def __init__(self, values: Mapping[str, Any], wrong: Collection[str]):
-        """Wrap ``values``, of which those of the keys in ``wrong`` must not be read."""
-        self._values, self._wrong = values, frozenset(wrong)
-
-    def __getitem__(self, key: str) -> Any:
-        """Value of ``key``."""
-        if key in self._wrong:
-            raise _WrongValue(key)
-        return self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        """All keys."""
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        """Number of keys."""
-        return len(self._values)
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """A resolved command line, the input of the rules.
-
-    Attributes:
-        own: Our keys, complete.
-        given: What the user typed.
-        recipe: Keys of the recipe, flat, without its terms.
-        recipe_terms: Options of its terms, flat.
-        terms: Active terms with their options.
-        defaults: Our keys with their defaults.
-        known_terms: Options of every registered term.
-        feature_terms: Names of the terms that compare feature maps.
-        schedules: Names of the registered schedules.
-    """
-
-    own: Mapping[str, Any]
-    given: Mapping[str, Any]
-    recipe: Mapping[str, Any]
-    recipe_terms: Mapping[str, Any]
-    terms: Mapping[str, Mapping[str, Any]]
-    defaults: Mapping[str, Any]
-    known_terms: Mapping[str, Mapping[str, Any]]
-    feature_terms: Collection[str]
-    schedules: Collection[str]
-
-    @property
-    def task(self) -> str:
-        """The task of the run."""
-        return str(self.own["task"])
-
-    @property
-    def method(self) -> str:
-        """How the student is trained."""
-        return str(self.own["student_training"])
-
+from dfssd.config.idle import idle_keys, shown
+from dfssd.config.line import CommandLine, WrongValueError
+from dfssd.config.schema import DETECT, GROWN, HIGHEST_THRESHOLD, KEYS, SEMANTIC
 
 Rule = Callable[[CommandLine], Iterator[str]]
 
@@ -88,14 +25,9 @@ def problems(line: CommandLine) -> list[str]:
 
 def _apply(rule: Rule, line: CommandLine) -> list[str]:
     found: list[str] = []
-    with contextlib.suppress(_WrongValue):
+    with contextlib.suppress(WrongValueError):
         found.extend(rule(line))
     return found
-
-
-def _shown(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def _recipe_is_of_the_task(line: CommandLine) -> Iterator[str]:
@@ -105,21 +37,16 @@ def _recipe_is_of_the_task(line: CommandLine) -> Iterator[str]:
         yield f"recipe={line.own['recipe']} is for task={meant}, not {line.task}; choose another recipe"
 
 
-def _keys_act_in_the_task(line: CommandLine) -> Iterator[str]:
-    places = {DETECT: "detection, and this run segments", SEMANTIC: "segmentation, as in recipe=mffmetal"}
-    for key in dict.fromkeys([*line.recipe, *line.given]):
-        meant = KEYS[key].task if key in KEYS else None
-        if meant not in {None, line.task}:
-            yield f"{key} acts only in {places.get(str(meant), meant)}; leave it out, or choose another recipe"
-        elif line.task == SEMANTIC and key not in KEYS and (why := argument(key).idle_for_masks):
-            yield f"{key} has no effect on masks: {why}"
+def _keys_act(line: CommandLine) -> Iterator[str]:
+    yield from (f"{key} {why}" for key, why in idle_keys(line).items())
 
 
-def _keys_act_with_the_method(line: CommandLine) -> Iterator[str]:
+def _recipe_fits_the_method(line: CommandLine) -> Iterator[str]:
+    """Keys of a recipe that needs the method of another one; the typed ones are those of :func:`_keys_act`."""
     idle = [
         name
         for name, key in KEYS.items()
-        if key.method not in {None, line.method} and line.own[name] != line.defaults[name]
+        if key.methods == {GROWN} != {line.method} and name not in line.given and line.own[name] != line.defaults[name]
     ]
     if idle:
         yield f"{', '.join(idle)}: only with student_training={GROWN}, as in recipe=sdidd"
@@ -146,6 +73,17 @@ def _term_options_act(line: CommandLine) -> Iterator[str]:
             )
 
 
+def _terms_take_keys(line: CommandLine) -> Iterator[str]:
+    """Keys that act on terms alone."""
+    if line.own["resume"]:
+        return
+    options = any(key.rpartition(".")[0] in line.known_terms for key in line.given)  # reported by their names
+    if "balance" in line.given and line.own["balance"] == "auto" and not (line.terms or options):
+        yield "balance=auto has no effect: no term is switched on; add one, such as pkd.weight=1"
+    if "layers" in line.given and not set(line.terms) & set(line.feature_terms):
+        yield "layers has no effect: no term compares feature maps; add one, such as pkd.weight=1"
+
+
 def _schedules_exist(line: CommandLine) -> Iterator[str]:
     requested = {"unsup_schedule": line.own["unsup_schedule"]}
     requested |= {f"{term}.schedule": options["schedule"] for term, options in line.terms.items()}
@@ -163,14 +101,12 @@ def _needs(line: CommandLine, setting: str, needed: tuple[tuple[str, Any, str], 
     """Each key that lacks the value that ``setting`` needs."""
     for key, value, why in needed:
         if line.own[key] != value:
-            yield f"{setting} needs {key}={_shown(value)}, not {_shown(line.own[key])}: {why}"
+            yield f"{setting} needs {key}={shown(value)}, not {shown(line.own[key])}: {why}"
 
 
 def _student_start(line: CommandLine) -> Iterator[str]:
     start = line.own["student_start"]
-    if "student_start" in line.given and line.method not in {"distilled", "labels"}:
-        yield f"student_start={start} has no effect: no student is distilled by student_training={line.method}"
-    elif line.method == "labels" and start == "own":
+    if line.method == "labels" and start == "own":
         yield "student_training=labels trains the baseline once more from student_start=own; give student_start=teacher"
     elif start == "teacher" and line.own["teacher_kind"] == "ema":
         yield "student_start=teacher needs a trained teacher: leave teacher_kind=ema out"
@@ -239,9 +175,7 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
         yield "teacher is missing: give the model trained so far, teacher=old.pt"
     if own["balance"] == "auto":
         yield "balance=auto cannot weigh terms that start at 0, as those of a grown network do"
-    if own["steps"] is None and (unused := [key for key in ("modes", "step_labels") if key in line.given]):
-        yield f"{unused[0]} needs steps, the number of classes of each step, such as steps=3,3"
-    elif own["step_labels"] == "all" and own["new_only"]:
+    if own["steps"] is not None and own["step_labels"] == "all" and own["new_only"]:
         yield "step_labels=all keeps boxes of old classes, which new_only=true rejects; change one of them"
     if own["old_boxes"]:
         yield from _needs(line, "old_boxes=true", (("new_only", True, "other labels cover the old classes already"),))
@@ -255,11 +189,6 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
     if own["freeze_features"] and (idle := [name for name in line.terms if name in line.feature_terms]):
         off = " ".join(f"{name}.weight=0" for name in idle)
         yield f"freeze_features=true leaves {', '.join(idle)} without effect; switch off with {off}"
-
-
-def _pretraining(line: CommandLine) -> Iterator[str]:
-    if line.own["pretrain"] is None and "pretrain_batches" in line.given:
-        yield "pretrain_batches has no effect without pretrain; add pretrain=dense, or leave it out"
 
 
 def _rounds_have_a_teacher(line: CommandLine) -> Iterator[str]:
@@ -300,23 +229,17 @@ def _mask_losses(line: CommandLine) -> Iterator[str]:
         yield "seg.ce, seg.dice and seg.boundary are all 0: teacher and baseline learn from them alone"
 
 
-def _mask_keys_act(line: CommandLine) -> Iterator[str]:
-    idle: dict[str, str] = {}
-    if line.method == "skip" and not line.own["teacher_rounds"]:
-        why = "no student is distilled"
-        idle |= {name: why for name, key in KEYS.items() if key.distills and key.task == SEMANTIC}
-        idle["strong_view"] = why
+def _mask_learning_rate(line: CommandLine) -> Iterator[str]:
     if line.own["seg.lr_steps"]:
-        idle |= dict.fromkeys(("lrf", "cos_lr"), "the learning rate falls by seg.lr_steps; add seg.lr_steps=none")
-    else:
-        idle["seg.lr_factor"] = "seg.lr_steps=none"
-    yield from (f"{key} has no effect: {why}" for key, why in idle.items() if key in line.given)
+        for key in {"lrf", "cos_lr"} & set(line.given):
+            yield f"{key} has no effect: the learning rate falls by seg.lr_steps; add seg.lr_steps=none"
 
 
-SHARED: tuple[Rule, ...] = (_keys_act_in_the_task, _something_is_trained, _term_options_act, _rounds_have_a_teacher)
+SHARED: tuple[Rule, ...] = (_keys_act, _something_is_trained, _term_options_act, _rounds_have_a_teacher)
 OF_TASK: Mapping[str, tuple[Rule, ...]] = {
     DETECT: (
-        _keys_act_with_the_method,
+        _recipe_fits_the_method,
+        _terms_take_keys,
         _schedules_exist,
         _student_start,
         _moving_average_teacher,
@@ -324,8 +247,7 @@ OF_TASK: Mapping[str, tuple[Rule, ...]] = {
         _target_precision,
         _thresholds_are_in_order,
         _new_classes,
-        _pretraining,
         _detector_has_a_teacher,
     ),
-    SEMANTIC: (_mask_distillation, _mask_losses, _mask_keys_act),
+    SEMANTIC: (_mask_distillation, _mask_losses, _mask_learning_rate),
 }

@@ -182,8 +182,25 @@ def optional(check: Check) -> Or:
     return Or((None,), check)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """Another key without which a key has no effect.
+
+    Attributes:
+        key: The other key, of either kind.
+        met: Whether the key acts with that value of the other one.
+        instead: What to do, for the message.
+    """
+
+    key: str
+    met: Callable[[Any], bool]
+    instead: str
+
+
 BOOLEAN = OneOf((True, False))
 UNIT = Number(0, 1)
+WEIGHT = Number(0)
+COUNT = Number(1, integer=True)
 TEXT = Text()
 
 

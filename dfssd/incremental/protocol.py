@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten
+from dfssd.config import GROWN, KEYS, RESUMABLE, UNSET, Config, Protocol, differences, flatten, without_idle
 from dfssd.datasets.data_state import write_state
 from dfssd.datasets.records import DetectionSet
 from dfssd.datasets.split_files import read_split, write_split
@@ -39,6 +39,7 @@ from dfssd.results.record import FILE, BoxRecord, is_finished
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule
 from dfssd.runs.checks import check_machine
 from dfssd.runs.data import import_settings
+from dfssd.runs.key_names import names_only
 
 BASE = "base"
 RESULT = "incremental.json"
@@ -123,7 +124,7 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
     if base is None:
         per_epoch = math.ceil(data[1, False]["images"] / config.batch)
         passes, patience = teacher_schedule(config, per_epoch)
-        values = {**_common(config), **where, "recipe": "baseline", "teacher": None, "student": config["student"]}
+        values = {**_of_the_base(config), **where, "student": config["student"]}
         values |= {"data": data[1, False]["yaml"], "epochs": passes, "patience": patience}
         _run_or_resume(run, root / BASE, values)
         base = root / BASE / "weights" / "baseline.pt"
@@ -181,6 +182,11 @@ def _common(config: Config) -> dict[str, Any]:
     }
 
 
+def _of_the_base(config: Config) -> dict[str, Any]:
+    """The arguments of the run that trains the base on the classes of the first step: those that act in it."""
+    return without_idle({**_common(config), "recipe": "baseline", "teacher": None}, names_only())
+
+
 def _for_runs(config: Config) -> dict[str, Any]:
     """The arguments of the command line that apply to the runs, not to the protocol."""
     return {k: v for k, v in config.given.items() if _protocol_use(k) not in {Protocol.OWN, Protocol.PLACE}}
@@ -203,8 +209,9 @@ def _modes(config: Config, check: Check) -> list[Mode]:
         check_can_grow(facts)
     modes: dict[str, Mode] = {}
     for recipe in dict.fromkeys([str(config["recipe"]), *recipes]):
-        given = _common(config) if modes else _for_runs(config)
-        mode = Mode(recipe, given, check({**given, "recipe": recipe, "teacher": "given.pt"}))
+        taken = _common(config) if modes else _for_runs(config)
+        given = without_idle({**taken, "recipe": recipe, "teacher": "given.pt"}, names_only())
+        mode = Mode(recipe, {key: given[key] for key in taken if key in given}, check(given))
         if mode.config["student_training"] != GROWN:
             raise UserError(
                 f"modes: {recipe} does not add new classes; choose among sdidd, sdidd-paper, erd, finetune, freeze, "
@@ -239,7 +246,7 @@ def _record(config: Config, modes: Sequence[Mode], root: Path, check: Check) -> 
 
     now: dict[str, Any] = {
         "protocol": {k: v for k, v in config.own.items() if _protocol_use(k) is Protocol.OWN},
-        "base": settings(check({**_common(config), "recipe": "baseline", "teacher": None})),
+        "base": settings(check(_of_the_base(config))),
         "modes": {mode.name: settings(mode.config) for mode in modes},
     }
     now = json.loads(json.dumps(now))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from dfssd.config import Config
@@ -20,9 +19,6 @@ def check_machine(config: Config) -> None:
     check_batch_fits(config.batch, config.imgsz, device)
     resolve_amp(config.train.get("amp"), device)
     check_formats(config.formats, task=config["task"], device=device)
-    pretrained = config.train.get("pretrained")
-    if isinstance(pretrained, str) and not Path(pretrained).is_file():
-        raise UserError(f"pretrained={pretrained}: no such file; give a .pt, true or false")
 
 
 def check_freeze(freeze: Any, model: str, parameters: Collection[str]) -> None:

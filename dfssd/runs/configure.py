@@ -35,7 +35,7 @@ def configure(given: Mapping[str, Any]) -> Config:
 def name_spaces() -> NameSpaces:
     """The keys of Ultralytics and of the registered terms."""
     return NameSpaces(
-        training=set(DEFAULT_CFG_DICT),
+        training=DEFAULT_CFG_DICT,
         terms=term_options(),
         feature_terms={name for name, term in TERMS.items() if issubclass(term, FeatureTerm)},
         schedules=SCHEDULES,

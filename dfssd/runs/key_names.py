@@ -39,7 +39,7 @@ def names_only() -> NameSpaces:
     """The same keys as :func:`dfssd.runs.configure.name_spaces`; any value of those that are not ours is taken."""
     terms = _registered_terms()
     return NameSpaces(
-        training=_ultralytics_keys(),
+        training=_ultralytics_arguments(),
         terms={name: term.options for name, term in terms.items()},
         feature_terms={name for name, term in terms.items() if "FeatureTerm" in term.ancestors},
         schedules=SCHEDULES,
@@ -49,12 +49,12 @@ def names_only() -> NameSpaces:
     )
 
 
-def _ultralytics_keys() -> set[str]:
-    """Names of Ultralytics' arguments, from the file that holds their defaults."""
+def _ultralytics_arguments() -> dict[str, Any]:
+    """Ultralytics' arguments with their defaults, from the file that holds them."""
     found = find_spec("ultralytics")
     if found is None or not found.submodule_search_locations:
         raise UserError("ultralytics is not installed in this Python: pip install -r requirements.txt")
-    return set(read_yaml(Path(found.submodule_search_locations[0]) / "cfg" / "default.yaml"))
+    return read_yaml(Path(found.submodule_search_locations[0]) / "cfg" / "default.yaml")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dfssd.config import Config, Difference, defaults, differences
-from dfssd.config.schema import DETECT, argument, keys_where
+from dfssd.config.arguments import argument
+from dfssd.config.schema import DETECT, keys_where
 from dfssd.errors import UserError
 from dfssd.files import copy_atomically, read_yaml
 from dfssd.log import LOGGER

@@ -21,7 +21,7 @@ def test_they_are_the_same() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "data=demo epochs=3 imgsz=320 lr0=0.1 hwjs.weight=2 device=0 format=onnx,openvino",
+        "data=demo epochs=3 imgsz=320 optimizer=SGD lr0=0.1 hwjs.weight=2 device=0 format=onnx,openvino",
         "data=demo recipe=tskd ded.background=0.4 pseudo=online",
         "data=demo recipe=mffmetal student=mffmetal-30 split=grouped seg.kd=3",
         "data=demo recipe=sdidd steps=3,3 modes=sdidd",
