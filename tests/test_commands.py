@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +33,51 @@ USAGE = Usage(
 def test_every_command_has_a_help_that_starts_with_its_usage(capsys, name: str) -> None:
     assert main([name, "--help"], "dfssd") == 0
     assert re.match(rf"usage: dfssd( {name})? ", capsys.readouterr().out)
+
+
+def usages() -> Iterator[tuple[str, Usage]]:
+    """The line and the usage of every command that has one; ``review`` has two."""
+    for name, command in COMMANDS.items():
+        module = import_module(command.module)
+        if isinstance(usage := getattr(module, "USAGE", None), Usage):
+            yield name, usage
+        for part, own in getattr(module, "PARTS", {}).items():
+            yield f"{name} {part}", own.usage
+
+
+def test_every_command_describes_its_options() -> None:
+    assert {line.split()[0] for line, _ in usages()} == set(COMMANDS) - {"train", "check"}, (
+        "which take the keys of a run"
+    )
+
+
+@pytest.mark.parametrize("line", ["train", "check", *(line for line, _ in usages())])
+def test_no_command_takes_a_key_that_it_does_not_know(capsys, line: str) -> None:
+    assert main([*line.split(), "frobnicate=1"]) == 2
+    assert "error: unknown key 'frobnicate' (see --help)\n" in capsys.readouterr().err
+    known = [option.name for option in dict(usages())[line].options] if line in dict(usages()) else ["labeled", "data"]
+    for name in known:
+        if len(name) > 1:
+            assert main([*line.split(), f"{name}x=1"]) == 2
+            assert f"unknown key '{name}x'; did you mean '{name}'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("line", "usage"), usages(), ids=lambda v: v if isinstance(v, str) else "")
+def test_every_option_of_a_command_is_read(line: str, usage: Usage) -> None:
+    """By its name in the module of the command, or as an argument of the function that gets all of them."""
+    module = import_module(COMMANDS[line.split()[0]].module)
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    described = {
+        id(node.args[0]) for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args
+        if isinstance(node.func, ast.Name) and node.func.id == "Option"
+    }  # fmt: skip
+    read = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in described}
+    if line == "predict":
+        from dfssd.deployment.predict import predict
+
+        assert set(inspect.signature(predict).parameters) == {option.name for option in usage.options}
+    else:
+        assert {option.name for option in usage.options} <= read
 
 
 @pytest.mark.parametrize("columns", [80, 120])

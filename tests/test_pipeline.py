@@ -26,6 +26,7 @@ from dfssd.runs.beside import Beside
 from dfssd.runs.handover import with_sizes
 from dfssd.trainers.results_csv import read_results_csv
 from tests.conftest import NAMES
+from tests.key_reads import Reads, dead_keys, recorded_reads
 from tests.processes import kill_when
 from tests.tiny_detection import RTDETR_TINY, TINY
 
@@ -64,13 +65,26 @@ def config_of(run: Path) -> Config:
 TRACK = ["track=tensorboard"] if find_spec("tensorboard") else []
 
 
+READ: list[tuple[list[str], Reads]] = []
+"""The line of the run of all stages, and the keys that it has read."""
+
+
 @pytest.fixture(scope="module")
 def finished(squares: Path, tmp_path_factory) -> tuple[Path, str]:
     """A run of all stages, and what it printed."""
     folder, output = tmp_path_factory.mktemp("finished"), io.StringIO()
-    with contextlib.redirect_stdout(output):
-        assert main(arguments(squares, folder, "name=all", *TRACK)) == 0
+    words = arguments(squares, folder, "name=all", *TRACK)
+    with contextlib.redirect_stdout(output), recorded_reads() as reads:
+        assert main(words) == 0
+    READ[:] = [(words, reads)]
     return folder / "runs" / "all", output.getvalue()
+
+
+@pytest.mark.train
+@pytest.mark.usefixtures("finished")
+def test_every_key_that_a_line_takes_is_read() -> None:
+    [(words, reads)] = READ
+    assert dead_keys(words, reads) == []
 
 
 @pytest.mark.train

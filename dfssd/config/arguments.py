@@ -50,8 +50,8 @@ _HIGHEST_SEED = 2**31 - 1
 _NAMED = Needs("optimizer", lambda v: str(v).lower() != "auto", "auto sets its own; name one, such as optimizer=AdamW")
 _WITH_MOMENTUM = Needs(
     "optimizer",
-    lambda v: "adam" not in str(v).lower(),
-    "no momentum is warmed up there; leave it out",
+    lambda v: not str(v).lower().endswith(("auto", "adam", "adamw", "adamax")),
+    "it takes one that warms up a momentum, such as optimizer=SGD",
 )
 _WARMUP = Needs("warmup_epochs", lambda v: v > 0, "there is no warm-up; leave it out")
 _FEATURES_LEARN = Needs("freeze_features", lambda v: not v, "all but the head is frozen; leave one of them out")

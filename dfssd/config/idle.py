@@ -7,7 +7,7 @@ from typing import Any
 
 from dfssd.config.arguments import argument
 from dfssd.config.line import CommandLine, WrongValueError
-from dfssd.config.schema import DETECT, DISTILLED, GROWN, KEYS, SEMANTIC, STUDENTS, Key
+from dfssd.config.schema import DETECT, DISTILLED, GROWN, KEYS, ONLY_GROWN, SEMANTIC, STUDENTS, Key
 from dfssd.config.values import Needs
 
 _PLACES = {DETECT: "detection, and this run segments", SEMANTIC: "segmentation, as in recipe=mffmetal"}
@@ -57,7 +57,7 @@ def _of_the_method(line: CommandLine, key: Key) -> Iterator[str]:
     if key.methods is not None:
         if line.method in key.methods:
             return
-        if key.methods == {GROWN}:
+        if key.methods == ONLY_GROWN:
             yield f"acts only with student_training={GROWN}, as in recipe=sdidd"
         elif key.methods == STUDENTS:
             yield f"has no effect: student_training={line.method} trains no student, and nothing is exported"

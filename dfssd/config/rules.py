@@ -12,7 +12,7 @@ from typing import Any
 
 from dfssd.config.idle import idle_keys, shown
 from dfssd.config.line import CommandLine, WrongValueError
-from dfssd.config.schema import DETECT, GROWN, HIGHEST_THRESHOLD, KEYS, SEMANTIC
+from dfssd.config.schema import DETECT, GROWN, HIGHEST_THRESHOLD, KEYS, ONLY_GROWN, SEMANTIC
 
 Rule = Callable[[CommandLine], Iterator[str]]
 
@@ -46,7 +46,10 @@ def _recipe_fits_the_method(line: CommandLine) -> Iterator[str]:
     idle = [
         name
         for name, key in KEYS.items()
-        if key.methods == {GROWN} != {line.method} and name not in line.given and line.own[name] != line.defaults[name]
+        if key.methods == ONLY_GROWN
+        and line.method != GROWN
+        and name not in line.given
+        and line.own[name] != line.defaults[name]
     ]
     if idle:
         yield f"{', '.join(idle)}: only with student_training={GROWN}, as in recipe=sdidd"
@@ -127,8 +130,6 @@ def _moving_average_teacher(line: CommandLine) -> Iterator[str]:
             ("pseudo.teachers", None, own_pass),
         ),
     )
-    if line.method == "ultralytics":
-        yield "recipe=ultralytics needs a frozen teacher: leave teacher_kind=ema out"
 
 
 def _online_labels(line: CommandLine) -> Iterator[str]:

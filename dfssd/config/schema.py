@@ -89,6 +89,7 @@ DISTILLED, LABELS_ONLY, OF_ULTRALYTICS = "distilled", "labels", "ultralytics"
 """The other values of ``student_training`` that train a student; ``skip`` trains none."""
 
 STUDENTS = frozenset({DISTILLED, LABELS_ONLY, OF_ULTRALYTICS, GROWN})
+ONLY_GROWN = frozenset({GROWN})
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,7 @@ def _keys(*rows: Key) -> dict[str, Key]:
 
 OWN, PLACE, OF_RECIPE = Protocol.OWN, Protocol.PLACE, Protocol.OF_RECIPE
 POSITIVE = Number(0, exclusive=True)
-_GROWN = frozenset({GROWN})
-_WITH_GUARD = frozenset({DISTILLED})
+_DISTILLED = frozenset({DISTILLED})
 _PRETRAIN = Needs("pretrain", lambda v: v is not None, "add pretrain=dense, or leave it out")
 _AUTO_LENGTH = Needs("teacher_epochs", lambda v: v == "auto", "leave one of them out")
 _STEPS = Needs("steps", lambda v: v is not None, "give the number of classes of each step, such as steps=3,3")
@@ -184,7 +184,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("teacher_train", OneOf(("auto", True, False)), trains_teacher=True),
     Key("teacher_epochs", Or(("auto",), COUNT), trains_teacher=True),
     Key("teacher_min_batches", COUNT, trains_teacher=True, needs=(_AUTO_LENGTH,)),
-    Key("teacher_kind", OneOf(("frozen", "ema")), task=DETECT),
+    Key("teacher_kind", OneOf(("frozen", "ema")), task=DETECT, methods=_DISTILLED),
     Key("teacher_rounds", Number(0, 10, integer=True)),
     # pseudo-labels
     Key("pseudo.mode", OneOf(("offline", "online", "both")), task=DETECT, distills=True),
@@ -202,8 +202,8 @@ KEYS: Mapping[str, Key] = _keys(
     Key("baseline", Or((True, False), TEXT), protocol=OF_RECIPE, set_by_grid=True),
     Key("ema_decay", optional(Number(0, 0.999999, exclusive=True)), baseline=True),
     Key("val_every", Or(("auto",), COUNT), baseline=True),
-    Key("guard", BOOLEAN, methods=_WITH_GUARD, distills=True, protocol=OF_RECIPE),
-    Key("guard_patience", Or(("auto",), COUNT), task=DETECT, methods=_WITH_GUARD, distills=True, needs=_GUARD),
+    Key("guard", BOOLEAN, methods=_DISTILLED, distills=True, protocol=OF_RECIPE),
+    Key("guard_patience", Or(("auto",), COUNT), task=DETECT, methods=_DISTILLED, distills=True, needs=_GUARD),
     Key("batches_per_epoch", Or(("auto",), COUNT), baseline=True, protocol=OWN),
     Key("unlabeled_ratio", POSITIVE),
     Key("strong_view", UNIT, distills=True),
@@ -215,13 +215,13 @@ KEYS: Mapping[str, Key] = _keys(
     Key("balance", OneOf(("fixed", "auto")), task=DETECT, distills=True),
     Key("selftest_steps", COUNT, distills=True, always_in=SEMANTIC),
     # new classes for a trained teacher
-    Key("steps", optional(STEPS), task=DETECT, methods=_GROWN, protocol=OWN),
-    Key("modes", TEXTS, task=DETECT, methods=_GROWN, protocol=PLACE, needs=(_STEPS,)),
-    Key("step_labels", OneOf(("new", "all")), task=DETECT, methods=_GROWN, protocol=OF_RECIPE, needs=(_STEPS,)),
-    Key("new_only", BOOLEAN, task=DETECT, methods=_GROWN, protocol=OF_RECIPE),
-    Key("old_boxes", BOOLEAN, task=DETECT, methods=_GROWN, protocol=OF_RECIPE),
-    Key("freeze_bn", BOOLEAN, task=DETECT, methods=_GROWN, protocol=OF_RECIPE),
-    Key("freeze_features", BOOLEAN, task=DETECT, methods=_GROWN, protocol=OF_RECIPE),
+    Key("steps", optional(STEPS), task=DETECT, methods=ONLY_GROWN, protocol=OWN),
+    Key("modes", TEXTS, task=DETECT, methods=ONLY_GROWN, protocol=PLACE, needs=(_STEPS,)),
+    Key("step_labels", OneOf(("new", "all")), task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE, needs=(_STEPS,)),
+    Key("new_only", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
+    Key("old_boxes", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
+    Key("freeze_bn", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
+    Key("freeze_features", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
     # a class for each pixel
     Key("compare", optional(TEXTS), task=SEMANTIC),
     Key("seg.ce", WEIGHT, task=SEMANTIC, baseline=True),

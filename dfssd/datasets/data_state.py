@@ -30,12 +30,12 @@ from dfssd.datasets.file_records import (
     read_rows,
     write_rows,
 )
-from dfssd.datasets.images.facts import file_digest
 from dfssd.datasets.images.files import progress
 from dfssd.datasets.label_files import format_labels
 from dfssd.datasets.records import Item, LabeledImage, LabeledSet, MaskItem
 from dfssd.datasets.splits import LISTS, Split
 from dfssd.errors import UserError
+from dfssd.files import file_digest
 from dfssd.log import LOGGER
 
 NAMED = 3

@@ -19,7 +19,7 @@ import numpy as np
 
 from dfssd.datasets.archives import zip_fingerprint
 from dfssd.datasets.assembly import Assembly, ReadingRules
-from dfssd.datasets.images.facts import FactStore, file_digest, probe_files, store_in
+from dfssd.datasets.images.facts import FactStore, probe_files, store_in
 from dfssd.datasets.images.files import map_files, safe_names
 from dfssd.datasets.images.pixels import (
     ImageFacts,
@@ -51,7 +51,7 @@ from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet, Item, check_names
 from dfssd.datasets.reuse import Written, content_digest, read_imported, reused_or_made
 from dfssd.errors import UserError
-from dfssd.files import link_or_copy
+from dfssd.files import file_digest, link_or_copy
 
 _CONVERSION = 4
 """Raised when the import changes, so that older imported folders are not mistaken for current ones."""

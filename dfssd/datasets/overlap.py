@@ -39,3 +39,25 @@ def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _area(boxes: np.ndarray) -> np.ndarray:
     area: np.ndarray = boxes[:, 2:].prod(1)
     return area
+
+
+def partners(overlap: np.ndarray, scores: np.ndarray, least: float) -> np.ndarray:
+    """For each box the index of the other one that shows the same object, else -1.
+
+    Greedy by falling score, each taking the other box with the largest overlap that is left.
+
+    Args:
+        overlap: IoU of each box with each other one, (n, m); -1: never the same object.
+        scores: Scores of the boxes, (n,).
+        least: Least overlap of partners.
+
+    Returns:
+        (n,) int.
+    """
+    partner, left = np.full(len(overlap), -1), overlap.copy()
+    for i in np.argsort(-scores, kind="stable") if overlap.size else ():
+        j = int(left[i].argmax())
+        if left[i, j] >= least:
+            left[:, j] = -1
+            partner[i] = j
+    return partner

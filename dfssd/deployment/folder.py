@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dfssd.deployment import infer
 from dfssd.deployment.facts import LICENSE, Facts, sign_checkpoint
-from dfssd.files import copy_atomically, read_json, write_json, write_text
+from dfssd.files import copy_atomically, file_digest, read_json, write_json, write_text
 
 FOLDER, MANIFEST, INFER, README, ONNX = "deploy", "manifest.json", "infer.py", "README.md", "student.onnx"
 
@@ -53,7 +52,7 @@ def write_deploy(
             **about,
             "formats": sorted(map(dict, listed), key=lambda entry: entry["file"] != ONNX),
             "files": [
-                {"file": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": digest(path)}
+                {"file": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": file_digest(path)}
                 for path in handed_over(folder)
                 if path.name != MANIFEST
             ],
@@ -87,17 +86,8 @@ def _readme(about: Facts, detects: bool) -> str:
     )
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return found.hexdigest()
-
-
 def is_unchanged(file: Path) -> bool | None:
     """Whether a file is the one that was checked: None for a folder, and if no ``manifest.json`` beside it lists it."""
     listed = read_json(file.with_name(MANIFEST)).get("files") or []
     known = {entry["file"]: entry["sha256"] for entry in listed}
-    return known[file.name] == digest(file) if file.is_file() and file.name in known else None
+    return known[file.name] == file_digest(file) if file.is_file() and file.name in known else None

@@ -2,7 +2,7 @@
 
     python infer.py IMAGE_OR_FOLDER ... [--model student.onnx] [--conf 0.25]
 
-The boxes are those of ``dfssd predict`` and ``ultralytics.YOLO()``. Exit code 2: an image cannot be read. AGPL-3.0.
+The boxes are those of ``dfssd predict`` and ``YOLO()``. Exit code 2: no image, or one cannot be read. AGPL-3.0.
 """
 
 import argparse
@@ -134,16 +134,16 @@ def main(words: Sequence[str] | None = None) -> int:
     detector, kinds = Detector(given.model), Image.registered_extensions()
     if "preprocess" in detector.facts:
         parser.error(f"the training images were changed ({detector.facts['preprocess']}): use dfssd predict")
-    for path in (file for one in given.source for file in (sorted(one.rglob("*")) if one.is_dir() else [one])):
-        if path in given.source or path.suffix.lower() in kinds:
-            try:
-                found = detector([read(path, detector.facts.get("bits", 16))], given.conf)[0].tolist()
-                boxes = [{"class": detector.names[int(row[5])], "score": row[4], "box": row[:4]} for row in found]
-                print(json.dumps({"image": str(path), "verdict": "NG" if boxes else "OK", "boxes": boxes}), flush=True)
-            except Exception as e:  # of a damaged file Pillow raises nearly everything
-                code = 2
-                print(f"error: {path}: {e}", file=sys.stderr)
-    return code
+    files = (file for one in given.source for file in (sorted(one.rglob("*")) if one.is_dir() else [one]))
+    for path in (images := [file for file in files if file in given.source or file.suffix.lower() in kinds]):
+        try:
+            found = detector([read(path, detector.facts.get("bits", 16))], given.conf)[0].tolist()
+            boxes = [{"class": detector.names[int(row[5])], "score": row[4], "box": row[:4]} for row in found]
+            print(json.dumps({"image": str(path), "verdict": "NG" if boxes else "OK", "boxes": boxes}), flush=True)
+        except Exception as e:  # of a damaged file Pillow raises nearly everything
+            code = 2
+            print(f"error: {path}: {e}", file=sys.stderr)
+    return code if images else parser.error(f"there are no images in {', '.join(map(str, given.source))}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dfssd.config import GROWN
 from dfssd.detection.checks import has_teacher, must_train_teacher
 from dfssd.distillation.compatibility import describe, resolve_weights
 from dfssd.results.sections import PRETRAINED, SCRATCH
-from dfssd.runs.plan import PlannedStage, planned
+from dfssd.runs.plan import PlannedStage, last_stages, planned, teacher_stages
 
 if TYPE_CHECKING:
     from dfssd.detection.run import DetectionRun
@@ -41,10 +41,8 @@ def plan_of(run: DetectionRun, *, uses_pseudo_labels: bool) -> list[PlannedStage
     if trains_student := c["student_training"] != "skip":
         shown = "on labeled and unlabeled images" if run.unlabeled_share() else ON_LABELS
         plan.append(PlannedStage("student", shown, (planned(run, "student", student, taught_by=teacher),)))
-    plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * (teacher + 2 * student)))
-    if trains_student:
-        plan.append(PlannedStage("export", str(c["format"])))
-    return [*plan, PlannedStage("report", "report.html")]
+    alone = bool(c["baseline"]) * (2 if c["pretrain"] else 1)
+    return [*plan, *last_stages(run, teacher, [student] * (trains_student + alone))]
 
 
 def _stages_of_the_teacher(run: DetectionRun, teacher: float, student: float) -> list[PlannedStage]:
@@ -52,17 +50,7 @@ def _stages_of_the_teacher(run: DetectionRun, teacher: float, student: float) ->
     c, data = run.config, run.data
     trained = bool(teacher) and must_train_teacher(c, data.classes)
     plan = [_pretrain(run, student, teacher if trained else 0.0)] if c["pretrain"] else []
-    if trained:
-        per_epoch, budget = run.teacher_budget()
-        training = planned(run, "teacher", teacher, batches=per_epoch, **budget)
-        plan.append(PlannedStage("teacher", ON_LABELS, (training,)))
-    elif teacher:
-        plan.append(PlannedStage("teacher", "used as it is"))
-    if (rounds := c["teacher_rounds"]) and data.train_unlabeled:
-        names = [f"teacher_round{number}" for number in range(1, rounds + 1)]
-        trainings = tuple(planned(run, name, teacher, taught_by=teacher) for name in names)
-        plan.append(PlannedStage("self-train", "as the student will be", trainings))
-    return plan
+    return [*plan, *teacher_stages(run, teacher, trained=trained, shown=ON_LABELS)]
 
 
 def _size(run: DetectionRun, role: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dfssd.datasets.overlap import box_iou
+from dfssd.datasets.overlap import box_iou, partners
 from dfssd.pseudo_labels.records import PseudoImage
 from dfssd.pseudo_labels.thresholds import ACCEPT
 
@@ -27,16 +27,11 @@ def find_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: 
     Returns:
         (n,) bool.
     """
-    matched = np.zeros(len(boxes), dtype=bool)
     if not len(boxes) or not len(truth):
-        return matched
+        return np.zeros(len(boxes), dtype=bool)
     overlap = box_iou(np.asarray(boxes, np.float64), np.asarray(truth, np.float64))
-    for i in np.argsort(-scores, kind="stable"):
-        j = int(overlap[i].argmax())
-        if overlap[i, j] >= iou:
-            overlap[:, j] = -1
-            matched[i] = True
-    return matched
+    found: np.ndarray = partners(overlap, scores, iou) >= 0
+    return found
 
 
 def count_matches(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float) -> int:

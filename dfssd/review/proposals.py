@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from dfssd.datasets.overlap import box_iou
+from dfssd.datasets.overlap import box_iou, partners
 from dfssd.pseudo_labels.records import PseudoImage
 
 SAME_OBJECT = 0.5
@@ -93,18 +93,7 @@ def closeness(found: Proposals, thresholds: np.ndarray, lowest: float) -> np.nda
 
 
 def _partners(teacher: PseudoImage, student: PseudoImage) -> np.ndarray:
-    """For each box of the student the index of that of the teacher that shows the same object, else -1.
-
-    Greedy by falling score of the student, each taking the best one that is left.
-    """
-    partner = np.full(len(student.classes), -1)
-    if not len(partner) or not len(teacher.classes):
-        return partner
+    """For each box of the student the index of that of the teacher that shows the same object, else -1."""
     overlap = box_iou(student.boxes_xywhn.astype(np.float64), teacher.boxes_xywhn.astype(np.float64))
     overlap[student.classes[:, None] != teacher.classes[None]] = -1
-    for i in np.argsort(-student.scores, kind="stable"):
-        j = int(overlap[i].argmax())
-        if overlap[i, j] >= SAME_OBJECT:
-            overlap[:, j] = -1
-            partner[i] = j
-    return partner
+    return partners(overlap, student.scores, SAME_OBJECT)

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from dfssd.config import SEMANTIC, Config, defaults
+from dfssd.config import SEMANTIC, Config
 from dfssd.datasets.data_state import check_state
-from dfssd.datasets.images.facts import file_digest
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.splits import LISTS
 from dfssd.datasets.yaml_files import labels_folder
 from dfssd.errors import UserError
-from dfssd.files import read_yaml
+from dfssd.files import file_digest
 from dfssd.hardware import check_device
 from dfssd.pseudo_labels.files import read_pseudo_labels, read_thresholds, write_pseudo_labels
 from dfssd.pseudo_labels.records import PseudoImage
 from dfssd.pseudo_labels.thresholds import ClassThresholds
-from dfssd.results.record import BoxRecord, read_run
+from dfssd.results.record import BoxRecord
+from dfssd.runs.folder import RunFolder
 
 SPLIT_OF = dict(zip(LISTS, ("train", "unlabeled", "val", "test"), strict=True))
 """List of a run -> split of a data set."""
@@ -53,11 +53,8 @@ class ReviewedRun:
             UserError: It is none, is a run with masks, has not divided its data yet, or its data have changed.
         """
         folder = Path(folder).expanduser().resolve()
-        if not is_run(folder):
-            raise UserError(f"{folder} is no run: it has no run.yaml; give the folder of a run (project/name)")
-        tree = read_yaml(folder / "run.yaml")
-        config = Config({**defaults(), **tree["config"]}, tree["terms"], tree["train"], tree["given"])
-        record = read_run(folder)
+        opened, config = RunFolder.open(folder)
+        record = opened.record
         if config["task"] == SEMANTIC or not isinstance(record, BoxRecord):
             raise UserError(f"{folder} is a run with masks; a review is about boxes")
         if record.stage("prepare") is None:

@@ -191,6 +191,43 @@ def about(seconds: float) -> str:
     return f"{hours} h" + (f" {minutes} min" if minutes else "")
 
 
+def teacher_stages(run: StagedRun, teacher: float, *, trained: bool, shown: str) -> list[PlannedStage]:
+    """The stages up to a teacher that is ready.
+
+    Args:
+        run: The run.
+        teacher: Parameters of the teacher [millions]; 0: there is none.
+        trained: It is trained on the labels.
+        shown: What it is trained on, in words.
+    """
+    plan = []
+    if trained:
+        per_epoch, budget = run.teacher_budget()
+        plan.append(PlannedStage("teacher", shown, (planned(run, "teacher", teacher, batches=per_epoch, **budget),)))
+    elif teacher:
+        plan.append(PlannedStage("teacher", "used as it is"))
+    if (rounds := run.config["teacher_rounds"]) and run.data.train_unlabeled:
+        names = [f"teacher_round{number}" for number in range(1, rounds + 1)]
+        trainings = tuple(planned(run, name, teacher, taught_by=teacher) for name in names)
+        plan.append(PlannedStage("self-train", "as the student will be", trainings))
+    return plan
+
+
+def last_stages(run: StagedRun, teacher: float, others: Sequence[float]) -> list[PlannedStage]:
+    """The stages after the last training.
+
+    Args:
+        run: The run.
+        teacher: Parameters of the teacher [millions]; 0: there is none.
+        others: Those of all other networks that are tested.
+    """
+    images = run.data.test
+    plan = [PlannedStage("test", f"{images:,} images", cost=images * (teacher + sum(others)))]
+    if run.config["student_training"] != "skip":
+        plan.append(PlannedStage("export", str(run.config["format"])))
+    return [*plan, PlannedStage("report", "report.html")]
+
+
 def planned(
     run: StagedRun,
     network: str,

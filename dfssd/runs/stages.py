@@ -277,7 +277,7 @@ class StagedRun(ABC):
         if isinstance(other_run := self.config["baseline"], str):
             check_same_data(Path(other_run), self.folder.path, self.batches_per_epoch(), self.config)
         batches = self.batches_per_epoch() * self.epochs
-        if batches < FEW_BATCHES:
+        if batches < FEW_BATCHES and "epochs" in self.config.given:  # the default is not the user's doing
             LOGGER.info(
                 f"{self.epochs} epochs are {batches} batches in total, too short to converge: "
                 f"consider epochs={math.ceil(FEW_BATCHES / self.batches_per_epoch())}"

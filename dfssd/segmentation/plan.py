@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dfssd.runs.plan import PlannedStage, planned
+from dfssd.runs.plan import PlannedStage, last_stages, planned, teacher_stages
 from dfssd.segmentation.checks import must_train_teacher, size_of
 
 if TYPE_CHECKING:
@@ -18,18 +18,8 @@ def plan_of(run: SegmentationRun) -> list[PlannedStage]:
     c, data = run.config, run.data
     student = size_of(c["student"], "student")
     teacher = 0.0 if c["teacher"] is None else size_of(c["teacher"], "teacher")
-    plan = []
-    if teacher and must_train_teacher(c, data.classes):
-        per_epoch, budget = run.teacher_budget()
-        training = planned(run, "teacher", teacher, batches=per_epoch, **budget)
-        plan.append(PlannedStage("teacher", ON_MASKS, (training,)))
-    elif teacher:
-        plan.append(PlannedStage("teacher", "used as it is"))
-    if (rounds := c["teacher_rounds"]) and data.train_unlabeled:
-        networks = tuple(
-            planned(run, f"teacher_round{number}", teacher, taught_by=teacher) for number in range(1, rounds + 1)
-        )
-        plan.append(PlannedStage("self-train", "as the student will be", networks))
+    learns = bool(teacher) and must_train_teacher(c, data.classes)
+    plan = teacher_stages(run, teacher, trained=learns, shown=ON_MASKS)
     others = {role: size_of(name, "compare") for role, name in run.others.items()}
     trained = {**({"baseline": student} if c["baseline"] is True else {}), **others}
     if trained:
@@ -40,8 +30,5 @@ def plan_of(run: SegmentationRun) -> list[PlannedStage]:
     if c["student_training"] != "skip":
         shown = "on images with and without masks" if data.train_unlabeled else ON_MASKS
         plan.append(PlannedStage("student", shown, (planned(run, "student", student, taught_by=teacher),)))
-    tested = teacher + 2 * student + sum(others.values())
-    plan.append(PlannedStage("test", f"{data.test:,} images", cost=data.test * tested))
-    if c["student_training"] != "skip":
-        plan.append(PlannedStage("export", str(c["format"])))
-    return [*plan, PlannedStage("report", "report.html")]
+    students = [student] * ((c["student_training"] != "skip") + bool(c["baseline"]))
+    return [*plan, *last_stages(run, teacher, [*students, *others.values()])]

@@ -11,11 +11,16 @@ import pytest
 import torch
 from torch import nn
 from ultralytics.nn.modules import Conv
+from ultralytics.nn.tasks import DetectionModel
 
+from dfssd.config import TERM_OPTIONS, parse_arguments
 from dfssd.distillation.heads import BRANCHES, TAPS, finish
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms import TERMS, PairShape, Term, TermOption, described_options, term_meanings, term_options
 from dfssd.distillation.terms.base import FeatureTerm
+from dfssd.runs.configure import configure
+from tests.configured import pair
+from tests.tiny_detection import TINY
 
 SHAPE = PairShape(
     student_channels=(4, 8),
@@ -26,7 +31,7 @@ SHAPE = PairShape(
     teacher_taps=dict.fromkeys(TAPS, (6, 5)),
 )
 LEVELS = (8, 4)
-FIXED = {"mgd": {"masked": 0.0}, "sdidd_cls": {"deviations": 0.5}, "sdidd_feature": {"share": 0.1}}
+FIXED = {"mgd": {"masked": 0.0}, "sdidd_cls": {"deviations": 0.5}, "sdidd_feature": {"near": 0.1}}
 """Options without which a term draws something at random, or has nothing to do in maps as small as those here."""
 
 
@@ -133,6 +138,43 @@ def test_options_can_be_read_from_the_signature():
             assert option.kind is option.KEYWORD_ONLY
             assert option.default is not option.empty
             assert option.annotation is not option.empty
+
+
+def test_no_option_of_a_term_is_called_like_those_of_all_terms():
+    assert not [f"{name}.{option}" for name, own in term_options().items() for option in {*own} & {*TERM_OPTIONS}]
+
+
+@pytest.mark.parametrize("name", sorted(TERMS))
+def test_every_option_of_the_help_can_be_set_and_reaches_the_constructor(name, monkeypatch):
+    """On the command line, through the configuration, to the term that a pair builds."""
+    built, models = {}, [DetectionModel(TINY, nc=2, verbose=False) for _ in range(2)]
+
+    class Kept(TERMS[name]):
+        def __init__(self, shape, **options):
+            built.update(options)
+            super().__init__(shape, **options)
+
+    for option, described in described_options(name).items():
+        value = another(described)
+        words = ["recipe=distill", "balance=auto", f"{name}.weight=1", f"{name}.share=0.3", f"{name}.{option}={value}"]
+        config = configure(parse_arguments(words))
+        assert config.terms[name] == {"weight": 1, "schedule": "constant", "share": 0.3, option: value}
+        monkeypatch.setitem(TERMS, name, Kept)
+        pair(*models, terms={name: config.terms[name]})
+        monkeypatch.undo()
+        assert built[option] == value
+
+
+def another(option: TermOption):
+    """A value that is allowed, other than the default."""
+    if option.choices:
+        kind = type(option.default)
+        return next(
+            v for v in (kind(c == "true") if kind is bool else c for c in option.choices) if v != option.default
+        )
+    if isinstance(option.default, int):
+        return option.default + 1
+    return 0.75 if option.default != 0.75 else 0.5
 
 
 def test_adapters_are_no_option():

@@ -17,6 +17,7 @@ from dfssd.incremental.steps import Step, write_step
 from dfssd.trainers.stage import StageTrainer
 from tests.configured import load_dataset
 from tests.conftest import NAMES, write_squares
+from tests.key_reads import dead_keys, recorded_reads
 from tests.processes import run_without_dfssd
 from tests.tiny_detection import TINY, save_detector
 
@@ -72,7 +73,10 @@ def learned(many: Path) -> Path:
     (folder / "first.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     words = [f"data={folder / 'first.yaml'}", f"project={folder / 'runs'}", "name=base", "optimizer=AdamW", "lr0=0.01"]
     words += [STUDENT]
-    assert main(["recipe=baseline", "teacher=none", "epochs=16", *words, *FAST, f"data_dir={folder / 'd'}"]) == 0
+    words = ["recipe=baseline", "teacher=none", "epochs=16", *words, *FAST, f"data_dir={folder / 'd'}"]
+    with recorded_reads() as reads:
+        assert main(words) == 0
+    assert dead_keys(words, reads) == []
     record = json.loads((folder / "runs" / "base" / "results.json").read_text(encoding="utf-8"))
     assert record["test"]["baseline"]["map50"] > 0.9
     return folder / "runs" / "base" / "weights" / "baseline.pt"
@@ -87,7 +91,9 @@ def steps(plates: Path, base: Path, *words: str) -> int:
 @pytest.mark.train
 def test_finetune_forgets_and_sdidd_does_not(many, learned, capsys) -> None:
     words = ["modes=[sdidd,finetune]", "epochs=14", "lr0=0.002"]
-    assert steps(many, learned, *words) == 0
+    with recorded_reads() as reads:
+        assert steps(many, learned, *words) == 0
+    assert dead_keys(["recipe=sdidd", f"teacher={learned}", "optimizer=AdamW", *words[1:]], reads) == []
     root = many.parent / "runs" / "steps"
     record = json.loads((root / "incremental.json").read_text(encoding="utf-8"))
     rows = {row["mode"]: row for row in record["rows"]}

@@ -12,7 +12,10 @@ from PIL import Image
 from ultralytics import YOLO
 
 from dfssd.cli import main
+from dfssd.config import parse_arguments, without_idle
 from dfssd.datasets.copies.twins import Leak, name_leak
+from dfssd.runs.key_names import names_only
+from tests.key_reads import dead_keys, recorded_reads
 from tests.processes import kill_when
 from tests.segmentation.material import NEU_NAMES, defects, write_mask
 
@@ -65,7 +68,9 @@ def masks(tmp_path: Path) -> Path:
 def arguments(data: Path | str, tmp_path: Path, *more: str) -> list[str]:
     replaced = {word.partition("=")[0] for word in more}
     kept = [word for word in ARGUMENTS if word.partition("=")[0] not in replaced]
-    return [f"data={data}", f"project={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}", *kept, *more]
+    words = [f"data={data}", f"project={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}", *kept, *more]
+    acting = without_idle(parse_arguments(words), names_only(), keep=parse_arguments(list(more)))
+    return [word for word in words if word.partition("=")[0] in acting]
 
 
 def results_of(tmp_path: Path, name: str) -> dict:
@@ -74,7 +79,10 @@ def results_of(tmp_path: Path, name: str) -> dict:
 
 @pytest.mark.train
 def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) -> None:
-    assert main(arguments(masks, tmp_path, "name=all", "split=official", "compare=[yolo26n-sem.yaml]")) == 0
+    words = arguments(masks, tmp_path, "name=all", "split=official", "compare=[yolo26n-sem.yaml]")
+    with recorded_reads() as reads:
+        assert main(words) == 0
+    assert dead_keys(words, reads) == []
     out = capsys.readouterr().out
     assert "2 of 6 test images have a copy in training" in out and "test/turned0.png = training/000.png" in out
     run, results = tmp_path / "runs" / "all", results_of(tmp_path, "all")
@@ -231,7 +239,7 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
         ),
         (["teacher=none", "student_training=skip", "teacher_rounds=1"], "teacher_rounds needs a teacher"),
         (["seg.cutmix=1.5"], "seg.cutmix=1.5 must be a number >= 0 and <= 1"),
-        (["student_training=skip", "strong_view=0.5"], "strong_view has no effect: no student is distilled"),
+        (["student_training=skip", "strong_view=0.5"], "strong_view has no effect: no network is distilled"),
         (["labeled=0.5", "batch=2", "seg.cutmix=0.5"], "seg.cutmix=0.5 needs two unlabeled images in a batch"),
         (["seg.tau=0"], "seg.tau=0 must be a number > 0"),
         (["seg.lr_steps=[0.5,1.5]"], "seg.lr_steps=[0.5, 1.5] must be none or a list of shares"),
@@ -244,9 +252,9 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
         (["recipe=dfssd", "seg.kd=3"], "seg.kd acts only in segmentation"),
         (["student_training=ultralytics"], "student_training=ultralytics is for detectors"),
         (["student_training=skip", "baseline=off"], "leaves nothing to train"),
-        (["student_training=skip", "seg.tau=1"], "seg.tau has no effect: no student is distilled"),
+        (["student_training=skip", "seg.tau=1"], "seg.tau has no effect: no network is distilled"),
         (["lrf=0.1"], "lrf has no effect: the learning rate falls by seg.lr_steps"),
-        (["seg.lr_steps=none", "seg.lr_factor=0.1"], "seg.lr_factor has no effect: seg.lr_steps=none"),
+        (["seg.lr_steps=none", "seg.lr_factor=0.1"], "seg.lr_factor has no effect with seg.lr_steps=none"),
         (["cls_pw=0.5"], "cls_pw has no effect on masks"),
         (["seg.ce=0", "seg.dice=0", "seg.boundary=0"], "seg.ce, seg.dice and seg.boundary are all 0"),
         (["compare=[mffmetal-12,mffmetal-6]"], "compare=mffmetal-6 is trained anyway"),

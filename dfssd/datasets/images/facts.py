@@ -15,7 +15,6 @@ network drives. It is an aid only: where it cannot be opened, read or written, e
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sqlite3
@@ -32,6 +31,7 @@ import PIL
 
 from dfssd.datasets.images.files import THREADS, progress
 from dfssd.datasets.images.pixels import ImageFacts, probe
+from dfssd.files import file_digest
 from dfssd.log import LOGGER
 
 CACHE = ".facts.sqlite"
@@ -168,15 +168,6 @@ def probe_files(store: FactStore, files: Sequence[Path]) -> list[ImageFacts | st
         return None if isinstance(facts, str) else json.dumps(astuple(facts))  # a reason may be a full memory
 
     return store.map(_PIXELS, probe, files, "Checking images", encode, lambda text: ImageFacts(*json.loads(text)))
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of the content of a file in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _decoded(text: str | None, decode: Callable[[str], T]) -> tuple[T] | None:

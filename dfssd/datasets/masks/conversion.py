@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from dfssd.datasets.account import Account
-from dfssd.datasets.images.facts import file_digest
 from dfssd.datasets.images.files import map_files, safe_names
 from dfssd.datasets.images.pixels import ImageFacts, pixel_remarks, suffix_for_training, write_plain
 from dfssd.datasets.importing import Listing, check_problems, conversion, relative_to
@@ -19,7 +18,7 @@ from dfssd.datasets.masks.files import fitted, is_gray_png, read_mask, write_ids
 from dfssd.datasets.masks.sources import MaskSource, Pair, some
 from dfssd.datasets.records import IGNORE
 from dfssd.errors import UserError
-from dfssd.files import link_or_copy
+from dfssd.files import file_digest, link_or_copy
 
 Facts = Mapping[Path, ImageFacts | str]
 """What is known of each image, or why it cannot be used."""

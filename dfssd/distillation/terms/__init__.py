@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dfssd.config import outside
+from dfssd.config import TERM_OPTIONS, outside
 from dfssd.distillation.heads import TAPS
 from dfssd.distillation.terms.base import PairShape, Term
 from dfssd.distillation.terms.crd import CrossResponseCls, CrossResponseDfl, CrossResponseGiou
@@ -102,6 +102,8 @@ def find_term(name: str) -> type[Term]:
         ) from e
     if not (inspect.isclass(found) and issubclass(found, Term)):
         raise UserError(f"{name} is no distillation term: it must be a subclass of dfssd.distillation.terms.Term")
+    if taken := sorted({*options_of(found)} & {*TERM_OPTIONS}):
+        raise UserError(f"{name}: its option {taken[0]} is called like one that every term has; rename it")
     return found
 
 

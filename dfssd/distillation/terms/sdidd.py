@@ -124,8 +124,8 @@ def regression_weights(
     return out.scatter_reduce(0, image[:, None].expand_as(weight), weight, "amax")
 
 
-def feature_region(boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int, int]], share: float = 0.5) -> Tensor:
-    """Anchors that overlap a box at least ``share`` times as much as the best one does.
+def feature_region(boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int, int]], near: float = 0.5) -> Tensor:
+    """Anchors that overlap a box at least ``near`` times as much as the best one does.
 
     The threshold is relative to each box, so boxes that no anchor fits well, small or long ones, get anchors as well.
 
@@ -134,14 +134,14 @@ def feature_region(boxes: Tensor, image: Tensor, n: int, levels: list[tuple[int,
         image: (M,) image of each.
         n: Images.
         levels: (height, width) of each level [cells].
-        share: Of the largest overlap, [0, 1).
+        near: Share of the largest overlap, [0, 1).
 
     Returns:
         (n, A) bool.
     """
     iou = match_anchors(boxes, levels).iou
     best = iou.amax(1, keepdim=True) if len(boxes) else iou.new_zeros(0, 1)
-    return in_images((iou > share * best) & (iou > 0), image, n)
+    return in_images((iou > near * best) & (iou > 0), image, n)
 
 
 def _parts(counts: list[int], most: int) -> list[slice]:
@@ -227,18 +227,18 @@ class IncrementalFeature(FeatureTerm):
 
     needs_boxes = True
 
-    def __init__(self, shape: PairShape, *, share: float = 0.5):
+    def __init__(self, shape: PairShape, *, near: float = 0.5):
         """Set which cells are compared.
 
         Args:
             shape: Channels of the compared layers.
-            share: Share of the best overlap with a box that the anchor of a cell must come to.
+            near: Share of the best overlap with a box that the anchor of a cell must come to.
 
         Raises:
-            ValueError: ``share`` has a wrong value.
+            ValueError: ``near`` has a wrong value.
         """
         super().__init__(shape)
-        self.share = check_share("share", share)
+        self.near = check_share("near", near)
         for level, (own, theirs) in enumerate(zip(shape.student_channels, shape.teacher_channels, strict=True)):
             if own == theirs:
                 self.align[level] = nn.Identity()
@@ -249,7 +249,7 @@ class IncrementalFeature(FeatureTerm):
         own, theirs = zip(*self.pairs(student, teacher), strict=True)
         sizes = [(f.shape[2], f.shape[3]) for f in own]
         check_same_maps(own, theirs)
-        region = feature_region(boxes, image, len(student.boxes), sizes, self.share)
+        region = feature_region(boxes, image, len(student.boxes), sizes, self.near)
 
         def compute(*maps: Tensor) -> tuple[Tensor, Maps]:
             gap = Maps(maps) - targets
