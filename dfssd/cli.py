@@ -93,3 +93,10 @@ def show_commands(program: str) -> None:
             *entry("docs/guide.md", None, "", "first run, stages, results, Python interface"),
         ]
     )
+
+
+if __name__ == "__main__":
+    from dfssd.process import prepare_process
+
+    prepare_process()
+    sys.exit(main(program="python -m dfssd.cli"))

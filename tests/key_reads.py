@@ -59,6 +59,13 @@ ELSEWHERE = {
 """Keys that are read before a run begins."""
 
 
+NAMESAKES = {"unlabeled": "the list of the split", "teacher": "the checkpoint of the run"}
+"""Settings of trainings that are called like a key and are something else."""
+
+USED_TEACHER = ("teacher_epochs", "teacher_min_batches")
+"""Keys without effect where a teacher turns out to know the classes of the data: the stage ``prepare`` names them."""
+
+
 class Reads(set[str]):
     """Names of keys and fields that were read, and ``kinds``: the kinds of settings that they were read from."""
 
@@ -110,13 +117,15 @@ def _noting(reads: Reads, kind: type) -> Callable[[Any, str], Any]:
 
 
 def another(check: Check | None, usual: Any) -> Any:
-    """Another value in that range than the usual one."""
+    """Another value in that range than the usual one; of a switch always that it is on, for off never does nothing."""
     if isinstance(check, OneOf):
+        if set(check.choices) == {True, False}:
+            return True
         return next(choice for choice in check.choices if choice != usual)
     if isinstance(check, Or):
         return another(check.check, usual)
     if isinstance(usual, bool):
-        return not usual
+        return True
     if isinstance(check, Number):
         candidates: Sequence[float] = (0.15, 0.25, 0.5) if not check.integer else (3, 4, 64)
         return next(n for n in candidates if n != usual and check.problem(n) is None)
@@ -138,14 +147,21 @@ def is_taken(words: Sequence[str], key: str, value: Any) -> bool:
         configure({**given, key: value})
     except UserError as e:
         problems = tuple(e.problems)
-    assert not problems or any(key in problem for problem in problems), f"{key}={value}: {problems} do not name it"
+    if key not in {"task", "recipe"}:  # with which other keys of the line no longer act
+        assert not problems or any(key in problem for problem in problems), f"{key}={value}: {problems} do not name it"
     return not problems
 
 
-def dead_keys(words: Sequence[str], reads: Reads) -> list[str]:
-    """Keys that the line ``words`` takes, one at a time, and that its run has not read."""
+def dead_keys(words: Sequence[str], reads: Reads, *, besides: Sequence[str] = ()) -> list[str]:
+    """Keys that the line ``words`` takes, one at a time, and that its run has not read.
+
+    Args:
+        words: The line.
+        reads: What its run has read.
+        besides: Keys that the data or the lengths of this run leave without effect.
+    """
     taken = [key for key, value in other_values().items() if is_taken(words, key, value)]
-    settings = {field.name for kind in reads.kinds & set(SETTINGS) for field in fields(kind)}
+    settings = {field.name for kind in reads.kinds & set(SETTINGS) for field in fields(kind)} - set(NAMESAKES)
     seen = {key for key in taken if key in reads or (key not in KEYS and f"{ULTRALYTICS}{key}" in reads)}
     read = {key for key in seen if key not in settings or f"setting {key}" in reads}
-    return sorted(set(taken) - read - set(ELSEWHERE))
+    return sorted(set(taken) - read - {*ELSEWHERE, *besides})

@@ -365,3 +365,9 @@ def test_full_disk_is_reported_with_the_command_to_continue(tmp_path: Path) -> N
             raise problem
     with pytest.raises(RuntimeError, match="something else"), explain_resource_errors(tmp_path):
         raise RuntimeError("something else")
+
+
+@pytest.mark.train
+def test_the_module_is_a_command_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "dfssd.cli", "epoch=3"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "did you mean 'epochs'?" in done.stderr

@@ -46,9 +46,7 @@ def usages() -> Iterator[tuple[str, Usage]]:
 
 
 def test_every_command_describes_its_options() -> None:
-    assert {line.split()[0] for line, _ in usages()} == set(COMMANDS) - {"train", "check"}, (
-        "which take the keys of a run"
-    )
+    assert {line.split()[0] for line, _ in usages()} == set(COMMANDS) - {"train", "check"}
 
 
 @pytest.mark.parametrize("line", ["train", "check", *(line for line, _ in usages())])

@@ -306,6 +306,79 @@ def test_shares_act_with_balance_and_weights_without() -> None:
         resolve("balance=on")
 
 
+SKIP, GROWN = (
+    ("student_training=skip",),
+    ("student_training=grown", "teacher=old.pt", "baseline=false", "balance=fixed"),
+)
+MASKS = ("recipe=mffmetal",)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((*SKIP, "strong_view=0.5"), "strong_view has no effect: no network is distilled with student_training=skip"),
+        ((*SKIP, "student_start=auto"), "student_start has no effect with student_training=skip"),
+        ((*SKIP, "format=openvino"), "format has no effect: student_training=skip trains no student"),
+        (
+            ("student_training=labels", "student_start=teacher", "pseudo=online"),
+            "pseudo.mode has no effect: no network",
+        ),
+        (("student_training=ultralytics", "guard=true"), "guard has no effect with student_training=ultralytics"),
+        ((*SKIP, "teacher=none", "teacher_epochs=3"), "teacher_epochs has no effect with teacher=none"),
+        ((*GROWN, "teacher_train=true"), "teacher_train has no effect: the teacher is the model trained so far"),
+        (("teacher_kind=ema", "teacher_epochs=3"), "teacher_epochs has no effect with teacher_kind=ema"),
+        (("teacher_train=false", "teacher_epochs=3"), "teacher_epochs has no effect with teacher_train=false"),
+        (("teacher_epochs=3", "teacher_min_batches=9"), "teacher_min_batches has no effect with teacher_epochs=3"),
+        (("guard=false", "guard_patience=3"), "guard_patience has no effect with guard=false"),
+        (("baseline=false", "guard_patience=3"), "guard_patience has no effect with baseline=false"),
+        (("unsup_weight=0", "unsup_schedule=cosine"), "unsup_schedule has no effect with unsup_weight=0"),
+        (("new_only=true",), "new_only acts only with student_training=grown"),
+        (("lr0=0.1",), "lr0 has no effect with optimizer=auto: auto sets its own; name one"),
+        (("optimizer=Adam", "warmup_momentum=0.5"), "warmup_momentum has no effect with optimizer=Adam"),
+        (("optimizer=SGD", "warmup_epochs=0", "warmup_bias_lr=0"), "warmup_bias_lr has no effect with warmup_epochs=0"),
+        (
+            (*GROWN, "freeze_features=true", "cwd.weight=0", "freeze=3"),
+            "freeze has no effect with freeze_features=true",
+        ),
+        (("recipe=distill", "balance=auto"), "balance=auto has no effect: no term is switched on"),
+        (("cwd.weight=0", "layers=[1]"), "layers has no effect: no term compares feature maps"),
+        ((*MASKS, "multi_scale=0.5"), "multi_scale has no effect on masks"),
+        ((*MASKS, "agnostic_nms=true"), "agnostic_nms has no effect on masks"),
+        ((*MASKS, "pseudo=online"), "pseudo.mode acts only in detection, and this run segments"),
+        (("seg.kd=3",), "seg.kd acts only in segmentation, as in recipe=mffmetal"),
+        ((*MASKS, *SKIP, "guard=true"), "guard has no effect with student_training=skip"),
+    ],
+)
+def test_key_that_cannot_act_is_refused(words: tuple[str, ...], message: str) -> None:
+    assert any(problem.startswith(message) for problem in problems(*words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*SKIP, "teacher_rounds=1", "strong_view=0.5", "pseudo=online"),
+        (*SKIP, "guard=false"),
+        (*MASKS, *SKIP, "selftest_steps=2"),
+        ("optimizer=AdamW", "lr0=0.1"),
+        ("resume=runs/x", "lr0=0.1", "strong_view=0.5", "recipe=baseline"),
+        ("my.module:MyTerm.weight=1", "layers=[1]", "cwd.weight=0"),
+    ],
+)
+def test_key_that_acts_or_is_off_is_taken(words: tuple[str, ...]) -> None:
+    """A self-trained teacher learns as a student does; a line that resumes a run is not its whole configuration."""
+    resolve(*words)
+
+
+def test_lines_for_several_runs_lose_what_acts_in_others_alone() -> None:
+    given = {"recipe": "baseline", "pseudo": "online", "strong_view": 0.5, "epochs": 3, "teacher_epochs": 4}
+    assert config.without_idle(given, SPACES) == {"recipe": "baseline", "epochs": 3}
+    assert config.without_idle(given, SPACES, keep=["strong_view"]) == {
+        "recipe": "baseline",
+        "strong_view": 0.5,
+        "epochs": 3,
+    }
+
+
 def test_ablations_differ_from_the_default_in_their_part_alone() -> None:
     from dfssd.runs.configure import configure
 

@@ -136,6 +136,7 @@ OWN, PLACE, OF_RECIPE = Protocol.OWN, Protocol.PLACE, Protocol.OF_RECIPE
 POSITIVE = Number(0, exclusive=True)
 _DISTILLED = frozenset({DISTILLED})
 _PRETRAIN = Needs("pretrain", lambda v: v is not None, "add pretrain=dense, or leave it out")
+TRAINED_TEACHER = Needs("teacher_train", lambda v: v is not False, "the teacher is used as it is; leave it out")
 _AUTO_LENGTH = Needs("teacher_epochs", lambda v: v == "auto", "leave one of them out")
 _STEPS = Needs("steps", lambda v: v is not None, "give the number of classes of each step, such as steps=3,3")
 _GUARD = (
@@ -182,8 +183,8 @@ KEYS: Mapping[str, Key] = _keys(
     Key("pretrain_batches", Or(("auto",), COUNT), task=DETECT, baseline=True, needs=(_PRETRAIN,)),
     # teacher
     Key("teacher_train", OneOf(("auto", True, False)), trains_teacher=True),
-    Key("teacher_epochs", Or(("auto",), COUNT), trains_teacher=True),
-    Key("teacher_min_batches", COUNT, trains_teacher=True, needs=(_AUTO_LENGTH,)),
+    Key("teacher_epochs", Or(("auto",), COUNT), trains_teacher=True, needs=(TRAINED_TEACHER,)),
+    Key("teacher_min_batches", COUNT, trains_teacher=True, needs=(TRAINED_TEACHER, _AUTO_LENGTH)),
     Key("teacher_kind", OneOf(("frozen", "ema")), task=DETECT, methods=_DISTILLED),
     Key("teacher_rounds", Number(0, 10, integer=True)),
     # pseudo-labels

@@ -6,10 +6,12 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from dfssd.config import Config
+from dfssd.config import KEYS, Config
+from dfssd.config.schema import TRAINED_TEACHER
 from dfssd.errors import UserError
 from dfssd.evaluation.export_formats import check_formats
 from dfssd.hardware import check_batch_fits, check_device, check_free_memory, resolve_amp
+from dfssd.log import LOGGER
 
 
 def check_machine(config: Config) -> None:
@@ -19,6 +21,13 @@ def check_machine(config: Config) -> None:
     check_batch_fits(config.batch, config.imgsz, device)
     resolve_amp(config.train.get("amp"), device)
     check_formats(config.formats, task=config["task"], device=device)
+
+
+def tell_used_teacher(config: Config) -> None:
+    """Name the keys of the line that have no effect because the teacher turned out to know the classes of the data."""
+    idle = [name for name in config.given if name in KEYS and TRAINED_TEACHER in KEYS[name].needs]
+    if idle:
+        LOGGER.warning(f"{', '.join(idle)}: no effect, since the teacher is used as it is (see teacher_train=)")
 
 
 def check_freeze(freeze: Any, model: str, parameters: Collection[str]) -> None:

@@ -41,6 +41,7 @@ from dfssd.results.sections import (
     Role,
     Status,
 )
+from dfssd.runs.checks import tell_used_teacher
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import select_better
 from dfssd.runs.plan import PlannedStage
@@ -112,6 +113,8 @@ class SegmentationRun(StagedRun):
         if c["teacher"] is not None:
             train = must_train_teacher(c, dataset.names)
             LOGGER.info(f"the teacher {'is trained on the masks' if train else 'knows the classes'}")
+            if not train:
+                tell_used_teacher(c)
             if not counts["train_unlabeled"]:
                 LOGGER.info("no unlabeled images: the student is distilled on the labeled ones alone")
         self.check_plan()

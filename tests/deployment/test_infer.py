@@ -115,6 +115,14 @@ def test_thresholds_come_from_the_file(model: Path, tmp_path: Path) -> None:
     assert (own([image])[0] == kept).all() and len(kept) != len(plain([image])[0])
 
 
+@pytest.mark.train
+def test_folder_without_images_is_an_error(model: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        infer.main([str(tmp_path), "--model", str(model)])
+    assert caught.value.code == 2 and f"there are no images in {tmp_path}" in capsys.readouterr().err
+
+
 def test_sixteen_bits_and_orientation(tmp_path: Path) -> None:
     values = np.array([[0, 256, 4095, 1024]], np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")

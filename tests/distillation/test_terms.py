@@ -13,7 +13,7 @@ from torch import nn
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import DetectionModel
 
-from dfssd.config import TERM_OPTIONS, parse_arguments
+from dfssd.config import TERM_OPTIONS, parse_arguments, parse_value
 from dfssd.distillation.heads import BRANCHES, TAPS, finish
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms import TERMS, PairShape, Term, TermOption, described_options, term_meanings, term_options
@@ -168,10 +168,7 @@ def test_every_option_of_the_help_can_be_set_and_reaches_the_constructor(name, m
 def another(option: TermOption):
     """A value that is allowed, other than the default."""
     if option.choices:
-        kind = type(option.default)
-        return next(
-            v for v in (kind(c == "true") if kind is bool else c for c in option.choices) if v != option.default
-        )
+        return next(value for value in map(parse_value, option.choices) if value != option.default)
     if isinstance(option.default, int):
         return option.default + 1
     return 0.75 if option.default != 0.75 else 0.5
