@@ -104,6 +104,7 @@ class Key:
         distills: It is read only where a student is distilled, or a teacher is trained on pseudo-labels.
         always_in: A task in which it acts nevertheless, whatever is trained.
         trains_teacher: It is read only where a teacher is trained on the labels.
+        unlabeled: It acts on unlabeled images alone.
         needs: Other keys without which it has no effect.
         changes_results: Its value changes results; if not, it may differ between a run and its resumption.
         baseline: The network trained on the labels alone (the baseline) depends on it.
@@ -120,6 +121,7 @@ class Key:
     distills: bool = False
     always_in: str | None = None
     trains_teacher: bool = False
+    unlabeled: bool = False
     needs: tuple[Needs, ...] = ()
     changes_results: bool = True
     baseline: bool = False
@@ -186,18 +188,18 @@ KEYS: Mapping[str, Key] = _keys(
     Key("teacher_epochs", Or(("auto",), COUNT), trains_teacher=True, needs=(TRAINED_TEACHER,)),
     Key("teacher_min_batches", COUNT, trains_teacher=True, needs=(TRAINED_TEACHER, _AUTO_LENGTH)),
     Key("teacher_kind", OneOf(("frozen", "ema")), task=DETECT, methods=_DISTILLED),
-    Key("teacher_rounds", Number(0, 10, integer=True)),
+    Key("teacher_rounds", Number(0, 10, integer=True), unlabeled=True),
     # pseudo-labels
-    Key("pseudo.mode", OneOf(("offline", "online", "both")), task=DETECT, distills=True),
-    Key("pseudo.weigh", BOOLEAN, task=DETECT, distills=True, needs=(_UNSUPERVISED,)),
-    Key("pseudo.precision", optional(Number(0, 1, exclusive=True)), task=DETECT, distills=True),
-    Key("pseudo.tta", BOOLEAN, task=DETECT, distills=True),
-    Key("pseudo.teachers", optional(TEXTS), task=DETECT, distills=True),
-    Key("pseudo.tau_low", UNIT, task=DETECT, distills=True),
-    Key("pseudo.tau0", UNIT, task=DETECT, distills=True),
-    Key("pseudo.tau_max", UNIT, task=DETECT, distills=True),
-    Key("pseudo.ema_decay", Number(0, 0.999999), task=DETECT, distills=True),
-    Key("pseudo.iou", UNIT, task=DETECT, distills=True),
+    Key("pseudo.mode", OneOf(("offline", "online", "both")), task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.weigh", BOOLEAN, task=DETECT, distills=True, needs=(_UNSUPERVISED,), unlabeled=True),
+    Key("pseudo.precision", optional(Number(0, 1, exclusive=True)), task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.tta", BOOLEAN, task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.teachers", optional(TEXTS), task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.tau_low", UNIT, task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.tau0", UNIT, task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.tau_max", UNIT, task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.ema_decay", Number(0, 0.999999), task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.iou", UNIT, task=DETECT, distills=True, unlabeled=True),
     # baseline and student
     Key("student_training", OneOf((DISTILLED, LABELS_ONLY, OF_ULTRALYTICS, GROWN, "skip")), protocol=OF_RECIPE),
     Key("baseline", Or((True, False), TEXT), protocol=OF_RECIPE, set_by_grid=True),
@@ -206,12 +208,12 @@ KEYS: Mapping[str, Key] = _keys(
     Key("guard", BOOLEAN, methods=_DISTILLED, distills=True, protocol=OF_RECIPE),
     Key("guard_patience", Or(("auto",), COUNT), task=DETECT, methods=_DISTILLED, distills=True, needs=_GUARD),
     Key("batches_per_epoch", Or(("auto",), COUNT), baseline=True, protocol=OWN),
-    Key("unlabeled_ratio", POSITIVE),
-    Key("strong_view", UNIT, distills=True),
-    Key("unlabeled_mosaic", optional(UNIT), task=DETECT, distills=True),
-    Key("unsup_weight", WEIGHT, task=DETECT, distills=True, protocol=OF_RECIPE),
-    Key("unsup_schedule", TEXT, task=DETECT, distills=True, needs=(_UNSUPERVISED,)),
-    Key("labels_last", Number(0, 0.9), task=DETECT, distills=True),
+    Key("unlabeled_ratio", POSITIVE, unlabeled=True),
+    Key("strong_view", UNIT, distills=True, unlabeled=True),
+    Key("unlabeled_mosaic", optional(UNIT), task=DETECT, distills=True, unlabeled=True),
+    Key("unsup_weight", WEIGHT, task=DETECT, distills=True, protocol=OF_RECIPE, unlabeled=True),
+    Key("unsup_schedule", TEXT, task=DETECT, distills=True, needs=(_UNSUPERVISED,), unlabeled=True),
+    Key("labels_last", Number(0, 0.9), task=DETECT, distills=True, unlabeled=True),
     Key("layers", LAYERS, task=DETECT, distills=True, protocol=OF_RECIPE),
     Key("balance", OneOf(("fixed", "auto")), task=DETECT, distills=True),
     Key("selftest_steps", COUNT, distills=True, always_in=SEMANTIC),
@@ -230,7 +232,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("seg.boundary", WEIGHT, task=SEMANTIC, baseline=True),
     Key("seg.kd", WEIGHT, task=SEMANTIC, distills=True),
     Key("seg.tau", POSITIVE, task=SEMANTIC, distills=True, needs=(_SOFT_MASKS,)),
-    Key("seg.cutmix", UNIT, task=SEMANTIC, distills=True, needs=(_SOFT_MASKS,)),
+    Key("seg.cutmix", UNIT, task=SEMANTIC, distills=True, needs=(_SOFT_MASKS,), unlabeled=True),
     Key("seg.symmetries", BOOLEAN, task=SEMANTIC, baseline=True),
     Key("seg.jitter", UNIT, task=SEMANTIC, baseline=True),
     Key("seg.lr_steps", optional(SHARES), task=SEMANTIC, baseline=True),

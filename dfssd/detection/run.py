@@ -49,7 +49,7 @@ from dfssd.results.sections import (
     Role,
     Status,
 )
-from dfssd.runs.checks import tell_used_teacher
+from dfssd.runs.checks import tell_idle_keys
 from dfssd.runs.data import import_settings
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.plan import PlannedStage
@@ -124,8 +124,8 @@ class DetectionRun(StartingWeights):
             LOGGER.info("no unlabeled images: the student is distilled on the labeled ones alone")
         if has_teacher(c) and not known:
             LOGGER.info(f"the teacher {'is trained on the labeled images' if train else 'knows all classes by name'}")
-            if not train:
-                tell_used_teacher(c)
+        used = has_teacher(c) and not known and not train
+        tell_idle_keys(c, used_teacher=used, unlabeled=counts["train_unlabeled"])
         self.check_plan()
         return "done"
 

@@ -23,11 +23,23 @@ def check_machine(config: Config) -> None:
     check_formats(config.formats, task=config["task"], device=device)
 
 
-def tell_used_teacher(config: Config) -> None:
-    """Name the keys of the line that have no effect because the teacher turned out to know the classes of the data."""
-    idle = [name for name in config.given if name in KEYS and TRAINED_TEACHER in KEYS[name].needs]
+def tell_idle_keys(config: Config, *, used_teacher: bool, unlabeled: int) -> None:
+    """Name the keys of the line that the data leave without effect, once it has been read.
+
+    Args:
+        config: Resolved configuration.
+        used_teacher: The teacher knows the classes of the data, and is not trained.
+        unlabeled: Number of unlabeled images.
+    """
+    given = {name: key for name, key in KEYS.items() if name in config.given and config[name]}
+    idle = [name for name, key in given.items() if used_teacher and TRAINED_TEACHER in key.needs]
     if idle:
         LOGGER.warning(f"{', '.join(idle)}: no effect, since the teacher is used as it is (see teacher_train=)")
+    # the rule for pseudo boxes may be needed for labeled images, too
+    of_unlabeled = (name for name, key in given.items() if key.unlabeled)
+    idle = [name for name in of_unlabeled if not (config["old_boxes"] and name.startswith("pseudo."))]
+    if idle and not unlabeled:
+        LOGGER.warning(f"{', '.join(idle)}: no effect, since there are no unlabeled images")
 
 
 def check_freeze(freeze: Any, model: str, parameters: Collection[str]) -> None:

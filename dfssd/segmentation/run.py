@@ -41,7 +41,7 @@ from dfssd.results.sections import (
     Role,
     Status,
 )
-from dfssd.runs.checks import tell_used_teacher
+from dfssd.runs.checks import tell_idle_keys
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.model_selection import select_better
 from dfssd.runs.plan import PlannedStage
@@ -110,11 +110,10 @@ class SegmentationRun(StagedRun):
         log_report(inspect_data(dataset, split, selection.groups, leaks=leaks_of))
         if selection.test_leaks:
             LOGGER.info(f"all of them: {self.splits / 'test_leaks.txt'}; for true scores: split=grouped")
+        train = c["teacher"] is not None and must_train_teacher(c, dataset.names)
+        tell_idle_keys(c, used_teacher=c["teacher"] is not None and not train, unlabeled=counts["train_unlabeled"])
         if c["teacher"] is not None:
-            train = must_train_teacher(c, dataset.names)
             LOGGER.info(f"the teacher {'is trained on the masks' if train else 'knows the classes'}")
-            if not train:
-                tell_used_teacher(c)
             if not counts["train_unlabeled"]:
                 LOGGER.info("no unlabeled images: the student is distilled on the labeled ones alone")
         self.check_plan()
