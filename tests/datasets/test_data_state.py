@@ -16,12 +16,12 @@ from dfssd.datasets import data_state
 from dfssd.datasets.account import Account, Accounted, Role
 from dfssd.datasets.data_state import check_state, label_file, write_state
 from dfssd.datasets.file_records import FILES, read_rows
-from dfssd.datasets.images.facts import file_digest
 from dfssd.datasets.label_files import read_label_file
 from dfssd.datasets.records import DetectionSet, Item, MaskItem, MaskSet
 from dfssd.datasets.split_files import read_split, write_split
 from dfssd.datasets.splits import LISTS, Split
 from dfssd.errors import UserError
+from dfssd.files import file_digest
 from tests.datasets.recorded_data import (
     LISTED,
     NAMES,

@@ -149,17 +149,18 @@ def test_every_option_of_the_help_can_be_set_and_reaches_the_constructor(name, m
     """On the command line, through the configuration, to the term that a pair builds."""
     built, models = {}, [DetectionModel(TINY, nc=2, verbose=False) for _ in range(2)]
 
-    class Kept(TERMS[name]):
-        def __init__(self, shape, **options):
-            built.update(options)
-            super().__init__(shape, **options)
+    term = TERMS[name]
+
+    def kept(shape, **options):
+        built.update(options)
+        return term(shape, **options)
 
     for option, described in described_options(name).items():
         value = another(described)
         words = ["recipe=distill", "balance=auto", f"{name}.weight=1", f"{name}.share=0.3", f"{name}.{option}={value}"]
         config = configure(parse_arguments(words))
         assert config.terms[name] == {"weight": 1, "schedule": "constant", "share": 0.3, option: value}
-        monkeypatch.setitem(TERMS, name, Kept)
+        monkeypatch.setitem(TERMS, name, kept)
         pair(*models, terms={name: config.terms[name]})
         monkeypatch.undo()
         assert built[option] == value

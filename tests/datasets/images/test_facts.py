@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dfssd.datasets.images import facts
-from dfssd.datasets.images.facts import CACHE, FactStore, file_digest, probe_files
+from dfssd.datasets.images.facts import CACHE, FactStore, probe_files
 from dfssd.datasets.images.pixels import ImageFacts
+from dfssd.files import file_digest
 from tests.datasets.material import write_picture
 
 LONG_AGO = 1_600_000_000_000_000_000
