@@ -113,7 +113,7 @@ def test_sections_are_mappings_or_dotted_names(given) -> None:
 
 
 def test_names_of_the_command_line_mean_the_same(given) -> None:
-    config, _ = given(dataset="demo", pseudo="online", teacher_model=None, recipe="baseline")
+    config, _ = given(dataset="demo", pseudo="online", teacher_model=None, teacher_kind="ema")
     assert config["data"] == "demo" and config["pseudo.mode"] == "online" and config["teacher"] is None
 
 
@@ -127,6 +127,7 @@ def test_recorded_command_asks_for_the_same(given) -> None:
         "names": ["deep hole", "it's"],
         "device": "0,1",
         "name": "007",
+        "optimizer": "AdamW",
         "lr0": 1e-3,
     }
     config, command = given(**keys)

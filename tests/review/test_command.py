@@ -9,7 +9,7 @@ import pytest
 
 from dfssd.cli import main
 from dfssd.files import read_yaml, write_yaml
-from dfssd.results.record import FILE, read_run
+from dfssd.results.record import FILE, MaskRecord, read_run
 from tests.review import people
 
 
@@ -61,6 +61,7 @@ def test_a_run_of_another_kind(copied: Path, tmp_path: Path, capsys) -> None:
     assert "has not divided its data yet" in error_of(capsys, "export", str(copied), "to=coco", out)
     tree = read_yaml(copied / "run.yaml")
     write_yaml(copied / "run.yaml", {**tree, "config": {**tree["config"], "task": "semantic"}})
+    MaskRecord(run=record.run).write(copied / FILE)
     assert "is a run with masks; a review is about boxes" in error_of(capsys, "export", str(copied), "to=coco", out)
     assert not (tmp_path / "out").exists()
 
