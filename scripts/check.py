@@ -1,8 +1,9 @@
 """Set up everything and check the code: ``python scripts/check.py [--fast]``.
 
-Format and lint (ruff), types of package, scripts and tests (mypy), spelling (typos, American English); ``--fast`` adds
-the fast tests. All checks run even if one has failed, and the output of a failed one is printed below its line. Exit
-code 0: all passed, 1: at least one failed, 2: wrong arguments or no environment.
+Format and lint (ruff), types of package, scripts and tests (mypy), spelling (typos, American English), and the
+documentation as a site, with all its links (Zensical); ``--fast`` adds the fast tests. All checks run even if one has
+failed, and the output of a failed one is printed below its line. Exit code 0: all passed, 1: at least one failed, 2:
+wrong arguments or no environment.
 """
 
 import os
@@ -17,6 +18,7 @@ CHECKS = {
     "lint": (["-m", "ruff", "check", "--quiet", "."], "python -m ruff check --fix ."),
     "types": (["-m", "mypy", "--no-error-summary"], None),
     "spelling": (["typos", "--format", "brief"], "typos --write-changes"),
+    "site": (["scripts/docs_site.py"], None),
 }
 """Name -> (arguments of the environment's Python, or a program of the environment), and what fixes most of it."""
 

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dfssd.commands.help_page import entry, paragraph, show
+from dfssd.commands.options import Option, shown
 from dfssd.config import parse_arguments
+from dfssd.config.values import TEXT, allowed, optional
 from dfssd.errors import UserError, report_problems
+
+OUT = Option("out", optional(TEXT), "folder for data_report.json and for data.png, a picture of the labels")
+"""What it takes besides the keys of a run."""
+
+_SUMMARY = (
+    "Read the data and draw the split as a run with these arguments would, and show what was found: formats, classes, "
+    "boxes, copies, warnings. Nothing is trained. All arguments of a run are taken (see the help of train); those that "
+    "do not concern the data have no effect."
+)
 
 
 def run(words: Sequence[str], program: str) -> int:
@@ -25,15 +37,6 @@ def run(words: Sequence[str], program: str) -> int:
 
 def show_help(program: str) -> None:
     """Print how it is used."""
-    from rich.console import Console
-
-    Console().print(
-        f"usage: {program} check data=... key=value ...\n\n"
-        "Read the data and draw the split as a run with these arguments would, and show what was found: formats,\n"
-        "classes, boxes, copies, warnings. Nothing is trained. All arguments of a run are taken (see the help of\n"
-        "train); those that do not concern the data have no effect.\n\n"
-        "  out=FOLDER    write data_report.json and data.png, a picture of the labels, to this folder\n\n"
-        f"  {program} check data=my_parts out=seen",
-        markup=False,
-        highlight=False,
-    )
+    page = [paragraph(f"usage: {program} check data=... key=value ..."), "", paragraph(_SUMMARY), ""]
+    page += entry(OUT.name, shown(OUT.default), allowed(OUT.check), OUT.meaning)
+    show([*page, "", paragraph(f"{program} check data=my_parts out=seen", 2)])

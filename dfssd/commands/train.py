@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,41 @@ def help_page(program: str) -> Iterator[str]:
     yield ""
     for example in EXAMPLES:
         yield paragraph(f"{program} {example}", 2)
-    for group, lines in groupby(help_lines(), key=lambda line: line.group):
+    for group, keys in key_groups():
         yield from ("", heading(group))
+        for key in keys:
+            yield from entry(key.name, key.default, key.allowed, key.meaning)
+    yield from _terms_page()
+    yield from _ultralytics_page()
+
+
+@dataclass(frozen=True)
+class DescribedKey:
+    """A key of a run, as the help describes it.
+
+    Attributes:
+        name: Its dotted name.
+        default: Its default as it is typed.
+        allowed: Its values, in words.
+        meaning: What it does.
+    """
+
+    name: str
+    default: str
+    allowed: str
+    meaning: str
+
+
+def key_groups() -> Iterator[tuple[str, list[DescribedKey]]]:
+    """Our keys, in the groups of ``cfg/default.yaml``: heading and keys of each."""
+    for group, lines in groupby(help_lines(), key=lambda line: line.group):
+        keys = []
         for line in lines:
             kind, _, meaning = line.meaning.partition(") ")
             check = KEYS.get(line.key)
             default = {"null": "none", "{}": ""}.get(line.default, line.default.replace(", ", ","))
-            yield from entry(line.key, default, allowed(check.check) if check else kind.lstrip("("), meaning)
-    yield from _terms_page()
-    yield from _ultralytics_page()
+            keys.append(DescribedKey(line.key, default, allowed(check.check) if check else kind.lstrip("("), meaning))
+        yield group, keys
 
 
 def _terms_page() -> Iterator[str]:

@@ -89,7 +89,7 @@ def test_pages_link_to_each_other(page: str) -> None:
 
 
 def test_readme_fits_on_a_screen_and_a_half() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 85
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 90
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
