@@ -85,6 +85,7 @@ def test_pages_link_to_each_other(page: str) -> None:
     others = PURPOSES - {page}
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     assert {link for link in others if f"]({link}.md" in text.partition("\n# ")[0]} == others
+    assert "](commands/README.md)" in text.partition("\n# ")[0]
     assert f"](docs/{page}.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
