@@ -13,7 +13,6 @@ elsewhere.
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -28,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 CONFIG = "zensical.toml"
-PAGES = ("*.md", "docs/**/*.md", "benchmarks/**/*.md")
+PAGES = ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "examples/**/*.md")
 EXAMPLE = "docs/example/report.md"
 """A recorded report, which the site shows as the page that a run writes."""
 
@@ -38,6 +37,7 @@ LIST_OF_HEADINGS = re.compile(r"(^# .+\n\n)(?:- \[.+\]\(#.+\n(?: +.+\n)*)+\n", r
 LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src")}
 """What a browser loads without being asked."""
 
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 FROM_ELSEWHERE = re.compile(r"""(?:@import\s+|url\(\s*)["']?((?:https?:)?//[^"')\s]+)""")
 
 
@@ -99,14 +99,13 @@ def build(folder: Path) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--clean", "--strict"],
         cwd=folder,
-        env={**os.environ, "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         encoding="utf-8",
         check=False,
     )
     if done.returncode:
-        warnings, _, fault = f"{done.stdout}{done.stderr}".partition("Traceback (most recent call last)")
+        warnings, _, fault = COLOR.sub("", f"{done.stdout}{done.stderr}").partition("Traceback (most recent call last)")
         return [warnings.strip() or fault.strip()]
     return list(faults(folder / "site"))
 

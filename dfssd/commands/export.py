@@ -11,6 +11,7 @@ from dfssd.commands.options import Option, Usage
 from dfssd.config.values import BOOLEAN, TEXT, TEXTS, Number, optional
 from dfssd.deployment.folder import FOLDER
 from dfssd.errors import UserError
+from dfssd.files import from_here
 
 if TYPE_CHECKING:
     from dfssd.results.sections import LaterExport, OtherFormat
@@ -53,7 +54,7 @@ def run(words: Sequence[str], program: str) -> int:
     failures = [line for one in done.exported.formats for line in _failures(one)]
     for line in failures:
         print(line)
-    print(f"written to {done.folder / FOLDER}, and shown in report.html; manifest.json lists all files")
+    print(f"written to {from_here(done.folder / FOLDER)}, and shown in report.html; manifest.json lists all files")
     return 2 if failures else 0
 
 
