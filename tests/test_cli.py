@@ -113,6 +113,8 @@ def test_interruption_before_there_is_a_run_and_of_a_protocol(folder: Path, caps
     assert capsys.readouterr().err.endswith("the same line begins anew:\n\n    dfssd 'data=my parts' epochs=2\n")
     assert main(["data=set", "recipe=sdidd", "steps=1,1"]) == 130
     assert capsys.readouterr().err.endswith("the same line goes on:\n\n    dfssd data=set recipe=sdidd steps=1,1\n")
+    assert main(["benchmark", "demo", "data=demo"]) == 130
+    assert capsys.readouterr().err.endswith("the same line goes on:\n\n    dfssd benchmark demo data=demo\n")
 
 
 @pytest.mark.parametrize("program", ["dfssd", "python train.py"])
