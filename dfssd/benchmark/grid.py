@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dfssd import resources
-from dfssd.config import NameSpaces, nearest, parse_value, without_idle
+from dfssd.config import nearest, parse_value, without_idle
 from dfssd.config.schema import SET_BY_GRID
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
@@ -261,31 +260,17 @@ def _read_cells(tree: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]
 def _definitions(
     cells: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], later: Mapping[str, Any], path: Path
 ) -> dict[str, Cell]:
-    """The cells with what they take from ``common`` or, all but ``baseline``, from ``later``; checks their teachers.
-
-    They take what acts in them.
-    """
-    taken_over = {TEACHER, BASE}
-    shared = {key: value for key, value in later.items() if key not in taken_over}
+    """The cells with what acts in them of ``common`` or, all but ``baseline``, of ``later``; checks their teachers."""
+    shared = {key: value for key, value in later.items() if key not in {TEACHER, BASE}}
     found = {}
     for name, own in cells.items():
-        values = _acting(common if name == BASE else shared, own)
+        values = without_idle({**(common if name == BASE else shared), **own}, names_only(), keep=own)
         teacher = _teaching_cell(values.get(TEACHER), f"cells.{name}", cells, path)
         if teacher:
             del values[TEACHER]
         found[name] = Cell(values, teacher)
     _by_need(found, path)
     return found
-
-
-def _acting(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a cell with those of ``shared`` that have an effect in it."""
-    return without_idle({**shared, **own}, _spaces(), keep=own)
-
-
-@cache
-def _spaces() -> NameSpaces:
-    return names_only()
 
 
 def _teaching_cell(value: Any, where: str, cells: Collection[str], path: Path) -> str | None:
@@ -351,12 +336,11 @@ def _read_oracle(
     """The arguments of the oracle with its label share, if there is an oracle."""
     if not tree.get(ORACLE):
         return None
-    oracle = _acting(common, {"labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)})
+    own = {"labeled": 1.0, **_mapping(tree[ORACLE], path, ORACLE)}
+    oracle = without_idle({**common, **own}, names_only(), keep=own)
     _check_fixed(oracle, ORACLE, path, SET_BY_GRID - {"labeled"})
     if cell := _teaching_cell(oracle.get(TEACHER), ORACLE, cells, path):
-        raise UserError(
-            f"{path.name}: {ORACLE} has teacher: {cell}, a cell that has fewer labels; give none, or a file"
-        )
+        raise UserError(f"{path.name}: {ORACLE} has teacher: {cell}, a cell with fewer labels; give none, or a file")
     return oracle
 
 

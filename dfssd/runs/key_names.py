@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def configure_data(given: Mapping[str, Any]) -> Config:
     return resolve(given, names_only())
 
 
+@cache
 def names_only() -> NameSpaces:
     """The same keys as :func:`dfssd.runs.configure.name_spaces`; any value of those that are not ours is taken."""
     terms = _registered_terms()

@@ -235,7 +235,7 @@ def test_circles_and_unknown_teachers_are_refused(tmp_path, cells, message):
 
 
 def test_oracle_is_not_taught_by_a_cell(tmp_path):
-    with pytest.raises(UserError, match="oracle has teacher: dfssd, a cell that has fewer labels"):
+    with pytest.raises(UserError, match="oracle has teacher: dfssd, a cell with fewer labels"):
         read(tmp_path, oracle={"teacher": "dfssd"})
 
 
