@@ -9,4 +9,4 @@ from dfssd.api import Run, check, open_run, read_run, train
 from dfssd.errors import UserError
 
 __all__ = ["Run", "UserError", "check", "open_run", "read_run", "train"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
