@@ -30,6 +30,7 @@ LAYERS = {
     "configuration": ("config",),
     "reports": ("reporting",),
     "deployment": ("deployment",),
+    "serving": ("serving",),
     "pseudo-labels": ("pseudo_labels",),
     "distillation": ("distillation",),
     "training and evaluation": (
@@ -72,6 +73,7 @@ PURE = [
     "deployment/answers.py",
     "deployment/predict.py",
     "deployment/drawing.py",
+    "serving/*.py",
     "runs/key_names.py",
     "evaluation/bootstrap.py",
     "evaluation/detections.py",

@@ -288,7 +288,7 @@ def test_ranges_allow_what_is_pinned():
     packaging = pytest.importorskip("packaging.requirements")
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     listed = ast.literal_eval("[" + text.partition("dependencies = [")[2].partition("\n]")[0] + "]")
-    for extra in ("baselines", "foundation", "openvino", "dev"):
+    for extra in ("baselines", "foundation", "openvino", "serve", "dev"):
         start = text.index("[", text.index(f"\n{extra} = "))
         listed += ast.literal_eval(text[start : text.index("]", start) + 1])
     ranges = {r.name.lower(): r.specifier for r in map(packaging.Requirement, listed)}

@@ -67,7 +67,7 @@ def test_one_top_level_package_with_its_data_files(built: Path) -> None:
     assert len(data) >= 18
     data |= {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.yaml")}
     data |= {f"benchmarks/splits/neu-det/{path.name}" for path in (ROOT / "benchmarks/splits/neu-det").iterdir()}
-    kinds = ("*.py", "*.j2")
+    kinds = ("*.py", "*.j2", "*.html")
     code = {path.relative_to(ROOT).as_posix() for kind in kinds for path in (ROOT / "dfssd").rglob(kind)}
     inside = {name for name in names if name.startswith("dfssd/")}
     assert inside == code | {"dfssd/py.typed"} | {f"dfssd/_resources/{name}" for name in data}

@@ -33,6 +33,40 @@ _EMPTY = dict.fromkeys(("class", "score", "x1", "y1", "x2", "y2"), "")
 COLUMNS = ("image", "frame", "verdict", *_EMPTY)
 
 
+def answer(pixels: np.ndarray, boxes: np.ndarray, names: Mapping[int, str]) -> dict[str, Any]:
+    """What is said of an image that could be read, as it is written.
+
+    Args:
+        pixels: (h, w, 3) uint8.
+        boxes: (n, 6) rows x1, y1, x2, y2 [px], score, class id; all of them count.
+        names: Of the classes, by id.
+
+    Returns:
+        ``verdict`` (NG if there is a box, else OK), ``width`` and ``height`` [px], and ``boxes``, each with ``class``,
+        ``score`` and its corners ``x1``, ``y1``, ``x2``, ``y2`` [px].
+    """
+    found = [
+        {
+            "class": names[int(class_id)],
+            "score": round(score, 5),
+            **{name: round(value, 2) for name, value in zip(("x1", "y1", "x2", "y2"), corners)},
+        }
+        for *corners, score, class_id in boxes.tolist()
+    ]
+    height, width = pixels.shape[:2]
+    return {"verdict": "NG" if found else "OK", "width": width, "height": height, "boxes": found}
+
+
+def unreadable(problem: str) -> dict[str, Any]:
+    """What is said of an image that could not be read, as it is written."""
+    return {"verdict": "unreadable", "problem": problem}
+
+
+def by_class(thresholds: np.ndarray, names: Mapping[int, str]) -> dict[str, float]:
+    """Lowest score of each class, by its name, as it is written."""
+    return {names[number]: round(float(lowest), 5) for number, lowest in enumerate(thresholds)}
+
+
 @dataclass
 class Summary:
     """Counts over all frames.
@@ -92,21 +126,14 @@ class Answers:
         Returns:
             NG if there is a box.
         """
-        verdict: Verdict = "unreadable" if frame.pixels is None else "NG" if len(boxes) else "OK"
-        found = [
-            {
-                "class": self.names[int(class_id)],
-                "score": round(score, 5),
-                **{name: round(value, 2) for name, value in zip(("x1", "y1", "x2", "y2"), corners)},
-            }
-            for *corners, score, class_id in boxes.tolist()
-        ]
-        entry: dict[str, Any] = {"image": frame.name, "frame": frame.number, "verdict": verdict}
         if frame.pixels is None:
-            entry["problem"] = frame.problem
+            said = unreadable(frame.problem)
             self.summary.unreadable.append((frame.name, frame.problem))
         else:
-            entry |= {"width": frame.pixels.shape[1], "height": frame.pixels.shape[0], "boxes": found}
+            said = answer(frame.pixels, boxes, self.names)
+        verdict: Verdict = said["verdict"]
+        found: list[dict[str, Any]] = said.get("boxes", [])
+        entry = {"image": frame.name, "frame": frame.number, **said}
         self.json.write(f"{',' if self.summary.frames else ''}\n  {json.dumps(entry, ensure_ascii=False)}")
         number = "" if frame.number is None else frame.number
         self.rows.writerows([frame.name, number, verdict, *box.values()] for box in found or [_EMPTY])
@@ -152,8 +179,7 @@ def answers_in(
             temporary = files.enter_context(atomic_write(folder / name))
             texts.append(files.enter_context(open(temporary, "w", encoding="utf-8", newline="")))
         answers = Answers(folder, names, save, (texts[0], texts[1]))
-        limits = {names[number]: round(float(lowest), 5) for number, lowest in enumerate(thresholds)}
-        head = {"model": model, "source": source, "thresholds": limits}
+        head = {"model": model, "source": source, "thresholds": by_class(thresholds, names)}
         answers.json.write(json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "images": [')
         yield answers
         answers.json.write("\n ],\n" + f' "summary": {json.dumps(answers.summary.as_json(), ensure_ascii=False)}\n}}\n')

@@ -1,4 +1,4 @@
-"""The network of ``dfssd predict``: an ONNX file without torch, or anything else that Ultralytics runs."""
+"""The network of ``dfssd predict`` and ``dfssd serve``: an ONNX file without torch, or what else Ultralytics runs."""
 
 from __future__ import annotations
 
@@ -26,16 +26,20 @@ class Network(ABC):
     """A detector.
 
     Attributes:
+        file: Where it was read from.
+        about: What the file says of itself; see :func:`~dfssd.deployment.facts.facts`.
         names: Of its classes, by id.
         thresholds: Lowest score of each class, (classes,).
-        batch: Images that it takes at once.
+        batch: Images that it takes at once; None: any number.
         bits: That the camera of its training images used in files with more than 8 of them.
         steps: What was done to the pixels of its training images when they were imported; None: nothing.
     """
 
+    file: Path
+    about: Facts
     names: Mapping[int, str]
     thresholds: np.ndarray
-    batch: int = 1
+    batch: int | None = 1
     bits: int = FULL_BITS
     steps: Preprocess | None = None
 
@@ -45,6 +49,7 @@ class Network(ABC):
         Raises:
             UserError: They were changed, and what changes them is not installed.
         """
+        self.about = about
         self.bits = about.get("bits", FULL_BITS)
         self.steps = Preprocess(**about["preprocess"]) if "preprocess" in about else None
         if self.steps and find_spec("albumentations") is None:
@@ -87,6 +92,7 @@ class OnnxNetwork(Network):
         Raises:
             UserError: It is broken, or no detector.
         """
+        self.file = file
         try:
             self.detector = Detector(file)
         # onnxruntime raises errors of its own, and what is missing in the file a KeyError
@@ -95,12 +101,19 @@ class OnnxNetwork(Network):
         if conf is not None:
             self.detector.thresholds[:] = conf
         self.names, self.thresholds = self.detector.names, self.detector.thresholds
-        self.batch = self.detector.batch if isinstance(self.detector.batch, int) else 1
+        self.batch = self.detector.batch if isinstance(self.detector.batch, int) else None
         self.know(self.detector.facts)
 
     def found(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See :class:`Network`."""
-        return self.detector([np.ascontiguousarray(image[..., ::-1]) for image in images])
+        """See :class:`Network`; images whose inputs have other sizes are computed one group after the other."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, image in enumerate(images):
+            groups.setdefault(self.detector.shape(image), []).append(place)
+        found: dict[int, np.ndarray] = {}
+        for places in groups.values():
+            boxes = self.detector([np.ascontiguousarray(images[place][..., ::-1]) for place in places])
+            found |= zip(places, boxes, strict=True)
+        return [found[place] for place in range(len(images))]
 
 
 class UltralyticsNetwork(Network):
@@ -114,6 +127,7 @@ class UltralyticsNetwork(Network):
         """
         from ultralytics import YOLO
 
+        self.file = file
         try:
             self.yolo: Any = YOLO(str(file), task=None if file.suffix == ".pt" else "detect")
             names = self.yolo.names
@@ -121,7 +135,7 @@ class UltralyticsNetwork(Network):
         except Exception as e:
             raise UserError(f"model={file}: Ultralytics cannot read it ({reason(e)})") from e
         if self.yolo.task != "detect":
-            raise UserError(f"model={file}: is for task={self.yolo.task}; dfssd predict runs detectors")
+            raise UserError(f"model={file}: is for task={self.yolo.task}; only detectors are run")
         self.names = dict(names)
         about: Facts = facts_of(file, getattr(self.yolo, "ckpt", None))
         if not about and conf is None:

@@ -66,7 +66,7 @@ def predict(
     ):
         answers.summary.live = live
         try:
-            for frames in _batches(inputs, 1 if live else network.batch, network.bits, every):
+            for frames in _batches(inputs, 1 if live else network.batch or 1, network.bits, every):
                 for frame, verdict in _looked_at(network, frames, answers):
                     progress.advance(frame, verdict)
         except KeyboardInterrupt:

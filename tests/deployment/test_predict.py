@@ -28,32 +28,10 @@ from dfssd.deployment.infer import Detector
 from dfssd.deployment.networks import facts_of
 from dfssd.deployment.predict import predict
 from dfssd.deployment.sources import Frame, Moving
-from tests.deployment.material import PHOTOS
+from tests.deployment.material import PHOTOS, WITHOUT_TORCH
 from tests.tiny_detection import NAMES
 
 pytestmark = pytest.mark.train  # all need an exported network
-
-BLOCKED = {
-    "torch",
-    "torchvision",
-    "ultralytics",
-    "matplotlib",
-    "scipy",
-    "pandas",
-    "supervision",
-    "albumentations",
-    "onnx",
-}
-"""What ``pip install --no-deps`` of docs/deploy.md leaves out, as far as anything here could import it."""
-
-WITHOUT_TORCH = f"""
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {BLOCKED}:
-            raise ImportError(name + " is not installed here")
-sys.meta_path.insert(0, Blocked())
-"""
 
 
 @pytest.fixture

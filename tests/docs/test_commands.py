@@ -20,10 +20,11 @@ from dfssd.runs.key_names import configure_data
 from tests.docs.test_links import PAGES, ROOT
 
 OF_SCRIPTS = {"only", "seeds", "table", "out", "pictures", "rounds", "repeats", "threads", "images", "role"}
-"""Arguments of the benchmark scripts, run_plan.py, boundary.py, ``check`` and ``compare`` alone."""
+OF_SCRIPTS |= {"clients", "seconds"}
+"""Arguments of the benchmark scripts, load_test.py, run_plan.py, boundary.py, ``check`` and ``compare`` alone."""
 
-NO_KEYS = {"key", "strict", "distills", "at.weight", "foreach"}
-"""The placeholder, arguments in Python, and the option of a term that is an example."""
+NO_KEYS = {"key", "strict", "distills", "at.weight", "foreach", "annotated"}
+"""The placeholder, arguments in Python and of a request, and the option of a term that is an example."""
 
 FORMER = {"teacher_min_steps"}
 """Keys of runs in EXPERIMENTS.md that have another name today."""

@@ -24,6 +24,7 @@ PURPOSES = {
     "tracking",
     "speed",
     "deploy",
+    "serve",
     "benchmarks",
     "results",
 }

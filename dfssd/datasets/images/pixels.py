@@ -170,12 +170,21 @@ def read_pixels(path: Path, depth: int = 16) -> np.ndarray:
         UserError: The file cannot be read.
     """
     try:
-        decoded = _decode(_read(path))
+        pixels = pixels_of(_read(path), depth)
     except OSError as e:
-        decoded = f"cannot be read ({e.strerror or e})"
-    if isinstance(decoded, str):
-        raise UserError(f"{path}: {decoded}; restore it, or take it out of the data")
-    return _scaled(decoded[1], depth)
+        pixels = f"cannot be read ({e.strerror or e})"
+    if isinstance(pixels, str):
+        raise UserError(f"{path}: {pixels}; restore it, or take it out of the data")
+    return pixels
+
+
+def pixels_of(data: bytes, depth: int = 16, most: int = MOST_PIXELS) -> np.ndarray | str:
+    """As :func:`read_pixels`, for the bytes of a file; or why it has none, a sentence part such as "is empty".
+
+    Images whose header tells of more than ``most`` pixels are not decoded.
+    """
+    decoded = _decode(data, most)
+    return decoded if isinstance(decoded, str) else _scaled(decoded[1], depth)
 
 
 def camera_depth(facts: Iterable[ImageFacts]) -> int:
@@ -295,15 +304,15 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _decode(data: bytes) -> tuple[Header, np.ndarray] | str:
+def _decode(data: bytes, most: int = MOST_PIXELS) -> tuple[Header, np.ndarray] | str:
     """Header and values, (h, w, 3) uint8 or uint16 in BGR; or why the file cannot be used."""
     with _quiet:
         header = read_header(data)
         if isinstance(header, str):
             return header
         pixels = header.image.width * header.image.height
-        if pixels > MOST_PIXELS:
-            return f"{pixels / 1e6:.0f} million px are too many, at most {MOST_PIXELS // 1_000_000} are read"
+        if pixels > most:
+            return f"{-(-pixels // 1_000_000)} million px are too many, at most {most // 1_000_000} are read"
         with _one_large if pixels > _LARGE else contextlib.nullcontext():
             values = _values(header, data)
     return values if isinstance(values, str) else (header, values)
