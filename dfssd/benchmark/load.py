@@ -202,7 +202,8 @@ def main(argv: Sequence[str]) -> int:
         health = health_of(given["url"], token, images[0])
         counts = given["clients"] if isinstance(given["clients"], list) else [given["clients"]]
         loads = []
-        print(f"{health['model']['name']}, {health['versions']}, {len(images)} images")
+        versions = ", ".join(f"{name} {version}" for name, version in health["versions"].items())
+        print(f"{health['model']['name']}, {len(images)} images; {versions}")
         print(_line("clients", "images/s", "median ms", "95 % ms", "99 % ms", "not answered"))
         for count in counts:
             load = load_of(images, given["url"], clients=count, seconds=given["seconds"], token=token).as_json()

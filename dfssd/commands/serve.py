@@ -15,6 +15,7 @@ _NEEDS = {
     "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
     "limits": "limits",
+    "starlette": "starlette",
 }
 """Module -> package, of the extra ``serve``."""
 

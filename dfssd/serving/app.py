@@ -41,7 +41,7 @@ from dfssd.errors import reason
 from dfssd.log import LOGGER
 from dfssd.serving.metrics import TEXT_TYPE, Metrics
 from dfssd.serving.settings import Settings
-from dfssd.serving.uploads import Refused, check_length, discard, image_in
+from dfssd.serving.uploads import Refused, image_in
 from dfssd.serving.worker import Worker
 
 PAGE = Path(__file__).with_name("page.html")
@@ -229,11 +229,8 @@ def create_app(network: Network, settings: Settings) -> FastAPI:
             service.check_rate(request)
             service.check_token(request)
             with service.place():
-                check_length(request, settings)
                 said, picture = await service.predicted(await image_in(request, settings), annotated)
-        except Refused as e:
-            if e.status != 408:  # that sender had its time
-                await discard(request, settings)
+        except Refused:
             raise
         # whatever a network raises costs this request only
         except Exception as e:
@@ -268,8 +265,7 @@ def create_app(network: Network, settings: Settings) -> FastAPI:
         return JSONResponse(error.answer, error.status, headers)
 
     @app.exception_handler(RequestValidationError)
-    async def misread(request: Request, error: RequestValidationError) -> Response:
-        await discard(request, settings)
+    async def misread(_: Request, error: RequestValidationError) -> Response:
         wrong = ", ".join(str(one["loc"][-1]) for one in error.errors())
         return JSONResponse({"problem": f"{wrong}: is not as it must be; annotated is true or false"}, 422)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -62,41 +61,14 @@ async def image_in(request: Request, settings: Settings) -> bytes:
     return data
 
 
-async def discard(request: Request, settings: Settings) -> None:
-    """Read what is left of a request that is refused, so that its sender reads the answer; within the same limits."""
-    # a RuntimeError: it has been read already
-    with contextlib.suppress(Refused, ClientDisconnect, RuntimeError, asyncio.TimeoutError):
-        await asyncio.wait_for(_read(request, settings), settings.upload_seconds)
-
-
-async def _read(request: Request, settings: Settings) -> None:
-    async for _ in _within(request, settings):
-        pass
-
-
 async def _within(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
     """The body, part by part, as long as it is not too large."""
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > settings.most_bytes:
-            raise _too_large(settings)
+            raise Refused(413, f"the image is too large: at most {settings.most_bytes / 1e6:g} MB are read")
         yield part
-
-
-def _too_large(settings: Settings) -> Refused:
-    return Refused(413, f"the image is too large: at most {settings.most_bytes / 1e6:g} MB are read")
-
-
-def check_length(request: Request, settings: Settings) -> None:
-    """Refuse a body that says that it is too large, before it arrives.
-
-    Raises:
-        Refused: It does.
-    """
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > settings.most_bytes:
-        raise _too_large(settings)
 
 
 async def _body_of(request: Request, settings: Settings) -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -85,3 +86,11 @@ def served(network: Bright, **other: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that becomes true soon."""
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -84,11 +84,16 @@ def started(*words: str, code: str = "") -> Iterator[tuple[subprocess.Popen, str
 @pytest.mark.skipif(os.name == "nt", reason="no such signals on Windows")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_answers_without_torch_and_stops_cleanly(model: Path, number: signal.Signals) -> None:
-    with started(str(model), "max_mb=0.5", code=WITHOUT_TORCH) as (child, address):
+    with started(str(model), "max_mb=0.5", "rate=3", code=WITHOUT_TORCH) as (child, address):
         found = httpx.post(f"{address}/predict", files={"file": PHOTOS[0].read_bytes()}, timeout=60)
         assert found.json()["verdict"] == "NG" and "server" not in found.headers
         # its sender is told, although the answer is known before all has been sent
         assert httpx.post(f"{address}/predict", files={"file": bytes(20_000_000)}, timeout=60).status_code == 413
+        statuses = [
+            httpx.post(f"{address}/predict", files={"file": b"none"}, headers={"x-forwarded-for": claimed}).status_code
+            for claimed in ("10.0.0.1", "10.0.0.2")
+        ]
+        assert statuses == [422, 429], "an address that is claimed does not count"
         child.send_signal(number)
         out, err = child.communicate(timeout=60)
         assert child.returncode == 0 and out.endswith("stopped\n") and err == ""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dfssd.serving.worker import Worker
-from tests.serving.networks import Bright
+from tests.serving.networks import Bright, until
 
 IMAGES = [np.full((20, 30, 3), gray, np.uint8) for gray in range(6)]
 RED = np.full((20, 20, 3), (0, 0, 255), np.uint8)
@@ -35,8 +35,7 @@ def test_images_that_wait_go_together(tmp_path: Path, batch: int | None, most: i
     network.go.clear()
     worker = worker_of(network, seen, most=most)
     futures = [worker.find(IMAGES[0])]
-    while not futures[0].running():
-        pass
+    until(futures[0].running)
     futures += [worker.find(image) for image in IMAGES[1:]]
     network.go.set()
     worker.close()
