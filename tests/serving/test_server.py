@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from dfssd import process
 from dfssd.cli import main
@@ -35,17 +36,19 @@ ROOMY = {"most_bytes": 10_000_000, "most_pixels": 10_000_000}
 @pytest.mark.train
 @pytest.mark.parametrize("name", ["model", "dynamic"])
 def test_answers_are_those_of_predict(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Also where images of two shapes are computed together."""
+    """Also where images that need inputs of two shapes wait together."""
     file = request.getfixturevalue(name)
     for photo in PHOTOS:
         shutil.copy(photo, tmp_path)
+    Image.open(PHOTOS[0]).crop((0, 300, 810, 500)).save(tmp_path / "c.png")
     folder, _ = predict(str(tmp_path), str(file), out=str(tmp_path / "seen"), save=False)
     tree = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     bodies = [(tmp_path / image["image"]).read_bytes() for image in tree["images"]] * 3
-    with client_of(open_network(file, None), **ROOMY, wait=0.2, queue=32) as client, ThreadPoolExecutor(6) as pool:
+    network = open_network(file, None)
+    with client_of(network, **ROOMY, wait=0.2, queue=32) as client, ThreadPoolExecutor(6) as pool:
         found = [one.json() for one in pool.map(lambda body: client.post("/predict", files={"file": body}), bodies)]
-        together = client.app.state.service.worker.most
-    assert together == (1 if name == "model" else 4)
+        [batches] = re.findall(r"^dfssd_batch_images_count (\d+)", client.get("/metrics").text, re.M)
+    assert int(batches) == 9 if name == "model" else int(batches) < 6
     for ours, theirs in zip(found, tree["images"] * 3, strict=True):
         assert len(theirs["boxes"]) > 0 and ours["thresholds"] == tree["thresholds"]
         assert all(ours[key] == theirs[key] for key in ("verdict", "width", "height"))
