@@ -51,6 +51,8 @@ def test_what_is_copied_is_there_and_sent_to_the_builder(file: Path) -> None:
         assert (ROOT / source).exists(), source
         inside = [source] if (ROOT / source).is_file() else [f"{source}/a.yaml"]
         assert any(fnmatch(path, rule) or fnmatch(path, f"{rule}/*") for path in inside for rule in IGNORED), source
+    packed = (ROOT / "pyproject.toml").read_text().partition("[tool.hatch.build.targets.wheel.sources]\n")[2]
+    assert set(re.findall(r"^(\w+) = ", packed.partition("\n\n")[0], re.M)) <= set(sources), "they travel in the wheel"
     needed = {name for name in ("README.md", "LICENSE") if name in (ROOT / "pyproject.toml").read_text()}
     assert needed <= set(sources), "the build of the package reads them"
 

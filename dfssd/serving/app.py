@@ -35,9 +35,9 @@ from dfssd import __version__
 from dfssd.datasets.images.pixels import pixels_of
 from dfssd.deployment.answers import answer, by_class, unreadable
 from dfssd.deployment.drawing import colors_of_classes, drawn
-from dfssd.deployment.folder import digest
 from dfssd.deployment.networks import Network
 from dfssd.errors import reason
+from dfssd.files import file_digest
 from dfssd.log import LOGGER
 from dfssd.serving.metrics import TEXT_TYPE, Metrics
 from dfssd.serving.settings import Settings
@@ -175,7 +175,7 @@ def facts_of(network: Network, settings: Settings) -> dict[str, Any]:
         "model": {
             "name": file.name,
             "run": network.about.get("run"),
-            "sha256": digest(file) if file.is_file() else None,
+            "sha256": file_digest(file) if file.is_file() else None,
         },
         "classes": [{"name": name, "color": color} for name, color in zip(names, colors_of_classes(len(names)))],
         "thresholds": by_class(network.thresholds, network.names),
