@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from dfssd.benchmark.grid import own_grids
+from dfssd import resources
 from dfssd.commands.options import Option, Usage
 from dfssd.config.values import TEXT, OneOf, Special, optional
+from dfssd.errors import UserError
 
 _LIST = Special(
     "number | list",
@@ -42,12 +46,55 @@ def run(words: Sequence[str], program: str) -> int:
         words: The grid, options, and keys of a run.
         program: What was typed before the name of the command.
     """
-    values, given = USAGE.read_and_pass_on(["table=only" if word == "--table-only" else word for word in words])
+    return benchmark(words)
+
+
+def benchmark(words: Sequence[str], **stand_ins: Any) -> int:
+    """The same; ``stand_ins`` are what :func:`~dfssd.benchmark.running.run_benchmark` makes a run with."""
     from dfssd.benchmark.running import run_benchmark
     from dfssd.process import prepare_process
+    from dfssd.runs.key_names import keys_of_runs
 
+    words = ["table=only" if word == "--table-only" else word for word in words]
+    values, given = USAGE.read_and_pass_on(words, keys_of_runs())
     prepare_process()  # the runs inherit it
-    return run_benchmark(values, given)
+    path, out = find_grid(values["grid"]), values["out"]
+    runs = Path(values["project"]).expanduser() / path.stem
+    if out is None:
+        out = runs if values["grid"] in own_grids() else path.parent
+    return run_benchmark(
+        path,
+        given,
+        name=values["grid"],
+        only=values["only"],
+        seeds=values["seeds"],
+        labeled=values["labeled"],
+        only_tables=values["table"] is not None,
+        out=Path(out).expanduser(),
+        runs=runs,
+        **stand_ins,
+    )
+
+
+def find_grid(given: str) -> Path:
+    """The YAML of a grid: a file, or one of those that come with dfssd, by its name.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if Path(given).suffix.lower() in {".yaml", ".yml"}:
+        return Path(given).expanduser()
+    known = own_grids()
+    if given in known:
+        return known[given]
+    near = difflib.get_close_matches(given, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+    raise UserError(f"grid={given}: no grid of that name, and no YAML file; {hint}")
+
+
+def own_grids() -> dict[str, Path]:
+    """The grids that come with dfssd, by name."""
+    return {file.stem: file for file in sorted(resources.folder("benchmarks").glob("*.yaml"))}
 
 
 def show_help(program: str) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfssd import resources
 from dfssd.config import nearest, parse_value, without_idle
 from dfssd.config.schema import SET_BY_GRID
 from dfssd.errors import UserError
@@ -79,24 +78,6 @@ class Run:
         weights = runs / self.name / "weights"
         trained = [weights / f"{role}.pt" for role in ("student", BASE)]
         return next((file for file in trained if file.is_file()), trained[0])
-
-
-def find_grid(given: str) -> Path:
-    """The YAML of a grid: a file, or one of those that come with dfssd, by its name.
-
-    Raises:
-        UserError: There is none of that name.
-    """
-    if Path(given).suffix.lower() in {".yaml", ".yml"}:
-        return Path(given).expanduser()
-    if found := (known := own_grids()).get(given):
-        return found
-    raise UserError(f"grid={given}: no grid of that name{_near(given, list(known))}; or give a YAML file")
-
-
-def own_grids() -> dict[str, Path]:
-    """The grids that come with dfssd, by name."""
-    return {file.stem: file for file in sorted(resources.folder("benchmarks").glob("*.yaml"))}
 
 
 def text_of(value: Any) -> str:

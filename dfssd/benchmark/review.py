@@ -38,6 +38,7 @@ from dfssd.review.export import export_review
 from dfssd.review.loop import import_review, kept_keys
 from dfssd.review.names import ReviewNames
 from dfssd.review.run import ReviewedRun
+from dfssd.runs.key_names import keys_of_runs
 
 USAGE = Usage(
     (
@@ -151,7 +152,7 @@ def check_settings(out: Path, settings: Mapping[str, Any]) -> None:
 
 def run_benchmark(words: Sequence[str]) -> None:
     """Make what is missing and say what comes next."""
-    values, changes = USAGE.read_and_pass_on(words)
+    values, changes = USAGE.read_and_pass_on(words, keys_of_runs())
     run, out = ReviewedRun.open(Path(values["run"])), Path(values["out"]).expanduser().resolve()
     if run.config["labeled"] == 1.0 and run.config["split"] is None:
         raise UserError(f"{run.folder} hides no labels: give a run with labeled= below 1")

@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, find_grid, text_of
+from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
 from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
 from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments
@@ -270,37 +270,47 @@ def commands(grid: Grid, name: str, given: Mapping[str, Any], rows: Sequence[Row
 
 
 def run_benchmark(
-    values: Mapping[str, Any],
+    path: Path,
     given: Mapping[str, Any],
     *,
+    name: str,
+    only: str | None,
+    seeds: Any,
+    labeled: Any,
+    only_tables: bool,
+    out: Path,
+    runs: Path,
     train: Train = run_train,
     check: Callable[[dict[str, Any]], Any] | None = None,
 ) -> int:
-    """Make the runs of a grid that are missing, or only its tables; returns the exit code.
+    """Make the runs of a grid that are missing, and write its tables; returns the exit code.
 
     Args:
-        values: The options of ``dfssd benchmark``.
+        path: The YAML.
         given: Keys of a run, for all runs.
+        name: How the grid was named, for the tables.
+        only: The cells to run, separated by commas; None: all.
+        seeds: Seeds instead of those of the YAML: a number, a list, or ``0,1,2``; None: those of the YAML.
+        labeled: Label shares, likewise.
+        only_tables: Write the tables of the finished runs, and run nothing.
+        out: Folder of the tables.
+        runs: Folder of the runs.
         train: Makes one run.
         check: Raises :class:`UserError` for arguments that a run would reject; None: its own check.
     """
-    path = find_grid(values["grid"])
-    runs = Path(values["project"]).expanduser() / path.stem
-    note, only_table = runs / "benchmark.json", values["table"] is not None
-    if only_table:
+    note = runs / "benchmark.json"
+    if only_tables:
         given = {**read_json(note).get("given", {}), **given}
-    grid = Grid.read(path, given, seeds=values["seeds"], labeled=values["labeled"])
-    selected = grid.select(values["only"])
-    beside = path.parent if path.name == Path(values["grid"]).name else runs  # one of dfssd's may be anywhere
+    grid = Grid.read(path, given, seeds=seeds, labeled=labeled)
+    selected = grid.select(only)
 
     def write() -> None:
-        out = Path(values["out"]).expanduser() if values["out"] else beside
         with locked(runs / "tables.lock"):  # the last to write has seen the runs of all processes
             rows = finished_rows(grid.present(runs), runs)
-            lines = commands(grid, values["grid"], given, rows)
+            lines = commands(grid, name, given, rows)
             write_tables(rows, grid.name, out, cells=grid.cells, commands=lines)
 
-    if only_table:
+    if only_tables:
         write()
         return 0
     finished_rows(grid.present(runs), runs)  # refuses runs with other settings before anything is trained

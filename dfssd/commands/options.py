@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +57,20 @@ class Usage:
         """
         return self.check(self._given(words))
 
-    def read_and_pass_on(self, words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The values of all options, and the other keys with their values (:attr:`others`); raises as :meth:`read`."""
+    def read_and_pass_on(self, words: Sequence[str], known: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The values of all options, and those of the keys that are passed on (:attr:`others`).
+
+        Args:
+            words: What was typed.
+            known: Names of the keys that may be passed on, besides those with a dot, which whoever gets them checks.
+
+        Raises:
+            UserError: As :meth:`read`.
+        """
         given = self._given(words)
         own = {option.name for option in self.options}
-        mine = {name: value for name, value in given.items() if name in own}
-        return self.check(mine), {name: value for name, value in given.items() if name not in own}
+        passed = {name: value for name, value in given.items() if name not in own and (name in known or "." in name)}
+        return self.check({k: v for k, v in given.items() if k not in passed}, known), passed
 
     def _given(self, words: Sequence[str]) -> dict[str, Any]:
         """What was typed, by name."""
@@ -72,10 +80,15 @@ class Usage:
             raise UserError(*(f"{name} is given twice: keep one" for name in twice))
         return {**given, **plain}
 
-    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of all options, of which some are given by name; raises as :meth:`read`."""
+    def check(self, given: Mapping[str, Any], others: Collection[str] = ()) -> dict[str, Any]:
+        """The values of all options, of which some are given by name; raises as :meth:`read`.
+
+        Args:
+            given: Name -> value.
+            others: Names that an unknown one may have been meant for, too.
+        """
         known = {option.name: option for option in self.options}
-        problems = [f"unknown key '{key}'{nearest(key, known)}" for key in given if key not in known]
+        problems = [f"unknown key '{key}'{nearest(key, {*known, *others})}" for key in given if key not in known]
         for name, option in known.items():
             if name not in given and option.required:
                 problems.append(f"{name} is missing: {option.meaning}")

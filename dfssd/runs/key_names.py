@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import Config, NameSpaces, OutsideTerm, outside, resolve
+from dfssd.config import KEYS, Config, NameSpaces, OutsideTerm, outside, resolve
 from dfssd.distillation.schedules import SCHEDULES
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
@@ -49,6 +49,11 @@ def names_only() -> NameSpaces:
         term_problem=lambda name, options: None,
         outside=lambda name: OutsideTerm(None, is_feature_term=False) if outside.find(name) else None,
     )
+
+
+def keys_of_runs() -> set[str]:
+    """The names of all keys of a run, without the options of terms."""
+    return {*KEYS, *_ultralytics_arguments()}
 
 
 def _ultralytics_arguments() -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from dfssd.benchmark.command import USAGE
-from dfssd.benchmark.running import run_benchmark
+from dfssd.benchmark.command import benchmark
 from dfssd.config import parse_arguments
 from dfssd.errors import UserError, report_problems
 from dfssd.runs.configure import configure
@@ -19,9 +18,9 @@ from tests.evaluation.test_detections import random_detections
 
 
 def main(argv, **more) -> int:
-    """The command with these arguments; ``more``: what stands in for a training (:func:`run_benchmark`)."""
+    """The command with these arguments; ``more``: what stands in for a training."""
     try:
-        return run_benchmark(*USAGE.read_and_pass_on(argv), **more)
+        return benchmark(argv, **more)
     except UserError as e:
         return report_problems(e)
     except KeyboardInterrupt:

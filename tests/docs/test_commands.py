@@ -62,7 +62,7 @@ def test_commands_are_accepted(page: str, line: str) -> None:
     if command == "review":
         command, words = f"review {words[0]}", words[1:]
     if command in USAGES and USAGES[command].others:
-        _, given = USAGES[command].read_and_pass_on(words)
+        _, given = USAGES[command].read_and_pass_on(words, {*KEYS, *DEFAULT_CFG_DICT})
         configure(given)
     elif command in USAGES:
         USAGES[command].read(words)
