@@ -55,7 +55,7 @@ def given(monkeypatch, tmp_path):
 @pytest.mark.train
 def test_whole_run(squares, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = dfssd.train(data=squares, project="runs", name="mine", format="onnx", **SMALL)
+    run = dfssd.train(data=squares, project="runs", name="mine", **SMALL)
     assert run.folder == (tmp_path / "runs" / "mine").resolve()
     assert run.results.stages[-1].name == "report" and run.results.test["baseline"].images == 4
     assert run.results.to_json() == json.loads((run.folder / "results.json").read_text())

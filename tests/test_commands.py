@@ -35,10 +35,6 @@ def test_every_command_has_a_help_that_starts_with_its_usage(capsys, name: str) 
     assert re.match(rf"usage: dfssd( {name})? ", capsys.readouterr().out)
 
 
-GETS_ALL = {"benchmark": "dfssd.benchmark.running"}
-"""Command -> the module that is given the values of all options."""
-
-
 def usages() -> Iterator[tuple[str, Usage]]:
     """The line and the usage of every command that has one; ``review`` has two."""
     for name, command in COMMANDS.items():
@@ -66,8 +62,8 @@ def test_no_command_takes_a_key_that_it_does_not_know(capsys, line: str) -> None
 
 @pytest.mark.parametrize(("line", "usage"), usages(), ids=lambda v: v if isinstance(v, str) else "")
 def test_every_option_of_a_command_is_read(line: str, usage: Usage) -> None:
-    """By its name in the module of the command or in the one that gets all of them, or as an argument there."""
-    module = import_module(GETS_ALL.get(line, COMMANDS[line.split()[0]].module))
+    """By its name in the module of the command, or as an argument there."""
+    module = import_module(COMMANDS[line.split()[0]].module)
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     described = {
         id(node.args[0]) for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args

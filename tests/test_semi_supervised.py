@@ -193,7 +193,7 @@ def test_mean_teacher_needs_no_other_network(plates, capsys) -> None:
     ("words", "message"),
     [
         (
-            ["recipe=ultralytics", "teacher_kind=ema", "pseudo=online"],
+            ["recipe=ultralytics", "teacher_kind=ema"],
             "teacher_kind has no effect with student_training=ultralytics",
         ),
         (["recipe=baseline", "teacher=none", "teacher_rounds=1"], "teacher_rounds needs a teacher"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dfssd import resources
 from dfssd.commands.options import Option, Usage
+from dfssd.config import nearest
 from dfssd.config.values import TEXT, OneOf, Special, optional
 from dfssd.errors import UserError
 
@@ -87,9 +87,7 @@ def find_grid(given: str) -> Path:
     known = own_grids()
     if given in known:
         return known[given]
-    near = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-    raise UserError(f"grid={given}: no grid of that name, and no YAML file; {hint}")
+    raise UserError(f"grid={given}: no YAML file, and no grid of that name{nearest(given, known)}")
 
 
 def own_grids() -> dict[str, Path]:

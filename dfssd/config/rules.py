@@ -12,7 +12,7 @@ from typing import Any
 
 from dfssd.config.idle import idle_keys, shown
 from dfssd.config.line import CommandLine, WrongValueError
-from dfssd.config.schema import DETECT, GROWN, HIGHEST_THRESHOLD, KEYS, ONLY_GROWN, SEMANTIC
+from dfssd.config.schema import DETECT, DISTILLED, GROWN, HIGHEST_THRESHOLD, KEYS, ONLY_GROWN, SEMANTIC
 
 Rule = Callable[[CommandLine], Iterator[str]]
 
@@ -116,7 +116,7 @@ def _student_start(line: CommandLine) -> Iterator[str]:
 
 
 def _moving_average_teacher(line: CommandLine) -> Iterator[str]:
-    if line.own["teacher_kind"] != "ema":
+    if line.own["teacher_kind"] != "ema" or line.method != DISTILLED:  # elsewhere it is refused as such
         return
     own_pass = "the boxes come from the forward pass of the training"
     yield from _needs(

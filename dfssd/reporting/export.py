@@ -146,7 +146,10 @@ def _most_lost(sizes: Sequence[SizeRecall], reference: Sequence[SizeRecall]) -> 
 
 def _explained(export: Export) -> Lines:
     """What the numbers of the table are."""
-    found = ["Scores are those of all test images, on square inputs; a comparison of formats chooses nothing."]
+    found = [
+        "Scores are those of all test images on square inputs, which the files take; those above are of inputs padded "
+        "to the shape of each image and differ a little, most at small sizes. A comparison of formats chooses nothing."
+    ]
     if export.machine:
         found.append(
             "Times: one image from pixels to raw output, without reading and scaling, median and 95 % of 30 runs, all "

@@ -204,7 +204,7 @@ def test_grid_of_dfssd_is_found_by_its_name(fake, tmp_path, monkeypatch, capsys)
     again = [relative, *words[1:3], f"project={tmp_path / 'here'}", "table=only", f"out={tmp_path / 'out'}"]
     assert main(again, train=fake) == 0 and (tmp_path / "out" / "neu-det.csv").is_file(), "the same runs"
     assert main(["neu-dt", "data=photos"], train=fake) == 2
-    assert "grid=neu-dt: no grid of that name, and no YAML file; did you mean 'neu-det'" in capsys.readouterr().err
+    assert "grid=neu-dt: no YAML file, and no grid of that name; did you mean 'neu-det'" in capsys.readouterr().err
 
 
 def test_other_keys_are_those_of_the_runs(bench, fake):

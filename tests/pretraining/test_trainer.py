@@ -295,7 +295,7 @@ def test_baseline_of_another_run_brings_the_student_that_it_began_with(
     first = finished[0]
     teacher = first / "weights" / "teacher.pt"
     words = [f"teacher={teacher}", f"split={first / 'splits'}", f"baseline={first}", "pretrain_batches=4"]
-    folder = run(plates, "second", *words, "pseudo=online", "student_training=ultralytics", *SHORT)
+    folder = run(plates, "second", *words, "student_training=ultralytics", *SHORT)
     record = BoxRecord.read(folder / "results.json")
     for name in ("pretrained_student", "baseline", "baseline_scratch"):
         weights = [(run / "weights" / f"{name}.pt").read_bytes() for run in (first, folder)]
