@@ -172,7 +172,8 @@ class Progress:
 
     def _head(self) -> str:
         number = self.stages.index(self._stage) + 1 if self._stage in self.stages else 0
-        return f"stage {number}/{len(self.stages)} {self._stage}"
+        of_all = f"/{len(self.stages)}" if self.plan else ""  # which ones have anything to do is known with the plan
+        return f"stage {number}{of_all} {self._stage}"
 
 
 class TrainingProgress:

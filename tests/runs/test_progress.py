@@ -80,7 +80,7 @@ def test_only_stages_that_do_something_are_counted_once_there_is_a_plan(progress
     progress.begin("student")
     progress.begin("skipped one")
     shown = lines(capsys)
-    assert shown[0] == "stage 1/7 prepare" and shown[-1] == "stage 5/6 student"
+    assert shown[0] == "stage 1 prepare" and shown[-1] == "stage 5/6 student"
     assert "how long it takes is estimated after the first batches" in shown
 
 
