@@ -112,6 +112,28 @@ def at_confidence(metrics: Mapping[str, Any], detections: Detections, confidence
     return {**metrics, **known, "per_class": per_class}
 
 
+def balanced_confidence(predicted: Detections) -> float | None:
+    """Score threshold, in [0, 1], at which precision and recall are best balanced: the best mean F1 of the classes.
+
+    As ``yolo val`` chooses it (of its smoothed curve over 1,000 thresholds, at IoU 0.5), but for what a network
+    predicts, one class a box.
+
+    Args:
+        predicted: What it predicts on the validation images.
+
+    Returns:
+        The threshold; None without any prediction, or without any true box.
+    """
+    from ultralytics.utils.metrics import ap_per_class, smooth
+
+    if not len(predicted.conf) or not len(predicted.target_cls):
+        return None
+    *_, f1_curve, thresholds, _ = ap_per_class(
+        predicted.tp, predicted.conf, predicted.pred_cls, predicted.target_cls, plot=False
+    )
+    return float(thresholds[smooth(f1_curve.mean(0), 0.1).argmax()])
+
+
 def plain_metrics(metrics: Any, images: int) -> dict[str, Any]:
     """Ultralytics' metrics object -> the dictionary that :func:`evaluate` documents."""
     from ultralytics.utils.metrics import smooth

@@ -49,16 +49,15 @@ def measure(
         names: Class names in id order.
         wanted: ``false_alarms``.
     """
+    from dfssd.detection.evaluate import balanced_confidence, evaluate
 
     def run(part: str, confidence: float | None = None) -> tuple[dict[str, Any], Detections]:
-        from dfssd.detection.evaluate import evaluate
-
         where = folder / part / role
         metrics = evaluate(weights, settings(part), save_dir=where, keep_detections=True, confidence=confidence)
         return metrics, Detections.read(where / PREDICTIONS)
 
-    on_val, val = run("val")
-    confidence = on_val["confidence"]
+    _, val = run("val")
+    confidence = balanced_confidence(val)
     on_test, test = run("test", confidence)
     balanced = LOWEST if confidence is None else max(LOWEST, round(confidence, 4))
     operating = operate(val, test, names, balanced, wanted, settings("test").imgsz)

@@ -8,7 +8,7 @@ import pytest
 from ultralytics import YOLO
 from ultralytics.utils.metrics import DetMetrics
 
-from dfssd.detection.evaluate import evaluate, plain_metrics
+from dfssd.detection.evaluate import balanced_confidence, evaluate, plain_metrics
 from dfssd.errors import UserError
 from dfssd.evaluation.detections import Detections
 from dfssd.evaluation.settings import EvalSettings
@@ -149,3 +149,39 @@ def test_missing_split_is_named(detector, tmp_path):
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.pt does not exist"):
         measure(tmp_path / "gone.pt", tmp_path / "data.yaml", tmp_path / "out")
+
+
+def scored(*rows: tuple[float, int, bool], classes: tuple[int, ...]) -> Detections:
+    """Detections with score, class, and whether they match a true box, in one image with true boxes of ``classes``."""
+    conf, pred_cls, hits = (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.zeros(0),) * 3
+    return Detections(
+        tp=np.repeat(hits.astype(bool)[:, None], 10, axis=1),
+        conf=conf.astype(float),
+        pred_cls=pred_cls.astype(float),
+        image=np.zeros(len(conf), int),
+        target_cls=np.array(classes, float),
+        target_image=np.zeros(len(classes), int),
+        images=("a.png",),
+    )
+
+
+def test_balanced_threshold_lies_between_hits_and_false_alarms() -> None:
+    found = scored((0.9, 0, True), (0.7, 0, True), (0.3, 0, False), (0.2, 0, False), classes=(0, 0))
+    assert 0.3 < balanced_confidence(found) < 0.7
+    late = scored((0.9, 0, False), (0.3, 0, True), (0.2, 0, True), classes=(0, 0))
+    assert balanced_confidence(late) < 0.25
+    assert balanced_confidence(scored(classes=(0,))) is None
+    assert balanced_confidence(scored((0.9, 0, False), classes=())) is None
+
+
+def test_balanced_threshold_is_that_of_yolo_val_where_each_box_has_one_class() -> None:
+    random = np.random.default_rng(0)
+    rows = [(score, int(score * 97) % 2, random.random() < score) for score in random.random(200)]
+    found, metrics = scored(*rows, classes=(0, 1) * 60), DetMetrics({0: "a", 1: "b"})
+    for name, values in {
+        "tp": found.tp, "conf": found.conf, "pred_cls": found.pred_cls, "target_cls": found.target_cls,
+        "target_img": np.unique(found.target_cls),
+    }.items():  # fmt: skip
+        metrics.stats[name].append(values)
+    metrics.process(plot=False)
+    assert balanced_confidence(found) == plain_metrics(metrics, images=1)["confidence"]
