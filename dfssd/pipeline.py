@@ -50,13 +50,16 @@ def open_run(config: Config, command: str) -> StagedRun:
 
 
 def open_finished(path: Path) -> StagedRun:
-    """The run in a folder as it is, to read from it or to export its student.
+    """The finished run in a folder, to export its student.
 
     Raises:
-        UserError: There is no run, or its record is damaged.
+        UserError: There is no run, its record is damaged, or it is not finished.
     """
     folder, config = RunFolder.open(path)
-    return TASKS[config["task"]].run(folder, config)
+    run = TASKS[config["task"]].run(folder, config)
+    if not run.record.finished:
+        raise UserError(f"{path}: the run is not finished, or still going on; resume={path} continues it")
+    return run
 
 
 def run_stages(run: StagedRun) -> bool:

@@ -50,7 +50,11 @@ def main(argv: list[str]) -> int:
         print("the site is not built: Zensical needs Python 3.11 or newer")
         return 0
     folder = Path(argv[0]) if argv else ROOT / "build" / "docs"
-    collect(ROOT, folder)
+    try:
+        collect(ROOT, folder)
+    except FileExistsError as e:
+        print(e)
+        return 2
     problems = build(folder)
     for problem in problems:
         print(problem)
@@ -61,9 +65,16 @@ def main(argv: list[str]) -> int:
 
 
 def collect(checkout: Path, folder: Path) -> None:
-    """Put the pages of ``checkout``, the files that they link to, and the configuration into a new ``folder``."""
+    """Put the pages of ``checkout``, the files that they link to, and the configuration into a new ``folder``.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+    """
     from dfssd.reporting.html import page
 
+    ours = (folder / CONFIG).is_file() and (folder / "pages").is_dir()
+    if folder.exists() and not ours and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(f"{folder} holds something else: give a folder of its own")
     shutil.rmtree(folder, ignore_errors=True)
     for file in sorted({file for pattern in PAGES for file in checkout.glob(pattern)}):
         text = file.read_text(encoding="utf-8")

@@ -79,6 +79,12 @@ def shown_messages():
         yield
 
 
+@pytest.fixture
+def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test export nothing: that takes as long as a short training, and is the matter of other tests."""
+    monkeypatch.setattr("dfssd.runs.stages.StagedRun.export", lambda run: "skipped")
+
+
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory) -> Path:
     """Ultralytics dataset YAML with 8 labeled, 4 val, 4 test and 8 unlabeled images of two easy classes."""

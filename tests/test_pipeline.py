@@ -20,6 +20,7 @@ from dfssd.cli import main
 from dfssd.config import Config
 from dfssd.deployment.folder import is_unchanged
 from dfssd.deployment.networks import open_network
+from dfssd.files import locked
 from dfssd.pipeline import open_finished
 from dfssd.results.sections import BoxExport
 from dfssd.runs.beside import Beside
@@ -174,6 +175,19 @@ def test_finished_run_is_exported_again(finished: tuple[Path, str], tmp_path: Pa
 
 
 @pytest.mark.train
+def test_only_a_finished_run_is_exported_and_by_one_process_at_a_time(finished, tmp_path: Path, capsys) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    with locked(run / ".export.lock") as held:
+        assert held and main(["export", str(run), "format=torchscript"]) == 2
+    assert "another export of this run is going on" in capsys.readouterr().err
+    record = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    record["stages"] = [stage for stage in record["stages"] if stage["name"] != "report"]
+    (run / "results.json").write_text(json.dumps(record), encoding="utf-8")
+    assert main(["export", str(run), "format=torchscript"]) == 2
+    assert "the run is not finished, or still going on; resume=" in capsys.readouterr().err
+
+
+@pytest.mark.train
 @pytest.mark.skipif(not TRACK, reason="tensorboard is not installed: pip install 'dfssd[tracking]'")
 def test_run_is_kept_in_tensorboard(finished: tuple[Path, str]) -> None:
     from tests.tracking.test_tensorboard import events, text
@@ -238,6 +252,7 @@ def test_process_beside_ends_with_its_parent(finished: tuple[Path, str], tmp_pat
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_second_run_takes_split_and_teacher(squares: Path, tmp_path: Path, finished, teacher_file: Path) -> None:
     """The split of another run, and a teacher whose classes are in another order."""
     swapped = YOLO(teacher_file)
@@ -258,6 +273,7 @@ def test_second_run_takes_split_and_teacher(squares: Path, tmp_path: Path, finis
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_a_labeler_of_another_family_that_ultralytics_trained(squares: Path, tmp_path: Path, finished) -> None:
     """As the guide has it: RT-DETR learns from the lists of a run, and labels beside the teacher in the next one."""
     first, _ = finished
@@ -277,6 +293,7 @@ def test_a_labeler_of_another_family_that_ultralytics_trained(squares: Path, tmp
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_no_unlabeled_images_works_and_is_reported(squares: Path, tmp_path: Path, teacher_file: Path, capsys) -> None:
     tree = yaml.safe_load(squares.read_text(encoding="utf-8"))
     tree.pop("unlabeled")

@@ -78,6 +78,7 @@ def poisoned(base: Path) -> Path:
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_poisoned_teacher_cannot_drag_the_student_under_its_baseline(plates, base, poisoned, mode, capsys) -> None:
     folder = run(
@@ -99,6 +100,7 @@ def test_poisoned_teacher_cannot_drag_the_student_under_its_baseline(plates, bas
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_without_guard_the_poison_works(plates, base, poisoned) -> None:
     """The counterpart: otherwise the test above could not fail."""
     folder = run(plates, "unguarded", f"teacher={poisoned}", f"baseline={base}", "guard=off", *LEARN)
@@ -108,6 +110,7 @@ def test_without_guard_the_poison_works(plates, base, poisoned) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_responses_are_taught_where_no_box_is_accepted(plates, base) -> None:
     """A student that learns no pseudo boxes anyway needs none."""
     words = ["recipe=distill-only", f"teacher={base / 'weights' / 'baseline.pt'}", "baseline=off", "pseudo.tau0=1"]
@@ -148,6 +151,7 @@ def test_teacher_without_accepted_labels_leads_to_the_baseline_and_a_clear_messa
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_good_teacher_online_is_metered_every_epoch(plates, base) -> None:
     teacher = base / "weights" / "baseline.pt"
     folder = run(plates, "online", f"teacher={teacher}", "baseline=off", "pseudo=both", *SHORT, "epochs=3")
@@ -160,6 +164,7 @@ def test_good_teacher_online_is_metered_every_epoch(plates, base) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_seven_labeled_images_work(plates, base, capsys) -> None:
     teacher = base / "weights" / "baseline.pt"
     folder = run(
@@ -176,6 +181,7 @@ def test_seven_labeled_images_work(plates, base, capsys) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_mean_teacher_needs_no_other_network(plates, capsys) -> None:
     sure = [f"pseudo.{name}=0.000001" for name in ("tau_low", "tau0", "tau_max")]
     words = ["teacher_kind=ema", "pseudo=online", "baseline=off", "strong_view=0.5", *sure, *SHORT, "epochs=2"]
@@ -223,6 +229,7 @@ def test_contradictions_are_rejected_before_anything_is_computed(plates, tmp_pat
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_self_training_keeps_the_better_teacher(plates, base) -> None:
     folder = run(
         plates, "rounds", f"teacher={base / 'weights' / 'baseline.pt'}", "teacher_rounds=1", "baseline=off", *SHORT,
@@ -237,6 +244,7 @@ def test_self_training_keeps_the_better_teacher(plates, base) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize(
     ("given", "begins", "at_teacher"),
     [("trained", "own", True), ("architecture", "own", False), ("architecture", "auto", True)],
@@ -287,6 +295,7 @@ def test_a_student_starts_at_a_part_of_its_teacher(plates, base, tmp_path) -> No
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize("own", ["student_start=own", "student_start=auto"])
 def test_a_student_without_a_wider_teacher_of_its_kind_starts_as_given(plates, base, own) -> None:
     given = str(base / "weights" / "baseline.pt")  # auto leaves trained weights alone

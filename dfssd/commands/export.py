@@ -11,7 +11,7 @@ from dfssd.commands.options import Option, Usage
 from dfssd.config.values import BOOLEAN, TEXT, TEXTS, Number, optional
 from dfssd.deployment.folder import FOLDER
 from dfssd.errors import UserError
-from dfssd.files import from_here
+from dfssd.files import from_here, locked
 
 if TYPE_CHECKING:
     from dfssd.results.sections import LaterExport, OtherFormat
@@ -80,8 +80,9 @@ def write_formats(given: Mapping[str, Any]) -> Written:
         given: The values of all options, as :meth:`~dfssd.commands.options.Usage.check` returns them.
 
     Raises:
-        UserError: Options that exclude each other or have no effect, formats that this machine cannot write, or no run
-            with a student. A format that fails while it is written is recorded instead.
+        UserError: Options that exclude each other or have no effect, formats that this machine cannot write, no
+            finished run with a student, or another export of it that is going on. A format that fails while it is
+            written is recorded instead.
     """
     if given["half"] and given["int8"]:
         raise UserError("half=true and int8=true: a file has 16 bits or 8; leave one of them out")
@@ -95,15 +96,19 @@ def write_formats(given: Mapping[str, Any]) -> Written:
     formats = [name.strip().lower() for part in listed for name in part.split(",")]
     precision = FP16 if given["half"] else INT8 if given["int8"] else FP32
     names = ("opset", "dynamic", "nms", "batch", "simplify", "workspace")
-    opened = open_finished(Path(given["run"]).expanduser())
-    other_size = given["imgsz"] if given["imgsz"] != opened.imgsz else None
-    options = ExportOptions(precision=precision, imgsz=other_size, **{name: given[name] for name in names})
-    device = check_device(given["device"]) if given["device"] is not None else opened.device
-    check_formats(formats, task=opened.record.TASK, device=device, options=options)
-    settings = opened.eval_settings("test", imgsz=given["imgsz"], device=device)
-    with logged_to(opened.folder.path, f"dfssd export format={','.join(formats)} ({options.stem})", shown=False):
-        exported = opened.export_more(formats, options, settings)
-    return Written(opened.folder.path, opened.record.measure, exported)
+    folder = open_finished(Path(given["run"]).expanduser()).folder.path
+    with locked(folder / ".export.lock", wait=False) as alone:
+        if not alone:
+            raise UserError(f"{folder}: another export of this run is going on; wait until it has finished")
+        opened = open_finished(folder)  # with what another export may just have added
+        other_size = given["imgsz"] if given["imgsz"] != opened.imgsz else None
+        options = ExportOptions(precision=precision, imgsz=other_size, **{name: given[name] for name in names})
+        device = check_device(given["device"]) if given["device"] is not None else opened.device
+        check_formats(formats, task=opened.record.TASK, device=device, options=options)
+        settings = opened.eval_settings("test", imgsz=given["imgsz"], device=device)
+        with logged_to(folder, f"dfssd export format={','.join(formats)} ({options.stem})", shown=False):
+            exported = opened.export_more(formats, options, settings)
+    return Written(folder, opened.record.measure, exported)
 
 
 def _failures(one: OtherFormat) -> list[str]:

@@ -120,19 +120,19 @@ def export_more(
     run, detects = request.deploy.parent, record.TASK == DETECT
     write_deploy(run, request.about, written, machine=done.machine, detects=detects)
     if record.export:
-        record.export = _with_later(record.export, done)
+        record.export = with_later(record.export, done)
     return done
 
 
-def _with_later(export: Export, done: LaterExport) -> Export:
-    """The section with formats that were written now, without those of earlier exports whose files they replace."""
+def with_later(export: Export, done: LaterExport) -> Export:
+    """The section with formats that were written now, without earlier ones whose files they replace."""
     replaced = {one.file for one in done.formats if one.file}
-    kept = []
+    other, kept = tuple(one for one in export.other if one.file is None or one.file not in replaced), []
     for earlier in export.later:
         reference, *formats = earlier.formats
         if left := [one for one in formats if one.file and one.file not in replaced]:
             kept.append(earlier.model_copy(update={"formats": (reference, *left)}))
-    return export.model_copy(update={"later": (*kept, done)})
+    return export.model_copy(update={"other": other, "later": (*kept, done)})
 
 
 def _sizes(

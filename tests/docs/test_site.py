@@ -165,3 +165,12 @@ def test_styles_that_load_from_elsewhere_are_named(tmp_path: Path) -> None:
         "a.css: loads https://example.com/a.css",
         "a.css: loads //example.com/b",
     ]
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(checkout: Path) -> None:
+    mine = checkout.parent / "site" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(FileExistsError, match="holds something else"):
+        SCRIPT["collect"](checkout, mine.parent)
+    assert mine.read_text() == "mine"

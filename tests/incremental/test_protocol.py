@@ -187,6 +187,7 @@ def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> Non
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize("counts", [(4, 2), (5, 1), (3, 1, 1, 1)])
 def test_any_split_of_the_classes_and_chains(plates, tmp_path, counts) -> None:
     """Every step ends in an ordinary file that knows all classes so far and is the teacher of the next."""
@@ -219,6 +220,7 @@ def test_any_split_of_the_classes_and_chains(plates, tmp_path, counts) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_single_step_of_a_user(plates, base) -> None:
     folder = plates.parent
     whole = load_dataset(str(plates), folder / "d")

@@ -289,6 +289,7 @@ def test_trainings_start_from_these_weights_bit_by_bit(finished: tuple[Path, dic
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_baseline_of_another_run_brings_the_student_that_it_began_with(
     plates: Path, finished: tuple[Path, dict]
 ) -> None:

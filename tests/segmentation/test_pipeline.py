@@ -129,6 +129,7 @@ def test_every_file_and_section_is_there(masks: Path, tmp_path: Path, capsys) ->
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_grouped_split_leaks_nothing_and_unlabeled_images_teach(masks: Path, tmp_path: Path, capsys) -> None:
     for i in range(6):
         write(masks, "unlabeled", f"{i}", picture(200 + i)[0], None)
@@ -151,6 +152,7 @@ def test_grouped_split_leaks_nothing_and_unlabeled_images_teach(masks: Path, tmp
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_self_training_keeps_the_better_teacher(masks: Path, tmp_path: Path, capsys) -> None:
     """A round is a training on all images, from the start of the teacher; of a finished one, from its weights."""
     words = ("split=grouped", "labeled=0.5", "teacher_rounds=1", "seg.cutmix=0.5", "strong_view=0.5", "epochs=1")
@@ -185,6 +187,7 @@ def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_baseline_alone_is_taken_over_by_a_run_with_unlabeled_images(masks: Path, tmp_path: Path, capsys) -> None:
     common = ("split=grouped", "labeled=0.5", "epochs=1")
     assert main(arguments(masks, tmp_path, "name=base", "student_training=skip", "teacher=none", *common)) == 0
