@@ -273,8 +273,8 @@ def test_terms_switch_on_and_off_by_weight() -> None:
         *(
             ([f"{key}=1"], f"{key} is not available here: it belongs to {what}")
             for what, keys in {
-                "exports": ("dynamic", "nms", "simplify", "workspace", "half", "int8"),
-                "predictions": ("source", "show", "save_txt", "embed", "vid_stride", "visualize"),
+                "exports": ("dynamic", "nms", "workspace", "half", "int8"),
+                "predictions": ("source", "show", "save_txt", "embed", "dnn", "visualize"),
             }.items()
             for key in keys
         ),
@@ -310,7 +310,7 @@ SKIP, GROWN = (
     ("student_training=skip",),
     ("student_training=grown", "teacher=old.pt", "baseline=false", "balance=fixed"),
 )
-MASKS = ("recipe=mffmetal",)
+MASKS, EMA = ("recipe=mffmetal",), ("teacher_kind=ema", "pseudo=online")
 
 
 @pytest.mark.parametrize(
@@ -347,6 +347,14 @@ MASKS = ("recipe=mffmetal",)
         ((*MASKS, "pseudo=online"), "pseudo.mode acts only in detection, and this run segments"),
         (("seg.kd=3",), "seg.kd acts only in segmentation, as in recipe=mffmetal"),
         ((*MASKS, *SKIP, "guard=true"), "guard has no effect with student_training=skip"),
+        (("guard=true", "baseline=false"), "guard has no effect with baseline=false"),
+        ((*EMA, "teacher=yolov8s.pt"), "teacher has no effect with teacher_kind=ema: the student's own average"),
+        (("split=lists", "split_ratio=[0.6,0.2,0.2]"), "split_ratio has no effect with split=lists: its lists"),
+        (("mosaic=0", "close_mosaic=3"), "close_mosaic has no effect with mosaic=0: no images are combined"),
+        ((*MASKS, "close_mosaic=3"), "close_mosaic has no effect on masks"),
+        ((*MASKS, "cos_lr=true"), "cos_lr has no effect: the learning rate falls by seg.lr_steps"),
+        (("optimizer=auto", "warmup_epochs=0", "warmup_momentum=0.5"), "warmup_momentum has no effect with warmup"),
+        (("recipe=baseline", "pseudo.tau0=0"), "pseudo.tau0 has no effect: no network is distilled"),
     ],
 )
 def test_key_that_cannot_act_is_refused(words: tuple[str, ...], message: str) -> None:
@@ -362,11 +370,47 @@ def test_key_that_cannot_act_is_refused(words: tuple[str, ...], message: str) ->
         ("optimizer=AdamW", "lr0=0.1"),
         ("resume=runs/x", "lr0=0.1", "strong_view=0.5", "recipe=baseline"),
         ("my.module:MyTerm.weight=1", "layers=[1]", "cwd.weight=0"),
+        ("optimizer=auto", "momentum=0.8", "warmup_momentum=0.5"),
+        ("recipe=baseline", "pseudo.precision=none", "compare=none", "steps=none", "seg.cutmix=0", "seg.kd=0"),
+        ("recipe=baseline", "layers=auto", "pseudo=offline", "balance=fixed", "unlabeled_mosaic=0", "unsup_weight=0"),
+        (*MASKS, "mosaic=0", "scale=0", "dfl=0", "close_mosaic=0", "lrf=0.01", "cos_lr=false", "max_det=300"),
+        ("teacher_train=false", "teacher_epochs=auto", "lr0=0.01", "warmup_bias_lr=0.1"),
+        ("int8=false", "half=false", "single_cls=false", "save=true", "val=true", "rect=false", "classes=none"),
+        ("save_period=0", "erasing=0", "auto_augment=none", "pretrained=true", "nms=false", "vid_stride=1"),
+        (*EMA, "teacher=none"),
+        ("guard=false", "baseline=false"),
+        ("split=lists", "split_ratio=[0.8,0.1,0.1]"),
+        ("split_ratio=[0.6,0.2,0.2]",),
+        ("mosaic=0", "close_mosaic=10"),
+        ("mosaic=0", "mixup=0.5", "close_mosaic=3"),
+        ("mosaic=0", "unlabeled_mosaic=0.5", "close_mosaic=3"),
     ],
 )
 def test_key_that_acts_or_is_off_is_taken(words: tuple[str, ...]) -> None:
-    """A self-trained teacher learns as a student does; a line that resumes a run is not its whole configuration."""
+    """What has its default, or is off, asks for nothing. A self-trained teacher learns as a student does; a line that resumes a run is not its whole configuration."""
     resolve(*words)
+
+
+def test_key_without_effect_is_named_once() -> None:
+    assert [text.partition(" ")[0] for text in problems("recipe=baseline", "layers=[1]", "balance=auto")] == [
+        "layers",
+        "balance",
+    ]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model=none", "distill_model=none", "mode=train", "cfg=none", "save_dir=none", "save=false", "val=false",
+        "classes=0", "source=0", "half=true", "pretrained=false", "fraction=0",
+    ],
+)  # fmt: skip
+def test_refused_argument_that_asks_for_something_stays_refused(word: str) -> None:
+    assert problems(word)[0].startswith(f"{word.partition('=')[0]} is not available here: ")
+
+
+def test_accepted_default_of_a_refused_argument_is_not_passed_on() -> None:
+    assert resolve("rect=false", "int8=false", "epochs=3").train == {"epochs": 3}
 
 
 def test_lines_for_several_runs_lose_what_acts_in_others_alone() -> None:

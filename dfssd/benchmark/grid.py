@@ -67,8 +67,10 @@ class Run:
         else:
             base = runs / self.base.name
             taught_by = self.teacher.network(runs) if self.teacher else base / "weights" / "teacher.pt"
-            values.pop("limit", None)  # already applied in the split of the base run
+            for key in ("limit", "split_ratio"):  # already applied in the split of the base run
+                values.pop(key, None)
             values = {"teacher": taught_by.as_posix(), "baseline": base.as_posix(), **values}
+            values = without_idle(values, names_only(), keep=self.values)  # teacher_kind=ema takes no teacher
             values["split"] = f"{base.as_posix()}/splits"
         values |= {"seed": self.seed, "project": runs.as_posix(), "name": self.name}
         return [f"{key}={text_of(value)}" for key, value in values.items()]

@@ -16,6 +16,8 @@ class Argument:
         refused: Why it is unavailable here, or what to use instead; empty: it is available.
         check: A range narrower than that of Ultralytics; ``None``: its own.
         requirement: Message for a value outside that range, after ``key=value: ``.
+        always_refused: A refused key is accepted with Ultralytics' default, which changes nothing; this one is not.
+        zero_is_off: 0 switches it off.
         idle_for_masks: Why it has no effect in segmentation; empty: it has one.
         needs: Other keys without which it has no effect.
         changes_results: As in :class:`Key`.
@@ -26,6 +28,8 @@ class Argument:
     refused: str = ""
     check: Check | None = None
     requirement: str = ""
+    always_refused: bool = False
+    zero_is_off: bool = False
     idle_for_masks: str = ""
     needs: tuple[Needs, ...] = ()
     changes_results: bool = True
@@ -50,7 +54,7 @@ _HIGHEST_SEED = 2**31 - 1
 _NAMED = Needs("optimizer", lambda v: str(v).lower() != "auto", "auto sets its own; name one, such as optimizer=AdamW")
 _WITH_MOMENTUM = Needs(
     "optimizer",
-    lambda v: not str(v).lower().endswith(("auto", "adam", "adamw", "adamax")),
+    lambda v: not str(v).lower().endswith(("adam", "adamw", "adamax")),  # auto takes MuSGD for long trainings
     "it takes one that warms up a momentum, such as optimizer=SGD",
 )
 _WARMUP = Needs("warmup_epochs", lambda v: v > 0, "there is no warm-up; leave it out")
@@ -60,14 +64,15 @@ _BOXES = "it belongs to detectors; leave it out"
 
 ARGUMENTS: Mapping[str, Argument] = {
     # refused: they would silently have another meaning here
-    "model": Argument(refused="use student= (and teacher=)"),
+    "model": Argument(refused="use student= (and teacher=)", always_refused=True),
     "distill_model": Argument(
-        refused="use teacher=; the method is chosen by recipe= (recipe=ultralytics is Ultralytics' own)"
+        refused="use teacher=; the method is chosen by recipe= (recipe=ultralytics is Ultralytics' own)",
+        always_refused=True,
     ),
     "dis": Argument(refused="set the weight of a term instead, for example hwjs.weight=2"),
     "fraction": Argument(refused="use labeled= (share of labels) or limit= (share of images)"),
     "time": Argument(refused="use epochs=; budgets are matched in optimizer steps, not in hours"),
-    "mode": Argument(refused="this command always trains"),
+    "mode": Argument(refused="this command always trains", always_refused=True),
     "single_cls": Argument(refused="all stages must agree on the classes; merge them in the data set instead"),
     "classes": Argument(refused="all stages must agree on the classes; drop them in the data set instead"),
     "cutmix": Argument(
@@ -80,17 +85,17 @@ ARGUMENTS: Mapping[str, Argument] = {
     "rect": Argument(refused="batches mix images of two lists and need one shape"),
     "val": Argument(refused="the best checkpoint is chosen on the validation images; use val_every="),
     "save": Argument(refused="resume= continues from the checkpoints"),
-    "save_period": Argument(refused="the best and the last checkpoint are kept"),
+    "save_period": Argument(refused="the best and the last checkpoint are kept", zero_is_off=True),
     "pretrained": Argument(
         refused="name what a training starts from in student= and teacher=: a .pt, or a .yaml for random weights"
     ),
     "profile": Argument(refused="after the run, dfssd export <run> times the exported files"),
-    "cfg": Argument(refused="use recipe=path/to/recipe.yaml"),
-    "save_dir": Argument(refused="use project= and name="),
+    "cfg": Argument(refused="use recipe=path/to/recipe.yaml", always_refused=True),
+    "save_dir": Argument(refused="use project= and name=", always_refused=True),
     "quantize": Argument(refused="train first, then dfssd export <run> int8=true (or half=true)"),
     # refused: Ultralytics takes them in a training and ignores them
     **{
-        name: Argument(refused=f"it belongs to {what}")
+        name: Argument(refused=f"it belongs to {what}", zero_is_off=what.startswith("other tasks"))
         for what, names in {
             "exports: after the run, dfssd export <run>": (
                 "opset", "dynamic", "nms", "simplify", "workspace", "half", "int8",
@@ -118,23 +123,23 @@ ARGUMENTS: Mapping[str, Argument] = {
     "imgsz": Argument(check=Number(32, integer=True)),
     "optimizer": Argument(check=_OPTIMIZER),
     "lr0": Argument(needs=(_NAMED,)),
-    "momentum": Argument(check=_MOMENTUM, needs=(_NAMED,)),
+    "momentum": Argument(check=_MOMENTUM),  # also with auto: the warm-up of a long training ends at it
     "warmup_epochs": Argument(check=WEIGHT),
     "warmup_momentum": Argument(needs=(_WITH_MOMENTUM, _WARMUP)),
     "warmup_bias_lr": Argument(needs=(_NAMED, _WARMUP)),
     "freeze": Argument(check=optional(FREEZE), needs=(_FEATURES_LEARN,)),
     # without effect on masks
     **{
-        name: Argument(idle_for_masks=_VIEWS)
+        name: Argument(idle_for_masks=_VIEWS, zero_is_off=True)
         for name in (
             "mosaic", "mixup", "hsv_h", "hsv_s", "hsv_v", "scale", "translate",
             "perspective", "flipud", "fliplr", "bgr", "multi_scale",
         )
     },
-    "close_mosaic": Argument(check=Number(0, integer=True), idle_for_masks=_VIEWS),
-    "degrees": Argument(check=Number(-180, 180), idle_for_masks=_VIEWS),
-    "shear": Argument(check=Number(-89, 89), idle_for_masks=_VIEWS),
-    **{name: Argument(check=WEIGHT, idle_for_masks=_BOXES) for name in ("box", "cls", "dfl")},
+    "close_mosaic": Argument(check=Number(0, integer=True), idle_for_masks=_VIEWS, zero_is_off=True),
+    "degrees": Argument(check=Number(-180, 180), idle_for_masks=_VIEWS, zero_is_off=True),
+    "shear": Argument(check=Number(-89, 89), idle_for_masks=_VIEWS, zero_is_off=True),
+    **{name: Argument(check=WEIGHT, idle_for_masks=_BOXES, zero_is_off=True) for name in ("box", "cls", "dfl")},
     **{
         name: Argument(idle_for_masks=_BOXES)
         for name in ("cls_pw", "cls_remap", "conf", "iou", "max_det", "agnostic_nms")

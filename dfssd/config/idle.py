@@ -21,20 +21,42 @@ def shown(value: Any) -> str:
 def idle_keys(line: CommandLine) -> Mapping[str, str]:
     """The keys of a recipe or of a line that cannot act in this run: key -> why, to follow its name.
 
-    What is switched off, and would be anyway, is not among them; nor are keys of a line that resumes a run, whose
-    configuration is not all there.
+    Defaults, and what is switched off and would be anyway, are not among them; nor are keys of a line that resumes a
+    run, whose configuration is not all there.
     """
     found = {}
     for key in dict.fromkeys([*line.recipe, *line.given]):
         if key not in {*line.own, *line.train}:  # options of terms, and what is refused in any case
             continue
         try:
-            why = next(_reasons(line, key), None)
+            why = None if _says_nothing(line, key) else next(_reasons(line, key), None)
         except WrongValueError:
             continue
         if why:
             found[key] = why
     return found
+
+
+def is_harmless(name: str, value: Any, default: Any) -> bool:
+    """Whether a refused argument of Ultralytics asks for nothing: it has its default, or is off as it is by default.
+
+    Args:
+        name: The argument.
+        value: Its value.
+        default: That of Ultralytics; None if it has none.
+    """
+    row = argument(name)
+    off = value is None or value is False or (row.zero_is_off and value == 0)
+    return not row.always_refused and (value == default or (off and (row.zero_is_off or default in (None, False))))
+
+
+def _says_nothing(line: CommandLine, name: str) -> bool:
+    """Whether a key has its default, or is switched off, so that nobody expects an effect of it."""
+    value, key = line.value(name), KEYS.get(name)
+    zero_is_off = (key or argument(name)).zero_is_off
+    if value is None or value is False or (zero_is_off and value == 0):
+        return True
+    return line.is_default(name) and not (key is not None and key.promises)
 
 
 def _reasons(line: CommandLine, name: str) -> Iterator[str]:
@@ -43,7 +65,7 @@ def _reasons(line: CommandLine, name: str) -> Iterator[str]:
         yield f"acts only in {_PLACES.get(str(key.task), key.task)}; leave it out, or choose another recipe"
     elif key is None and line.task == SEMANTIC and (why := argument(name).idle_for_masks):
         yield f"has no effect on masks: {why}"
-    if name not in line.given or line.own["resume"] or line.value(name) is False:
+    if name not in line.given or line.own["resume"]:
         return
     if key is not None:
         yield from _of_the_method(line, key)

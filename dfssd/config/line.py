@@ -44,7 +44,7 @@ class CommandLine:
         recipe_terms: Options of its terms, flat.
         train: Ultralytics' arguments, complete.
         terms: Active terms with their options.
-        defaults: Our keys with their defaults.
+        defaults: The keys of both kinds with their defaults.
         known_terms: Options of every registered term.
         feature_terms: Names of the terms that compare feature maps; one that was not loaded may.
         schedules: Names of the registered schedules.
@@ -70,6 +70,10 @@ class CommandLine:
     def method(self) -> str:
         """How the student is trained."""
         return str(self.own["student_training"])
+
+    def is_default(self, key: str) -> bool:
+        """Whether a key of either kind has its default, typed or not."""
+        return bool(self.value(key) == self.defaults[key])
 
     def value(self, key: str) -> Any:
         """Value of a key of either kind."""

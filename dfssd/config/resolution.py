@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from dfssd import resources
 from dfssd.config.arguments import argument
-from dfssd.config.idle import idle_keys
+from dfssd.config.idle import idle_keys, is_harmless
 from dfssd.config.line import CommandLine, ValidKeys
 from dfssd.config.outside import label
 from dfssd.config.parse import flatten, nearest
@@ -220,7 +220,8 @@ class _Resolver:
                 problem = f"{key}={value} {problem}"
             self.own[key] = value
         elif refused := argument(key).refused:
-            problem = f"{key} is not available here: {refused}"
+            if not is_harmless(key, value, self.spaces.training.get(key)):
+                problem = f"{key} is not available here: {refused}"
         elif key in self.spaces.training:
             problem = self._training_problem(key, value)
             if problem:
@@ -351,7 +352,7 @@ def _read(given: Mapping[str, Any], spaces: NameSpaces) -> tuple[_Resolver, Comm
         recipe_terms=recipe_terms,
         train=ValidKeys({**spaces.training, **resolver.train}, resolver.wrong),
         terms=active,
-        defaults=defaults(),
+        defaults={**spaces.training, **defaults()},
         known_terms={**spaces.terms, **{name: term.options or {} for name, term in outside.items()}},
         feature_terms={*spaces.feature_terms, *may_compare_features},
         schedules=spaces.schedules,

@@ -81,9 +81,14 @@ def _terms_take_keys(line: CommandLine) -> Iterator[str]:
     if line.own["resume"]:
         return
     options = any(key.rpartition(".")[0] in line.known_terms for key in line.given)  # reported by their names
-    if "balance" in line.given and line.own["balance"] == "auto" and not (line.terms or options):
+    idle = idle_keys(line)  # named already
+    if "balance" in {*line.given} - {*idle} and line.own["balance"] == "auto" and not (line.terms or options):
         yield "balance=auto has no effect: no term is switched on; add one, such as pkd.weight=1"
-    if "layers" in line.given and not set(line.terms) & set(line.feature_terms):
+    if (
+        "layers" in {*line.given} - {*idle}
+        and not line.is_default("layers")
+        and not set(line.terms) & set(line.feature_terms)
+    ):
         yield "layers has no effect: no term compares feature maps; add one, such as pkd.weight=1"
 
 
@@ -192,6 +197,14 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
         yield f"freeze_features=true leaves {', '.join(idle)} without effect; switch off with {off}"
 
 
+def _mosaic_closes(line: CommandLine) -> Iterator[str]:
+    """At the end of a training, mosaics and mixups of both kinds of images are left out, if there are any."""
+    if "close_mosaic" not in line.given or line.is_default("close_mosaic") or not line.train["close_mosaic"]:
+        return
+    if not (line.train["mosaic"] or line.train["mixup"] or line.own["unlabeled_mosaic"]):
+        yield "close_mosaic has no effect with mosaic=0: no images are combined; leave it out"
+
+
 def _rounds_have_a_teacher(line: CommandLine) -> Iterator[str]:
     if line.own["teacher_rounds"] and line.own["teacher"] is None:
         yield "teacher_rounds needs a teacher, but teacher=none: give a teacher, or leave teacher_rounds out"
@@ -232,7 +245,9 @@ def _mask_losses(line: CommandLine) -> Iterator[str]:
 
 def _mask_learning_rate(line: CommandLine) -> Iterator[str]:
     if line.own["seg.lr_steps"]:
-        for key in {"lrf", "cos_lr"} & set(line.given):
+        for key in sorted({"lrf", "cos_lr"} & set(line.given)):
+            if line.is_default(key):
+                continue
             yield f"{key} has no effect: the learning rate falls by seg.lr_steps; add seg.lr_steps=none"
 
 
@@ -249,6 +264,7 @@ OF_TASK: Mapping[str, tuple[Rule, ...]] = {
         _thresholds_are_in_order,
         _new_classes,
         _detector_has_a_teacher,
+        _mosaic_closes,
     ),
     SEMANTIC: (_mask_distillation, _mask_losses, _mask_learning_rate),
 }

@@ -106,6 +106,8 @@ class Key:
         trains_teacher: It is read only where a teacher is trained on the labels.
         unlabeled: It acts on unlabeled images alone.
         needs: Other keys without which it has no effect.
+        zero_is_off: 0 switches it off.
+        promises: Who types even its default expects that it acts.
         changes_results: Its value changes results; if not, it may differ between a run and its resumption.
         baseline: The network trained on the labels alone (the baseline) depends on it.
         protocol: What ``steps=`` does with it.
@@ -123,6 +125,8 @@ class Key:
     trains_teacher: bool = False
     unlabeled: bool = False
     needs: tuple[Needs, ...] = ()
+    zero_is_off: bool = False
+    promises: bool = False
     changes_results: bool = True
     baseline: bool = False
     protocol: Protocol = Protocol.EACH_RUN
@@ -141,10 +145,10 @@ _PRETRAIN = Needs("pretrain", lambda v: v is not None, "add pretrain=dense, or l
 TRAINED_TEACHER = Needs("teacher_train", lambda v: v is not False, "the teacher is used as it is; leave it out")
 _AUTO_LENGTH = Needs("teacher_epochs", lambda v: v == "auto", "leave one of them out")
 _STEPS = Needs("steps", lambda v: v is not None, "give the number of classes of each step, such as steps=3,3")
-_GUARD = (
-    Needs("guard", lambda v: v is True, "add guard=true, or leave it out"),
-    Needs("baseline", lambda v: v is not False, "the guard compares with the baseline; leave it out"),
-)
+_BASELINE = Needs("baseline", lambda v: v is not False, "the guard compares with the baseline; leave it out")
+_GUARD = (Needs("guard", lambda v: v is True, "add guard=true, or leave it out"), _BASELINE)
+_FROZEN = Needs("teacher_kind", lambda v: v == "frozen", "the student's own average teaches; leave one of them out")
+_DRAWN = Needs("split", lambda v: v in {None, "official", "grouped"}, "its lists select the images; leave it out")
 _UNSUPERVISED = Needs("unsup_weight", lambda v: v > 0, "there is no loss on pseudo boxes; leave it out")
 _SOFT_MASKS = Needs("seg.kd", lambda v: v > 0, "there is no distillation; leave it out")
 _LR_STEPS = Needs("seg.lr_steps", bool, "the learning rate follows lrf and cos_lr; leave it out")
@@ -153,7 +157,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("recipe", TEXT, protocol=PLACE),
     Key("task", OneOf((DETECT, SEMANTIC))),
     Key("data", optional(TEXT), protocol=OWN, selects=True),
-    Key("teacher", optional(TEXT), protocol=OWN),
+    Key("teacher", optional(TEXT), protocol=OWN, needs=(_FROZEN,), promises=True),
     Key("student", TEXT, protocol=OWN, baseline=True),
     Key(
         "student_start",
@@ -167,7 +171,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("labeled", LABELED, protocol=OWN, set_by_grid=True, selects=True),
     Key("limit", optional(COUNT), protocol=OWN, selects=True),
     Key("split", optional(TEXT), protocol=OWN, set_by_grid=True, selects=True),
-    Key("split_ratio", SPLIT_RATIO, protocol=OWN, selects=True),
+    Key("split_ratio", SPLIT_RATIO, protocol=OWN, needs=(_DRAWN,), selects=True),
     Key("names", optional(TEXTS), protocol=OWN, selects=True),
     Key("labels", optional(TEXTS), task=DETECT, protocol=OWN, selects=True),
     Key("resize_labels", BOOLEAN, task=DETECT, protocol=OWN, selects=True),
@@ -205,13 +209,29 @@ KEYS: Mapping[str, Key] = _keys(
     Key("baseline", Or((True, False), TEXT), protocol=OF_RECIPE, set_by_grid=True),
     Key("ema_decay", optional(Number(0, 0.999999, exclusive=True)), baseline=True),
     Key("val_every", Or(("auto",), COUNT), baseline=True),
-    Key("guard", BOOLEAN, methods=_DISTILLED, distills=True, protocol=OF_RECIPE),
+    Key(
+        "guard",
+        BOOLEAN,
+        methods=_DISTILLED,
+        distills=True,
+        needs=(_BASELINE,),
+        promises=True,
+        protocol=OF_RECIPE,
+    ),
     Key("guard_patience", Or(("auto",), COUNT), task=DETECT, methods=_DISTILLED, distills=True, needs=_GUARD),
     Key("batches_per_epoch", Or(("auto",), COUNT), baseline=True, protocol=OWN),
     Key("unlabeled_ratio", POSITIVE, unlabeled=True),
     Key("strong_view", UNIT, distills=True, unlabeled=True),
-    Key("unlabeled_mosaic", optional(UNIT), task=DETECT, distills=True, unlabeled=True),
-    Key("unsup_weight", WEIGHT, task=DETECT, distills=True, protocol=OF_RECIPE, unlabeled=True),
+    Key("unlabeled_mosaic", optional(UNIT), task=DETECT, distills=True, zero_is_off=True, unlabeled=True),
+    Key(
+        "unsup_weight",
+        WEIGHT,
+        task=DETECT,
+        distills=True,
+        zero_is_off=True,
+        protocol=OF_RECIPE,
+        unlabeled=True,
+    ),
     Key("unsup_schedule", TEXT, task=DETECT, distills=True, needs=(_UNSUPERVISED,), unlabeled=True),
     Key("labels_last", Number(0, 0.9), task=DETECT, distills=True, unlabeled=True),
     Key("layers", LAYERS, task=DETECT, distills=True, protocol=OF_RECIPE),
@@ -227,14 +247,14 @@ KEYS: Mapping[str, Key] = _keys(
     Key("freeze_features", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
     # a class for each pixel
     Key("compare", optional(TEXTS), task=SEMANTIC),
-    Key("seg.ce", WEIGHT, task=SEMANTIC, baseline=True),
-    Key("seg.dice", WEIGHT, task=SEMANTIC, baseline=True),
-    Key("seg.boundary", WEIGHT, task=SEMANTIC, baseline=True),
-    Key("seg.kd", WEIGHT, task=SEMANTIC, distills=True),
+    Key("seg.ce", WEIGHT, task=SEMANTIC, zero_is_off=True, baseline=True),
+    Key("seg.dice", WEIGHT, task=SEMANTIC, zero_is_off=True, baseline=True),
+    Key("seg.boundary", WEIGHT, task=SEMANTIC, zero_is_off=True, baseline=True),
+    Key("seg.kd", WEIGHT, task=SEMANTIC, distills=True, zero_is_off=True),
     Key("seg.tau", POSITIVE, task=SEMANTIC, distills=True, needs=(_SOFT_MASKS,)),
     Key("seg.cutmix", UNIT, task=SEMANTIC, distills=True, needs=(_SOFT_MASKS,), unlabeled=True),
     Key("seg.symmetries", BOOLEAN, task=SEMANTIC, baseline=True),
-    Key("seg.jitter", UNIT, task=SEMANTIC, baseline=True),
+    Key("seg.jitter", UNIT, task=SEMANTIC, zero_is_off=True, baseline=True),
     Key("seg.lr_steps", optional(SHARES), task=SEMANTIC, baseline=True),
     Key("seg.lr_factor", Number(0, 1, exclusive=True), task=SEMANTIC, baseline=True, needs=(_LR_STEPS,)),
     # how networks are computed
