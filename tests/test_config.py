@@ -387,7 +387,10 @@ def test_key_that_cannot_act_is_refused(words: tuple[str, ...], message: str) ->
     ],
 )
 def test_key_that_acts_or_is_off_is_taken(words: tuple[str, ...]) -> None:
-    """What has its default, or is off, asks for nothing. A self-trained teacher learns as a student does; a line that resumes a run is not its whole configuration."""
+    """What has its default, or is off, asks for nothing; a line that resumes a run is not its whole configuration.
+
+    A self-trained teacher learns as a student does.
+    """
     resolve(*words)
 
 

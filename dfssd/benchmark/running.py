@@ -162,7 +162,9 @@ def _read_settings(own: Mapping[str, Any], terms: Mapping[str, Any], train: Mapp
     return {k: v for k, v in {**own, **train}.items() if not (k in KEYS and KEYS[k].distills)}
 
 
-def run_grid(grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, after: Callable[[], None]) -> list[str]:
+def run_grid(
+    grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, after: Callable[[], object]
+) -> list[str]:
     """Run all unfinished runs in order.
 
     Args:
@@ -304,14 +306,19 @@ def run_benchmark(
     grid = Grid.read(path, given, seeds=seeds, labeled=labeled)
     selected = grid.select(only)
 
-    def write() -> None:
+    def write() -> list[Path]:
         with locked(runs / "tables.lock"):  # the last to write has seen the runs of all processes
             rows = finished_rows(grid.present(runs), runs)
             lines = commands(grid, name, given, rows)
-            write_tables(rows, grid.name, out, cells=grid.cells, commands=lines)
+            return write_tables(rows, grid.name, out, cells=grid.cells, commands=lines)
 
     if only_tables:
-        write()
+        if not finished_rows(grid.present(runs), runs):
+            raise UserError(
+                f"table=only: no finished run of {grid.name} in {runs}, and nothing was written: give the project= of "
+                "its runs, or leave table=only out"
+            )
+        print(f"written: {', '.join(map(str, write()))}")
         return 0
     finished_rows(grid.present(runs), runs)  # refuses runs with other settings before anything is trained
     _check_runs(selected, runs, check)
@@ -326,6 +333,8 @@ def run_benchmark(
 
 def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, Any]], Any] | None) -> None:
     """Reject before the first training what ``train.py`` would reject hours later."""
+    from dfssd.datasets.importing import find_source
+
     if check is None:
         from dfssd.runs.configure import configure
 
@@ -335,8 +344,7 @@ def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, 
         data = arguments.get("data")
         if data is None:
             raise UserError("data is missing: data=CR7-DET.zip, a dataset YAML, a folder, a card of data/, or demo")
-        if (Path(str(data)).suffix or len(Path(str(data)).parts) > 1) and not Path(str(data)).expanduser().exists():
-            raise UserError(f"data={data} does not exist")
+        find_source(str(data))
         try:
             check(arguments)
         except UserError as e:

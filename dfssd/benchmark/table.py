@@ -15,8 +15,10 @@ from dfssd.reporting.tables import UNKNOWN, csv_text, format_number, markdown_ta
 from dfssd.results.sections import SCRATCH
 
 
-def write_tables(rows: Sequence[Row], name: str, out: Path, *, cells: Sequence[str], commands: Sequence[str]) -> None:
-    """Write ``<name>.csv``, ``<name>-means.csv``, ``.md`` and ``.png`` to ``out``, each whole.
+def write_tables(
+    rows: Sequence[Row], name: str, out: Path, *, cells: Sequence[str], commands: Sequence[str]
+) -> list[Path]:
+    """Write ``<name>.csv``, ``<name>-means.csv``, ``.md`` and ``.png`` (if there are rows) to ``out``, each whole.
 
     Args:
         rows: Of finished runs.
@@ -24,16 +26,22 @@ def write_tables(rows: Sequence[Row], name: str, out: Path, *, cells: Sequence[s
         out: Folder.
         cells: Cells of the grid in their order, run or not.
         commands: The command lines of the grid, for publication.
+
+    Returns:
+        The files.
     """
+    table, means_file, page, chart = (out / f"{name}{end}" for end in (".csv", "-means.csv", ".md", ".png"))
     rows = sorted(rows, key=lambda r: (_order(r.recipe, cells), float(r.labeled), r.seed))
-    write_text(out / f"{name}.csv", csv_text(*csv_rows(rows), show=lambda value: round(value, 6)))
+    write_text(table, csv_text(*csv_rows(rows), show=lambda value: round(value, 6)))
     tables = {labeled: summaries(rows, labeled, cells) for labeled in shares(rows)}
     means = [means_row(line) for lines in tables.values() for line in lines]
-    write_text(out / f"{name}-means.csv", csv_text(means, show=lambda value: round(value, 6)))
+    write_text(means_file, csv_text(means, show=lambda value: round(value, 6)))
     text = markdown(rows, tables, name, cells=cells, commands=commands)
-    write_text(out / f"{name}.md", "\n".join(text) + "\n")
-    if rows:
-        draw({share_text(labeled): lines for labeled, lines in tables.items()}, out / f"{name}.png")
+    write_text(page, "\n".join(text) + "\n")
+    if not rows:
+        return [table, means_file, page]
+    draw({share_text(labeled): lines for labeled, lines in tables.items()}, chart)
+    return [table, means_file, page, chart]
 
 
 def _order(recipe: str, cells: Sequence[str]) -> int:

@@ -87,7 +87,8 @@ ARGUMENTS: Mapping[str, Argument] = {
     "save": Argument(refused="resume= continues from the checkpoints"),
     "save_period": Argument(refused="the best and the last checkpoint are kept", zero_is_off=True),
     "pretrained": Argument(
-        refused="name what a training starts from in student= and teacher=: a .pt, or a .yaml for random weights"
+        refused="name what a training starts from in student= and teacher=: a .pt, or a .yaml for random weights; for "
+        'a .yaml with weights: YOLO("my.yaml").load("weights.pt").save("start.pt") in Python, then student=start.pt'
     ),
     "profile": Argument(refused="after the run, dfssd export <run> times the exported files"),
     "cfg": Argument(refused="use recipe=path/to/recipe.yaml", always_refused=True),

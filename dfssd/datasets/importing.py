@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from dfssd.datasets.account import Account, Accounted, Role
 from dfssd.datasets.archives import unpack
-from dfssd.datasets.cards import find_card, is_card, nearest_card, read_card, ultralytics_card
+from dfssd.datasets.cards import Card, find_card, is_card, nearest_card, read_card, ultralytics_card
 from dfssd.datasets.demo import make_demo
 from dfssd.datasets.download import fetch_card
 from dfssd.datasets.images.files import safe_names
@@ -112,27 +112,39 @@ def resolve_source(source: str, data_dir: Path, demo: Callable[[Path], Path] = m
     Raises:
         UserError: It does not exist, or its kind is not supported.
     """
-    if source == "demo":
+    found = find_source(source)
+    if found is None:
         return demo(data_dir)
+    return fetch_card(found, data_dir) if isinstance(found, Card) else found
+
+
+def find_source(source: str) -> Path | Card | None:
+    """What ``data=source`` means: a file or folder, a card whose file may have to be downloaded, or None: the demo.
+
+    Raises:
+        UserError: It does not exist, or its kind is not supported.
+    """
+    if source == "demo":
+        return None
     path = Path(source).expanduser()
     if path.exists():
-        return _existing_source(path.resolve(), source, data_dir)
+        return _existing_source(path.resolve(), source)
     if path.parent == Path() and not path.suffix and (card := find_card(source)):
-        return fetch_card(card, data_dir)
+        return card
     if path.parent == Path() and is_yaml(path) and (theirs := ultralytics_card(source)):
         if theirs.url is None:
             raise UserError(
                 f"data={source} is prepared by a script inside Ultralytics: train on it once with yolo detect train "
                 f"data={source} epochs=1, then pass the folder that this fills"
             )
-        return fetch_card(theirs, data_dir)
+        return theirs
     hint = f"; did you mean data={near}?" if (near := nearest_card(path.stem)) and not path.suffix else ""
     raise UserError(f"data={source} does not exist{hint or '; pass demo, a .yaml, a folder, a .zip or a card name'}")
 
 
-def _existing_source(path: Path, source: str, data_dir: Path) -> Path:
+def _existing_source(path: Path, source: str) -> Path | Card:
     if is_yaml(path) and is_card(load_yaml(path)):
-        return fetch_card(read_card(path), data_dir)
+        return read_card(path)
     if path.is_file() and not is_yaml(path) and path.suffix.lower() != ".zip":
         raise UserError(f"data={source} is neither a folder nor a .zip nor a .yaml file; pass one of these")
     return path

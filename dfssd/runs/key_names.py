@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dfssd.config import KEYS, Config, NameSpaces, OutsideTerm, outside, resolve
+from dfssd.config import ARGUMENTS, KEYS, Config, NameSpaces, OutsideTerm, outside, resolve
 from dfssd.distillation.schedules import SCHEDULES
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
@@ -52,8 +52,8 @@ def names_only() -> NameSpaces:
 
 
 def keys_of_runs() -> set[str]:
-    """The names of all keys of a run, without the options of terms."""
-    return {*KEYS, *_ultralytics_arguments()}
+    """The names of all keys of a run, also of those that it refuses with a reason, without the options of terms."""
+    return {*KEYS, *ARGUMENTS, *_ultralytics_arguments()}
 
 
 def _ultralytics_arguments() -> dict[str, Any]:

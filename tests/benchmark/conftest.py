@@ -27,7 +27,7 @@ def bench(tmp_path, monkeypatch, fake) -> Callable[..., int]:
     def call(*words: str, **changes) -> int:
         (tmp_path / "grids").mkdir(exist_ok=True)
         (tmp_path / "grids" / "small.yaml").write_text(yaml.safe_dump({**SMALL, **changes}, sort_keys=False))
-        argv = ["grids/small.yaml", f"data={data}", *words]
-        return main([word for word in argv if word != "data="], train=fake, check=lambda given: None)
+        given = [] if any(word.startswith("data=") for word in words) else [f"data={data}"]
+        return main(["grids/small.yaml", *given, *words], train=fake, check=lambda given: None)
 
     return call

@@ -105,14 +105,51 @@ def test_all_cells_failing_leaves_an_empty_table(bench, fake, tmp_path):
     assert "No run has finished yet." in (tmp_path / "grids" / "small.md").read_text()
 
 
-def test_table_only_rebuilds_and_runs_nothing(bench, fake, tmp_path):
+def test_table_only_rebuilds_and_runs_nothing(bench, fake, tmp_path, capsys):
     bench("epochs=9", "only=dfssd")
     before = (tmp_path / "grids" / "small.md").read_text()
     (tmp_path / "grids" / "small.csv").unlink()
     fake.calls.clear()
     assert main(["table=only", "grids/small.yaml", "out=elsewhere"], train=fake) == 0  # remembers data and epochs
     assert fake.calls == [] and (tmp_path / "elsewhere" / "small.md").read_text() == before
+    files = [f"elsewhere/small{end}" for end in (".csv", "-means.csv", ".md", ".png")]
+    assert capsys.readouterr().out.splitlines()[-1] == f"written: {', '.join(files)}"
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == sorted(Path(file).name for file in files)
     assert [r["recipe"] for r in rows_of(tmp_path / "elsewhere" / "small.csv")] == ["teacher", "baseline", "dfssd"]
+
+
+def test_table_only_without_a_finished_run_keeps_the_tables(bench, fake, tmp_path, capsys):
+    bench("only=dfssd")
+    before = (tmp_path / "grids" / "small.csv").read_bytes()
+    capsys.readouterr()
+    assert bench("table=only", "project=elsewhere") == 2
+    assert capsys.readouterr().err == (
+        "error: table=only: no finished run of small in elsewhere/small, and nothing was written: give the project= "
+        "of its runs, or leave table=only out\n"
+    )
+    assert (tmp_path / "grids" / "small.csv").read_bytes() == before and not (tmp_path / "elsewhere").exists()
+
+
+def test_data_are_found_as_a_training_finds_them(bench, fake, capsys):
+    for data in ("coco8.yaml", "NEU-DET", "demo"):
+        fake.calls.clear()
+        assert bench(f"data={data}", "only=baseline", f"project={data}") == 0
+        assert {call["data"] for call in fake.calls} == {data}
+    capsys.readouterr()
+    assert bench("data=VOC.yaml", "project=other") == 2
+    assert "data=VOC.yaml is prepared by a script inside Ultralytics" in capsys.readouterr().err
+
+
+def test_refused_key_is_explained_as_by_a_training(bench, fake, capsys):
+    assert main(["demo", "data=demo", "half=true"], train=fake) == 2
+    assert capsys.readouterr().err.startswith("error: cell baseline: half is not available here: it belongs to exports")
+
+
+def test_cell_taught_by_its_own_average_gets_no_teacher_file(bench, fake):
+    cells: Cells = {"baseline": {"recipe": "baseline"}, "own": {"teacher_kind": "ema", "pseudo": "online"}}
+    fake.maps["own"] = 0.33
+    assert bench("split_ratio=[0.6,0.2,0.2]", cells=cells, oracle=None) == 0
+    assert [("teacher" in call, "split_ratio" in call) for call in fake.calls] == [(True, True), (False, False)]
 
 
 def test_changed_grid_does_not_pass_old_runs_for_new_ones(bench, fake, capsys):
