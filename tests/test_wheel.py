@@ -119,9 +119,11 @@ def test_command_and_module_say_version_and_usage(python: list[str], installed: 
     for expected in ("unlabeled_ratio", "hwjs.tau", "pseudo.tau0"):  # the first is read from cfg/default.yaml
         assert expected in shown
     (tmp_path / "photos").mkdir()
-    call(*python, script, "benchmark", "neu-det", "data=photos", "table=only", cwd=tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"photos", "runs"}
-    assert (tmp_path / "runs" / "neu-det" / "neu-det.md").is_file()
+    words = ["benchmark", "neu-det", "data=photos", "table=only"]
+    done = subprocess.run([*python, script, *words], cwd=tmp_path, capture_output=True, text=True)
+    folder = Path("runs", "neu-det")
+    assert done.returncode == 2 and f"table=only: no finished run of neu-det in {folder}" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
 
 def test_extra_that_a_message_names_is_there(installed: Path) -> None:
