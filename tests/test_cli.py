@@ -234,7 +234,7 @@ def test_program_answers_a_typo_without_traceback(tmp_path: Path) -> None:
         (["data=set", "copy_paste=0.5"], "copy_paste is not available here: it pastes outlined objects"),
         (
             ["data=set", "pretrained=x.pt"],
-            'or a .yaml for random weights; for a .yaml with weights: YOLO("my.yaml").load("weights.pt").save("start.pt")',
+            'for a .yaml with weights: YOLO("my.yaml").load("weights.pt").save("start.pt")',
         ),
     ],
 )
