@@ -133,10 +133,11 @@ def another(check: Check | None, usual: Any) -> Any:
 
 
 def other_values() -> dict[str, Any]:
-    """Every key that a line can hold, with another value than its default."""
+    """Every key that a line can hold, with another value than its default; not switches that are on by default."""
     usual = {**DEFAULT_CFG_DICT, **defaults()}
     checks = {name: KEYS[name].check if name in KEYS else argument(name).check for name in usual}
-    return {name: OTHER[name] if name in OTHER else another(checks[name], value) for name, value in usual.items()}
+    found = {name: OTHER[name] if name in OTHER else another(checks[name], value) for name, value in usual.items()}
+    return {name: value for name, value in found.items() if value != usual[name]}
 
 
 def is_taken(words: Sequence[str], key: str, value: Any) -> bool:

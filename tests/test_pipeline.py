@@ -85,7 +85,8 @@ def finished(squares: Path, tmp_path_factory) -> tuple[Path, str]:
 @pytest.mark.usefixtures("finished")
 def test_every_key_that_a_line_takes_is_read() -> None:
     [(words, reads)] = READ
-    assert dead_keys(words, reads) == []
+    only_long = ("warmup_momentum",)  # optimizer=auto takes one with a momentum from 10,000 steps on
+    assert dead_keys(words, reads, besides=only_long) == []
 
 
 @pytest.mark.train
