@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from dfssd.deployment.drawing import colors_of_classes
 from tests.reporting.test_browser import BROWSER
@@ -99,6 +99,43 @@ def test_image_that_no_browser_shows_is_drawn_by_the_server(browser: Any, tmp_pa
         drop(page, tiff(), "scan.tif")
         expect(page.locator("#word")).to_have_text("NG")
         assert page.evaluate("document.getElementById('photo').naturalWidth") == 60
+        page.close()
+
+
+def test_drawing_that_comes_late_does_not_replace_the_next_photo(browser: Any, tmp_path: Path) -> None:
+    with served(Bright(tmp_path)) as address:
+        page = browser.new_page()
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        page.route("**/predict?annotated=true", hold)
+        page.goto(address)
+        with page.expect_request("**/predict?annotated=true"):
+            drop(page, tiff(), "scan.tif")
+        drop(page, plate(size=(80, 50)), "next.png")
+        expect(page.locator("#word")).to_have_text("OK")
+        with page.expect_response("**/predict?annotated=true") as drawn:
+            held[0].continue_()
+        drawn.value.finished()
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.getElementById('photo').naturalWidth") == 80
+        assert page.locator("#photo").get_attribute("alt") == "next.png: no defects"
+        expect(page.locator("#word")).to_have_text("OK")
+        page.close()
+
+
+def test_verdict_stays_where_the_drawing_is_refused(browser: Any, tmp_path: Path) -> None:
+    """The rate allows the verdict, and not the drawing after it."""
+    with served(Bright(tmp_path), rate=1) as address:
+        page = browser.new_page()
+        page.goto(address)
+        drop(page, tiff(), "scan.tif")
+        expect(page.locator("#word")).to_have_text("NG")
+        expect(page.locator("#why")).to_have_text("1 defect found. The photo cannot be shown here.")
+        expect(page.locator("#stage")).to_be_hidden()
+        assert page.locator("#rows tr").count() == 1
         page.close()
 
 
