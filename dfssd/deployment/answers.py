@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,10 +16,13 @@ import numpy as np
 from dfssd.deployment.drawing import drawn
 from dfssd.deployment.sources import Frame
 from dfssd.errors import UserError
-from dfssd.files import atomic_write
+from dfssd.files import atomic_write, read_json
 
-JSON, CSV, IMAGES = "predictions.json", "predictions.csv", "images"
+JSON, CSV, IMAGES = "predictions.json", "predictions.csv", PurePosixPath("images")
 """Names in the folder of the answers."""
+
+_DRAWN = "drawn"
+"""Key of an image in ``predictions.json``: where it is drawn, below the folder of the answers."""
 
 _WRITTEN = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes that drawn images keep; others become PNG."""
@@ -134,17 +136,21 @@ class Answers:
         verdict: Verdict = said["verdict"]
         found: list[dict[str, Any]] = said.get("boxes", [])
         entry = {"image": frame.name, "frame": frame.number, **said}
+        if self.save and frame.pixels is not None and (frame.number is None or verdict == "NG"):
+            entry[_DRAWN] = self._draw(frame, frame.pixels, boxes)
         self.json.write(f"{',' if self.summary.frames else ''}\n  {json.dumps(entry, ensure_ascii=False)}")
         number = "" if frame.number is None else frame.number
         self.rows.writerows([frame.name, number, verdict, *box.values()] for box in found or [_EMPTY])
         self.summary.verdicts[verdict] += 1
         self.summary.boxes.update(str(box["class"]) for box in found)
-        if self.save and frame.pixels is not None and (frame.number is None or verdict == "NG"):
-            self._draw(frame, frame.pixels, boxes)
         return verdict
 
-    def _draw(self, frame: Frame, pixels: np.ndarray, boxes: np.ndarray) -> None:
-        """Save the drawn frame: an image under its own name, a frame of a video in a folder with that of the video."""
+    def _draw(self, frame: Frame, pixels: np.ndarray, boxes: np.ndarray) -> str:
+        """Save the drawn frame: an image under its own name, a frame of a video in a folder with that of the video.
+
+        Returns:
+            Its path below the folder of the answers.
+        """
         name = PurePosixPath(frame.name.replace("://", "_").replace(":", "_"))
         if frame.number is not None:
             name = name / f"{frame.number:06d}.jpg"
@@ -152,6 +158,7 @@ class Answers:
             name = name.with_name(f"{name.name}.png")
         with atomic_write(self.folder / IMAGES / name) as temporary:
             drawn(pixels, boxes, self.names).save(temporary)
+        return (IMAGES / name).as_posix()
 
 
 @contextmanager
@@ -159,6 +166,8 @@ def answers_in(
     folder: Path, *, model: str, source: str, names: Mapping[int, str], thresholds: np.ndarray, save: bool
 ) -> Iterator[Answers]:
     """Open the files of a call; both tables appear in ``folder`` when the block ends, also by Ctrl-C inside of it.
+
+    The drawings of an earlier call there are removed, and no other file.
 
     Args:
         folder: Where to; made if needed.
@@ -171,8 +180,7 @@ def answers_in(
     Raises:
         UserError: The folder cannot be written to.
     """
-    if (folder / JSON).exists():  # they are to be overwritten
-        shutil.rmtree(folder / IMAGES, ignore_errors=True)
+    _remove_drawings(folder)
     with ExitStack() as files:
         texts = []
         for name in (JSON, CSV):
@@ -185,11 +193,49 @@ def answers_in(
         answers.json.write("\n ],\n" + f' "summary": {json.dumps(answers.summary.as_json(), ensure_ascii=False)}\n}}\n')
 
 
-def free_folder(out: str | None, overwrite: bool) -> Path:
+def drawings_in(folder: Path) -> frozenset[str]:
+    """The drawings that the answers in a folder list: their paths below it, with ``/``; none without answers."""
+    images = read_json(folder / JSON).get("images")
+    listed = {one.get(_DRAWN) for one in images if isinstance(one, dict)} if isinstance(images, list) else set()
+    paths = {PurePosixPath(one) for one in listed if isinstance(one, str)}
+    return frozenset(path.as_posix() for path in paths if IMAGES in path.parents and ".." not in path.parts)
+
+
+def drawings_among(paths: Iterable[Path]) -> frozenset[Path]:
+    """Those of some files that are drawings of earlier calls, wherever the folders of their answers are."""
+    known: dict[Path, frozenset[str]] = {}
+    found = set()
+    for path in paths:
+        whole = path.parent.resolve() / path.name
+        for folder in (parent.parent for parent in whole.parents if parent.name == IMAGES.name):
+            if folder not in known:
+                known[folder] = drawings_in(folder)
+            if whole.relative_to(folder).as_posix() in known[folder]:
+                found.add(path)
+    return frozenset(found)
+
+
+def _remove_drawings(folder: Path) -> None:
+    """Remove the drawings of the answers in a folder, and the folders that are empty without them."""
+    for name in drawings_in(folder):
+        (folder / name).unlink(missing_ok=True)
+        for parent in PurePosixPath(name).parents[:-1]:
+            try:
+                (folder / parent).rmdir()
+            except OSError:  # it holds other files, or is gone
+                break
+
+
+def free_folder(out: str | None, overwrite: bool, save: bool) -> Path:
     """The folder for the answers: the one given, or the next free one of ``runs/predict``, ``runs/predict2``, ...
 
+    Args:
+        out: The one given; None: none.
+        overwrite: Whether it may hold the answers of an earlier call.
+        save: Whether images are drawn into it.
+
     Raises:
-        UserError: The one given holds the answers of an earlier call.
+        UserError: The one given holds the answers of an earlier call, or other files where the drawings go.
     """
     if out is None:
         numbers = iter(range(2, 1_000_000))
@@ -200,4 +246,12 @@ def free_folder(out: str | None, overwrite: bool) -> Path:
     folder = Path(out).expanduser()
     if (folder / JSON).exists() and not overwrite:
         raise UserError(f"out={out}: holds the answers of an earlier call; choose another, or add overwrite=true")
+    if save:
+        own = drawings_in(folder)
+        files = (path.relative_to(folder) for path in sorted((folder / IMAGES).rglob("*")) if not path.is_dir())
+        if foreign := next((path for path in files if path.as_posix() not in own), None):
+            raise UserError(
+                f"out={out}: drawings go to its folder {IMAGES}/, which holds other files ({foreign.name}); "
+                "choose another, or add save=false"
+            )
     return folder

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dfssd.deployment.answers import Answers, Summary, answers_in, free_folder
+from dfssd.deployment.answers import Answers, Summary, answers_in, drawings_among, free_folder
 from dfssd.deployment.networks import Network, open_network
 from dfssd.deployment.sources import Frame, Input, find_inputs, without_password
 from dfssd.log import LOGGER
@@ -38,7 +38,7 @@ def predict(
     everything found until then is written.
 
     Args:
-        source: See :func:`~dfssd.deployment.sources.find_inputs`.
+        source: See :func:`~dfssd.deployment.sources.find_inputs`; drawings of earlier calls are left out.
         model: See :func:`~dfssd.deployment.networks.open_network`.
         out: Folder to write to; None: the next free ``runs/predict``.
         conf: Lowest score [0-1] of all classes; None: the thresholds in the file, 0.25 where it has none.
@@ -50,10 +50,10 @@ def predict(
         The folder, and the counts.
 
     Raises:
-        UserError: No such model or source, or a folder that cannot be written to.
+        UserError: No such model or source, or a folder that cannot be written to or has other files in place of drawings.
     """
-    folder = free_folder(out, overwrite)
-    inputs = find_inputs(source, leave_out=folder)
+    folder = free_folder(out, overwrite, save)
+    inputs = find_inputs(source, leave_out=drawings_among)
     network = open_network(Path(model).expanduser(), conf)
     given = source if isinstance(source, (list, tuple)) else [source]
     shown = ", ".join(without_password(str(one)) for one in given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,13 +183,15 @@ class _Newest:
         self.all.close()
 
 
-def find_inputs(source: str | int | Sequence[str | int], leave_out: Path | None = None) -> list[Input]:
+def find_inputs(
+    source: str | int | Sequence[str | int], leave_out: Callable[[Sequence[Path]], Collection[Path]] | None = None
+) -> list[Input]:
     """What a source consists of, folders searched, globs resolved, and lists read.
 
     Args:
         source: An image, a video, a folder (with those below it), a glob, a ``.txt`` list of paths (relative to the
             list, one a line), the number of a camera, the URL of a stream; or several of these.
-        leave_out: A folder whose files do not belong to it.
+        leave_out: Says which of the files that were found are drawings of earlier calls, which do not belong to it.
 
     Raises:
         UserError: Something does not exist, or there is nothing to look at.
@@ -205,7 +207,10 @@ def find_inputs(source: str | int | Sequence[str | int], leave_out: Path | None 
         else:
             files += _files(entry)
     if leave_out is not None:
-        files = [file for file in files if leave_out.absolute() not in file.absolute().parents]
+        drawings = leave_out(files)
+        files = [file for file in files if file not in drawings]
+        if drawings:
+            LOGGER.info(f"drawings of earlier predictions, left out: {len(drawings)}")
     if not files and not live:
         raise UserError(f"source={', '.join(map(str, given))}: holds no images or videos")
     return [*_named(list(dict.fromkeys(files))), *live]

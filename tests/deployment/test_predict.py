@@ -131,6 +131,46 @@ def test_drawings_of_an_earlier_call_are_neither_kept_nor_looked_at(model: Path,
     assert not (photos / "seen" / "images" / gone.name).exists()
 
 
+def test_files_that_are_no_drawings_are_never_removed_or_replaced(model: Path, photos: Path, capsys) -> None:
+    """Neither by a first call nor by one that overwrites, and drawings that were made stay as long."""
+    seen, own = photos / "seen", photos / "seen" / "images" / "bus.jpg"
+    words = ["predict", str(photos / "bus.jpg"), f"model={model}", f"out={seen}"]
+    own.parent.mkdir(parents=True)
+    own.write_text("of the user", encoding="utf-8")
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "which holds other files (bus.jpg); choose another" in error
+    assert own.read_text(encoding="utf-8") == "of the user"
+    own.rename(photos / "kept.txt")
+    assert main(words) == 0 and own.is_file()
+    (photos / "kept.txt").rename(other := own.with_name("kept.txt"))
+    assert main([*words, "overwrite=true"]) == 2
+    assert own.is_file()
+    assert main([*words, "overwrite=true", "save=false"]) == 0
+    assert list(own.parent.iterdir()) == [other] and other.read_text(encoding="utf-8") == "of the user"
+
+
+def test_answers_that_others_have_changed_remove_nothing_elsewhere(model: Path, photos: Path) -> None:
+    seen = photos / "seen"
+    seen.mkdir()
+    listed = [{"drawn": name} for name in ("images/../../bus.jpg", "../bus.jpg", str(photos / "bus.jpg"), None, 3)]
+    (seen / "predictions.json").write_text(json.dumps({"images": [*listed, "bus.jpg"]}), encoding="utf-8")
+    predict(str(photos), str(model), out=str(seen), overwrite=True)
+    assert [one["drawn"] for one in answers(seen)[0]["images"]] == ["images/bus.jpg", "images/line 2/two.jpg"]
+    assert all((seen / one["drawn"]).is_file() for one in answers(seen)[0]["images"])
+
+
+@pytest.mark.parametrize("outs", [("../photos/seen", "../photos/seen"), (None, None), ("seen", None)])
+def test_drawings_are_left_out_whatever_their_folder_is_called(
+    model: Path, photos: Path, outs: tuple[str | None, str | None], monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(photos)
+    for out in outs:
+        folder, summary = predict(".", str(model), out=out, overwrite=True)
+        assert summary.frames == 2 and len(list((folder / "images").rglob("*.jpg"))) == 2
+    assert "drawings of earlier predictions, left out: 2" in capsys.readouterr().out
+
+
 def test_facts_of_a_format_that_is_a_folder_are_in_its_metadata(tmp_path: Path) -> None:
     about = facts(run="a", ultralytics="8", names=NAMES, thresholds=dict.fromkeys(NAMES, 0.6))
     (tmp_path / "metadata.yaml").write_text(yaml.safe_dump({"names": {}, KEY: about}), encoding="utf-8")
