@@ -39,7 +39,7 @@ USAGE = Usage(
         Option(
             "queue",
             Number(1, 4096, integer=True),
-            "predictions that are under way at once, from the upload to the answer; a further one is sent away (503)",
+            "images that wait or are computed at once, once they have arrived; a further one is sent away (503)",
             default=32,
         ),
         Option(

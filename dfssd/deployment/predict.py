@@ -50,7 +50,7 @@ def predict(
         The folder, and the counts.
 
     Raises:
-        UserError: No such model or source, or a folder that cannot be written to or has other files in place of drawings.
+        UserError: No such model or source, or a folder that cannot be written to or has other files where drawings go.
     """
     folder = free_folder(out, overwrite, save)
     inputs = find_inputs(source, leave_out=drawings_among)

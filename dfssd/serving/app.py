@@ -10,14 +10,16 @@ import base64
 import hashlib
 import hmac
 import io
+import ipaddress
 import platform
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import limits
 import limits.storage
@@ -27,7 +29,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,16 +43,13 @@ from dfssd.files import file_digest
 from dfssd.log import LOGGER
 from dfssd.serving.metrics import TEXT_TYPE, Metrics
 from dfssd.serving.settings import Settings
-from dfssd.serving.uploads import Refused, image_in
+from dfssd.serving.uploads import Refused, Room, client_of, image_in
 from dfssd.serving.worker import Worker
 
 PAGE = Path(__file__).with_name("page.html")
 
 _QUALITY = 90
 """Of a drawn JPEG."""
-
-_BUSY_SECONDS = 1
-"""When to try again while all places of the queue are taken [s]."""
 
 _FORM = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
 _BODY = {
@@ -74,15 +73,16 @@ class Service:
         facts: What ``/health`` tells of both.
         metrics: Counts.
         worker: Computes the images.
+        room: What is under way.
     """
 
     def __init__(self, network: Network, settings: Settings) -> None:
         """Start the thread of the network."""
         self.network, self.settings = network, settings
         self.facts = facts_of(network, settings)
-        self.under_way = 0
+        self.room = Room(settings)
         model = self.facts["model"]
-        self.metrics = Metrics(lambda: self.under_way, {**model, "dfssd": __version__})
+        self.metrics = Metrics(lambda: self.room.under_way, {**model, "dfssd": __version__})
         self.worker = Worker(network, most=settings.batch, wait=settings.wait, observe=self.metrics.batch)
         # Images are decoded while others are computed, but no more than that: decoded ones need much memory.
         self._decoded = asyncio.Semaphore(2 * self.worker.most)
@@ -112,27 +112,12 @@ class Service:
         Raises:
             Refused: Its client has asked as often as it may.
         """
-        client = request.client.host if request.client else ""
+        client = client_of(request)
         if self._rate is not None and not self._limiter.hit(self._rate, client):
             again = self._limiter.get_window_stats(self._rate, client).reset_time - time.time()
             raise Refused(
                 429, f"too many requests: {self.settings.rate} a minute are served", wait=max(1, round(again + 0.5))
             )
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place in the queue.
-
-        Raises:
-            Refused: All are taken.
-        """
-        if self.under_way >= self.settings.queue:
-            raise Refused(503, "the queue is full: try again in a moment", wait=_BUSY_SECONDS)
-        self.under_way += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
 
     async def predicted(self, data: bytes, draw: bool) -> tuple[dict[str, Any], bytes | None]:
         """What is said of an image, and the image with its boxes as a JPEG.
@@ -203,12 +188,13 @@ def _version(package: str) -> str | None:
     return None
 
 
-def create_app(network: Network, settings: Settings) -> FastAPI:
+def create_app(network: Network, settings: Settings, *, local: bool = False) -> FastAPI:
     """The application.
 
     Args:
         network: What finds the boxes.
         settings: What is allowed.
+        local: Whether it is reached by loopback addresses alone; requests to other names are refused then.
     """
     service = Service(network, settings)
 
@@ -220,6 +206,8 @@ def create_app(network: Network, settings: Settings) -> FastAPI:
     page = PAGE.read_text(encoding="utf-8")
     app = FastAPI(title="dfssd serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
+    if local:
+        app.add_middleware(_LocalNames)
     app.add_middleware(_Outermost, metrics=service.metrics, policy=policy_of(page))
 
     @app.post("/predict", openapi_extra=_BODY)
@@ -228,8 +216,10 @@ def create_app(network: Network, settings: Settings) -> FastAPI:
         try:
             service.check_rate(request)
             service.check_token(request)
-            with service.place():
-                said, picture = await service.predicted(await image_in(request, settings), annotated)
+            service.room.check()
+            data = await image_in(request, service.room)
+            with service.room.place():
+                said, picture = await service.predicted(data, annotated)
         except Refused:
             raise
         # whatever a network raises costs this request only
@@ -288,6 +278,29 @@ def policy_of(page: str) -> str:
         f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; img-src blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
+
+
+def is_local_name(host: str) -> bool:
+    """Whether the header ``Host`` names this machine as only itself does: ``localhost`` or a loopback address."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class _LocalNames:
+    """Refuses requests to other names: a site whose own name resolves to a loopback address could read the answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not is_local_name(Headers(scope=scope).get("host", "")):
+            problem = "this server is for its own machine: ask for it as localhost or 127.0.0.1"
+            await JSONResponse({"problem": problem}, 421)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class _Outermost:

@@ -42,7 +42,7 @@ def serve(model: str, settings: Settings, *, host: str, port: int, conf: float |
     with contextlib.closing(listen(host, port)) as opened:
         network = open_network(Path(model).expanduser(), conf)
         warm_up(network, model)
-        app = create_app(network, settings)
+        app = create_app(network, settings, local=_is_local(opened))
         address = _address(opened)
         if settings.token is None and not _is_local(opened):
             LOGGER.warning(

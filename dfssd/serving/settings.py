@@ -19,7 +19,7 @@ class Settings:
         most_bytes: Of the body of a request.
         most_pixels: Of an image.
         rate: Requests a minute of one client for a prediction; None: any number.
-        queue: Requests for a prediction that are under way at once, from the upload to the answer.
+        queue: Images that wait or are computed at once, from the end of their upload to the answer.
         batch: Images that are computed at once, where the network takes as many.
         wait: How long a batch that is not full waits for another image [s].
         token: What a request must bear; None: nothing.
@@ -34,6 +34,11 @@ class Settings:
     wait: float
     token: str | None = None
     upload_seconds: float = 30.0
+
+    @property
+    def most_arriving(self) -> int:
+        """Bytes that the uploads of one client may hold before they are complete; those of all: twice as many."""
+        return self.queue * self.most_bytes
 
 
 def read_token(file: str) -> str:

@@ -6,15 +6,19 @@ import asyncio
 import hashlib
 import io
 import json
+import select
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
+import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,7 +26,8 @@ from starlette.testclient import TestClient
 
 from dfssd.deployment.facts import facts
 from dfssd.serving.app import create_app
-from tests.serving.networks import SETTINGS, Bright, client_of, plate, png, until
+from dfssd.serving.uploads import Refused, Room
+from tests.serving.networks import SETTINGS, Bright, client_of, plate, png, served, until
 
 BOX = (10, 5, 30, 20)
 FOUND = {"class": "stain", "score": 0.9, "x1": 10.0, "y1": 5.0, "x2": 30.0, "y2": 20.0}
@@ -183,7 +188,7 @@ def test_upload_that_does_not_end(network: Bright, arrives: list[dict], status: 
     asyncio.run(app(scope, receive, send))
     app.state.service.worker.close()
     assert sent[0]["status"] == status and json.loads(sent[1]["body"]) == {"problem": problem}
-    assert app.state.service.under_way == 0 and network.seen == []
+    assert app.state.service.room.under_way == 0 and network.seen == []
 
 
 def test_queue_that_is_full_sends_away(network: Bright) -> None:
@@ -198,6 +203,55 @@ def test_queue_that_is_full_sends_away(network: Bright) -> None:
         assert found.json()["problem"] == "the queue is full: try again in a moment"
         assert metric(client, "dfssd_queue_length") == 0
         assert client.post("/predict", files={"file": plate(BOX)}).status_code == 200
+
+
+def stalled(address: str, length: int, sent: bytes) -> socket.socket:
+    """A connection on which only the beginning of an upload of ``length`` bytes has been sent."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    opened = socket.create_connection((host, int(port)), timeout=20)
+    head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n"
+    opened.sendall(head.encode() + sent)
+    return opened
+
+
+def test_slow_uploads_keep_nobody_out(network: Bright) -> None:
+    """More of them than the queue has places, of which a byte has arrived."""
+    with served(network, queue=2, most_bytes=1_000_000) as address, ExitStack() as connections:
+        for _ in range(6):
+            connections.enter_context(stalled(address, 1000, b"x"))
+        time.sleep(0.2)
+        found = httpx.post(f"{address}/predict", files={"file": plate(BOX)}, timeout=20)
+    assert found.status_code == 200 and found.json()["boxes"] == [FOUND]
+
+
+def test_uploads_of_a_client_hold_no_more_than_their_part(network: Bright) -> None:
+    with served(network, queue=4) as address, ExitStack() as connections:
+        waiting = [connections.enter_context(stalled(address, 99_000, bytes(98_000))) for _ in range(5)]
+        ready, _, _ = select.select(waiting, [], [], 20)
+        heads = [one.recv(10_000).decode() for one in ready]
+    assert heads and all(head.startswith("HTTP/1.1 429") and "retry-after: 1" in head for head in heads)
+
+
+def test_uploads_of_all_clients_hold_no_more_than_the_memory_has_room_for() -> None:
+    """Twice the part of one; and what has been answered is free again."""
+    room, most = Room(replace(SETTINGS, queue=2)), 2 * SETTINGS.most_bytes
+    for _ in range(3):
+        with room.upload("a") as first, room.upload("b") as second:
+            first(most)
+            second(most)
+            with pytest.raises(Refused) as caught, room.upload("c"):
+                pass
+            assert caught.value.status == 503
+            with pytest.raises(Refused) as caught, room.upload("a"):
+                pass
+            assert caught.value.status == 429
+
+
+@pytest.mark.parametrize("size", [1, 1000, SETTINGS.most_bytes])
+def test_an_image_of_any_size_that_is_read_fits_the_smallest_queue(size: int) -> None:
+    room = Room(replace(SETTINGS, queue=1, most_bytes=size))
+    with room.upload("a") as hold:
+        hold(size)
 
 
 def under_way(client: TestClient, count: int) -> bool:
@@ -304,6 +358,33 @@ def test_every_answer_has_the_headers_of_a_careful_server(server: TestClient, pa
     assert "server" not in found.headers and "access-control-allow-origin" not in found.headers
     if found.status_code in {404, 405}:
         assert list(found.json()) == ["problem"]
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8000", True),
+        ("127.0.0.1:8000", True),
+        ("127.3.2.1", True),
+        ("[::1]:8000", True),
+        ("rebound.example:8000", False),
+        ("localhost.example", False),
+        ("127.0.0.1.example", False),
+        ("localhost@rebound.example", False),
+        ("10.0.0.1", False),
+        ("[::1", False),
+        ("", False),
+    ],
+)
+def test_server_of_one_machine_answers_to_its_own_names_only(network: Bright, host: str, good: bool) -> None:
+    for local in (True, False):
+        with TestClient(create_app(network, SETTINGS, local=local)) as client:
+            found = client.post("/predict", files={"file": plate()}, headers={"host": host})
+            assert found.status_code == (200 if good or not local else 421)
+            assert "content-security-policy" in found.headers
+            if found.status_code == 421:
+                assert found.json()["problem"].startswith("this server is for its own machine: ask for it as localhost")
 
 
 def test_page_needs_nothing_from_elsewhere(server: TestClient) -> None:

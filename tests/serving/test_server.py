@@ -97,6 +97,7 @@ def test_command_answers_without_torch_and_stops_cleanly(model: Path, number: si
             for claimed in ("10.0.0.1", "10.0.0.2")
         ]
         assert statuses == [422, 429], "an address that is claimed does not count"
+        assert httpx.get(f"{address}/health", headers={"host": "rebound.example"}).status_code == 421
         child.send_signal(number)
         out, err = child.communicate(timeout=60)
         assert child.returncode == 0 and out.endswith("stopped\n") and err == ""
