@@ -9,7 +9,7 @@ import argparse
 import ast
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,14 +124,14 @@ def read(path: Path, bits: int) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None, opened: Callable[[Path], Detector] = Detector) -> int:
     """Print the verdict and the boxes of each image as JSON: NG if there is a box, else OK."""
     parser = argparse.ArgumentParser(description="Find defects in images.")
     parser.add_argument("source", nargs="+", type=Path, help="images and folders")
     parser.add_argument("--model", default=Path(__file__).with_name("student.onnx"), type=Path)
     parser.add_argument("--conf", type=float, help="lowest score, instead of those in the file")
     given, code = parser.parse_args(words), 0
-    detector, kinds = Detector(given.model), Image.registered_extensions()
+    detector, kinds = opened(given.model), Image.registered_extensions()
     if "preprocess" in detector.facts:
         parser.error(f"the training images were changed ({detector.facts['preprocess']}): use dfssd predict")
     files = (file for one in given.source for file in (sorted(one.rglob("*")) if one.is_dir() else [one]))

@@ -1,14 +1,14 @@
 """Find defects in images with an exported folder of OpenVINO, on a processor, a GPU, or an NPU of Intel.
 
-    python find_defects.py RUN/deploy/student_openvino_model IMAGE_OR_FOLDER ... [--device CPU] [--exact]
+    python find_defects.py RUN/deploy/student_openvino_model IMAGE_OR_FOLDER ... [--conf 0.25] [--device CPU] [--exact]
 
-Needs numpy, onnxruntime, openvino, pillow, and PyYAML. Scaling, thresholds, and suppression of boxes are those of the
-``infer.py`` beside the folder, in the ``deploy/`` that it comes from. Prints a line of JSON for each image. AGPL-3.0.
+Needs numpy, onnxruntime, openvino, pillow, and PyYAML. All but the network is that of the ``infer.py`` beside the
+folder, in the ``deploy/`` that it comes from: it prints the same, and has the same exit codes. AGPL-3.0.
 """
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,14 @@ import yaml
 
 
 def main() -> int:
-    """Print the verdict and the boxes of each image; 2 if one cannot be read."""
+    """Find defects with a folder of OpenVINO, as ``infer.py`` does with an ONNX file."""
     parser = argparse.ArgumentParser(description="Find defects in images with a folder of OpenVINO.")
     parser.add_argument("model", type=Path, help="the folder, in the deploy/ that it comes from")
     parser.add_argument("source", nargs="+", type=Path, help="images and folders")
+    parser.add_argument("--conf", type=float, help="lowest score, instead of those in the folder")
     parser.add_argument("--device", default="CPU", help="CPU, GPU, or NPU")
     parser.add_argument("--exact", action="store_true", help="32 bits, where the device would compute with fewer")
-    given, code = parser.parse_args(), 0
+    given = parser.parse_args()
     sys.path.insert(0, str(given.model.resolve().parent))
     import infer
 
@@ -40,26 +41,16 @@ def main() -> int:
             hints |= {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}
             self.network = openvino.Core().compile_model(next(folder.glob("*.xml")), device, hints)
 
-        def __call__(self, image: np.ndarray) -> np.ndarray:
-            pixels = infer.letterbox(image, self.height, self.width).transpose(2, 0, 1)[None]
-            output = self.network(pixels.astype(np.float32) / np.float32(255))[self.network.output(0)]
-            return self.boxes(output[0], image, None)
+        def __call__(self, images: Sequence[np.ndarray], conf: float | None = None) -> list[np.ndarray]:
+            return [self.boxes(self.raw(image), image, conf) for image in images]
 
-    detector = Detector(given.model, given.device, given.exact)
-    if "preprocess" in detector.facts:
-        parser.error(f"the training images were changed ({detector.facts['preprocess']}): use dfssd predict")
-    kinds = infer.Image.registered_extensions()
-    for path in (file for one in given.source for file in (sorted(one.rglob("*")) if one.is_dir() else [one])):
-        if path in given.source or path.suffix.lower() in kinds:
-            try:
-                found = detector(infer.read(path, detector.facts.get("bits", 16))).tolist()
-            except OSError as e:
-                code = 2
-                print(f"error: {path}: {e}", file=sys.stderr)
-                continue
-            boxes = [{"class": detector.names[int(row[5])], "score": row[4], "box": row[:4]} for row in found]
-            print(json.dumps({"image": str(path), "verdict": "NG" if boxes else "OK", "boxes": boxes}), flush=True)
-    return code
+        def raw(self, image: np.ndarray) -> np.ndarray:
+            pixels = infer.letterbox(image, self.height, self.width).transpose(2, 0, 1)[None]
+            return self.network(pixels.astype(np.float32) / np.float32(255))[self.network.output(0)][0]
+
+    words = [*map(str, given.source), "--model", str(given.model)]
+    words += [] if given.conf is None else ["--conf", str(given.conf)]
+    return infer.main(words, lambda folder: Detector(folder, given.device, given.exact))
 
 
 if __name__ == "__main__":

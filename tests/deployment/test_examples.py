@@ -132,6 +132,16 @@ def test_openvino_finds_the_same(signed: Path, model: Path, photos: list[Path], 
     rows, others = ([(k, b) for k, boxes in one.items() for b in boxes] for one in (expected, of_lines(found)))
     assert shared(rows, others) > 0.9 and shared(others, rows) > 0.9
     assert shared(rows, [(name, {**box, "class": "none"}) for name, box in others]) == 0
+    (damaged := tmp_path / "damaged").mkdir()
+    for words, message in (
+        ([damaged], f"there are no images in {damaged}"),
+        ([damaged, "--conf", "1.5"], f"error: {damaged / 'a.png'}: "),
+    ):
+        done = subprocess.run([sys.executable, script, folder, *words], capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+        assert [json.loads(line)["verdict"] for line in done.stdout.splitlines()] == ["OK"] * ("--conf" in words)
+        Image.new("1", (20_000, 20_000)).save(damaged / "a.png")  # Pillow calls it a bomb, which is no OSError
+        shutil.copy(photos[0], damaged / "b.png")
 
 
 def of_lines(found: dict[str, dict]) -> dict[str, list[dict]]:

@@ -18,7 +18,9 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
+from starlette.testclient import TestClient
 
 from dfssd import process
 from dfssd.cli import main
@@ -139,14 +141,19 @@ def test_address_for_others_without_a_token_is_warned_of(
     host: str, warned: bool, token: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(server, "open_network", lambda *_: Bright(tmp_path))
-    monkeypatch.setattr(
-        server.uvicorn.Server, "run", lambda self, sockets: self.config.app.state.service.worker.close()
-    )
+    statuses = []
+
+    def run(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        statuses.append(TestClient(self.config.app).get("/", headers={"host": "line3"}).status_code)
+        self.config.app.state.service.worker.close()
+
+    monkeypatch.setattr(server.uvicorn.Server, "run", run)
     words = ["serve", "a.onnx", f"host={host}", "port=0"]
     if token is not None:
         (tmp_path / "token.txt").write_text(f"{token}\n", encoding="utf-8")
         words.append(f"token_file={tmp_path / 'token.txt'}")
     assert main(words) == 0
+    assert statuses == [200 if warned else 421], "for others it has names that are not known here"
     shown = capsys.readouterr().out
     assert ("warning: host=" in shown) is (warned and token is None) and "bright.onnx: 2 classes, one image" in shown
 
