@@ -54,9 +54,21 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         return command.run(own, program)
     except UserError as e:
         return report_problems(e)
+    except ModuleNotFoundError as e:
+        if e.name is None or e.name.partition(".")[0] == "dfssd":  # a bug
+            raise
+        return report_problems(UserError(missing(e.name)))
     except KeyboardInterrupt as e:
         print(f"\n{_how_to_go_on(program, words, e)}", file=sys.stderr)
         return 130
+
+
+def missing(package: str) -> str:
+    """What is wrong in an environment without all that dfssd needs, such as one that only predicts."""
+    return (
+        f"this needs {package.partition('.')[0]}, which is not installed in this Python: install dfssd with its "
+        "dependencies (pip install . in a checkout, or pip install dfssd-*.whl)"
+    )
 
 
 def _how_to_go_on(program: str, words: Sequence[str], stopped: KeyboardInterrupt) -> str:

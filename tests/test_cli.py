@@ -373,3 +373,20 @@ def test_full_disk_is_reported_with_the_command_to_continue(tmp_path: Path) -> N
 def test_the_module_is_a_command_too() -> None:
     done = subprocess.run([sys.executable, "-m", "dfssd.cli", "epoch=3"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "did you mean 'epochs'?" in done.stderr
+
+
+def test_package_that_is_missing_is_named_in_one_line(monkeypatch, capsys) -> None:
+    """Where dfssd was installed without what training needs; a module of dfssd itself that is not there is a bug."""
+    lacking = "torch.nn"
+
+    def run(*_: object) -> NoReturn:
+        raise ModuleNotFoundError(f"No module named {lacking!r}", name=lacking)
+
+    monkeypatch.setattr("dfssd.commands.Command.run", run)
+    assert main(["report", "runs/x"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: this needs torch, which is not installed in this Python: install "
+    )
+    lacking = "dfssd.reporting.nothing"
+    with pytest.raises(ModuleNotFoundError):
+        main(["report", "runs/x"])

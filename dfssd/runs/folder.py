@@ -132,7 +132,8 @@ class RunFolder:
             )
         own = {**before, **{k: v for k, v in config.own.items() if k in RESUMABLE and k in config.given}}
         train = {**tree["train"], **{k: v for k, v in config.train.items() if k in RESUMABLE}}
-        facts = run_facts(tree.get("command", "resume"), config)
+        continued = Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
+        facts = run_facts(tree.get("command", "resume"), continued)
         kind = RECORDS[before["task"]]
         # without a record all stages are run again
         record = kind.read(path / FILE) if (path / FILE).exists() else kind(run=facts)
@@ -140,11 +141,11 @@ class RunFolder:
             _check_checkpoints(path)
             if record.stage("prepare"):
                 check_state(path / "splits", f"resume={where}")
-        session = Session(**facts.model_dump(include=set(Session.model_fields)))
-        record.run = record.run.model_copy(update={"resumed": (*record.run.resumed, session)})
+            session = Session(**facts.model_dump(include=set(Session.model_fields)))
+            record.run = record.run.model_copy(update={"resumed": (*record.run.resumed, session)})
         run = cls(path, record)
         run.save()  # a session that is killed before a stage ends counts, too
-        return run, Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
+        return run, continued
 
     @classmethod
     def open(cls, path: Path) -> tuple[RunFolder, Config]:

@@ -17,7 +17,6 @@ from typing import Any
 
 from dfssd.config import ARGUMENTS, KEYS, Config, NameSpaces, OutsideTerm, outside, resolve
 from dfssd.distillation.schedules import SCHEDULES
-from dfssd.errors import UserError
 from dfssd.files import read_yaml
 from dfssd.resources import PACKAGE
 
@@ -60,7 +59,7 @@ def _ultralytics_arguments() -> dict[str, Any]:
     """Ultralytics' arguments with their defaults, from the file that holds them."""
     found = find_spec("ultralytics")
     if found is None or not found.submodule_search_locations:
-        raise UserError("ultralytics is not installed in this Python: pip install -r requirements.txt")
+        raise ModuleNotFoundError("the arguments of Ultralytics are unknown without it", name="ultralytics")
     return read_yaml(Path(found.submodule_search_locations[0]) / "cfg" / "default.yaml")
 
 
