@@ -35,8 +35,9 @@ def numbers(shown: str, line: str) -> list[str]:
     return found[1:]
 
 
-def test_table_of_a_folder(folder: Path, capsys) -> None:
-    assert main(["check", "data=set"]) == 0
+@pytest.mark.parametrize("named", ["data=set", "set"])
+def test_table_of_a_folder(folder: Path, capsys, named: str) -> None:
+    assert main(["check", named]) == 0
     shown = capsys.readouterr()
     assert "set: 12 images, 2 classes (dark, bright)" in shown.out and not shown.err
     assert numbers(shown.out, "images") == ["10", "1", "1", "12"]
@@ -128,7 +129,7 @@ def test_what_stops_only_the_split_is_told_after_the_table(folder: Path, capsys)
         (["data=set", "unlabeled=more/images", "out=more/images"], "out=more/images holds images of the data"),
         (["data=set", "split=nowhere"], "split=nowhere: "),
         (["data=set", "data=set"], "data is given twice"),
-        (["set"], "'set' is not an argument"),
+        (["data=set", "set"], "'set' is not an argument"),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, capsys, words: list[str], message: str) -> None:

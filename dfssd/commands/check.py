@@ -24,19 +24,20 @@ def run(words: Sequence[str], program: str) -> int:
     """Print what a run would read from its data; 2 if that would stop it.
 
     Args:
-        words: Arguments of a run, and ``out=``.
+        words: Arguments of a run, and ``out=``; the first one may be the data alone.
         program: What was typed before the name of the command.
     """
     from dfssd.data_check import check_data
     from dfssd.inspection.table import print_report
 
-    report = check_data(parse_arguments(list(words)))
+    first = [f"data={word}" if "=" not in word and not word.startswith("-") else word for word in words[:1]]
+    report = check_data(parse_arguments([*first, *words[1:]]))
     print_report(report)
     return report_problems(UserError(*report.problems)) if report.problems else 0
 
 
 def show_help(program: str) -> None:
     """Print how it is used."""
-    page = [paragraph(f"usage: {program} check data=... key=value ..."), "", paragraph(_SUMMARY), ""]
+    page = [paragraph(f"usage: {program} check DATA key=value ..."), "", paragraph(_SUMMARY), ""]
     page += entry(OUT.name, shown(OUT.default), allowed(OUT.check), OUT.meaning)
-    show([*page, "", paragraph(f"{program} check data=my_parts out=seen", 2)])
+    show([*page, "", paragraph(f"{program} check my_parts out=seen", 2)])

@@ -18,7 +18,7 @@ from dfssd import __version__, resources
 from dfssd.config import RESUMABLE, Config, defaults, differences, flat_settings
 from dfssd.datasets.data_state import check_state
 from dfssd.errors import UserError
-from dfssd.files import read_yaml, write_yaml
+from dfssd.files import from_here, read_yaml, write_yaml
 from dfssd.log import LOGGER
 from dfssd.log_file import NAME as LOG
 from dfssd.results.record import FILE, RECORDS, RunRecord
@@ -79,6 +79,8 @@ class RunFolder:
                 while not _make_new(path):
                     number += 1
                     path = base.with_name(f"{base.name}{number}")
+                if path != base:
+                    LOGGER.info(f"{from_here(base)} exists: this run is {from_here(path)} (exist_ok=true overwrites)")
         except OSError as e:
             raise UserError(
                 f"cannot make the run folder {path}: {e.strerror}; choose another place with project="

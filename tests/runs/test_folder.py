@@ -14,6 +14,7 @@ from dfssd.cli import main
 from dfssd.detection.run import DetectionRun
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_yaml
+from dfssd.log import LOGGER
 from dfssd.results.record import BoxRecord, MaskRecord, RunRecord
 from dfssd.results.sections import Status
 from dfssd.runs.configure import configure
@@ -36,8 +37,13 @@ def resume(folder: Path) -> RunFolder:
     return RunFolder.resume(configure({"resume": str(folder)}))[0]
 
 
-def test_existing_name_counts_up_and_exist_ok_starts_clean(tmp_path: Path) -> None:
-    assert [create(tmp_path).path.name for _ in range(3)] == ["x", "x2", "x3"]
+def test_existing_name_counts_up_and_exist_ok_starts_clean(tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO", LOGGER.name):
+        assert [create(tmp_path).path.name for _ in range(3)] == ["x", "x2", "x3"]
+    told = [message for message in caplog.messages if "exists" in message]
+    assert told[-1] == f"{Path('runs/x')} exists: this run is {Path('runs/x3')} (exist_ok=true overwrites)"
+    assert len(told) == 2
     (tmp_path / "runs" / "x" / "weights").mkdir()
     (tmp_path / "runs" / "x" / "tensorboard").mkdir()
     for file in ("report.md", "segmentation.csv", "tracking.json"):
