@@ -27,13 +27,14 @@ import psutil
 from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
 from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
-from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments
+from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments, without_idle
 from dfssd.errors import UserError
 from dfssd.files import locked, read_json, read_yaml, write_json
 from dfssd.process import COMMAND, environment
 from dfssd.reporting.tables import format_duration
 from dfssd.results.record import is_finished, read_run
 from dfssd.results.sections import SCRATCH
+from dfssd.runs.key_names import names_only
 from dfssd.runs.model_selection import OF_EARLIER_VERSIONS, unfit_settings
 
 Train = Callable[[Sequence[str], Path], int]
@@ -102,7 +103,8 @@ def check_same_settings(run: Run, runs: Path) -> None:
     if not record.is_file():
         return
     tree = read_yaml(record)
-    config = configure(parse_arguments(run.arguments(runs)))
+    given = parse_arguments(run.arguments(runs))
+    config = configure(given)
     # a run from before there was a key had its default
     own = {**defaults(), **OF_EARLIER_VERSIONS, **(tree.get("config") or {})}
     then = _read_settings(own, tree.get("terms") or {}, tree.get("train") or {})
@@ -114,6 +116,9 @@ def check_same_settings(run: Run, runs: Path) -> None:
             settings["split"] = Path(str(settings["split"])).name
     # the settings of a recipe are compared, so its name need not be
     changed = differences(then, now, ignoring=RESUMABLE | {"recipe"})
+    # a run of an earlier version may hold keys that have no effect in it, and are left out now
+    acting = without_idle({**given, **{key: old for key, old, _ in changed}}, names_only())
+    changed = [difference for difference in changed if difference[0] in acting]
     if changed:
         raise UserError(
             *(

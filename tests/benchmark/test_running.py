@@ -178,6 +178,17 @@ def test_changed_default_does_not_pass_old_runs_for_new_ones(bench, fake, tmp_pa
     assert "was run with nbs=32, the grid now sets nbs=None" in capsys.readouterr().err
 
 
+def test_run_of_an_earlier_version_may_hold_keys_without_effect(bench, fake, tmp_path):
+    """Its grid gave all keys to all cells: a network of all labels trains no teacher, however long."""
+    bench()
+    record = tmp_path / "runs" / "small" / "oracle-labeled1.0-seed0" / "run.yaml"
+    tree = yaml.safe_load(record.read_text())
+    tree["config"]["teacher_min_batches"] = 7
+    record.write_text(yaml.safe_dump(tree))
+    before = len(fake.calls)
+    assert bench() == 0 and len(fake.calls) == before
+
+
 def test_run_from_before_there_was_a_key_had_its_default(bench, fake, tmp_path, capsys):
     bench()
     record = tmp_path / "runs" / "small" / "dfssd-labeled0.1-seed0" / "run.yaml"
