@@ -130,7 +130,7 @@ def test_teacher_without_accepted_labels_leads_to_the_baseline_and_a_clear_messa
     torch.save(checkpoint, tmp_path / "silent.pt")
     folder = run(plates, "silent", f"teacher={tmp_path / 'silent.pt'}", f"baseline={base}", *LEARN)
     out = capsys.readouterr().out
-    assert "the teacher accepted no box in 72 unlabeled images" in out and "The student is the baseline" in out
+    assert "the teacher found no box at all in 72 unlabeled images" in out and "The student is the baseline" in out
     record = results(folder)
     assert record["guard"]["chosen"] == "baseline" and "training" in record and "student" not in record["training"]
     assert record["test"]["student"]["map50_95"] == record["test"]["baseline"]["map50_95"]

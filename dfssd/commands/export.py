@@ -53,8 +53,9 @@ def run(words: Sequence[str], program: str) -> int:
     _show(done.exported, done.measure)
     failures = [line for one in done.exported.formats for line in _failures(one)]
     for line in failures:
-        print(line)
-    print(f"written to {from_here(done.folder / FOLDER)}, and shown in report.html; manifest.json lists all files")
+        print(f"error: {line}")
+    if any(one.file for one in done.exported.formats):
+        print(f"written to {from_here(done.folder / FOLDER)}, and shown in report.html; manifest.json lists all files")
     return 2 if failures else 0
 
 

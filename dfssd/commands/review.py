@@ -129,7 +129,9 @@ def _import(values: Mapping[str, Any], program: str) -> None:
     if done.taken_over is not None and done.boxes:
         LOGGER.info(f"{done.boxes:,} boxes, {done.taken_over:,} of them as the networks have proposed them")
         if done.taken_over == done.boxes:
-            LOGGER.warning("no box was corrected or added: has a person looked at these images?")
+            LOGGER.warning(
+                "no box was corrected or added (deleted ones are not counted): has a person looked at these images?"
+            )
     parts = ", ".join(f"{number:,} {part}" for part, number in done.merged.parts.items())
     LOGGER.info(f"{done.file}: {parts} images; {ACCOUNT} says what became of each annotation")
     LOGGER.info(f"next: {command_line(program, done.keys)}")

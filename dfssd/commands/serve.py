@@ -17,7 +17,7 @@ _NEEDS = {
     "limits": "limits",
     "starlette": "starlette",
 }
-"""Module -> package, of the extra ``serve``."""
+"""Module -> package, of the extra ``serve``, which would bring PyTorch along where only a server is wanted."""
 
 USAGE = Usage(
     (
@@ -73,7 +73,7 @@ def run(words: Sequence[str], program: str) -> int:
     """
     given = USAGE.read(words)
     if missing := [package for module, package in _NEEDS.items() if find_spec(module) is None]:
-        raise UserError(f"dfssd serve needs {', '.join(missing)}: install it with pip install 'dfssd[serve]'")
+        raise UserError(f"dfssd serve needs {', '.join(missing)}: pip install {' '.join(missing)}")
     from dfssd.serving.server import serve
     from dfssd.serving.settings import Settings, read_token
 

@@ -29,6 +29,11 @@ def missing_labels_reason(found: PseudoLabels | None) -> str | None:
         return None
     precision = found.settings.precision if found.settings else None
     lower = "pseudo.tau0" if precision is None else "pseudo.precision"
+    if not found.boxes:
+        return (
+            f"the teacher found no box at all in {found.images:,} unlabeled images, so the student has nothing to "
+            "learn from them: give the teacher more labels or epochs"
+        )
     return (
         f"the teacher accepted no box in {found.images:,} unlabeled images (it found {found.boxes:,}, all "
         "below the threshold of their class), so the student has nothing to learn from them: give the teacher more "

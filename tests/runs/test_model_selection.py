@@ -86,5 +86,7 @@ def test_teacher_that_accepts_nothing_has_nothing_to_teach() -> None:
     assert found and found.settings and missing_labels_reason(found) is None and missing_labels_reason(None) is None
     silent = found.model_copy(update={"accepted": 0})
     assert "or lower pseudo.tau0" in str(missing_labels_reason(silent))
+    blind = missing_labels_reason(silent.model_copy(update={"boxes": 0}))
+    assert "found no box at all in" in str(blind) and "threshold" not in str(blind)
     target = found.settings.model_copy(update={"precision": 0.9})
     assert "or lower pseudo.precision" in str(missing_labels_reason(silent.model_copy(update={"settings": target})))
