@@ -248,7 +248,7 @@ def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -
         (["seg.lr_steps=[0.5,1.5]"], "seg.lr_steps=[0.5, 1.5] must be none or a list of shares"),
         (["pseudo.tau0=0.3"], "pseudo.tau0 acts only in detection"),
         (["hwjs.weight=1"], "hwjs compares detectors"),
-        (["mosaic=1.0"], "mosaic has no effect on masks"),
+        (["mosaic=0.5"], "mosaic has no effect on masks"),
         (["steps=2,1"], "steps acts only in detection"),
         (["teacher_kind=ema"], "teacher_kind acts only in detection"),
         (["split=nowhere"], "nowhere"),
