@@ -46,6 +46,17 @@ def test_table_of_a_folder(folder: Path, capsys, named: str) -> None:
     assert sorted(p.name for p in folder.parent.iterdir()) == ["datasets", "set"]
 
 
+def test_classes_without_names_are_told(folder: Path) -> None:
+    """Also where a data set YAML has their number alone."""
+    (folder / "classes.txt").unlink()
+    (folder / "data.yaml").write_text("train: images\nnc: 2\n", encoding="utf-8")
+    told = "there is no list of class names: the classes are called class_0, class_1; pass names=[a,b,c] in id order"
+    for data in ("set", "set/data.yaml"):
+        found = dfssd.check(data=data)
+        assert found.names == ("class_0", "class_1") and told in found.warnings
+    assert told not in dfssd.check(data="set", names=NAMES).warnings
+
+
 def test_sum_of_the_files_is_exact(folder: Path, capsys) -> None:
     (folder / "notes.docx").write_bytes(b"PK")
     report = dfssd.check(data="set")

@@ -19,7 +19,7 @@ from dfssd.datasets import geometry
 from dfssd.datasets.account import Account, Accounted, Role, grouped
 from dfssd.datasets.annotations import Annotation, BrokenFile, ClassFile, DescriptionFile, LabelFile, SplitFile
 from dfssd.datasets.claims import Claims, ImageIndex, claim, unread_labels
-from dfssd.datasets.class_names import NameList, UnknownClassError, agree, names_in_labels
+from dfssd.datasets.class_names import NameList, UnknownClassError, agree, names_in_labels, numbered
 from dfssd.datasets.given_splits import GivenSplits, listed_splits, lists_of, lone_folders, stated_split
 from dfssd.datasets.images.pixels import UNREAD_SUFFIXES, ImageFacts
 from dfssd.datasets.images.same_picture import same_picture
@@ -222,18 +222,23 @@ class Assembly:
             return NameList(rules.names, "names=", fixed=True)
         if material.names is not None and material.description is not None:
             self._compare_with_other_lists(material.names, material.description, lists)
+            if material.names == numbered(len(material.names)):
+                self._warn_of_numbers(material.names)
             return NameList(material.names, material.description, fixed=True)
         if found := agree(lists):
             return found
         if rules.usual:
             return NameList(rules.usual, "the card of this data set", fixed=True)
         found = names_in_labels(self.label_files, [own for claimed in claims.by_image.values() for own in claimed])
-        if found.fixed:  # numbered
-            self.warnings.append(
-                f"there is no list of class names: the classes are called {', '.join(found.names[:SHOWN])}"
-                f"{', ...' if len(found.names) > SHOWN else ''}; pass names=[a,b,c] in id order"
-            )
+        if found.fixed:
+            self._warn_of_numbers(found.names)
         return found
+
+    def _warn_of_numbers(self, names: Sequence[str]) -> None:
+        self.warnings.append(
+            f"there is no list of class names: the classes are called {', '.join(names[:SHOWN])}"
+            f"{', ...' if len(names) > SHOWN else ''}; pass names=[a,b,c] in id order"
+        )
 
     def _compare_with_other_lists(self, names: tuple[str, ...], file: Path | str, lists: Sequence[NameList]) -> None:
         """Class lists beside a data set YAML: a contradiction is refused, unless the user has chosen the YAML."""

@@ -57,6 +57,11 @@ def agree(lists: Iterable[NameList]) -> NameList | None:
     return found
 
 
+def numbered(count: int) -> tuple[str, ...]:
+    """What ``count`` classes are called that nobody has named: ``class_0``, ``class_1``, ..."""
+    return tuple(f"class_{i}" for i in range(count))
+
+
 def names_in_labels(files: Sequence[LabelFile], annotations: Sequence[Annotation]) -> NameList:
     """The classes that label files list or use, where nothing else names them.
 
@@ -83,7 +88,7 @@ def names_in_labels(files: Sequence[LabelFile], annotations: Sequence[Annotation
             raise UserError(
                 f"{_first_with(int, annotations)}: class id {max(numbers)} is none; correct it, or pass names="
             )
-        return NameList(tuple(f"class_{i}" for i in range(max(numbers) + 1)), "the labels", fixed=True)
+        return NameList(numbered(max(numbers) + 1), "the labels", fixed=True)
     order = [*_listed_names(files, texts), *sorted(texts.difference(_listed_names(files, texts)))] or ["class_0"]
     return NameList(check_names(order, files[0].file if files else "the labels"), "the labels")
 
@@ -155,7 +160,7 @@ def yaml_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     if names is None:
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST_CLASSES:
             raise UserError(f"{file} has neither names: nor a valid nc:; list the class names in id order")
-        return tuple(f"class_{i}" for i in range(count))
+        return numbered(count)
     if isinstance(names, str):
         raise UserError(f"{file}: names: must be a list, or a mapping from id to name, not the text '{names[:40]}'")
     written = _as_written(file)
