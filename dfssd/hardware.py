@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,14 @@ import psutil
 import torch
 
 from dfssd.errors import UserError
+
+
+def processor() -> str:
+    """The model of the processor, such as ``AMD EPYC 7B13``, or at least its architecture."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def check_device(device: Any) -> str:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from dfssd.hardware import free_memory, free_on_gpu
+from dfssd.hardware import free_memory, free_on_gpu, processor
 
 VERSION_2 = {"memory.max": "5000", "memory.current": "3000", "memory.stat": "anon 900\ninactive_file 1500\n"}
 VERSION_1 = {
@@ -53,3 +53,11 @@ def test_free_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_on_gpu("1,2") == 2 << 30
     assert free_on_gpu("0") == 1 << 30
     assert free_on_gpu("cpu") == free_on_gpu("mps") == 0
+
+
+def test_processor_has_a_name() -> None:
+    """Tables of times name the machine: by its model where the system tells it."""
+    name = processor()
+    facts = Path("/proc/cpuinfo")
+    assert name and "\n" not in name
+    assert not facts.is_file() or "model name" not in facts.read_text() or name in facts.read_text()

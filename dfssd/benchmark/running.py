@@ -13,7 +13,6 @@ made by one of them, and whoever writes the tables, under a lock, finds the runs
 from __future__ import annotations
 
 import contextlib
-import platform
 import signal
 import subprocess
 import sys
@@ -78,17 +77,15 @@ def _created(pid: int) -> float | None:
 
 def machine_name(device: str) -> str:
     """Model of the GPU or processor that ``device`` (as in ``results.json``) refers to on this machine."""
+    from dfssd.hardware import processor
+
     if device not in {"cpu", "mps"}:
         import torch
 
         first = device.split(",")[0]
         if torch.cuda.is_available():
             return torch.cuda.get_device_name(int(first) if first.isdigit() else 0)
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {psutil.cpu_count(logical=False) or '?'} cores"
-    return platform.processor() or platform.machine()
+    return f"{processor()}, {psutil.cpu_count(logical=False) or '?'} cores"
 
 
 def check_same_settings(run: Run, runs: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -221,10 +220,7 @@ def size_mb(path: Path) -> float:
 
 def machine() -> str:
     """The processor, and on how many threads it computes here, such as ``AMD EPYC 7B13, 8 threads``."""
-    name = platform.processor() or platform.machine()
-    facts = Path("/proc/cpuinfo")
-    if facts.is_file():
-        lines = facts.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    from dfssd.hardware import processor
+
     threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or str(os.cpu_count() or 1)
-    return f"{name}, {threads} thread{'' if threads == '1' else 's'}"
+    return f"{processor()}, {threads} thread{'' if threads == '1' else 's'}"
