@@ -121,13 +121,18 @@ def balanced_thresholds(val: ImageScores) -> np.ndarray:
 
 
 def share(count: int, of: int) -> Share | None:
-    """``count / of`` with its exact interval (Clopper and Pearson, Biometrika 26, 1934); None of nothing."""
-    from scipy.stats import binomtest
+    """``count / of`` with its exact interval (Clopper and Pearson, Biometrika 26, 1934); None of nothing.
+
+    Its ends are quantiles of beta distributions: of ``Beta(k, n - k + 1)`` below, of ``Beta(k + 1, n - k)`` above.
+    """
+    from scipy.special import betaincinv
 
     if not of:
         return None
-    interval = binomtest(count, of).proportion_ci(LEVEL, method="exact")
-    return Share(value=count / of, low=float(interval.low), high=float(interval.high))
+    tail = (1 - LEVEL) / 2
+    low = float(betaincinv(count, of - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, of - count, 1 - tail)) if count < of else 1.0
+    return Share(value=count / of, low=low, high=high)
 
 
 def outcome(images: ImageScores, thresholds: np.ndarray) -> Outcome:
