@@ -269,6 +269,7 @@ def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_si
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_a_student_starts_at_a_part_of_its_teacher(plates, base, tmp_path) -> None:
     wide = tmp_path / "yolov8n-wide.yaml"
     wide.write_text(Path(TINY).read_text(encoding="utf-8").replace("0.125", "0.25"), encoding="utf-8")
@@ -344,6 +345,7 @@ def die_in_the_second_epoch(words: Sequence[str]) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.usefixtures("unexported")
 def test_meter_and_thresholds_continue_after_a_kill(plates, base, tmp_path, monkeypatch) -> None:
     words = [
         f"data={plates}", f"project={tmp_path}", f"data_dir={plates.parent / 'd'}", "name=killed", "pseudo=online",
