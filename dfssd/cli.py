@@ -41,15 +41,16 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[TRAIN]
     try:
-        if not words or words[0] in HELP:
+        asked = [word for word in words if word not in HELP]
+        if not asked:
             show_commands(program)
             return 0
         if "--version" in words:
             print(f"dfssd {__version__}")
             return 0
-        command, own = split_words(words)
-        if HELP & set(own):
-            command.show_help(program)
+        command, own = split_words(asked)
+        if asked != words:
+            command.show_help(own, program)
             return 0
         return command.run(own, program)
     except UserError as e:
@@ -101,6 +102,7 @@ def show_commands(program: str) -> None:
             "",
             heading("more"),
             *entry(f"{program} {TRAIN} --help", None, "", "all keys of a run, with their ranges and meanings"),
+            *entry(f"{program} recipe=NAME --help", None, "", "the same, with the defaults of another recipe"),
             *entry(f"{program} COMMAND --help", None, "", "how another command is used"),
             *entry("docs/guide.md", None, "", "first run, stages, results, Python interface"),
         ]

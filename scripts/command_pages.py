@@ -20,7 +20,7 @@ from dfssd.commands import COMMANDS  # noqa: E402
 from dfssd.commands import check as check_command  # noqa: E402
 from dfssd.commands.options import Option, Usage, shown  # noqa: E402
 from dfssd.commands.review import PARTS  # noqa: E402
-from dfssd.commands.train import key_groups  # noqa: E402
+from dfssd.commands.train import DescribedKey, RecipeDefaults, key_groups  # noqa: E402
 from dfssd.config.values import allowed  # noqa: E402
 from dfssd.files import write_text  # noqa: E402
 from dfssd.reporting.tables import markdown_table  # noqa: E402
@@ -63,8 +63,12 @@ def options_table(name: str) -> list[str]:
 def keys_tables() -> list[str]:
     """The keys of a run, a heading and a table for each group."""
     lines: list[str] = []
-    for group, keys in key_groups():
-        rows = [(f"`{key.name}`", f"`{key.default}`", prose(key.allowed), prose(key.meaning)) for key in keys]
+
+    def default(key: DescribedKey) -> str:
+        return f"`{key.default}`" + (f" ({prose(key.origin)})" if key.origin else "")
+
+    for group, keys in key_groups(RecipeDefaults.of()):
+        rows = [(f"`{key.name}`", default(key), prose(key.allowed), prose(key.meaning)) for key in keys]
         lines += ["", f"### {prose(group[0].upper() + group[1:])}", "", *markdown_table(HEADER, rows)]
     return [*lines, ""]
 

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from itertools import pairwise, takewhile
 from pathlib import Path
+from subprocess import PIPE
 from typing import NoReturn
 
 import pytest
@@ -19,9 +20,13 @@ from ultralytics import YOLO
 
 import dfssd
 from dfssd.cli import main
-from dfssd.config import defaults
+from dfssd.commands.options import shown as option_text
+from dfssd.commands.train import RecipeDefaults, key_groups
+from dfssd.config import defaults, find_recipe, parse_value, resolve
+from dfssd.config.resolution import RECIPES
 from dfssd.detection.run import DetectionRun
 from dfssd.distillation.terms import term_options
+from dfssd.runs.key_names import names_only
 from tests.configured import load_dataset
 from tests.conftest import write_images
 from tests.tiny_detection import TINY
@@ -122,15 +127,15 @@ def test_help_is_short_and_shows_the_command_that_was_used(capsys, program: str)
     assert main(["--help"], program) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: {program} [command] key=value") and len(shown.splitlines()) < 40
-    assert shown.count(f"\n  {program} ") == 5 and f"\n  {program} train --help\n" in shown
+    assert shown.count(f"\n  {program} ") == 6 and f"\n  {program} train --help\n" in shown
     assert ("train.py" in shown) == ("train.py" in program)
     assert main([]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == shown.replace(program, "dfssd").splitlines()[1:]
 
 
-def help_of_train(capsys, monkeypatch, columns: int) -> list[str]:
+def help_of_train(capsys, monkeypatch, columns: int, *words: str) -> list[str]:
     monkeypatch.setenv("COLUMNS", str(columns))
-    assert main(["train", "--help"]) == 0
+    assert main(["train", *words, "--help"]) == 0
     lines: list[str] = capsys.readouterr().out.splitlines()
     return lines
 
@@ -143,7 +148,8 @@ def test_help_of_train_lists_keys_terms_ranges_and_defaults(capsys, monkeypatch)
     for line, following in pairwise(ours):
         if match := re.match(r"  ([\w.<>]+)=(\S*)(?: +(.*))?$", line):
             shown[match[1]] = (yaml.safe_load(match[2]) if match[2] != "none" else None, match[3], following.strip())
-    expected = defaults()
+    expected = defaults() | {"student_start": "auto", "pseudo.mode": "online", "balance": "auto"}  # of the recipe
+    expected |= {"cwd.weight": 1.0, "cwd.share": 0.5}
     for name, options in term_options().items():
         assert any(line.startswith(f"  {name}: ") for line in lines)
         expected |= {f"{name}.{option}": default for option, default in options.items()}
@@ -153,6 +159,55 @@ def test_help_of_train_lists_keys_terms_ranges_and_defaults(capsys, monkeypatch)
     assert shown["drd_pixel.graphs"][:2] == ("fixed", "fixed, resample")
     assert shown["val_every"][:2] == ("auto", "auto, or a whole number >= 1")
     assert shown["<term>.weight"][:2] == (0.0, "a number >= 0")
+
+
+@pytest.mark.parametrize("recipe", sorted(file.stem for file in RECIPES.glob("*.yaml")))
+def test_help_shows_the_defaults_that_a_run_of_the_recipe_has(capsys, monkeypatch, recipe: str) -> None:
+    """Each against the configuration that a line with this recipe alone is resolved to."""
+    given = {"recipe": recipe, **({"teacher": "old.pt"} if "teacher: none" in find_recipe(recipe).read_text() else {})}
+    config = resolve(given, names_only())
+    ours = {key.name: key for _, keys in key_groups(RecipeDefaults.of(recipe)) for key in keys}
+    for key, value in config.own.items():
+        if key not in given:
+            assert parse_value(ours[key].default) == value, key
+            changed = value != defaults()[key]
+            assert ours[key].origin.startswith(f"recipe {recipe}; otherwise ") is changed, key
+    shown = "\n".join(help_of_train(capsys, monkeypatch, 100, f"recipe={recipe}"))
+    assert f"those of recipe={recipe};" in shown
+    plain = " ".join(shown.split())
+    for name, value in config.train.items():
+        assert f"{name}={option_text(value)}" in plain
+    for term, options in config.terms.items():
+        assert f"\n  {term}.weight={options['weight']}\n" in shown or f"\n  {term}.weight={options['weight']} " in shown
+
+
+def test_help_takes_the_recipe_in_any_place(capsys) -> None:
+    pages = []
+    for line in ("recipe=tskd --help", "--recipe tskd -h", "--help train recipe=tskd", "help train --recipe=tskd"):
+        assert main(line.split()) == 0
+        pages.append(capsys.readouterr().out)
+    assert pages == pages[:1] * 4 and "recipe tskd; otherwise fixed" in pages[0]
+    assert main(["recipe=tsdk", "--help"]) == 2
+    assert "recipe=tsdk: no such recipe; known: baseline, " in capsys.readouterr().err
+
+
+def test_help_of_a_part_of_a_command_shows_that_part(capsys) -> None:
+    assert main(["review", "import", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: dfssd review import FILE") and "review export" not in shown
+
+
+@pytest.mark.train
+@pytest.mark.skipif(os.name == "nt", reason="pipes of shells")
+def test_help_into_a_pipe_that_is_closed_is_no_error() -> None:
+    line = [sys.executable, "-c", "from dfssd.cli import main; print('begun', flush=True); input(); main([])"]
+    with subprocess.Popen(line, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdin and process.stdout and process.stderr
+        assert process.stdout.readline() == "begun\n"
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stderr.read() == "" and process.wait() == 0
 
 
 def test_help_of_train_is_in_groups(capsys, monkeypatch) -> None:

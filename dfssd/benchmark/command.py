@@ -95,7 +95,7 @@ def own_grids() -> dict[str, Path]:
     return {file.stem: file for file in sorted(resources.folder("benchmarks").glob("*.yaml"))}
 
 
-def show_help(program: str) -> None:
+def show_help(words: Sequence[str], program: str) -> None:
     """Print how it is used."""
     USAGE.show(
         f"{program} benchmark",

@@ -19,8 +19,8 @@ class Command:
 
     Attributes:
         summary: What it does, in half a line.
-        module: Module with ``run(words, program) -> exit code`` and ``show_help(program)``; imported when it is needed,
-            so that no command waits for the packages of another.
+        module: Module with ``run(words, program) -> exit code`` and ``show_help(words, program)``; imported when it is
+            needed, so that no command waits for the packages of another.
         continues: Whether the same line, once more, goes on with what was interrupted.
     """
 
@@ -32,9 +32,9 @@ class Command:
         """Run it with the words after its name; returns the exit code."""
         return int(import_module(self.module).run(words, program))
 
-    def show_help(self, program: str) -> None:
-        """Print how it is used."""
-        import_module(self.module).show_help(program)
+    def show_help(self, words: Sequence[str], program: str) -> None:
+        """Print how it is used; ``words`` are those after its name, without the one that asks for help."""
+        import_module(self.module).show_help(words, program)
 
 
 COMMANDS: Mapping[str, Command] = {

@@ -36,7 +36,7 @@ def run(words: Sequence[str], program: str) -> int:
     return report_problems(UserError(*report.problems)) if report.problems else 0
 
 
-def show_help(program: str) -> None:
+def show_help(words: Sequence[str], program: str) -> None:
     """Print how it is used."""
     page = [paragraph(f"usage: {program} check DATA key=value ..."), "", paragraph(_SUMMARY), ""]
     page += entry(OUT.name, shown(OUT.default), allowed(OUT.check), OUT.meaning)

@@ -38,7 +38,7 @@ def run(words: Sequence[str], program: str) -> int:
     return 0
 
 
-def show_help(program: str) -> None:
+def show_help(words: Sequence[str], program: str) -> None:
     """Print how it is used."""
     USAGE.show(f"{program} completion", "Print a script that lets a shell complete commands, keys, and values.")
 

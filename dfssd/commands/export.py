@@ -144,7 +144,7 @@ def _show(exported: LaterExport, measure: str) -> None:
     Console().print(table)
 
 
-def show_help(program: str) -> None:
+def show_help(words: Sequence[str], program: str) -> None:
     """Print how it is used."""
     USAGE.show(
         f"{program} export",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -64,5 +65,8 @@ def entry(key: str, default: str | None, allowed: str, meaning: str) -> Iterator
 
 
 def show(parts: Iterable[str]) -> None:
-    """Print a page."""
-    print("\n".join(parts))
+    """Print a page, or as much of it as is read: ``dfssd --help | head``."""
+    try:
+        print("\n".join(parts), flush=True)
+    except BrokenPipeError:  # Python flushes once more at its end: into nothing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

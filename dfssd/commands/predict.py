@@ -77,7 +77,7 @@ def run(words: Sequence[str], program: str) -> int:
     return 2 if summary.unreadable else 0
 
 
-def show_help(program: str) -> None:
+def show_help(words: Sequence[str], program: str) -> None:
     """Print how it is used."""
     USAGE.show(
         f"{program} predict",

@@ -82,9 +82,10 @@ def run(words: Sequence[str], program: str) -> int:
     return 0
 
 
-def show_help(program: str) -> None:
-    """Print how both are used."""
-    for number, (name, part) in enumerate(PARTS.items()):
+def show_help(words: Sequence[str], program: str) -> None:
+    """Print how both are used, or the one that ``words`` name."""
+    named = {name: part for name, part in PARTS.items() if name in words[:1]}
+    for number, (name, part) in enumerate((named or PARTS).items()):
         print("\n" * bool(number), end="")
         part.usage.show(f"{program} review {name}", part.summary)
 

@@ -11,6 +11,7 @@ from dfssd.config.resolution import (
     defaults,
     find_recipe,
     help_lines,
+    read_recipe,
     resolve,
     without_idle,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "outside",
     "parse_arguments",
     "parse_value",
+    "read_recipe",
     "resolve",
     "section_of",
     "without_idle",
