@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 
 from dfssd.detection.verdict import noise
 from dfssd.reporting.operating import FEW
 from dfssd.reporting.sections import Lines
 from dfssd.reporting.tables import format_number
 from dfssd.results.record import BoxRecord
-from dfssd.results.sections import Role
+from dfssd.results.sections import Role, Training
+from dfssd.runs.length import LEAST_STEPS
 
 _LATE = 0.9
 """Share of a training after which a best epoch says that it was still improving."""
@@ -49,11 +51,15 @@ def _teacher(record: BoxRecord) -> Iterator[str]:
 
 
 def _steps(record: BoxRecord) -> Iterator[str]:
-    """Whether networks were still improving when their training ended."""
+    """Whether networks had too few optimizer steps, or were still improving when their training ended."""
+    known = {role: done for role in ("teacher", "baseline", "student") if (done := record.training.get(role))}
+    short = {role: done for role, done in known.items() if _hardly_began(done)}
+    yield from _more_steps(short)
     late = {
         role: done
-        for role in ("teacher", "student")
-        if (done := record.training.get(role))
+        for role, done in known.items()
+        if role != "baseline"
+        and role not in short
         and done.best_epoch is not None
         and done.epochs_done == done.epochs
         and done.best_epoch > _LATE * done.epochs
@@ -67,6 +73,31 @@ def _steps(record: BoxRecord) -> Iterator[str]:
             f"**Longer training.** The {names} {was} still improving in the last tenth of the training; try {more}. "
             "The baseline then trains longer, too, so that the comparison stays fair."
         )
+
+
+def _hardly_began(done: Training) -> bool:
+    """Whether a network started from random weights and ended, as planned, before it is expected to find anything."""
+    few = done.optimizer_steps is not None and done.optimizer_steps < LEAST_STEPS
+    return bool(done.from_scratch) and few and done.epochs_done == done.epochs
+
+
+def _more_steps(short: Mapping[Role, Training]) -> Iterator[str]:
+    """What gives such networks more optimizer steps."""
+    if not short:
+        return
+    key, done = next((("epochs", done) for role, done in short.items() if role != "teacher"), ("", None))
+    if done is None:
+        key, done = "teacher_epochs", short["teacher"]
+    steps = done.optimizer_steps or 1
+    ways = [f"`{key}={math.ceil(done.epochs * LEAST_STEPS / steps)}` or more"]
+    if done.batches > steps:
+        ways.append(f"`nbs={done.batch}`, which makes a step with every batch")
+    made = " and ".join(f"the {role} made {own.optimizer_steps:,}" for role, own in short.items())
+    yield (
+        f"**Longer training.** From random weights a detector finds next to nothing before some {LEAST_STEPS} "
+        f"optimizer steps; {made}. So a score near 0 says nothing about the data or the method. Try "
+        f"{', or '.join(ways)}."
+    )
 
 
 def _classes(record: BoxRecord) -> Iterator[str]:

@@ -29,6 +29,24 @@ def teacher_schedule(config: Config, per_epoch: int) -> tuple[int, int]:
     return passes, config.train.get("patience", max(10, round(passes / 4)))
 
 
+def why_longer(config: Config, epochs: int) -> str:
+    """Why the teacher is planned for more epochs than were asked for, and what makes a trial short; else nothing.
+
+    ``epochs=`` is the length of the student: a short one, too, deserves a teacher that has learned something. Who types
+    ``epochs=5`` to try a line expects five epochs of every network, as Ultralytics would train them.
+
+    Args:
+        config: Resolved configuration.
+        epochs: Epochs that are planned for the teacher.
+    """
+    if config["teacher_epochs"] != "auto" or epochs <= config.epochs or "teacher_min_batches" in config.given:
+        return ""
+    return (
+        f"teacher: {epochs:,} epochs, since teacher_epochs=auto plans {config['teacher_min_batches']:,} batches "
+        f"(teacher_min_batches) or more, whatever epochs= is; for a short trial add teacher_epochs={config.epochs}"
+    )
+
+
 def share_of_unlabeled(config: Config, labeled: int, unlabeled: int) -> float:
     """Share of unlabeled images in a batch, [0, 1): ``unlabeled_ratio``, at most the ratio of the two sets.
 

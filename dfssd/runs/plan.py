@@ -7,11 +7,15 @@ looks on one more. What a pass takes is measured while the first network is trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+
+from dfssd.runs.budget import why_longer
+from dfssd.runs.length import CONVERGED_STEPS, LEAST_STEPS, optimizer_steps
 
 if TYPE_CHECKING:
     from dfssd.runs.stages import StagedRun
@@ -28,23 +32,37 @@ class PlannedTraining:
         network: Name of the network, as in ``training`` of the record.
         epochs: Its length, at most.
         batches: Batches in an epoch.
+        batch: Images in a batch.
         accumulate: Batches to an optimizer step, once the training is warm.
+        steps: Optimizer steps, if it does not end early.
         patience: Epochs without a better score on val after which it ends; None: it runs to its end.
         cost: Passes of the whole training, validations included.
+        least: Optimizer steps before which the network is not expected to find anything; 0: it starts trained, or
+            nothing is known of its kind.
+        length: The key that sets its epochs; empty: another one sets its batches.
+        chosen: The user has given that key.
     """
 
     network: str
     epochs: int
     batches: int
+    batch: int
     accumulate: int
+    steps: int
     patience: int | None
     cost: float
+    least: int = 0
+    length: str = ""
+    chosen: bool = False
 
-    @property
-    def steps(self) -> str:
-        """Optimizer steps in words; those of the warm-up are shorter, so that their number is not exact."""
-        steps = round(self.epochs * self.batches / self.accumulate)
-        return f"{'about ' if self.accumulate > 1 else ''}{steps:,}"
+    def with_more_steps(self, wanted: int) -> str:
+        """What gives it so many optimizer steps, as it is typed."""
+        ways = [f"{self.length}={math.ceil(wanted * self.accumulate / self.batches)}"] if self.length else []
+        if self.accumulate > 1:
+            ways.append(f"nbs={self.batch} (a step with every batch: {self.epochs * self.batches:,})")
+        elif self.batch > 1:
+            ways.append("a smaller batch= with an nbs= that is not larger")
+        return ", or ".join(ways)
 
 
 @dataclass(frozen=True)
@@ -56,12 +74,14 @@ class PlannedStage:
         what: What it does, in a few words.
         trainings: Its trainings, in order.
         cost: Passes of everything else.
+        note: What may surprise whoever has typed the line; empty: nothing.
     """
 
     name: str
     what: str
     trainings: tuple[PlannedTraining, ...] = ()
     cost: float = 0.0
+    note: str = ""
 
     @property
     def passes(self) -> float:
@@ -160,10 +180,39 @@ class Plan:
                     f"{stage.name}: {training.network}" if several else stage.name,
                     f"{training.epochs:,}",
                     f"{training.epochs * training.batches:,}",
-                    training.steps,
+                    f"{training.steps:,}",
                     f"{stage.what}{self._early(training)}",
                 )
         return table
+
+    def notes(self) -> Iterator[str]:
+        """What may surprise about the plan, a line each: what stages note, and lengths that were chosen too short."""
+        yield from (stage.note for stage in self._left() if stage.note)
+        for alike in self._alike():
+            first = alike[0]
+            if not any(map(_hardly_begins, alike)) and first.chosen and first.steps < CONVERGED_STEPS:
+                more = first.with_more_steps(CONVERGED_STEPS)
+                yield f"{_names(alike)}: {first.steps:,} optimizer steps are too few to converge: {more}"
+
+    def warnings(self) -> Iterator[str]:
+        """Trainings that are not expected to teach their network anything, a line for those of the same length."""
+        for alike in self._alike():
+            if short := list(filter(_hardly_begins, alike)):
+                first = short[0]
+                yield (
+                    f"{_names(short)}: {first.steps:,} optimizer steps are too few to learn from random weights: "
+                    f"expect a score near 0 before about {first.least:,}; {first.with_more_steps(first.least)}"
+                )
+
+    def _left(self) -> list[PlannedStage]:
+        return [stage for stage in self.stages if stage.name not in self.finished]
+
+    def _alike(self) -> list[list[PlannedTraining]]:
+        """The trainings that are left, those of the same length together."""
+        groups: dict[tuple[object, ...], list[PlannedTraining]] = {}
+        for training in (training for stage in self._left() for training in stage.trainings):
+            groups.setdefault((training.steps, training.accumulate, training.length), []).append(training)
+        return list(groups.values())
 
     def _early(self, training: PlannedTraining) -> str:
         if training.patience is None:
@@ -180,6 +229,14 @@ class Plan:
         return found
 
 
+def _hardly_begins(training: PlannedTraining) -> bool:
+    return training.steps < training.least
+
+
+def _names(trainings: Sequence[PlannedTraining]) -> str:
+    return " and ".join(training.network for training in trainings)
+
+
 def about(seconds: float) -> str:
     """An estimated time in words: ``40 s``, ``3 min``, ``2 h 10 min``."""
     if seconds < 90:
@@ -191,19 +248,23 @@ def about(seconds: float) -> str:
     return f"{hours} h" + (f" {minutes} min" if minutes else "")
 
 
-def teacher_stages(run: StagedRun, teacher: float, *, trained: bool, shown: str) -> list[PlannedStage]:
+def teacher_stages(run: StagedRun, teacher: float, *, trained: bool, untaught: bool, shown: str) -> list[PlannedStage]:
     """The stages up to a teacher that is ready.
 
     Args:
         run: The run.
         teacher: Parameters of the teacher [millions]; 0: there is none.
         trained: It is trained on the labels.
+        untaught: It is a detector that starts from random weights then.
         shown: What it is trained on, in words.
     """
     plan = []
     if trained:
         per_epoch, budget = run.teacher_budget()
-        plan.append(PlannedStage("teacher", shown, (planned(run, "teacher", teacher, batches=per_epoch, **budget),)))
+        training = planned(
+            run, "teacher", teacher, untaught=untaught, batches=per_epoch, length="teacher_epochs", **budget
+        )
+        plan.append(PlannedStage("teacher", shown, (training,), note=why_longer(run.config, training.epochs)))
     elif teacher:
         plan.append(PlannedStage("teacher", "used as it is"))
     if (rounds := run.config["teacher_rounds"]) and run.data.train_unlabeled:
@@ -234,6 +295,8 @@ def planned(
     size: float,
     *,
     taught_by: float = 0.0,
+    untaught: bool = False,
+    length: str = "epochs",
     batches: int | None = None,
     epochs: int | None = None,
     patience: int | None = None,
@@ -245,6 +308,8 @@ def planned(
         network: Its name.
         size: Parameters of the network [millions].
         taught_by: Those of a teacher that sees its images, too.
+        untaught: It is a detector that starts from random weights.
+        length: The key that sets its epochs; empty: another one sets its batches.
         batches: Batches in an epoch; None: as many as the student's.
         epochs: Its length; None: that of the student.
         patience: Epochs without a better score after which it ends; None: ``patience=`` of the command line.
@@ -255,4 +320,16 @@ def planned(
     images = batches * run.batch
     cost = training_cost(images=images, epochs=epochs, size=size, teacher=taught_by, val=val, val_every=every)
     accumulate = max(1, round(run.nominal_batch() / run.batch))
-    return PlannedTraining(network, epochs, batches, accumulate, patience if patience < epochs else None, cost)
+    return PlannedTraining(
+        network,
+        epochs,
+        batches,
+        run.batch,
+        accumulate,
+        optimizer_steps(batches, epochs, accumulate, run.warmup_epochs()),
+        patience if patience < epochs else None,
+        cost,
+        least=LEAST_STEPS if untaught else 0,
+        length=length,
+        chosen=length in run.config.given,
+    )

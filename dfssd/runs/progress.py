@@ -95,6 +95,10 @@ class Progress:
         LOGGER.info("plan:")
         for line in text.getvalue().splitlines():
             LOGGER.info(f"  {line.rstrip()}")
+        for note in plan.notes():
+            LOGGER.info(f"  {note}")
+        for warning in plan.warnings():
+            LOGGER.warning(warning)
         if not self._announce_times():
             LOGGER.info("  how long it takes is estimated after the first batches")
 
@@ -160,14 +164,14 @@ class Progress:
             return f"{self._head()}  {training.text()}"
         return "  ".join([self._head(), f"for {about(self._now() - self._since)}", *self.left_in_words(None)])
 
-    def left_in_words(self, stage: float | None) -> list[str]:
-        """``left: 6 s, whole run 3 min``, with what is known.
+    def left_in_words(self, training: float | None) -> list[str]:
+        """``left: 6 s of this training, 3 min of the whole run``, with what is known.
 
         Args:
-            stage: Seconds until the stage is finished; None if that is unknown.
+            training: Seconds until the training is finished; None if that is unknown, or nothing is trained.
         """
-        known = {"": stage, "whole run ": self.left()}
-        words = [f"{what}{about(seconds)}" for what, seconds in known.items() if seconds]
+        known = {"this training": training, "the whole run": self.left()}
+        words = [f"{about(seconds)} of {what}" for what, seconds in known.items() if seconds]
         return [f"left: {', '.join(words)}"] if words else []
 
     def _head(self) -> str:

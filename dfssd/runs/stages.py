@@ -39,6 +39,7 @@ from dfssd.runs.beside import Beside
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.handover import about_run, export_more, hand_over, with_sizes
+from dfssd.runs.length import is_random
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.runs.plan import Plan, PlannedStage
 from dfssd.runs.progress import Progress
@@ -60,9 +61,6 @@ AFTER_TRAINING = "test"
 
 ROOM_BESIDE = 4 << 30
 """Free memory of the GPU from which a second process is started beside the first one [bytes]."""
-
-FEW_BATCHES = 1000
-"""A training of fewer batches is too short to converge; the user is warned."""
 
 
 class StagedRun(ABC):
@@ -157,6 +155,10 @@ class StagedRun(ABC):
     def nominal_batch(self) -> int:
         """Images to an optimizer step, as far as they exceed a batch (``nbs=``)."""
         return int(self.config.train.get("nbs", DEFAULT_CFG_DICT["nbs"]))
+
+    def warmup_epochs(self) -> float:
+        """Epochs in which the learning rate rises (``warmup_epochs=``)."""
+        return float(self.config.train.get("warmup_epochs", DEFAULT_CFG_DICT["warmup_epochs"]))
 
     def stages(self) -> tuple[str, ...]:
         """The stages of this run."""
@@ -276,12 +278,6 @@ class StagedRun(ABC):
         """
         if isinstance(other_run := self.config["baseline"], str):
             check_same_data(Path(other_run), self.folder.path, self.batches_per_epoch(), self.config)
-        batches = self.batches_per_epoch() * self.epochs
-        if batches < FEW_BATCHES and "epochs" in self.config.given:  # the default is not the user's doing
-            LOGGER.info(
-                f"{self.epochs} epochs are {batches} batches in total, too short to converge: "
-                f"consider epochs={math.ceil(FEW_BATCHES / self.batches_per_epoch())}"
-            )
 
     def listed(self, part: str) -> list[Path]:
         """Images in one list of the split, such as ``val``."""
@@ -388,6 +384,7 @@ class StagedRun(ABC):
         if trained_here and training.seconds:
             LOGGER.debug(f"{name}: {clock.describe(training.seconds.model_dump())}")
         if isinstance(self.record, BoxRecord):
+            training = training.model_copy(update={"from_scratch": is_random(str(overrides["model"]))})
             if name == "student" and distill:
                 self.record.distill = distill
             if pretraining:

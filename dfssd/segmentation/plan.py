@@ -19,7 +19,7 @@ def plan_of(run: SegmentationRun) -> list[PlannedStage]:
     student = size_of(c["student"], "student")
     teacher = 0.0 if c["teacher"] is None else size_of(c["teacher"], "teacher")
     learns = bool(teacher) and must_train_teacher(c, data.classes)
-    plan = teacher_stages(run, teacher, trained=learns, shown=ON_MASKS)
+    plan = teacher_stages(run, teacher, trained=learns, untaught=False, shown=ON_MASKS)
     others = {role: size_of(name, "compare") for role, name in run.others.items()}
     trained = {**({"baseline": student} if c["baseline"] is True else {}), **others}
     if trained:

@@ -49,6 +49,34 @@ def test_teacher_alone_that_still_improves() -> None:
     assert "The teacher was still improving" in text and "`teacher_epochs`" in text
 
 
+def hurried(steps: int, **changes: object) -> BoxRecord:
+    """Baseline and student with so few steps, from random weights, the best epoch being the last one."""
+    record = settled()
+    for role in ("baseline", "student"):
+        made = {"batches": 120, "epochs": 30, "epochs_done": 30, "batch": 16, "optimizer_steps": steps}
+        record = changed(record, f"training.{role}", **{**made, "best_epoch": 30, "from_scratch": True, **changes})
+    return record
+
+
+def test_few_optimizer_steps_from_random_weights_explain_a_score_near_0() -> None:
+    """42 steps in 30 epochs: 300 take 215 epochs, and with a step for every batch there are 120."""
+    text = advice(hurried(42))
+    assert text.count("**Longer training.**") == 1
+    assert "before some 300 optimizer steps; the baseline made 42 and the student made 42. So a score" in text
+    assert text.endswith("Try `epochs=215` or more, or `nbs=16`, which makes a step with every batch.")
+    assert advice(hurried(120)).endswith("Try `epochs=75` or more.")
+
+
+@pytest.mark.parametrize("changes", [{"from_scratch": False}, {"from_scratch": None}, {"optimizer_steps": 300}])
+def test_enough_steps_or_a_trained_start_are_no_excuse(changes: dict[str, object]) -> None:
+    assert "From random weights" not in advice(hurried(42, **changes))
+
+
+def test_a_hurried_teacher_has_its_own_key() -> None:
+    made = {"from_scratch": True, "optimizer_steps": 60, "batches": 60, "epochs": 10, "epochs_done": 10}
+    assert advice(changed(settled(), "training.teacher", **made)).endswith("Try `teacher_epochs=50` or more.")
+
+
 def test_teacher_as_good_as_the_baseline() -> None:
     text = advice(changed(settled(), "test.teacher", map50_95=0.505))
     assert "**A better teacher.** It has 0.505" in text

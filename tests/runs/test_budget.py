@@ -7,13 +7,35 @@ from typing import Any
 
 import pytest
 
-from dfssd.runs.budget import epoch_length, share_of_unlabeled, validation_interval
+from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval, why_longer
+from dfssd.runs.key_names import configure_data
 from tests.configured import DEFAULTS
 
 
 def interval(val: int, images: int, epochs: int, val_every: Any = "auto") -> int:
     config = replace(DEFAULTS, own={**DEFAULTS.own, "val_every": val_every})
     return validation_interval(config, val=val, images=images, epochs=epochs)
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs", "trial"),
+    [
+        ({"epochs": 5}, 1000, "for a short trial add teacher_epochs=5"),
+        ({}, 1000, "for a short trial add teacher_epochs=100"),
+        ({"epochs": 5, "teacher_min_batches": 600}, 200, ""),
+        ({"epochs": 5, "teacher_epochs": 7}, 7, ""),
+        ({"epochs": 2000}, 2000, ""),
+    ],
+)
+def test_a_teacher_that_is_planned_longer_says_why(given: dict[str, int], epochs: int, trial: str) -> None:
+    """Three batches an epoch."""
+    config = configure_data(given)
+    planned, _ = teacher_schedule(config, 3)
+    why = (
+        f"teacher: {epochs:,} epochs, since teacher_epochs=auto plans 3,000 batches (teacher_min_batches) or more, "
+        f"whatever epochs= is; {trial}"
+    )
+    assert planned == epochs and why_longer(config, planned) == (why if trial else "")
 
 
 @pytest.mark.parametrize(

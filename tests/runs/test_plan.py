@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from dfssd.runs.plan import Pace, Plan, PlannedStage, PlannedTraining, about, training_cost
 
-TEACHER = PlannedTraining("teacher", epochs=40, batches=5, accumulate=4, patience=10, cost=600)
-BASELINE = PlannedTraining("baseline", epochs=20, batches=5, accumulate=1, patience=None, cost=100)
-STUDENT = PlannedTraining("student", epochs=20, batches=5, accumulate=1, patience=None, cost=300)
+TEACHER = PlannedTraining("teacher", epochs=40, batches=5, batch=16, accumulate=4, steps=53, patience=10, cost=600)
+BASELINE = PlannedTraining("baseline", epochs=20, batches=5, batch=16, accumulate=1, steps=100, patience=None, cost=100)
+STUDENT = PlannedTraining("student", epochs=20, batches=5, batch=16, accumulate=1, steps=100, patience=None, cost=300)
 STAGES = (
     PlannedStage("teacher", "on the labeled images", (TEACHER,)),
     PlannedStage("pseudo-label", "460 images", cost=40),
@@ -55,7 +56,7 @@ def test_table_says_what_each_stage_does() -> None:
     rows = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert rows == [
         "stage epochs batches optimizer steps",
-        "teacher 40 200 about 50 on the labeled images; ends early after 10 epochs without a better mAP50-95 on val",
+        "teacher 40 200 53 on the labeled images; ends early after 10 epochs without a better mAP50-95 on val",
         "pseudo-label 460 images",
         "baseline 20 100 100 on the labeled images",
         "student finished",
@@ -63,6 +64,49 @@ def test_table_says_what_each_stage_does() -> None:
         "self-train: baseline 20 100 100 twice",
         "self-train: student 20 100 100 twice",
     ]
+
+
+def told(*trainings: PlannedTraining, finished: str = "") -> tuple[list[str], list[str]]:
+    """Notes and warnings of a plan of these trainings, a stage each."""
+    stages = [PlannedStage(training.network, "", (training,)) for training in trainings]
+    plan = Plan(stages, "mAP", frozenset({finished}))
+    return list(plan.notes()), list(plan.warnings())
+
+
+def test_too_few_steps_from_random_weights_are_told_once_with_what_gives_more() -> None:
+    """100 steps a training; 300 take 60 epochs of 5 batches, 1,000 take 200."""
+    new = replace(BASELINE, least=300, length="epochs")
+    short = (
+        "baseline and student: 100 optimizer steps are too few to learn from random weights: expect a score near 0 "
+        "before about 300; epochs=60, or a smaller batch= with an nbs= that is not larger"
+    )
+    student = replace(STUDENT, least=300, length="epochs")
+    assert told(new, student) == ([], [short])
+    assert told(new, replace(student, least=0, chosen=True)) == ([], [short.replace(" and student", "")])
+    assert told(new, finished="baseline") == ([], [])
+    assert told(replace(new, least=100)) == ([], []), "enough"
+    assert told(replace(new, least=101))[1], "the bound is exact"
+
+
+def test_steps_of_several_batches_can_be_taken_with_every_batch() -> None:
+    teacher = replace(TEACHER, least=300, length="teacher_epochs")
+    (warning,) = told(teacher)[1]
+    assert warning.endswith("about 300; teacher_epochs=240, or nbs=16 (a step with every batch: 200)")
+    assert replace(teacher, length="").with_more_steps(300) == "nbs=16 (a step with every batch: 200)"
+
+
+def test_a_length_that_was_chosen_too_short_to_converge() -> None:
+    note = "student: 100 optimizer steps are too few to converge: epochs=200, or a smaller batch= with an nbs= that is "
+    assert told(replace(STUDENT, length="epochs")) == ([], []), "the default is not the user's doing"
+    ((found,), warnings) = told(replace(STUDENT, length="epochs", chosen=True))
+    assert found.startswith(note) and not warnings
+    assert told(replace(STUDENT, length="epochs", chosen=True, steps=1000)) == ([], [])
+
+
+def test_note_of_a_stage_that_is_not_finished() -> None:
+    stage = PlannedStage("teacher", "", (TEACHER,), note="why")
+    assert list(Plan([stage], "mAP").notes()) == ["why"]
+    assert not list(Plan([stage], "mAP", frozenset({"teacher"})).notes())
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,11 @@ def test_times_appear_once_and_the_line_counts_down(progress, clock, capsys) -> 
     clock.now += 3
     assert seen[0, 0] == "stage 2/6 teacher  epoch 1/40  batch 1/5  loss 1.75"
     assert seen[20, 3].split("  ")[1:] == [
-        "epoch 21/40", "batch 4/5", "left: 2 min, whole run 4 min", "loss 1.75", "mAP 0.290 (best 0.290)",
+        "epoch 21/40", "batch 4/5", "left: 2 min of this training, 4 min of the whole run",
+        "loss 1.75", "mAP 0.290 (best 0.290)",
     ]  # fmt: skip
     assert progress.left() == pytest.approx(440 * 198 / 594 - 3)
-    assert progress.text() == "stage 3/6 pseudo-label  for 3 s  left: whole run 2 min"
+    assert progress.text() == "stage 3/6 pseudo-label  for 3 s  left: 2 min of the whole run"
     shown = lines(capsys)
     told = [line for line in shown if line.startswith("the run takes")]
     assert told == ["the run takes about 6 min: teacher up to 3 min, pseudo-label 13 s, baseline 33 s, student 2 min"]
@@ -160,4 +161,6 @@ def test_several_devices_are_followed_by_their_table(progress, clock, tmp_path) 
         assert progress.text().startswith("stage 5/6 student  epoch 1/4")
         csv.write_text("epoch,time,score\n1,3,0.2\n2,6,0.1\n", encoding="utf-8")
         clock.now += 40
-        assert progress.text() == ("stage 5/6 student  epoch 3/4  left: 40 s, whole run 40 s  mAP 0.100 (best 0.200)")
+        assert progress.text() == (
+            "stage 5/6 student  epoch 3/4  left: 40 s of this training, 40 s of the whole run  mAP 0.100 (best 0.200)"
+        )

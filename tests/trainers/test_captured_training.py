@@ -17,6 +17,7 @@ from ultralytics.utils.patches import torch_load
 
 from dfssd.benchmark.steps import Step
 from dfssd.detection.trainer import StudentTrainer
+from dfssd.runs.length import optimizer_steps
 from dfssd.segmentation.model import build_model
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.trainers.acceleration import Acceleration
@@ -76,8 +77,10 @@ def test_network_that_is_trained_alone(squares: Path, tmp_path: Path) -> None:
     for capture in (False, True):
         stage = tmp_path / str(capture) / "train" / "baseline"
         configured.labels_alone(4).write(stage)
-        results.append(trained(StageTrainer(overrides=overrides(squares, stage, nbs=8)), capture=capture))
+        trainer = StageTrainer(overrides=overrides(squares, stage, nbs=8, warmup_epochs=1))
+        results.append(trained(trainer, capture=capture))
         assert summary(stage)["passes"] == ("graph" if capture else "eager") + ": as configured"
+        assert summary(stage)["optimizer_steps"] == optimizer_steps(4, 2, 2, 1.0) == 5, "as planned"
     assert_same(*results)
     assert results[1][2] == 2 * 8, "all steps are replayed, forth and back"
 

@@ -159,6 +159,8 @@ class Training(Section):
     passes: str | None = None
     """How forward and backward passes ran, and why: `eager`, `graph` (captured CUDA graphs) or `inductor` (compiled);
     absent in records of earlier versions."""
+    from_scratch: bool | None = None
+    """Whether a detector started from random weights; absent for masks, and in records of earlier versions."""
     taken_from: str | None = None
     """Name of the run whose baseline is reused; absent for a network that was trained here."""
 
