@@ -10,6 +10,7 @@ from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import LEVEL, METHOD, Measured, intervals
 from dfssd.evaluation.operating import selected
 from dfssd.files import write_text
+from dfssd.reporting.operating import UNRESOLVED
 from dfssd.reporting.tables import UNKNOWN, csv_text, format_count, format_interval, format_number, markdown_table
 from dfssd.results.record import RunRecord, read_run
 from dfssd.results.sections import Gain, Role, Share
@@ -75,7 +76,12 @@ class Comparison:
 
     def __str__(self) -> str:
         """The table in Markdown, and what its intervals are."""
-        return "\n".join([*markdown_table(self.header, self.rows()), "", NOTE])
+        return "\n".join([*markdown_table(self.header, self.rows()), "", self.note])
+
+    @property
+    def note(self) -> str:
+        """What the intervals and marks of the table are."""
+        return NOTE + (_MARKED if any(cell.endswith(UNRESOLVED) for row in self.rows() for cell in row) else "")
 
     def _row(self, network: Compared) -> list[str]:
         record, role = network.record, network.role
@@ -97,8 +103,12 @@ class Comparison:
 def _found(record: RunRecord, role: Role) -> str:
     """Share of the defective test images that are found, at the thresholds that go with the network."""
     operating = record.operating.get(role)
-    recall: Share | None = selected(operating).test.recall if operating else None
-    return UNKNOWN if recall is None else f"{recall.value:.3f} [{recall.low:.3f}, {recall.high:.3f}]"
+    point = selected(operating) if operating else None
+    recall: Share | None = point.test.recall if point else None
+    if point is None or recall is None:
+        return UNKNOWN
+    mark = "" if point.is_resolved else f" {UNRESOLVED}"
+    return f"{recall.value:.3f} [{recall.low:.3f}, {recall.high:.3f}]{mark}"
 
 
 def compare_runs(folders: Sequence[Path], role: Role = "student") -> Comparison:
@@ -181,6 +191,8 @@ NOTE = (
     f"In brackets the {LEVEL * 100:g} % interval: of differences by a {METHOD}, which does not cover the randomness of "
     "training; of the defective images that are found (NG found), the exact one."
 )
+
+_MARKED = f" {UNRESOLVED}: with thresholds for a rate of false alarms that too few good validation images can resolve."
 
 
 def draw(comparison: Comparison, path: Path) -> None:

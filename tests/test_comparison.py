@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dfssd.cli import main
-from dfssd.comparison import compare_runs
+from dfssd.comparison import Compared, compare_runs
 from dfssd.errors import UserError
 from dfssd.results.record import FILE, BoxRecord
 from tests.detection import recorded_run as boxes
@@ -50,13 +50,22 @@ def test_runs_are_compared_with_the_first(runs: Path, capsys) -> None:
     assert found["elsewhere"]["against labels"] == "other test images"
     assert found["dfssd"]["recipe"] == "dfssd" and found["dfssd"]["mAP50-95"] == "0.412"
     assert found["dfssd"]["optimizer steps"] == "1,260" and found["dfssd"]["labeled"] == "96"
-    assert found["dfssd"]["NG found"].startswith("0.615 [")
+    assert found["dfssd"]["NG found"].startswith("0.615 [") and found["dfssd"]["NG found"].endswith("] †")
+    assert "†: with thresholds for a rate" in " ".join(shown.split()), "20 good images do not resolve 2 %"
     assert "| dfssd | dfssd |" in (runs / "out" / "comparison.md").read_text(encoding="utf-8")
     assert Image.open(runs / "out" / "comparison.png").size[0] > 400
 
 
+def _with(network: Compared, record: BoxRecord) -> Compared:
+    return replace(network, record=record)
+
+
 def test_another_network_of_each_run(runs: Path) -> None:
     found = compare_runs([runs / "labels", runs / "dfssd"], "teacher")
+    assert "†" in found.note
+    balanced = [changed(network.record, "operating.teacher", wanted=None) for network in found.networks]
+    plain = replace(found, networks=tuple(map(_with, found.networks, balanced)))
+    assert "†" not in str(plain)
     assert [network.score("map50_95") for network in found.networks] == [0.455, 0.455]
     assert found.networks[1].gain is None, "their detections are not recorded"
 

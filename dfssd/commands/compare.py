@@ -45,7 +45,7 @@ def run(words: Sequence[str], program: str) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from dfssd.comparison import NOTE, compare_runs, write_comparison
+    from dfssd.comparison import compare_runs, write_comparison
 
     comparison = compare_runs([Path(run).expanduser() for run in runs], values["role"])
     table = Table(*comparison.header)
@@ -53,7 +53,7 @@ def run(words: Sequence[str], program: str) -> int:
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
-    console.print(NOTE, markup=False, highlight=False)
+    console.print(comparison.note, markup=False, highlight=False)
     if values["out"] is not None:
         out = Path(values["out"]).expanduser()
         write_comparison(comparison, out)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from dfssd.evaluation.significance import CHANCE, noise_of
 from dfssd.reporting import words
+from dfssd.reporting.operating import unresolved
 from dfssd.reporting.tables import format_interval, format_number
 from dfssd.reporting.words import (
     ROLES,
@@ -54,7 +55,7 @@ def closing_table(record: BoxRecord, console: Console | None = None) -> None:
             beside = [format_interval(gain)] if compared else []
             table.add_row(name, *(format_number(getattr(scores, key)) for key in METRICS), *beside)
     warnings = [f"export FAILED: {failure}" for failure in export_failures(record)]
-    warnings += format_failures(record)
+    warnings += [*format_failures(record), *unresolved(record)]
     words.print_closing(table, warnings, [closing_line(record), headline(record)], console)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dfssd.evaluation.detections import Detections
-from dfssd.results.sections import Operating, OperatingPoint, Outcome, Share
+from dfssd.results.sections import Operating, OperatingPoint, Outcome, Share, images_for
 
 RATES = (0.01, 0.02, 0.05)
 """The rates of false alarms that every run reports."""
@@ -164,12 +164,14 @@ def operating_points(
     """
     rates = sorted({*RATES, *([] if wanted is None else [wanted])})
     chosen: Mapping[float | None, np.ndarray] = {None: balanced, **{rate: thresholds_for(val, rate) for rate in rates}}
+    good = int((~val.defective).sum())
     return tuple(
         OperatingPoint(
             wanted=rate,
             thresholds={name: float(value) for name, value in zip(names, thresholds, strict=True)},
             val=outcome(val, thresholds),
             test=outcome(test, thresholds),
+            resolved=rate is None or good >= images_for(rate),
         )
         for rate, thresholds in chosen.items()
     )

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from dfssd.reporting.sections import Lines
 from dfssd.reporting.tables import UNKNOWN, markdown_table
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import Operating, OperatingPoint, Outcome, Role, Share
+from dfssd.results.sections import Operating, OperatingPoint, Outcome, Role, Share, images_for
 
-FEW = 100
-"""Good images with which a rate of one percent can just be told from none."""
+FEW = images_for(0.01)
+"""Good images that resolve a rate of one percent."""
+
+UNRESOLVED = "†"
+"""Behind what depends on a rate that too few good images can resolve (:func:`~dfssd.results.sections.images_for`)."""
+
+
+def too_few(good: int) -> str:
+    """What is wrong with thresholds for a rate that so few good validation images cannot resolve."""
+    return f"too few good images to resolve this rate (n={good})"
+
+
+def unresolved(record: RunRecord) -> Iterator[str]:
+    """A line for the terminal if ``false_alarms`` asks for a rate that the validation part cannot resolve."""
+    operating = record.operating.get("student")
+    for point in operating.points if operating else ():
+        if operating and point.wanted is not None and point.wanted == operating.wanted and not point.is_resolved:
+            yield (
+                f"false_alarms={point.wanted:g}: {too_few(point.val.good)}, it takes {images_for(point.wanted):,} "
+                "in the validation part: the thresholds of the student only let none of these through"
+            )
 
 
 def operating_section(record: RunRecord, names: Mapping[Role, str], unit: str) -> Lines:
@@ -50,7 +69,8 @@ def operating_section(record: RunRecord, names: Mapping[Role, str], unit: str) -
 
 def _wanted(point: OperatingPoint, operating: Operating) -> str:
     text = "balanced" if point.wanted is None else f"at most {point.wanted * 100:g} %"
-    return f"**{text}**" if point.wanted == operating.wanted else text
+    text = f"**{text}**" if point.wanted == operating.wanted else text
+    return text if point.is_resolved else f"{text} {UNRESOLVED}"
 
 
 def _outcome(found: Outcome) -> Lines:
@@ -76,17 +96,23 @@ def _caution(operating: Operating) -> Lines:
             "No validation image is free of defects, so the thresholds keep the wanted rate only as far as images with "
             "other defects can tell."
         )
-    elif good < FEW:
-        lines.append(
-            f"Only {good} validation images are free of defects: with so few, a low rate of false alarms means that "
-            "none of them may be called defective."
-        )
     if not tested:
         lines.append(
             "No test image is free of defects, so how many good ones are thrown away is not known: add images of good "
             "parts."
         )
-    return ["", " ".join(lines)] if lines else []
+    rates = [point.wanted for point in operating.points if point.wanted is not None and not point.is_resolved]
+    marked = [f"{UNRESOLVED} T{too_few(good)[1:]}: {_needed(rates)}"] if rates else []
+    return [line for text in (*marked, " ".join(lines)) if text for line in ("", text)]
+
+
+def _needed(rates: Sequence[float]) -> str:
+    """Why, and how many images each of these rates takes."""
+    each = ", ".join(f"{rate * 100:g} % takes {images_for(rate):,}" for rate in rates)
+    return (
+        "one false alarm among n good validation images is a share of 1/n already. For a lower rate none of them may "
+        f"be called defective, whichever rate it is. {each} of them."
+    )
 
 
 def _threshold(value: float) -> str:

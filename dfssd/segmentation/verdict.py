@@ -7,6 +7,7 @@ from rich.table import Table
 
 from dfssd.evaluation.significance import CHANCE
 from dfssd.reporting import words
+from dfssd.reporting.operating import unresolved
 from dfssd.reporting.tables import UNKNOWN, format_count, format_number
 from dfssd.reporting.words import (
     ROLES,
@@ -87,7 +88,7 @@ def closing_table(record: MaskRecord, console: Console | None = None) -> None:
             cost = (format_count(measured.parameters), milliseconds(record, role).partition(" (")[0])
             table.add_row(label, *(format_number(getattr(measured, key)) for key in METRICS), *cost)
     warnings = [f"export FAILED: {failure}" for failure in export_failures(record)]
-    warnings += format_failures(record)
+    warnings += [*format_failures(record), *unresolved(record)]
     warnings += filter(None, [leak_warning(record)])
     words.print_closing(table, warnings, [closing_line(record), headline(record)], console)
 

@@ -15,7 +15,7 @@ from dfssd.evaluation.operating import (
     share,
     thresholds_for,
 )
-from dfssd.results.sections import Operating
+from dfssd.results.sections import Operating, images_for
 from tests.evaluation.test_detections import random_detections
 
 
@@ -148,6 +148,29 @@ def test_points_are_chosen_on_val_alone() -> None:
     assert [p.val for p in points[0]] == [p.val for p in points[1]]
     assert [p.test for p in points[0]] != [p.test for p in points[1]]
     assert points[0][0].thresholds == {"a": 0.5, "b": 0.5, "c": 0.5}
+
+
+@pytest.mark.parametrize(("rate", "images"), [(0.01, 100), (0.02, 50), (0.05, 20), (0.03, 34), (0.5, 2), (0.0, 1)])
+def test_images_that_resolve_a_rate(rate: float, images: int) -> None:
+    """With one image less, even one false alarm is more than the rate, and the thresholds are those of none at all."""
+    assert images_for(rate) == images
+    if rate:
+        assert 1 / images <= rate + 1e-12 < 1 / (images - 1)
+    scores = np.linspace(0.1, 0.9, images)[:, None]
+
+    def chosen(n: int, rate: float) -> np.ndarray:
+        return thresholds_for(ImageScores(scores[:n], np.zeros((n, 1), bool)), rate)
+
+    if rate:
+        assert chosen(images - 1, rate) == chosen(images - 1, 0.0) and chosen(images, rate) < chosen(images, 0.0)
+
+
+def test_points_say_whether_their_rate_is_resolved() -> None:
+    val = random_scores(1, good=0.4)
+    points = operating_points(val, val, ("a", "b", "c"), np.full(3, 0.5), None)
+    good = points[0].val.good
+    assert [p.resolved for p in points] == [True, good >= 100, good >= 50, good >= 20]
+    assert [p.resolved for p in points] == [p.is_resolved for p in points]
 
 
 def test_selected_point_is_that_of_the_wanted_rate() -> None:

@@ -45,7 +45,7 @@ from dfssd.results.sections.masks import (
     Picture,
     SplitKind,
 )
-from dfssd.results.sections.operating import Errors, Operating, OperatingPoint, Outcome, Share, SizeRecall
+from dfssd.results.sections.operating import Errors, Operating, OperatingPoint, Outcome, Share, SizeRecall, images_for
 from dfssd.results.sections.shared import (
     PRETRAINED,
     SCRATCH,
@@ -133,5 +133,6 @@ __all__ = [
     "ThresholdState",
     "Times",
     "Training",
+    "images_for",
     "to_json",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from dfssd.results.sections.shared import Count, Number, Section
@@ -35,6 +36,20 @@ class Outcome(Section):
     """`false_alarms` / `good`: `value`, `low`, `high`; null without any."""
 
 
+def images_for(rate: float) -> int:
+    """Good images that it takes to resolve a rate of false alarms: 1 / rate, so 100 for 1 %, 50 for 2 %, 20 for 5 %.
+
+    One false alarm among n good images is a share of 1/n, the smallest there is besides none. If that is more than the
+    wanted rate, no image may be called defective at all, for this rate as for any other below 1/n: the thresholds then
+    lie just above the highest scores that n images happened to have, and say nothing about the rate. One image
+    suffices for a rate of 0, which asks for just that.
+
+    Args:
+        rate: Wanted rate of false alarms, in [0, 1].
+    """
+    return math.ceil(1 / rate - 1e-9) if rate else 1
+
+
 class OperatingPoint(Section):
     """Thresholds for a wanted rate of false alarms, chosen on the validation images."""
 
@@ -48,6 +63,14 @@ class OperatingPoint(Section):
     """On the validation images: `defective`, `found`, `recall`, `good`, `false_alarms`, `false_alarm_rate`."""
     test: Outcome
     """The same on the test images, which have chosen nothing."""
+    resolved: bool | None = None
+    """Whether the validation part has enough good images to resolve this rate, at least 1 / `wanted`; with fewer the
+    thresholds are those of no false alarm at all. True without a rate; absent in records of earlier versions."""
+
+    @property
+    def is_resolved(self) -> bool:
+        """``resolved``, also in a record of an earlier version (:func:`images_for`)."""
+        return self.wanted is None or self.val.good >= images_for(self.wanted)
 
 
 class Errors(Section):
