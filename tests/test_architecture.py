@@ -23,7 +23,7 @@ from tests.source_tree import (
 
 LAYERS = {
     "base": (
-        "errors", "checks", "files", "hardware", "resources", "process", "log", "log_file", "batches",
+        "errors", "checks", "files", "hardware", "resources", "process", "log", "log_file", "batches", "wording",
     ),
     "records of runs": ("results",),
     "data sets": ("datasets",),
@@ -58,6 +58,7 @@ BRANCHY: set[str] = set()
 PURE = [
     "config/*.py",
     "errors.py",
+    "wording.py",
     "files.py",
     "checks.py",
     "batches.py",

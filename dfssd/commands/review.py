@@ -14,6 +14,7 @@ from dfssd.config.values import BOOLEAN, TEXT, TEXTS, UNIT, Number, OneOf, Speci
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
 from dfssd.review import ACCOUNT, BY_VALUE, ORDERS, REASONS, TOOLS
+from dfssd.wording import counted
 
 _DEVICE = Special(
     "str | int",
@@ -106,8 +107,8 @@ def _export(values: Mapping[str, Any], program: str) -> None:
     counts = {"both": "by both", "teacher": "by the teacher alone", "student": "by the student alone"}
     shown = ", ".join(f"{by[key]:,} {words}" for key, words in counts.items() if done.student or key == "teacher")
     form = FORMATS[values["to"]]
-    LOGGER.info(f"{len(done.offers):,} of {done.candidates:,} unlabeled images, order={values['order']}")
-    LOGGER.info(f"{sum(by.values()):,} boxes: {shown}")
+    LOGGER.info(f"{len(done.offers):,} of {counted(done.candidates, 'unlabeled image')}, order={values['order']}")
+    LOGGER.info(f"{counted(sum(by.values()), 'box')}: {shown}")
     for number, offer in enumerate(done.offers[:3], 1):
         LOGGER.info(f"  {number}. {offer.name}: {offer.reason}")
     LOGGER.info(f"{out}: {form.files}, {REASONS} (why each image is on the list)")
@@ -124,17 +125,21 @@ def _import(values: Mapping[str, Any], program: str) -> None:
     for note in done.notes:
         LOGGER.info(note)
     if done.unconfirmed:
-        LOGGER.warning(f"{done.unconfirmed:,} boxes still have the score of a prediction, and count as confirmed")
+        LOGGER.warning(f"{counted(done.unconfirmed, 'box')} with the score of a prediction: taken as confirmed")
     for what, number in sorted(done.merged.counts.items()):
         LOGGER.info(f"  {number:6,}  {what}")
-    if done.taken_over is not None and done.boxes:
-        LOGGER.info(f"{done.boxes:,} boxes, {done.taken_over:,} of them as the networks have proposed them")
-        if done.taken_over == done.boxes:
-            LOGGER.warning(
-                "no box was corrected or added (deleted ones are not counted): has a person looked at these images?"
-            )
+    known, changes = done.compared.images, done.compared.changes
+    if known:
+        LOGGER.info(f"boxes in {counted(known, 'image')}, against those that were offered: {changes}")
+        if changes.nothing:
+            LOGGER.warning("no box was changed, added, or deleted: has a person looked at these images?")
+    if unknown := done.compared.unknown:
+        LOGGER.info(
+            f"of {counted(unknown, 'image')} it is not known what was offered (data= is no run, or no export of it has "
+            "kept them): what was moved, relabeled, added, or deleted there cannot be counted"
+        )
     parts = ", ".join(f"{number:,} {part}" for part, number in done.merged.parts.items())
-    LOGGER.info(f"{done.file}: {parts} images; {ACCOUNT} says what became of each annotation")
+    LOGGER.info(f"{done.file}: images: {parts}; {ACCOUNT} says what became of each annotation")
     LOGGER.info(f"next: {command_line(program, done.keys)}")
 
 

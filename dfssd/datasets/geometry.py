@@ -103,11 +103,16 @@ def new_boxes(rows: np.ndarray, known: np.ndarray, size: tuple[int, int]) -> np.
     """The rows that are not among ``known``, up to :data:`SAME_PLACE` in an image of ``size`` (width, height) [px]."""
     if not len(rows) or not len(known):
         return rows
-    scale = np.array([*size, *size], dtype=np.float64)
-    distance = np.abs(_corners(rows)[:, None] * scale - _corners(known)[None] * scale).max(-1)
-    known_already = ((distance <= SAME_PLACE) & (rows[:, None, 0] == known[None, :, 0])).any(1)
+    known_already = (is_same_place(rows, known, size) & (rows[:, None, 0] == known[None, :, 0])).any(1)
     new: np.ndarray = rows[~known_already]
     return new
+
+
+def is_same_place(a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n, m) whether the corners of each pair of rows differ by :data:`SAME_PLACE` at most, whatever their classes."""
+    scale = np.array([*size, *size], dtype=np.float64)
+    distance = np.abs(_corners(a)[:, None] * scale - _corners(b)[None] * scale).max(-1)
+    return np.asarray(distance <= SAME_PLACE)
 
 
 def _corners(rows: np.ndarray) -> np.ndarray:

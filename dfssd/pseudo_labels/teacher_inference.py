@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.utils import TQDM
 from ultralytics.utils.patches import imread
 
+from dfssd.datasets.images.files import progress
 from dfssd.errors import UserError
 from dfssd.hardware import use_all_cores
 from dfssd.pseudo_labels.detector import Detector, Started
@@ -27,6 +27,9 @@ from dfssd.pseudo_labels.records import ImagePrediction
 
 READERS = min(16, os.cpu_count() or 1)
 """Threads that decode images, and as many that thin out boxes; what they call does not hold the interpreter."""
+
+SHOWN = 50
+"""Images from which on their number is shown."""
 
 AHEAD = 2
 """Batches that are decoded ahead of the one that the device computes."""
@@ -157,7 +160,7 @@ def predict_views(
     max_det: int = 300,
     what: str = "unlabeled images",
 ) -> Iterator[list[ImagePrediction]]:
-    """Detections of several models in several views of many images, in the order given, under one progress bar.
+    """Detections of several models in several views of many images, in the order given; a terminal shows how far it is.
 
     Images are read once each, as in training (by Ultralytics' own reader), and batch by batch, so memory does not grow
     with their number; all models stay loaded. All images get the same square: in a batch of mixed shapes the padding
@@ -181,6 +184,22 @@ def predict_views(
     Raises:
         UserError: An image cannot be read.
     """
+    found = _predictions(weights, images, views, batch=batch, device=device, conf=conf, iou=iou, max_det=max_det)
+    return iter(progress(found, f"Looking at {what}", len(images), SHOWN))
+
+
+def _predictions(
+    weights: Sequence[Path],
+    images: Sequence[Path],
+    views: Sequence[View],
+    *,
+    batch: int,
+    device: str,
+    conf: float,
+    iou: float,
+    max_det: int,
+) -> Iterator[list[ImagePrediction]]:
+    """What :func:`predict_views` yields."""
     if not images:
         return
     detectors = [Detector(path, device) for path in weights]
@@ -192,7 +211,6 @@ def predict_views(
     with (
         ThreadPoolExecutor(READERS) as readers,
         ThreadPoolExecutor(READERS) as thinners,  # of their own: their work must not wait behind that of the readers
-        TQDM(total=len(images), desc=f"teacher inference on {what}", unit="image") as bar,
     ):
 
         def finish(chunk: Sequence[Path], decoded: list[_Image], started: list[list[Started]]) -> Iterator[Any]:
@@ -207,7 +225,6 @@ def predict_views(
                     )
                     at += n
                 found.append([_prediction(*p, mirrored=view.mirrored) for p in zip(chunk, shapes, rows, strict=True)])
-            bar.update(len(chunk))
             return map(list, zip(*found, strict=True))
 
         before = None

@@ -21,6 +21,7 @@ from dfssd.review import RANDOM, REASONS
 from dfssd.review.folders import new_folder
 from dfssd.review.formats import FORMATS, Offer
 from dfssd.review.names import ReviewNames
+from dfssd.review.offered import write_offered
 from dfssd.review.proposals import proposals
 from dfssd.review.ranking import Choice, Ranking
 from dfssd.review.run import ReviewedRun
@@ -108,6 +109,7 @@ def export_review(
             )
         )
     _write(out, to, offers, choices, run.names)
+    write_offered(run.folder, offers)
     return Exported(out, tuple(offers), tuple(choices), len(teacher), second is not None)
 
 

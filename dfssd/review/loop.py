@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dfssd.config import KEYS
-from dfssd.datasets.geometry import new_boxes
 from dfssd.datasets.images.facts import probe_files, store_in
 from dfssd.datasets.images.pixels import ImageFacts
 from dfssd.datasets.importing import as_list
@@ -20,7 +17,7 @@ from dfssd.errors import UserError
 from dfssd.review.folders import check_free
 from dfssd.review.incoming import read_incoming
 from dfssd.review.merging import Merged, check_outcomes, merge, write_data_set
-from dfssd.review.proposals import proposals
+from dfssd.review.offered import Reviewed, compare_with_offered
 from dfssd.review.run import ReviewedRun, is_run
 from dfssd.runs.key_names import configure_data
 
@@ -34,8 +31,7 @@ class Imported:
         merged: The data set and the account.
         notes: What was taken in a certain way.
         unconfirmed: Boxes of YOLO that still had the score of a prediction.
-        boxes: Number of boxes in the images with new labels.
-        taken_over: How many of them are as a network of the run has proposed them; None without a run.
+        compared: What has become of the boxes that were offered.
         keys: Keys of the run that a next one needs, too, ``data`` first.
     """
 
@@ -43,8 +39,7 @@ class Imported:
     merged: Merged
     notes: tuple[str, ...]
     unconfirmed: int
-    boxes: int
-    taken_over: int | None
+    compared: Reviewed
     keys: Mapping[str, Any]
 
 
@@ -86,11 +81,10 @@ def import_review(
     left_out = run.left_out if run else ()
     merged = merge(dataset, incoming, facts, left_out=left_out, first=first, overwrite=overwrite)
     check_outcomes(merged, skip_bad=skip_bad)
+    compared = compare_with_offered(run.folder if run else None, merged.reviewed, _sizes(facts, merged.reviewed))
     file = write_data_set(merged, out)
-    boxes = sum(map(len, merged.reviewed.values()))
-    taken_over = _taken_over(run, merged.reviewed) if run else None
     keys = {"data": str(file), **(kept_keys(run) if run else {})}
-    return Imported(file, merged, tuple(incoming.notes), incoming.unconfirmed, boxes, taken_over, keys)
+    return Imported(file, merged, tuple(incoming.notes), incoming.unconfirmed, compared, keys)
 
 
 def _run_data(
@@ -125,14 +119,9 @@ def kept_keys(run: ReviewedRun) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _taken_over(run: ReviewedRun, reviewed: Mapping[Path, np.ndarray]) -> int:
-    """Number of reviewed boxes that a network of the run has proposed as they are."""
-    teacher = {own.image: own for own in run.teacher_boxes()}
-    student = {own.image: own for own in run.known_student_boxes() or ()}
-    count = 0
-    for image, boxes in reviewed.items():
-        if (own := teacher.get(image)) is not None:
-            found = proposals(own, student.get(image))
-            proposed = np.concatenate([found.classes[:, None], found.boxes_xywhn], axis=1)
-            count += len(boxes) - len(new_boxes(boxes, proposed, (own.width, own.height)))
-    return count
+def _sizes(
+    facts: Callable[[Sequence[Path]], Mapping[Path, ImageFacts | str]], images: Collection[Path]
+) -> dict[Path, tuple[int, int]]:
+    """Width and height of readable images [px]."""
+    found = facts(list(images))
+    return {image: (own.width, own.height) for image, own in found.items() if not isinstance(own, str)}

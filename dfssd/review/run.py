@@ -149,7 +149,7 @@ class ReviewedRun:
                 device=check_device(self.config.train.get("device") if device is None else device),
                 conf=rule.tau_low,
                 iou=rule.iou,
-                what="unlabeled images (student)",
+                what="unlabeled images with the student",
             )
             whole = ClassThresholds.from_rule(len(self.names), rule, self.class_thresholds())
             write_pseudo_labels(kept, [of_image for (of_image,) in found], whole, self.names)

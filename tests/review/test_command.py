@@ -107,7 +107,8 @@ def test_an_export_that_nobody_has_touched_is_noticed(made: Path, tmp_path: Path
     file = tmp_path / "review" / "annotations.xml"
     assert main(["review", "import", str(file), f"data={made}", f"out={tmp_path / 'new'}"]) == 0
     shown = capsys.readouterr().out
-    assert "no box was corrected or added (deleted ones are not counted): has a person looked" in shown
+    assert "no box was changed, added, or deleted: has a person looked" in shown
+    assert " kept, 0 moved, 0 relabeled, 0 added, 0 deleted" in shown
 
 
 def test_new_classes_come_behind_those_of_the_run(made: Path, tmp_path: Path, capsys) -> None:

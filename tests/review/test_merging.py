@@ -102,7 +102,7 @@ def test_labels_that_there_are_stay_unless_told(dataset: DetectionSet, image: st
     assert same.counts == {merging.ALIKE: 1}
     other = merged(dataset, said(image, (0, 0, 8, 8)))
     assert other.counts == {merging.KEPT: 1} and not other.reviewed
-    assert other.outcomes[0].reason == f"the image is labeled already ({part}, 1 boxes)"
+    assert other.outcomes[0].reason == f"the image is labeled already ({part}, 1 box)"
     new = merged(dataset, said(image, (0, 0, 8, 8)), overwrite=True)
     assert new.counts == {merging.REPLACED: 1} and new.parts == {"train": 1, "val": 1, "unlabeled": 3}
 
@@ -163,9 +163,9 @@ def test_a_data_set_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     Path("job.json").write_text(json.dumps(tree), encoding="utf-8")
     assert main(["review", "import", "job.json", "data=set", "unlabeled=more", "out=new"]) == 0
     shown = capsys.readouterr().out
-    assert "new/data.yaml: 7 train, 2 unlabeled images" in shown and "next: dfssd data=new/data.yaml\n" in shown
+    assert "new/data.yaml: images: 7 train, 2 unlabeled;" in shown and "next: dfssd data=new/data.yaml\n" in shown
     assert main(["check", "data=new/data.yaml"]) == 0
-    assert "data: 9 images" in capsys.readouterr().out
+    assert "new: 9 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

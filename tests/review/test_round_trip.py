@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,12 @@ def test_there_and_back(made: Path, tool: str, tmp_path: Path, capsys: pytest.Ca
     assert f"dfssd data={tmp_path / 'new' / 'data.yaml'} " in shown and " imgsz=64" in shown
     assert "labeled=" not in shown and "has a person looked" not in shown
     check_labels(made, listed, tmp_path / "new" / "data.yaml", tmp_path / "datasets")
+    offered = [len(proposed(made, row["image"])) for row in listed[:3]]
+    counts = re.search(r"in 3 images, .*: (\d+) kept, (\d+) moved, (\d+) relabeled, (\d+) added, (\d+) deleted", shown)
+    assert counts
+    kept, moved, relabeled, added, deleted = map(int, counts.groups())
+    same = kept + moved + relabeled
+    assert kept >= offered[2] and same + deleted <= sum(offered) and same + added == len(people.DRAWN) + offered[2]
 
 
 def test_labels_that_the_run_hides_stay_hidden(made: Path, tmp_path: Path) -> None:

@@ -54,12 +54,12 @@ def map_files(function: Callable[[S], T], files: Sequence[S], what: str) -> list
         return list(progress((result for results in done for result in results), what, len(files)))
 
 
-def progress(steps: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """``steps``, with a progress bar on the terminal if there are many of them, or a note behind the line of a run."""
-    if total >= _MANY and note(what):
+def progress(steps: Iterable[T], what: str, total: int, many: int = _MANY) -> Iterable[T]:
+    """``steps``, with a progress bar on the terminal if there are ``many``, or a note behind the line of a run."""
+    if total >= many and note(what):
         return _noted(steps, what, total)
     console = Console(stderr=True)
-    return track(steps, what, total, console=console, transient=True, disable=total < _MANY or not console.is_terminal)
+    return track(steps, what, total, console=console, transient=True, disable=total < many or not console.is_terminal)
 
 
 def _noted(steps: Iterable[T], what: str, total: int) -> Iterator[T]:
