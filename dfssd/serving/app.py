@@ -28,6 +28,7 @@ import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -261,9 +262,23 @@ def create_app(network: Network, settings: Settings, *, local: bool = False) -> 
 
     @app.exception_handler(HTTPException)
     async def unknown(_: Request, error: HTTPException) -> Response:
-        return JSONResponse({"problem": str(error.detail)}, error.status_code, error.headers)
+        wrong = {404: "there is nothing at this address", 405: "this address takes another method"}
+        problem = wrong.get(error.status_code)
+        text = str(error.detail) if problem is None else f"{problem}; {addresses_of(app)}"
+        return JSONResponse({"problem": text}, error.status_code, error.headers)
 
     return app
+
+
+def addresses_of(app: FastAPI) -> str:
+    """What a server can be asked, in one line: a method and an address each."""
+    asked = [
+        f"{method} {route.path}" + ("" if route.include_in_schema else " (a page)")
+        for route in app.routes
+        if isinstance(route, APIRoute)
+        for method in sorted(route.methods or ())
+    ]
+    return f"the server has {', '.join(asked)}; GET {app.openapi_url} describes them"
 
 
 def policy_of(page: str) -> str:

@@ -18,6 +18,7 @@ from dfssd.errors import UserError, reason
 from dfssd.log import LOGGER
 from dfssd.serving.app import create_app
 from dfssd.serving.settings import Settings
+from dfssd.wording import counted
 
 _FIRST = (640, 640, 3)
 """Shape of the gray image that is computed before the first request."""
@@ -48,7 +49,9 @@ def serve(model: str, settings: Settings, *, host: str, port: int, conf: float |
             LOGGER.warning(
                 f"host={host}: whoever reaches this machine can use the server: set token_file=, or keep host=127.0.0.1"
             )
-        LOGGER.info(f"{network.file.name}: {len(network.names)} classes, {_at_once(app.state.service.worker.most)}")
+        LOGGER.info(
+            f"{network.file.name}: {counted(len(network.names), 'class')}, {_at_once(app.state.service.worker.most)}"
+        )
         LOGGER.info(f"{address}  page, POST /predict, /health, /metrics; Ctrl-C stops it")
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(

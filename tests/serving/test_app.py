@@ -348,6 +348,27 @@ def test_counts_are_those_of_what_was_asked(server: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "status", "problem"),
+    [
+        ("GET", "/nowhere", 404, "there is nothing at this address"),
+        ("GET", "/predict", 405, "this address takes another method"),
+        ("DELETE", "/health", 405, "this address takes another method"),
+    ],
+)
+def test_wrong_addresses_are_told_the_right_ones(
+    server: TestClient, method: str, path: str, status: int, problem: str
+) -> None:
+    found = server.request(method, path, follow_redirects=False)
+    text = found.json()["problem"]
+    assert found.status_code == status and "\n" not in text
+    assert text.startswith(f"{problem}; the server has ")
+    for address in ("POST /predict", "GET /health", "GET /metrics", "GET / (a page)", "GET /openapi.json"):
+        assert address in text
+        verb, _, where = address.removesuffix(" (a page)").partition(" ")
+        assert server.request(verb, where).status_code not in {404, 405}, "they are there"
+
+
+@pytest.mark.parametrize(
     "path", ["/", "/health", "/metrics", "/nothing", "/predict", "/../etc/passwd", "/openapi.json"]
 )
 def test_every_answer_has_the_headers_of_a_careful_server(server: TestClient, path: str) -> None:
