@@ -20,7 +20,9 @@ class HealthMeter:
 
     The numbers of :meth:`summary`, always the same keys; NaN where there is nothing to divide by:
 
-    * ``accepted``, ``ignored``: boxes per unlabeled image (one ignored as a whole counts as one or as its tiles),
+    * ``accepted``: boxes per unlabeled image,
+    * ``ignored``: ignored areas per unlabeled image: doubtful boxes, and images without an accepted box, each as one
+      area or, in a mosaic, as the tiles that cover it,
     * ``score``: mean score of the accepted boxes, in [0, 1],
     * ``agreement``: of the anchors at which the teacher is confident (highest score at least 0.25), the share with the
       same best class of the student, in [0, 1],
@@ -127,7 +129,7 @@ class HealthMeter:
         if not self.images:
             return "pseudo-labels: no unlabeled image in this epoch"
         numbers = self.summary()
-        parts = [f"{numbers['accepted']:.2f} accepted and {numbers['ignored']:.2f} ignored boxes per image"]
+        parts = [f"{numbers['accepted']:.2f} accepted boxes and {numbers['ignored']:.2f} ignored areas per image"]
         parts += [
             f"{name} {numbers[key]:.2f}"
             for name, key in (

@@ -76,7 +76,8 @@ class Health(Section):
     accepted: Number | None
     """Accepted boxes per image."""
     ignored: Number | None
-    """Ignored boxes per image; an image ignored as a whole counts as one or as its tiles."""
+    """Ignored areas per image: doubtful boxes, and images without an accepted box, each as one area or, in a mosaic, as
+    the tiles that cover it."""
     score: Number | None
     """Mean score of the accepted boxes."""
     agreement: Number | None
