@@ -213,6 +213,8 @@ def test_help_into_a_pipe_that_is_closed_is_no_error() -> None:
 def test_help_of_train_is_in_groups(capsys, monkeypatch) -> None:
     lines = help_of_train(capsys, monkeypatch, 100)
     headings = [line for before, line in pairwise(lines) if not before and line and not line.startswith(" ")]
+    assert headings[0].startswith("The defaults below are those of recipe=dfssd;")
+    headings = headings[1:]
     assert headings[:3] == ["the run", "data", "before any label"] and "export and run folder" in headings
     assert headings.index("teacher") < headings.index("pseudo-labels") < headings.index("baseline and student")
     assert lines.index("data") < lines.index("  skip_bad=false              true | false") < lines.index("teacher")

@@ -25,6 +25,7 @@ from dfssd.config.values import TEXT, Number, Special, optional
 from dfssd.deployment.sources import ImageFile, find_inputs
 from dfssd.errors import UserError, reason, report_problems
 from dfssd.files import write_json
+from dfssd.wording import counted
 
 
 def _are_counts(value: Any) -> bool:
@@ -203,7 +204,7 @@ def main(argv: Sequence[str]) -> int:
         counts = given["clients"] if isinstance(given["clients"], list) else [given["clients"]]
         loads = []
         versions = ", ".join(f"{name} {version}" for name, version in health["versions"].items())
-        print(f"{health['model']['name']}, {len(images)} images; {versions}")
+        print(f"{health['model']['name']}, {counted(len(images), 'image')}; {versions}")
         print(_line("clients", "images/s", "median ms", "95 % ms", "99 % ms", "not answered"))
         for count in counts:
             load = load_of(images, given["url"], clients=count, seconds=given["seconds"], token=token).as_json()

@@ -13,6 +13,7 @@ from dfssd.benchmark.summary import PEER, Summary, shares, summaries
 from dfssd.files import write_text
 from dfssd.reporting.tables import UNKNOWN, csv_text, format_number, markdown_table
 from dfssd.results.sections import SCRATCH
+from dfssd.wording import counted
 
 
 def write_tables(
@@ -85,7 +86,7 @@ def means_row(line: Summary) -> dict[str, Any]:
 
 def share_text(labeled: float) -> str:
     """``10 % of the labels`` for 0.1, ``200 labeled images`` for 200."""
-    return f"{labeled * 100:g} % of the labels" if isinstance(labeled, float) else f"{labeled} labeled images"
+    return f"{labeled * 100:g} % of the labels" if isinstance(labeled, float) else counted(labeled, "labeled image")
 
 
 def markdown(

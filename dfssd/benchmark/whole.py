@@ -43,6 +43,7 @@ from dfssd.config import DETECT, Config, nearest, parse_arguments
 from dfssd.errors import UserError
 from dfssd.files import read_json, write_json
 from dfssd.process import COMMAND
+from dfssd.wording import counted
 
 PLAIN, PEER, OURS = "plain", "ultralytics", "ours"
 NAMES = (PLAIN, PEER, OURS)
@@ -200,7 +201,9 @@ class Benchmark:
         found = self._train_ours(job, ready) if name == OURS else self._train_peer(job, name, ready)
         steps = self.config.epochs * ready["batches_per_epoch"]
         if found["batches"] != steps:
-            raise UserError(f"{job}: made {found['batches']} steps instead of {steps}, so that it cannot be compared")
+            raise UserError(
+                f"{job}: made {counted(found['batches'], 'step')} instead of {steps:,}, so that it cannot be compared"
+            )
         write_json(self._file(job), found)
 
     def _train_ours(self, job: str, ready: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dfssd.commands.options import Option, Usage
 from dfssd.config.values import BOOLEAN, TEXT, UNIT, Number, Special, is_one_line, optional
+from dfssd.wording import counted
 
 SOURCE = Special(
     "str | int | list",
@@ -66,8 +67,8 @@ def run(words: Sequence[str], program: str) -> int:
         print(f"unreadable: {name} ({problem})")
     boxes = ", ".join(f"{name} {count}" for name, count in summary.boxes.most_common())
     print(
-        f"{summary.frames} images: {counts['OK']} OK, {counts['NG']} NG, {counts['unreadable']} unreadable"
-        f"; {summary.boxes.total()} boxes{f' ({boxes})' if boxes else ''}"
+        f"{counted(summary.frames, 'image')}: {counts['OK']} OK, {counts['NG']} NG, {counts['unreadable']} unreadable"
+        f"; {counted(summary.boxes.total(), 'box')}{f' ({boxes})' if boxes else ''}"
     )
     if summary.milliseconds:
         print(f"{counts['ms_median']:.1f} ms per image (median; 95 % within {counts['ms_p95']:.1f} ms)")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from dfssd.wording import counted
+
 
 class Role(str, Enum):
     """What a file is in a data set."""
@@ -100,6 +102,6 @@ def grouped(warnings: Sequence[str]) -> list[str]:
         alike[tail if mark else warning].append(head if mark else "")
     lines = []
     for warning, heads in alike.items():
-        more = f" and {len(heads) - 1} more files" if len(heads) > 1 else ""
+        more = f" and {counted(len(heads) - 1, 'more file')}" if len(heads) > 1 else ""
         lines.append(f"{heads[0]}{more}: {warning}" if heads[0] else warning)
     return lines

@@ -33,6 +33,7 @@ from dfssd.datasets.records import Item
 from dfssd.datasets.sources import Source, folded
 from dfssd.datasets.unused_classes import used_names
 from dfssd.errors import UserError
+from dfssd.wording import counted
 
 SHOWN = 3
 """Names in a message, of many."""
@@ -91,7 +92,7 @@ class Assembly:
         names, items, told = used_names(names, items, keep=self.rules.keep_unused)
         self.warnings += told
         if self.material.described is None and not self.problems and all(item.boxes is None for item in items):
-            raise UserError(f"no labels for the {len(items)} images in {self.root}{self._instead()}; {EXPECTED}")
+            raise UserError(f"no labels for {counted(len(items), 'image')} in {self.root}{self._instead()}; {EXPECTED}")
         self.problems.sort(key=lambda problem: (problem[0].parts, problem[1]))
         return Source(items, names.names, self.problems, self._account(items, photos))
 
@@ -147,7 +148,8 @@ class Assembly:
         if masks:
             first = min(masks)
             self.warnings.append(
-                f"{len(masks)} images are masks of others and are not trained on, such as {first} of {masks[first]}"
+                f"{counted(len(masks), 'image is a mask of another', 'images are masks of others')}: not trained on, "
+                f"such as {first} of {masks[first]}"
             )
         return [image for image in self.material.images if image not in masks]
 
@@ -171,7 +173,8 @@ class Assembly:
         if claims.by_name:
             (own, image), count = claims.by_name[0], len(claims.by_name)
             self.warnings.append(
-                f"{count} labels belong to images by the name alone, not by the folder, such as {own.where} to {image}"
+                f"{counted(count, 'label belongs to an image', 'labels belong to images')} by the name alone, not by "
+                f"the folder, such as {own.where} to {image}"
             )
         self._leave_out_orphans(claims.orphans)
         self._check_unread_labels(index, claims)
@@ -263,8 +266,9 @@ class Assembly:
                 self.problems.append((image, str(e)))
         for (first, second), number in self.joined.items():
             self.warnings.append(
-                f"{first} and {second} mark different boxes in {number} images, which get those of both; if one is but "
-                "an older version, pass labels= with the other"
+                f"{first} and {second} mark different boxes in "
+                f"{counted(number, 'image, which gets', 'images, which get')} those of both; if one is but an older "
+                "version, pass labels= with the other"
             )
         return boxes
 
@@ -354,9 +358,9 @@ class Assembly:
         labeled = {folded(item.image.stem): item.image for item in items if item.boxes is not None}
         alike = [item.image for item in items if item.boxes is None and folded(item.image.stem) in labeled]
         if alike and self.material.described is None:
-            count = "1 image" if len(alike) == 1 else f"{len(alike)} images"
+            count = counted(len(alike), "image without labels is", "images without labels are")
             self.warnings.append(
-                f"{count} without labels are called like labeled ones, such as {alike[0]} and "
+                f"{count} called like labeled ones, such as {alike[0]} and "
                 f"{labeled[folded(alike[0].stem)]}; take them out of the data if they are drawings or masks of them"
             )
 

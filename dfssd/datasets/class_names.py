@@ -12,6 +12,7 @@ import yaml
 from dfssd.datasets.annotations import Annotation, LabelFile
 from dfssd.datasets.records import check_names
 from dfssd.errors import UserError
+from dfssd.wording import counted
 
 _MOST_CLASSES = 100_000
 """Ids from here on are taken for a mistake, such as a coordinate in the wrong column."""
@@ -131,7 +132,7 @@ def ids_of(labels: Iterable[str | int], names: Sequence[str]) -> list[int]:
                 last = len(names) - 1
                 raise UnknownClassError(
                     label,
-                    f"class id {label} is out of range, the data set has {len(names)} classes (0 to {last}); "
+                    f"class id {label} is out of range, the data set has {counted(len(names), 'class')} (0 to {last}); "
                     "correct the id or the list of names",
                 )
             ids.append(label)
@@ -176,7 +177,7 @@ def yaml_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
         if not isinstance(name, str) and str(name) != text:
             raise UserError(f"{file}: names: YAML reads {text} as {name}; put it in quotes: '{text}'")
     if count not in (None, len(names)):
-        raise UserError(f"{file}: nc: {count} but {len(names)} names; make them agree")
+        raise UserError(f"{file}: nc: {count} but {counted(len(names), 'name')}; make them agree")
     return check_names(names, file)
 
 

@@ -37,6 +37,7 @@ from dfssd.datasets.splits import LISTS, Split
 from dfssd.errors import UserError
 from dfssd.files import file_digest
 from dfssd.log import LOGGER
+from dfssd.wording import counted
 
 NAMED = 3
 """Files that a message names."""
@@ -57,7 +58,7 @@ class Named:
 
     def amount(self, what: str) -> str:
         """``1 file``, ``12 files``."""
-        return f"{self.count:,} {what}{'s' if self.count > 1 else ''}"
+        return counted(self.count, what)
 
     def __str__(self) -> str:
         """The names, and how many more there are."""

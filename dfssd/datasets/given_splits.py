@@ -11,6 +11,7 @@ from dfssd.datasets.annotations import Annotation, DescriptionFile, SplitFile
 from dfssd.datasets.claims import ImageIndex
 from dfssd.datasets.sources import split_folder, split_named, split_of, split_of_list
 from dfssd.errors import UserError
+from dfssd.wording import counted
 
 MAIN = "Main"
 """Folder of ``ImageSets`` that holds the splits for boxes; the others are for other tasks."""
@@ -62,7 +63,9 @@ def listed_splits(lists: Sequence[SplitFile], index: ImageIndex) -> GivenSplits:
         given.used.append(own.file)
         if lacking:
             shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-            given.warnings.append(f"{own.file}: {len(lacking)} listed images are not in the data ({shown})")
+            given.warnings.append(
+                f"{own.file}: {counted(len(lacking), 'listed image is', 'listed images are')} not in the data ({shown})"
+            )
         for image in found:
             if given.by_image.setdefault(image, own.split) != own.split:
                 raise UserError(f"{image} is in {origin[image]} and in {own.file}; keep it in one of the two lists")
@@ -140,7 +143,8 @@ def lone_folders(images: Iterable[Path], root: Path, by_image: Mapping[Path, str
         named = split_of(folder / "x", root)
         if named in {"val", "test"} and "train" not in splits[folder.parent]:
             warnings.append(
-                f"{count} images are {named} images since their folder is called {folder.name} ({folder}), and no "
-                f"folder beside it is called train; rename it if this is not meant"
+                f"{counted(count, f'image is a {named} image', f'images are {named} images')} since the folder is "
+                f"called {folder.name} ({folder}), and no folder beside it is called train; rename it if this is not "
+                "meant"
             )
     return warnings

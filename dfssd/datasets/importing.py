@@ -21,6 +21,7 @@ from dfssd.datasets.images.files import safe_names
 from dfssd.datasets.records import LabeledSet
 from dfssd.errors import UserError
 from dfssd.files import atomic_write, load_yaml, write_text
+from dfssd.wording import counted
 
 LISTING = "dataset.json"
 """File that describes a finished import; it is written last."""
@@ -30,6 +31,9 @@ ROWS = "items.jsonl"
 
 T = TypeVar("T")
 SetT = TypeVar("SetT", bound=LabeledSet[Any])
+
+_ANY = frozenset({"", "data", "dataset", "datasets", "annotations", "labels"})
+"""Names that say nothing about what is in a file or a folder."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,10 @@ def is_yaml(path: Path) -> bool:
 
 
 def short_name(path: Path) -> str:
-    """Name of the data set in a folder or file."""
-    return path.name if path.is_dir() else path.stem
+    """Name of the data set in a folder or file: that of the folder, where the file is called like any other."""
+    if path.is_dir() or path.stem.casefold() not in _ANY or path.suffix.lower() == ".zip":
+        return path.name if path.is_dir() else path.stem
+    return next((folder.name for folder in path.resolve().parents if folder.name.casefold() not in _ANY), path.stem)
 
 
 def as_list(entries: str | Sequence[str]) -> list[str]:
@@ -253,15 +259,22 @@ def check_problems(
     if problems and not skip_bad:
         shown = "; ".join(reason for _, reason in problems[:3])
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = " (check with skip_bad=true lists all)" if more else ""
         raise UserError(
-            f"{count} ({usable} images are usable): {shown}{more}; "
+            f"{counted(len(problems), 'problem')} ({counted(usable, 'image is', 'images are')} usable): {shown}{more}; "
             f"repair or remove these files, or pass skip_bad=true to leave them out{listed}"
         )
     if not usable:
         raise UserError(f"no usable image in {where}: {problems[0][1] if problems else 'it is empty'}")
     return list(problems)
+
+
+def used_once(count: int, data: str) -> str:
+    """The warning that so many images of ``unlabeled=`` are images of the data set ``data``, too."""
+    return (
+        f"{counted(count, 'image of unlabeled= is an image', 'images of unlabeled= are images')} of {data} already, "
+        "used once"
+    )
 
 
 def with_more_items(dataset: SetT, more: LabeledSet[Any]) -> SetT:
@@ -275,9 +288,7 @@ def with_more_items(dataset: SetT, more: LabeledSet[Any]) -> SetT:
     )
     twice = len(more.items) - len(added)
     if twice:
-        account = account.warned(
-            [f"{twice} images of unlabeled= are images of {dataset.name} already, and are used once"]
-        )
+        account = account.warned([used_once(twice, dataset.name)])
     return replace(
         dataset,
         items=(*dataset.items, *added),

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dfssd.errors import UserError
+from dfssd.wording import counted
 
 TOLERANCE = 0.01
 """Coordinates may leave 0-1 by this much (rounding of annotation tools), as in Ultralytics; they are clipped."""
@@ -110,8 +111,8 @@ def _parse_row(columns: Sequence[str], n_classes: int | None, keypoints: tuple[i
         raise ValueError(f"class id {columns[0]} is not a whole number from 0 on")
     if n_classes is not None and class_id >= n_classes:
         raise ValueError(
-            f"class id {int(class_id)} is out of range, the data set has {n_classes} classes (0 to {n_classes - 1}); "
-            "correct the id or the list of names"
+            f"class id {int(class_id)} is out of range, the data set has {counted(n_classes, 'class')} (0 to "
+            f"{n_classes - 1}); correct the id or the list of names"
         )
     if len(columns) == 5 or keypoints is not None:
         x, y, w, h = coordinates[:4]
@@ -130,8 +131,8 @@ def _check_width(values: Sequence[float], keypoints: tuple[int, int] | None) -> 
         points, each = keypoints
         if n not in {5, 5 + points * each}:
             raise ValueError(
-                f"{n} columns, expected {5 + points * each} (class x y w h and {points} keypoints of {each} "
-                "values, as kpt_shape says)"
+                f"{counted(n, 'column')}, expected {5 + points * each} (class x y w h and "
+                f"{counted(points, 'keypoint')} of {counted(each, 'value')}, as kpt_shape says)"
             )
     elif n == 6 and not 0 <= values[5] <= 1:
         raise ValueError("6 columns, expected 5 (class x y w h); the last may be an angle, export boxes without one")
@@ -139,11 +140,12 @@ def _check_width(values: Sequence[float], keypoints: tuple[int, int] | None) -> 
         raise ValueError("6 columns, expected 5 (class x y w h); remove the confidence column")
     elif n > 6 and n % 2 == 0 and (n - 5) % 3 == 0:
         raise ValueError(
-            f"{n} columns, expected 5 (class x y w h) or an odd number of at least 7 (polygon); if these are boxes "
-            f"with {(n - 5) // 3} keypoints, state kpt_shape: [{(n - 5) // 3}, 3] in the data set YAML"
+            f"{counted(n, 'column')}, expected 5 (class x y w h) or an odd number of at least 7 (polygon); if these "
+            f"are boxes with {counted((n - 5) // 3, 'keypoint')}, state kpt_shape: [{(n - 5) // 3}, 3] in the data "
+            "set YAML"
         )
     elif n < 5 or n % 2 == 0:
-        raise ValueError(f"{n} columns, expected 5 (class x y w h) or an odd number of at least 7 (polygon)")
+        raise ValueError(f"{counted(n, 'column')}, expected 5 (class x y w h) or an odd number of at least 7 (polygon)")
 
 
 def _foreign_format(columns: Sequence[str]) -> str:

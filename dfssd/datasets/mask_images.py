@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dfssd.datasets.images.pixels import ImageFacts
+from dfssd.wording import counted
 
 Facts = Mapping[Path, ImageFacts | str]
 
@@ -92,10 +93,9 @@ def told_of_drawings(drawings: Sequence[Path]) -> list[str]:
     """The warning about what :func:`find_drawings` has found; none if it is nothing."""
     if not drawings:
         return []
-    count = "1 image" if len(drawings) == 1 else f"{len(drawings)} images"
     return [
-        f"{count} without labels, such as {drawings[0]}: not trained on, since even areas of a few gray values are "
-        "those of a mask"
+        f"{counted(len(drawings), 'image')} without labels, such as {drawings[0]}: not trained on, since even areas "
+        "of a few gray values are those of a mask"
     ]
 
 

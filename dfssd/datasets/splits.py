@@ -16,6 +16,7 @@ from dfssd.datasets.copies.family_swaps import Unit, reunited
 from dfssd.datasets.records import LabeledImage, LabeledSet
 from dfssd.datasets.stratification import stratify
 from dfssd.errors import UserError
+from dfssd.wording import counted
 
 LISTS = ("train_labeled", "train_unlabeled", "val", "test")
 
@@ -212,7 +213,7 @@ def _part_sizes(
     sizes = [max(1, round(n * share / sum(shares))) if share else 0 for share in shares[1:]]
     if n - sum(sizes) < 1:
         raise UserError(
-            f"only {n} labeled images for train, val and test in {dataset.name}; label more or raise limit="
+            f"only {counted(n, 'labeled image')} for train, val and test in {dataset.name}; label more or raise limit="
         )
     return [n - sum(sizes), *sizes]
 
@@ -251,7 +252,9 @@ def _features(dataset: LabeledSet[LabeledImage], *, splits: bool = False) -> Cal
 def _labeled_count(labeled: float | int, n_train: int) -> int:
     if isinstance(labeled, int) and not isinstance(labeled, bool):
         if not 1 <= labeled <= n_train:
-            raise UserError(f"labeled={labeled} images, but train has {n_train}; pass 1 to {n_train}, or a share (0-1]")
+            raise UserError(
+                f"labeled={counted(labeled, 'image')}, but train has {n_train}; pass 1 to {n_train}, or a share (0-1]"
+            )
         return labeled
     if not 0 < labeled <= 1:
         raise UserError(f"labeled={labeled} is neither a share in (0, 1] nor a whole number of images; correct it")
@@ -279,7 +282,7 @@ def _check_filled(split: Split, dataset: LabeledSet[LabeledImage], units: int) -
     if empty := [name for name in ("train_labeled", "val", "test") if not getattr(split, name)]:
         raise UserError(
             f"no image is left for {' and '.join(empty)} in {dataset.name}: copies are kept together, which leaves "
-            f"{units} different images; add images, or provide the split yourself"
+            f"{counted(units, 'different image')}; add images, or provide the split yourself"
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from dfssd.datasets.images.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES, read_pixels
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
+from dfssd.wording import counted
 
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
 """Suffixes of video files, in lower case."""
@@ -120,7 +121,7 @@ class Moving:
             if number < 0:
                 yield Frame(self.name, problem="holds no frame that OpenCV can read")
             elif count is not None and number + 1 < _WHOLE * count:
-                yield Frame(self.name, problem=f"breaks off after {number + 1} of {count} frames")
+                yield Frame(self.name, problem=f"breaks off after {number + 1} of {counted(count, 'frame')}")
             elif self.live:
                 LOGGER.warning(f"{self.name}: the stream has ended")
         finally:

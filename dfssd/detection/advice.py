@@ -12,6 +12,7 @@ from dfssd.reporting.tables import format_number
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import Role, Training
 from dfssd.runs.length import LEAST_STEPS
+from dfssd.wording import are, counted
 
 _LATE = 0.9
 """Share of a training after which a best epoch says that it was still improving."""
@@ -122,8 +123,8 @@ def _good_images(record: BoxRecord) -> Iterator[str]:
     if operating and (good := operating.points[0].val.good) < FEW:
         how = "`missing_label=background` takes images without a label file as good ones"
         yield (
-            f"**Images of good parts.** There are {good} of them in the validation part; with {FEW} or more, a low "
-            f"rate of false alarms can be kept ({how})."
+            f"**Images of good parts.** There {are(good)} {good} of them in the validation part; with {FEW} or more, "
+            f"a low rate of false alarms can be kept ({how})."
         )
 
 
@@ -131,4 +132,7 @@ def _test_images(record: BoxRecord) -> Iterator[str]:
     """Whether the test part is large enough."""
     instances = record.test["student"].instances
     if instances < _FEW_DEFECTS:
-        yield (f"**A larger test part.** With {instances} defects its scores are uncertain; see the intervals above.")
+        yield (
+            f"**A larger test part.** With {counted(instances, 'defect')} its scores are uncertain; see the intervals "
+            "above."
+        )

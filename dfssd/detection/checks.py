@@ -26,6 +26,7 @@ from dfssd.pretraining.features import check_features
 from dfssd.runs.checks import check_freeze, check_machine
 from dfssd.runs.data import check_split
 from dfssd.runs.model_selection import check_baseline
+from dfssd.wording import counted
 
 
 def check_before_start(config: Config) -> Config:
@@ -62,7 +63,9 @@ def check_before_start(config: Config) -> Config:
     if role == "teacher":
         check_can_grow(teacher)
         check_layers(config, teacher.head)
-        LOGGER.info(f"teacher {config['teacher']} knows {len(teacher.names)} classes: {', '.join(teacher.names)}")
+        LOGGER.info(
+            f"teacher {config['teacher']} knows {counted(len(teacher.names), 'class')}: {', '.join(teacher.names)}"
+        )
         return config
     check_pair(teacher, student)
     if config["student_start"] == "teacher" and not has_part(teacher.source, student.source):

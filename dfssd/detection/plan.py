@@ -11,6 +11,7 @@ from dfssd.distillation.compatibility import describe, resolve_weights
 from dfssd.results.sections import PRETRAINED, SCRATCH
 from dfssd.runs.length import is_random
 from dfssd.runs.plan import PlannedStage, last_stages, planned, teacher_stages
+from dfssd.wording import counted
 
 if TYPE_CHECKING:
     from dfssd.detection.run import DetectionRun
@@ -33,7 +34,7 @@ def plan_of(run: DetectionRun, *, uses_pseudo_labels: bool) -> list[PlannedStage
     plan = _stages_of_the_teacher(run, teacher, student)
     if teacher and data.train_unlabeled and uses_pseudo_labels and run.learns_from_unlabeled():
         passes = data.train_unlabeled * teacher * (COPIES if c.pseudo.tta else 1)
-        plan.append(PlannedStage("pseudo-label", f"{data.train_unlabeled:,} images", cost=passes))
+        plan.append(PlannedStage("pseudo-label", counted(data.train_unlabeled, "image"), cost=passes))
     if c["baseline"] is True:
         names = ("baseline", SCRATCH) if c["pretrain"] else ("baseline",)
         from_scratch = {name: is_random(run.start("student") if name == "baseline" else c["student"]) for name in names}

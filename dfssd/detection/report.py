@@ -41,10 +41,11 @@ from dfssd.results.sections import (
     Term,
     Training,
 )
+from dfssd.wording import counted
 
 _HEALTH = {
     "accepted": "accepted boxes per image",
-    "ignored": "ignored boxes per image",
+    "ignored": "ignored areas per image",
     "score": "mean score of the accepted",
     "agreement": "student agrees with the teacher",
     "precision": "precision (truth known)",
@@ -94,8 +95,8 @@ def _cautions(record: BoxRecord) -> Lines:
     lines = [sections.seed_caution(record, f"Differences up to about {noise(record):.3f} can be chance")]
     if student := record.test.get("student"):
         lines.append(
-            f"- The test set has {student.images} images with {student.instances} defects, none of them used in "
-            "training. The score of a class with fewer than about 30 defects there is uncertain."
+            f"- The test set has {counted(student.images, 'image')} with {counted(student.instances, 'defect')}, none "
+            "of them used in training. The score of a class with fewer than about 30 defects there is uncertain."
         )
     if record.data and not record.data.train_unlabeled:
         source = "the labels" if record.incremental else "the labels and the teacher"
@@ -199,8 +200,8 @@ def _pseudo_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         return [*lines, own, *health]
     low = "the lower limit" if run.lowest_score is None else f"{run.lowest_score:g}"
     lines += [
-        f"The teacher marked {section.boxes:,} boxes in {section.images:,} images; "
-        f"{section.images_without_accepted:,} images got no accepted box." + _label_settings(section.settings),
+        f"The teacher marked {counted(section.boxes, 'box')} in {counted(section.images, 'image')}; "
+        f"{counted(section.images_without_accepted, 'image')} got no accepted box." + _label_settings(section.settings),
         "",
         f"- **accepted** ({section.accepted:,}): score at or above the threshold of its class. The student is "
         "trained on it; by default a box counts by its score.",
@@ -213,7 +214,9 @@ def _pseudo_section(run: DetectionFiles, drawn: Drawn) -> Lines:
         "",
         _quality_words(section),
         *figure_lines(drawn, "pseudo_labels", "Pseudo-labels per class"),
-        *figure_lines(drawn, "gallery", f"{drawn.get('gallery')} unlabeled images with the teacher's pseudo-labels"),
+        *figure_lines(
+            drawn, "gallery", counted(drawn.get("gallery", 0), "unlabeled image") + " with the teacher's pseudo-labels"
+        ),
     ]
     if not drawn.get("gallery"):
         lines += ["", "No picture of them: there is no box to show, or the images have been moved."]
@@ -273,6 +276,11 @@ def _health_lines(record: BoxRecord, drawn: Drawn) -> Lines:
     rows = [[label, *(format_number(getattr(shown[i], key)) for i in (0, -1))] for key, label in _HEALTH.items()]
     lines = ["", "Pseudo-labels that the student was trained on, over all unlabeled images of an epoch:", ""]
     lines += markdown_table(["", "first epoch", "last epoch"], rows)
+    lines += [
+        "",
+        "An ignored area is a doubtful box (see above), or an image without an accepted box: one area, or in a "
+        "mosaic the tiles that cover it.",
+    ]
     return lines + figure_lines(drawn, "health", "Pseudo-labels over the epochs")
 
 
@@ -298,7 +306,7 @@ def _pretraining_lines(record: BoxRecord) -> Lines:
     method, images = next((learned.method, learned.images) for learned in record.pretraining.values())
     lines = [
         "",
-        f"First, networks learned from {images:,} training images without any label (`pretrain={method}`):",
+        f"First, networks learned from {counted(images, 'training image')} without any label (`pretrain={method}`):",
         "",
     ]
     rows = [
@@ -373,9 +381,14 @@ def _data_notes(record: BoxRecord) -> Lines:
     """Lines about duplicates and unreadable files."""
     data, notes = record.data, []
     if data and data.duplicates:
-        notes.append(f"{data.duplicates} images are copies of another one; copies were kept on one side of the split.")
+        notes.append(
+            f"{counted(data.duplicates, 'image is a copy', 'images are copies')} of another one; copies were kept on "
+            "one side of the split."
+        )
     if data and data.skipped:
-        notes.append(f"{len(data.skipped)} unusable files were left out; results.json lists them.")
+        notes.append(
+            f"{counted(len(data.skipped), 'unusable file was', 'unusable files were')} left out: see results.json."
+        )
     if data and data.warnings:
         notes += ["", "The import found:", "", *(f"- {warning}." for warning in data.warnings)]
     return notes

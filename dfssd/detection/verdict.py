@@ -21,6 +21,7 @@ from dfssd.reporting.words import (
 )
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import SCRATCH, Gain, Incremental, Role
+from dfssd.wording import counted
 
 SCORE = "map50_95"
 """What networks are compared by."""
@@ -111,13 +112,17 @@ def headline(record: BoxRecord) -> str:
 def _helper(record: BoxRecord) -> str:
     """What the student had and the baseline had not; Ultralytics' distillation sees the labeled images alone."""
     images = record.data.train_unlabeled if record.data and record.distill else 0
-    helpers = [f"the {images:,} unlabeled images"] if images else []
+    helpers = [f"the {counted(images, 'unlabeled image')}"] if images else []
     return " and ".join([*helpers, "the teacher"] if "teacher" in record.test else helpers) or "the teacher"
 
 
 def _labels(record: BoxRecord) -> str:
     """What the baseline was trained on."""
-    return f"the {record.data.train_labeled:,} labeled images alone" if record.data else "the labeled images alone"
+    return (
+        f"the {counted(record.data.train_labeled, 'labeled image')} alone"
+        if record.data
+        else "the labeled images alone"
+    )
 
 
 def _judge(record: BoxRecord, best: float, gain: Gain) -> str:

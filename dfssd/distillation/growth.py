@@ -14,6 +14,7 @@ from ultralytics.utils.patches import torch_load
 from dfssd.distillation.compatibility import normalized
 from dfssd.errors import UserError
 from dfssd.files import atomic_write
+from dfssd.wording import counted
 
 ROWS = ("cv3", "one2one_cv3")
 """Class branches of the head, whose last layers have one row per class."""
@@ -38,7 +39,9 @@ def check_prefix(teacher: str, known: Sequence[str], names: Sequence[str]) -> in
                 "first, in the teacher's order, then the new ones"
             )
     if len(names) == len(known):
-        raise UserError(f"teacher={teacher} knows all {len(known)} classes of the data already: there is none to add")
+        raise UserError(
+            f"teacher={teacher} knows all of the data's {counted(len(known), 'class')} already: there is none to add"
+        )
     seen = [normalized(name) for name in names]
     for number in range(len(known), len(names)):
         if seen[number] in seen[:number]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from dfssd.wording import counted
+
 COSINE_END = 0.1
 """Remaining share of the weight at the end of a cosine decay (the value of the DFSSD code)."""
 
@@ -72,6 +74,7 @@ def factor(kind: str, step: int, total_steps: int, steps_per_epoch: int) -> floa
         raise ValueError(f"schedule={kind} is not known; choose one of: {', '.join(SCHEDULES)}")
     if step < 0 or total_steps < 1 or steps_per_epoch < 1:
         raise ValueError(
-            f"step {step} of {total_steps} with {steps_per_epoch} steps per epoch is not a position in a training"
+            f"step {step} of {total_steps} with {counted(steps_per_epoch, 'step')} per epoch is not a position in a "
+            "training"
         )
     return SCHEDULES[kind](min(step, total_steps), total_steps, steps_per_epoch)

@@ -14,6 +14,7 @@ import numpy as np
 from dfssd.errors import UserError
 from dfssd.evaluation.settings import quiet
 from dfssd.files import read_yaml
+from dfssd.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,7 +167,9 @@ def sampled_inputs(images: Sequence[Path], size: Size) -> Iterator[np.ndarray]:
             readable = True
             yield pixels
     if not readable:
-        raise UserError(f"none of the {len(images)} images for the export check can be read, the first is {images[0]}")
+        raise UserError(
+            f"none of {counted(len(images), 'image')} for the export check can be read, the first is {images[0]}"
+        )
 
 
 def evenly(images: Sequence[Path], most: int) -> Sequence[Path]:

@@ -40,6 +40,7 @@ from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule
 from dfssd.runs.checks import check_machine
 from dfssd.runs.data import import_settings
 from dfssd.runs.key_names import names_only
+from dfssd.wording import counted
 
 BASE = "base"
 RESULT = "incremental.json"
@@ -350,8 +351,8 @@ def _log_steps(steps: Sequence[Step], data: Mapping[tuple[int, bool], Mapping[st
         part = data[step.number, False]
         removed = ", ".join(f"{n} {name}" for name, n in part["removed"].items()) or "none"
         LOGGER.info(
-            f"{step.name}: {', '.join(part['classes'])}: {part['images']} images, {part['boxes']} boxes; boxes "
-            f"of other classes left out there: {removed}"
+            f"{step.name}: {', '.join(part['classes'])}: {counted(part['images'], 'image')}, "
+            f"{counted(part['boxes'], 'box')}; boxes of other classes left out there: {removed}"
         )
 
 

@@ -20,6 +20,7 @@ from dfssd.datasets.records import DetectionSet, Item
 from dfssd.datasets.splits import Split
 from dfssd.errors import UserError
 from dfssd.files import link_or_copy, write_text, write_yaml
+from dfssd.wording import counted
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def parse_steps(value: Any, names: Sequence[str]) -> list[Step]:
         raise UserError(f"steps={value}: give the number of classes of each step, at least two steps, such as 3,3")
     if sum(counts) != len(names):
         raise UserError(
-            f"steps={value} are {sum(counts)} classes, the data set has {len(names)} ({', '.join(names)}); make them "
-            "agree"
+            f"steps={value} are {counted(sum(counts), 'class')}, the data set has {len(names)} ({', '.join(names)}); "
+            "make them agree"
         )
     ends = [sum(counts[: k + 1]) for k in range(len(counts))]
     return [Step(k + 1, end - count, end) for k, (count, end) in enumerate(zip(counts, ends, strict=True))]

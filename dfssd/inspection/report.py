@@ -19,6 +19,7 @@ from dfssd.datasets.images.files import map_files
 from dfssd.datasets.images.pixels import read_pixels
 from dfssd.datasets.records import Item, LabeledImage, LabeledSet, MaskItem, MaskSet
 from dfssd.datasets.splits import Split
+from dfssd.wording import counted, have, short_paths
 
 Part = Literal["train", "val", "test"]
 
@@ -300,11 +301,6 @@ def pixels_path(item: Item | MaskItem) -> Path:
     return source if same else item.image
 
 
-def short_path(file: Path) -> str:
-    """A file with its folder, for people."""
-    return f"{file.parent.name}/{file.name}"
-
-
 def _decoded_size(path: Path) -> tuple[int, int]:
     height, width = read_pixels(path).shape[:2]
     return width, height
@@ -329,15 +325,18 @@ def _left_out(dataset: LabeledSet[Item] | LabeledSet[MaskItem], split: Split | N
 def _own_warnings(report: DataReport) -> Iterator[str]:
     """What the counts say: files without a role, copies of training images in val and test, classes missing there."""
     if missing := report.counted and report.counted - sum(report.files.values()):
-        yield f"{missing} of {report.counted} files have no role, or two: this is an error of the import"
+        yield (
+            f"{missing:,} of {counted(report.counted, 'file')} {have(missing)} no role, or "
+            f"two: this is an error of the import"
+        )
     for part, leaks in report.leaks.items():
         total = sum(counts[part] for counts in report.counts.values())
-        pairs = [[short_path(report.source_of(image)) for image in (leak.image, leak.twins[0])] for leak in leaks[:3]]
+        pairs = [short_paths([report.source_of(image) for image in (leak.image, leak.twins[0])]) for leak in leaks[:3]]
         named = ", ".join(" = ".join(pair) for pair in pairs) + (", ..." if len(leaks) > 3 else "")
         advice = "; split=grouped avoids this" if report.masks else ""
         yield (
-            f"{len(leaks)} of {total} {part} images have a copy in training ({named}): {part} scores will be too "
-            f"optimistic{advice}"
+            f"{len(leaks):,} of {counted(total, f'{part} image')} {have(len(leaks))} a copy in training ({named}): "
+            f"{part} scores will be too optimistic{advice}"
         )
     for part in ("val", "test") if report.split else ():
         found = {name: counts for name, counts in report.by_class.items() if counts.total()}

@@ -21,6 +21,7 @@ from dfssd.datasets.samples import evenly, evenly_by_class
 from dfssd.inspection.files import written
 from dfssd.inspection.report import DataReport, corner_boxes, is_labeled, role_of
 from dfssd.reporting.overlays import class_colors, outlined
+from dfssd.wording import counted
 
 TILES = 24
 _COLUMNS = 4
@@ -163,7 +164,7 @@ class _Sheet:
             x += length
         head = Image.new("RGB", (width, y + (30 if places else 0)), _BACKGROUND)
         draw = ImageDraw.Draw(head)
-        text = f"{self.report.dataset.name}: {n} of {len(self.report.items):,} images as training reads them"
+        text = f"{self.report.dataset.name}: {n:,} of {counted(len(self.report.items), 'image')} as training reads them"
         draw.text((_MARGIN, 10), _fitted(text, width - 2 * _MARGIN, 18), _TEXT, _font(18))
         for class_id, name, x, y in places:
             draw.rectangle((x, y + 2, x + 14, y + 16), tuple(self.colors[class_id].tolist()), (0, 0, 0))

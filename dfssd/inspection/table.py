@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dfssd.datasets.account import Role
-from dfssd.inspection.report import IMAGE_ROLES, PARTS, DataReport, Part, short_path
+from dfssd.inspection.report import IMAGE_ROLES, PARTS, DataReport, Part
 from dfssd.log import LOGGER
+from dfssd.wording import counted, short_paths
 
 NAMED = 3
 """Files that are named for each reason."""
@@ -71,28 +72,21 @@ def _head(report: DataReport) -> Iterator[str]:
     classes = report.names[1:] if report.masks else report.names
     names = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
     background = f", background: {report.names[0]}" if report.masks else ""  # a list may have forgotten it
-    yield _shown(f"{report.dataset.name}: {_some(n, 'image')}, {_classes(len(classes))} ({names}){background}")
+    sizes = f"{counted(n, 'image')}, {counted(len(classes), 'class')}"
+    yield _shown(f"{report.dataset.name}: {sizes} ({names}){background}")
     outside = {kind: count for kind, count in report.dataset.account.outside.items() if count}
     ignored = ", ".join(f"{count:,} {kind}" for kind, count in outside.items())
     if report.counted:
         others = [_role(role, count) for role, count in report.files.items() if role not in IMAGE_ROLES]
-        files = f"{_some(report.counted, 'file')}: {', '.join([_some(n, 'image'), *others])}"
+        files = f"{counted(report.counted, 'file')}: {', '.join([counted(n, 'image'), *others])}"
         yield files + (f"; besides, not part of the data: {ignored}" if ignored else "")
     elif ignored:
         yield f"not part of the data: {ignored}"
 
 
-def _some(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _classes(count: int) -> str:
-    return "1 class" if count == 1 else f"{count:,} classes"
-
-
 def _role(role: Role, count: int) -> str:
     """A number of files in words."""
-    return f"{count:,} {role.value}" if role is Role.LEFT_OUT else _some(count, role.value)
+    return f"{count:,} {role.value}" if role is Role.LEFT_OUT else counted(count, role.value)
 
 
 def _table(report: DataReport, most_classes: int | None = None) -> Table:
@@ -129,7 +123,7 @@ def _lines(
     for name in shown:
         yield f"  {name}", classes[name]
     if rest := [classes[name] for name in classes if name not in set(shown)]:
-        yield f"  {len(rest)} other classes", _sum(rest)
+        yield f"  {counted(len(rest), 'other class')}", _sum(rest)
 
 
 def _sum(counts: Iterable[Counter[Part | None]]) -> Counter[Part | None]:
@@ -143,19 +137,19 @@ def _left_out(report: DataReport, most: int | None = None) -> Iterator[str]:
         by_reason[file.reason].append(file.path)
     reasons = sorted(by_reason.items(), key=lambda entry: -len(entry[1]))
     for reason, files in reasons[:most]:
-        yield f"left out, {len(files):,}: {_shown(reason)} ({_named([_short(file) for file in files])})"
+        yield f"left out, {len(files):,}: {_shown(reason)} ({_named([_short(file)[0] for file in files])})"
     if most is not None and len(reasons) > most:
         rest = sum(len(files) for _, files in reasons[most:])
-        yield f"left out, {rest:,}: {len(reasons) - most} other reasons; dfssd check data=... lists them"
+        yield f"left out, {rest:,}: {counted(len(reasons) - most, 'other reason')}; dfssd check data=... lists them"
 
 
 def _copies(report: DataReport) -> Iterator[str]:
     """Copies among the images; warnings name those that a split divides."""
     if report.copies:
-        pairs = [" = ".join(_short(report.source_of(image)) for image in group[:2]) for group in report.copies]
+        pairs = [" = ".join(_short(*map(report.source_of, group[:2]))) for group in report.copies]
         torn = f", {len(report.torn):,} of them split between train and val or test" if report.torn else ""
-        groups = _some(len(report.copies), "group") + torn
-        yield f"copies: {_some(report.surplus, 'image')} repeating others in {groups} ({_named(pairs)})"
+        groups = counted(len(report.copies), "group") + torn
+        yield f"copies: {counted(report.surplus, 'image')} repeating others in {groups} ({_named(pairs)})"
 
 
 def _named(names: Sequence[str]) -> str:
@@ -164,9 +158,9 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f", and {more:,} more" if more > 0 else "")
 
 
-def _short(file: Path) -> str:
-    """A file with its folder."""
-    return _shown(short_path(file))
+def _short(*files: Path) -> list[str]:
+    """Files with their folder, or as many as tell them apart."""
+    return list(map(_shown, short_paths(files)))
 
 
 def _shown(name: str) -> str:

@@ -29,6 +29,7 @@ from torch import Tensor
 from dfssd.errors import UserError
 from dfssd.hardware import free_memory
 from dfssd.log import LOGGER
+from dfssd.wording import counted
 
 GRAY = 114
 """Gray around images, as in Ultralytics' mosaic and letterbox."""
@@ -267,9 +268,9 @@ def _room(images: int, side: int, device: torch.device, memory: Memory, held: in
         with contextlib.suppress(torch.OutOfMemoryError):  # what is free may be in pieces
             return memory.there(needed, device).view(shape), False
     if device != host and needed <= SHARE * memory.free(host):
-        LOGGER.info(f"{images:,} images of {side} px take {_amount(needed)}: kept in the memory beside {device}")
+        LOGGER.info(f"{counted(images, 'image')} of {side} px: {_amount(needed)}, kept in the memory beside {device}")
         return torch.empty(shape, dtype=torch.uint8), True
-    raise NoRoomError(f"{images:,} images of {side} px take {_amount(needed)}, more than half of the free memory")
+    raise NoRoomError(f"{counted(images, 'image')} of {side} px: {_amount(needed)}, more than half of the free memory")
 
 
 def _take_over(store: ImageStore, before: ImageStore, keys: Sequence[Key]) -> None:
@@ -302,7 +303,7 @@ def _decode(store: ImageStore, readers: dict[Key, tuple[Images, int]], memory: M
     took = time.monotonic() - start
     where = "the host" if store.beside else store.device
     size = _amount(bytes_needed(len(store.slots), store.side))
-    LOGGER.info(f"decoded {done:,} images in {took:.1f} s; {len(store.slots):,} images take {size} on {where}")
+    LOGGER.info(f"decoded {counted(done, 'image')} in {took:.1f} s; of {len(store.slots):,} in all, {size} on {where}")
 
 
 def _read_into(job: tuple[Images, int, np.ndarray]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from dfssd.files import write_yaml
 from dfssd.log import LOGGER
 from dfssd.pretraining.regions import salient_regions
 from dfssd.trainers.mixed_data import image_shape
+from dfssd.wording import counted
 
 
 def write_images(file: Path, lists: Sequence[Path]) -> None:
@@ -66,8 +67,10 @@ class PlainImages(YOLODataset):
         count = sum(map(len, found))
         if not count:
             raise UserError(
-                f"pretrain={REGIONS}: nothing stands out in any of the {len(found):,} training images; "
+                f"pretrain={REGIONS}: nothing stands out in any of {counted(len(found), 'training image')}; "
                 f"use pretrain={DENSE}"
             )
-        LOGGER.info(f"pretrain: {count:,} regions stand out in {len(found):,} images")
+        LOGGER.info(
+            f"pretrain: {counted(count, 'region stands', 'regions stand')} out in {counted(len(found), 'image')}"
+        )
         return found

@@ -24,6 +24,7 @@ from dfssd.files import atomic_write
 from dfssd.pseudo_labels.quality import pseudo_label_quality
 from dfssd.pseudo_labels.records import ImagePrediction, PseudoImage
 from dfssd.pseudo_labels.thresholds import ACCEPT, BACKGROUND, IGNORE, ClassThresholds
+from dfssd.wording import counted
 
 PREDICTIONS = "predictions.json"
 
@@ -75,7 +76,7 @@ def write_pseudo_labels(
         ValueError: An image is listed twice, or the numbers of names and thresholds differ.
     """
     if len(names) != thresholds.nc:
-        raise ValueError(f"{len(names)} class names do not match thresholds for {thresholds.nc} classes")
+        raise ValueError(f"{counted(len(names), 'class name')}, but thresholds for {counted(thresholds.nc, 'class')}")
     folder = Path(folder)
     stems = label_stems([p.image for p in predictions])
     zones = [thresholds.zone(p.classes, p.scores) for p in predictions]

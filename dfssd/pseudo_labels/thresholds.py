@@ -8,6 +8,7 @@ import numpy as np
 
 from dfssd.config.schema import HIGHEST_THRESHOLD
 from dfssd.config.sections import PseudoSection
+from dfssd.wording import counted
 
 ACCEPT, IGNORE, BACKGROUND = "accept", "ignore", "background"
 """Zones of a predicted box: trained on as a true box; neither box nor background; background."""
@@ -231,8 +232,8 @@ class ClassThresholds:
         lengths = {len(state[part]) for part in ("ema", "batches", "fixed")}
         if state["rule"] != self.rule or lengths != {self.nc}:
             raise ValueError(
-                f"the saved thresholds were made with {state['rule']} and {len(state['ema'])} classes, "
-                f"not with {self.rule} and {self.nc} classes"
+                f"the saved thresholds were made with {state['rule']} and {counted(len(state['ema']), 'class')}, "
+                f"not with {self.rule} and {counted(self.nc, 'class')}"
             )
         fixed = self._checked_fixed([np.nan if t is None else t for t in state["fixed"]])
         # copies, since update() writes into them

@@ -16,6 +16,7 @@ from dfssd.reporting.tables import (
 )
 from dfssd.results.record import RunRecord
 from dfssd.results.sections import Export, LaterExport, MaskExport, OtherFormat, SizeRecall
+from dfssd.wording import counted
 
 _DIFFERENCES = {
     "max_box_diff_px": "box edge [px]",
@@ -56,8 +57,8 @@ def _outcome(export: Export) -> Lines:
     """Whether the ONNX file may be deployed."""
     if export.passed:
         return [
-            f"`{export.file}` matches `weights/student.pt`: compared on {export.images} test images, all differences "
-            "are within tolerance."
+            f"`{export.file}` matches `weights/student.pt`: compared on {counted(export.images or 0, 'test image')}, "
+            "all differences are within tolerance."
         ]
     failures = export.failures or ["no reason was recorded"]
     alarm = "**The check failed; do not deploy the file before this is understood:**"

@@ -23,6 +23,7 @@ from dfssd.review import ACCOUNT
 from dfssd.review.folders import new_folder
 from dfssd.review.incoming import Incoming
 from dfssd.review.names import ReviewNames
+from dfssd.wording import counted
 
 LABELED, DEFECT_FREE, REPLACED = "labeled", "defect-free", "replaced"
 ALIKE, KEPT, LATER, LEFT_OUT = "labeled alike", "kept", "later", "left out"
@@ -179,11 +180,11 @@ def _settle(
         if same_boxes(boxes, before, size):
             return Outcome(own.where, item.image, ALIKE, len(boxes))
         if not overwrite:
-            reason = f"the image is labeled already ({item.split or 'train'}, {len(before)} boxes)"
+            reason = f"the image is labeled already ({item.split or 'train'}, {counted(len(before), 'box')})"
             return Outcome(own.where, item.image, KEPT, len(boxes), reason)
     reviewed[item.image] = boxes
     if before is not None:
-        return Outcome(own.where, item.image, REPLACED, len(boxes), f"{len(before)} boxes before")
+        return Outcome(own.where, item.image, REPLACED, len(boxes), f"{counted(len(before), 'box')} before")
     return Outcome(own.where, item.image, LABELED if len(boxes) else DEFECT_FREE, len(boxes))
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from dfssd.datasets.copies.index import HASH_BITS
 from dfssd.review.proposals import BOTH, Proposals, closeness, disagreements
+from dfssd.wording import counted
 
 _NOTABLE = 0.3
 """Numbers from here on are named as a reason."""
@@ -151,7 +152,9 @@ class Ranking:
         rare = self._highest[i] * _rareness(boxes)
         if rare.max() >= _NOTABLE:
             class_id = int(rare.argmax())
-            parts.append(f"{self.names[class_id]} is rare ({self.labeled_boxes[class_id]:.0f} labeled boxes)")
+            parts.append(
+                f"{self.names[class_id]} is rare ({counted(int(self.labeled_boxes[class_id]), 'labeled box')})"
+            )
         if novelty is not None and novelty <= 1 - _NOTABLE:
             parts.append("looks like another one")
         return "; ".join(parts) or "little doubt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from dfssd.config import Config
+from dfssd.wording import counted
 
 
 def teacher_schedule(config: Config, per_epoch: int) -> tuple[int, int]:
@@ -42,8 +43,9 @@ def why_longer(config: Config, epochs: int) -> str:
     if config["teacher_epochs"] != "auto" or epochs <= config.epochs or "teacher_min_batches" in config.given:
         return ""
     return (
-        f"teacher: {epochs:,} epochs, since teacher_epochs=auto plans {config['teacher_min_batches']:,} batches "
-        f"(teacher_min_batches) or more, whatever epochs= is; for a short trial add teacher_epochs={config.epochs}"
+        f"teacher: {counted(epochs, 'epoch')}, since teacher_epochs=auto plans "
+        f"{counted(config['teacher_min_batches'], 'batch')} (teacher_min_batches) or more, whatever epochs= is; for a "
+        f"short trial add teacher_epochs={config.epochs}"
     )
 
 

@@ -14,6 +14,7 @@ from dfssd.files import copy_atomically, read_yaml
 from dfssd.log import LOGGER
 from dfssd.results.record import FILE, RECORDS, BoxRecord, RunRecord
 from dfssd.results.sections import PRETRAINED, SCRATCH, ModelSelection, PseudoLabels, Role, Training
+from dfssd.wording import counted
 
 OF_EARLIER_VERSIONS: Mapping[str, Any] = {"val_every": 1}
 """What runs did that were recorded before there was a key for it."""
@@ -31,11 +32,11 @@ def missing_labels_reason(found: PseudoLabels | None) -> str | None:
     lower = "pseudo.tau0" if precision is None else "pseudo.precision"
     if not found.boxes:
         return (
-            f"the teacher found no box at all in {found.images:,} unlabeled images, so the student has nothing to "
-            "learn from them: give the teacher more labels or epochs"
+            f"the teacher found no box at all in {counted(found.images, 'unlabeled image')}, so the student has "
+            "nothing to learn from them: give the teacher more labels or epochs"
         )
     return (
-        f"the teacher accepted no box in {found.images:,} unlabeled images (it found {found.boxes:,}, all "
+        f"the teacher accepted no box in {counted(found.images, 'unlabeled image')} (it found {found.boxes:,}, all "
         "below the threshold of their class), so the student has nothing to learn from them: give the teacher more "
         f"labels or epochs, or lower {lower}"
     )

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from dfssd.runs.budget import why_longer
 from dfssd.runs.length import CONVERGED_STEPS, LEAST_STEPS, optimizer_steps
+from dfssd.wording import counted
 
 if TYPE_CHECKING:
     from dfssd.runs.stages import StagedRun
@@ -192,7 +193,10 @@ class Plan:
             first = alike[0]
             if not any(map(_hardly_begins, alike)) and first.chosen and first.steps < CONVERGED_STEPS:
                 more = first.with_more_steps(CONVERGED_STEPS)
-                yield f"{_names(alike)}: {first.steps:,} optimizer steps are too few to converge: {more}"
+                yield (
+                    f"{_names(alike)}: "
+                    f"{counted(first.steps, 'optimizer step is', 'optimizer steps are')} too few to converge: {more}"
+                )
 
     def warnings(self) -> Iterator[str]:
         """Trainings that are not expected to teach their network anything, a line for those of the same length."""
@@ -200,8 +204,9 @@ class Plan:
             if short := list(filter(_hardly_begins, alike)):
                 first = short[0]
                 yield (
-                    f"{_names(short)}: {first.steps:,} optimizer steps are too few to learn from random weights: "
-                    f"expect a score near 0 before about {first.least:,}; {first.with_more_steps(first.least)}"
+                    f"{_names(short)}: {counted(first.steps, 'optimizer step is', 'optimizer steps are')} too few to "
+                    f"learn from random weights: expect a score near 0 before about {first.least:,}; "
+                    f"{first.with_more_steps(first.least)}"
                 )
 
     def _left(self) -> list[PlannedStage]:
@@ -217,7 +222,7 @@ class Plan:
     def _early(self, training: PlannedTraining) -> str:
         if training.patience is None:
             return ""
-        return f"; ends early after {training.patience:,} epochs without a better {self.measure} on val"
+        return f"; ends early after {counted(training.patience, 'epoch')} without a better {self.measure} on val"
 
     def times(self, pace: Pace, running: tuple[float, float] = (0.0, 0.0)) -> Mapping[str, float]:
         """Seconds of each stage that is not finished and whose length is known; empty until something was measured."""
@@ -283,7 +288,7 @@ def last_stages(run: StagedRun, teacher: float, others: Sequence[float]) -> list
         others: Those of all other networks that are tested.
     """
     images = run.data.test
-    plan = [PlannedStage("test", f"{images:,} images", cost=images * (teacher + sum(others)))]
+    plan = [PlannedStage("test", counted(images, "image"), cost=images * (teacher + sum(others)))]
     if run.config["student_training"] != "skip":
         plan.append(PlannedStage("export", str(run.config["format"])))
     return [*plan, PlannedStage("report", "report.html")]

@@ -22,6 +22,7 @@ from dfssd import log
 from dfssd.config import KEYS, defaults, nearest, parse_arguments
 from dfssd.errors import UserError, report_problems
 from dfssd.process import prepare_process
+from dfssd.wording import counted
 
 DEFAULTS: dict[str, Any] = {
     "data": None,
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
             for c in classes
         ]
         print("\n".join(markdown_table(["class", "images", "least [px]", "greatest [px]", "empty maps"], rows)))
-        print(f"{count} images of {dataset.name}, {min(count, own['pictures'])} with a picture: {out}")
+        print(f"{counted(count, 'image')} of {dataset.name}, {min(count, own['pictures'])} with a picture: {out}")
     except UserError as e:
         return report_problems(e)
     except KeyboardInterrupt:

@@ -26,6 +26,7 @@ from dfssd.segmentation.dataset import MaskDataset
 from dfssd.segmentation.metrics import PixelCounts, segmentation_scores
 from dfssd.segmentation.model import FullResolutionModel, full_resolution, load_semantic, parameters
 from dfssd.segmentation.validator import native_classes, pair_counts
+from dfssd.wording import counted
 
 READERS = min(8, (os.cpu_count() or 1) + 1)
 """Threads that decode images and masks."""
@@ -62,7 +63,7 @@ def evaluate_masks(
         data = check_det_dataset(str(settings.data_yaml), split=settings.split)
         network = _LoadedNetwork(weights, settings)
         if network.classes != data["nc"]:
-            raise UserError(f"{weights} has {network.classes} classes, but {settings.data_yaml} {data['nc']}")
+            raise UserError(f"{weights} has {counted(network.classes, 'class')}, but {settings.data_yaml} {data['nc']}")
         dataset = network.dataset(data, settings)
     total = torch.zeros(data["nc"], data["nc"], dtype=torch.int64, device=network.backend.device)
     counts: list[Tensor] = []

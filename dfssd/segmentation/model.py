@@ -23,6 +23,7 @@ from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 from dfssd.errors import UserError
 from dfssd.segmentation.network import MFFMetal
+from dfssd.wording import counted
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Channel statistics of CIFAR-10, as published."""
@@ -165,7 +166,9 @@ def build_model(
         UserError: The name is unknown, the file is missing or for another task, or the library is not installed.
     """
     if names is not None and len(names) != nc:
-        raise UserError(f"{len(names)} class names for {nc} classes; name each class, the background first")
+        raise UserError(
+            f"{counted(len(names), 'class name')} for {counted(nc, 'class')}; name each class, the background first"
+        )
     weights = None
     if not isinstance(source, Mapping) and str(source).endswith(".pt"):
         weights = load_semantic(source)

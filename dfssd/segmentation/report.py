@@ -41,6 +41,7 @@ from dfssd.segmentation.verdict import (
     student_training,
     tested_images,
 )
+from dfssd.wording import are, counted, have
 
 _LOSSES = {
     "ce": "cross entropy: each pixel should get its own class.",
@@ -108,7 +109,8 @@ def _cautions(record: MaskRecord) -> Lines:
     if images := tested_images(record):
         new = "" if warning else ", none of them used in training"
         lines.append(
-            f"- The test set has {images:,} images{new}. The IoU of a class with few pixels there is uncertain."
+            f"- The test set has {counted(images, 'image')}{new}. The IoU of a class with few pixels there is "
+            "uncertain."
         )
     if record.data:
         lines += _data_cautions(record)
@@ -128,8 +130,8 @@ def _data_cautions(record: MaskRecord) -> Lines:
     data, lines = record.data, []
     if data and data.leaks.val:
         lines.append(
-            f"- {data.leaks.val:,} of {data.val} validation images have a copy in training, so the "
-            "validation scores, which choose the best epoch, are too optimistic."
+            f"- {data.leaks.val:,} of {counted(data.val, 'validation image')} {have(data.leaks.val)} a copy in "
+            "training, so the validation scores, which choose the best epoch, are too optimistic."
         )
     if data and not data.train_unlabeled and student_training(record):
         lines.append("- There were no unlabeled images: the student learned from the labels and the teacher only.")
@@ -166,7 +168,8 @@ def _test_section(run: SegmentationFiles, drawn: Drawn) -> Lines:
         *figure_lines(
             drawn,
             "masks",
-            f"{drawn.get('masks')} test images, the worst ones of the student first: truth and predictions",
+            f"{counted(drawn.get('masks', 0), 'test image')}, the worst ones of the student first: truth and "
+            "predictions",
         ),
     ]
     if not drawn.get("masks"):
@@ -267,18 +270,25 @@ def _data_notes(run: SegmentationFiles) -> Lines:
         return []
     notes = [_SPLITS[data.split]]
     if data.duplicates:
-        notes.append(f"{data.duplicates:,} images are rotated, mirrored, or partial copies of another one.")
+        kinds = "rotated, mirrored, or partial"
+        notes.append(
+            f"{counted(data.duplicates, f'image is a {kinds} copy', f'images are {kinds} copies')} of another."
+        )
     if data.left_out:
         why = "they belong to val or test, or are copies of images that do"
-        notes.append(f"{data.left_out:,} images without masks were left out, since {why}.")
+        notes.append(
+            f"{counted(data.left_out, 'image without masks was', 'images without masks were')} left out, since {why}."
+        )
     if data.skipped:
-        notes.append(f"{len(data.skipped)} unusable files were left out; results.json lists them.")
+        notes.append(
+            f"{counted(len(data.skipped), 'unusable file was', 'unusable files were')} left out: see results.json."
+        )
     if data.warnings:
         notes += ["", "The import found:", "", *(f"- {warning}." for warning in data.warnings)]
     if not data.leaks.test:
         return [*notes, "", "No test image has a copy in training."]
     listed = " (all: `splits/test_leaks.txt`)" if run.lists_leaks else ""
-    leaks = f"**{data.leaks.test:,} of {data.test} test images are not new**{listed}"
+    leaks = f"**{data.leaks.test:,} of {counted(data.test, 'test image')} {are(data.leaks.test)} not new**{listed}"
     named = [f"- {pair}" for pair in data.leaks.named]
     return [*notes, "", *([f"{leaks}, for example:", "", *named] if named else [f"{leaks}."])]
 

@@ -13,6 +13,7 @@ from dfssd.distillation.pair import state_hash
 from dfssd.errors import UserError
 from dfssd.segmentation.model import full_resolution, load_semantic
 from dfssd.trainers.watch import check_teacher
+from dfssd.wording import counted
 
 ROUNDED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.PReLU)
 """Modules that autocast runs in half precision."""
@@ -39,7 +40,8 @@ class SegmentationTeacher:
         model = load_semantic(path)
         if len(model.names) != len(names):
             raise UserError(
-                f"teacher {path} has {len(model.names)} classes, but the data {len(names)}; train it on the same ones"
+                f"teacher {path} has {counted(len(model.names), 'class')}, but the data {len(names)}; train it on the "
+                "same ones"
             )
         if differing := [f"{model.names[i]} for {name}" for i, name in names.items() if model.names[i] != name]:
             raise UserError(f"teacher {path} has other classes, or another order: {', '.join(differing)}")

@@ -20,6 +20,7 @@ from dfssd.reporting.words import (
 )
 from dfssd.results.record import MaskRecord
 from dfssd.results.sections import Gain, MaskTraining, Role
+from dfssd.wording import counted, have
 
 SCORES = {"miou_fg": "mIoU of the defects", "miou_all": "mIoU with the background"}
 """Scores that networks are compared by, and what they are called."""
@@ -105,8 +106,9 @@ def leak_warning(record: MaskRecord) -> str:
     if not record.data or not record.data.leaks.test:
         return ""
     return (
-        f"{record.data.leaks.test:,} of {record.data.test} test images have a copy in training (rotated, mirrored, or "
-        "partial): the scores below are too optimistic; run split=grouped for the true ones"
+        f"{record.data.leaks.test:,} of {counted(record.data.test, 'test image')} {have(record.data.leaks.test)} a "
+        "copy in training (rotated, mirrored, or partial): the scores below are too optimistic; run split=grouped "
+        "for the true ones"
     )
 
 

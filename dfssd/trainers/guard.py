@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from dfssd.wording import counted
+
 FACTORS = (1.0, 0.25, 0.0)
 """Factor on everything that comes from the teacher: at first, cut back, switched off."""
 
@@ -70,7 +72,7 @@ class Guard:
         self.level += 1
         why = (
             f"validation mAP50-95 {value:.3f} was below the baseline's {floor:.3f} at the same epoch by more than "
-            f"{self.noise:.3f} for {self.patience} epochs in a row"
+            f"{self.noise:.3f} for {counted(self.patience, 'epoch')} in a row"
         )
         self.events.append({"epoch": epoch + 1, "factor": self.factor, "why": why})
         done = f"cut back to {self.factor:g}" if self.factor else "switched off"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfssd.errors import UserError
+from dfssd.wording import counted
 
 
 class TermSignals:
@@ -66,8 +67,8 @@ def not_finite(what: str, epoch: int, lower: str) -> UserError:
 def no_gradient(names: Sequence[str], batches: int, remedy: str) -> UserError:
     """The error about terms that gave the student no gradient in so many batches."""
     return UserError(
-        f"self-test: {', '.join(names)} gave the student no gradient in the first {batches} batches; check that the "
-        f"teacher is trained, or {remedy}"
+        f"self-test: {', '.join(names)} gave the student no gradient in the first {counted(batches, 'batch')}; check "
+        f"that the teacher is trained, or {remedy}"
     )
 
 

@@ -71,7 +71,7 @@ def test_a_folder_without_images_or_labels_is_reported(tmp_path):
     with pytest.raises(UserError, match="no images in"):
         read_folder(tmp_path)
     write_picture(tmp_path / "a.png", 0)
-    with pytest.raises(UserError, match="no labels for the 1 images"):
+    with pytest.raises(UserError, match="no labels for 1 image"):
         read_folder(tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_names_of_a_yaml(tmp_path: Path, text: str, names: tuple[str, ...]) -> N
         ("names: [[a], b]", "a name is a text, not list"),
         ("names: []", "no class names"),
         ("names: [a, a]", "duplicate class name"),
-        ("names: [a]\nnc: 2", "nc: 2 but 1 names"),
+        ("names: [a]\nnc: 2", "nc: 2 but 1 name"),
         ("nc: 0", "nor a valid nc"),
         ("nc: yes", "nor a valid nc"),
         ("nc: 1000000000000", "nor a valid nc"),

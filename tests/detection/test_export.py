@@ -173,7 +173,7 @@ def test_unreadable_images_are_left_out(weights, data, onnx_file, tmp_path):
     broken.write_bytes(b"no image")
     network = ExportedNetwork(onnx_file, SIZE)
     assert box_parity(weights, network, [broken, *images_of(data)]).images == 4
-    with pytest.raises(UserError, match=r"none of the 1 images .*broken\.png"):
+    with pytest.raises(UserError, match=r"none of 1 image .*broken\.png"):
         box_parity(weights, network, [broken])
 
 

@@ -273,7 +273,8 @@ def test_closing_line_and_table():
     lines = out.getvalue().splitlines()
     assert lines[-1] == headline(record)
     assert lines[-2] == "student 0.412 vs baseline 0.380 (+0.032), teacher 0.455"
-    assert lines[-3] == "export FAILED: box edges [px] differ by 3"
+    assert lines[-4] == "export FAILED: box edges [px] differ by 3"
+    assert lines[-3].startswith("false_alarms=0.02: too few good images")
     assert any("student" in line and "0.412" in line and "0.659" in line for line in lines)
 
 

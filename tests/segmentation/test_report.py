@@ -46,7 +46,7 @@ def test_complete_run():
 
 def test_figures_are_shown_where_they_were_drawn():
     text = report_of(results(), {"masks": 1, "losses": 1})
-    assert "![1 test images, the worst ones of the student first: truth and predictions](plots/masks.png)" in text
+    assert "![1 test image, the worst ones of the student first: truth and predictions](plots/masks.png)" in text
     assert "![Losses of the student](plots/losses.png)" in text and text.count("](plots/") == 2
     text = report_of(results(), {})
     assert "No picture of masks: none was kept, or the files have been moved." in text and "](plots/" not in text

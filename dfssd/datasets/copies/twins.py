@@ -53,6 +53,7 @@ from dfssd.datasets.copies.grain import SIDE, agree_in_place, grain_of, poses, s
 from dfssd.datasets.copies.index import candidates
 from dfssd.datasets.images.files import map_files, progress
 from dfssd.log import LOGGER
+from dfssd.wording import counted, short_paths
 
 SHARED_AREA = 0.25
 """Minimum share of the image that twins have in common."""
@@ -142,11 +143,7 @@ def find_leaks(
 
 def name_leak(leak: Leak) -> str:
     """The image and the first of its twins, such as ``test/000123.jpg = train/000045.jpg``."""
-    return f"{_short(leak.image)} = {_short(leak.twins[0])}"
-
-
-def _short(image: Path) -> str:
-    return f"{image.parent.name}/{image.name}"
+    return " = ".join(short_paths([leak.image, leak.twins[0]]))
 
 
 def _exhaustively_compared(n: int, labeled: Sequence[bool] | None) -> list[int]:
@@ -155,11 +152,14 @@ def _exhaustively_compared(n: int, labeled: Sequence[bool] | None) -> list[int]:
         return list(range(n))
     found = [i for i in range(n) if labeled is None or labeled[i]]
     if len(found) <= EXHAUSTIVE:
-        LOGGER.info(f"{n - len(found)} unlabeled images: copies are looked for, not parts of images pasted into others")
+        LOGGER.info(
+            f"{counted(n - len(found), 'unlabeled image')}: copies are looked for, not parts of images pasted into "
+            "others"
+        )
         return found
     LOGGER.warning(
-        f"{len(found)} labeled images: copies are looked for, but not parts of images pasted into others, for which "
-        f"every pair would have to be compared (done up to {EXHAUSTIVE} images)"
+        f"{counted(len(found), 'labeled image')}: copies are looked for, but not parts of images pasted into others, "
+        f"for which every pair would have to be compared (done up to {EXHAUSTIVE} images)"
     )
     return []
 

@@ -31,6 +31,7 @@ from dfssd.datasets.images.headers import (
 )
 from dfssd.errors import UserError
 from dfssd.files import write_bytes
+from dfssd.wording import counted, short_paths
 
 SUFFIXES = frozenset(
     {
@@ -251,10 +252,10 @@ def pixel_remarks(images: Sequence[tuple[Path, ImageFacts]], depth: int) -> list
     """
 
     def of(condition: Callable[[ImageFacts], bool], singular: str, plural: str) -> Iterator[str]:
-        found = [path.name for path, facts in images if condition(facts)]
+        found = [path for path, facts in images if condition(facts)]
         if found:
             more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-            yield f"{len(found)} {plural if len(found) > 1 else singular} ({', '.join(found[:3])}{more})"
+            yield f"{counted(len(found), singular, plural)} ({', '.join(short_paths(found[:3], 0))}{more})"
 
     def reduced(value: int, facts: ImageFacts) -> int:
         return value >> _shift(facts.bits, depth)

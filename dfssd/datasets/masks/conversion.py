@@ -19,6 +19,7 @@ from dfssd.datasets.masks.sources import MaskSource, Pair, some
 from dfssd.datasets.records import IGNORE
 from dfssd.errors import UserError
 from dfssd.files import file_digest, link_or_copy
+from dfssd.wording import are, counted
 
 Facts = Mapping[Path, ImageFacts | str]
 """What is known of each image, or why it cannot be used."""
@@ -220,15 +221,16 @@ def _frames(
     either = [one for one in written if one.frame == "either"]
     if stored:
         source.warnings.append(
-            f"{len(stored)} masks have the size of their images before the EXIF orientation is applied, and are "
-            f"turned with them: {some([one.pair.masks[0] for one in stored])}"
+            f"{counted(len(stored), 'mask has the size of its image', 'masks have the size of their images')} before "
+            f"the EXIF orientation is applied, and {are(len(stored))} turned likewise: "
+            f"{some([one.pair.masks[0] for one in stored])}"
         )
     if not stored or not either:
         if either:
             shown = some([one.pair.image for one in either])
             source.warnings.append(
-                f"{len(either)} images are turned by their EXIF orientation, and the sizes of their masks do not show "
-                f"whether they were drawn on the turned pixels, which is assumed: {shown}"
+                f"{counted(len(either), 'image is', 'images are')} turned by the EXIF orientation, and the size of "
+                f"the mask does not show whether it was drawn on the turned pixels, which is assumed: {shown}"
             )
         return written, []
     problems = []
@@ -258,8 +260,9 @@ def _check_defects(imported: Sequence[_Imported], where: Path | str) -> list[str
         )
     if hidden := [one.pair.masks[0] for one in imported if one.ignored]:
         return [
-            f"{len(hidden)} of {len(counts)} masks hold only 0 and {IGNORE}, which means ignored, "
-            f"such as {min(hidden)}; if {IGNORE} is a defect, use a .yaml with label_mapping: {{{IGNORE}: 1}}"
+            f"{len(hidden):,} of {counted(len(counts), 'mask')} {'holds' if len(hidden) == 1 else 'hold'} only 0 and "
+            f"{IGNORE}, which means ignored, such as {min(hidden)}; if {IGNORE} is a defect, use a .yaml with "
+            f"label_mapping: {{{IGNORE}: 1}}"
         ]
     return []
 

@@ -17,6 +17,7 @@ from dfssd.datasets.masks.sources import MaskSource, some, unread
 from dfssd.datasets.records import IGNORE
 from dfssd.datasets.yaml_files import Description, read_entries
 from dfssd.errors import UserError
+from dfssd.wording import are, counted
 
 MASKS_DIR = "masks"
 """Folder beside ``images``; Ultralytics' default name."""
@@ -161,8 +162,8 @@ def _tell_unused(source: MaskSource, file: Path) -> None:
         source.leave_out(other, f"neither listed in {file.name} nor the mask of a listed image")
     if unused:
         source.warnings.append(
-            f"{len(unused)} image files beside the listed ones are left out, since {file} neither lists them nor the "
-            f"image of such a mask: {some(unused)}"
+            f"{counted(len(unused), 'image file')} beside the listed ones {are(len(unused))} left out, since {file} "
+            f"lists neither the file nor the image of such a mask: {some(unused)}"
         )
     if warning := unread(source.files):
         source.warnings.append(warning)

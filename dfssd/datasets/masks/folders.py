@@ -23,6 +23,7 @@ from dfssd.datasets.records import IGNORE
 from dfssd.datasets.sources import split_of
 from dfssd.datasets.yaml_files import find_description
 from dfssd.errors import UserError
+from dfssd.wording import counted
 
 _EXPECTED = "expected images/ with annotations/, masks/ or labels/, each mask named like its image"
 _LACKING = "has no mask of the same name; add one (all 0 if there is no defect), or move it to a folder unlabeled/"
@@ -117,7 +118,8 @@ def _leave_out_unlisted(images: Sequence[Path], parts: GivenParts, source: MaskS
         source.leave_out(image, "no list of images names it")
     if unlisted:
         source.warnings.append(
-            f"{len(unlisted)} images are left out, since no list, such as {parts.used[0]}, names them: {some(unlisted)}"
+            f"{counted(len(unlisted), 'image is', 'images are')} left out, since no list, such as {parts.used[0]}, "
+            f"names {'it' if len(unlisted) == 1 else 'them'}: {some(unlisted)}"
         )
     return unlisted
 
@@ -139,18 +141,18 @@ def _nothing(root: Path, images: Sequence[Path], masks: Sequence[Path], texts: S
         return f"no images in {root}; {_EXPECTED}"
     if masks:
         return (
-            f"none of the {len(masks)} masks in {root} belongs to an image: {masks[0]} has none of the same name, "
-            f"{images[0]} no mask; {_EXPECTED}"
+            f"none of {counted(len(masks), 'mask')} in {root} belongs to an image: {masks[0]} has none of the same "
+            f"name, {images[0]} no mask; {_EXPECTED}"
         )
     stems = {image.stem.casefold() for image in images}
     boxes = [file for file in texts if file.suffix.lower() in _LABELS and file.stem.casefold() in stems]
     boxes += [file for file in texts if file.name.endswith("coco.json")]
     if boxes:
         return (
-            f"no masks for the {len(images)} images in {root}, but labels of boxes such as {boxes[0]}; "
+            f"no masks for {counted(len(images), 'image')} in {root}, but labels of boxes such as {boxes[0]}; "
             "recipe=mffmetal trains on masks: add them, or choose a recipe for boxes"
         )
-    return f"no masks for the {len(images)} images in {root}; {_EXPECTED}"
+    return f"no masks for {counted(len(images), 'image')} in {root}; {_EXPECTED}"
 
 
 def _names(

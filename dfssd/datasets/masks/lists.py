@@ -14,6 +14,7 @@ from dfssd.datasets.class_names import NameList, agree
 from dfssd.datasets.records import check_names
 from dfssd.datasets.sources import split_named
 from dfssd.errors import UserError
+from dfssd.wording import counted
 
 _CLASS_LIST = re.compile(r"_?class(es|_?names)?|label(s|_?names|map)?|names|.*\.names", re.IGNORECASE)
 _BACKGROUND = re.compile(
@@ -168,7 +169,9 @@ def read_parts(texts: Iterable[Path], images: Sequence[Path], root: Path) -> Giv
         found.used.append(file)
         if lacking:
             shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-            found.warnings.append(f"{file}: {len(lacking)} listed images are not in the data ({shown})")
+            found.warnings.append(
+                f"{file}: {counted(len(lacking), 'listed image is', 'listed images are')} not in the data ({shown})"
+            )
         if part := split_named([file.stem]):
             found.put(part, listed, file)
         else:

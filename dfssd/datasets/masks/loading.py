@@ -31,6 +31,7 @@ from dfssd.datasets.importing import (
     resolve_source,
     short_name,
     target_folder,
+    used_once,
     usual_names,
     with_more_items,
 )
@@ -156,8 +157,7 @@ class _Importer:
         new = [pair for pair in source.pairs if os.path.realpath(pair.image) not in own]
         known = len(source.pairs) - len(new)
         if known:
-            warning = f"{known} images of unlabeled= are images of {dataset.name} already, and are used once"
-            dataset = replace(dataset, account=dataset.account.warned([warning]))
+            dataset = replace(dataset, account=dataset.account.warned([used_once(known, dataset.name)]))
         if not new:
             return dataset
         left = MaskSource(dataset.names, new, files=tuple(pair.image for pair in new), roles=source.roles)

@@ -12,6 +12,7 @@ import numpy as np
 from dfssd.datasets import archives
 from dfssd.datasets.account import Account, Accounted, Role
 from dfssd.datasets.images.pixels import NOT_READ, SUFFIXES, UNREAD_SUFFIXES
+from dfssd.wording import counted, short_paths
 
 _REASONS = {
     (".xml", ".json"): "labels of boxes or outlines, which are not read as masks",
@@ -82,8 +83,8 @@ class MaskSource:
         if images:
             folders = ", ".join(sorted({image.parent.name for image in images}))
             self.warnings.append(
-                f"{len(images)} images without masks show no defect, since their folder is called {folders} and the "
-                "masks of the others lie in ground_truth"
+                f"{counted(len(images), 'image without masks shows', 'images without masks show')} no defect, since "
+                f"the folder is called {folders} and the masks of the others lie in ground_truth"
             )
 
     def refuse_unclear(self, unclear: Mapping[Path, Sequence[Path]]) -> set[Path]:
@@ -96,7 +97,7 @@ class MaskSource:
                     what = f"has the stem of {_apart(other, image)}, so that both match the mask {mask}; rename one"
                     self.problems.append((image, f"{image}: {what}"))
             refused.update(images)
-            self.roles[mask] = Role.LEFT_OUT, f"fits {len(images)} images"
+            self.roles[mask] = Role.LEFT_OUT, f"fits {counted(len(images), 'image')}"
         return refused
 
     def leave_out(self, file: Path, reason: str) -> None:
@@ -141,7 +142,7 @@ def reason_for(file: Path) -> str:
 
 def some(files: Sequence[Path]) -> str:
     """The first three files for a message, by name."""
-    shown = ", ".join(file.name for file in files[:3])
+    shown = ", ".join(short_paths(files[:3], 0))
     return shown + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 

@@ -20,7 +20,6 @@ from dfssd.datasets.readers.json_values import (
     Unusable,
     box_around,
     clipped,
-    counted,
     first_of,
     image_name,
     name_of,
@@ -32,6 +31,7 @@ from dfssd.datasets.readers.json_values import (
     turned,
     with_area,
 )
+from dfssd.wording import counted
 
 _PARTS = ("images", "annotations", "categories")
 _AGAIN = "export it again, or correct it"
@@ -72,7 +72,7 @@ def read_coco(file: Path, content: dict[str, Any]) -> Found:
         return BrokenFile(file, f"is not valid COCO: {e}; {_AGAIN}")
     notes = reading.notes()
     if not annotations:
-        notes = (f"no annotation at all: its {counted(len(images), 'image')} count as defect-free",)
+        notes = (f"no annotation at all: its {counted(len(images), 'image counts', 'images count')} as defect-free",)
     return LabelFile(file, "coco", tuple(reading.found), categories.order, notes=notes, parents=categories.parents)
 
 
@@ -307,7 +307,7 @@ def _polygon_points(segmentation: Any) -> list[tuple[float, float]]:
     for polygon in segmentation if isinstance(segmentation[0], list) else [segmentation]:
         values = numbers(polygon, "its polygon")
         if len(values) < 6:
-            raise Unusable(f"its polygon has {len(values)} values, expected at least three points")
+            raise Unusable(f"its polygon has {counted(len(values), 'value')}, expected at least three points")
         points += paired(values, "its polygon")
     return points
 

@@ -18,10 +18,11 @@ import numpy as np
 from dfssd.datasets.annotations import Annotation, BrokenFile, ClassFile, Found, LabelFile, OtherFile
 from dfssd.datasets.readers.csv_boxes import BoxTable
 from dfssd.datasets.readers.csv_columns import BadLabels, Columns, NotLabels, columns_of
-from dfssd.datasets.readers.json_values import Box, Unusable, counted, image_name, shown, stated_size
+from dfssd.datasets.readers.json_values import Box, Unusable, image_name, shown, stated_size
 from dfssd.datasets.readers.texts import RESAVE, read_text_of, unreadable
 from dfssd.datasets.readers.via import read_via
 from dfssd.datasets.sources import split_named
+from dfssd.wording import counted
 
 _VIA = {"filename", "region_shape_attributes", "region_attributes"}
 """Columns of VGG Image Annotator."""
@@ -185,7 +186,7 @@ def _parse(row: _Row, columns: Columns, decimal_comma: bool) -> _Parsed:
     image = image_name(row[columns.image], f"the image in line {row.line}")
     try:
         if columns.header and any(row.cells[columns.header :]):
-            raise Unusable(f"{len(row.cells)} columns, the header has {columns.header}")
+            raise Unusable(f"{counted(len(row.cells), 'column')}, the header has {columns.header}")
         if columns.score is not None and row[columns.score] and _number(row[columns.score], decimal_comma) != 1:
             raise BadLabels(
                 f"holds predictions and no labels (certainty {row[columns.score]} in line {row.line}); remove it, or "

@@ -17,7 +17,6 @@ from dfssd.datasets.readers.json_values import (
     box_around,
     box_around_ellipse,
     clipped,
-    counted,
     first_of,
     image_name,
     name_of,
@@ -28,6 +27,7 @@ from dfssd.datasets.readers.json_values import (
     with_area,
 )
 from dfssd.datasets.sources import split_named
+from dfssd.wording import counted
 
 _WITHOUT_AREA = {"polyline", "points", "skeleton", "cuboid"}
 """Shapes that do not say where an object ends."""

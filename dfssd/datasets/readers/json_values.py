@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from dfssd.wording import counted
+
 Box = tuple[float, float, float, float]
 """Corners x1, y1, x2, y2 [px]."""
 
@@ -67,7 +69,7 @@ def numbers(values: Any, what: str, n: int | None = None) -> list[float]:
     if not isinstance(values, list):
         raise Unusable(f"{what} is {shown(values)}, expected a list of numbers")
     if n is not None and len(values) != n:
-        raise Unusable(f"{what} has {len(values)} values, expected {n}")
+        raise Unusable(f"{what} has {counted(len(values), 'value')}, expected {n}")
     return [number(value, what) for value in values]
 
 
@@ -141,7 +143,7 @@ def paired(values: Sequence[float], what: str) -> list[Point]:
         Unusable: Their number is odd.
     """
     if len(values) % 2:
-        raise Unusable(f"{what} has {len(values)} values, expected pairs of x and y")
+        raise Unusable(f"{what} has {counted(len(values), 'value')}, expected pairs of x and y")
     return list(zip(values[::2], values[1::2], strict=True))
 
 
@@ -212,11 +214,6 @@ def turned(corner: Point, width: float, height: float, degrees: float, pivot: Po
     corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
     shifted = [(px - pivot[0], py - pivot[1]) for px, py in corners]
     return [(pivot[0] + dx * cos - dy * sin, pivot[1] + dx * sin + dy * cos) for dx, dy in shifted]
-
-
-def counted(n: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: "1 image", "2 images"."""
-    return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def first_of(values: Sequence[str]) -> str:

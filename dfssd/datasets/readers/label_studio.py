@@ -18,7 +18,6 @@ from dfssd.datasets.readers.json_values import (
     box_around,
     box_around_ellipse,
     clipped,
-    counted,
     first_of,
     image_name,
     name_of,
@@ -30,6 +29,7 @@ from dfssd.datasets.readers.json_values import (
     turned,
     with_area,
 )
+from dfssd.wording import counted
 
 _NOTES = {"categories", "info"}
 _IMAGES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff", ".webp")
@@ -226,7 +226,7 @@ def _image_of(data: Any, place: str) -> str:
     if "image" in named or (isinstance(data, dict) and isinstance(data.get("image"), str)):
         named = {"image": data["image"]}
     if len(named) != 1:
-        what = f"{len(named)} images ({first_of([shown(key) for key in named])})" if named else "no image"
+        what = f"{counted(len(named), 'image')} ({first_of([shown(key) for key in named])})" if named else "no image"
         raise Unusable(f"{place} names {what}, expected one")
     return image_name(next(iter(named.values())), f"the image of {place}")
 
@@ -310,7 +310,7 @@ def _regions(results: list[Any]) -> list[tuple[dict[str, Any], list[Any]]]:
 def _one_name(names: list[Any]) -> str:
     unique = dict.fromkeys(name_of(name, "the label") for name in names)
     if len(unique) != 1:
-        what = f"{len(unique)} labels ({', '.join(unique)})" if unique else "no label"
+        what = f"{counted(len(unique), 'label')} ({', '.join(unique)})" if unique else "no label"
         raise Unusable(f"it has {what}; give it one")
     return next(iter(unique))
 
@@ -325,7 +325,7 @@ def _box(region: Mapping[str, Any], size: tuple[int, int]) -> tuple[Box, float]:
     if kind == "polygon":
         points = points_of(value.get("points"), "'points'")
         if len(points) < 3:
-            raise Unusable(f"its polygon has {len(points)} points, expected at least 3")
+            raise Unusable(f"its polygon has {counted(len(points), 'point')}, expected at least 3")
         return with_area(box_around([_pixels(point, size) for point in points]), "its polygon"), 0.0
     angle = number(value.get("rotation") or 0, "'rotation'") % 360
     x, y = _pixels((number(value.get("x"), "'x'"), number(value.get("y"), "'y'")), size)

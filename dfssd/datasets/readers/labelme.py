@@ -23,6 +23,7 @@ from dfssd.datasets.readers.json_values import (
     stated_size,
     with_area,
 )
+from dfssd.wording import counted
 
 _POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,), "rotation": (4,), "oriented_rectangle": (4,)}
 """How many points define a shape of each kind; a polygon or a quadrilateral has at least three."""
@@ -100,11 +101,11 @@ def _box(kind: Any, values: Any, size: tuple[int, int] | None) -> Box:
     points = points_of(values, "'points'")
     if kind in _OUTLINES:
         if len(points) < 3:
-            raise Unusable(f"a {kind} has {len(points)} points, expected at least 3")
+            raise Unusable(f"a {kind} has {counted(len(points), 'point')}, expected at least 3")
     elif not isinstance(kind, str) or kind not in _POINTS:
         raise Unusable(f"shape_type {shown(kind)} is not known; draw a box or a polygon, or remove it")
     elif len(points) not in _POINTS[kind]:
-        raise Unusable(f"a {kind} has {len(points)} points, expected {' or '.join(map(str, _POINTS[kind]))}")
+        raise Unusable(f"a {kind} has {counted(len(points), 'point')}, expected {' or '.join(map(str, _POINTS[kind]))}")
     box = box_around(points)
     if kind == "circle":
         (x, y), edge = points

@@ -14,7 +14,6 @@ from dfssd.datasets.readers.json_values import (
     Unusable,
     box_around,
     box_around_ellipse,
-    counted,
     first_of,
     image_name,
     name_of,
@@ -23,6 +22,7 @@ from dfssd.datasets.readers.json_values import (
     shown,
     with_area,
 )
+from dfssd.wording import counted
 
 _CLASS_NAMES = ("class", "label", "name", "type", "category", "defect")
 """How the attribute that holds the class may be called where there are several."""

@@ -137,7 +137,7 @@ def test_a_lone_folder_test_is_told(root):
     dataset = load(root)
     assert check(dataset, root)[0] == {None: 3, "test": 2}
     (warning,) = dataset.account.warnings
-    assert "2 images are test images since their folder is called test" in warning and "train" in warning
+    assert "2 images are test images since the folder is called test" in warning and "train" in warning
     pairs(root, "images/train/{}.jpg", "masks/train/{}.png", "v", 9)
     assert not load(root).account.warnings
 
@@ -151,7 +151,7 @@ def test_a_folder_test_of_all_images_is_no_test_part(root):
 def test_boxes_given_as_masks_are_told(root):
     write_picture(root / "images" / "a.jpg", 1)
     write_label(root / "labels" / "a.txt", "0 0.5 0.5 0.1 0.1")
-    with pytest.raises(UserError, match=r"no masks for the 1 images .*, but labels of boxes such as .*labels/a\.txt"):
+    with pytest.raises(UserError, match=r"no masks for 1 image .*, but labels of boxes such as .*labels/a\.txt"):
         load(root)
     write_label(root / "data.yaml", "train: images", "names: [pit]")
     with pytest.raises(UserError, match=r"data\.yaml has no entry masks_dir:; .*boxes needs a recipe for boxes"):

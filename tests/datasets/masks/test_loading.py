@@ -260,7 +260,7 @@ def test_sources_without_masks_are_reported(tmp_path, sets):
     with pytest.raises(UserError, match=r"data=nowhere\.zip does not exist"):
         load_masks("nowhere.zip", sets)
     write_picture(tmp_path / "a" / "images" / "a.png", 0)
-    with pytest.raises(UserError, match=r"no masks for the 1 images in .*a; expected images/ with annotations/"):
+    with pytest.raises(UserError, match=r"no masks for 1 image in .*a; expected images/ with annotations/"):
         load_masks(str(tmp_path / "a"), sets)
     write_label(tmp_path / "b" / "readme.txt", "nothing")
     with pytest.raises(UserError, match=r"no images in .*b\.zip; expected"):

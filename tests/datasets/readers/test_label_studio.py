@@ -147,7 +147,7 @@ def test_a_file_of_the_cloud_storage(read):
         (region(names=["pit", "dent"]), r"it has 2 labels \(pit, dent\)"),
         (region(names=[7.5]), "the label is 7.5, expected the name of a class"),
         (region("polygonlabels", points=[[1, 2], [3, 4]]), "its polygon has 2 points"),
-        (region("polygonlabels", points=[[1, 2], [3]]), "'points' has 1 values"),
+        (region("polygonlabels", points=[[1, 2], [3]]), "'points' has 1 value"),
         (region("ellipselabels", x=50, y=50, radiusX=-1, radiusY=20), "the ellipse has no area"),
         (region("brushlabels", rle=[1, 2]), "it is a brush region, which has no box"),
         (region("keypointlabels", x=1, y=2, width=3), "it is a point, which has no area"),

@@ -103,7 +103,7 @@ def test_points_in_the_group_of_a_box_are_keypoints(read):
     ("broken", "problem"),
     [
         (shape([[10, 20], [10, 50]]), r"shapes\[0\]: the rectangle has no area \(width 0, height 30\)"),
-        (shape([[10, 20]]), "a rectangle has 1 points, expected 2 or 4"),
+        (shape([[10, 20]]), "a rectangle has 1 point, expected 2 or 4"),
         (shape([[10, 20], [30, 40]], "polygon"), "a polygon has 2 points, expected at least 3"),
         (shape([[10, 20], [30, 40]], "rotation"), "a rotation has 2 points, expected 4"),
         (shape([[10, 20], [10, 20]], "circle"), "the circle has no area"),
