@@ -12,6 +12,7 @@ import pytest
 from torch import nn
 from torch.utils.data import DistributedSampler
 from ultralytics.data.dataset import YOLODataset
+from ultralytics.engine.trainer import BaseTrainer
 
 import dfssd
 from tests.overrides import classes_of, incompatibility, kind, overrides_of, problems, top_level, upstream_of
@@ -40,6 +41,7 @@ OVERRIDES = {
         "preprocess_batch",
         "set_model_attributes",
     },
+    "SeededLoader": {"__len__"},
     "StageTrainer": {
         "__init__",
         "_close_dataloader_mosaic",
@@ -73,12 +75,20 @@ OVERRIDES = {
 }
 """Class that derives from one of Ultralytics -> the methods and properties that Ultralytics is meant to call."""
 
-MADE_BY_US = {"DistillationPair", "FullResolutionHead", "FullResolutionModel", "MFFMetalModel", "PretrainingModel"}
+MADE_BY_US = {
+    "DistillationPair",
+    "FullResolutionHead",
+    "FullResolutionModel",
+    "MFFMetalModel",
+    "PretrainingModel",
+    "SeededLoader",
+}
 """Classes with an ``__init__`` of their own, since Ultralytics makes no object of them."""
 
 STAND_INS: dict[str, tuple[type, set[str]]] = {
     "MixedDataset": (YOLODataset, {"close_mosaic"}),
     "MixedSampler": (DistributedSampler, {"set_epoch"}),
+    "ResumableSteps": (BaseTrainer, {"_load_checkpoint_state", "resume_training"}),
 }
 """Class that is put in the place of another one without deriving from it -> that one, and what is called on it."""
 

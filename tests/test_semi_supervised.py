@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -355,13 +356,13 @@ def test_meter_and_thresholds_continue_after_a_kill(plates, base, tmp_path, monk
     assert done.returncode == 9, done.output[-2000:]
     before = json.loads((tmp_path / "killed" / "train" / "student.json").read_text(encoding="utf-8"))["distill"]
     assert len(before["health"]) == 1 and before["thresholds"]["batches"] != [0, 0]
-    started, seen = StudentTrainer._start_watch, []
+    go_on, seen = StudentTrainer.load_watch_state, []
 
-    def watch(trainer: StudentTrainer) -> None:
-        started(trainer)
+    def watch(trainer: StudentTrainer, state: dict[str, Any]) -> None:
+        go_on(trainer, state)
         seen.append(trainer.pair.labeler.thresholds.state_dict())
 
-    monkeypatch.setattr(StudentTrainer, "_start_watch", staticmethod(watch))
+    monkeypatch.setattr(StudentTrainer, "load_watch_state", watch)
     assert main([f"resume={tmp_path / 'killed'}"]) == 0
     assert seen == [before["thresholds"]]
     record = results(tmp_path / "killed")

@@ -140,6 +140,35 @@ def test_checkpoints_are_written_to_last_and_best_by_path() -> None:
     assert "strip_optimizer(self.last)" in final and "strip_optimizer(self.best" in final
 
 
+def test_steps_are_counted_from_the_start_of_a_session() -> None:
+    """What a resumed training corrects until its first step."""
+    loop = inspect.getsource(engine.BaseTrainer._do_train)
+    begin = loop.index("last_opt_step = -1")
+    assert begin < loop.index("acc0 = self.accumulate") < loop.index('self.run_callbacks("on_train_start")')
+    drop = loop.index("self.optimizer.zero_grad()")
+    assert loop.index('self.run_callbacks("on_train_start")') < drop < loop.index("on_train_epoch_start")
+    step = loop.index("if ni - last_opt_step >= self.accumulate:\n                    self.optimizer_step()")
+    assert step < loop.index('self.run_callbacks("on_train_batch_end")')
+    saving = loop.index("self.stop |= self.stopper(epoch + 1, self.fitness) or final_epoch")
+    assert saving < loop.index("self.save_model()")
+
+
+def test_loader_reads_the_length_and_the_batches_that_ours_replaces() -> None:
+    from torch.utils.data._utils.fetch import _MapDatasetFetcher
+    from ultralytics.data.build import InfiniteDataLoader
+
+    assert '"batch_sampler", _RepeatSampler(self.batch_sampler)' in inspect.getsource(InfiniteDataLoader.__init__)
+    assert "self.dataset.__getitems__(possibly_batched_index)" in inspect.getsource(_MapDatasetFetcher.fetch)
+
+
+def test_mosaics_choose_from_a_buffer_or_from_their_data_set() -> None:
+    from ultralytics.data.augment import Albumentations, Mosaic
+
+    chosen = inspect.getsource(Mosaic.get_indexes)
+    assert "if self.buffer_enabled:" in chosen and "random.randint(0, len(self.dataset) - 1)" in chosen
+    assert "self.transform.seed != torch.initial_seed()" in inspect.getsource(Albumentations.__call__)
+
+
 def test_resume_ignores_a_new_precision() -> None:
     allowed = inspect.getsource(engine.BaseTrainer.check_resume)
     assert '"batch"' in allowed and '"amp"' not in allowed

@@ -65,6 +65,7 @@ class SignalSelfTest:
             raise UserError("self-test: the optimizer must hold every adapter and nothing of the teacher; it does not")
         self._overflows: dict[str, int] = {}
         self._signals = TermSignals()
+        self._learned: set[str] = set()
         self._adapters = {name: p.detach().clone() for name, p in adapters.items()}
         self._teacher_hash = state_hash(pair.teacher_model) if frozen else ""
         self.same_start = same_start
@@ -86,12 +87,24 @@ class SignalSelfTest:
             self._first_head = []
         return identical
 
-    def load(self, terms: Mapping[str, Mapping[str, Any]], epochs: int) -> None:
-        """Continue the records of a training that was stopped after ``epochs`` epochs."""
-        for name, record in self.records.items():
-            for key in record:
-                values = terms.get(name, {}).get(key, [])
-                record[key] = values[: None if "probe" in key else epochs]
+    def state_dict(self) -> dict[str, Any]:
+        """The state for :meth:`load_state_dict`, as JSON values."""
+        return {
+            "result": self.result,
+            "records": self.records,
+            "overflows": self._overflows,
+            "signals": self._signals.state_dict(),
+            "learned": sorted(self._learned),
+            "identical": bool(self._first_head),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`, with the weights of that moment."""
+        self.result, self.records = dict(state["result"]), {name: dict(r) for name, r in state["records"].items()}
+        self._overflows, self._learned = dict(state["overflows"]), set(state["learned"])
+        self._signals.load_state_dict(state["signals"])
+        if not state["identical"]:
+            self._first_head = []
 
     def check_batch(self, epoch: int, batches: int) -> None:
         """Record the gradient shares if they were measured in the last batch.
@@ -168,8 +181,9 @@ class SignalSelfTest:
         """
         if self.frozen:
             check_teacher(self.result, unchanged=state_hash(self.pair.teacher_model) == self._teacher_hash)
-        parameters = self.pair.projector.named_parameters()
-        unmoved = [name for name, p in parameters if torch.equal(p.detach(), self._adapters[name])]
+        adapters = dict(self.pair.projector.named_parameters())
+        self._learned |= {name for name, p in adapters.items() if not torch.equal(p.detach(), self._adapters[name])}
+        unmoved = [name for name in adapters if name not in self._learned]
         self.result["adapters_changed"] = not unmoved
         if last and self.pair.trust:
             self._check_at_the_end(unmoved, updates)

@@ -7,7 +7,6 @@ pseudo-labels of each epoch, and the guard compares the student with the baselin
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from pathlib import Path
 from typing import Any, cast
@@ -77,7 +76,7 @@ class StudentTrainer(StageTrainer):
         self._added = self._labeled = 0
         self._truth = np.zeros((0, 7))
         self._followed: tuple[Any, list[torch.Tensor], list[torch.Tensor]] | None = None
-        self._batch_in_epoch = self._unlabeled_in_batch = 0
+        self._unlabeled_in_batch = 0
         self._labels_alone = False
         self.add_callback("on_train_start", StudentTrainer._start_watch)
         self.add_callback("on_train_epoch_start", StudentTrainer._start_epoch)
@@ -192,10 +191,9 @@ class StudentTrainer(StageTrainer):
         """Ultralytics' preprocessing and :func:`dfssd.batches.decode`; sets the progress in the pair."""
         pair = self.pair
         per_epoch = self.settings.batches_per_epoch
-        pair.set_progress(self.epoch * per_epoch + self._batch_in_epoch, self.epochs * per_epoch, per_epoch)
+        pair.set_progress(self.epoch * per_epoch + self.batch_in_epoch, self.epochs * per_epoch, per_epoch)
         early = self.batches_done < self.settings.selftest_steps
-        pair.probe = early or (is_due(pair.progress[0]) if pair.balance else self._batch_in_epoch == 0)
-        self._batch_in_epoch += 1
+        pair.probe = early or (is_due(pair.progress[0]) if pair.balance else self.batch_in_epoch == 0)
         views = {name: batch[name] for name in ("img", "weak_img") if name in batch}
         loaded = {**batch, **super().preprocess_batch(views)}  # the boxes stay on the host
         ready, truth = decode(cast(LoadedBatch, loaded), nc=self.data["nc"])
@@ -235,7 +233,7 @@ class StudentTrainer(StageTrainer):
 
     @staticmethod
     def _start_watch(trainer: StudentTrainer) -> None:
-        """Start self-test, meter and guard; continue where a resumed training stopped."""
+        """Start self-test, meter and guard."""
         ULTRALYTICS.removeFilter(_hide_frozen_teacher)
         pair = trainer.pair
         # the teacher gives boxes of the classes that it knows
@@ -254,16 +252,28 @@ class StudentTrainer(StageTrainer):
         )
         instances = sum(len(label["cls"]) for label in trainer.test_loader.dataset.labels) if RANK in {-1, 0} else 0
         trainer.guard.noise = noise_of(instances)
-        if trainer.start_epoch and trainer.summary_file.exists():
-            before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))["distill"]
-            trainer.selftest.load(before["terms"], trainer.start_epoch)
-            trainer.health = before["health"][: trainer.start_epoch]
-            trainer.labels_added = before.get("labels_added", [])[: trainer.start_epoch]
-            trainer.guard.load_state_dict(before["guard"], trainer.start_epoch)
-            if pair.labeler and before["thresholds"]:
-                pair.labeler.thresholds.load_state_dict(before["thresholds"])
-            if pair.balance and before["balance"]:
-                pair.balance.load_state_dict(before["balance"])
+
+    def watch_state(self) -> dict[str, Any]:
+        """What self-test, meter, guard, thresholds, and balance know."""
+        pair = self.pair
+        return {
+            "selftest": self.selftest.state_dict(),
+            "guard": self.guard.state_dict(),
+            "health": self.health,
+            "labels_added": self.labels_added,
+            "thresholds": pair.labeler.thresholds.state_dict() if pair.labeler else None,
+            "balance": pair.balance.state_dict() if pair.balance else None,
+        }
+
+    def load_watch_state(self, state: dict[str, Any]) -> None:
+        """Let them go on."""
+        self.selftest.load_state_dict(state["selftest"])
+        self.guard.load_state_dict(state["guard"])
+        self.health, self.labels_added = state["health"], state["labels_added"]
+        if self.pair.labeler:
+            self.pair.labeler.thresholds.load_state_dict(state["thresholds"])
+        if self.pair.balance:
+            self.pair.balance.load_state_dict(state["balance"])
 
     def _follow_student(self) -> None:
         """Make the teacher the moving average of the student, if it is one."""
@@ -282,7 +292,7 @@ class StudentTrainer(StageTrainer):
     def _start_epoch(trainer: StudentTrainer) -> None:
         """Apply the guard's decision after the last epoch, in all processes alike; end with the labels alone."""
         trainer._follow_student()  # Ultralytics may have gone back to an earlier epoch after a NaN loss
-        trainer._batch_in_epoch = trainer._added = trainer._labeled = 0
+        trainer._added = trainer._labeled = 0
         trainer.meter.reset()
         level = torch.tensor(trainer.guard.level, device=trainer.device)
         if dist.is_initialized():
@@ -295,7 +305,7 @@ class StudentTrainer(StageTrainer):
         if trainer._labels_alone and not before:  # a loader rebuilt later starts as this one ends
             sampler = trainer.train_loader.sampler
             sampler.labeled_only()
-            sampler.epoch = trainer.epoch
+            sampler.epoch = trainer.begun
             trainer.train_loader.reset()
 
     @staticmethod

@@ -95,8 +95,6 @@ class ObjectiveTrainer(RegionTrainer):
     ):
         """Build the stage trainer."""
         super().__init__(cfg, overrides, _callbacks)
-        self._batch_in_epoch = 0
-        self.add_callback("on_train_epoch_start", ObjectiveTrainer._start_epoch)
         self.add_callback("on_train_epoch_end", ObjectiveTrainer._look_at_features)
 
     @property
@@ -134,8 +132,7 @@ class ObjectiveTrainer(RegionTrainer):
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Ultralytics' preprocessing of the images; the random numbers of the step follow from its number."""
-        wrapped, number = self.wrapped, self._batch_in_epoch
-        self._batch_in_epoch += 1
+        wrapped, number = self.wrapped, self.batch_in_epoch
         wrapped.seed(self.args.seed, max(RANK, 0), self.epoch, number)
         wrapped.probe = number + 1 == self.settings.batches_per_epoch
         ready: dict[str, Any] = super().preprocess_batch({"img": batch["img"], "im_file": batch["im_file"]})
@@ -151,10 +148,6 @@ class ObjectiveTrainer(RegionTrainer):
         """The stage's summary, with the spread of the features besides the losses."""
         summary = super().summary()
         return {**summary, "pretraining": {**summary["pretraining"], "spread": self.wrapped.spreads}}
-
-    @staticmethod
-    def _start_epoch(trainer: ObjectiveTrainer) -> None:
-        trainer._batch_in_epoch = 0
 
     @staticmethod
     def _look_at_features(trainer: ObjectiveTrainer) -> None:

@@ -71,7 +71,7 @@ def epoch_length(config: Config, labeled: int, unlabeled_share: float) -> int:
     """
     if config["batches_per_epoch"] != "auto":
         return int(config["batches_per_epoch"])
-    from dfssd.trainers.mixed_data import batch_composition
+    from dfssd.trainers.sampler import batch_composition
 
     per_batch, _ = batch_composition(config.batch, unlabeled_share)
     return math.ceil(labeled / per_batch)

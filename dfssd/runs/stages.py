@@ -48,7 +48,8 @@ from dfssd.runs.summaries import read_summary
 from dfssd.tracking.follow import RunTracking
 from dfssd.trainers import clock
 from dfssd.trainers.acceleration import EAGER, INDUCTOR
-from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint, trained_classes
+from dfssd.trainers.checkpoints import finish_checkpoint, trained_classes
+from dfssd.trainers.resume import last_epoch
 from dfssd.trainers.settings import AverageDecay, StageSettings
 from dfssd.trainers.stage import StageTrainer
 from dfssd.trainers.validation_data import forget
@@ -346,8 +347,7 @@ class StagedRun(ABC):
         """
         stage = self.folder.path / "train" / name
         settings.write(stage)
-        last = stage / "weights" / "last.pt"
-        done = checkpoint_epoch(last)
+        done = last_epoch(stage)
         arguments = {
             **self.config.train,
             "task": self.record.TASK,
@@ -364,11 +364,11 @@ class StagedRun(ABC):
             "patience": self.config.train.get("patience", self.epochs),
             **overrides,
         }
-        trained_here = done is None or 0 <= done < arguments["epochs"] - 1
+        trained_here = done is None or done >= 0
         if trained_here:
             if done is not None:
                 LOGGER.info(f"{name}: continuing after epoch {done + 1}")
-                arguments["resume"] = str(last)
+                arguments["resume"] = str(stage / "weights" / "last.pt")
             made = trainer(overrides=arguments)
             self.tracking.watch(made, name)
             with self.progress.training(name, made):

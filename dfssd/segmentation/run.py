@@ -54,7 +54,7 @@ from dfssd.segmentation.plan import plan_of
 from dfssd.segmentation.rows import rows
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.segmentation.verdict import SCORES, headline
-from dfssd.trainers.mixed_data import batch_composition
+from dfssd.trainers.sampler import batch_composition
 from dfssd.trainers.settings import SegmentationSettings
 
 NAMED = 10

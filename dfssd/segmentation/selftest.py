@@ -6,6 +6,7 @@ See :mod:`dfssd.trainers.watch` for why.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from dfssd.segmentation.criterion import BatchLoss
@@ -36,6 +37,21 @@ class SegmentationSelfTest:
         self._signals = TermSignals()
         self._shares: dict[str, list[float]] = {}
         criterion.probe = steps > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state for :meth:`load_state_dict`, as JSON values."""
+        return {
+            "result": self.result,
+            "signals": self._signals.state_dict(),
+            "shares": self._shares,
+            "probe": self.criterion.probe,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.result, self._shares = dict(state["result"]), {name: list(s) for name, s in state["shares"].items()}
+        self._signals.load_state_dict(state["signals"])
+        self.criterion.probe = state["probe"]
 
     def check_batch(self, epoch: int) -> None:
         """Check what was measured in the last batch, if anything was.

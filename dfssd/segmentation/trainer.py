@@ -38,8 +38,8 @@ from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.validator import MIOU_FG, MaskMetrics, MaskValidator
 from dfssd.trainers.graphs import Pass
-from dfssd.trainers.mixed_data import batch_composition
 from dfssd.trainers.results_csv import read_results_csv
+from dfssd.trainers.sampler import batch_composition
 from dfssd.trainers.settings import SegmentationSettings
 from dfssd.trainers.stage import StageTrainer
 
@@ -186,8 +186,7 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         seen = teacher_views(cast(Batch, batch), len(batch["img"]) - unlabeled)
         batch["teacher_logits"] = self.stand_ins.get("teacher", self.teacher)(seen)
         if (probability := self.settings.seg.cutmix) and unlabeled:
-            number = self.batches_done % self.settings.batches_per_epoch
-            rng = np.random.default_rng((self.args.seed, max(LOCAL_RANK, 0), self.epoch, number))
+            rng = np.random.default_rng((self.args.seed, max(LOCAL_RANK, 0), self.epoch, self.batch_in_epoch))
             batch = paste(batch, draw(rng, unlabeled, batch["img"].shape[2:], probability))
         return batch
 
@@ -255,9 +254,17 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         """Stop at a loss that is not finite, as soon as it has been read."""
         if (back := self.losses.not_finite) is not None:
             raise UserError(
-                f"the loss is not finite in batch {self.batches_done - back} of this session, epoch {self.epoch + 1}; "
+                f"the loss is not finite in batch {self.batches_done - back} of the training, epoch {self.epoch + 1}; "
                 "start again with a lower lr0, or with amp=false"
             )
+
+    def watch_state(self) -> dict[str, Any]:
+        """What the self-test knows."""
+        return {"selftest": self.selftest.state_dict()}
+
+    def load_watch_state(self, state: dict[str, Any]) -> None:
+        """Let it go on."""
+        self.selftest.load_state_dict(state["selftest"])
 
     def check_before_checkpoint(self) -> None:
         """No checkpoint is written unless the self-test passes."""

@@ -12,7 +12,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer
 
-from dfssd.errors import UserError
+from dfssd.errors import UserError, reason
 from dfssd.files import aside, atomic_write, write_json
 
 
@@ -127,18 +127,26 @@ def checkpoint_epoch(last: Path) -> int | None:
     Raises:
         UserError: The checkpoint is damaged.
     """
-    if not last.exists():
-        return None
+    return int(read_checkpoint(last)["epoch"]) if last.exists() else None
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint of a training.
+
+    Raises:
+        UserError: It is damaged.
+    """
     try:
-        return int(torch_load(last, map_location="cpu")["epoch"])
+        found: dict[str, Any] = torch_load(file, map_location="cpu")
+        int(found["epoch"])
     except Exception as e:  # a file that was cut, or is something else: whatever the unpickler stumbles over
-        raise _damaged(last, e) from e
+        raise unusable(file, f"is damaged ({reason(e)})") from e
+    return found
 
 
-def _damaged(checkpoint: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
-    stage = checkpoint.parent.parent
-    return UserError(f"{checkpoint} is damaged ({reason}); remove {stage}, and that training is repeated on resume=")
+def unusable(file: Path, what: str) -> UserError:
+    """The error about a file in the folder of the checkpoints of a training."""
+    return UserError(f"{file} {what}; remove {file.parent.parent}, and that training is repeated on resume=")
 
 
 def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> None:
@@ -155,4 +163,4 @@ def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> 
     with atomic_write(target) as temporary:
         strip_optimizer(checkpoint, s=str(temporary))
         if not temporary.exists():  # Ultralytics has only warned
-            raise _damaged(checkpoint, ValueError("not a checkpoint of Ultralytics"))
+            raise unusable(checkpoint, "is damaged (not a checkpoint of Ultralytics)")

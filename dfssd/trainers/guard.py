@@ -82,17 +82,7 @@ class Guard:
         """The state for :meth:`load_state_dict`, as JSON values."""
         return {"level": self.level, "bad": self.bad, "epochs": self.epochs, "events": [dict(e) for e in self.events]}
 
-    def load_state_dict(self, state: dict[str, Any], epochs: int) -> None:
-        """Continue after ``epochs`` finished epochs; events of later ones are dropped."""
-        judged = epochs // self.every * self.every  # the last of them that was validated
-        self.events = [e for e in state["events"] if e["epoch"] <= epochs]
-        self.level = len(self.events)
-        # the state is ahead of the checkpoint if the process died between the two: count the bad epochs back
-        undone = state["events"][len(self.events) :]
-        bad, at = state["bad"], state["epochs"]
-        if undone:  # what had to be counted at the validation before that one
-            acted = undone[0]["epoch"]
-            at = (acted - 1) // self.every * self.every
-            bad = math.ceil((self.patience - acted + at) / self.every) * self.every
-        self.bad = max(0, bad - max(0, at - judged))
-        self.epochs = epochs
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.level, self.bad, self.epochs = state["level"], state["bad"], state["epochs"]
+        self.events = [dict(event) for event in state["events"]]

@@ -3,7 +3,7 @@
 Two Ultralytics datasets stand side by side, so that a mosaic is made of labeled images only or of pseudo-labeled
 images only, and "labeled" stays a property of a whole training image. The sampler lays out every batch as labeled
 images first, then unlabeled ones, and makes an epoch a *number of batches*, which is how the labeled-only baseline
-is given exactly the optimizer steps of the student.
+is given exactly the optimizer steps of the student (:mod:`dfssd.trainers.sampler`).
 
 Pseudo-labeled images never reach Ultralytics' label reader: a missing label file would be read as "free of defects".
 """
@@ -11,14 +11,14 @@ Pseudo-labeled images never reach Ultralytics' label reader: a missing label fil
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, Sampler
+from torch.utils.data import ConcatDataset
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import exif_size
@@ -33,6 +33,8 @@ from dfssd.pseudo_labels.files import read_pseudo_labels
 from dfssd.pseudo_labels.labeling import true_boxes
 from dfssd.pseudo_labels.records import PseudoImage
 from dfssd.pseudo_labels.thresholds import ACCEPT, IGNORE
+from dfssd.trainers.draws import Draw, Part
+from dfssd.trainers.sampler import Draws, MixedSampler
 from dfssd.trainers.views import StrongView
 
 
@@ -124,6 +126,7 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
     def __init__(self, labeled: YOLODataset, unlabeled: PseudoLabelDataset | None = None):
         """Put the two datasets side by side; indices below ``len(labeled)`` are labeled."""
         super().__init__([labeled] if unlabeled is None else [labeled, unlabeled])
+        self.parts = [Part(dataset) for dataset in self.datasets]
         self.mosaic_closed = False
         self.n_labeled = len(labeled)
         self.nc = len(labeled.data["names"])
@@ -132,6 +135,14 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
         """Augmented sample with the flag ``labeled`` and the scores of its boxes (1 for true ones)."""
         sample = super().__getitem__(index)
         return {"score": torch.ones(len(sample["cls"])), **sample, "labeled": index < self.n_labeled}
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[dict[str, Any]]:
+        """The samples of a batch, as a loader asks for them: each follows from its place in the training alone."""
+        samples = []
+        for draw in draws:
+            with self.parts[draw.image >= self.n_labeled].drawing(draw):
+                samples.append(self[draw.image])
+        return samples
 
     @staticmethod
     def collate_fn(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -172,86 +183,24 @@ class MixedDataset(ConcatDataset[dict[str, Any]]):
         return BoxViews(self, args, device, strong=strong.transform if strong else None, mosaic=mosaic)
 
 
-class MixedSampler(Sampler[int]):
-    """Endless permutations of both parts, cut into batches of a fixed composition.
+class SeededLoader(InfiniteDataLoader):
+    """Ultralytics' endless loader, whose images follow from their place in the training."""
 
-    Batch ``b`` of epoch ``e`` takes the next ``labeled_per_batch`` labeled and ``unlabeled_per_batch`` unlabeled
-    images of two streams; each stream runs through its part in a fresh permutation again and again, without regard to
-    epochs, so every image is seen equally often. The streams depend on (seed, position) alone: a resumed run continues
-    exactly where it stopped, and the ranks of a multi-GPU run take disjoint slices of each batch.
-    """
-
-    def __init__(
-        self,
-        n_labeled: int,
-        n_unlabeled: int,
-        *,
-        labeled_per_batch: int,
-        unlabeled_per_batch: int,
-        batches: int,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ):
-        """Set the sizes of the parts [images], the batch composition per process and the batches per epoch."""
-        self.parts = ((0, n_labeled, labeled_per_batch), (n_labeled, n_unlabeled, unlabeled_per_batch))
-        self.batches, self.seed, self.rank, self.world = batches, seed, rank, world
-        self.epoch = 0
+    def __init__(self, dataset: MixedDataset, sampler: MixedSampler, **kwargs: Any):
+        """Load ``dataset`` in the order of ``sampler``; ``kwargs`` are those of PyTorch's ``DataLoader``."""
+        super().__init__(dataset=dataset, sampler=sampler, **kwargs)
+        most = [part.most_nearby for part in dataset.parts]
+        # PyTorch forbids to set it, but Ultralytics sets it in the same way, and reads this name
+        object.__setattr__(self, "batch_sampler", Draws(sampler, most, max(1, self.num_workers)))
 
     def __len__(self) -> int:
-        """Images per epoch and process."""
-        return self.batches * sum(per_batch for _, _, per_batch in self.parts)
-
-    def labeled_only(self) -> None:
-        """From the next epoch on fill the batches with labeled images alone."""
-        (offset, n, labeled), (after, others, unlabeled) = self.parts
-        self.parts = ((offset, n, labeled + unlabeled), (after, others, 0))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Ignored: Ultralytics calls it once per epoch, when loader workers may already be an epoch ahead.
-
-        The sampler counts its own epochs; :attr:`epoch` is set once, before the first batch.
-        """
-
-    def _stream(self, part: int, positions: np.ndarray) -> list[int]:
-        offset, n, _ = self.parts[part]
-        picked = np.empty(len(positions), dtype=np.int64)
-        blocks = positions // n
-        for block in np.unique(blocks):
-            order = np.random.default_rng((self.seed, part, int(block))).permutation(n)
-            here = blocks == block
-            picked[here] = order[positions[here] % n]
-        indices: list[int] = (offset + picked).tolist()
-        return indices
-
-    def __iter__(self) -> Iterator[int]:
-        """Indices of one epoch, batch after batch, labeled ones first within each batch."""
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        columns = []
-        for part, (_, _, per_batch) in enumerate(self.parts):
-            batch = epoch * self.batches + np.arange(self.batches)
-            start = (batch * self.world + self.rank) * per_batch
-            positions = (start[:, None] + np.arange(per_batch)[None]).ravel()
-            columns.append(np.reshape(self._stream(part, positions), (self.batches, per_batch)).astype(np.int64))
-        yield from np.concatenate(columns, axis=1).ravel().tolist()
-
-
-def batch_composition(batch: int, unlabeled_share: float) -> tuple[int, int]:
-    """Labeled and unlabeled images in a batch of ``batch``; at least one of each when the share is above 0.
-
-    Args:
-        batch: Images per batch, at least 2 if ``unlabeled_share`` > 0.
-        unlabeled_share: Share of unlabeled images, in [0, 1).
-    """
-    unlabeled = round(batch * unlabeled_share)
-    if unlabeled_share > 0:
-        unlabeled = min(max(unlabeled, 1), batch - 1)
-    return batch - unlabeled, unlabeled
+        """Batches in an epoch."""
+        return len(self.batch_sampler)
 
 
 def build_loader(
     dataset: MixedDataset, sampler: MixedSampler, kind: str, *, batch: int, args: Any, device: torch.device
-) -> InfiniteDataLoader | DeviceLoader:
+) -> SeededLoader | DeviceLoader:
     """An endless loader over ``dataset`` in the order of ``sampler``.
 
     Args:
@@ -280,14 +229,14 @@ def build_loader(
 
 def build_mixed_loader(
     dataset: MixedDataset, sampler: MixedSampler, *, batch: int, workers: int, pin_memory: bool
-) -> InfiniteDataLoader:
+) -> SeededLoader:
     """Ultralytics' endless loader over ``dataset`` in the order of ``sampler``; ``batch`` is per process."""
     generator = torch.Generator()
     generator.manual_seed(6148914691236517205 + sampler.seed + RANK)
-    return InfiniteDataLoader(
-        dataset=dataset,
+    return SeededLoader(
+        dataset,
+        sampler,
         batch_size=batch,
-        sampler=sampler,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=pin_memory,

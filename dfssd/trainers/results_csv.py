@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from dfssd.files import write_text
 
 
 def read_results_csv(path: Path) -> list[dict[str, str]]:
@@ -37,18 +34,3 @@ def fit_columns(path: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     rows = read_results_csv(path)
     names = [name for name in rows[0] if name not in {"epoch", "time"}] if rows else list(metrics)
     return {name: metrics.get(name, math.nan) for name in names}
-
-
-def trim_results_csv(path: Path, epochs: int) -> None:
-    """Drop the rows after the first ``epochs`` epochs; without any row the file is removed."""
-    if not path.exists():
-        return
-    rows = [row for row in read_results_csv(path) if int(row["epoch"]) <= epochs]
-    if not rows:
-        path.unlink()
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

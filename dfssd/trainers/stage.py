@@ -3,8 +3,8 @@
 It differs from ``DetectionTrainer`` in these things only:
 
 * an epoch is a number of batches from :class:`MixedSampler`, so that stages can be given equal budgets;
-* ``last.pt`` and ``best.pt`` appear whole or not at all, written beside the training, and ``results.csv`` holds no
-  epoch twice after a resume;
+* ``last.pt`` and ``best.pt`` appear whole or not at all, written beside the training;
+* a training that was interrupted goes on as if it had not been (:mod:`dfssd.trainers.resume`);
 * validations and checkpoints follow every so many epochs, and the last one; a checkpoint follows the first one as well;
 * bf16 mixed precision works on CPUs as well;
 * the batches and optimizer steps that were really made are recorded;
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 import subprocess
 import time
@@ -41,9 +40,11 @@ from dfssd.trainers.callbacks import FIRST, top_package, without_loggers
 from dfssd.trainers.checkpoints import BackgroundWriter, Kept, KnownScore, put_in_place, write_checkpoints
 from dfssd.trainers.clock import Clock
 from dfssd.trainers.loss_record import RecordedLosses
-from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, batch_composition, build_loader
+from dfssd.trainers.mixed_data import MixedDataset, build_loader
 from dfssd.trainers.optimizers import fused
-from dfssd.trainers.results_csv import columns_of, fit_columns, read_results_csv, trim_results_csv
+from dfssd.trainers.results_csv import columns_of, fit_columns, read_results_csv
+from dfssd.trainers.resume import FILE, ResumableSteps, WithoutState
+from dfssd.trainers.sampler import MixedSampler, batch_composition
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.validation_data import KeptLoader
 from dfssd.trainers.validator import StageValidator
@@ -55,7 +56,7 @@ LONGEST_LOSS = 60.0
 """Time after which an epoch without validation is kept as well [s]."""
 
 
-class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
+class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTrainer):
     """Trains on the labeled images only: the teacher and the baseline. The student's trainer extends it."""
 
     last: Path
@@ -76,19 +77,12 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         if overrides and "amp" in overrides:  # a resume keeps the checkpoint's value, which another device may refuse
             self.args.amp = overrides["amp"]
         self.settings = self.SETTINGS.read(self.save_dir)
-        self.batches_done = 0
         self.writer, self._saved_at = BackgroundWriter(), -math.inf
-        for callback in (
-            StageTrainer._use_cores,
-            StageTrainer._align_sampler,
-            StageTrainer._trim_csv,
-            StageTrainer._start_clock,
-        ):
-            self.add_callback("on_train_start", callback)
+        self.add_callback("on_train_start", StageTrainer._use_cores)
+        self.add_callback("on_train_start", StageTrainer._start_clock)
+        self.prepare_resume()
         self.prepare_acceleration(self.settings.way)
         self.add_callback("on_train_epoch_start", StageTrainer._set_average)
-        self.add_callback("on_train_batch_end", StageTrainer._count_batch)
-        self.add_callback("on_fit_epoch_end", StageTrainer._wait_for_learning)
 
     def add_callback(self, event: str, callback: Any) -> None:
         """Add a callback once: in a multi-GPU run every process gets those of the first and then adds its own."""
@@ -103,6 +97,8 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         if event == "on_model_save" and any(top_package(found) != "ultralytics" for found in self.callbacks[event]):
             self.writer.wait()  # a user may read it; Ultralytics' own upload takes the file that is there
         super().run_callbacks(event)
+        if event == "on_train_start" and self.state is not None:
+            self.load_watch_state(json.loads(self.state["watch"]))
         self.clock.after(event)
         if event == "on_train_end":
             self.write_summary()
@@ -111,6 +107,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         """Ultralytics' update of the weights, told apart by the clock."""
         with self.clock.updating():
             super().optimizer_step()
+        self.note_step()
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Ultralytics' row of ``results.csv``."""
@@ -126,6 +123,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         if mode != "train":
             return KeptLoader(super().get_dataloader(dataset_path, batch_size, rank, mode), self.device)
         self.acceleration.release()  # for smaller batches, after the device ran out of memory
+        self.forget_steps()
         with torch_distributed_zero_first(rank):  # only one process scans the labels
             dataset = self.build_train_dataset(self.build_dataset(dataset_path, mode, batch_size))
         labeled, unlabeled = batch_composition(batch_size, self.settings.unlabeled_share)
@@ -139,7 +137,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
             rank=max(LOCAL_RANK, 0),
             world=max(self.world_size, 1),
         )
-        sampler.epoch = self.start_epoch  # for a loader that is rebuilt with a smaller batch
+        sampler.epoch = self.start_epoch + self.repeats  # for a loader that is rebuilt with a smaller batch
         return build_loader(
             dataset, sampler, self.settings.loader, batch=batch_size, args=self.args, device=self.device
         )
@@ -186,15 +184,8 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         """Ultralytics' validation, in the precision of the training as on CUDA; no scores in an epoch without one."""
         if not self._is_validated():
             return dict.fromkeys(self.metrics or (), math.nan), None
-        views = random.getstate()  # Ultralytics draws one number for each image that it reads, of validation, too
-        try:
-            with (
-                self.clock.running("validation"),
-                torch.autocast("cpu", torch.bfloat16, enabled=self.settings.cpu_bf16),
-            ):
-                return super().validate()
-        finally:
-            random.setstate(views)
+        with self.clock.running("validation"), torch.autocast("cpu", torch.bfloat16, enabled=self.settings.cpu_bf16):
+            return super().validate()
 
     def _is_validated(self) -> bool:
         """Whether this epoch ends with a validation: each ``val_every``-th and the last, in all processes alike."""
@@ -208,11 +199,13 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         return bool(now)
 
     def save_model(self) -> bool:
-        """Ultralytics' checkpoints of a validated epoch, written beside the training under other names and renamed.
+        """Ultralytics' checkpoints of a validated epoch, and the state from which the training goes on.
 
-        Epochs between two validations are kept only where they are long: a killed process repeats them. The first epoch
-        is kept in any case, since a loss that is not finite later on needs a checkpoint to return to, and the last one.
+        They are written beside the training under other names, and renamed. Epochs between two validations are kept
+        only where they are long: a killed process repeats them. The first epoch is kept in any case, since a loss that
+        is not finite later on needs a checkpoint to return to, and the last one.
         """
+        self._wait_for_learning()
         moment = time.monotonic()
         last = self.epoch + 1 >= self.epochs
         if self.fitness is None and not last and moment - self._saved_at < LONGEST_LOSS:
@@ -220,13 +213,13 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         with self.clock.running("writing"):
             self.check_before_checkpoint()
             best, newest = Kept(), Kept()
-            with self._other_paths(last=newest, best=best):
+            with self._standing_in(last=newest, best=best, optimizer=WithoutState()):
                 super().save_model()
             if self.fitness is None:  # Ultralytics takes an unknown score for the best as long as none is known
                 best = Kept()
-            # best first: if the process dies in between, the older last.pt only repeats some epochs
-            kept = ((self.best, best), (self.last, newest))
-            files = {path: file.content for path, file in kept if file.content is not None}
+            # the state last: if the process dies in between, the older one only repeats some epochs
+            kept = ((self.best, best.content), (self.last, newest.content), (self.wdir / FILE, self.current_state()))
+            files = {path: content for path, content in kept if content is not None}
             self.writer.start(partial(write_checkpoints, files, self.summary_file, self.summary()))
         self._saved_at = moment
         return True
@@ -254,7 +247,10 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
         """Ultralytics' return to ``last.pt`` after a loss or score that is not finite, once that is on the disk."""
         if not math.isfinite(self.loss.detach()) or (self.fitness is not None and not math.isfinite(self.fitness)):
             self.writer.wait()
-        return bool(super()._handle_nan_recovery(epoch))
+        with self._standing_in(start_epoch=0):  # in the first epoch of a resumed training, too
+            again = bool(super()._handle_nan_recovery(epoch))
+        self.repeats += again
+        return again
 
     def read_results_csv(self) -> dict[str, list[float]]:
         """The columns of ``results.csv`` for the checkpoint, as numbers also where an epoch has no score."""
@@ -270,21 +266,24 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
                     shutil.copyfile(path, aside(path))
         self._wait_for_all()
         best, last = self.best, self.last
-        with self._other_paths(last=aside(last), best=aside(best)):
+        with self._standing_in(last=aside(last), best=aside(best)):
             yield
         self._wait_for_all()
         if RANK in {-1, 0}:
             put_in_place(best, last)
+            (self.wdir / FILE).unlink(missing_ok=True)
 
     @contextmanager
-    def _other_paths(self, *, last: Any, best: Any) -> Iterator[None]:
-        """Let Ultralytics write its checkpoints elsewhere in the block."""
-        before = self.last, self.best
-        self.last, self.best = last, best
+    def _standing_in(self, **others: Any) -> Iterator[None]:
+        """Let Ultralytics find other values in attributes of the trainer while it writes its checkpoints."""
+        before = {name: getattr(self, name) for name in others}
         try:
+            for name, other in others.items():
+                setattr(self, name, other)
             yield
         finally:
-            self.last, self.best = before
+            for name, own in before.items():
+                setattr(self, name, own)
 
     @staticmethod
     def _wait_for_all() -> None:
@@ -294,7 +293,7 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
     def _close_dataloader_mosaic(self) -> None:
         """Close the mosaic; the loader is then started anew, and its workers may have been an epoch ahead."""
         super()._close_dataloader_mosaic()
-        self.train_loader.sampler.epoch = self.epoch
+        self.train_loader.sampler.epoch = self.begun
 
     def train(self) -> None:
         """Train; a :class:`UserError` raised in a process of a multi-GPU run is raised again in the first one."""
@@ -346,47 +345,30 @@ class StageTrainer(AcceleratedSteps, RecordedLosses, DetectionTrainer):
 
     @staticmethod
     def _start_clock(trainer: StageTrainer) -> None:
-        """Continue the clock of the earlier sessions, and let it tell the phases of the steps."""
+        """Let the clock tell the phases of the steps."""
         trainer.clock.watch(trainer.scaler, trainer.device)
-        if trainer.start_epoch and trainer.summary_file.exists():
-            before = json.loads(trainer.summary_file.read_text(encoding="utf-8"))
-            trainer.clock.add(before.get("seconds", {}))
 
     @staticmethod
     def _use_cores(trainer: StageTrainer) -> None:
         if trainer.device.type == "cpu":
             use_all_cores()
 
-    @staticmethod
-    def _align_sampler(trainer: StageTrainer) -> None:
-        trainer.train_loader.sampler.epoch = trainer.start_epoch
-
-    @staticmethod
-    def _wait_for_learning(trainer: StageTrainer) -> None:
+    def _wait_for_learning(self) -> None:
         """Start the patience of early stopping once the network has learned something.
 
         Ultralytics waits while the fitness is exactly 0. From random weights it stays just above 0 for many epochs and
         fluctuates: a lucky 0.007 would stay the best for long, and the training would stop before it has learned.
         """
-        stopper = trainer.stopper
-        if stopper.best_fitness < LEARNED:
-            stopper.best_epoch = trainer.epoch + 2  # Ultralytics counts epochs from 1; the next one is not late either
+        if self.stopper.best_fitness < LEARNED:
+            self.stopper.best_epoch = (
+                self.epoch + 2
+            )  # Ultralytics counts epochs from 1; the next one is not late either
 
     @staticmethod
     def _set_average(trainer: StageTrainer) -> None:
         """Set the decay of the moving average, in every epoch: Ultralytics builds it anew after a NaN loss."""
         if trainer.ema and trainer.settings.average:
             trainer.ema.decay = trainer.settings.average
-
-    @staticmethod
-    def _count_batch(trainer: StageTrainer) -> None:
-        trainer.batches_done += 1
-
-    @staticmethod
-    def _trim_csv(trainer: StageTrainer) -> None:
-        """Drop rows of epochs that the checkpoint does not hold: the process died between the row and the file."""
-        if RANK in {-1, 0}:
-            trim_results_csv(trainer.csv, trainer.start_epoch)
 
 
 def _score(text: str | None) -> float | None:

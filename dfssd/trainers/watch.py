@@ -23,6 +23,14 @@ class TermSignals:
         self.alive: dict[str, bool] = {}
         self._batches: dict[str, int] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state for :meth:`load_state_dict`, as JSON values."""
+        return {"alive": dict(self.alive), "batches": dict(self._batches)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.alive, self._batches = dict(state["alive"]), dict(state["batches"])
+
     def add(self, name: str, *, alive: bool) -> None:
         """Count a measured batch that applies to a term, and whether the term gave a gradient in it."""
         self._batches[name] = self.batches(name) + 1

@@ -21,7 +21,8 @@ from dfssd.loading.loader import DeviceLoader, NotOnDeviceError
 from dfssd.loading.store import release_stores
 from dfssd.pseudo_labels.files import write_pseudo_labels
 from dfssd.pseudo_labels.records import ImagePrediction
-from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, PseudoLabelDataset
+from dfssd.trainers.mixed_data import MixedDataset, PseudoLabelDataset
+from dfssd.trainers.sampler import MixedSampler
 from tests.loading.replay import arguments_with, dataset, replayed, write_images
 from tests.thresholds import class_thresholds
 

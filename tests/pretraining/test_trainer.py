@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,12 +23,14 @@ from dfssd.pretraining.images import PlainImages, write_images
 from dfssd.pretraining.trainer import COLLAPSED, ObjectiveTrainer, trainer_of
 from dfssd.reporting.run_files import read_csv
 from dfssd.results.record import BoxRecord
+from dfssd.trainers import stage as stage_module
 from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
 from dfssd.trainers.settings import PretrainSettings
 from dfssd.trainers.stage import StageTrainer
 from tests import configured, processes
 from tests.conftest import NAMES, write_squares
 from tests.tiny_detection import TINY
+from tests.trainers import interrupted
 from tests.trainers.test_captured_training import assert_same, trained
 from tests.trainers.test_stages import overrides
 
@@ -114,49 +115,16 @@ def test_images_without_any_region_are_refused(tmp_path: Path) -> None:
         trainer.train()
 
 
-def die_in_the_third_epoch(data: Path, stage: Path) -> None:
-    """Train, and die after two batches of epoch 2 (from 0)."""
-
-    def die(trainer: ObjectiveTrainer) -> None:
-        if trainer.epoch == 2 and trainer.batches_done == 8:
-            trainer.writer.wait()
-            os._exit(9)
-
-    trainer = ObjectiveTrainer(overrides=overrides(data, stage, epochs=4))
-    trainer.add_callback("on_train_epoch_start", lambda t: setattr(t, "_saved_at", -1e9))  # as if it took a minute
-    trainer.add_callback("on_train_batch_end", die)
-    trainer.train()
-
-
 @pytest.mark.train
-def test_resume_continues_with_heads_optimizer_and_views(data: Path, tmp_path: Path) -> None:
-    stage = stage_of(tmp_path)
-    killed = processes.run(die_in_the_third_epoch, data, stage, folder=tmp_path)
-    assert killed.returncode == 9, killed.output[-2000:]
-    last = stage / "weights" / "last.pt"
-    assert checkpoint_epoch(last) == 1
-    saved = torch_load(last, map_location="cpu")
-    trainer = ObjectiveTrainer(overrides=overrides(data, stage, epochs=4, resume=str(last)))
-    seen: dict[str, Any] = {"numbers": []}
-
-    def look(trainer: ObjectiveTrainer) -> None:
-        for part in ("projector", "student_model"):
-            for name, value in getattr(saved["ema"], part).state_dict().items():
-                assert torch.equal(getattr(trainer.ema.ema, part).state_dict()[name].to(value.dtype), value), name
-        assert len(trainer.optimizer.state_dict()["state"]) == len(saved["optimizer"]["state"]) > 0
-        seen["start"] = trainer.start_epoch, trainer.train_loader.sampler.epoch, trainer.ema.updates
-
-    def note(trainer: ObjectiveTrainer) -> None:
-        seen["numbers"].append((trainer.epoch, trainer._batch_in_epoch, trainer.wrapped.generator.initial_seed()))
-
-    trainer.add_callback("on_train_start", look)
-    trainer.add_callback("on_train_batch_end", note)
-    trainer.train()
-    assert seen["start"] == (2, 2, 6)
-    assert [number[:2] for number in seen["numbers"]] == [(e, b) for e in (2, 3) for b in (1, 2, 3)]
-    assert len({number[2] for number in seen["numbers"]}) == 6
-    summary = json.loads(stage.with_name("pretrained_student.json").read_text(encoding="utf-8"))
-    assert summary["optimizer_steps"] == 12 and len(summary["pretraining"]["losses"]["where"]) == 4
+@pytest.mark.parametrize("method", [DENSE, REGIONS])
+def test_goes_on_to_the_last_bit(data: Path, tmp_path: Path, monkeypatch, method: str) -> None:
+    monkeypatch.setattr(stage_module, "LONGEST_LOSS", 0.0)  # as if an epoch took a minute
+    stages = tmp_path / "train" / "whole", tmp_path / "train" / "stopped"
+    for stage in stages:
+        settings(method=method).write(stage)
+        stops = [(1, 1), (2, 0)] if stage is stages[1] else ()
+        interrupted.train(trainer_of(method), overrides(data, stage, epochs=3, mosaic=1.0), stops)
+    interrupted.assert_same_training(*stages)
 
 
 @pytest.mark.train

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfssd.trainers.mixed_data import MixedSampler, batch_composition
+from dfssd.trainers.sampler import MixedSampler, batch_composition
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from ultralytics.cfg import get_cfg
 from dfssd.datasets.copies.grain import poses
 from dfssd.segmentation.boundary import distance_maps
 from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
-from dfssd.trainers.mixed_data import MixedSampler, build_mixed_loader
+from dfssd.trainers.mixed_data import build_mixed_loader
+from dfssd.trainers.sampler import MixedSampler
 from tests.configured import DEFAULTS
 from tests.segmentation.material import mask_data
 

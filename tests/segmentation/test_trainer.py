@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,13 +27,13 @@ from dfssd.segmentation.selftest import SegmentationSelfTest
 from dfssd.segmentation.teacher import SegmentationTeacher
 from dfssd.segmentation.trainer import SemanticStageTrainer
 from dfssd.segmentation.validator import MaskMetrics, native_classes
-from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
+from dfssd.trainers.checkpoints import finish_checkpoint
 from dfssd.trainers.results_csv import read_results_csv
 from dfssd.trainers.settings import SegmentationSettings
-from tests import processes
 from tests.configured import segmentation_loss, segmentation_settings
 from tests.segmentation.material import NEU_NAMES, mask_data
 from tests.segmentation.test_model import checkpoint, lively
+from tests.trainers import interrupted
 
 
 def overrides(data: Path, stage: Path, **changes) -> dict:
@@ -401,7 +399,7 @@ def test_loss_that_is_not_finite_stops_the_training(data: Path, tmp_path: Path) 
                 next(t.model.parameters()).fill_(float("nan"))
 
     trainer.add_callback("on_train_batch_end", spoil)
-    with pytest.raises(UserError, match=r"the loss is not finite in batch 2 of this session, epoch 1; start again"):
+    with pytest.raises(UserError, match=r"the loss is not finite in batch 2 of the training, epoch 1; start again"):
         trainer.train()
 
 
@@ -418,33 +416,16 @@ def test_own_model_of_ultralytics_is_validated_on_padded_images(tmp_path: Path) 
     assert float(row["metrics/pixel_acc"]) == pytest.approx(measured["pixel_accuracy"], abs=0.02)
 
 
-def die_in_the_second_epoch(wanted: dict) -> None:
-    """Train, and die as epoch 1 (from 0) begins."""
-
-    def die(trainer: SemanticStageTrainer) -> None:
-        if trainer.epoch == 1:
-            trainer.writer.wait()
-            os._exit(9)
-
-    trainer = SemanticStageTrainer(overrides=wanted)
-    trainer.add_callback("on_train_epoch_start", die)
-    trainer.train()
-
-
 @pytest.mark.train
-def test_goes_on_after_a_kill(data: Path, teacher: Path, tmp_path: Path) -> None:
-    stage = tmp_path / "train" / "student"
-    segmentation_settings(batches_per_epoch=2, teacher=str(teacher), kd=15.0).write(stage)
-    wanted = overrides(data, stage, epochs=3)
-    done = processes.run(die_in_the_second_epoch, wanted, folder=tmp_path)
-    last = stage / "weights" / "last.pt"
-    assert done.returncode == 9 and checkpoint_epoch(last) == 0, done.output[-2000:]
-    trainer = SemanticStageTrainer(overrides={**wanted, "resume": str(last)})
-    trainer.train()
-    assert trainer.batches_done == 4 and checkpoint_epoch(last) == -1
-    with open(trainer.csv, encoding="utf-8") as f:
-        assert [row["epoch"] for row in csv.DictReader(f)] == ["1", "2", "3"]
-    assert trainer.args.imgsz == 40 and summary(trainer)["selftest"]["alive"] == ["boundary", "ce", "dice", "kd"]
+def test_goes_on_to_the_last_bit(data: Path, teacher: Path, tmp_path: Path) -> None:
+    stages = tmp_path / "train" / "whole", tmp_path / "train" / "stopped"
+    unlabeled = {"unlabeled": str(data.parent / "unlabeled.txt"), "unlabeled_share": 0.5, "cutmix": 0.5}
+    for stage in stages:
+        settings = {"teacher": str(teacher), "kd": 15.0, "strong_view": 0.5, "selftest_steps": 3, **unlabeled}
+        segmentation_settings(batches_per_epoch=2, **settings).write(stage)
+        stops = [(1, 1), (2, 0)] if stage is stages[1] else ()
+        interrupted.train(SemanticStageTrainer, overrides(data, stage, epochs=3, nbs=12), stops)
+    interrupted.assert_same_training(*stages)
 
 
 @pytest.mark.train

@@ -18,13 +18,12 @@ import torch.distributed as dist
 from torch.multiprocessing import start_processes
 from ultralytics.models.yolo.detect import DetectionValidator
 
-from dfssd.detection.trainer import StudentTrainer
 from dfssd.trainers import stage as stage_module
 from dfssd.trainers.checkpoints import BackgroundWriter, aside, checkpoint_epoch, put_in_place, write_checkpoints
 from dfssd.trainers.results_csv import columns_of, read_results_csv
 from dfssd.trainers.stage import StageTrainer
 from tests import configured, processes
-from tests.trainers.test_stages import overrides, student_settings
+from tests.trainers.test_stages import overrides
 
 
 def test_work_is_done_in_order_beside_the_caller_and_errors_come_with_the_next_wait() -> None:
@@ -157,63 +156,6 @@ def test_checkpoints_follow_validations_and_long_epochs(squares, tmp_path, monke
     assert [row[:2] for row in saved] == [(epoch, epoch) for epoch in epochs], "a callback sees the new checkpoint"
     assert all(best is None for epoch, _, best in saved if epoch < 2), "none is the best before there is a score"
     assert all(best in {2, 4} for epoch, _, best in saved if epoch >= 2)
-
-
-def die(squares: Path, stage: Path, pseudo: tuple[Path, Path], teacher: Path, epoch: int, wait: bool) -> None:
-    """Train a student, and die after the first batch of an epoch (from 0), perhaps with a checkpoint half written."""
-
-    def end(trainer: StudentTrainer) -> None:
-        if trainer.epoch == epoch:
-            if wait:
-                trainer.writer.wait()
-            os._exit(9)
-
-    if not wait:
-        write, whole = Path.write_bytes, []
-
-        def slow(path: Path, content: bytes) -> int:
-            if path.name == "writing_last.pt":
-                whole.append(path)
-            if len(whole) == 3:  # after the first epoch, the second, and the fourth
-                write(path, content[: len(content) // 2])
-                time.sleep(60)
-            return write(path, content)
-
-        setattr(Path, "write_bytes", slow)  # noqa: B010
-    trainer = StudentTrainer(overrides=overrides(squares, stage, epochs=6, workers=0))
-    trainer.add_callback("on_train_batch_end", end)
-    trainer.train()
-
-
-@pytest.mark.train
-@pytest.mark.parametrize(("epoch", "wait", "kept"), [(3, True, 1), (4, True, 3), (4, False, 1)])
-def test_training_killed_between_validations_ends_as_if_it_had_not_been(
-    squares, pseudo, teacher_file, tmp_path, epoch: int, wait: bool, kept: int
-) -> None:
-    settings = student_settings(
-        pseudo, teacher_file, val_every=2, guard=(None, 0.9, None, 0.9, None, 0.9), guard_patience=4
-    )
-    whole, broken = tmp_path / "train" / "whole", tmp_path / "train" / "broken"
-    for stage in (whole, broken):
-        settings.write(stage)
-    StudentTrainer(overrides=overrides(squares, whole, epochs=6)).train()
-    killed = processes.run(die, squares, broken, pseudo, teacher_file, epoch, wait, folder=tmp_path)
-    assert killed.returncode == 9, killed.output[-2000:]
-    last = broken / "weights" / "last.pt"
-    assert checkpoint_epoch(last) == kept
-    resumed = StudentTrainer(overrides=overrides(squares, broken, epochs=6, resume=str(last)))
-    resumed.train()
-    assert not list(broken.glob("weights/writing_*"))
-    a, b = summary_of(whole), summary_of(broken)
-    for key in ("epochs_done", "batches", "optimizer_steps", "lr0", "optimizer"):
-        assert a[key] == b[key], key
-    assert [score is None for score in b["val_score_by_epoch"]] == [True, False] * 3
-    assert a["distill"]["guard"] == b["distill"]["guard"]
-    assert [event["epoch"] for event in b["distill"]["guard"]["events"]] == [4]
-    rows, others = (read_results_csv(stage / "results.csv") for stage in (whole, broken))
-    assert [row["epoch"] for row in rows] == [row["epoch"] for row in others] == list("123456")
-    for row, other in zip(rows[: kept + 1], others, strict=False):
-        assert {k: v for k, v in row.items() if k != "time"} == {k: v for k, v in other.items() if k != "time"}
 
 
 @pytest.mark.train

@@ -16,7 +16,7 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from dfssd.detection.trainer import StudentTrainer
-from dfssd.trainers.mixed_data import MixedSampler
+from dfssd.trainers.sampler import MixedSampler
 from dfssd.trainers.stage import StageTrainer
 from tests import configured
 from tests.trainers.test_stages import overrides, student_settings

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 from ultralytics.cfg import get_cfg
-from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.data.dataset import YOLODataset
 
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.errors import UserError
 from dfssd.loading.loader import DeviceLoader
 from dfssd.loading.store import release_stores
-from dfssd.trainers.mixed_data import MixedDataset, MixedSampler, build_loader
+from dfssd.trainers.mixed_data import MixedDataset, SeededLoader, build_loader
+from dfssd.trainers.sampler import MixedSampler
 from dfssd.trainers.stage import StageTrainer
 from tests import configured
 from tests.conftest import NAMES
@@ -52,11 +52,11 @@ def built(images: MixedDataset, kind: str, device: torch.device) -> Any:
 @pytest.mark.parametrize(
     ("kind", "device", "expected"),
     [
-        ("auto", CPU, InfiniteDataLoader),
-        ("ultralytics", CPU, InfiniteDataLoader),
+        ("auto", CPU, SeededLoader),
+        ("ultralytics", CPU, SeededLoader),
         ("device", CPU, DeviceLoader),
         ("auto", ELSEWHERE, DeviceLoader),
-        ("ultralytics", ELSEWHERE, InfiniteDataLoader),
+        ("ultralytics", ELSEWHERE, SeededLoader),
     ],
 )
 def test_the_loader_follows_key_and_device(
@@ -73,7 +73,7 @@ def test_what_the_device_cannot_do_is_refused_or_told(images: MixedDataset, caps
     with pytest.raises(UserError, match=r"^loader=device: labels have outlines; use loader=auto$"):
         built(images, "device", CPU)
     capsys.readouterr()
-    assert isinstance(built(images, "auto", ELSEWHERE), InfiniteDataLoader)
+    assert isinstance(built(images, "auto", ELSEWHERE), SeededLoader)
     [line] = [line for line in capsys.readouterr().out.splitlines() if "loader=" in line]
     assert line == "loader=auto: Ultralytics' processes make the views, since labels have outlines"
     built(images, "auto", CPU)

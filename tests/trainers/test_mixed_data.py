@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dfssd.batches import IGNORED, widen_tiles
-from dfssd.trainers.mixed_data import MixedSampler, batch_composition
+from dfssd.trainers.sampler import MixedSampler, batch_composition
 from tests.thresholds import class_thresholds
 from tests.tiny_dataset import unlabeled_images
 

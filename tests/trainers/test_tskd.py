@@ -56,17 +56,18 @@ def test_training_killed_and_resumed(squares, pseudo, teacher_file, tmp_path, mo
     seen: dict[str, Any] = {}
 
     def look(trainer: StudentTrainer) -> None:
+        if seen:
+            return
         seen["norms"] = dict(trainer.pair.balance.norms)
         seen["graphs"] = {k: v.clone() for k, v in trainer.pair.projector.state_dict().items() if k in graphs}
         seen["learned"] = {n for n, p in trainer.pair.projector.named_parameters() if p.requires_grad}
 
-    second.add_callback("on_train_start", look)
+    second.add_callback("on_train_epoch_start", look)
     second.train()
     assert seen["norms"] == norms, "the weights go on where they were"
     for name, value in graphs.items():
-        half = value.half().float()  # checkpoints hold half precision
-        assert torch.equal(seen["graphs"][name].float(), half)
-        assert torch.equal(second.pair.projector.state_dict()[name].float(), half), "a graph is never trained"
+        assert torch.equal(seen["graphs"][name], value)
+        assert torch.equal(second.pair.projector.state_dict()[name], value), "a graph is never trained"
     assert not any(".graphs." in name for name in seen["learned"])
 
     distill = json.loads(stage.with_name("student.json").read_text(encoding="utf-8"))["distill"]
@@ -169,7 +170,7 @@ def test_moving_average_as_teacher_has_an_epoch_to_become_another(squares, pseud
     stage = tmp_path / "train" / "student"
     rule = {"tau_low": 0.1, "tau0": 0.5, "tau_max": 0.9, "ema_decay": 0.9}
     settings = student_settings(
-        pseudo, Path(""), mode="online", **rule, terms=terms_of("tkd"), balance=True, selftest_steps=1
+        pseudo, Path(""), mode="online", **rule, terms=terms_of("tkd"), balance=True, selftest_steps=2
     )
     replace(settings, pseudo="", teacher="", cpu_bf16=True).write(stage)
     # in bf16 a tiny network moves too little for its moving average to become another
