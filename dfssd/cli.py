@@ -1,6 +1,7 @@
 """The command line: the name of a command, or none for ``train``, then ``key=value`` arguments; an error is one line.
 
-Exit codes: 0 finished, 1 a bug (traceback), 2 bad input or a failed check, 130 interrupted (resumable).
+Exit codes: 0 finished, 1 a bug (traceback), 2 bad input or a failed check, 130 interrupted (resumable), 143 and 129 the
+same by SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dfssd.commands import COMMANDS, TRAIN, split_words
 from dfssd.commands.help_page import entry, heading, paragraph, show
 from dfssd.errors import Interrupted, UserError, report_problems
 from dfssd.files import from_here
+from dfssd.interrupts import exit_code, stopped_by_signals
 
 HELP = {"-h", "--help", "help"}
 
@@ -52,7 +54,8 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         if asked != words:
             command.show_help(own, program)
             return 0
-        return command.run(own, program)
+        with stopped_by_signals():
+            return command.run(own, program)
     except UserError as e:
         return report_problems(e)
     except ModuleNotFoundError as e:
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         return report_problems(UserError(missing(e.name)))
     except KeyboardInterrupt as e:
         print(f"\n{_how_to_go_on(program, words, e)}", file=sys.stderr)
-        return 130
+        return exit_code(e)
 
 
 def missing(package: str) -> str:

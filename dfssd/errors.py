@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import unicodedata
 from pathlib import Path
@@ -29,16 +30,17 @@ class UserError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user has stopped a run that can go on.
+    """The user, or a signal, has stopped a run that can go on.
 
     Attributes:
         folder: Its folder.
+        signal: The number of the signal.
     """
 
-    def __init__(self, folder: Path):
-        """Note the folder of the run."""
+    def __init__(self, folder: Path, number: int = signal.SIGINT):
+        """Note the folder of the run, and the signal."""
         super().__init__(f"the run in {folder}")
-        self.folder = folder
+        self.folder, self.signal = folder, number
 
 
 def _one_line(text: str) -> str:

@@ -19,11 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from dfssd.errors import UserError
 
 _TEMPORARY = re.compile(r"\.(?P<stem>[^/\\\s]+)\.\d+\.part(?P<suffix>\.\w+)|writing_(?P<name>[^/\\\s]+)")
+
+_OWN = re.compile(r"\..+\.(?P<pid>\d+)\.part(\.\w+)?$")
+"""A temporary name, with the process that made it."""
+
+_ASIDE = "writing_"
+"""How the temporary name of a checkpoint begins."""
 
 
 def temporary_name(path: Path) -> Path:
@@ -33,7 +40,21 @@ def temporary_name(path: Path) -> Path:
 
 def aside(path: Path) -> Path:
     """The same for a checkpoint, which a later process of the same training may complete."""
-    return path.with_name(f"writing_{path.name}")
+    return path.with_name(f"{_ASIDE}{path.name}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that have ended have left half written in a folder and below it.
+
+    Checkpoints :func:`aside` are removed in any case: the caller is the only process that may write some there.
+    """
+    for path in list(folder.rglob("*")):
+        own = _OWN.match(path.name)
+        if (own and not psutil.pid_exists(int(own["pid"]))) or path.name.startswith(_ASIDE):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def final_names(text: str) -> str:

@@ -6,6 +6,7 @@ The stages of a task are methods of its :class:`~dfssd.runs.stages.StagedRun`: :
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from dfssd.config import Config
@@ -14,6 +15,7 @@ from dfssd.files import from_here
 from dfssd.hardware import check_one_process, explain_resource_errors
 from dfssd.log import LOGGER
 from dfssd.runs.folder import RunFolder
+from dfssd.runs.ownership import Ownership
 from dfssd.runs.stages import StagedRun
 from dfssd.tasks import TASKS
 from dfssd.tracking.follow import RunTracking
@@ -33,19 +35,29 @@ def open_run(config: Config, command: str) -> StagedRun:
         command: The command line, for the record.
 
     Raises:
-        UserError: Bad input; nothing is left behind.
+        UserError: Bad input, or another process works in that folder; nothing is left behind.
     """
     check_one_process()
-    if config["resume"] not in {False, None}:
-        folder, config = RunFolder.resume(config)
-        trackers = load_trackers(config.trackers)
-    else:
+    resumed = config["resume"] not in {False, None}
+    if not resumed:
         config = TASKS[config["task"]].check(config)
         trackers = load_trackers(config.trackers)
-        folder = RunFolder.create(config, command)
-    LOGGER.info(f"run folder {from_here(folder.path)}")
-    run = TASKS[config["task"]].run(folder, config)
-    run.tracking = RunTracking(folder.path, trackers)
+    there = RunFolder.existing(config)
+    owned = Ownership(there) if there else None  # before anything in it is read, or removed
+    try:
+        if resumed:
+            folder, config = RunFolder.resume(config)
+            trackers = load_trackers(config.trackers)
+        else:
+            folder = RunFolder.create(config, command)
+        folder.owned = owned = owned or Ownership(folder.path)
+        LOGGER.info(f"run folder {from_here(folder.path)}")
+        run = TASKS[config["task"]].run(folder, config)
+        run.tracking = RunTracking(folder.path, trackers)
+    except BaseException:
+        if owned:
+            owned.release()
+        raise
     return run
 
 
@@ -79,4 +91,7 @@ def run_stages(run: StagedRun) -> bool:
         run.folder.discard_if_empty()
         raise
     except KeyboardInterrupt as e:
-        raise Interrupted(run.folder.path) from e
+        raise Interrupted(run.folder.path, getattr(e, "signal", signal.SIGINT)) from e
+    finally:
+        if run.folder.owned:
+            run.folder.owned.release()

@@ -23,7 +23,8 @@ from tests.source_tree import (
 
 LAYERS = {
     "base": (
-        "errors", "checks", "files", "hardware", "resources", "process", "log", "log_file", "batches", "wording",
+        "errors", "checks", "files", "hardware", "resources", "process", "interrupts", "log", "log_file", "batches",
+        "wording",
     ),
     "records of runs": ("results",),
     "data sets": ("datasets",),

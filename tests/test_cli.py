@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import zipfile
@@ -26,6 +27,7 @@ from dfssd.config import defaults, find_recipe, parse_value, resolve
 from dfssd.config.resolution import RECIPES
 from dfssd.detection.run import DetectionRun
 from dfssd.distillation.terms import term_options
+from dfssd.interrupts import stopped_by_signals
 from dfssd.runs.key_names import names_only
 from tests.configured import load_dataset
 from tests.conftest import write_images
@@ -107,6 +109,40 @@ def test_interruption_names_the_line_that_goes_on(folder: Path, capsys, monkeypa
         assert (empty, line) == ("", f"    {program} 'resume=my runs/dfssd'")
         assert shlex.split(line.removeprefix(f"    {program} ")) == ["resume=my runs/dfssd"]
     assert seen == [(folder.parent / "my runs" / "dfssd", 7)] * 2
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_of_schedulers_and_terminals_are_like_an_interruption(
+    folder: Path, capsys, monkeypatch, name: str
+) -> None:
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip(f"no {name} on this system")
+    before = signal.getsignal(number)
+
+    def stop(run: DetectionRun) -> NoReturn:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)  # a second one does not disturb the end
+        raise AssertionError
+
+    monkeypatch.setattr(DetectionRun, "prepare", stop)
+    assert main(["data=set", f"teacher={TINY}", f"student={TINY}", "device=cpu"]) == 128 + number
+    assert capsys.readouterr().err.splitlines()[-1] == "    dfssd resume=runs/dfssd"
+    assert signal.getsignal(number) == before
+    assert not (folder.parent / "runs" / "dfssd" / ".owner.json").exists()
+
+
+def test_ignored_signal_stays_ignored(monkeypatch) -> None:
+    """As by ``nohup``."""
+    number = getattr(signal, "SIGHUP", signal.SIGTERM)
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stopped_by_signals():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
 
 
 def test_interruption_before_there_is_a_run_and_of_a_protocol(folder: Path, capsys, monkeypatch) -> None:

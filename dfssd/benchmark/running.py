@@ -13,11 +13,10 @@ made by one of them, and whoever writes the tables, under a lock, finds the runs
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -29,6 +28,7 @@ from dfssd.benchmark.table import write_tables
 from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments, without_idle
 from dfssd.errors import UserError
 from dfssd.files import locked, read_json, read_yaml, write_json
+from dfssd.interrupts import stopped_by_signals
 from dfssd.process import COMMAND, environment
 from dfssd.reporting.tables import format_duration
 from dfssd.results.record import is_finished, read_run
@@ -325,7 +325,7 @@ def run_benchmark(
     finished_rows(grid.present(runs), runs)  # refuses runs with other settings before anything is trained
     _check_runs(selected, runs, check)
     write_json(note, {"given": given})
-    with _ended_like_an_interrupt():
+    with stopped_by_signals():
         failures = run_grid(grid, selected, runs, train=train, after=write)
     write()
     for failure in failures:
@@ -351,21 +351,3 @@ def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, 
             check(arguments)
         except UserError as e:
             raise UserError(*(f"cell {run.cell}: {problem}" for problem in e.problems)) from e
-
-
-@contextlib.contextmanager
-def _ended_like_an_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the running training as Ctrl-C does."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread, where signals cannot be handled
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -23,6 +23,7 @@ from dfssd.log import LOGGER
 from dfssd.log_file import NAME as LOG
 from dfssd.results.record import FILE, RECORDS, RunRecord
 from dfssd.results.sections import RunFacts, Session, Stage, Status
+from dfssd.runs.ownership import LOCK, OWNER, Ownership
 
 
 class RunFolder:
@@ -34,16 +35,27 @@ class RunFolder:
     Attributes:
         path: The folder, absolute.
         record: The content of ``results.json``, which the stages fill (docs/results.md).
+        owned: The right to work in it; None for one that is only read.
     """
+
+    owned: Ownership | None = None
 
     def __init__(self, path: Path, record: RunRecord):
         """Bind the folder and its record; nothing is written yet."""
         self.path, self.record = path.resolve(), record
 
+    @staticmethod
+    def existing(config: Config) -> Path | None:
+        """The folder that a line goes on with, or overwrites; None if it makes one of its own, or there is none."""
+        if config["resume"] in {False, None} and not config["exist_ok"]:
+            return None
+        path = _named(config) if config["resume"] in {False, None, True} else Path(config["resume"])
+        return path if (path / "run.yaml").is_file() else None
+
     @classmethod
     def create(cls, config: Config, command: str) -> RunFolder:
         """Make a new folder ``project/name``, numbered as Ultralytics does unless ``exist_ok``."""
-        base = Path(config["project"]) / (config["name"] or Path(config["recipe"]).stem)
+        base = _named(config)
         path, number = base, 1
         try:
             base.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +124,7 @@ class RunFolder:
         """
         where = config["resume"]
         if where is True:
-            where = Path(config["project"]) / (config["name"] or Path(config["recipe"]).stem)
+            where = _named(config)
         path = Path(where)
         if not (path / "run.yaml").is_file():
             raise UserError(f"resume={where}: no run.yaml there; give the folder of a run (project/name)")
@@ -165,7 +177,7 @@ class RunFolder:
 
     def discard_if_empty(self) -> None:
         """Remove the folder if no stage has finished and it holds only its record, so that the name stays free."""
-        if not self.record.stages and {p.name for p in self.path.iterdir()} <= {"run.yaml", FILE, LOG}:
+        if not self.record.stages and {p.name for p in self.path.iterdir()} <= {"run.yaml", FILE, LOG, LOCK, OWNER}:
             shutil.rmtree(self.path)
 
     def save(self) -> None:
@@ -194,6 +206,11 @@ class RunFolder:
         self.record.stages = (*self.record.stages, Stage(name=name, seconds=seconds, status=status))
         self.save()
         LOGGER.log(logging.DEBUG if status == "skipped" else logging.INFO, f"{name}: {status} in {seconds:.0f} s")
+
+
+def _named(config: Config) -> Path:
+    """The folder ``project/name``."""
+    return Path(config["project"]) / (config["name"] or Path(config["recipe"]).stem)
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Ultralytics' transforms draw from the three global sources of a process, and its mosaics take their other photos from
 those that the process has read lately. What an image looks like would then depend on everything that was read before
-it: on the number of loader processes, on what they prepare ahead, and on where a training was interrupted. Here every
-image is made with sources of its own, seeded by its place, and the photos near it follow from the order of the images.
+it: on which loader process made it, on what was prepared ahead, and on where a training was interrupted. Here every
+image is made with sources of its own, seeded by its place, and the other photos of its mosaic follow from the order of
+the images: they are those that Ultralytics would have in memory, which are fewer of each batch with more processes.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ PURPOSES = {
     "review",
     "report",
     "tracking",
+    "trust",
     "speed",
     "deploy",
     "serve",
