@@ -40,7 +40,7 @@ COMMON = (
 BOXES = ("teacher=yolov8n.yaml", f"teacher_epochs={EPOCHS}", "student=yolov8n.yaml")
 
 CASES: Mapping[str, tuple[str, ...]] = {
-    "baseline": ("recipe=baseline", "teacher=none", "student=yolov8n.yaml"),
+    "labels-alone": ("recipe=baseline", "teacher=none", "student=yolov8n.yaml"),
     "dfssd": ("recipe=dfssd", *BOXES),
     "dfssd-paper": ("recipe=dfssd-paper", *BOXES),
     "tskd": ("recipe=tskd", *BOXES),
@@ -183,8 +183,9 @@ def differences(whole: Path, other: Path) -> Iterator[str]:
             if records[0][key] != records[1].get(key):
                 yield f"{name}: {key}"
     for file in sorted(whole.rglob("weights/*.pt")):
-        if not _same_network(file, other / file.relative_to(whole)):
-            yield f"{file.relative_to(whole)}: weights"
+        counterpart = other / file.relative_to(whole)
+        if not counterpart.exists() or not _same_network(file, counterpart):
+            yield f"{file.relative_to(whole)}: {'weights' if counterpart.exists() else 'is missing'}"
     for file in sorted(whole.rglob("results.json")):
         tests = [read_json(run / file.relative_to(whole)).get("test") for run in (whole, other)]
         if tests[0] != tests[1]:

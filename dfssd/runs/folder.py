@@ -25,6 +25,9 @@ from dfssd.results.record import FILE, RECORDS, RunRecord
 from dfssd.results.sections import RunFacts, Session, Stage, Status
 from dfssd.runs.ownership import LOCK, OWNER, Ownership
 
+_CHECKPOINTS = (*(f"train/*/weights/{name}.pt" for name in ("last", "best", "state")), "weights/[!.]*.pt")
+"""Where a run has files that may have been cut."""
+
 
 class RunFolder:
     """The folder of one run.
@@ -234,9 +237,7 @@ def _check_checkpoints(path: Path) -> None:
     A process that is killed leaves halves under other names only, which are written anew.
     """
     problems = []
-    for file in sorted(
-        [*path.glob("train/*/weights/last.pt"), *path.glob("train/*/weights/best.pt"), *path.glob("weights/[!.]*.pt")]
-    ):
+    for file in sorted(file for pattern in _CHECKPOINTS for file in path.glob(pattern)):
         with open(file, "rb") as opened:
             start = opened.read(2)
         if start == b"\x80\x02" or (start == b"PK" and zipfile.is_zipfile(file)):  # a pickle, or the archive of torch

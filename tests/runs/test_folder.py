@@ -137,6 +137,7 @@ def test_each_session_is_noted_also_where_the_record_was_removed(tmp_path: Path)
     ("file", "remedy"),
     [
         ("train/student/weights/last.pt", "remove {run}/train/student to repeat that training"),
+        ("train/student/weights/state.pt", "remove {run}/train/student to repeat that training"),
         ("weights/teacher.pt", "restore it, or remove {run}/results.json to run all stages again"),
     ],
 )
