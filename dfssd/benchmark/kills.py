@@ -20,8 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from dfssd.benchmark.script import HELP, run_script
-from dfssd.benchmark.synthetic import write_photos
+from dfssd.benchmark.synthetic import calibrate_teacher, write_photos, write_teacher
 from dfssd.commands.options import Option, Usage
 from dfssd.config.values import TEXT, Number, optional
 from dfssd.errors import UserError
@@ -30,6 +33,8 @@ from dfssd.files import read_json, write_json
 NAMES = ("dent", "pit", "stain")
 SIDE = 64
 EPOCHS = 4
+SURE = 0.4
+"""Score that the teachers give at the start to some 20 boxes of an image."""
 
 COMMON = (
     f"imgsz={SIDE}", f"epochs={EPOCHS}", "batch=8", "nbs=20", "batches_per_epoch=5", "warmup_epochs=1", "val_every=1",
@@ -37,7 +42,10 @@ COMMON = (
 )  # fmt: skip
 """``nbs``: a step takes three batches, and so most epochs end within one."""
 
-BOXES = ("teacher=yolov8n.yaml", f"teacher_epochs={EPOCHS}", "student=yolov8n.yaml")
+TRAINED = (f"teacher_epochs={EPOCHS}", "teacher_train=true")
+BOXES = ("teacher=yolov8n.pt", *TRAINED, "student=yolov8n.yaml")
+"""Teachers ``.pt`` are made here, with random weights that find something: trained from scratch for so few epochs, they
+would find nothing, and no student would be trained."""
 
 CASES: Mapping[str, tuple[str, ...]] = {
     "labels-alone": ("recipe=baseline", "teacher=none", "student=yolov8n.yaml"),
@@ -47,9 +55,9 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "tkd": ("recipe=tkd", *BOXES),
     "ultralytics": ("recipe=ultralytics", *BOXES),
     "self-training": ("recipe=dfssd", "teacher_rounds=1", "strong_view=0.5", *BOXES),
-    "pretraining": ("recipe=dfssd", "pretrain=dense", *BOXES),
-    "regions": ("recipe=dfssd", "pretrain=regions", *BOXES),
-    "end-to-end": ("recipe=dfssd", "teacher=yolo26n.yaml", f"teacher_epochs={EPOCHS}", "student=yolo26n.yaml"),
+    "pretraining": ("recipe=dfssd", "pretrain=dense", "teacher=yolov8n.yaml", TRAINED[0], "student=yolov8n.yaml"),
+    "regions": ("recipe=dfssd", "pretrain=regions", "teacher=yolov8n.yaml", TRAINED[0], "student=yolov8n.yaml"),
+    "end-to-end": ("recipe=dfssd", "teacher=yolo26n.pt", *TRAINED, "student=yolo26n.yaml"),
     "new-classes": ("recipe=sdidd", "steps=2,1", "modes=[sdidd,erd]", "student=yolov8n.yaml"),
     "masks": ("recipe=mffmetal", "teacher=mffmetal-12", f"teacher_epochs={EPOCHS}", "student=mffmetal-6"),
 }  # fmt: skip
@@ -79,7 +87,21 @@ def arguments(case: str, out: Path, name: str) -> list[str]:
         names = ("background", *NAMES) if case in MASKS else NAMES
         write_photos(data, side=SIDE, labeled=24, unlabeled=12, names=names, masks=case in MASKS)
     where = [f"data={data / 'data.yaml'}", f"data_dir={out / 'imported'}", f"project={out / case}", f"name={name}"]
-    return [*CASES[case], *COMMON, *where]
+    words = [teacher_of(word, data, out) if word.endswith(".pt") else word for word in CASES[case]]
+    return [*words, *COMMON, *where]
+
+
+def teacher_of(word: str, data: Path, out: Path) -> str:
+    """The argument ``teacher=<architecture>.pt`` with the file that is meant, made if it is not there."""
+    file = out / word.partition("=")[2]
+    if not file.exists():
+        import torch
+
+        write_teacher(f"{file.stem}.yaml", file, NAMES)
+        photos = [np.asarray(Image.open(photo)) for photo in sorted((data / "images" / "train").glob("*.jpg"))]
+        images = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 255
+        calibrate_teacher(file, images, SURE)
+    return f"teacher={file}"
 
 
 def work(words: Sequence[str], log: str) -> None:
