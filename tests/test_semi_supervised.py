@@ -29,7 +29,7 @@ from tests.tiny_detection import TINY
 
 EPOCHS = 12
 FAST = [f"student={TINY}", "imgsz=64", "batch=8", "nbs=8", "device=cpu", "workers=0", "plots=false", "amp=false"]
-SHORT = [*FAST, "optimizer=AdamW", "lr0=0.02", "mosaic=0", "warmup_epochs=1", "unlabeled_ratio=3"]
+SHORT = [*FAST, "optimizer=AdamW", "lr0=0.02", "mosaic=0", "warmup_epochs=1", "unlabeled_ratio=3", "seed=1"]
 LEARN = [*SHORT, f"epochs={EPOCHS}"]
 
 

@@ -37,7 +37,7 @@ FILE = "state.pt"
 FORMAT = 1
 """Number of its form."""
 
-TEACHER = "teacher_model."
+OF_TEACHER = "teacher_model."
 """Names of weights that are not part of the state: the teacher's, which come from its own file."""
 
 State = dict[str, Any]
@@ -93,7 +93,7 @@ def last_epoch(stage_dir: Path) -> int | None:
 
 def own_weights(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers of a model, by name, without those of a teacher inside it."""
-    return {name: value for name, value in model.state_dict().items() if not name.startswith(TEACHER)}
+    return {name: value for name, value in model.state_dict().items() if not name.startswith(OF_TEACHER)}
 
 
 def load_own_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
