@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,16 +193,40 @@ def train(**keys: Any) -> Run:
     from dfssd.process import prepare_process
 
     prepare_process()
-    from dfssd import pipeline
-    from dfssd.commands.options import command_line
-    from dfssd.runs.configure import configure
+    from dfssd.distributed.place import place, take_place
 
     given = _flat(keys)
     if given.get("steps") is not None:
         raise UserError("steps= is a protocol of many runs: start it from the command line, dfssd steps=...")
-    run = pipeline.open_run(configure(given), command_line("dfssd", given))
+    take_place()
+    if place().world == 1:
+        return open_run(_train(given))
+    from dfssd.distributed import crew
+
+    if crew.is_member():
+        code, folder = crew.serve()
+        if code or folder is None:
+            raise UserError("another process of this run has failed, and has said why")
+    else:
+        with crew.led():
+            folder = _train(given)
+    return open_run(folder)
+
+
+def _train(given: Mapping[str, Any]) -> Path:
+    """Run a line, and return the folder of the run."""
+    from dfssd import pipeline
+    from dfssd.commands.options import command_line
+    from dfssd.runs.configure import configure
+
+    config, line = configure(dict(given)), command_line("dfssd", given)
+    if (processes := pipeline.processes_to_start(config)) > 1:
+        from dfssd.distributed.launch import launch_for_folder
+
+        return launch_for_folder(shlex.split(line)[1:], processes)
+    run = pipeline.open_run(config, line)
     pipeline.run_stages(run)
-    return open_run(run.folder.path)
+    return run.folder.path
 
 
 def _flat(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dfssd import __version__, log
 from dfssd.commands import COMMANDS, TRAIN, split_words
 from dfssd.commands.help_page import entry, heading, paragraph, show
+from dfssd.distributed.place import place, take_place
 from dfssd.errors import Interrupted, UserError, report_problems
 from dfssd.files import from_here
 from dfssd.interrupts import exit_code, stopped_by_signals
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[TRAIN]
     try:
+        take_place()
         asked = [word for word in words if word not in HELP]
         if not asked:
             show_commands(program)
@@ -54,6 +56,10 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         if asked != words:
             command.show_help(own, program)
             return 0
+        if command is not COMMANDS[TRAIN] and place().world > 1:
+            if place().rank:
+                return 2
+            raise UserError("only a run is shared by several processes: start this command without torchrun")
         with stopped_by_signals():
             return command.run(own, program)
     except UserError as e:

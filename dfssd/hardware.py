@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import torch
 
+from dfssd.distributed.place import place
 from dfssd.errors import UserError
 
 
@@ -26,11 +27,27 @@ def processor() -> str:
 
 
 def check_device(device: Any) -> str:
-    """The device in Ultralytics' spelling; None picks the first GPU, else the CPU.
+    """The device in Ultralytics' spelling; None picks the first GPU, or one for each process, else the CPU.
 
     Raises:
-        UserError: The requested device does not exist on this machine, or torch cannot use it.
+        UserError: The requested device does not exist on this machine, or torch cannot use it; or torchrun has started
+            another number of processes than there are GPUs in it.
     """
+    processes = place().local_world
+    if processes == 1:
+        return _existing(device)
+    if device is None or str(device).strip() == "":
+        device = ",".join(map(str, range(processes))) if torch.cuda.is_available() else "cpu"
+    name = _existing(device)
+    if name != "cpu" and (name == "mps" or len(name.split(",")) != processes):
+        raise UserError(
+            f"device={name}: torchrun has started {processes} processes on this machine: name as many GPUs, or leave "
+            "device out, or use device=cpu"
+        )
+    return name
+
+
+def _existing(device: Any) -> str:
     if device is None or str(device).strip() == "":
         return "0" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     name = str(device).strip().strip("[]()").replace(" ", "").replace("cuda:", "")
@@ -148,15 +165,6 @@ def check_batch_fits(batch: int, imgsz: int, device: str) -> None:
         raise UserError(
             f"batch={batch} imgsz={imgsz}: the pixels of one batch alone take {needed / 2**30:,.0f} GiB, and "
             f"device={device} has {memory / 2**30:,.0f}; lower one of the two"
-        )
-
-
-def check_one_process() -> None:
-    """Raise :class:`UserError` in a process that torchrun, or another launcher of that kind, has started."""
-    if os.environ.get("RANK", "-1") != "-1" or os.environ.get("LOCAL_RANK", "-1") != "-1":
-        raise UserError(
-            "RANK or LOCAL_RANK is set, as by torchrun: start a run as one process, which starts those of other GPUs "
-            "itself (device=0,1), or unset both"
         )
 
 

@@ -182,23 +182,25 @@ def _inherited(path: Path) -> Iterator[None]:
         os.environ.pop(_INHERITED, None)
 
 
-def join_run(rank: int) -> None:
-    """Let this process, one of several that train together, print to the log file of the run.
+def shared_log() -> str | None:
+    """The log file that other processes of this run print to; None with ``verbose=true``: to the terminal."""
+    return os.environ.get(_INHERITED)
 
-    Its descriptors are redirected, since it has inherited those of the terminal, which shows the line of the run. Where
-    there is no log file, as with ``verbose=true``, it prints to the terminal.
+
+def join_run(path: str | None) -> None:
+    """Let this process, which another one leads, print to the log file of the run, and keep quiet but for errors.
+
+    Its descriptors are redirected, since it has inherited those of the terminal, which shows the line of the run.
 
     Args:
-        rank: Number of the process; all but the first keep quiet.
+        path: That of :func:`shared_log`.
     """
-    if path := os.environ.get(_INHERITED):
+    if path:
         with open(path, "ab") as file:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(file.fileno(), stream.fileno())
-    LOGGER.addHandler(logging.NullHandler() if rank else _OurLines(sys.stdout))
-    LOGGER.setLevel(logging.DEBUG)
-    LOGGER.propagate = False
+    LOGGER.setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,11 @@ import signal
 from pathlib import Path
 
 from dfssd.config import Config
+from dfssd.distributed import crew
+from dfssd.distributed.place import place
 from dfssd.errors import Interrupted, UserError
-from dfssd.files import from_here
-from dfssd.hardware import check_one_process, explain_resource_errors
+from dfssd.files import from_here, read_yaml
+from dfssd.hardware import check_device, explain_resource_errors
 from dfssd.log import LOGGER
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.ownership import Ownership
@@ -37,9 +39,9 @@ def open_run(config: Config, command: str) -> StagedRun:
     Raises:
         UserError: Bad input, or another process works in that folder; nothing is left behind.
     """
-    check_one_process()
     resumed = config["resume"] not in {False, None}
     if not resumed:
+        _check_processes(config)
         config = TASKS[config["task"]].check(config)
         trackers = load_trackers(config.trackers)
     there = RunFolder.existing(config)
@@ -47,6 +49,7 @@ def open_run(config: Config, command: str) -> StagedRun:
     try:
         if resumed:
             folder, config = RunFolder.resume(config)
+            _check_processes(config)
             trackers = load_trackers(config.trackers)
         else:
             folder = RunFolder.create(config, command)
@@ -54,11 +57,45 @@ def open_run(config: Config, command: str) -> StagedRun:
         LOGGER.info(f"run folder {from_here(folder.path)}")
         run = TASKS[config["task"]].run(folder, config)
         run.tracking = RunTracking(folder.path, trackers)
+        crew.gather_for(folder.path, run.device)
     except BaseException:
         if owned:
             owned.release()
         raise
     return run
+
+
+def processes_to_start(config: Config) -> int:
+    """How many processes a run takes that was started as one: as many as its device names GPUs; 1 within torchrun.
+
+    Raises:
+        UserError: The device is not there.
+    """
+    if place().world > 1:
+        return 1
+    device, where = config.train.get("device"), config["resume"]
+    if device is None and isinstance(where, str) and (settings := Path(where) / "run.yaml").is_file():
+        device = (read_yaml(settings).get("train") or {}).get("device")
+    return len(check_device(device).split(","))
+
+
+def _check_processes(config: Config) -> None:
+    """Check that the processes of a run are there, and that a batch divides among them, with two images for each.
+
+    Raises:
+        UserError: One of both does not hold.
+    """
+    if processes_to_start(config) > 1:
+        raise UserError(
+            f"device={config.train.get('device')}: several GPUs are used by a run of the command line, or of "
+            "dfssd.train(); name one here"
+        )
+    world = place().world
+    if world > 1 and (config.batch % world or config.batch < 2 * world):
+        raise UserError(
+            f"batch={config.batch} does not divide among {world} processes: choose a multiple of {world}, at least "
+            f"{2 * world}"
+        )
 
 
 def open_finished(path: Path) -> StagedRun:

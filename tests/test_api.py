@@ -125,7 +125,7 @@ def test_recorded_command_asks_for_the_same(given) -> None:
         "limit": None,
         "split_ratio": (0.6, 0.2, 0.2),
         "names": ["deep hole", "it's"],
-        "device": "0,1",
+        "device": "cpu",
         "name": "007",
         "optimizer": "AdamW",
         "lr0": 1e-3,

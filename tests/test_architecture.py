@@ -24,7 +24,7 @@ from tests.source_tree import (
 LAYERS = {
     "base": (
         "errors", "checks", "files", "hardware", "resources", "process", "interrupts", "log", "log_file", "batches",
-        "wording",
+        "wording", "distributed",
     ),
     "records of runs": ("results",),
     "data sets": ("datasets",),
@@ -260,6 +260,7 @@ def test_the_package_never_imports_its_scripts() -> None:
 
 def test_ultralytics_is_subclassed_only_at_the_seams() -> None:
     allowed = {
+        "trainers/shared.py",
         "trainers/stage.py",
         "trainers/validator.py",
         "distillation/pair.py",

@@ -14,7 +14,7 @@ from ultralytics.utils import TQDM
 
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
-from dfssd.log_file import NAME, logged_to
+from dfssd.log_file import NAME, logged_to, shared_log
 
 
 def log_of(folder: Path) -> list[str]:
@@ -141,12 +141,15 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.train
 def test_processes_of_a_training_on_several_devices_print_to_the_log(tmp_path: Path, capfd) -> None:
-    """Also below Python, where a child has inherited the terminal; each process but the first keeps our lines back."""
-    child = "import os, sys\nfrom dfssd.log import LOGGER\nfrom dfssd.log_file import join_run\n"
-    child += "join_run(int(sys.argv[1]))\nos.write(1, b'table\\n')\nLOGGER.warning(f'rank {sys.argv[1]}')\n"
+    """Also below Python, where one has inherited the terminal; they keep our lines back, since the first shows them."""
+    child = "import os, sys\nfrom dfssd.log import LOGGER, console\nfrom dfssd.log_file import join_run\n"
+    child += "with console():\n    join_run(sys.argv[1])\n    os.write(1, b'table\\n')\n"
+    child += "    LOGGER.warning('no')\n    LOGGER.error('broken')\n"
     with logged_to(tmp_path, "", shown=False):
-        for rank in ("0", "1"):
-            subprocess.run([sys.executable, "-c", child, rank], check=True, env={**os.environ})
+        log = shared_log()
+        assert log == str((tmp_path / NAME).resolve())
+        subprocess.run([sys.executable, "-c", child, log], check=True, env={**os.environ})
+    assert shared_log() is None
     shown = capfd.readouterr()
     assert (shown.out, shown.err) == ("", "")
-    assert log_of(tmp_path)[1:] == ["table", "[dfssd] warning: rank 0", "table"]
+    assert log_of(tmp_path)[1:] == ["table", "broken"]

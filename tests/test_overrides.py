@@ -42,6 +42,8 @@ OVERRIDES = {
         "set_model_attributes",
     },
     "SeededLoader": {"__len__"},
+    "SharedTrainer": {"__init__", "_setup_ddp", "_setup_train"},
+    "SharedValidator": {"__call__", "gather_stats"},
     "StageTrainer": {
         "__init__",
         "_close_dataloader_mosaic",

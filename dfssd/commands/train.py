@@ -15,6 +15,7 @@ from dfssd.config import KEYS, TERM_OPTIONS, Config, defaults, help_lines, parse
 from dfssd.config.arguments import argument
 from dfssd.config.schema import TERM_CHECKS, TERM_MEANINGS
 from dfssd.config.values import allowed
+from dfssd.distributed.place import place
 from dfssd.files import from_here
 
 EXAMPLES = (
@@ -32,12 +33,27 @@ def run(words: Sequence[str], program: str) -> int:
         words: Arguments ``key=value``.
         program: What was typed before them, for the record.
     """
+    if place().world == 1:
+        return _run(words, program)
+    from dfssd.distributed import crew
+
+    if crew.is_member():
+        return crew.serve()[0]
+    with crew.led():
+        return _run(words, program)
+
+
+def _run(words: Sequence[str], program: str) -> int:
     from dfssd.runs.configure import configure
 
     config = configure(parse_arguments(list(words)))
     command = f"{program} {shlex.join(words)}"
-    from dfssd.pipeline import open_run, run_stages
+    from dfssd.pipeline import open_run, processes_to_start, run_stages
 
+    if (processes := processes_to_start(config)) > 1:
+        from dfssd.distributed.launch import launch
+
+        return launch(words, processes)
     if config["steps"] is not None:
         return _run_steps(config, program, command)
     opened = open_run(config, command)

@@ -10,9 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from dfssd.distillation.pair import DistillationPair, state_hash
+from dfssd.distributed import group
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
 from dfssd.trainers.watch import TermSignals, check_teacher, gradient_shares, no_gradient, not_finite
@@ -120,23 +122,26 @@ class SignalSelfTest:
         pair, identical = self.pair, self._still_identical()
         if not pair.probe or not pair.trust:
             return
-        self._check_finite(epoch)
+        # of all processes, so that they judge alike
+        boxes, *values = group.total(np.array([pair.boxes, *map(float, pair.values.values())])).tolist()
+        found = dict(zip(pair.values, values, strict=True))
+        self._check_finite(epoch, found)
         if not all(map(math.isfinite, pair.gradients.values())):
             return  # a gradient too large for half precision: the training's own scaler skips such a step, too
         shares = gradient_shares(pair.gradients)
-        for name, value in pair.values.items():
+        for name, value in found.items():
             self.records[name]["grad_share_by_probe"].append(shares[name])
-            if not identical and (pair.boxes or not pair.projector[name].needs_boxes):
-                self._signals.add(name, alive=float(value) != 0 and pair.gradients[name] > 0)
+            if not identical and (boxes or not pair.projector[name].needs_boxes):
+                self._signals.add(name, alive=value != 0 and pair.gradients[name] > 0)
         if batches >= self.steps and self._can_be_judged():
             self._check_alive(batches, self.steps)
 
-    def _check_finite(self, epoch: int) -> None:
+    def _check_finite(self, epoch: int, values: Mapping[str, float]) -> None:
         """Stop at a loss that is not finite, or at several gradients in a row that are not."""
         for name, norm in self.pair.gradients.items():
-            value = self.pair.values.get(name)  # None for the YOLO loss
+            value = values.get(name)  # None for the YOLO loss
             self._overflows[name] = 0 if math.isfinite(norm) else self._overflows.get(name, 0) + 1
-            broken = value is not None and not bool(torch.isfinite(value))
+            broken = value is not None and not math.isfinite(value)
             if broken or self._overflows[name] >= OVERFLOWS:
                 if value is None:
                     raise not_finite("the YOLO loss", epoch, "lr0")

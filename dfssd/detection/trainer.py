@@ -13,9 +13,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import distributed as dist
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import DEFAULT_CFG, RANK
+from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils import LOGGER as ULTRALYTICS
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -25,6 +24,7 @@ from dfssd.distillation.balance import MOST, is_due
 from dfssd.distillation.forward import round_weights
 from dfssd.distillation.growth import same_old_rows
 from dfssd.distillation.pair import DistillationPair, for_inference
+from dfssd.distributed import group
 from dfssd.errors import UserError
 from dfssd.evaluation.significance import noise_of
 from dfssd.log import LOGGER
@@ -100,7 +100,7 @@ class StudentTrainer(StageTrainer):
         weights = ckpt = None
         if self.resume:
             weights, ckpt = load_checkpoint(self.model)
-            student = self.get_model(cfg=weights.yaml, weights=weights.student_model, verbose=RANK in {-1, 0})
+            student = self.get_model(cfg=weights.yaml, weights=weights.student_model, verbose=group.is_first())
         else:
             super().setup_model()
             student = self.model
@@ -250,7 +250,7 @@ class StudentTrainer(StageTrainer):
             frozen=frozen,
             same_start=copied or not frozen,
         )
-        instances = sum(len(label["cls"]) for label in trainer.test_loader.dataset.labels) if RANK in {-1, 0} else 0
+        instances = sum(len(label["cls"]) for label in trainer.test_loader.dataset.labels)
         trainer.guard.noise = noise_of(instances)
 
     def watch_state(self) -> dict[str, Any]:
@@ -294,10 +294,7 @@ class StudentTrainer(StageTrainer):
         trainer._follow_student()  # Ultralytics may have gone back to an earlier epoch after a NaN loss
         trainer._added = trainer._labeled = 0
         trainer.meter.reset()
-        level = torch.tensor(trainer.guard.level, device=trainer.device)
-        if dist.is_initialized():
-            dist.broadcast(level, src=0)
-        trainer.guard.level = int(level)
+        trainer.guard.level = group.from_first(trainer.guard.level)  # only the first process validates
         trainer.pair.trust = trainer.guard.factor
         before = trainer._labels_alone
         last = round(trainer.settings.labels_last * trainer.epochs)
@@ -341,8 +338,10 @@ class StudentTrainer(StageTrainer):
     @staticmethod
     def _end_epoch(trainer: StudentTrainer) -> None:
         trainer.selftest.end_epoch(trainer.epoch, trainer.tloss, trainer.batches_done)
+        trainer.meter.share(group.total)
         if trainer.settings.old_boxes:
-            trainer.labels_added[trainer.epoch :] = [trainer._added / max(1, trainer._labeled)]
+            added, labeled = group.total(np.array([trainer._added, trainer._labeled])).tolist()
+            trainer.labels_added[trainer.epoch :] = [added / max(1, labeled)]
             if trainer.epoch + 1 >= trainer.epochs and not any(trainer.labels_added):
                 LOGGER.warning("old_boxes=true had no effect: the teacher found no box that it is sure of")
         if (balance := trainer.pair.balance) and (capped := balance.held_back()):

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
+
+from dfssd.distributed import group
 
 EVERY = 50
 """Batches between two measurements; each costs one backward pass for each term."""
@@ -110,8 +111,5 @@ def gradient_norms(losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -
             grads = torch.autograd.grad(loss.sum() * PROBE_SCALE, parameters, retain_graph=True, allow_unused=True)
         squares = [g.float().norm() for g in grads if g is not None] or [loss.new_zeros(())]
         norms[name] = torch.stack(squares).norm() / PROBE_SCALE
-    table = torch.stack([norm.float() for norm in norms.values()])
-    if dist.is_initialized():  # all processes must get the same weights
-        dist.all_reduce(table)
-        table /= dist.get_world_size()
+    table = group.mean_of(torch.stack([norm.float() for norm in norms.values()]))
     return dict(zip(norms, table.tolist(), strict=True))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dfssd.distillation.heads import Tap
+from dfssd.distributed import group
 
 
 class Confidence(NamedTuple):
@@ -19,7 +20,7 @@ class Confidence(NamedTuple):
     Attributes:
         each: (N, A) score of the best class, in (0, 1), at least fp32.
         best: (N, A) int64, that class.
-        total: Sum of ``each``, at least N; scalar.
+        total: Sum of ``each``, at least N; scalar. Where processes train together, the mean over them.
     """
 
     each: Tensor
@@ -35,7 +36,7 @@ class Confidence(NamedTuple):
     @classmethod
     def of(cls, each: Tensor, best: Tensor) -> Confidence:
         """Scores and classes with their total."""
-        return cls(each, best, each.sum().clamp(min=max(1, len(each))))
+        return cls(each, best, group.normalizer(each.sum(), max(1, len(each))))
 
 
 @dataclass

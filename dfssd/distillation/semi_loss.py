@@ -18,6 +18,7 @@ from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.tal import bbox2dist, dist2bbox
 
 from dfssd.distillation.grid import Grid, grid
+from dfssd.distributed import group
 
 
 class SemiDetectionLoss:
@@ -29,7 +30,8 @@ class SemiDetectionLoss:
         sum_i w_i l_i(t_i) / max(1, sum_i t_i)
 
     so a doubtful box counts less, its target score is not lowered, and the background is not affected. Each kind has
-    its own normalizer, so that neither the number nor the scores of pseudo boxes change the weight of a true box. An
+    its own normalizer, so that neither the number nor the scores of pseudo boxes change the weight of a true box. Where
+    several processes train together, the sums of a normalizer go over the images of all of them. An
     ignored anchor counts only if it has a target. Where new classes are added to a detector, each kind covers its own
     classes only: the labels those of the new ones, where old defects in the same images are not labeled, and the
     teacher's boxes the old ones. With boxes of the teacher beside the labels, labeled images cover all classes; what is
@@ -146,7 +148,7 @@ class SemiDetectionLoss:
         of_images = torch.stack([bce.sum((1, 2)), mass.sum(1)])
         of_classes, total = (kinds[:, None] * of_images).sum(-1).unbind(1)
         sums = torch.stack([of_boxes[:, 0], of_classes, of_boxes[:, 1]], 1)
-        return sums / total.detach().clamp(min=1)[:, None] * rows["gains"]
+        return sums / group.normalizer(total)[:, None] * rows["gains"]
 
     def _assign(
         self, branch: Any, logits: Tensor, raw: Tensor, rows: Mapping[str, Tensor], anchors: Grid

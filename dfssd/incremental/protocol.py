@@ -31,7 +31,6 @@ from dfssd.distillation.compatibility import check_bins, describe, normalized, r
 from dfssd.distillation.terms import find_term, is_term
 from dfssd.errors import UserError
 from dfssd.files import read_yaml, write_json, write_text, write_yaml
-from dfssd.hardware import check_one_process
 from dfssd.incremental.steps import Step, parse_steps, write_step
 from dfssd.log import LOGGER
 from dfssd.reporting.tables import csv_text, format_number, markdown_table
@@ -100,7 +99,6 @@ def run_protocol(config: Config, command: str, run: Run, check: Check) -> bool:
     Raises:
         UserError: Bad input, or a run that did not finish; finished runs are kept.
     """
-    check_one_process()
     if config["data"] is None:
         raise UserError("data is missing: steps= needs a data set with the labels of all classes")
     if config["exist_ok"]:

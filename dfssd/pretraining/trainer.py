@@ -7,10 +7,11 @@ from typing import Any, cast
 
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import DEFAULT_CFG, RANK
+from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.config import DENSE, REGIONS
+from dfssd.distributed import group
 from dfssd.log import LOGGER
 from dfssd.pretraining.features import TimmFeatures
 from dfssd.pretraining.images import PlainImages
@@ -110,7 +111,7 @@ class ObjectiveTrainer(RegionTrainer):
         ckpt = None
         if self.resume:
             weights, ckpt = load_checkpoint(self.model)
-            network = self.get_model(cfg=weights.yaml, weights=weights.student_model, verbose=RANK in {-1, 0})
+            network = self.get_model(cfg=weights.yaml, weights=weights.student_model, verbose=group.is_first())
         else:
             super().setup_model()
             network = self.model
@@ -133,7 +134,7 @@ class ObjectiveTrainer(RegionTrainer):
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Ultralytics' preprocessing of the images; the random numbers of the step follow from its number."""
         wrapped, number = self.wrapped, self.batch_in_epoch
-        wrapped.seed(self.args.seed, max(RANK, 0), self.epoch, number)
+        wrapped.seed(self.args.seed, group.rank(), self.epoch, number)
         wrapped.probe = number + 1 == self.settings.batches_per_epoch
         ready: dict[str, Any] = super().preprocess_batch({"img": batch["img"], "im_file": batch["im_file"]})
         wrapped.captured = self.stand_ins

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ from ultralytics.data.utils import img2label_paths
 
 from dfssd.config.sections import PseudoSection
 from dfssd.datasets.label_files import read_label_file
+from dfssd.distributed import group
+from dfssd.distributed.crew import call_others, own_device
+from dfssd.distributed.place import place
 from dfssd.errors import UserError
 from dfssd.pseudo_labels.files import write_pseudo_labels
 from dfssd.pseudo_labels.fusion import fuse
 from dfssd.pseudo_labels.quality import find_matches
 from dfssd.pseudo_labels.records import ImagePrediction
-from dfssd.pseudo_labels.teacher_inference import View, augmented_views, predict_views
+from dfssd.pseudo_labels.teacher_inference import View, augmented_views, forward_batch, predict_views
 from dfssd.pseudo_labels.thresholds import ClassThresholds, precision_thresholds
 
 MATCH_IOU = 0.5
@@ -41,6 +46,8 @@ def label_images(
 
     First the thresholds are updated with the confidences of all images (batch by batch, in list order); the final
     thresholds then assign every detection to its zone, which thus does not depend on the order of the images.
+
+    Where several processes share a run, each predicts for a part of the images, with the same result.
 
     Several teachers, or several views of test-time augmentation, or both, are fused once, all with the same weight, by
     :func:`dfssd.pseudo_labels.fusion.fuse`, which defines the fused score.
@@ -82,11 +89,9 @@ def label_images(
     n_label_classes = n_label_classes or len(names)
 
     def detect(at: Sequence[Path], what: str) -> list[ImagePrediction]:
-        views = augmented_views(imgsz) if rule.tta else (View(imgsz),)
-        predictions = predict_views(
-            teachers, at, views, batch=batch, device=device, conf=rule.tau_low, iou=rule.iou, what=what
-        )
-        return [fuse(views_of_image, score_floor=rule.tau_low) for views_of_image in predictions]
+        request = _Request(teachers, at, imgsz, batch, device, rule, what)
+        call_others(_detect_and_send, request)
+        return _detect(request) if place().world == 1 else _detect_and_send(request)
 
     if rule.precision is not None:
         found = match_to_truth(detect(val, "val images"), _labels_of(val, n_label_classes))
@@ -102,6 +107,64 @@ def label_images(
         folder, predictions, thresholds, names, truth=true_boxes(images, len(names), n_label_classes) or None
     )
     return {**section, "settings": {"teachers": len(teachers), "tta": rule.tta, "precision": rule.precision}}
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be detected.
+
+    Attributes:
+        teachers: Files of the teachers.
+        images: All images, of which each process takes a part.
+        imgsz: As in :func:`label_images`.
+        batch: As in :func:`label_images`.
+        device: As in :func:`label_images`; several GPUs are those of the processes of a node.
+        rule: As in :func:`label_images`.
+        what: Word for the images in the progress bar.
+    """
+
+    teachers: Sequence[Path]
+    images: Sequence[Path]
+    imgsz: int
+    batch: int
+    device: str
+    rule: PseudoSection
+    what: str
+
+
+def _detect(request: _Request) -> list[ImagePrediction]:
+    """Detections of the images of this process, in their order."""
+    rule, device = request.rule, own_device(request.device)
+    views = augmented_views(request.imgsz) if rule.tta else (View(request.imgsz),)
+    mine = part_of(request.images, forward_batch(request.batch, max(view.imgsz for view in views), device))
+    predictions = predict_views(
+        request.teachers,
+        mine,
+        views,
+        batch=request.batch,
+        device=device,
+        conf=rule.tau_low,
+        iou=rule.iou,
+        what=request.what,
+    )
+    return [fuse(views_of_image, score_floor=rule.tau_low) for views_of_image in predictions]
+
+
+def _detect_and_send(request: _Request) -> list[ImagePrediction]:
+    """:func:`_detect` in each process; the first one gets what all have found, in the order of the images."""
+    return [found for part in group.gather(_detect(request)) for found in part]
+
+
+def part_of(images: Sequence[Path], batch: int) -> Sequence[Path]:
+    """The images of this process: whole batches, so that each is computed as one process would, in one piece.
+
+    Args:
+        images: All images.
+        batch: Images in a forward pass.
+    """
+    mine, batches = place(), math.ceil(len(images) / batch)
+    start, end = (batch * (batches * rank // mine.world) for rank in (mine.rank, mine.rank + 1))
+    return images[start:end]
 
 
 def match_to_truth(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,18 @@ class HealthMeter:
         ignored = len(labels.ignore_bboxes)
         self.update(images=images, classes=boxes[:, 5], scores=boxes[:, 4], ignored=ignored, agreed=agreed, sure=sure)
         self.compare(boxes, truth)
+
+    def share(self, total: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Add up the counts of all processes of a training.
+
+        Args:
+            total: Sum of an array over the processes.
+        """
+        names = ("images", "ignored", "matched", "true", "judged", "agreed", "sure", "score")
+        counts = total(np.array([*(float(getattr(self, name)) for name in names), *self.accepted]))
+        for name, count in zip(names, counts.tolist(), strict=False):
+            setattr(self, name, count if name == "score" else round(count))
+        self.accepted = counts[len(names) :].round().astype(np.int64)
 
     def summary(self) -> dict[str, float]:
         """The numbers of the epoch so far, by name."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from dfssd.batches import NO_TILE, TILE_WIDER
 from dfssd.datasets.overlap import box_iou, covered_share
+from dfssd.distributed import group
 from dfssd.pseudo_labels.records import BatchLabels
 from dfssd.pseudo_labels.suppression import suppress
 from dfssd.pseudo_labels.teacher_inference import normalize_boxes
@@ -21,7 +22,8 @@ MEETS_LABEL = 0.5
 class OnlineLabeler:
     """Turns the teacher's predictions into accepted and ignored boxes, for unlabeled images and beside labels.
 
-    The class thresholds are updated with every batch (:class:`ClassThresholds`) and then applied to it.
+    The class thresholds are updated with every batch (:class:`ClassThresholds`), with that of all processes of a
+    training, and then applied to it.
 
     Attributes:
         thresholds: The thresholds; their state is part of a training's state.
@@ -73,7 +75,7 @@ class OnlineLabeler:
         boxes, kept = normalize_boxes(raw[:, :4], width=size[1], height=size[0])
         table = np.concatenate([boxes, raw[kept, 4:]], 1)  # x y w h score class image
         classes = table[:, 5].astype(int)
-        self.thresholds.update(classes, table[:, 4])
+        self.thresholds.add(*group.total(np.stack(self.thresholds.count(classes, table[:, 4]))))
         zones = self.thresholds.zone(classes, table[:, 4])
         old = known.table()
         zones[(zones == ACCEPT) & _meets(table, old[old[:, 6] < first_unlabeled])] = IGNORE

@@ -171,13 +171,33 @@ class ClassThresholds:
         Raises:
             ValueError: The shapes of the arrays differ, or values are out of range.
         """
+        self.add(*self.count(class_ids, scores))
+
+    def count(self, class_ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What :meth:`add` needs of detections: their number and the sum of their scores, by class, (nc,) both.
+
+        Args:
+            class_ids: As in :meth:`update`.
+            scores: As in :meth:`update`.
+
+        Raises:
+            ValueError: As in :meth:`update`.
+        """
         class_ids, scores = _checked(class_ids, scores, self.nc)
         counted = scores >= self.tau_low
-        if not counted.any():
-            return
-        count = np.bincount(class_ids[counted], minlength=self.nc)
-        total = np.bincount(class_ids[counted], weights=scores[counted], minlength=self.nc)
+        number = np.bincount(class_ids[counted], minlength=self.nc)
+        return number, np.bincount(class_ids[counted], weights=scores[counted], minlength=self.nc)
+
+    def add(self, count: np.ndarray, total: np.ndarray) -> None:
+        """Update the averages with one batch of images.
+
+        Args:
+            count: (nc,) detections of each class.
+            total: (nc,) sum of their scores.
+        """
         present = count > 0
+        if not present.any():
+            return
         mean = total[present] / count[present]
         self._ema[present] = self.decay * self._ema[present] + (1 - self.decay) * mean
         self._batches[present] += 1

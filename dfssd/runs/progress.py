@@ -14,7 +14,6 @@ from rich.console import Console
 from dfssd.log import LOGGER, changing_line, in_ci
 from dfssd.results.record import RunRecord
 from dfssd.runs.plan import Pace, Plan, PlannedTraining, about
-from dfssd.trainers.results_csv import read_results_csv
 
 if TYPE_CHECKING:
     from dfssd.trainers.stage import StageTrainer
@@ -198,15 +197,10 @@ class TrainingProgress:
         self._from: tuple[float, float] | None = None
         self._loss = self._score = math.nan
         self._best = -math.inf
-        self._elsewhere = False
 
     def follow(self, trainer: StageTrainer) -> None:
-        """Learn from the callbacks of a trainer, or from its ``results.csv`` where other processes train."""
+        """Learn from the callbacks of a trainer."""
         self._trainer, self._epochs = trainer, trainer.epochs
-        self._elsewhere = trainer.world_size > 1
-        if self._elsewhere:
-            self._from = (0.0, self._run._now())
-            return
         trainer.add_callback("on_train_epoch_start", self._start_epoch)
         trainer.add_callback("on_train_batch_end", self._end_batch)
         trainer.add_callback("on_fit_epoch_end", self._end_epoch)
@@ -239,11 +233,6 @@ class TrainingProgress:
 
     def reached(self) -> float:
         """Share of the planned training that is done, [0, 1]."""
-        if self._elsewhere:
-            rows = read_results_csv(self._trainer.csv)
-            self._epoch = len(rows)
-            for row in rows:
-                self._judge(float(row.get(self._trainer.SCORE, math.nan)))
         return min(1.0, (self._epoch + self._batch / self._per_epoch) / max(1, self._epochs))
 
     def is_measured(self) -> bool:
@@ -277,7 +266,7 @@ class TrainingProgress:
             parts.append("left: estimated after the first batches")
         elif reached < 1:
             parts += self._run.left_in_words(left)
-        if self._batch and not self._elsewhere:
+        if self._batch:
             self._loss = sum(self._trainer.losses.means.values())
         if not math.isnan(self._loss):
             parts.append(f"loss {self._loss:.3g}")

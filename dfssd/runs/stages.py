@@ -22,6 +22,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from dfssd.config import Config
 from dfssd.deployment.facts import Facts
 from dfssd.deployment.folder import FOLDER
+from dfssd.distributed import crew
 from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import Measured
 from dfssd.evaluation.export import Comparison, ExportRequest, export_and_compare
@@ -32,7 +33,7 @@ from dfssd.hardware import check_device, free_on_gpu, resolve_amp
 from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
 from dfssd.log_file import NAME as LOG
-from dfssd.log_file import logged_to
+from dfssd.log_file import join_run, logged_to, shared_log
 from dfssd.results.record import BoxRecord, RunRecord
 from dfssd.results.sections import PRETRAINED, Data, Export, LaterExport, Role, Status, Training
 from dfssd.runs.beside import Beside
@@ -51,7 +52,7 @@ from dfssd.trainers.acceleration import EAGER, INDUCTOR
 from dfssd.trainers.checkpoints import finish_checkpoint, trained_classes
 from dfssd.trainers.resume import last_epoch
 from dfssd.trainers.settings import AverageDecay, StageSettings
-from dfssd.trainers.stage import StageTrainer
+from dfssd.trainers.stage import StageTrainer, take_part
 from dfssd.trainers.validation_data import forget
 
 BESIDE = {"test": "export"}
@@ -108,6 +109,7 @@ class StagedRun(ABC):
         title = f"dfssd {facts.dfssd}, ultralytics {facts.ultralytics}, torch {facts.torch}: {facts.command}"
         with logged_to(self.folder.path, title, shown=verbose), self.progress.shown():
             try:
+                crew.call_others(join_run, shared_log())
                 self._run_stages()
             except BaseException as e:
                 self.tracking.stop("interrupted" if isinstance(e, KeyboardInterrupt) else "failed", self.record)
@@ -369,10 +371,11 @@ class StagedRun(ABC):
             if done is not None:
                 LOGGER.info(f"{name}: continuing after epoch {done + 1}")
                 arguments["resume"] = str(stage / "weights" / "last.pt")
-            made = trainer(overrides=arguments)
-            self.tracking.watch(made, name)
-            with self.progress.training(name, made):
-                made.train()
+            with crew.shared(take_part, trainer, arguments):
+                made = trainer(overrides=arguments)
+                self.tracking.watch(made, name)
+                with self.progress.training(name, made):
+                    made.train()
         finish_checkpoint(stage, self.weights / f"{name}.pt", which=keep)
         training, distill, pretraining = read_summary(stage.with_name(f"{name}.json"), self.TRAINING)
         if training.best_epoch and training.val_score is not None:

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
-from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK
+from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dfssd.batches import Batch
 from dfssd.distillation.forward import teacher_views
+from dfssd.distributed import group
 from dfssd.errors import UserError
 from dfssd.segmentation.criterion import BatchLoss
 from dfssd.segmentation.dataset import MaskDataset, MixedMaskDataset, UnlabeledDataset
@@ -186,7 +187,7 @@ class SemanticStageTrainer(StageTrainer, SemanticSegmentationTrainer):
         seen = teacher_views(cast(Batch, batch), len(batch["img"]) - unlabeled)
         batch["teacher_logits"] = self.stand_ins.get("teacher", self.teacher)(seen)
         if (probability := self.settings.seg.cutmix) and unlabeled:
-            rng = np.random.default_rng((self.args.seed, max(LOCAL_RANK, 0), self.epoch, self.batch_in_epoch))
+            rng = np.random.default_rng((self.args.seed, group.rank(), self.epoch, self.batch_in_epoch))
             batch = paste(batch, draw(rng, unlabeled, batch["img"].shape[2:], probability))
         return batch
 

@@ -17,6 +17,7 @@ from ultralytics.utils.metrics import SemanticMetrics
 from dfssd.segmentation.metrics import SegmentationScores, confusion_matrix, segmentation_scores
 from dfssd.segmentation.model import full_resolution
 from dfssd.trainers.validation_data import beside as kept
+from dfssd.trainers.validator import SharedValidator
 
 MIOU_FG, MIOU = "metrics/mIoU_fg", "metrics/mIoU"
 """Columns of ``results.csv``."""
@@ -131,7 +132,7 @@ class MaskMetrics(SemanticMetrics):
         return [float("nan") if value is None else value for value in values]
 
 
-class MaskValidator(SemanticSegmentationValidator):
+class MaskValidator(SharedValidator, SemanticSegmentationValidator):
     """Compares predictions with masks at their own size, whatever the input size of the network."""
 
     metrics: MaskMetrics

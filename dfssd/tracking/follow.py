@@ -73,8 +73,8 @@ class RunTracking:
         self._deliver()
 
     def watch(self, trainer: StageTrainer, network: str) -> None:
-        """Follow a training epoch by epoch; one in processes of its own (several GPUs) when it has ended."""
-        if not self._trackers or trainer.ddp:
+        """Follow a training epoch by epoch."""
+        if not self._trackers:
             return
         # after the trainer's own callbacks, which have dropped the rows that its checkpoint does not hold
         trainer.add_callback("on_train_start", lambda trained: self._rewind(network, trained.start_epoch))

@@ -8,9 +8,10 @@ batch writes its losses into one row of a table on the device; the host reads ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +78,17 @@ class LossRecord:
             if self.not_finite is None and not all(map(math.isfinite, row)):
                 self.not_finite = back
         self._unread = 0
+
+    def share(self, total: Callable[[np.ndarray], np.ndarray], processes: int) -> None:
+        """Take the mean over the processes of a training, which have made as many batches each.
+
+        Args:
+            total: Sum of an array over the processes.
+            processes: Their number.
+        """
+        self.read()
+        sums = total(np.array(list(self._sums.values()))) / processes
+        self._sums = dict(zip(self._sums, sums.tolist(), strict=True))
 
     @property
     def means(self) -> dict[str, float]:

@@ -22,9 +22,9 @@ from torch.utils.data import ConcatDataset
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import exif_size
-from ultralytics.utils import RANK
 
 from dfssd.batches import PhotoBoxes, encode
+from dfssd.distributed import group
 from dfssd.errors import UserError
 from dfssd.loading.box_views import BoxViews
 from dfssd.loading.loader import DeviceLoader, NotOnDeviceError
@@ -232,7 +232,7 @@ def build_mixed_loader(
 ) -> SeededLoader:
     """Ultralytics' endless loader over ``dataset`` in the order of ``sampler``; ``batch`` is per process."""
     generator = torch.Generator()
-    generator.manual_seed(6148914691236517205 + sampler.seed + RANK)
+    generator.manual_seed(6148914691236517205 + sampler.seed + (group.rank() if group.several() else -1))
     return SeededLoader(
         dataset,
         sampler,

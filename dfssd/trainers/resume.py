@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from dfssd.distributed import group
 from dfssd.errors import UserError, reason
 from dfssd.files import write_text
 from dfssd.trainers.checkpoints import read_checkpoint, unusable
@@ -251,14 +251,14 @@ class ResumableSteps:
         trainer.batches_done = state["batches_done"]
         trainer._stepped_at, trainer._offset = state["stepped_at"], state["stepped_at"] + 1
         trainer.clock.add(state["seconds"])
-        if RANK in {-1, 0}:
+        if group.is_first():
             write_text(trainer.csv, state["csv"])
 
     @staticmethod
     def _begin_epoch(trainer: ResumableSteps) -> None:
         """Seed all sources; in a resumed training put back the gradients that wait for their step."""
         trainer.batch_in_epoch = 0
-        seed_all((trainer.args.seed, max(RANK, 0), trainer.begun))
+        seed_all((trainer.args.seed, group.rank(), trainer.begun))
         if trainer.state is not None:  # not before: Ultralytics drops gradients as it starts
             waiting = trainer.state["gradients"]
             for name, parameter in unwrap_model(trainer.model).named_parameters():

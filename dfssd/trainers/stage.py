@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed as dist
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
+from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import torch_distributed_zero_first
 
-from dfssd.errors import UserError
-from dfssd.files import aside, write_json, write_text
+from dfssd.distributed import group
+from dfssd.files import aside, write_json
 from dfssd.hardware import use_all_cores
-from dfssd.log_file import join_run
+from dfssd.log import LOGGER
 from dfssd.trainers.acceleration import AcceleratedSteps
 from dfssd.trainers.callbacks import FIRST, top_package, without_loggers
 from dfssd.trainers.checkpoints import BackgroundWriter, Kept, KnownScore, put_in_place, write_checkpoints
@@ -46,6 +44,7 @@ from dfssd.trainers.results_csv import columns_of, fit_columns, read_results_csv
 from dfssd.trainers.resume import FILE, ResumableSteps, WithoutState
 from dfssd.trainers.sampler import MixedSampler, batch_composition
 from dfssd.trainers.settings import StageSettings
+from dfssd.trainers.shared import SharedTrainer
 from dfssd.trainers.validation_data import KeptLoader
 from dfssd.trainers.validator import StageValidator
 
@@ -56,7 +55,7 @@ LONGEST_LOSS = 60.0
 """Time after which an epoch without validation is kept as well [s]."""
 
 
-class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTrainer):
+class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, SharedTrainer, DetectionTrainer):
     """Trains on the labeled images only: the teacher and the baseline. The student's trainer extends it."""
 
     last: Path
@@ -71,8 +70,6 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict | None = None, _callbacks: dict | None = None):
         """Build the Ultralytics trainer, then read the stage settings beside its folder."""
         self.clock = Clock()
-        if RANK != -1:  # a child process of a training on several GPUs
-            join_run(RANK)
         super().__init__(cfg, overrides, _callbacks)
         if overrides and "amp" in overrides:  # a resume keeps the checkpoint's value, which another device may refuse
             self.args.amp = overrides["amp"]
@@ -83,9 +80,10 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
         self.prepare_resume()
         self.prepare_acceleration(self.settings.way)
         self.add_callback("on_train_epoch_start", StageTrainer._set_average)
+        self.add_callback("on_train_epoch_end", StageTrainer._share_losses)
 
     def add_callback(self, event: str, callback: Any) -> None:
-        """Add a callback once: in a multi-GPU run every process gets those of the first and then adds its own."""
+        """Add a callback once."""
         if callback not in self.callbacks[event]:
             super().add_callback(event, callback)
 
@@ -127,6 +125,13 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
         with torch_distributed_zero_first(rank):  # only one process scans the labels
             dataset = self.build_train_dataset(self.build_dataset(dataset_path, mode, batch_size))
         labeled, unlabeled = batch_composition(batch_size, self.settings.unlabeled_share)
+        world = group.world()
+        joint, together = batch_composition(batch_size * world, self.settings.unlabeled_share), labeled * world
+        if together != joint[0] and group.is_first():
+            LOGGER.info(
+                f"a batch holds {together} labeled and {unlabeled * world} unlabeled images, since {joint[0]} and "
+                f"{joint[1]} do not divide among {world} processes"
+            )
         sampler = MixedSampler(
             dataset.n_labeled,
             len(dataset) - dataset.n_labeled,
@@ -134,8 +139,8 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
             unlabeled_per_batch=unlabeled,
             batches=self.settings.batches_per_epoch,
             seed=self.args.seed,
-            rank=max(LOCAL_RANK, 0),
-            world=max(self.world_size, 1),
+            rank=group.rank(),
+            world=world,
         )
         sampler.epoch = self.start_epoch + self.repeats  # for a loader that is rebuilt with a smaller batch
         return build_loader(
@@ -192,11 +197,8 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
         every = self.settings.val_every
         if every == 1:
             return True
-        now = torch.tensor(int((self.epoch + 1) % every == 0 or self.epoch + 1 >= self.epochs or self.stop))
-        if dist.is_initialized():  # only the first process knows whether it stops
-            now = now.to(self.device)
-            dist.broadcast(now, src=0)
-        return bool(now)
+        now = (self.epoch + 1) % every == 0 or self.epoch + 1 >= self.epochs or self.stop
+        return bool(group.from_first(now))  # only the first process knows whether it stops
 
     def save_model(self) -> bool:
         """Ultralytics' checkpoints of a validated epoch, and the state from which the training goes on.
@@ -231,12 +233,12 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
         """Ultralytics' final evaluation, which strips both checkpoints in place: done on copies, then renamed.
 
         Its validation of the best checkpoint repeats what is known from the training; it takes place only where it
-        draws plots.
+        draws plots, and not on several processes, whose plots are those of the last epoch.
         """
         self.writer.wait()
         validator = self.validator
         with self.clock.running("writing"), self._checkpoints_aside():
-            if not self.args.plots:
+            if not self.args.plots or group.several():
                 self.validator = KnownScore(validator.args)
             try:
                 super().final_eval()
@@ -259,17 +261,17 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
     @contextmanager
     def _checkpoints_aside(self) -> Iterator[None]:
         """Let the block work on copies of the checkpoints; rename them afterwards. All processes must enter."""
-        if RANK in {-1, 0}:
+        if group.is_first():
             for path in (self.last, self.best):
                 aside(path).unlink(missing_ok=True)  # of a process that died while writing it
                 if path.exists():
                     shutil.copyfile(path, aside(path))
-        self._wait_for_all()
+        group.wait_for_all()
         best, last = self.best, self.last
         with self._standing_in(last=aside(last), best=aside(best)):
             yield
-        self._wait_for_all()
-        if RANK in {-1, 0}:
+        group.wait_for_all()
+        if group.is_first():
             put_in_place(best, last)
             (self.wdir / FILE).unlink(missing_ok=True)
 
@@ -285,30 +287,15 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
             for name, own in before.items():
                 setattr(self, name, own)
 
-    @staticmethod
-    def _wait_for_all() -> None:
-        if dist.is_initialized():
-            dist.barrier()
-
     def _close_dataloader_mosaic(self) -> None:
         """Close the mosaic; the loader is then started anew, and its workers may have been an epoch ahead."""
         super()._close_dataloader_mosaic()
         self.train_loader.sampler.epoch = self.begun
 
     def train(self) -> None:
-        """Train; a :class:`UserError` raised in a process of a multi-GPU run is raised again in the first one."""
-        message = self.save_dir.with_name(f"{self.save_dir.name}.error")
-        message.unlink(missing_ok=True)
+        """Train; what is written beside the training is on the disk afterwards."""
         try:
             super().train()
-        except UserError as e:
-            if RANK != -1:
-                write_text(message, str(e))
-            raise
-        except subprocess.CalledProcessError as e:
-            if message.exists():
-                raise UserError(message.read_text(encoding="utf-8")) from e
-            raise
         finally:
             self.writer.join()
 
@@ -319,7 +306,7 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
 
     def write_summary(self) -> None:
         """Write :meth:`summary`; done with every checkpoint, since the process may die before the last one."""
-        if RANK in {-1, 0}:
+        if group.is_first():
             write_json(self.summary_file, self.summary())
 
     def summary(self) -> dict[str, Any]:
@@ -369,6 +356,21 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, DetectionTr
         """Set the decay of the moving average, in every epoch: Ultralytics builds it anew after a NaN loss."""
         if trainer.ema and trainer.settings.average:
             trainer.ema.decay = trainer.settings.average
+
+    @staticmethod
+    def _share_losses(trainer: StageTrainer) -> None:
+        """Let the means of the epoch be those over the batches of all processes."""
+        trainer.losses.share(group.total, group.world())
+
+
+def take_part(trainer: type[StageTrainer], arguments: dict[str, Any]) -> None:
+    """Train as the first process of a run does, which keeps what comes of it.
+
+    Args:
+        trainer: Class of the trainer.
+        arguments: Ultralytics' arguments.
+    """
+    trainer(overrides=arguments).train()
 
 
 def _score(text: str | None) -> float | None:

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 from torch import Tensor
-from ultralytics.utils import RANK
 
+from dfssd.distributed import group
 from dfssd.hardware import free_memory
 from dfssd.log import LOGGER
 
@@ -73,7 +73,7 @@ class KeptLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """One pass: a fresh dictionary for each batch, whose tensors nobody may change in place."""
         if self._key is None:
-            self._key = (*key_of(self.dataset), self.batch_size, str(self.device), RANK, len(self))
+            self._key = (*key_of(self.dataset), self.batch_size, str(self.device), group.rank(), len(self))
         if (batches := _kept.get(self._key)) is None:
             yield from self._read()
         else:

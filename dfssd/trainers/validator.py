@@ -4,14 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from ultralytics.engine.validator import BaseValidator
 from ultralytics.models.yolo.detect import DetectionValidator
+
+from dfssd.distributed import group
 
 _HOST = torch.device("cpu")
 
 
-class StageValidator(DetectionValidator):
+class SharedValidator(BaseValidator):
+    """Lets several processes of a training share the images of a validation; the first one gets the scores."""
+
+    dataloader: Any
+    training: bool
+
+    def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
+        """Ultralytics' validation; the losses are averaged in :meth:`gather_stats`, since gloo knows no mean."""
+        if trainer is None or not group.several():
+            return super().__call__(trainer, model, **kwargs)
+        trainer.world_size = 1  # Ultralytics averages them otherwise
+        try:
+            return super().__call__(trainer, model, **kwargs)
+        finally:
+            trainer.world_size = group.world()
+
+    def gather_stats(self) -> None:
+        """Ultralytics' statistics of all processes, and the losses as the mean over the batches of all of them."""
+        super().gather_stats()
+        if self.training and group.several():
+            *sums, batches = group.total(np.array([*map(float, self.loss.values()), len(self.dataloader)])).tolist()
+            mine = len(self.dataloader)  # what Ultralytics divides by
+            for name, value in zip(self.loss, sums, strict=True):
+                self.loss[name] = torch.full_like(self.loss[name], value * mine / batches)
+
+
+class StageValidator(SharedValidator, DetectionValidator):
     """Gives the numbers of Ultralytics' validator; on a GPU it does not wait for each image."""
 
     device: torch.device

@@ -23,6 +23,7 @@ PURPOSES = {
     "report",
     "tracking",
     "trust",
+    "scale",
     "speed",
     "deploy",
     "serve",

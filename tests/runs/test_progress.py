@@ -25,7 +25,6 @@ class IdleTrainer:
     """The callbacks of a training, a second for each batch and for each validation."""
 
     SCORE = "score"
-    world_size = 1
 
     def __init__(self, clock: SimpleNamespace, epochs: int, batches: int, scores: Callable[[int], float]):
         self.clock, self.epochs, self.train_loader, self.scores = clock, epochs, range(batches), scores
@@ -150,17 +149,3 @@ def test_finished_stages_tell_the_speed_of_a_resumed_run(progress, capsys) -> No
 def _training(values: dict[str, Any]) -> Training:
     more = {"lr0": 0.01, "best_epoch": 10, "val_score": 0.5, "val_score_by_epoch": [], "seconds": None, "passes": None}
     return Training.model_validate({**values, **more})
-
-
-def test_several_devices_are_followed_by_their_table(progress, clock, tmp_path) -> None:
-    csv = tmp_path / "results.csv"
-    trainer = SimpleNamespace(world_size=2, epochs=4, csv=csv, SCORE="score")
-    progress.announce(Plan(STAGES, "mAP"), record())
-    progress.begin("student")
-    with progress.training("student", trainer):
-        assert progress.text().startswith("stage 5/6 student  epoch 1/4")
-        csv.write_text("epoch,time,score\n1,3,0.2\n2,6,0.1\n", encoding="utf-8")
-        clock.now += 40
-        assert progress.text() == (
-            "stage 5/6 student  epoch 3/4  left: 40 s of this training, 40 s of the whole run  mAP 0.100 (best 0.200)"
-        )

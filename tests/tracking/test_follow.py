@@ -53,8 +53,8 @@ class Service:
 class Trainer:
     """The part of a trainer that is followed: its events, its epoch and its updates."""
 
-    def __init__(self, start_epoch: int = 0, ddp: bool = False) -> None:
-        self.start_epoch, self.ddp, self.callbacks = start_epoch, ddp, {}  # type: ignore[var-annotated]
+    def __init__(self, start_epoch: int = 0) -> None:
+        self.start_epoch, self.callbacks = start_epoch, {}  # type: ignore[var-annotated]
         self.epoch, self.ema = start_epoch, SimpleNamespace(updates=0)
 
     def add_callback(self, event: str, callback: Any) -> None:
@@ -167,21 +167,6 @@ def test_epochs_that_are_trained_again_are_sent_again(training: Training) -> Non
     training.trained(3)
     trainer.end_epoch(2, updates=50)
     assert service.of("student") == [1, 2, 3, 3]
-
-
-def test_training_in_processes_of_its_own_is_sent_when_it_has_ended(training: Training) -> None:
-    """Its optimizer steps are known as a total; an epoch gets its share."""
-    service, trainer = Service(), Trainer(ddp=True)
-    tracking = training.tracking({"mlflow": service})
-    tracking.follow(training.config, training.record)
-    tracking.watch(trainer, "student")
-    assert not trainer.callbacks
-    training.add("baseline_scratch", epochs=4)
-    (training.folder / "train" / "baseline_scratch.json").write_text('{"optimizer_steps": 100, "epochs_done": 4}')
-    tracking.follow(training.config, training.record)
-    assert [e for e in service.epochs if e[0] == "baseline_scratch"] == [
-        ("baseline_scratch", epoch, 25 * epoch) for epoch in (1, 2, 3, 4)
-    ]
 
 
 def test_run_that_ends_before_its_data_is_known_is_not_begun(training: Training) -> None:

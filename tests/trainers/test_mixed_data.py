@@ -53,6 +53,21 @@ def test_ranks_take_disjoint_slices_that_make_up_the_global_batch() -> None:
         assert sorted(batch) == sorted([*a, *b])
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_an_epoch_shows_every_image_once_in_an_order_that_no_number_of_processes_changes(world: int) -> None:
+    """Numbered over all nodes: with two nodes of two processes, local numbers would show half of the images twice."""
+    alone = MixedSampler(16, 16, labeled_per_batch=4, unlabeled_per_batch=4, batches=4, seed=3)
+    share = 4 // world
+    ranks = [
+        MixedSampler(16, 16, labeled_per_batch=share, unlabeled_per_batch=share, batches=4, seed=3, rank=r, world=world)
+        for r in range(world)
+    ]
+    for _ in range(2):
+        whole = np.array(list(alone)).reshape(4, 2, 4)
+        parts = np.concatenate([np.array(list(rank)).reshape(4, 2, share) for rank in ranks], axis=2)
+        assert np.array_equal(parts, whole) and sorted(parts.ravel()) == list(range(32))
+
+
 def test_labeled_only_batches_and_sets_smaller_than_a_batch() -> None:
     only = MixedSampler(2, 0, labeled_per_batch=4, unlabeled_per_batch=0, batches=3, seed=0)
     indices = list(only)

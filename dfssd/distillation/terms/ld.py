@@ -20,6 +20,7 @@ from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
 from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.regions import corners, in_images, match_anchors
+from dfssd.distributed import group
 
 
 def ld_regions(
@@ -54,8 +55,11 @@ def ld_regions(
 
 
 def region_weight(region: Tensor) -> Tensor:
-    """Equal weights of the anchors of a region (N, A) bool, with sum 1, or less where it has fewer than N anchors."""
-    return region / region.sum().clamp(min=max(1, len(region)))
+    """Equal weights of the anchors of a region (N, A) bool, with sum 1, or less where it has fewer than N anchors.
+
+    Where processes train together, the sum of a region is the mean over them.
+    """
+    return region / group.normalizer(region.sum(), max(1, len(region)))
 
 
 def weighted_kl(

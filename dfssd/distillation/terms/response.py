@@ -7,7 +7,8 @@ by the teacher's total confidence, but by at least one per image::
 
 Sums over the whole batch let every confident anchor count the same, whichever image it lies in; with the floor at N,
 not 1, numerator and denominator grow alike with the batch, so the value of a batch repeated twice is exactly the same.
-Where the teacher detects nothing, the floor keeps the quotient small instead of dividing noise by noise.
+Where processes train together, both go over the images of all of them. Where the teacher detects nothing, the floor
+keeps the quotient small instead of dividing noise by noise.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.terms.base import PairShape, Term, check_same_shape, exact, no_autocast
 from dfssd.distillation.terms.closed import closed_form
 from dfssd.distillation.terms.regions import apart_from_new
+from dfssd.distributed import group
 
 AT_ONCE = 2**22
 """Box logits that are compared at once: where there are more, memory counts and launches do not."""
@@ -34,7 +36,7 @@ def confidence(teacher_scores: Tensor) -> Tensor:
 
 def per_confidence(total: Tensor, weight: Tensor) -> Tensor:
     """``total`` divided by the sum of ``weight`` (N, A), at least by N."""
-    return total / weight.sum().clamp(min=max(1, weight.shape[0]))
+    return total / group.normalizer(weight.sum(), max(1, weight.shape[0]))
 
 
 def leading(weight: Tensor, top: float) -> Tensor:
