@@ -96,7 +96,7 @@ class Run:
         Args:
             format: Formats of Ultralytics: a list, or names with commas between them.
             **options: Those of ``dfssd export``: ``half``, ``int8``, ``dynamic``, ``nms``, ``batch``, ``opset``,
-                ``simplify``, ``workspace``, ``imgsz``, ``device``.
+                ``simplify``, ``workspace``, ``imgsz``, ``device``, ``trust``.
 
         Returns:
             PyTorch, then each format. One that could not be written has an ``error``, one that is not as PyTorch has

@@ -21,7 +21,7 @@ class UserError(Exception):
 
     def __init__(self, *problems: str):
         """Store one line for each problem; line breaks and the like in it, as of a file name, are escaped."""
-        self.problems = tuple(map(_one_line, problems))
+        self.problems = tuple(map(one_line, problems))
         super().__init__(*self.problems)
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Interrupted(KeyboardInterrupt):
         self.folder, self.signal = folder, number
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """``text`` with control characters, separators of lines, and bytes that are no UTF-8 as escape sequences."""
     odd = {ord(c): repr(c)[1:-1] for c in set(text) if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}}
     return text.translate(odd)

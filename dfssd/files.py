@@ -23,6 +23,7 @@ import psutil
 import yaml
 
 from dfssd.errors import UserError
+from dfssd.trust.limits import yaml_problem
 
 _TEMPORARY = re.compile(r"\.(?P<stem>[^/\\\s]+)\.\d+\.part(?P<suffix>\.\w+)|writing_(?P<name>[^/\\\s]+)")
 
@@ -144,10 +145,11 @@ def load_yaml(path: Path) -> object:
     """The content of a YAML file, UTF-8 with or without a byte-order mark.
 
     Raises:
-        UserError: It cannot be read, or is not valid YAML; the message names the line.
+        UserError: It cannot be read, is not valid YAML (the message names the line), or makes too many values of its
+            aliases.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_YAML)
+        return _construct(path)
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"cannot read {path}: {e}") from e
     except yaml.YAMLError as e:
@@ -157,6 +159,17 @@ def load_yaml(path: Path) -> object:
         raise UserError(f"{where}: is not valid YAML ({problem}); correct it") from e
     except (ValueError, RecursionError) as e:  # a date that does not exist, or thousands of open brackets
         raise UserError(f"{path}: is not valid YAML ({str(e).splitlines()[0]}); correct it") from e
+
+
+def _construct(path: Path) -> object:
+    loader = _YAML(path.read_text(encoding="utf-8-sig"))
+    try:
+        root = loader.get_single_node()
+        if problem := yaml_problem(root):
+            raise UserError(f"{path}: {problem}")
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

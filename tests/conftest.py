@@ -11,6 +11,8 @@ import yaml
 from PIL import Image
 
 from dfssd.log import console
+from dfssd.process import SAFE_LOAD, trust_files
+from dfssd.trust import limits
 from tests.costs import CostWatch
 from tests.tiny_detection import save_detector
 
@@ -77,6 +79,15 @@ def shown_messages():
     """What is logged is shown on the console, as by the commands, and so found by capsys."""
     with console():
         yield
+
+
+@pytest.fixture(autouse=True)
+def usual_files(monkeypatch: pytest.MonkeyPatch):
+    """What a test lets files do ends with it: a run sets that for its process."""
+    monkeypatch.setenv(SAFE_LOAD, "1")
+    yield
+    trust_files(False)
+    limits.reset_limits()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from dfssd.config.values import Check, Number, OneOf, Or
 from dfssd.errors import UserError
 from dfssd.runs.configure import configure
 from dfssd.trainers.settings import PretrainSettings, SegmentationSettings, StageSettings, StudentSettings
+from dfssd.trust.limits import Limits
 
 SECTIONS = {PseudoSection: "pseudo.", SegSection: "seg.", ParitySection: "parity."}
 SETTINGS = (StageSettings, StudentSettings, PretrainSettings, SegmentationSettings)
@@ -43,6 +44,7 @@ OTHER = {
     "unsup_schedule": "constant", "layers": [15, 18], "steps": [1, 1], "modes": ["joint"],
     "compare": "yolo26n-sem.yaml",
     "seg.lr_steps": [0.5], "format": "torchscript", "project": "there", "name": "x", "track": "mlflow",
+    "limits.megapixels": 9, "limits.yaml_nodes": 200_000, "limits.json_depth": 50, "limits.json_mb": 9,
     "cache": "ram", "optimizer": "SGD", "freeze": 1, "device": "cpu", "amp": False,
 }  # fmt: skip
 """Another value of the keys whose range is no simple one."""
@@ -55,6 +57,10 @@ ELSEWHERE = {
     "resume": "the run goes on in its folder",
     "modes": "with steps=, by the protocol",
     "steps": "with steps=, by the protocol",
+    **{
+        f"limits.{field.name}": "set for the process, and read with a file of its kind (tests/trust/test_limits.py)"
+        for field in fields(Limits)
+    },
 }
 """Keys that are read before a run begins."""
 

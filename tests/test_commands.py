@@ -73,7 +73,8 @@ def test_every_option_of_a_command_is_read(line: str, usage: Usage) -> None:
     if line == "predict":
         from dfssd.deployment.predict import predict
 
-        assert set(inspect.signature(predict).parameters) == {option.name for option in usage.options}
+        taken = {*inspect.signature(predict).parameters, "trust"}
+        assert taken == {option.name for option in usage.options} and "trust" in read
     else:
         assert {option.name for option in usage.options} <= read
 

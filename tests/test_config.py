@@ -12,6 +12,7 @@ from dfssd.config import KEYS, NameSpaces, OutsideTerm
 from dfssd.config.resolution import RECIPES
 from dfssd.config.sections import ParitySection, PseudoSection, SegSection
 from dfssd.errors import UserError
+from dfssd.trust.limits import Limits
 
 OUTSIDE = {
     "my.module:MyTerm": OutsideTerm({"tau": 1.0}, is_feature_term=True),
@@ -73,7 +74,7 @@ def test_every_wrong_value_of_every_key_is_rejected_by_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("section", "kind"),
-    [("pseudo", PseudoSection), ("seg", SegSection), ("parity", ParitySection)],
+    [("pseudo", PseudoSection), ("seg", SegSection), ("parity", ParitySection), ("limits", Limits)],
     ids=lambda v: str(v),
 )
 def test_sections_have_a_field_for_each_key_and_no_default(section: str, kind: type) -> None:

@@ -15,7 +15,12 @@ import pytest
 from dfssd import process, resources
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("YOLO_AUTOINSTALL", "OMP_NUM_THREADS", "MLFLOW_DISABLE_TELEMETRY", "WANDB_ERROR_REPORTING")
+NAMES = (
+    "YOLO_AUTOINSTALL",
+    "ULTRALYTICS_SAFE_LOAD",
+    "OMP_NUM_THREADS",
+    *process.SILENT,
+)
 
 
 @pytest.mark.train
@@ -41,11 +46,11 @@ def test_all_cores_and_no_installation_unless_the_user_sets_it(monkeypatch) -> N
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     process.prepare_process()
-    assert [os.environ[name] for name in NAMES] == ["false", "3", "true", "false"]
+    assert [os.environ[name] for name in NAMES] == ["false", "1", "3", *process.SILENT.values()]
     for name in NAMES:
         monkeypatch.setenv(name, "7")
     process.prepare_process()
-    assert [os.environ[name] for name in NAMES] == ["7"] * 4
+    assert [os.environ[name] for name in NAMES] == ["7"] * len(NAMES)
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(4, "2"), (None, "2")])

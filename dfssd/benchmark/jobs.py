@@ -83,12 +83,11 @@ def train(job: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         job: ``student``, ``arguments`` of ``YOLO.train``, and ``all_threads``, see :func:`take_times`.
     """
-    from ultralytics import YOLO
-
     from dfssd.trainers.clock import Clock
+    from dfssd.trust.checkpoints import open_yolo
 
     clock, counts = Clock(), {"batches": 0, "optimizer_steps": 0}
-    model = YOLO(job["student"], task="detect")
+    model = open_yolo(job["student"], task="detect")
     take_times(model.add_callback, clock, counts, all_threads=job["all_threads"])
     model.train(**job["arguments"])
     trainer: Any = model.trainer

@@ -257,7 +257,7 @@ def _silent() -> Iterator[None]:
 
 
 def _names(file: Path) -> list[str]:
-    from ultralytics.nn.tasks import load_checkpoint
+    from dfssd.trust.checkpoints import load_checkpoint
 
     return list(load_checkpoint(file)[0].names.values())
 
@@ -288,10 +288,10 @@ def _of_ultralytics(run: StagedRun, name: str, **more: Any) -> Any:
 
 def _teacher_forward(file: Path, ours: Step, cpu_bf16: bool) -> Callable[[], None]:
     """The teacher's forward pass alone, on the images of our batch, folded like ours and in the same precision."""
-    from ultralytics.nn.tasks import load_checkpoint
     from ultralytics.utils.torch_utils import autocast
 
     from dfssd.distillation.pair import for_inference
+    from dfssd.trust.checkpoints import load_checkpoint
 
     t = ours.trainer
     model = load_checkpoint(file)[0].float()

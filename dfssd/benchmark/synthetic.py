@@ -168,7 +168,7 @@ def write_teacher(source: str, file: Path, names: Sequence[str]) -> None:
 
 def calibrate_teacher(file: Path, images: Any, score: float) -> None:
     """:func:`mark_boxes` for the detector of a checkpoint."""
-    from ultralytics.nn.tasks import load_checkpoint
+    from dfssd.trust.checkpoints import load_checkpoint
 
     model = load_checkpoint(file)[0].float()
     mark_boxes(model, images, score)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dfssd.commands.options import Option, Usage
+from dfssd.commands.options import TRUSTING, Option, Usage
 from dfssd.config.values import BOOLEAN, TEXT, TEXTS, Number, optional
 from dfssd.deployment.folder import FOLDER
 from dfssd.errors import UserError
 from dfssd.files import from_here, locked
+from dfssd.process import trust_files
 
 if TYPE_CHECKING:
     from dfssd.results.sections import LaterExport, OtherFormat
@@ -32,6 +33,7 @@ USAGE = Usage(
         Option("workspace", optional(Number(0, exclusive=True)), "memory of TensorRT [GiB]; none: its own choice"),
         Option("imgsz", optional(Number(32, integer=True)), "side of the input [px]; none: that of the run"),
         Option("device", optional(TEXT), "where formats are written that need a GPU; none: as in the run"),
+        TRUSTING,
     ),
     positional=("run",),
     examples=(
@@ -93,6 +95,7 @@ def write_formats(given: Mapping[str, Any]) -> Written:
     from dfssd.log_file import logged_to
     from dfssd.pipeline import open_finished
 
+    trust_files(given["trust"])
     listed = [given["format"]] if isinstance(given["format"], str) else given["format"]
     formats = [name.strip().lower() for part in listed for name in part.split(",")]
     precision = FP16 if given["half"] else INT8 if given["int8"] else FP32

@@ -9,7 +9,7 @@ from typing import Any
 from dfssd.commands.help_page import entry, paragraph
 from dfssd.commands.help_page import show as print_page
 from dfssd.config import nearest, parse_arguments
-from dfssd.config.values import Check, allowed
+from dfssd.config.values import BOOLEAN, Check, allowed
 from dfssd.errors import UserError
 
 
@@ -30,6 +30,10 @@ class Option:
     meaning: str
     default: Any = None
     required: bool = False
+
+
+TRUSTING = Option("trust", BOOLEAN, "load .pt files whatever they hold, which can run any program", default=False)
+"""Of every command that loads networks, besides those that take the keys of a run."""
 
 
 @dataclass(frozen=True)

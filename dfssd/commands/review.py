@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfssd.commands.options import Option, Usage, command_line
+from dfssd.commands.options import TRUSTING, Option, Usage, command_line
 from dfssd.config.values import BOOLEAN, TEXT, TEXTS, UNIT, Number, OneOf, Special, optional
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
@@ -38,6 +38,7 @@ EXPORT = Usage(
         ),
         Option("student", BOOLEAN, "let the student look at the images, too, if there is one", default=True),
         Option("device", optional(_DEVICE), "device of the student; none: that of the run"),
+        TRUSTING,
     ),
     positional=("run",),
     examples=(("runs/dfssd to=label-studio n=200 out=to_review", "the 200 most valuable images for Label Studio"),),
@@ -92,9 +93,10 @@ def show_help(words: Sequence[str], program: str) -> None:
 
 
 def _export(values: Mapping[str, Any], program: str) -> None:
-    from dfssd.process import prepare_process
+    from dfssd.process import prepare_process, trust_files
 
     prepare_process()
+    trust_files(values["trust"])
     from dfssd.review.export import export_review
     from dfssd.review.formats import FORMATS
     from dfssd.review.run import ReviewedRun

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from dfssd.commands.options import Option, Usage
+from dfssd.commands.options import TRUSTING, Option, Usage
 from dfssd.config.values import TEXT, UNIT, Number, optional
 from dfssd.errors import UserError
+from dfssd.process import trust_files
 
 _NEEDS = {
     "fastapi": "fastapi",
@@ -54,6 +55,7 @@ USAGE = Usage(
             "how long a batch waits for another image [ms]; what has come during the last one goes together anyway",
             default=0,
         ),
+        TRUSTING,
     ),
     positional=("model",),
     examples=(
@@ -74,6 +76,7 @@ def run(words: Sequence[str], program: str) -> int:
     given = USAGE.read(words)
     if missing := [package for module, package in _NEEDS.items() if find_spec(module) is None]:
         raise UserError(f"dfssd serve needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    trust_files(given["trust"])
     from dfssd.serving.server import serve
     from dfssd.serving.settings import Settings, read_token
 

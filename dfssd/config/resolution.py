@@ -33,6 +33,7 @@ from dfssd.config.sections import ParitySection, PseudoSection, SegSection
 from dfssd.config.values import is_beyond_all_bounds, listed
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
+from dfssd.trust.limits import Limits
 
 DEFAULT_PATH = resources.folder("cfg") / "default.yaml"
 RECIPES = resources.folder("cfg") / "recipes"
@@ -151,6 +152,11 @@ class Config:
     def parity(self) -> ParitySection:
         """Section ``parity``."""
         return ParitySection(**self.section("parity"))
+
+    @property
+    def limits(self) -> Limits:
+        """Section ``limits``."""
+        return Limits(**self.section("limits"))
 
 
 def defaults() -> dict[str, Any]:

@@ -269,6 +269,13 @@ KEYS: Mapping[str, Key] = _keys(
     Key("project", TEXT, changes_results=False, protocol=PLACE, set_by_grid=True),
     Key("name", optional(NAME), changes_results=False, protocol=PLACE, set_by_grid=True),
     Key("exist_ok", BOOLEAN, changes_results=False, protocol=PLACE, set_by_grid=True),
+    Key("limits.megapixels", Number(1, 178, integer=True), changes_results=False),
+    Key("limits.archive_gb", POSITIVE, changes_results=False),
+    Key("limits.archive_ratio", POSITIVE, changes_results=False),
+    Key("limits.yaml_nodes", Number(100_000, integer=True), changes_results=False),
+    Key("limits.json_mb", Number(1), changes_results=False),
+    Key("limits.json_depth", Number(1, 500, integer=True), changes_results=False),
+    Key("trust", BOOLEAN, changes_results=False),
     Key("track", optional(several_of(TRACKERS)), changes_results=False),
     Key("resume", Or((True, False), TEXT), changes_results=False, protocol=PLACE, set_by_grid=True),
 )

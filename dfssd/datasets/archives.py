@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dfssd.datasets.images.files import progress
 from dfssd.errors import UserError
+from dfssd.trust.limits import archive_problem
 
 SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"})
 """Suffixes of archives in lower case; only ``.zip`` files are read, and none inside the data."""
@@ -34,7 +35,8 @@ def unpack(path: Path, target: Path) -> None:
     Nothing is written if a member would land outside ``target`` (absolute path, drive, ``..``) or is a link.
 
     Raises:
-        UserError: ``path`` is not a zip file, is damaged or encrypted, or has a member outside ``target``.
+        UserError: ``path`` is not a zip file, is damaged or encrypted, would unpack to more than it may, or has a
+            member outside ``target``.
     """
     with _open(path) as archive:
         files = (m for m in archive.infolist() if not m.filename.endswith(("/", "\\")))
@@ -54,6 +56,8 @@ def unpack(path: Path, target: Path) -> None:
         _check_unique(path, members)
         if not members:
             raise UserError(f"{path} is empty; make the zip file anew, or pass the folder")
+        if problem := archive_problem(path.stat().st_size, sum(member.file_size for member in members)):
+            raise UserError(f"{path} {problem}")
         try:
             for member in progress(members, f"Unpacking {path.name}", len(members)):
                 archive.extract(member, target)

@@ -17,6 +17,7 @@ from dfssd.deployment.drawing import drawn
 from dfssd.deployment.sources import Frame
 from dfssd.errors import UserError
 from dfssd.files import atomic_write, read_json
+from dfssd.trust.texts import in_table
 
 JSON, CSV, IMAGES = "predictions.json", "predictions.csv", PurePosixPath("images")
 """Names in the folder of the answers."""
@@ -140,7 +141,8 @@ class Answers:
             entry[_DRAWN] = self._draw(frame, frame.pixels, boxes)
         self.json.write(f"{',' if self.summary.frames else ''}\n  {json.dumps(entry, ensure_ascii=False)}")
         number = "" if frame.number is None else frame.number
-        self.rows.writerows([frame.name, number, verdict, *box.values()] for box in found or [_EMPTY])
+        rows = ([frame.name, number, verdict, *box.values()] for box in found or [_EMPTY])
+        self.rows.writerows(map(in_table, row) for row in rows)
         self.summary.verdicts[verdict] += 1
         self.summary.boxes.update(str(box["class"]) for box in found)
         return verdict

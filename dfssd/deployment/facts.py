@@ -122,9 +122,10 @@ def sign_checkpoint(source: Path, target: Path, about: Facts) -> None:
         about: As of :func:`facts`.
     """
     import torch
-    from ultralytics.utils.patches import torch_load
 
-    checkpoint = torch_load(source, map_location="cpu")
+    from dfssd.trust.checkpoints import load
+
+    checkpoint = load(source)
     checkpoint["train_args"] = without_paths(checkpoint.get("train_args") or {})
     checkpoint.pop("git", None)
     for part in (checkpoint.get("model"), checkpoint.get("ema")):

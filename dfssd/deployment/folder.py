@@ -16,6 +16,10 @@ CHECKPOINT = "pytorch/student.pt"
 """In a folder of its own: ``yolo export`` writes beside the checkpoint that it is given, over what is there."""
 
 
+TENSORS = "pytorch/student.safetensors"
+"""The weights alone, with ``student.yaml`` beside them: the same detector without a pickle."""
+
+
 def write_deploy(
     run: Path, about: Facts, formats: Sequence[Mapping[str, Any]], *, machine: str | None, detects: bool
 ) -> Path:
@@ -37,7 +41,10 @@ def write_deploy(
     folder = run / FOLDER
     sign_checkpoint(run / "weights" / "student.pt", folder / CHECKPOINT, about)
     if detects:
+        from dfssd.deployment.tensors import write_tensors  # late, since dfssd predict needs no torch
+
         copy_atomically(infer.__file__, folder / INFER)
+        write_tensors(folder / CHECKPOINT, folder / TENSORS)
     if not (folder / ONNX).exists() and (run / "weights" / ONNX).exists():  # of a run before there was this folder
         copy_atomically(run / "weights" / ONNX, folder / ONNX)
     earlier = read_json(folder / MANIFEST).get("formats") or []

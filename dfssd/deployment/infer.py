@@ -8,13 +8,16 @@ The boxes are those of ``dfssd predict`` and ``YOLO()``. Exit code 2: no image, 
 import argparse
 import ast
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would report to its maker
+import onnxruntime
 
 GRAY, CONFIDENCE, OVERLAP, MOST = 114, 0.25, 0.7, 300
 """Of the padding; lowest score where a file has none; IoU above which the weaker box goes; most boxes of an image."""

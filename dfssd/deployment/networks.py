@@ -125,12 +125,17 @@ class UltralyticsNetwork(Network):
         Raises:
             UserError: Ultralytics cannot read it, or it is no detector.
         """
-        from ultralytics import YOLO
+        from dfssd.deployment.tensors import as_checkpoint
+        from dfssd.trust.checkpoints import open_yolo
 
         self.file = file
         try:
-            self.yolo: Any = YOLO(str(file), task=None if file.suffix == ".pt" else "detect")
+            if file.suffix == ".safetensors":
+                file = as_checkpoint(file)
+            self.yolo: Any = open_yolo(str(file), task=None if file.suffix == ".pt" else "detect")
             names = self.yolo.names
+        except UserError as e:
+            raise UserError(f"model={e}") from e
         # what a file may be missing is up to the package of its format
         except Exception as e:
             raise UserError(f"model={file}: Ultralytics cannot read it ({reason(e)})") from e

@@ -12,6 +12,7 @@ from dfssd.reporting.tables import format_number
 from dfssd.results.record import BoxRecord
 from dfssd.results.sections import Role, Training
 from dfssd.runs.length import LEAST_STEPS
+from dfssd.trust.texts import in_markdown
 from dfssd.wording import are, counted
 
 _LATE = 0.9
@@ -110,7 +111,7 @@ def _classes(record: BoxRecord) -> Iterator[str]:
     middle = values[len(values) // 2]
     weak = sorted((own.ap50_95 or 0.0, name) for name, own in known.items() if (own.ap50_95 or 0.0) < 0.6 * middle)
     if weak:
-        listed = ", ".join(f"{name} ({format_number(value)})" for value, name in weak[:_WEAK])
+        listed = ", ".join(f"{in_markdown(name)} ({format_number(value)})" for value, name in weak[:_WEAK])
         yield (
             f"**Labels of the weak classes**: {listed}, where the class in the middle has {middle:.3f} AP50-95. Label "
             "more images that show them; check that their labels are drawn alike."

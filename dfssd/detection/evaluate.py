@@ -47,12 +47,11 @@ def evaluate(
     Raises:
         UserError: The weights are missing, or the data have no such split.
     """
-    from ultralytics import YOLO
-
     from dfssd.detection.recording import RecordingValidator
+    from dfssd.trust.checkpoints import open_yolo
 
     settings.check(weights)
-    model = YOLO(weights, task="detect")
+    model = open_yolo(weights, task="detect")
     kept: list[RecordingValidator] = []
     model.add_callback("on_val_end", kept.append)
     save_dir = save_dir.absolute()

@@ -8,6 +8,7 @@ from dfssd.detection.examples import COLUMNS, FALSE_ALARM, MISSED, TRUTH, TYPICA
 from dfssd.detection.figures import example_name
 from dfssd.reporting.sections import Drawn, Lines
 from dfssd.reporting.tables import markdown_table
+from dfssd.trust.texts import in_markdown
 
 _HEADS: Mapping[str, str] = {
     MISSED: "Missed defects, the largest first",
@@ -40,7 +41,7 @@ def _pictures(examples: Sequence[tuple[int, Example]], columns: Sequence[str]) -
     """A table of pictures, a row for each example."""
     rows = [
         [
-            f"{example.image.name}: {example.said}",
+            in_markdown(f"{example.image.name}: {example.said}"),
             *(f"![{_NAMES.get(what, what)}](plots/{example_name(number, what)}.jpg)" for what in columns),
         ]
         for number, example in examples

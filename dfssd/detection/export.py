@@ -106,9 +106,9 @@ def box_parity(weights: Path, exported: ExportedNetwork, images: Sequence[Path])
     Raises:
         UserError: None of the images can be read.
     """
-    from ultralytics import YOLO
+    from dfssd.trust.checkpoints import open_yolo
 
-    network: Any = YOLO(weights, task="detect").model
+    network: Any = open_yolo(weights, task="detect").model
     network = network.float().cpu().eval()
 
     def decoded(pixels: Tensor, _: Size) -> Tensor:

@@ -41,6 +41,7 @@ from dfssd.results.sections import (
     Term,
     Training,
 )
+from dfssd.trust.texts import in_markdown
 from dfssd.wording import counted
 
 _HEALTH = {
@@ -109,8 +110,8 @@ def _cautions(record: BoxRecord) -> Lines:
         )
     if starved := _starved(record):
         lines.append(
-            f"- No pseudo-label was accepted for: {', '.join(starved)}. The unlabeled images add nothing for "
-            + ("these classes." if len(starved) > 1 else "this class.")
+            f"- No pseudo-label was accepted for: {', '.join(map(in_markdown, starved))}. The unlabeled images add "
+            "nothing for " + ("these classes." if len(starved) > 1 else "this class.")
         )
     return lines + sections.export_cautions(record)
 
@@ -228,7 +229,12 @@ def _pseudo_table(section: PseudoLabels) -> Lines:
     quality = section.quality
     rows = []
     for name, counts in section.per_class.items():
-        row = [name, format_number(section.thresholds.get(name)), str(counts.accepted), str(counts.ignored)]
+        row = [
+            in_markdown(name),
+            format_number(section.thresholds.get(name)),
+            str(counts.accepted),
+            str(counts.ignored),
+        ]
         rows.append([*row, *_class_quality(quality, name)] if quality else row)
     header = ["class", "threshold", "accepted", "ignored", *(["precision", "recall"] if quality else [])]
     return markdown_table(header, rows)
@@ -390,5 +396,5 @@ def _data_notes(record: BoxRecord) -> Lines:
             f"{counted(len(data.skipped), 'unusable file was', 'unusable files were')} left out: see results.json."
         )
     if data and data.warnings:
-        notes += ["", "The import found:", "", *(f"- {warning}." for warning in data.warnings)]
+        notes += ["", "The import found:", "", *(f"- {in_markdown(warning)}." for warning in data.warnings)]
     return notes

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils import LOGGER as ULTRALYTICS
 from ultralytics.utils.torch_utils import unwrap_model
@@ -37,6 +36,7 @@ from dfssd.trainers.guard import Guard
 from dfssd.trainers.mixed_data import MixedDataset, PseudoLabelDataset
 from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
+from dfssd.trust.checkpoints import load_checkpoint
 
 
 def _hide_frozen_teacher(record: logging.LogRecord) -> bool:

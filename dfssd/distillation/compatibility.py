@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn.modules.head import Detect
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS, attempt_download_asset
-from ultralytics.utils.patches import torch_load
 
+from dfssd.deployment.tensors import SUFFIX, as_checkpoint
 from dfssd.errors import UserError
-from dfssd.files import atomic_write
+from dfssd.files import atomic_write, load_yaml
 from dfssd.pseudo_labels.families import family_of, keep_classes
+from dfssd.trust.architectures import check_description
+from dfssd.trust.checkpoints import load, load_checkpoint
 
 LABELERS = "pseudo.teachers"
 """The argument with further detectors that label images, beside ``teacher`` and ``student``, which form a pair."""
@@ -63,7 +65,7 @@ def resolve_weights(value: str, role: str) -> str:
     """Path of a model given by the user: an existing file, a known architecture, or a release that can be fetched.
 
     Args:
-        value: ``.pt`` or ``.yaml`` name or path.
+        value: ``.pt``, ``.safetensors`` or ``.yaml`` name or path.
         role: The argument, for the message.
 
     Raises:
@@ -72,7 +74,11 @@ def resolve_weights(value: str, role: str) -> str:
     path = Path(value)
     if path.suffix in {".yaml", ".yml"}:
         try:
-            yaml_model_load(value)
+            if path.is_file():
+                load_yaml(path)  # Ultralytics would write out any number of aliases
+            check_description(yaml_model_load(value), f"{role}={value}")
+        except UserError:
+            raise
         except FileNotFoundError as e:
             raise UserError(
                 f"{role}={value}: no such architecture; use yolov8n.yaml, yolov8s.yaml or your own file"
@@ -81,6 +87,11 @@ def resolve_weights(value: str, role: str) -> str:
             reason = " ".join(str(e).split())[:160]
             raise UserError(f"{role}={value} is not a model description: {reason}") from e
         return value
+    if path.suffix == SUFFIX:
+        try:
+            return str(as_checkpoint(path))
+        except UserError as e:
+            raise UserError(f"{role}={e}") from e
     if path.suffix != ".pt":
         raise UserError(f"{role}={value} is not a model: give a .pt file or an architecture such as yolov8n.yaml")
     if path.is_file():
@@ -122,11 +133,12 @@ def _read(source: str, role: str) -> tuple[Any, Any]:
     """The network of a checkpoint or architecture, and its last layer; None for one without layers."""
     try:
         model: Any = load_checkpoint(source)[0] if source.endswith(".pt") else DetectionModel(source, verbose=False)
-    except UserError:
-        raise
+    except UserError as e:
+        raise UserError(*(f"{role}={problem}" for problem in e.problems)) from e
     except Exception as e:
         reason = " ".join(str(e).split())[:160]
         raise UserError(f"{role}={source} cannot be read as an Ultralytics model: {reason}") from e
+    check_description(getattr(model, "yaml", None) or {}, f"{role}={source}")
     return model, model.model[-1] if hasattr(model, "model") else None
 
 
@@ -200,7 +212,7 @@ def align_teacher(source: str, names: Sequence[str], target: Path) -> None:
     Raises:
         UserError: The teacher does not know one of the classes.
     """
-    checkpoint = torch_load(source, map_location="cpu")
+    checkpoint = load(source)
     model = (checkpoint.get("ema") or checkpoint["model"]).float()
     known = _class_names(model)
     rows = map_classes(known, names)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.utils.patches import torch_load
 
 from dfssd.distillation.compatibility import normalized
 from dfssd.errors import UserError
 from dfssd.files import atomic_write
+from dfssd.trust.checkpoints import load
 from dfssd.wording import counted
 
 ROWS = ("cv3", "one2one_cv3")
@@ -83,7 +83,7 @@ def grown(model: Any, names: Sequence[str], seed: int = 0) -> Any:
 
 def write_grown(source: Path, names: Sequence[str], target: Path, seed: int = 0) -> None:
     """Write the detector in ``source``, :func:`grown` for ``names``, to ``target`` as a plain YOLO file."""
-    checkpoint = torch_load(source, map_location="cpu")
+    checkpoint = load(source)
     model = (checkpoint.get("ema") or checkpoint["model"]).float()
     with atomic_write(target) as temporary:
         torch.save({**checkpoint, "ema": None, "model": grown(model, names, seed).half()}, temporary)

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules.block import Attention
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint
-from ultralytics.utils.patches import torch_load
+from ultralytics.nn.tasks import DetectionModel
 
 from dfssd.files import atomic_write
+from dfssd.trust.checkpoints import load, load_checkpoint
 
 
 def select(weights: Tensor, shape: torch.Size) -> Tensor:
@@ -100,7 +100,7 @@ def write_selected(teacher: Path, student: str, target: Path, seed: int) -> bool
         return False
     select_weights(model, small)
     small.names, small.args = model.names, model.args
-    checkpoint = torch_load(teacher, map_location="cpu")
+    checkpoint = load(teacher)
     with atomic_write(target) as temporary:
         torch.save({**checkpoint, "ema": None, "model": small.half()}, temporary)
     return True

@@ -378,13 +378,13 @@ def split_images(data_yaml: Path, split: str) -> list[Path]:
 
 def export(copy: Path, name: str, *, task: str, **options: Any) -> Path:
     """Let Ultralytics write one format next to ``copy``; any failure becomes a :class:`UserError`."""
-    from ultralytics import YOLO
+    from dfssd.trust.checkpoints import open_yolo
 
     device = options.pop("device", "cpu")
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tracing and deprecations: nothing that the user could act on
-            return Path(YOLO(copy, task=task).export(format=name, device=device, **options))
+            return Path(open_yolo(copy, task=task).export(format=name, device=device, **options))
     # A format is written by its vendor's package, which may raise anything, even SystemExit.
     except (Exception, SystemExit) as e:
         raise UserError(f"Ultralytics cannot write format={name}: {reason(e)}") from e

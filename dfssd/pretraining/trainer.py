@@ -6,7 +6,6 @@ import math
 from typing import Any, cast
 
 from torch import nn
-from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -21,6 +20,7 @@ from dfssd.trainers.graphs import Pass
 from dfssd.trainers.results_csv import columns_of
 from dfssd.trainers.settings import PretrainSettings
 from dfssd.trainers.stage import StageTrainer
+from dfssd.trust.checkpoints import load_checkpoint
 
 COLLAPSED = 0.01
 """Spread of the features (:func:`~dfssd.pretraining.objectives.spread`) below which all places look alike."""

@@ -69,11 +69,11 @@ class _Renderer(RendererHTML):
     """Makes pictures part of the page, and lets wide tables scroll."""
 
     def image(self, tokens: Sequence[Token], number: int, options: Any, env: Any) -> str:
-        """A picture of the run folder as data; one that is not there is left out, with its caption."""
+        """A picture of the run folder as data; one that is not in it is left out, with its caption."""
         token = tokens[number]
         file = env["folder"] / str(token.attrs["src"])
         caption = Markup.escape(token.content)
-        if not file.is_file():
+        if not (file.is_file() and file.resolve().is_relative_to(env["folder"].resolve())):
             return f"<em>{caption}</em>"
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         data = base64.b64encode(file.read_bytes()).decode("ascii")

@@ -8,6 +8,7 @@ from dfssd.reporting.sections import Lines
 from dfssd.reporting.tables import UNKNOWN, markdown_table
 from dfssd.results.record import RunRecord
 from dfssd.results.sections import Operating, OperatingPoint, Outcome, Role, Share, images_for
+from dfssd.trust.texts import in_markdown
 
 FEW = images_for(0.01)
 """Good images that resolve a rate of one percent."""
@@ -124,7 +125,7 @@ def _thresholds(operating: Operating) -> Lines:
     """Table of the thresholds, a column for each point."""
     header = ["class", *(_wanted(point, operating) for point in operating.points)]
     rows = [
-        [name, *(_threshold(point.thresholds[name]) for point in operating.points)]
+        [in_markdown(name), *(_threshold(point.thresholds[name]) for point in operating.points)]
         for name in operating.points[0].thresholds
     ]
     return markdown_table(header, rows)

@@ -18,6 +18,7 @@ from dfssd.reporting.words import ROLES, export_failures
 from dfssd.results.record import RunRecord
 from dfssd.results.sections import Data, ModelSelection, Role, RunFacts, Session, Training
 from dfssd.results.sections import to_json as section_to_json
+from dfssd.trust.texts import code_block, in_markdown
 
 Lines = list[str]
 Drawn = Mapping[str, int]
@@ -36,7 +37,7 @@ def join_sections(sections: Sequence[Lines]) -> str:
 
 def top_section(name: str, headline: str, cautions: Lines) -> Lines:
     """Title, headline, and caveats."""
-    return [f"# {name}: what the run found", "", f"**{headline}**", "", *cautions]
+    return [f"# {in_markdown(name)}: what the run found", "", f"**{headline}**", "", *cautions]
 
 
 def figure_lines(drawn: Drawn, name: str, caption: str) -> Lines:
@@ -118,7 +119,7 @@ def class_rows(
     for name in order:
         found = {role: own.get(name) for role, own in scores.items()}
         gain = format_gain(found.get("student"), found.get("baseline"))
-        rows.append([name, counts.get(name, UNKNOWN), *map(format_number, found.values()), gain])
+        rows.append([in_markdown(name), counts.get(name, UNKNOWN), *map(format_number, found.values()), gain])
     return rows
 
 
@@ -191,15 +192,15 @@ def data_section(data: Data | None, *, truth: str, classes: str, notes: Lines) -
         ["test (the numbers above)", str(data.test)],
     ]
     lines += markdown_table(["part", "images"], rows)
-    return [*lines, "", f"{len(data.classes)} {classes}: {', '.join(data.classes)}.", *notes]
+    return [*lines, "", f"{len(data.classes)} {classes}: {', '.join(map(in_markdown, data.classes))}.", *notes]
 
 
 def record_section(record: RunRecord) -> Lines:
     """The stages, the command and the versions of a run."""
     rows = [[stage.name, stage.status, format_duration(stage.seconds)] for stage in record.stages]
     recorded = section_to_json(record.run)
-    facts = [f"{key} {recorded[key]}" for key in _FACTS if recorded.get(key) is not None]
-    command = ["```", record.run.command, "```", ""]
+    facts = [f"{key} {in_markdown(str(recorded[key]))}" for key in _FACTS if recorded.get(key) is not None]
+    command = [*code_block(record.run.command), ""]
     lines = ["## Record", "", *markdown_table(["stage", "status", "time"], rows), "", *command, ", ".join(facts)]
     return lines + _session_lines(record.run)
 

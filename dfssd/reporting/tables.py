@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dfssd.results.sections import Gain
+from dfssd.trust.texts import in_table
 
 UNKNOWN = "-"
 
@@ -27,7 +28,7 @@ def csv_text(
     if names:
         writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({k: show(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+        writer.writerows({k: show(v) if isinstance(v, float) else in_table(v) for k, v in row.items()} for row in rows)
     return text.getvalue()
 
 

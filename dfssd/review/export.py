@@ -25,6 +25,7 @@ from dfssd.review.offered import write_offered
 from dfssd.review.proposals import proposals
 from dfssd.review.ranking import Choice, Ranking
 from dfssd.review.run import ReviewedRun
+from dfssd.trust.texts import in_table
 
 
 @dataclass(frozen=True)
@@ -133,5 +134,6 @@ def _table(offers: Sequence[Offer], choices: Sequence[Choice]) -> str:
         numbers = (choice.value, choice.disagreement, choice.uncertainty, choice.rarity, choice.novelty)
         shown = ["" if number is None else f"{number:.3f}" for number in numbers]
         image = os.fsencode(offer.image).decode("utf-8", "backslashreplace")
-        writer.writerow([rank, offer.name, *shown, len(offer.found), offer.reason, image])
+        row = [rank, offer.name, *shown, len(offer.found), offer.reason, image]
+        writer.writerow(map(in_table, row))
     return text.getvalue()

@@ -23,6 +23,7 @@ from dfssd.review import ACCOUNT
 from dfssd.review.folders import new_folder
 from dfssd.review.incoming import Incoming
 from dfssd.review.names import ReviewNames
+from dfssd.trust.texts import in_table
 from dfssd.wording import counted
 
 LABELED, DEFECT_FREE, REPLACED = "labeled", "defect-free", "replaced"
@@ -246,5 +247,6 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     writer.writerow(("image", "what", "boxes", "reason", "annotation"))
     for own in outcomes:
         boxes = "" if own.boxes is None else own.boxes
-        writer.writerow(["" if own.image is None else own.image, own.what, boxes, own.reason, own.where])
+        row = ["" if own.image is None else str(own.image), own.what, boxes, own.reason, own.where]
+        writer.writerow(map(in_table, row))
     return text.getvalue()

@@ -13,10 +13,14 @@ from dfssd.distillation.schedules import SCHEDULES
 from dfssd.distillation.terms import TERMS, find_term, option_problem, options_of, term_options
 from dfssd.distillation.terms.base import FeatureTerm
 from dfssd.log import LOGGER
+from dfssd.process import trust_files
+from dfssd.trust.limits import set_limits
 
 
 def configure(given: Mapping[str, Any]) -> Config:
     """Resolve parsed arguments and check every value, before anything is computed.
+
+    What files may do in this process (``trust``, ``limits``) is settled here, before the first of them is read.
 
     Args:
         given: Flat dict as :func:`~dfssd.config.parse.parse_arguments` returns it.
@@ -26,6 +30,8 @@ def configure(given: Mapping[str, Any]) -> Config:
             contradictory combinations; all problems at once.
     """
     config = resolve(given, name_spaces())
+    trust_files(config["trust"])
+    set_limits(config.limits)
     for name in config.terms:
         if name in TERMS and name in outside.installed():
             LOGGER.warning(f"{name} is dfssd's own distillation term; an installed package has one of that name, too")

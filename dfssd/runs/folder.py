@@ -24,6 +24,7 @@ from dfssd.log_file import NAME as LOG
 from dfssd.results.record import FILE, RECORDS, RunRecord
 from dfssd.results.sections import RunFacts, Session, Stage, Status
 from dfssd.runs.ownership import LOCK, OWNER, Ownership
+from dfssd.trust.checkpoints import vet
 
 _CHECKPOINTS = (*(f"train/*/weights/{name}.pt" for name in ("last", "best", "state")), "weights/[!.]*.pt")
 """Where a run has files that may have been cut."""
@@ -150,6 +151,7 @@ class RunFolder:
         own = {**before, **{k: v for k, v in config.own.items() if k in RESUMABLE and k in config.given}}
         train = {**tree["train"], **{k: v for k, v in config.train.items() if k in RESUMABLE}}
         continued = Config(own=own, terms=tree["terms"], train=train, given=tree["given"])
+        _check_data_yaml(path)
         facts = run_facts(tree.get("command", "resume"), continued)
         kind = RECORDS[before["task"]]
         # without a record all stages are run again
@@ -175,6 +177,7 @@ class RunFolder:
             raise UserError(f"{path} is no run: it has no run.yaml; give the folder of a run (project/name)")
         tree = _read_settings(path / "run.yaml")
         own = {**defaults(), **tree["config"]}
+        _check_data_yaml(path)
         record = RECORDS[own["task"]].read(path / FILE)
         return cls(path, record), Config(own=own, terms=tree["terms"], train=tree["train"], given=tree["given"])
 
@@ -231,16 +234,24 @@ def _read_settings(file: Path) -> dict[str, Any]:
     return tree
 
 
+def _check_data_yaml(path: Path) -> None:
+    """Raise :class:`UserError` if the ``data.yaml`` of a run has what Ultralytics would run as a program."""
+    file = path / "splits" / "data.yaml"
+    if file.is_file() and "download" in read_yaml(file):
+        raise UserError(f"{file}: download: would be run as a program, and no run writes such an entry; remove it")
+
+
 def _check_checkpoints(path: Path) -> None:
-    """Raise :class:`UserError` for checkpoints of a run that were cut, by a full disk or a broken copy.
+    """Raise :class:`UserError` for checkpoints of a run that may run code, or were cut by a full disk or a broken copy.
 
     A process that is killed leaves halves under other names only, which are written anew.
     """
-    problems = []
+    problems: list[str] = []
     for file in sorted(file for pattern in _CHECKPOINTS for file in path.glob(pattern)):
         with open(file, "rb") as opened:
             start = opened.read(2)
         if start == b"\x80\x02" or (start == b"PK" and zipfile.is_zipfile(file)):  # a pickle, or the archive of torch
+            vet(file)
             continue
         if file.parent.parent == path:
             remedy = f"restore it, or remove {path / FILE} to run all stages again"

@@ -19,6 +19,7 @@ from dfssd.config import ARGUMENTS, KEYS, Config, NameSpaces, OutsideTerm, outsi
 from dfssd.distillation.schedules import SCHEDULES
 from dfssd.files import read_yaml
 from dfssd.resources import PACKAGE
+from dfssd.trust.limits import set_limits
 
 _TERMS = PACKAGE / "distillation" / "terms"
 
@@ -32,7 +33,9 @@ def configure_data(given: Mapping[str, Any]) -> Config:
     Raises:
         UserError: Unknown keys, wrong values of our keys, or contradictory combinations; all problems at once.
     """
-    return resolve(given, names_only())
+    config = resolve(given, names_only())
+    set_limits(config.limits)
+    return config
 
 
 @cache

@@ -14,6 +14,7 @@ from dfssd.files import copy_atomically, read_yaml
 from dfssd.log import LOGGER
 from dfssd.results.record import FILE, RECORDS, BoxRecord, RunRecord
 from dfssd.results.sections import PRETRAINED, SCRATCH, ModelSelection, PseudoLabels, Role, Training
+from dfssd.trust.checkpoints import vet
 from dfssd.wording import counted
 
 OF_EARLIER_VERSIONS: Mapping[str, Any] = {"val_every": 1}
@@ -141,6 +142,8 @@ def check_baseline(run: Path, config: Config) -> Training:
     except (OSError, ValueError, KeyError, TypeError, UserError) as e:
         raise UserError(f"baseline={run}: no finished baseline there ({e}); give the folder of a run") from e
     _check_equal(run, [f"{key} ({theirs} there)" for key, theirs, _ in changed])
+    for name in networks:
+        vet(run / "weights" / f"{name}.pt")
     return baseline
 
 

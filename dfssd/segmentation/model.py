@@ -18,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ultralytics.nn.modules.head import SemanticSegment
-from ultralytics.nn.tasks import SemanticSegmentationModel, load_checkpoint
+from ultralytics.nn.tasks import SemanticSegmentationModel, yaml_model_load
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 from dfssd.errors import UserError
 from dfssd.segmentation.network import MFFMetal
+from dfssd.trust.architectures import check_description
+from dfssd.trust.checkpoints import load_checkpoint
 from dfssd.wording import counted
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -238,6 +240,7 @@ def _build(source: str | Path | Mapping[str, Any], nc: int) -> SemanticSegmentat
         )
     try:
         cfg = dict(source) if isinstance(source, Mapping) else str(source)
+        check_description(yaml_model_load(cfg) if isinstance(cfg, str) else cfg, f"model {source}")
         model = SemanticSegmentationModel(cfg, ch=3, nc=nc, verbose=False)
     except FileNotFoundError as e:
         raise UserError(f"{source} does not exist: name a model YAML for segmentation, such as yolo26n-sem.yaml") from e

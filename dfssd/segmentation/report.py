@@ -41,6 +41,7 @@ from dfssd.segmentation.verdict import (
     student_training,
     tested_images,
 )
+from dfssd.trust.texts import in_markdown
 from dfssd.wording import are, counted, have
 
 _LOSSES = {
@@ -284,12 +285,12 @@ def _data_notes(run: SegmentationFiles) -> Lines:
             f"{counted(len(data.skipped), 'unusable file was', 'unusable files were')} left out: see results.json."
         )
     if data.warnings:
-        notes += ["", "The import found:", "", *(f"- {warning}." for warning in data.warnings)]
+        notes += ["", "The import found:", "", *(f"- {in_markdown(warning)}." for warning in data.warnings)]
     if not data.leaks.test:
         return [*notes, "", "No test image has a copy in training."]
     listed = " (all: `splits/test_leaks.txt`)" if run.lists_leaks else ""
     leaks = f"**{data.leaks.test:,} of {counted(data.test, 'test image')} {are(data.leaks.test)} not new**{listed}"
-    named = [f"- {pair}" for pair in data.leaks.named]
+    named = [f"- {in_markdown(pair)}" for pair in data.leaks.named]
     return [*notes, "", *([f"{leaks}, for example:", "", *named] if named else [f"{leaks}."])]
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from dfssd.errors import UserError, reason
 from dfssd.files import aside, atomic_write, write_json
+from dfssd.trust.checkpoints import load, load_checkpoint, vet
 
 
 def trained_classes(start: str | Path) -> frozenset[str]:
@@ -115,9 +114,9 @@ class KnownScore:
         """Take the place of a validator with ``args``."""
         self.args = args
 
-    def __call__(self, trainer: Any = None, model: Path | None = None) -> dict[str, float]:
+    def __call__(self, trainer: Any = None, *, model: Path) -> dict[str, float]:
         """The scores of the checkpoint ``model``, without those of the losses, which only a training measures."""
-        found = torch_load(model, map_location="cpu")["train_metrics"]
+        found = load(model)["train_metrics"]
         return {name: value for name, value in found.items() if not name.startswith("val/")}
 
 
@@ -137,8 +136,10 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         UserError: It is damaged.
     """
     try:
-        found: dict[str, Any] = torch_load(file, map_location="cpu")
+        found: dict[str, Any] = load(file)
         int(found["epoch"])
+    except UserError:  # it was not loaded
+        raise
     except Exception as e:  # a file that was cut, or is something else: whatever the unpickler stumbles over
         raise unusable(file, f"is damaged ({reason(e)})") from e
     return found
@@ -160,6 +161,8 @@ def finish_checkpoint(stage_dir: Path, target: Path, *, which: str = "best") -> 
     """
     chosen, last = (stage_dir / "weights" / f"{name}.pt" for name in (which, "last"))
     checkpoint = chosen if chosen.exists() else last
+    if checkpoint.exists():
+        vet(checkpoint)  # Ultralytics only warns
     with atomic_write(target) as temporary:
         strip_optimizer(checkpoint, s=str(temporary))
         if not temporary.exists():  # Ultralytics has only warned

@@ -30,6 +30,7 @@ from dfssd.errors import UserError, reason
 from dfssd.files import write_text
 from dfssd.trainers.checkpoints import read_checkpoint, unusable
 from dfssd.trainers.draws import seed_all
+from dfssd.trust.checkpoints import load_plain
 
 FILE = "state.pt"
 """Name of the file, in the folder of the checkpoints."""
@@ -59,7 +60,7 @@ def read_state(weights: Path) -> State:
     """
     file = weights / FILE
     try:
-        state: State = torch.load(file, map_location="cpu", weights_only=True)
+        state: State = load_plain(file)
         form = state["format"]
     except FileNotFoundError as e:
         raise UserError(

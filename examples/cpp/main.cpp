@@ -126,6 +126,7 @@ std::vector<Box> suppressed(std::vector<Box> boxes) {
 class Detector {
  public:
   explicit Detector(const char* file) : session_(environment_, file, Ort::SessionOptions{}) {
+    environment_.DisableTelemetryEvents();  // newer releases report to their maker
     if (metadata("task") != "detect") throw std::runtime_error(std::string(file) + " is no detector of Ultralytics");
     facts_ = json::parse(metadata("dfssd"));
     if (facts_.contains("preprocess")) throw std::runtime_error("the training images were changed: use dfssd predict");

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import openvino
 import yaml
+
+sys.modules.setdefault("openvino_telemetry", None)  # else OpenVINO reports to its maker on import
+import openvino  # noqa: E402
 
 
 def main() -> int:

@@ -37,7 +37,12 @@ def test_manifest_has_the_digest_of_every_file(run: Path) -> None:
     folder = write_deploy(run, ABOUT, [ONNX], machine="a processor, 2 threads", detects=True)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     listed = {entry["file"]: entry["sha256"] for entry in manifest["files"]}
-    assert set(listed) == {"README.md", "infer.py", "pytorch/student.pt", "student.onnx"}
+    assert set(listed) == {
+        "README.md",
+        "infer.py",
+        "student.onnx",
+        *(f"pytorch/student.{kind}" for kind in ("pt", "safetensors", "yaml")),
+    }
     for name, digest in listed.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
     assert manifest["formats"] == [{**ONNX, "machine": "a processor, 2 threads"}]
@@ -51,7 +56,7 @@ def test_what_a_killed_export_has_left_is_not_handed_over(run: Path) -> None:
     (run / "deploy" / ".export-x1y2" / "student.pt").write_bytes(b"half")
     folder = write_deploy(run, ABOUT, [ONNX], machine=None, detects=True)
     assert all("export" not in path.as_posix() for path in (p.relative_to(folder) for p in handed_over(folder)))
-    assert "half" not in (folder / "manifest.json").read_text(encoding="utf-8") and len(handed_over(folder)) == 5
+    assert "half" not in (folder / "manifest.json").read_text(encoding="utf-8") and len(handed_over(folder)) == 7
 
 
 def test_run_of_before_there_was_this_folder_gets_its_onnx_file(run: Path) -> None:

@@ -33,6 +33,7 @@ from dfssd.datasets.images.files import THREADS, progress
 from dfssd.datasets.images.pixels import ImageFacts, probe
 from dfssd.files import file_digest
 from dfssd.log import LOGGER
+from dfssd.trust.limits import pixels_problem
 
 CACHE = ".facts.sqlite"
 """Name of the cache in the folder of imported data sets."""
@@ -167,7 +168,9 @@ def probe_files(store: FactStore, files: Sequence[Path]) -> list[ImageFacts | st
     def encode(facts: ImageFacts | str) -> str | None:
         return None if isinstance(facts, str) else json.dumps(astuple(facts))  # a reason may be a full memory
 
-    return store.map(_PIXELS, probe, files, "Checking images", encode, lambda text: ImageFacts(*json.loads(text)))
+    found = store.map(_PIXELS, probe, files, "Checking images", encode, lambda text: ImageFacts(*json.loads(text)))
+    # what was found before may be larger than a run allows now
+    return [own if isinstance(own, str) else pixels_problem(own.width * own.height) or own for own in found]
 
 
 def _decoded(text: str | None, decode: Callable[[str], T]) -> tuple[T] | None:

@@ -20,6 +20,7 @@ from rich.progress import track
 
 from dfssd.datasets.images.headers import reader
 from dfssd.log import note
+from dfssd.trust.limits import pixels_problem
 
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 """Errors that readers raise for damaged files."""
@@ -79,7 +80,7 @@ def open_image(source: Path | io.BytesIO) -> ImageFile:
     package when a file is damaged.
 
     Raises:
-        OSError or SyntaxError: The file cannot be read, or is of no known type.
+        OSError or SyntaxError: The file cannot be read, is of no known type, or has too many pixels.
     """
     if isinstance(source, io.BytesIO):
         start = source.getvalue()[:16]
@@ -89,7 +90,11 @@ def open_image(source: Path | io.BytesIO) -> ImageFile:
     opened = reader(start)
     if opened is None:
         raise OSError("it is not an image")
-    return opened(source)
+    image = opened(source)
+    if problem := pixels_problem(image.width * image.height):
+        image.close()
+        raise OSError(problem)
+    return image
 
 
 def gray_values(image: Image.Image, depth: int = 16) -> Image.Image:

@@ -31,6 +31,7 @@ from dfssd.datasets.images.headers import (
 )
 from dfssd.errors import UserError
 from dfssd.files import write_bytes
+from dfssd.trust.limits import pixels_problem
 from dfssd.wording import counted, short_paths
 
 SUFFIXES = frozenset(
@@ -312,8 +313,8 @@ def _decode(data: bytes, most: int = MOST_PIXELS) -> tuple[Header, np.ndarray] |
         if isinstance(header, str):
             return header
         pixels = header.image.width * header.image.height
-        if pixels > most:
-            return f"{-(-pixels // 1_000_000)} million px are too many, at most {most // 1_000_000} are read"
+        if problem := pixels_problem(pixels, most):
+            return problem
         with _one_large if pixels > _LARGE else contextlib.nullcontext():
             values = _values(header, data)
     return values if isinstance(values, str) else (header, values)

@@ -16,6 +16,7 @@ from dfssd.datasets.readers.json_values import Unusable, shown
 from dfssd.datasets.readers.label_studio import is_class_notes, is_label_studio, read_class_notes, read_label_studio
 from dfssd.datasets.readers.labelme import is_labelme, read_labelme
 from dfssd.datasets.readers.via import is_via, read_via
+from dfssd.trust.limits import json_problem
 
 _BOX_KEYS = (
     *("bbox", "bndbox", "bounding_box", "boundingBox", "boundingPoly", "box2d", "boxes"),
@@ -34,7 +35,10 @@ def read_json(file: Path) -> Found:
         file: UTF-8, with or without byte-order mark.
     """
     try:
-        content, twice = _parse(file.read_bytes())
+        data = file.read_bytes()
+        if problem := json_problem(data):
+            return BrokenFile(file, f"{problem}; raise that if you know the file, or remove it from the data")
+        content, twice = _parse(data)
     except OSError as e:
         return BrokenFile(file, f"cannot be read ({e.strerror}); restore it, or remove it from the data")
     except Unusable as e:
@@ -65,8 +69,6 @@ def _parse(data: bytes) -> tuple[Any, str | None]:
         return json.loads(text, object_pairs_hook=keep), twice[0] if twice else None
     except json.JSONDecodeError as e:
         what = "is empty" if not text.strip() else f"is not valid JSON ({e.msg} in line {e.lineno}, column {e.colno})"
-    except RecursionError:
-        what = "is not valid JSON (nested too deeply)"
     except ValueError:  # Python refuses whole numbers of thousands of digits
         what = "is not valid JSON (a number with too many digits)"
     raise Unusable(f"{what}; export it again, or remove it from the data")

@@ -31,6 +31,7 @@ from dfssd.distillation.terms.response import ClsResponse, DflResponse, LogitMSE
 from dfssd.distillation.terms.sdidd import ElasticBox, IncrementalBox, IncrementalCls, IncrementalFeature
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
+from dfssd.trust.classes import allow
 
 __all__ = [
     "TERMS",
@@ -104,6 +105,7 @@ def find_term(name: str) -> type[Term]:
         raise UserError(f"{name} is no distillation term: it must be a subclass of dfssd.distillation.terms.Term")
     if taken := sorted({*options_of(found)} & {*TERM_OPTIONS}):
         raise UserError(f"{name}: its option {taken[0]} is called like one that every term has; rename it")
+    allow(found)
     return found
 
 

@@ -41,8 +41,8 @@ def test_utf_8_with_and_without_mark(read):
         (COCO[:-20], r"is not valid JSON \(.* in line 1, column \d+\); export it again, or remove it from the data"),
         ("{'images': []}", "is not valid JSON"),
         ('{"a": 1} {"a": 2}', "is not valid JSON .Extra data in line 1"),
-        ("[" * 200_000, "is not valid JSON .nested too deeply"),
-        ('{"a":' * 200_000, "is not valid JSON .nested too deeply"),
+        ("[" * 200_000, "is nested more than limits"),
+        ('{"a":' * 200_000, "is nested more than limits"),
         (COCO.replace('"images"', '"categories"'), "has the key 'categories' twice in one object; keep one of them"),
     ],
 )
