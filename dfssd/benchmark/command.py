@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dfssd import resources
+from dfssd.benchmark.engines import ENGINES, SERIAL, Resources, Train, opened, run_train
 from dfssd.commands.options import Option, Usage
 from dfssd.config import nearest
-from dfssd.config.values import TEXT, OneOf, Special, optional
+from dfssd.config.values import TEXT, Number, OneOf, Special, optional
 from dfssd.errors import UserError
 
 _LIST = Special(
@@ -28,12 +29,23 @@ USAGE = Usage(
         Option("table", optional(OneOf(("only",))), "only: write the tables of the finished runs, run nothing"),
         Option("out", optional(TEXT), "folder of the tables; none: beside the YAML, or with the runs if it is dfssd's"),
         Option("project", TEXT, "runs and logs go to PROJECT/GRID", default="runs"),
+        Option("engine", OneOf(ENGINES), "where runs are made: here in turn, as Ray tasks, as jobs", default=SERIAL),
+        Option("jobs", optional(Number(1, integer=True)), "runs made at once; none: as many as the engine bears"),
+        Option("cpus", Number(1, integer=True), "cores of a run, with ray, slurm, and local", default=1),
+        Option("gpus", Number(0), "GPUs of a run, likewise; with ray 0.5 lets two share one", default=0),
+        Option(
+            "minutes", Number(1, integer=True), "time limit of a job of Slurm; a run goes on in the next", default=720
+        ),
     ),
     positional=("grid",),
     examples=(
         ("cr7-det data=CR7-DET.zip seeds=0,1,2", "all cells, with three seeds"),
         ("my_grid.yaml data=parts only=dfssd device=0", "one cell of a grid of your own"),
         ("cr7-det table=only", "the tables once more"),
+        (
+            "cr7-det data=CR7-DET.zip seeds=0,1,2 engine=ray cpus=4 gpus=1 device=0",
+            "on a Ray cluster, a GPU each",
+        ),
     ),
     others="keys of a run, for all runs of the grid; those of a cell win",
 )
@@ -49,8 +61,19 @@ def run(words: Sequence[str], program: str) -> int:
     return benchmark(words)
 
 
-def benchmark(words: Sequence[str], **stand_ins: Any) -> int:
-    """The same; ``stand_ins`` are what :func:`~dfssd.benchmark.running.run_benchmark` makes a run with."""
+def benchmark(
+    words: Sequence[str], *, train: Train | None = None, check: Callable[[dict[str, Any]], Any] | None = None
+) -> int:
+    """The same.
+
+    Args:
+        words: As above.
+        train: Makes a run instead of the command line.
+        check: Raises :class:`UserError` for arguments that a run would reject; None: its own check.
+
+    Raises:
+        UserError: Bad input, or an engine that is not there.
+    """
     from dfssd.benchmark.running import run_benchmark
     from dfssd.process import prepare_process
     from dfssd.runs.key_names import keys_of_runs
@@ -62,18 +85,21 @@ def benchmark(words: Sequence[str], **stand_ins: Any) -> int:
     runs = Path(values["project"]).expanduser() / path.stem
     if out is None:
         out = runs if values["grid"] in own_grids() else path.parent
-    return run_benchmark(
-        path,
-        given,
-        name=values["grid"],
-        only=values["only"],
-        seeds=values["seeds"],
-        labeled=values["labeled"],
-        only_tables=values["table"] is not None,
-        out=Path(out).expanduser(),
-        runs=runs,
-        **stand_ins,
-    )
+    needed = Resources(values["cpus"], values["gpus"], values["minutes"])
+    with opened(values["engine"], needed, values["jobs"], runs, train or run_train) as engine:
+        return run_benchmark(
+            path,
+            given,
+            name=values["grid"],
+            only=values["only"],
+            seeds=values["seeds"],
+            labeled=values["labeled"],
+            only_tables=values["table"] is not None,
+            out=Path(out).expanduser(),
+            runs=runs,
+            engine=engine,
+            check=check,
+        )
 
 
 def find_grid(given: str) -> Path:

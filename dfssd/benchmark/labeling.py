@@ -98,7 +98,7 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
     """Measure everything; the content of the JSON file."""
     import torch
 
-    from dfssd.benchmark.running import machine_name
+    from dfssd.benchmark.children import machine_name
     from dfssd.benchmark.synthetic import mark_boxes
     from dfssd.distillation.compatibility import resolve_weights
     from dfssd.hardware import check_device

@@ -12,16 +12,16 @@ made by one of them, and whoever writes the tables, under a lock, finds the runs
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-import psutil
-
+from dfssd.benchmark.children import lives
+from dfssd.benchmark.engines import Engine
 from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
 from dfssd.benchmark.rows import Row, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
@@ -29,63 +29,11 @@ from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, 
 from dfssd.errors import UserError
 from dfssd.files import locked, read_json, read_yaml, write_json
 from dfssd.interrupts import stopped_by_signals
-from dfssd.process import COMMAND, environment
 from dfssd.reporting.tables import format_duration
-from dfssd.results.record import is_finished, read_run
+from dfssd.results.record import is_finished
 from dfssd.results.sections import SCRATCH
 from dfssd.runs.key_names import names_only
 from dfssd.runs.model_selection import OF_EARLIER_VERSIONS, unfit_settings
-
-Train = Callable[[Sequence[str], Path], int]
-"""Runs train.py with arguments, its output going to a log file; returns the exit code."""
-
-
-def run_train(words: Sequence[str], log: Path) -> int:
-    """Run the command line in a child process; its output goes to ``log``."""
-    return run_child([*COMMAND, *words], log)
-
-
-def run_child(command: Sequence[str], log: Path) -> int:
-    """Run a command in a child process that ends with this one; its output goes to ``log``; return the exit code."""
-    with open(log, "ab") as output:
-        process = subprocess.Popen(
-            list(command),
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            write_json(log.with_suffix(".json"), {"pid": process.pid, "created": _created(process.pid)})
-            return process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-                process.kill()
-                process.wait()
-
-
-def _created(pid: int) -> float | None:
-    """Start time of a process, which identifies it if its id is reused; None if it does not exist."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return None
-
-
-def machine_name(device: str) -> str:
-    """Model of the GPU or processor that ``device`` (as in ``results.json``) refers to on this machine."""
-    from dfssd.hardware import processor
-
-    if device not in {"cpu", "mps"}:
-        import torch
-
-        first = device.split(",")[0]
-        if torch.cuda.is_available():
-            return torch.cuda.get_device_name(int(first) if first.isdigit() else 0)
-    return f"{processor()}, {psutil.cpu_count(logical=False) or '?'} cores"
 
 
 def check_same_settings(run: Run, runs: Path) -> None:
@@ -165,15 +113,15 @@ def _read_settings(own: Mapping[str, Any], terms: Mapping[str, Any], train: Mapp
 
 
 def run_grid(
-    grid: Grid, selected: Sequence[Run], runs: Path, *, train: Train, after: Callable[[], object]
+    grid: Grid, selected: Sequence[Run], runs: Path, *, engine: Engine, after: Callable[[], object]
 ) -> list[str]:
-    """Run all unfinished runs in order.
+    """Run all unfinished runs, each after those that it needs, as many at once as the engine makes.
 
     Args:
         grid: The grid.
-        selected: The runs to make.
+        selected: The runs to make, in their order.
         runs: Folder of the run folders and logs.
-        train: Makes one run: :func:`run_train`, or a fake for tests.
+        engine: Makes a run.
         after: Called after each finished run.
 
     Returns:
@@ -184,53 +132,85 @@ def run_grid(
         check_baseline_fits(run, runs)
     runs.mkdir(parents=True, exist_ok=True)
     start, failures, missing = time.monotonic(), [], set()
-    for number, run in enumerate(selected, 1):
-        folder, log = runs / run.name, runs / f"{run.name}.log"
-        head = f"[benchmark] {number} of {len(selected)}: {run}"
-        if is_finished(folder):
-            print(f"{head}: finished earlier, kept", flush=True)
-            continue
-        if lacking := [other.cell for other in run.needs if other in missing]:
-            missing.add(run)
-            failures.append(f"{run}: not run, since {lacking[0]} did not finish")
-            print(f"{head}: not run, since {lacking[0]} did not finish", flush=True)
-            continue
-        print(f"{head}: {'resumed' if folder.exists() else 'started'}, output in {log}", flush=True)
-        started = time.monotonic()
-        code = _make(run, runs, log, train)
-        took, elapsed = format_duration(time.monotonic() - started), format_duration(time.monotonic() - start)
-        if is_finished(folder):
-            print(f"{head}: done in {took}; {elapsed} since the start", flush=True)
-            after()
-        else:
-            missing.add(run)
-            failures.append(f"{run}: exit code {code}: {last_error(log)}")
-            print(f"{head}: FAILED after {took} with exit code {code}: {last_error(log)}", flush=True)
+    waiting, making = list(selected), dict[Future[int], tuple[Run, float]]()
+
+    def said(run: Run, what: str) -> None:
+        print(f"[benchmark] {selected.index(run) + 1} of {len(selected)}: {run}: {what}", flush=True)
+
+    def lost(run: Run, why: str, shown: str) -> None:
+        missing.add(run)
+        failures.append(f"{run}: {why}")
+        said(run, shown)
+
+    with _submitting(engine) as submit:
+        while waiting or making:
+            for run in list(waiting):
+                folder, log = runs / run.name, runs / f"{run.name}.log"
+                if lacking := [other.cell for other in run.needs if other in missing]:
+                    lost(
+                        run,
+                        f"not run, since {lacking[0]} did not finish",
+                        f"not run, since {lacking[0]} did not finish",
+                    )
+                elif is_finished(folder):
+                    said(run, "finished earlier, kept")
+                elif len(making) == engine.at_once or any(
+                    other in waiting or other in [one for one, _ in making.values()] for other in run.needs
+                ):
+                    continue
+                else:
+                    said(run, f"{'resumed' if folder.exists() else 'started'}, output in {log}")
+                    making[submit(_make, run, runs, log, engine)] = (run, time.monotonic())
+                waiting.remove(run)
+            for future in wait(making, return_when=FIRST_COMPLETED).done:
+                run, started = making.pop(future)
+                code, log = future.result(), runs / f"{run.name}.log"
+                took, elapsed = format_duration(time.monotonic() - started), format_duration(time.monotonic() - start)
+                if is_finished(runs / run.name):
+                    said(run, f"done in {took}; {elapsed} since the start")
+                    after()
+                else:
+                    why = f"exit code {code}: {last_error(log)}"
+                    lost(run, why, f"FAILED after {took} with {why}")
     return failures
 
 
-def _make(run: Run, runs: Path, log: Path, train: Train) -> int:
+@contextmanager
+def _submitting(engine: Engine) -> Iterator[Callable[..., Future[int]]]:
+    """How runs are given to an engine: called at once if it makes one at a time, else in a thread each.
+
+    Where the block is left by an exception, as of Ctrl-C, the engine stops what it makes.
+    """
+    if engine.at_once == 1:
+        yield _called
+        return
+    with ThreadPoolExecutor(engine.at_once) as pool:
+        try:
+            yield pool.submit
+        except BaseException:
+            engine.stop()
+            raise
+
+
+def _called(function: Callable[..., int], *args: Any) -> Future[int]:
+    """A future that is done: it holds what the call has returned."""
+    future: Future[int] = Future()
+    future.set_result(function(*args))
+    return future
+
+
+def _make(run: Run, runs: Path, log: Path, engine: Engine) -> int:
     """Start or resume a run, unless it is being made already; return the exit code.
 
     Raises:
         UserError: Another grid makes it, or what an earlier one has started is still running.
     """
-    folder, state_file = runs / run.name, log.with_suffix(".json")
     with locked(log.with_suffix(".lock"), wait=False) as mine:
-        state = read_json(state_file)
-        alive = "pid" in state and _created(state["pid"]) == state["created"] is not None
-        if alive or not mine:
-            where = f"in process {state['pid']}" if alive else "in another process"
+        state = read_json(log.with_suffix(".json"))
+        if lives(state) or not mine:
+            where = f"in process {state['pid']}" if lives(state) else "in another process"
             raise UserError(f"{run} is still running {where}: wait for it, or stop it")
-        words = run.arguments(runs)
-        if (folder / "run.yaml").is_file():
-            words.append(f"resume={folder.as_posix()}")
-        elif folder.exists():
-            words.append("exist_ok=true")  # killed before it started
-        code = train(words, log)
-        if is_finished(folder):
-            write_json(state_file, {"machine": machine_name(read_run(folder).run.device)})
-    return code
+        return engine.train(run.arguments(runs), log)
 
 
 def last_error(log: Path) -> str:
@@ -284,7 +264,7 @@ def run_benchmark(
     only_tables: bool,
     out: Path,
     runs: Path,
-    train: Train = run_train,
+    engine: Engine,
     check: Callable[[dict[str, Any]], Any] | None = None,
 ) -> int:
     """Make the runs of a grid that are missing, and write its tables; returns the exit code.
@@ -299,7 +279,7 @@ def run_benchmark(
         only_tables: Write the tables of the finished runs, and run nothing.
         out: Folder of the tables.
         runs: Folder of the runs.
-        train: Makes one run.
+        engine: Makes the runs.
         check: Raises :class:`UserError` for arguments that a run would reject; None: its own check.
     """
     note = runs / "benchmark.json"
@@ -326,7 +306,7 @@ def run_benchmark(
     _check_runs(selected, runs, check)
     write_json(note, {"given": given})
     with stopped_by_signals():
-        failures = run_grid(grid, selected, runs, train=train, after=write)
+        failures = run_grid(grid, selected, runs, engine=engine, after=write)
     write()
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)

@@ -198,7 +198,7 @@ def facts(config: Config, steps: Steps) -> dict[str, Any]:
 
     import torch
 
-    from dfssd.benchmark.running import machine_name
+    from dfssd.benchmark.children import machine_name
     from dfssd.hardware import check_device
     from dfssd.runs.folder import git_commit
 

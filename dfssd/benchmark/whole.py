@@ -36,8 +36,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dfssd.benchmark.children import run_child
 from dfssd.benchmark.grid import text_of
-from dfssd.benchmark.running import run_child
 from dfssd.benchmark.script import run_script
 from dfssd.config import DETECT, Config, nearest, parse_arguments
 from dfssd.errors import UserError
@@ -276,7 +276,7 @@ class Benchmark:
         import platform
         from importlib.metadata import version
 
-        from dfssd.benchmark.running import machine_name
+        from dfssd.benchmark.children import machine_name
         from dfssd.runs.folder import git_commit
 
         c, cpu = self.config, ready["device"] == "cpu"

@@ -12,8 +12,8 @@ import psutil
 import pytest
 import yaml
 
-from dfssd.benchmark import running
-from dfssd.benchmark.running import run_train
+from dfssd.benchmark import engines
+from dfssd.benchmark.engines import run_train
 from dfssd.cli import main as cli
 from dfssd.errors import UserError
 from tests.benchmark.fake_runs import MAPS, main, rows_of
@@ -275,13 +275,13 @@ def test_help_and_script(capsys):
 def test_process_gets_the_arguments_and_its_output_is_kept(tmp_path, monkeypatch):
     script = "import sys; print(sys.argv[1:]); print('oh', file=sys.stderr); sys.exit(3)"
     (tmp_path / "train.py").write_text(script)
-    monkeypatch.setattr(running, "COMMAND", [sys.executable, str(tmp_path / "train.py")])
+    monkeypatch.setattr(engines, "COMMAND", [sys.executable, str(tmp_path / "train.py")])
     log = tmp_path / "a.log"
     assert run_train(["data=x y.zip", "epochs=1"], log) == 3
     assert run_train(["again=1"], log) == 3
     text = log.read_text()
     assert "['data=x y.zip', 'epochs=1']" in text and "again" in text and "oh" in text
-    assert set(json.loads((tmp_path / "a.json").read_text())) == {"pid", "created"}
+    assert set(json.loads((tmp_path / "a.json").read_text())) == {"host", "pid", "created"}
 
 
 @pytest.mark.train
@@ -296,14 +296,14 @@ def test_run_is_the_command_line_wherever_the_grid_is_started(tmp_path, monkeypa
 @pytest.mark.train
 def test_process_ends_with_the_grid(tmp_path, monkeypatch):
     (tmp_path / "train.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(running, "COMMAND", [sys.executable, str(tmp_path / "train.py")])
+    monkeypatch.setattr(engines, "COMMAND", [sys.executable, str(tmp_path / "train.py")])
     started: list[psutil.Process] = []
 
     def interrupt(path, state) -> None:
         started.append(psutil.Process(state["pid"]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "write_json", interrupt)
+    monkeypatch.setattr("dfssd.benchmark.children.write_json", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_train([], tmp_path / "a.log")
     assert not started[0].is_running()
