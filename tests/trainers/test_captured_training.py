@@ -134,7 +134,8 @@ def test_mask_network_with_a_teacher(tmp_path: Path) -> None:
     for capture in (False, True):
         stage = tmp_path / str(capture) / "train" / "student"
         segmentation_settings(batches_per_epoch=3, selftest_steps=2, unlabeled_share=0.5, **settings).write(stage)
-        trainer = SemanticStageTrainer(overrides=mask_overrides(data, stage, nbs=8))
+        # not Adam, which makes a step of one size of every rounding error of a gradient that is next to nothing
+        trainer = SemanticStageTrainer(overrides=mask_overrides(data, stage, nbs=8, optimizer="SGD"))
         results.append(trained(trainer, capture=capture))
     assert_same(*results, bits=False)  # the gradient of this loss comes in another memory layout than the logits
     assert results[1][2] == 3 * 6, "all steps are replayed: teacher, student, and back"

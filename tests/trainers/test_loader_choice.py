@@ -137,7 +137,7 @@ def test_teacher_and_student_share_what_is_decoded(squares: Path, stages, tmp_pa
     StageTrainer(overrides=overrides(squares, teacher, epochs=1)).train()
     decoded = [line for line in capsys.readouterr().out.splitlines() if "decoded" in line]
     assert [line.split(" in ")[0] for line in decoded] == ["decoded 8 images"] * 2
-    assert "16 images take" in decoded[1]
+    assert "of 16 in all" in decoded[1]
 
 
 @pytest.mark.train
