@@ -29,7 +29,7 @@ OVERRIDES = {
     "PlainImages": {"get_labels"},
     "PretrainingModel": {"__getstate__", "_register_feature_hooks", "loss"},
     "PseudoLabelDataset": {"__getitem__", "get_labels"},
-    "RecordingValidator": {"init_metrics", "postprocess", "update_metrics"},
+    "RecordingValidator": {"get_dataloader", "init_metrics", "postprocess", "update_metrics"},
     "RegionTrainer": {"build_dataset", "get_dataloader"},
     "SemanticStageTrainer": {
         "__init__",

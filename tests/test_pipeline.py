@@ -20,6 +20,7 @@ from dfssd.cli import main
 from dfssd.config import Config
 from dfssd.deployment.folder import is_unchanged
 from dfssd.deployment.networks import open_network
+from dfssd.detection.run import DetectionRun
 from dfssd.files import locked
 from dfssd.pipeline import open_finished
 from dfssd.results.sections import BoxExport
@@ -345,6 +346,31 @@ def test_stage_done_again_takes_the_later_ones_with_it(squares: Path, tmp_path: 
 def test_split_and_label_share_contradict(squares: Path, tmp_path: Path, capsys) -> None:
     assert main(arguments(squares, tmp_path, f"split={tmp_path}", "labeled=0.5")) == 2
     assert "leave out labeled" in capsys.readouterr().err
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_image_that_breaks_before_the_test_stops_it_or_is_not_counted(finished, tmp_path: Path, skip_bad: bool) -> None:
+    run = open_finished(shutil.copytree(finished[0], tmp_path / "run"))
+    assert isinstance(run, DetectionRun)
+    run.inputs.skip_bad = skip_bad
+    record, image = run.record, run.inputs.listed("test")[1]
+    record.stages = tuple(stage for stage in record.stages if stage.name not in {"test", "export", "report"})
+    assert record.data and record.data.test == 4
+    record.data = record.data.model_copy(update={"lists_read": ("train_labeled", "train_unlabeled", "val")})
+    before = image.read_bytes()
+    image.write_bytes(before[: len(before) // 2])
+    try:
+        if skip_bad:
+            assert run.inputs.watch("test", run.test) == "done"
+            assert record.data.test == 3 and {scores.images for scores in record.test.values()} == {3}
+        else:
+            with pytest.raises(
+                dfssd.UserError, match=f"1 file of the data changed since the run was started: {image};"
+            ):
+                run.inputs.watch("test", run.test)
+    finally:
+        image.write_bytes(before)
 
 
 @pytest.mark.train

@@ -57,7 +57,7 @@ def prepare(job: Mapping[str, Any]) -> dict[str, Any]:
         opened.folder.run_stage("prepare", opened.prepare, earlier=())  # type: ignore[attr-defined]
         opened.folder.run_stage("teacher", opened.teacher, earlier=("prepare",))  # type: ignore[attr-defined]
     folder, length = opened.folder.path, opened.batches_per_epoch()
-    images = opened.listed("train_labeled")
+    images = opened.inputs.listed("train_labeled")
     repeated = [images[i % len(images)] for i in range(length * opened.batch)]
     write_text(folder / "splits" / "train_repeated.txt", "".join(f"{path}\n" for path in repeated))
     lists = {part: str(folder / "splits" / f"{part}.txt") for part in ("val", "test")}

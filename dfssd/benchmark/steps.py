@@ -230,7 +230,7 @@ def open_steps(configured: Callable[..., Config], folder: Path) -> Iterator[Step
             calibrate_teacher(file, _views(steps[STUDENT]), config.pseudo.tau_low)
         run.teacher()  # type: ignore[attr-defined]
         if not masks:
-            write_labels(run.folder.path / "pseudo", run.listed("train_unlabeled"), names, config, size)
+            write_labels(run.folder.path / "pseudo", run.inputs.listed("train_unlabeled"), names, config, size)
             steps[PEER] = step(PEER, _of_ultralytics(run, PEER, distill_model=str(file)))
         steps[OURS] = step(OURS, trainer_of(run, "student"))
         forward = _teacher_forward(file, steps[OURS], run.cpu_bf16)

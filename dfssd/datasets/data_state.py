@@ -139,7 +139,7 @@ def check_listed(folder: Path, what: str, find: Callable[[str], LabeledImage | N
         if item is None:
             return "", ""
         name = str(item.source or item.image)
-        if _state(str(item.image), row.stamp, row.sha256)[0]:
+        if state_of(str(item.image), row.stamp, row.sha256)[0]:
             return "image", name
         return ("labels" if row.labels not in {"", _labels_digest(item)} else ""), name
 
@@ -273,14 +273,23 @@ def _compare(row: Row) -> tuple[str, str]:
         return ("" if same else "changed"), row.path
     stamp = row.stamp
     for path in (row.source, row.path) if row.sha256 else ():
-        state, stamp = _state(path, stamp, row.sha256) if path else ("", stamp)
+        state, stamp = state_of(path, stamp, row.sha256) if path else ("", stamp)
         if state:
             return state, path
     return "", row.path
 
 
-def _state(path: str, stamp: Stamp, sha256: str) -> tuple[str, Stamp]:
-    """Whether a file is as it was ("" or "changed" or "vanished"), and the stamp by which this is known."""
+def state_of(path: str, stamp: Stamp, sha256: str) -> tuple[str, Stamp]:
+    """Whether a file is as it was (empty, ``changed``, or ``vanished``), and the stamp by which this is known.
+
+    Args:
+        path: The file.
+        stamp: Its stamp when it was recorded.
+        sha256: The digest of its content then.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     try:
         now = Stamp.of(path)
         if now == stamp or (now.size == stamp.size and file_digest(path) == sha256):
@@ -315,5 +324,5 @@ def _added(folder: Path, grown: Iterable[str]) -> list[str]:
 def _found_again(path: str, row: Row, added: Iterable[str]) -> str | None:
     """Where a file that vanished is now: among ``added`` the one of its name, else the one of its content."""
     same_name = (new for new in added if os.path.basename(new) == os.path.basename(path))
-    same_content = (new for new in added if not _state(new, row.stamp, row.sha256)[0])
+    same_content = (new for new in added if not state_of(new, row.stamp, row.sha256)[0])
     return next(same_name, None) or next(same_content, None)

@@ -12,6 +12,7 @@ from ultralytics.utils import nms, ops
 
 from dfssd.evaluation.detections import Detections, Places
 from dfssd.evaluation.settings import numbers_in_list
+from dfssd.loading.complete import check_complete
 
 _FOUND = ("tp", "conf", "pred_cls")
 """What is kept of each detection besides its place."""
@@ -23,6 +24,16 @@ class RecordingValidator(DetectionValidator):
     A validation lets a box have several classes, each with its score, which raises the average precision a little. A
     prediction gives it the class with the highest score. What thresholds do can only be seen in the latter.
     """
+
+    def get_dataloader(self, dataset_path: str, batch_size: int) -> Any:
+        """Ultralytics' loader, of all images in the list.
+
+        Raises:
+            UserError: It has dropped some.
+        """
+        loader = super().get_dataloader(dataset_path, batch_size)
+        check_complete(loader.dataset)
+        return loader
 
     def init_metrics(self, model: Any) -> None:
         """Forget what was kept of another validation."""

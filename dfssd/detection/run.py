@@ -108,6 +108,7 @@ class DetectionRun(StartingWeights):
             torn_duplicates=torn,
             left_out=len(split.left_out),
             skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
+            lists_read=(),
             warnings=dataset.account.warnings,
         )
         log_report(inspect_data(dataset, split, copies.families))
@@ -186,13 +187,13 @@ class DetectionRun(StartingWeights):
             align_teacher(resolve_weights(extra, LABELERS), names, weights[-1])
         found = label_images(
             weights,
-            self.listed("train_unlabeled"),
+            self.inputs.listed("train_unlabeled"),
             folder,
             names=names,
             imgsz=self.imgsz,
             batch=self.batch,
             device=self.device,
-            val=self.listed("val"),
+            val=self.inputs.listed("val"),
             n_label_classes=len(self.data.classes),
             rule=self.config.pseudo,
         )
@@ -207,7 +208,7 @@ class DetectionRun(StartingWeights):
         self.record.pseudo_labels = None
         c = self.config
         wanted = self.method.uses_pseudo_labels and has_teacher(c) and self.learns_from_unlabeled()
-        if not wanted or not self.listed("train_unlabeled"):
+        if not wanted or not self.inputs.listed("train_unlabeled"):
             return "skipped"
         found = self.record.pseudo_labels = self._label(self.weights / "teacher.pt", self.pseudo)
         if found.accepted and found.starved:

@@ -14,6 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +41,7 @@ from dfssd.runs.beside import Beside
 from dfssd.runs.budget import epoch_length, share_of_unlabeled, teacher_schedule, validation_interval
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.handover import about_run, export_more, hand_over, with_sizes
+from dfssd.runs.inputs import Inputs
 from dfssd.runs.length import is_random
 from dfssd.runs.model_selection import check_same_data, take_baseline
 from dfssd.runs.plan import Plan, PlannedStage
@@ -73,6 +75,7 @@ class StagedRun(ABC):
         TRAINING: Type of the record of a training.
         EXPORT: Type of the record of the export.
         SCORES: Scores of a network on the test images, and what they are called, the most important one first.
+        inputs: The images and labels that the stages read.
         beside: The process that computes a later stage, if there is one.
         progress: What is shown while it runs.
         tracking: What also keeps the run; nothing, until trackers are given to it.
@@ -91,6 +94,7 @@ class StagedRun(ABC):
         self.device = check_device(config.train.get("device"))
         self.amp, self.cpu_bf16 = resolve_amp(config.train.get("amp"), self.device)
         self.way = {True: INDUCTOR, False: EAGER}.get(config["compile"], config["compile"])
+        self.inputs = Inputs(folder, skip_bad=config["skip_bad"])
         self.splits = folder.path / "splits"
         self.data_yaml = self.splits / "data.yaml"
         self.weights = folder.path / "weights"
@@ -145,7 +149,7 @@ class StagedRun(ABC):
             work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
             if not self.folder.stage(name):
                 self.progress.begin(name)
-            self.folder.run_stage(name, work, earlier=stages[:number])
+            self.folder.run_stage(name, partial(self.inputs.watch, name, work), earlier=stages[:number])
             if number == 0 and not self.record.complete:
                 finished = frozenset(stage.name for stage in self.record.stages)
                 self.progress.announce(Plan(self.plan(), self.record.MEASURE, finished), self.record)
@@ -211,7 +215,8 @@ class StagedRun(ABC):
             raise UserError(f"{self.folder.path}: the run has no weights/student.pt to export")
         part = "train_unlabeled" if self.data.train_unlabeled else "train_labeled"
         request = replace(self.export_request(), formats=tuple(formats), options=options, settings=settings)
-        done = export_more(request, self.record, self.comparison(), calibration=self.listed(part))
+        self.inputs.check(settings.split, part)
+        done = export_more(request, self.record, self.comparison(), calibration=self.inputs.listed(part))
         self.folder.save()
         if self.record.finished:
             self.write_report(self.folder.path)
@@ -281,10 +286,6 @@ class StagedRun(ABC):
         """
         if isinstance(other_run := self.config["baseline"], str):
             check_same_data(Path(other_run), self.folder.path, self.batches_per_epoch(), self.config)
-
-    def listed(self, part: str) -> list[Path]:
-        """Images in one list of the split, such as ``val``."""
-        return [Path(p) for p in (self.splits / f"{part}.txt").read_text(encoding="utf-8").splitlines() if p]
 
     def eval_settings(self, split: str, *, imgsz: int | None = None, device: str | None = None) -> EvalSettings:
         """How a network is measured on the list ``split``; size [px] and device are those of the run if not given."""

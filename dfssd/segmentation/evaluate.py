@@ -22,6 +22,7 @@ from dfssd.errors import UserError
 from dfssd.evaluation.latency import latency
 from dfssd.evaluation.settings import EvalSettings, numbers_in_list, quiet
 from dfssd.files import atomic_write
+from dfssd.loading.complete import check_complete
 from dfssd.segmentation.dataset import MaskDataset
 from dfssd.segmentation.metrics import PixelCounts, segmentation_scores
 from dfssd.segmentation.model import FullResolutionModel, full_resolution, load_semantic, parameters
@@ -65,6 +66,7 @@ def evaluate_masks(
         if network.classes != data["nc"]:
             raise UserError(f"{weights} has {counted(network.classes, 'class')}, but {settings.data_yaml} {data['nc']}")
         dataset = network.dataset(data, settings)
+        check_complete(dataset)
     total = torch.zeros(data["nc"], data["nc"], dtype=torch.int64, device=network.backend.device)
     counts: list[Tensor] = []
     images: list[str] = []

@@ -98,6 +98,7 @@ class SegmentationRun(StagedRun):
             ),
             left_out=len(split.left_out),
             skipped=tuple((str(path), reason) for path, reason in dataset.skipped),
+            lists_read=(),
             warnings=dataset.account.warnings,
         )
         self.record.models = {role: c[role] for role in ("teacher", "student") if c[role] is not None}
@@ -290,7 +291,7 @@ class SegmentationRun(StagedRun):
     def _shown(self, counts: PixelCounts) -> dict[Path, str]:
         """Test images that the report shows, and what is to be seen there."""
         assert counts.line is not None
-        images = self.listed("test")
+        images = self.inputs.listed("test")
         return {images[counts.line[number]]: said for number, said in choose_pictures(counts).items()}
 
     def comparison(self) -> Comparison:

@@ -32,6 +32,7 @@ from ultralytics.utils.torch_utils import torch_distributed_zero_first
 from dfssd.distributed import group
 from dfssd.files import aside, write_json
 from dfssd.hardware import use_all_cores
+from dfssd.loading.complete import check_complete
 from dfssd.log import LOGGER
 from dfssd.trainers.acceleration import AcceleratedSteps
 from dfssd.trainers.callbacks import FIRST, top_package, without_loggers
@@ -119,11 +120,15 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, SharedTrain
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Ultralytics' loader for validation, read once; for training one with fixed composition and epoch length."""
         if mode != "train":
-            return KeptLoader(super().get_dataloader(dataset_path, batch_size, rank, mode), self.device)
+            loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+            check_complete(loader.dataset)
+            return KeptLoader(loader, self.device)
         self.acceleration.release()  # for smaller batches, after the device ran out of memory
         self.forget_steps()
         with torch_distributed_zero_first(rank):  # only one process scans the labels
             dataset = self.build_train_dataset(self.build_dataset(dataset_path, mode, batch_size))
+        for part in dataset.datasets:
+            check_complete(part)
         labeled, unlabeled = batch_composition(batch_size, self.settings.unlabeled_share)
         world = group.world()
         joint, together = batch_composition(batch_size * world, self.settings.unlabeled_share), labeled * world

@@ -98,7 +98,9 @@ class Data(Section):
     left_out: Count = 0
     """Images without labels that are not used: they belong to val or test, or are copies of labeled images."""
     skipped: tuple[tuple[str, str], ...] = ()
-    """Pairs of file and reason, with `skip_bad=true`."""
+    """Pairs of file and reason, with `skip_bad=true`: found by `prepare`, or lost after it."""
+    lists_read: tuple[str, ...] = ()
+    """Lists of the split that a later stage has read: nothing is left out of them any more."""
     warnings: tuple[str, ...] = ()
     """What the import found worth knowing: bits of a 16-bit camera, masks among the images, unused classes, ..."""
 
