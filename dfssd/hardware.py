@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import platform
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 
 from dfssd.distributed.place import place
 from dfssd.errors import UserError
+from dfssd.files import from_here, storage_problem
 
 
 def processor() -> str:
@@ -179,23 +178,27 @@ def use_all_cores() -> None:
 
 @contextlib.contextmanager
 def explain_resource_errors(folder: Path) -> Iterator[None]:
-    """Turn errors about exhausted memory or disk space, and divergence, into one line with the remedy."""
-    again = f"then go on with: dfssd resume={folder}"
+    """Turn errors about exhausted memory, the disk, and divergence into one line with the remedy.
+
+    Args:
+        folder: The run, which the line says how to continue.
+
+    Raises:
+        UserError: Of any of these; other errors pass.
+    """
+    again = f"then go on with: dfssd resume={from_here(folder)}"
     try:
         yield
-    except OSError as e:
-        if e.errno in {errno.ENOSPC, errno.EDQUOT}:
-            free = shutil.disk_usage(folder).free / 2**20
-            raise UserError(f"the disk of {folder} is full ({free:.0f} MiB free): make room, {again}") from e
+    except UserError:
         raise
-    except RuntimeError as e:
-        text = str(e).lower()
+    except Exception as e:
+        text = str(e).lower() if isinstance(e, RuntimeError) else ""
         if "nan persisted" in text:
             raise UserError(f"the training does not converge ({e}): lower lr0 or the weights of the terms") from e
         if "out of memory" in text:
             raise UserError(
                 f"the GPU ran out of memory: lower batch or imgsz in a new run, or free the GPU, {again}"
             ) from e
-        if "pytorchstreamwriter" in text or "no space left" in text:
-            raise UserError(f"the disk of {folder} is full: make room, {again}") from e
+        if problem := storage_problem(e, folder):
+            raise UserError(f"{problem}, {again}") from e
         raise

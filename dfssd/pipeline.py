@@ -7,6 +7,7 @@ The stages of a task are methods of its :class:`~dfssd.runs.stages.StagedRun`: :
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from dfssd.config import Config
@@ -125,7 +126,8 @@ def run_stages(run: StagedRun) -> bool:
         with explain_resource_errors(run.folder.path):
             return run.run()
     except UserError:
-        run.folder.discard_if_empty()
+        with suppress(OSError):  # of a folder that has vanished, or cannot be written
+            run.folder.discard_if_empty()
         raise
     except KeyboardInterrupt as e:
         raise Interrupted(run.folder.path, getattr(e, "signal", signal.SIGINT)) from e

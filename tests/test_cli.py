@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -451,15 +452,14 @@ def test_duplicate_class_names(folder: Path, capsys) -> None:
     assert "dark" in fails(capsys, "data=data.yaml")
 
 
-def test_full_disk_is_reported_with_the_command_to_continue(tmp_path: Path) -> None:
-    from dfssd.errors import UserError
-    from dfssd.hardware import explain_resource_errors
+def test_full_disk_outside_of_a_run_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def run(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    for problem in (OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")):
-        with pytest.raises(UserError, match=r"full.*resume="), explain_resource_errors(tmp_path):
-            raise problem
-    with pytest.raises(RuntimeError, match="something else"), explain_resource_errors(tmp_path):
-        raise RuntimeError("something else")
+    monkeypatch.setattr("dfssd.commands.Command.run", run)
+    assert main(["report", "runs/x"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the disk of") and "No space left" in line and line.endswith("same line again")
 
 
 @pytest.mark.train

@@ -7,6 +7,9 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -371,6 +374,61 @@ def test_image_that_breaks_before_the_test_stops_it_or_is_not_counted(finished, 
                 run.inputs.watch("test", run.test)
     finally:
         image.write_bytes(before)
+
+
+def mounted(folder: Path, *options: str) -> bool:
+    """Whether a small file system could be mounted there, or mounted anew with other options."""
+    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
+    return sys.platform == "linux" and shutil.which("mount") is not None and not subprocess.run(command).returncode
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own of 64 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mounted(folder, "-o", "size=64m"):
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def started_again(run: Path, first: str) -> Path:
+    """A copy of a finished run in which the stage ``first`` and those after it are to be done."""
+    record = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    names = [stage["name"] for stage in record["stages"]]
+    record["stages"] = record["stages"][: names.index(first)]
+    (run / "results.json").write_text(json.dumps(record), encoding="utf-8")
+    shutil.rmtree(run / "train" / first, ignore_errors=True)
+    return run
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    ("first", "fault"),
+    [("student", "full"), ("test", "full"), ("export", "full"), ("report", "full"), ("report", "read-only")],
+)
+def test_disk_that_fills_up_or_becomes_read_only_stops_the_run_in_one_line(
+    finished: tuple[Path, str], small_disk: Path, first: str, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = started_again(shutil.copytree(finished[0], small_disk / "run"), first)
+    ballast = small_disk / "ballast"
+    if fault == "full":
+        left = shutil.disk_usage(small_disk).free - (20 << 10)  # enough for the start
+        ballast.write_bytes(bytes(left))
+    else:
+        assert mounted(small_disk, "-o", "remount,ro")
+    capsys.readouterr()
+    assert main([f"resume={run}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and ("disk" in line or "space" in line or "read or written" in line), line
+    if fault == "full":
+        ballast.unlink()
+    else:
+        assert mounted(small_disk, "-o", "remount,rw")
+    if first in {"test", "report"}:
+        assert main([f"resume={run}"]) == 0
+        assert (run / "report.html").is_file() and not list(run.rglob("*.part*"))
 
 
 @pytest.mark.train

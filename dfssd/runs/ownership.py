@@ -11,7 +11,7 @@ import errno
 import os
 import platform
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ class Ownership:
     def release(self) -> None:
         """Give it up; done twice, it changes nothing more."""
         if self._held:
-            (self.folder / OWNER).unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that has vanished, or cannot be written
+                (self.folder / OWNER).unlink(missing_ok=True)
             self._stack.close()
         self._held = False
 
