@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dfssd import __version__, resources
-from dfssd.config import RESUMABLE, Config, defaults, differences, flat_settings
+from dfssd.config import KEYS, RESUMABLE, Config, defaults, differences, flat_settings
+from dfssd.config.arguments import ARGUMENTS
 from dfssd.datasets.data_state import check_state
 from dfssd.errors import UserError
 from dfssd.files import from_here, read_yaml, write_yaml
@@ -28,6 +29,10 @@ from dfssd.trust.checkpoints import vet
 
 _CHECKPOINTS = (*(f"train/*/weights/{name}.pt" for name in ("last", "best", "state")), "weights/[!.]*.pt")
 """Where a run has files that may have been cut."""
+
+
+_SECTIONS = ("config", "terms", "train", "given")
+"""What a ``run.yaml`` is read for."""
 
 
 class RunFolder:
@@ -223,14 +228,26 @@ def _read_settings(file: Path) -> dict[str, Any]:
     """Content of the ``run.yaml`` of a run.
 
     Raises:
-        UserError: It cannot be read, or lacks a section.
+        UserError: It cannot be read, lacks a section, or holds a value that no run can have.
     """
     tree = read_yaml(file)
-    for section in ("config", "terms", "train", "given"):
-        if not isinstance(tree.get(section), dict):
-            raise UserError(f"{file} is damaged: it has no section '{section}'; restore it, or start a new run")
-    if (task := tree["config"].get("task", defaults()["task"])) not in RECORDS:
-        raise UserError(f"{file} is damaged: there is no task {task}; restore it, or start a new run")
+    problems = [f"it has no section '{name}'" for name in _SECTIONS if not isinstance(tree.get(name), dict)]
+    if not problems:
+        checks = {name: key.check for name, key in KEYS.items()}
+        checks |= {name: given.check for name, given in ARGUMENTS.items() if given.check}
+        recorded = [*tree["config"].items(), *tree["train"].items()]
+        problems += [
+            f"{name}={value} {problem}"
+            for name, value in recorded
+            if name in checks and (problem := checks[name].problem(value))
+        ]
+        problems += [
+            f"the term {name} has no options" for name, own in tree["terms"].items() if not isinstance(own, dict)
+        ]
+    if not isinstance(tree.get("command", ""), str):
+        problems.append("'command' is no text")
+    if problems:
+        raise UserError(f"{file} is damaged: {problems[0]}; restore it, or start a new run")
     return tree
 
 

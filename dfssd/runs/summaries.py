@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from dfssd.errors import UserError, reason
 from dfssd.results.record import upgraded_scores
 from dfssd.results.sections import Distill, Pretraining, Training
 
@@ -25,11 +26,20 @@ def read_summary(file: Path, kind: type[Training]) -> Summary:
         file: ``train/<role>.json``; also one of the version before records had a ``schema``, since a training may
             have ended in a session of that version, but its stage not.
         kind: Type of the record of a training.
+
+    Raises:
+        UserError: It is missing or damaged.
     """
-    summary = upgraded_scores(json.loads(file.read_text(encoding="utf-8")))
-    distill, pretraining = summary.pop("distill", None), summary.pop("pretraining", None)
-    return Summary(
-        kind.model_validate(summary),
-        Distill.model_validate(distill) if distill else None,
-        Pretraining.model_validate(pretraining) if pretraining else None,
-    )
+    try:
+        summary = upgraded_scores(json.loads(file.read_text(encoding="utf-8")))
+        distill, pretraining = summary.pop("distill", None), summary.pop("pretraining", None)
+        return Summary(
+            kind.model_validate(summary),
+            Distill.model_validate(distill) if distill else None,
+            Pretraining.model_validate(pretraining) if pretraining else None,
+        )
+    except (OSError, ValueError, TypeError, AttributeError) as e:  # of the types, too: pydantic's is a ValueError
+        raise UserError(
+            f"{file} is damaged or missing ({reason(e)}); remove {file.with_suffix('')}, and that training is repeated "
+            "on resume="
+        ) from e

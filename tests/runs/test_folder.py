@@ -282,7 +282,11 @@ SETTINGS = "config: {}\nterms: {}\ntrain: {}\ngiven: {}\n"
             "run.yaml is damaged: it has no section 'config'; restore it",
         ),
         ("run.yaml", SETTINGS.replace("train: {}", "train: []"), "run.yaml is damaged: it has no section 'train'"),
-        ("run.yaml", SETTINGS.replace("{}", "{task: 3}", 1), "run.yaml is damaged: there is no task 3"),
+        (
+            "run.yaml",
+            SETTINGS.replace("{}", "{task: 3}", 1),
+            "run.yaml is damaged: task=3 must be one of: detect, semantic",
+        ),
         ("run.yaml", "", "run.yaml is damaged: it has no section 'config'"),
         ("run.yaml", "config: {", "is not valid YAML"),
         ("run.yaml", "config: " + "[" * 5000, "is not valid YAML"),
@@ -301,6 +305,43 @@ def test_damaged_file_of_a_run_is_one_line(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert file == "run.yaml" or "to run all stages again" in error
+
+
+PLACES = (
+    "",
+    "command",
+    "config",
+    "config.task",
+    "config.recipe",
+    "config.seg.kd",
+    "terms",
+    "terms.cwd",
+    "train",
+    "given",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_whatever_stands_in_the_settings_of_a_run_they_are_read_or_refused_in_one_line(
+    tmp_path: Path, place: str
+) -> None:
+    folder = create(tmp_path).path
+    section, _, name = place.partition(".")
+    line, refused = configure({"resume": str(folder)}), 0
+    for value in (None, 1, "x", [], [1], {}, {"a": 1}, True, float("inf"), "two\nlines"):
+        tree = read_yaml(folder / "run.yaml")
+        whole = (folder / "run.yaml").read_bytes()
+        if name:
+            tree[section][name] = value
+        write_yaml(folder / "run.yaml", {**tree, section: value} if section and not name else tree if name else value)
+        for read in (RunFolder.resume, lambda config: RunFolder.open(Path(config["resume"]))):
+            try:
+                read(line)
+            except UserError as e:
+                refused += 1
+                assert "run.yaml" in str(e) and len(e.problems) == 1
+        (folder / "run.yaml").write_bytes(whole)
+    assert refused >= 10
 
 
 @pytest.mark.parametrize(("recipe", "example"), [("dfssd", "boxes"), ("mffmetal", "masks")])

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
+from dfssd.errors import UserError
 from dfssd.evaluation.export import Comparison
 from dfssd.loading.store import Images, ImageStore, open_store
 from dfssd.results.sections import MaskTraining, Status, Training
@@ -119,5 +119,14 @@ def test_training_on_images_alone(tmp_path: Path) -> None:
 
 
 def test_key_that_nobody_knows_is_not_lost_in_silence(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="mood"):
+    with pytest.raises(UserError, match=r"student.json is damaged .*mood.*; remove .*student, and that training is"):
         read_summary(left_by_a_trainer(tmp_path, "boxes", mood="good"), Training)
+
+
+@pytest.mark.parametrize("content", ["", "{half", "null", "[1, 2]", "{}", b"\xff"])
+def test_damaged_summary_of_a_training_is_one_line(tmp_path: Path, content: str | bytes) -> None:
+    file = tmp_path / "student.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match="student.json is damaged or missing") as caught:
+        read_summary(file, Training)
+    assert len(caught.value.problems) == 1
