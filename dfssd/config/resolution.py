@@ -30,7 +30,7 @@ from dfssd.config.parse import flatten, nearest
 from dfssd.config.rules import problems
 from dfssd.config.schema import ALIASES, KEYS, TERM_CHECKS, TERM_OPTIONS
 from dfssd.config.sections import ParitySection, PseudoSection, SegSection
-from dfssd.config.values import is_beyond_all_bounds, listed
+from dfssd.config.values import is_beyond_all_bounds, is_too_long, listed
 from dfssd.errors import UserError
 from dfssd.files import read_yaml
 from dfssd.trust.limits import Limits
@@ -178,7 +178,7 @@ def find_recipe(name: str) -> Path:
         UserError: No such recipe; the known ones are listed.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
-    if not path.is_file():
+    if is_too_long(name) or not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise UserError(f"recipe={name}: no such recipe; known: {known}, or a path to a .yaml file")
     return path

@@ -101,9 +101,15 @@ def is_one_line(text: str) -> bool:
     return len(text.splitlines()) < 2 and not any(unicodedata.category(c) == "Cc" for c in text)
 
 
+def is_too_long(text: str) -> bool:
+    """Whether a text is no path: names have at most 255 bytes, with what is appended to them here, paths 4,095."""
+    parts = text.encode("utf-8", "surrogatepass").split(b"/")
+    return sum(map(len, parts)) + len(parts) > 3000 or max(map(len, parts)) > 200
+
+
 @dataclass(frozen=True)
 class Text:
-    """A string that is not blank, in one line and without other control characters."""
+    """A string that is not blank, in one line, without other control characters, and short enough for a path."""
 
     type: str = "str"
 
@@ -111,11 +117,13 @@ class Text:
         """Why ``value`` is not allowed."""
         if not isinstance(value, str) or not value.strip():
             return "must be a string"
+        if is_too_long(value):
+            return "must be shorter: a name in a path has at most 200 bytes here"
         return None if is_one_line(value) else "must be one line without control characters"
 
     def wrong(self) -> list[Any]:
         """Blank strings, several lines, and other types."""
-        return ["", "  ", "a\nb", "a\x00b", "a\u2028b", 1, 0.5, True, None, ["a"]]
+        return ["", "  ", "a\nb", "a\x00b", "a\u2028b", 256 * "a", 1000 * "abc/x", 1, 0.5, True, None, ["a"]]
 
 
 @dataclass(frozen=True)
@@ -231,11 +239,17 @@ SPLIT_RATIO = Special(
     "must be three positive shares that add up to 1",
     ([0.5, 0.5, 0.5], [0.5, 0.5], [1.0, 0.0, 0.0], 0.8, "0.8", None),
 )
+
+
+def _is_short_line(text: str) -> bool:
+    return is_one_line(text) and not is_too_long(text)
+
+
 TEXTS = Special(
     "str | list",
-    lambda v: (isinstance(v, str) and is_one_line(v)) or _all(v, is_one_line, kinds=str),
-    "must be a string or a list of strings, each in one line",
-    ([], [1], 1, True, None, "a\nb", ["a", "b\x00"]),
+    lambda v: _all(v.split(",") if isinstance(v, str) else v, _is_short_line, kinds=str),
+    "must be a string or a list of strings, each in one line and short enough for a path",
+    ([], [1], 1, True, None, "a\nb", ["a", "b\x00"], 256 * "a", ["a", 256 * "a"]),
 )
 
 

@@ -127,6 +127,6 @@ def test_key_that_nobody_knows_is_not_lost_in_silence(tmp_path: Path) -> None:
 def test_damaged_summary_of_a_training_is_one_line(tmp_path: Path, content: str | bytes) -> None:
     file = tmp_path / "student.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match="student.json is damaged or missing") as caught:
+    with pytest.raises(UserError, match=r"student\.json is damaged or missing") as caught:
         read_summary(file, Training)
     assert len(caught.value.problems) == 1
