@@ -66,6 +66,8 @@ def draw_marks(picture: Image.Image, marks: Sequence[Mark], *, line: int, font_s
     taken: list[Area] = []
     for mark in marks:
         x1, y1, x2, y2 = (share * side for share, side in zip(mark.corners, (width, height) * 2, strict=True))
+        # an end-to-end head that has learned little gives boxes with their corners exchanged
+        x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
         draw.rectangle((x1, y1, x2, y2), outline=mark.color, width=line)
         *_, across, down = draw.textbbox((0, 0), mark.text, font=font)
         area = _free_place((x1, y1, x2, y2), (across + 4, down + 3), picture.size, taken)

@@ -37,6 +37,13 @@ def test_frame_lies_on_the_box() -> None:
     assert rows[0] < 0.5 * 240 - 8, "the label is above"
 
 
+def test_exchanged_corners_are_the_same_box() -> None:
+    """As an end-to-end head that has learned little gives them."""
+    given = [Mark((0.25, 0.5, 0.75, 0.9), "dents", BLUE), Mark((0.75, 0.9, 0.25, 0.5), "dents", BLUE)]
+    first, second = (np.asarray(annotated(gray(240, 480), [mark])) for mark in given)
+    assert np.array_equal(first, second)
+
+
 def test_labels_of_boxes_in_one_place_can_all_be_read() -> None:
     """Three boxes that nearly coincide: each label keeps its area."""
     marks = [Mark((0.3, 0.4, 0.7, 0.8), "oil spots 0.59", c) for c in (BLUE, ORANGE, "#b8860b")]
