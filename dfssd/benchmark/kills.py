@@ -33,6 +33,7 @@ from dfssd.files import read_json, write_json
 NAMES = ("dent", "pit", "stain")
 SIDE = 64
 EPOCHS = 4
+OLD = "-old"
 SURE = 0.4
 """Score that the teachers give at the start to some 20 boxes of an image."""
 
@@ -58,7 +59,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "pretraining": ("recipe=dfssd", "pretrain=dense", "teacher=yolov8n.yaml", TRAINED[0], "student=yolov8n.yaml"),
     "regions": ("recipe=dfssd", "pretrain=regions", "teacher=yolov8n.yaml", TRAINED[0], "student=yolov8n.yaml"),
     "end-to-end": ("recipe=dfssd", "teacher=yolo26n.pt", *TRAINED, "student=yolo26n.yaml"),
-    "new-classes": ("recipe=sdidd", "steps=2,1", "modes=[sdidd,erd]", "student=yolov8n.yaml"),
+    "new-classes": ("recipe=sdidd", "steps=2,1", f"teacher=yolov8n{OLD}.pt", "modes=[sdidd,erd]"),
     "masks": ("recipe=mffmetal", "teacher=mffmetal-12", f"teacher_epochs={EPOCHS}", "student=mffmetal-6"),
 }  # fmt: skip
 """Arguments of each run, without those of all."""
@@ -92,12 +93,16 @@ def arguments(case: str, out: Path, name: str) -> list[str]:
 
 
 def teacher_of(word: str, data: Path, out: Path) -> str:
-    """The argument ``teacher=<architecture>.pt`` with the file that is meant, made if it is not there."""
+    """The argument ``teacher=<architecture>.pt`` with the file that is meant, made if it is not there.
+
+    One whose name ends with :data:`OLD` knows all classes but the last.
+    """
     file = out / word.partition("=")[2]
     if not file.exists():
         import torch
 
-        write_teacher(f"{file.stem}.yaml", file, NAMES)
+        old = file.stem.endswith(OLD)
+        write_teacher(f"{file.stem.removesuffix(OLD)}.yaml", file, NAMES[:-1] if old else NAMES)
         photos = [np.asarray(Image.open(photo)) for photo in sorted((data / "images" / "train").glob("*.jpg"))]
         images = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 255
         calibrate_teacher(file, images, SURE)
