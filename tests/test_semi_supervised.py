@@ -270,7 +270,6 @@ def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_si
 
 
 @pytest.mark.train
-@pytest.mark.usefixtures("unexported")
 def test_a_student_starts_at_a_part_of_its_teacher(plates, base, tmp_path) -> None:
     wide = tmp_path / "yolov8n-wide.yaml"
     wide.write_text(Path(TINY).read_text(encoding="utf-8").replace("0.125", "0.25"), encoding="utf-8")

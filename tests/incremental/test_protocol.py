@@ -89,7 +89,6 @@ def steps(plates: Path, base: Path, *words: str) -> int:
 
 
 @pytest.mark.train
-@pytest.mark.usefixtures("unexported")
 def test_finetune_forgets_and_sdidd_does_not(many, learned, capsys) -> None:
     words = ["modes=[sdidd,finetune]", "epochs=14", "lr0=0.002"]
     with recorded_reads() as reads:
