@@ -260,7 +260,7 @@ def test_single_step_of_a_user(plates, base) -> None:
         (["teacher=nowhere.pt"], "teacher=nowhere.pt: no such file"),
         (["teacher=none"], "teacher is missing"),
         (["teacher=BASE"], "its labels contain the old class 'dark' (id 0)"),
-        (["teacher=TEACHER"], "knows all 2 classes of the data already"),
+        (["teacher=TEACHER"], "knows all of the data's 2 classes already"),
         (["teacher=BASE", "baseline=true"], "student_training=grown needs baseline=false"),
         (["recipe=dfssd", "new_only=true"], "new_only acts only with student_training=grown"),
     ],
