@@ -222,8 +222,12 @@ def _train(given: Mapping[str, Any]) -> Path:
     config, line = configure(dict(given)), command_line("dfssd", given)
     if (processes := pipeline.processes_to_start(config)) > 1:
         from dfssd.distributed.launch import launch_for_folder
+        from dfssd.results.record import is_finished
 
-        return launch_for_folder(shlex.split(line)[1:], processes)
+        folder = launch_for_folder(shlex.split(line)[1:], processes)
+        if not is_finished(folder):
+            raise UserError(f"the run in {folder} was not finished, see above")
+        return folder
     run = pipeline.open_run(config, line)
     pipeline.run_stages(run)
     return run.folder.path

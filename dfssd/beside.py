@@ -23,9 +23,11 @@ def main(order: str) -> None:
     from dfssd.results.record import FILE, RECORDS
     from dfssd.runs.folder import RunFolder
     from dfssd.tasks import TASKS
+    from dfssd.trust.limits import set_limits
 
     given = json.loads(order)
     run_dir, stage, settings = Path(given["run_dir"]), given["stage"], Config(**given["config"])
+    set_limits(settings.limits)
     task = settings["task"]
     run = TASKS[task].run(RunFolder(run_dir, RECORDS[task].read(run_dir / FILE)), settings)
     write_json(run_dir / f".{stage}.json", getattr(run, f"{stage}_section")())

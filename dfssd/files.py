@@ -179,7 +179,23 @@ def locked(path: str | Path, *, wait: bool = True) -> Iterator[bool]:
         while wait and not held:
             time.sleep(0.1)
             held = _lock(file.fileno())
-        yield held
+        try:
+            yield held
+        finally:
+            if held:  # closing is not enough: a process that was forked meanwhile has a copy of the open file
+                _unlock(file.fileno())
+
+
+def _unlock(number: int) -> None:
+    """Give up the lock of an open file, in whatever process."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(number, msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(number, fcntl.LOCK_UN)
 
 
 def _lock(number: int) -> bool:

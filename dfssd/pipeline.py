@@ -23,6 +23,7 @@ from dfssd.runs.stages import StagedRun
 from dfssd.tasks import TASKS
 from dfssd.tracking.follow import RunTracking
 from dfssd.tracking.tracker import load_trackers
+from dfssd.trust.limits import set_limits
 
 
 def run(config: Config, command: str) -> bool:
@@ -50,6 +51,7 @@ def open_run(config: Config, command: str) -> StagedRun:
     try:
         if resumed:
             folder, config = RunFolder.resume(config)
+            set_limits(config.limits)
             _check_processes(config)
             trackers = load_trackers(config.trackers)
         else:
@@ -74,9 +76,9 @@ def processes_to_start(config: Config) -> int:
     """
     if place().world > 1:
         return 1
-    device, where = config.train.get("device"), config["resume"]
-    if device is None and isinstance(where, str) and (settings := Path(where) / "run.yaml").is_file():
-        device = (read_yaml(settings).get("train") or {}).get("device")
+    device = config.train.get("device")
+    if device is None and config["resume"] not in {False, None} and (there := RunFolder.existing(config)):
+        device = (read_yaml(there / "run.yaml").get("train") or {}).get("device")
     return len(check_device(device).split(","))
 
 

@@ -24,6 +24,7 @@ from dfssd.benchmark.children import machine_name, run_child
 from dfssd.config import parse_arguments
 from dfssd.errors import UserError
 from dfssd.files import read_json, write_json
+from dfssd.interrupts import NAMES
 from dfssd.process import COMMAND
 from dfssd.results.record import is_finished, read_run
 
@@ -74,18 +75,18 @@ class Engine(ABC):
             log: Where its output goes.
 
         Returns:
-            That of the last try: negative if it was killed, too, or was stopped here.
+            That of the last try: of a signal if it was killed, too, or was stopped here.
         """
         code = self.attempt(words, log)
         for _ in range(RETRIES):
-            if code >= 0 or self.stopped:
+            if not was_killed(code) or self.stopped:
                 break
             code = self.attempt(words, log)
         return code
 
     @abstractmethod
     def attempt(self, words: Sequence[str], log: Path) -> int:
-        """Make a run, or go on with it, once; return the exit code, negative if it was killed."""
+        """Make a run, or go on with it, once; return the exit code, that of a signal if it was killed."""
 
     def stop(self) -> None:
         """End what is being made, so that the threads return."""
@@ -104,7 +105,7 @@ class Serial(Engine):
 
     def attempt(self, words: Sequence[str], log: Path) -> int:
         """Make it, in a child process that ends with this one."""
-        return make_there(Path.cwd(), words, log, self.make)
+        return make_there(Path.cwd(), words, log, self.make, None)
 
 
 class Ray(Engine):
@@ -137,11 +138,11 @@ class Ray(Engine):
                 "RAY_ADDRESS to a cluster that has"
             )
         self.task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(make_there)
-        self.make = make
+        self.make, self.cpus = make, resources.cpus
 
     def attempt(self, words: Sequence[str], log: Path) -> int:
         """Make it as a task."""
-        task = self.task.remote(Path.cwd(), list(words), log.absolute(), self.make)
+        task = self.task.remote(Path.cwd(), list(words), log.absolute(), self.make, self.cpus)
         self.tasks.add(task)
         try:
             return int(self.ray.get(task))
@@ -187,6 +188,7 @@ class Jobs(Engine):
         except ModuleNotFoundError as e:
             raise UserError(f"engine={cluster}: submitit is not installed: pip install 'dfssd[slurm]'") from e
         self.submitit, self.at_once, self.make, self.wait = submitit, at_once, make, wait
+        self.cpus = resources.cpus
         self.folder, self.cluster = folder / "jobs", cluster
         try:
             self.executor = submitit.AutoExecutor(folder=self.folder, cluster=cluster)
@@ -204,7 +206,7 @@ class Jobs(Engine):
         note = log.with_suffix(".job")
         job = self._earlier(note)
         if job is None:
-            job = self.executor.submit(Job(Path.cwd(), words, log.absolute(), self.make))
+            job = self.executor.submit(Job(Path.cwd(), words, log.absolute(), self.make, self.cpus))
             write_json(note, {"job": job.job_id})
         while not job.done():
             if self.stopped:
@@ -235,9 +237,9 @@ class Jobs(Engine):
 class Job:
     """A run as a job: what submitit calls on the machine, and calls again when the time of the job is over."""
 
-    def __init__(self, cwd: Path, words: Sequence[str], log: Path, make: Train):
+    def __init__(self, cwd: Path, words: Sequence[str], log: Path, make: Train, cpus: int):
         """Note what is to be made."""
-        self.told = (cwd, words, log, make)
+        self.told = (cwd, words, log, make, cpus)
 
     def __call__(self) -> int:
         """Make the run; return the exit code."""
@@ -250,7 +252,12 @@ class Job:
         return DelayedSubmission(self)
 
 
-def make_there(cwd: Path, words: Sequence[str], log: Path, make: Train) -> int:
+def was_killed(code: int) -> bool:
+    """Whether an exit code is that of a signal which takes a run its process or its machine; Ctrl-C is none."""
+    return code < 0 or code in {128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)}
+
+
+def make_there(cwd: Path, words: Sequence[str], log: Path, make: Train, cpus: int | None) -> int:
     """Make a run on the machine that it was sent to; return the exit code.
 
     Args:
@@ -258,8 +265,11 @@ def make_there(cwd: Path, words: Sequence[str], log: Path, make: Train) -> int:
         words: Arguments of the command line.
         log: Where its output goes, absolute.
         make: Makes it.
+        cpus: Threads that it may use, where others are made beside it; None: as this process.
     """
     os.chdir(cwd)
+    if cpus is not None:
+        os.environ["OMP_NUM_THREADS"] = str(cpus)
     code = make(going_on(words), log)
     note_machine(words, log)
     return code

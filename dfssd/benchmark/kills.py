@@ -221,7 +221,8 @@ def differences(whole: Path, other: Path) -> Iterator[str]:
 
 def _same_network(file: Path, other: Path) -> bool:
     import torch
-    from ultralytics.nn.tasks import load_checkpoint
+
+    from dfssd.trust.checkpoints import load_checkpoint
 
     a, b = (load_checkpoint(one)[0].state_dict() for one in (file, other))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

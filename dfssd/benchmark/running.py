@@ -164,7 +164,11 @@ def run_grid(
                 waiting.remove(run)
             for future in wait(making, return_when=FIRST_COMPLETED).done:
                 run, started = making.pop(future)
-                code, log = future.result(), runs / f"{run.name}.log"
+                log = runs / f"{run.name}.log"
+                if isinstance(problem := future.exception(), UserError) and engine.at_once > 1:
+                    lost(run, str(problem), str(problem))  # another line makes it; the others go on
+                    continue
+                code = future.result()
                 took, elapsed = format_duration(time.monotonic() - started), format_duration(time.monotonic() - start)
                 if is_finished(runs / run.name):
                     said(run, f"done in {took}; {elapsed} since the start")

@@ -25,6 +25,8 @@ from dfssd.distributed import group
 from dfssd.distributed.place import place
 from dfssd.errors import UserError
 from dfssd.files import from_here, write_text
+from dfssd.process import trust_files, trusts_files
+from dfssd.trust.limits import Limits, limits, set_limits
 
 WAIT = timedelta(days=2)
 """How long the others wait for what the first process does alone, such as the preparation of a million images. That a
@@ -115,7 +117,8 @@ def _explained(error: BaseException) -> BaseException | None:
 
 def _goes_on(what: str) -> str:
     """A problem, and how the run goes on."""
-    again = "start the same line again" if _folder is None else f"resume={from_here(_folder)} goes on"
+    there = _folder if _folder is not None and (_folder / "run.yaml").is_file() else None
+    again = "start the same line again" if there is None else f"resume={from_here(there)} goes on"
     return f"{what}; what is finished is kept, and {again}"
 
 
@@ -180,8 +183,15 @@ def gather_for(folder: Path, device: str) -> None:
     if _folder is None:
         _connect().set(_START, device)
         _join(device)
+        call_others(_obey, trusts_files(), limits())
     _folder = folder
     call_others(_see, folder)
+
+
+def _obey(trust: bool, most: Limits) -> None:
+    """What files may do in the first process, they may in this one."""
+    trust_files(trust)
+    set_limits(most)
 
 
 def call_others(function: Callable[..., Any], *args: Any) -> None:

@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from dfssd.distributed.crew import REPORT
+from dfssd.distributed.crew import FAILED, REPORT
 from dfssd.errors import UserError
 from dfssd.process import environment
 
@@ -41,12 +41,16 @@ def launch(words: Sequence[str], processes: int) -> int:
     )
     before = dict(os.environ)
     os.environ.update(environment())
+    shared = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // processes
+    os.environ["OMP_NUM_THREADS"] = str(max(1, shared))
     try:
         elastic_launch(config, sys.executable)("-m", "dfssd", *words)
     except ChildFailedError as e:
         code = e.get_first_failure()[1].exitcode
-        return code if code > 0 else 1
-    except (SignalException, KeyboardInterrupt):
+        return code if code > 0 else FAILED
+    except SignalException as e:
+        return 128 + int(e.sigval)
+    except KeyboardInterrupt:
         return 130
     finally:
         os.environ.clear()

@@ -66,7 +66,7 @@ class Ownership:
             if held:
                 return
             owner = read_json(self.folder / OWNER)
-            if time.monotonic() > deadline or _lives(owner) is not False:
+            if time.monotonic() > deadline or _lives(owner):
                 raise UserError(_in_use(self.folder, owner))
             self._stack.close()
             time.sleep(0.2)
@@ -88,6 +88,8 @@ def _lives(owner: dict[str, Any]) -> bool | None:
         return bool(abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) < 1)
     except psutil.NoSuchProcess:
         return False
+    except (psutil.Error, KeyError, TypeError):  # of another user, or a damaged record
+        return None
 
 
 def _in_use(folder: Path, owner: dict[str, Any]) -> str:

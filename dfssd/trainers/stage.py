@@ -125,7 +125,7 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, SharedTrain
             return KeptLoader(loader, self.device)
         self.acceleration.release()  # for smaller batches, after the device ran out of memory
         self.forget_steps()
-        with torch_distributed_zero_first(rank):  # only one process scans the labels
+        with torch_distributed_zero_first(rank):
             dataset = self.build_train_dataset(self.build_dataset(dataset_path, mode, batch_size))
         for part in dataset.datasets:
             check_complete(part)

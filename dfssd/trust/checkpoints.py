@@ -24,7 +24,7 @@ from ultralytics.utils import patches, torch_utils
 from dfssd.errors import UserError, reason
 from dfssd.process import trust_files, trusts_files
 from dfssd.trust import label_caches, silence
-from dfssd.trust.classes import Entry, Refused, entries
+from dfssd.trust.classes import Entry, Refused, entries, real_classes
 
 WAY_OUT = "if you know where it comes from, trust=true loads it"
 """The end of every refusal."""
@@ -48,7 +48,7 @@ def load(file: str | Path, map_location: Any = "cpu") -> Any:
     if trusts_files():
         return patches.torch_load(file, map_location=map_location)
     with _admitted(file):
-        return torch.load(file, map_location=map_location, weights_only=True)
+        return real_classes(torch.load(file, map_location=map_location, weights_only=True))
 
 
 def load_plain(file: Path) -> Any:
@@ -67,7 +67,7 @@ def load_checkpoint(file: str | Path) -> tuple[Any, dict[str, Any]]:
     """The network of a checkpoint of Ultralytics, fp32 in evaluation mode, and all of its content; as :func:`load`."""
     trust_files(trusts_files())
     network, content = tasks.load_checkpoint(file)
-    return network, content
+    return real_classes(network), real_classes(content)
 
 
 def open_yolo(file: str | Path, task: str | None = None) -> Any:

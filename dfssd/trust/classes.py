@@ -78,6 +78,18 @@ class _Stored(type):
         raise Refused(f"it calls {cls.stored.__module__}.{cls.stored.__qualname__} instead of storing one")
 
 
+def real_classes(found: Any) -> Any:
+    """What was read, with the classes themselves where it names a class as a value, as networks do of their layers."""
+    if isinstance(found, _Stored):
+        return found.stored
+    if isinstance(found, nn.Module):
+        for module in found.modules():
+            vars(module).update({k: v.stored for k, v in vars(module).items() if isinstance(v, _Stored)})
+    elif isinstance(found, dict):
+        found.update({key: real_classes(value) for key, value in found.items()})
+    return found
+
+
 def _empty(stand_in: Any, *args: Any) -> Any:
     """``__new__`` of a stand-in."""
     if args:

@@ -18,7 +18,7 @@ MOST = 16
 """Lists of images whose labels are kept: those of a run are about five."""
 
 _kept: OrderedDict[str, bytes] = OrderedDict()
-"""By Ultralytics' hash of the paths and sizes of all images and label files."""
+"""By Ultralytics' hash of the paths, sizes, and times of all images and label files."""
 
 
 def _load_or_scan(self: Any, cache_path: Path, cache_hash: str) -> tuple[dict[str, Any], bool]:

@@ -162,6 +162,19 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(tmp_path: Path, monkey
     assert len((tmp_path / "n.log").read_text()) == RETRIES + 2, "not again when it has been stopped"
 
 
+@pytest.mark.parametrize(
+    ("code", "tries"), [(-9, RETRIES + 1), (143, RETRIES + 1), (129, RETRIES + 1), (130, 1), (2, 1), (0, 1)]
+)
+def test_exit_codes_of_signals_are_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, tries: int
+) -> None:
+    """A run catches SIGTERM and SIGHUP; Ctrl-C is the wish of a person."""
+    monkeypatch.chdir(tmp_path)
+    seen: list[int] = []
+    engine = Threads(lambda words, log: seen.append(code) or code)
+    assert engine.train(["project=p", "name=n"], tmp_path / "n.log") == code and len(seen) == tries
+
+
 @pytest.mark.skipif(not JOBS, reason="submitit is not installed: pip install 'dfssd[slurm]'")
 def test_machine_without_slurm_is_one_line(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

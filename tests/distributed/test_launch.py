@@ -57,8 +57,11 @@ def test_command_starts_its_own_line_for_each_gpu(two_gpus: None, words: list[st
 def test_python_interface_does_so_too(two_gpus: None, words: list[str], launched: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(dfssd.api, "open_run", lambda folder: folder)
     keys = dict(word.split("=", 1) for word in words)
+    with pytest.raises(UserError, match="was not finished, see above"):
+        dfssd.train(**keys)
+    monkeypatch.setattr("dfssd.results.record.is_finished", lambda folder: True)
     assert dfssd.train(**keys) == Path(keys["project"]) / "run"
-    assert launched == [(words, 2)] and REPORT not in os.environ
+    assert launched == [(words, 2)] * 2 and REPORT not in os.environ
 
 
 def test_resumed_run_goes_on_with_its_devices(two_gpus: None, tmp_path: Path) -> None:
