@@ -170,9 +170,13 @@ def test_exit_codes_of_signals_are_kills(
 ) -> None:
     """A run catches SIGTERM and SIGHUP; Ctrl-C is the wish of a person."""
     monkeypatch.chdir(tmp_path)
-    seen: list[int] = []
-    engine = Threads(lambda words, log: seen.append(code) or code)
-    assert engine.train(["project=p", "name=n"], tmp_path / "n.log") == code and len(seen) == tries
+    seen: list[Path] = []
+
+    def ended(words: Sequence[str], log: Path) -> int:
+        seen.append(log)
+        return code
+
+    assert Threads(ended).train(["project=p", "name=n"], tmp_path / "n.log") == code and len(seen) == tries
 
 
 @pytest.mark.skipif(not JOBS, reason="submitit is not installed: pip install 'dfssd[slurm]'")
