@@ -113,7 +113,7 @@ def test_error_of_the_first_process_is_the_only_line(words: list[str], folder: P
     empty.write_text("train: nowhere\nval: nowhere\nnames: [a]\n", encoding="utf-8")
     bad = [word for word in words if not word.startswith(("data=", "name=", "teacher="))]
     bad += [f"data={empty}", f"teacher={TINY}", "name=bad"]
-    codes = ended(started(bad, folder, nodes=1, per_node=2), 60)
+    codes = ended(started(bad, folder, nodes=1, per_node=2))
     assert all(codes) and said(folder, 1) == []
     assert [line for line in said(folder, 0) if line.startswith("error: ")] == said(folder, 0)[-1:]
     assert not (folder / "bad").exists()
