@@ -47,5 +47,10 @@ def distance_maps(mask: np.ndarray, nc: int) -> np.ndarray:
 
 
 def _distance_to(region: np.ndarray) -> np.ndarray:
-    """Distance [px] of each pixel to the nearest one of a region that is not empty; (H, W) bool -> (H, W) float32."""
-    return cv2.distanceTransform((~region).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    """Distance [px] of each pixel to the nearest one of a region that is not empty; (H, W) bool -> (H, W) float32.
+
+    The square of a distance is a whole number. OpenCV's roots differ in their last bits from call to call, with the
+    place of the mask in memory; the root of the nearest whole number is always the same.
+    """
+    found = cv2.distanceTransform((~region).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.sqrt(np.rint(np.square(found, dtype=np.float64))).astype(np.float32)

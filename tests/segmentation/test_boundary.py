@@ -45,6 +45,19 @@ def test_maps_are_those_of_a_loop_over_all_pixels(seed: int, ids: list[int], nc:
     np.testing.assert_allclose(maps, slow_maps(mask, nc), atol=1e-5)
 
 
+def test_distances_are_the_same_bits_wherever_the_mask_lies_in_memory() -> None:
+    """Roots of whole numbers, rounded once."""
+    mask = blobs(5, [1, 2], (64, 64))
+    found = []
+    for offset in range(64):
+        moved = np.empty(mask.size + offset, np.uint8)[offset:].reshape(mask.shape)
+        moved[:] = mask
+        found.append(distance_maps(moved, 3))
+    assert all(np.array_equal(maps, found[0]) for maps in found)
+    squares = np.square(np.where(found[0] > 0, found[0], 1 - found[0]), dtype=np.float64)
+    assert np.array_equal(np.sqrt(np.rint(squares)).astype(np.float32)[found[0] > 0], found[0][found[0] > 0])
+
+
 def test_signs_and_border_by_hand() -> None:
     mask = np.zeros((9, 9), np.int64)
     mask[2:7, 2:7] = 2
