@@ -488,7 +488,7 @@ def test_classes_that_do_not_fit_are_rejected() -> None:
     for names, message in (
         (["pit", "oil spot", "dent"], "knows class 0 as 'Oil_spot', the data has 'pit' there"),
         (["oil spot"], "knows class 1 as 'pit', the data has nothing there"),
-        (["oil spot", "pit"], "knows all 2 classes of the data already"),
+        (["oil spot", "pit"], "knows all of the data's 2 classes already"),
         (["oil spot", "pit", "dent", "Pit"], "class 3, 'Pit', is class 1 again"),
     ):
         with pytest.raises(UserError, match=message) as caught:

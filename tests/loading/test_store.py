@@ -130,7 +130,7 @@ def test_images_go_beside_the_device_where_it_is_too_small(folder: Path, caplog)
     assert beside.beside and beside.pixels.device == CPU
     assert "kept in the memory beside meta" in caplog.text
     release_stores()
-    with pytest.raises(NoRoomError, match=r"^7 images of 96 px take .* more than half of the free memory$"):
+    with pytest.raises(NoRoomError, match=r"^7 images of 96 px: .*, more than half of the free memory$"):
         open_store([images], 96, META, memory=room(2 * needed - 1, 2 * needed - 1))
 
 

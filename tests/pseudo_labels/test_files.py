@@ -208,7 +208,7 @@ def test_missing_or_broken_files_are_reported(tmp_path, predictions):
 
 
 def test_names_must_fit_the_thresholds(tmp_path):
-    with pytest.raises(ValueError, match="1 class names do not match thresholds for 2 classes"):
+    with pytest.raises(ValueError, match="1 class name, but thresholds for 2 classes"):
         write_pseudo_labels(tmp_path, [], class_thresholds(2), ["pits"])
 
 
