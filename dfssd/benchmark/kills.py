@@ -253,7 +253,7 @@ def run_case(case: str, out: Path, kills: int, seed: int) -> dict[str, Any]:
         seen = kill_in(sessions, whole / name, killed / name, after, share)
         found.append(seen or {"training": name.name, "missed": True})
         write_json(file, {"kills": found})
-        print(f"{case}: killed in {name.name}, {found[-1].get('epochs', '-')} epochs recorded", flush=True)
+        print(f"{case}: killed in {name.name}, epochs recorded: {found[-1].get('epochs', '-')}", flush=True)
     sessions.finish()
     return {
         "case": case,

@@ -189,7 +189,11 @@ class RunFolder:
     def discard_if_empty(self) -> None:
         """Remove the folder if no stage has finished and it holds only its record, so that the name stays free."""
         if not self.record.stages and {p.name for p in self.path.iterdir()} <= {"run.yaml", FILE, LOG, LOCK, OWNER}:
-            shutil.rmtree(self.path)
+            for _ in range(3):
+                shutil.rmtree(self.path, ignore_errors=True)
+                if not self.path.exists():
+                    return
+                time.sleep(0.2)  # another process of the run was just about to open its log
 
     def save(self) -> None:
         """Write ``results.json``, whole."""

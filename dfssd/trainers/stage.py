@@ -48,6 +48,7 @@ from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.shared import SharedTrainer
 from dfssd.trainers.validation_data import KeptLoader
 from dfssd.trainers.validator import StageValidator
+from dfssd.wording import counted
 
 LEARNED = 0.02
 """Validation mAP50-95 below which a network does not find anything yet."""
@@ -134,8 +135,8 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, SharedTrain
         joint, together = batch_composition(batch_size * world, self.settings.unlabeled_share), labeled * world
         if together != joint[0] and group.is_first():
             LOGGER.info(
-                f"a batch holds {together} labeled and {unlabeled * world} unlabeled images, since {joint[0]} and "
-                f"{joint[1]} do not divide among {world} processes"
+                f"a batch holds {together} labeled and {counted(unlabeled * world, 'unlabeled image')}, since "
+                f"{joint[0]} and {joint[1]} do not divide among {world} processes"
             )
         sampler = MixedSampler(
             dataset.n_labeled,

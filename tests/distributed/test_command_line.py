@@ -116,7 +116,7 @@ def test_error_of_the_first_process_is_the_only_line(words: list[str], folder: P
     codes = ended(started(bad, folder, nodes=1, per_node=2))
     assert all(codes) and said(folder, 1) == []
     assert [line for line in said(folder, 0) if line.startswith("error: ")] == said(folder, 0)[-1:]
-    assert not (folder / "bad").exists()
+    assert not (folder / "bad" / "splits").exists()
 
 
 @pytest.fixture
