@@ -87,7 +87,7 @@ def usual_files(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(SAFE_LOAD, "1")
     yield
     trust_files(False)
-    limits.reset_limits()
+    limits.set_limits(None)
 
 
 @pytest.fixture

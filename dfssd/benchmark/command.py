@@ -31,8 +31,8 @@ USAGE = Usage(
         Option("project", TEXT, "runs and logs go to PROJECT/GRID", default="runs"),
         Option("engine", OneOf(ENGINES), "where runs are made: here in turn, as Ray tasks, as jobs", default=SERIAL),
         Option("jobs", optional(Number(1, integer=True)), "runs made at once; none: as many as the engine bears"),
-        Option("cpus", Number(1, integer=True), "cores of a run, with ray, slurm, and local", default=1),
-        Option("gpus", Number(0), "GPUs of a run, likewise; with ray 0.5 lets two share one", default=0),
+        Option("cpus", Number(1, integer=True), "cores of a run, with any engine but serial", default=1),
+        Option("gpus", Number(0), "GPUs of a run, with ray (0.5: two share one) and slurm", default=0),
         Option(
             "minutes", Number(1, integer=True), "time limit of a job of Slurm; a run goes on in the next", default=720
         ),

@@ -37,6 +37,8 @@ ENGINES = (SERIAL, RAY, SLURM, LOCAL)
 MOST = 256
 """Runs that are handed to a cluster at once: each has a thread here that waits for it."""
 
+_GPUS = {SLURM: "a job takes whole GPUs", LOCAL: "submitit would give all runs the same GPUs"}
+
 RETRIES = 3
 """How often a run goes on that was killed, with its process or its machine."""
 
@@ -142,13 +144,14 @@ class Ray(Engine):
 
     def attempt(self, words: Sequence[str], log: Path) -> int:
         """Make it as a task."""
+        failed = self.ray.exceptions
         task = self.task.remote(Path.cwd(), list(words), log.absolute(), self.make, self.cpus)
         self.tasks.add(task)
         try:
             return int(self.ray.get(task))
-        except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.NodeDiedError):
+        except (failed.WorkerCrashedError, failed.NodeDiedError, failed.OutOfMemoryError):
             return -signal.SIGKILL
-        except self.ray.exceptions.TaskCancelledError:
+        except failed.TaskCancelledError:
             return -signal.SIGTERM
         finally:
             self.tasks.discard(task)
@@ -181,8 +184,10 @@ class Jobs(Engine):
             wait: Seconds between two looks at a job.
 
         Raises:
-            UserError: submitit or Slurm is not installed.
+            UserError: submitit or Slurm is not installed, or jobs cannot have such GPUs.
         """
+        if resources.gpus % 1 or (resources.gpus and cluster == LOCAL):
+            raise UserError(f"engine={cluster} gpus={resources.gpus:g}: {_GPUS[cluster]}; engine=ray shares them out")
         try:
             import submitit
         except ModuleNotFoundError as e:
@@ -208,11 +213,15 @@ class Jobs(Engine):
         if job is None:
             job = self.executor.submit(Job(Path.cwd(), words, log.absolute(), self.make, self.cpus))
             write_json(note, {"job": job.job_id})
-        while not job.done():
-            if self.stopped:
-                self._leave(job, note)
-                return -signal.SIGTERM
-            time.sleep(self.wait)
+        try:
+            while not job.done():
+                if self.stopped:
+                    self._leave(job, note)
+                    return -signal.SIGTERM
+                time.sleep(self.wait)
+        except KeyboardInterrupt:  # where it waits in the main thread, for one job at a time
+            self._leave(job, note)
+            raise
         note.unlink(missing_ok=True)
         try:
             return int(job.result())
@@ -312,8 +321,10 @@ def opened(
         make: Makes a run where it is made.
 
     Raises:
-        UserError: The engine is not there.
+        UserError: The engine is not there, or makes nothing of what was asked for.
     """
+    if name == SERIAL and ((jobs or 1) > 1 or resources != Resources()):
+        raise UserError("jobs, cpus, gpus, and minutes are of the other engines: add engine=ray, slurm, or local")
     cores = max((psutil.cpu_count(logical=False) or 1) // max(resources.cpus, 1), 1)
     if name == SERIAL:
         engine: Engine = Serial(make)

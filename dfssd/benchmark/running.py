@@ -28,7 +28,6 @@ from dfssd.benchmark.table import write_tables
 from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments, without_idle
 from dfssd.errors import UserError
 from dfssd.files import locked, read_json, read_yaml, write_json
-from dfssd.interrupts import stopped_by_signals
 from dfssd.reporting.tables import format_duration
 from dfssd.results.record import is_finished
 from dfssd.results.sections import SCRATCH
@@ -137,21 +136,17 @@ def run_grid(
     def said(run: Run, what: str) -> None:
         print(f"[benchmark] {selected.index(run) + 1} of {len(selected)}: {run}: {what}", flush=True)
 
-    def lost(run: Run, why: str, shown: str) -> None:
+    def lost(run: Run, why: str, after: str = "") -> None:
         missing.add(run)
         failures.append(f"{run}: {why}")
-        said(run, shown)
+        said(run, f"{after}{why}")
 
     with _submitting(engine) as submit:
         while waiting or making:
             for run in list(waiting):
                 folder, log = runs / run.name, runs / f"{run.name}.log"
                 if lacking := [other.cell for other in run.needs if other in missing]:
-                    lost(
-                        run,
-                        f"not run, since {lacking[0]} did not finish",
-                        f"not run, since {lacking[0]} did not finish",
-                    )
+                    lost(run, f"not run, since {lacking[0]} did not finish")
                 elif is_finished(folder):
                     said(run, "finished earlier, kept")
                 elif len(making) == engine.at_once or any(
@@ -166,7 +161,7 @@ def run_grid(
                 run, started = making.pop(future)
                 log = runs / f"{run.name}.log"
                 if isinstance(problem := future.exception(), UserError) and engine.at_once > 1:
-                    lost(run, str(problem), str(problem))  # another line makes it; the others go on
+                    lost(run, str(problem))  # another line makes it; the others go on
                     continue
                 code = future.result()
                 took, elapsed = format_duration(time.monotonic() - started), format_duration(time.monotonic() - start)
@@ -174,8 +169,7 @@ def run_grid(
                     said(run, f"done in {took}; {elapsed} since the start")
                     after()
                 else:
-                    why = f"exit code {code}: {last_error(log)}"
-                    lost(run, why, f"FAILED after {took} with {why}")
+                    lost(run, f"exit code {code}: {last_error(log)}", f"FAILED after {took} with ")
     return failures
 
 
@@ -185,12 +179,9 @@ def _submitting(engine: Engine) -> Iterator[Callable[..., Future[int]]]:
 
     Where the block is left by an exception, as of Ctrl-C, the engine stops what it makes.
     """
-    if engine.at_once == 1:
-        yield _called
-        return
     with ThreadPoolExecutor(engine.at_once) as pool:
         try:
-            yield pool.submit
+            yield pool.submit if engine.at_once > 1 else _called
         except BaseException:
             engine.stop()
             raise
@@ -309,8 +300,7 @@ def run_benchmark(
     finished_rows(grid.present(runs), runs)  # refuses runs with other settings before anything is trained
     _check_runs(selected, runs, check)
     write_json(note, {"given": given})
-    with stopped_by_signals():
-        failures = run_grid(grid, selected, runs, engine=engine, after=write)
+    failures = run_grid(grid, selected, runs, engine=engine, after=write)
     write()
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
@@ -327,6 +317,10 @@ def _check_runs(selected: Sequence[Run], runs: Path, check: Callable[[dict[str, 
         check = configure
     for run in {run.cell: run for run in selected}.values():
         arguments = parse_arguments(run.arguments(runs))
+        if "," in str(arguments.get("device", "")):
+            raise UserError(
+                f"device={arguments['device']}: each run of a grid takes one device: name one, or engine=ray"
+            )
         data = arguments.get("data")
         if data is None:
             raise UserError("data is missing: data=CR7-DET.zip, a dataset YAML, a folder, a card of data/, or demo")

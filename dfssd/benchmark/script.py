@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dfssd.errors import UserError, report_problems
+from dfssd.interrupts import exit_code, stopped_by_signals
 from dfssd.process import prepare_process
 
 HELP = {"-h", "--help", "help"}
@@ -24,9 +25,10 @@ def run_script(argv: Sequence[str], work: Callable[[list[str]], int | None], tex
         print(text)
         return 0
     try:
-        return work(list(argv)) or 0
+        with stopped_by_signals():
+            return work(list(argv)) or 0
     except UserError as e:
         return report_problems(e)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print("\ninterrupted; the same line goes on, or begins anew where nothing is kept", file=sys.stderr)
-        return 130
+        return exit_code(e)

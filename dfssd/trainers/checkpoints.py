@@ -120,15 +120,6 @@ class KnownScore:
         return {name: value for name, value in found.items() if not name.startswith("val/")}
 
 
-def checkpoint_epoch(last: Path) -> int | None:
-    """Last finished epoch of a checkpoint, from 0; -1 if its training has ended; None without a checkpoint.
-
-    Raises:
-        UserError: The checkpoint is damaged.
-    """
-    return int(read_checkpoint(last)["epoch"]) if last.exists() else None
-
-
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """The content of a checkpoint of a training.
 

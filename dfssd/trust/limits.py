@@ -47,16 +47,10 @@ def limits() -> Limits:
     return _set or _usual()
 
 
-def set_limits(given: Limits) -> None:
-    """Set the limits of this process."""
+def set_limits(given: Limits | None) -> None:
+    """Set the limits of this process; None: the usual ones."""
     global _set
     _set = given
-
-
-def reset_limits() -> None:
-    """Go back to the usual limits."""
-    global _set
-    _set = None
 
 
 @cache

@@ -189,6 +189,26 @@ def test_machine_without_slurm_is_one_line(tmp_path: Path, monkeypatch) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("engine", "resources", "jobs", "message"),
+    [
+        ("serial", Resources(), 2, "add engine=ray, slurm, or local"),
+        ("serial", Resources(gpus=1), None, "add engine=ray, slurm, or local"),
+        ("local", Resources(gpus=1), None, "engine=local gpus=1: submitit would give all runs the same GPUs"),
+        ("slurm", Resources(gpus=0.5), None, "engine=slurm gpus=0.5: a job takes whole GPUs"),
+    ],
+)
+@pytest.mark.skipif(not JOBS, reason="submitit is not installed: pip install 'dfssd[slurm]'")
+def test_what_an_engine_cannot_give_is_refused(tmp_path: Path, engine, resources, jobs, message: str) -> None:
+    with pytest.raises(UserError, match=message), opened(engine, resources, jobs, tmp_path):
+        pass
+
+
+def test_runs_of_a_grid_take_one_device(grid, capsys) -> None:
+    assert make([*grid, "device=0,1"], FakeTrain()) == 2
+    assert "device=0,1: each run of a grid takes one device" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("engine", ["ray", "slurm"])
 def test_package_that_is_missing_is_named(tmp_path: Path, monkeypatch, engine: str) -> None:
     monkeypatch.setitem(sys.modules, {"ray": "ray", "slurm": "submitit"}[engine], None)

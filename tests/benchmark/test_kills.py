@@ -106,7 +106,7 @@ def test_a_case_is_killed_as_planned_goes_on_and_is_compared(tmp_path: Path, mon
         "differences": [],
     }
     assert Sessions.started == ["whole", "killed", "killed", "killed"]
-    assert capsys.readouterr().out.count("labels-alone: killed in student, 3 epochs recorded") == 2
+    assert capsys.readouterr().out.count("labels-alone: killed in student, epochs recorded: 3") == 2
     run_case("labels-alone", tmp_path, 2, seed=0)
     assert Sessions.started[4:] == ["killed"], "the kills are not repeated"
     (tmp_path / "labels-alone" / "killed" / "weights" / "student.pt").write_bytes(b"other")

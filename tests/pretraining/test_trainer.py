@@ -24,7 +24,7 @@ from dfssd.pretraining.trainer import COLLAPSED, ObjectiveTrainer, trainer_of
 from dfssd.reporting.run_files import read_csv
 from dfssd.results.record import BoxRecord
 from dfssd.trainers import stage as stage_module
-from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
+from dfssd.trainers.checkpoints import finish_checkpoint, read_checkpoint
 from dfssd.trainers.settings import PretrainSettings
 from dfssd.trainers.stage import StageTrainer
 from tests import configured, processes
@@ -78,7 +78,9 @@ def test_images_alone_make_an_ordinary_checkpoint_that_nobody_takes_for_trained(
     assert losses["where"][2] < losses["where"][0]
     assert len(learned["spread"]) == 3 and min(learned["spread"]) > COLLAPSED
     assert not list(tmp_path.rglob("*.cache"))  # Ultralytics writes one where it reads labels
-    assert not (stage / "weights" / "best.pt").exists() and checkpoint_epoch(stage / "weights" / "last.pt") == -1
+    assert (
+        not (stage / "weights" / "best.pt").exists() and read_checkpoint(stage / "weights" / "last.pt")["epoch"] == -1
+    )
 
     finish_checkpoint(stage, tmp_path / "student.pt")
     network = YOLO(tmp_path / "student.pt")

@@ -19,7 +19,7 @@ from torch.multiprocessing import start_processes
 from ultralytics.models.yolo.detect import DetectionValidator
 
 from dfssd.trainers import stage as stage_module
-from dfssd.trainers.checkpoints import BackgroundWriter, aside, checkpoint_epoch, put_in_place, write_checkpoints
+from dfssd.trainers.checkpoints import BackgroundWriter, aside, put_in_place, read_checkpoint, write_checkpoints
 from dfssd.trainers.results_csv import columns_of, read_results_csv
 from dfssd.trainers.stage import StageTrainer
 from tests import configured, processes
@@ -147,7 +147,7 @@ def test_checkpoints_follow_validations_and_long_epochs(squares, tmp_path, monke
     saved: list[tuple[int, int | None, int | None]] = []
 
     def look(trainer: StageTrainer) -> None:
-        found = (checkpoint_epoch(trainer.last), checkpoint_epoch(trainer.best))
+        found = tuple(read_checkpoint(f)["epoch"] if f.exists() else None for f in (trainer.last, trainer.best))
         saved.append((trainer.epoch, *found))
 
     trainer.add_callback("on_model_save", look)
@@ -175,7 +175,11 @@ def test_final_score_is_the_one_of_the_best_epoch_and_callbacks_get_it(squares, 
         trainer.train()
         found[plots] = (calls, ends, trainer)
         assert isinstance(trainer.validator, DetectionValidator)
-        assert checkpoint_epoch(stage / "weights" / "best.pt") == checkpoint_epoch(stage / "weights" / "last.pt") == -1
+        assert (
+            read_checkpoint(stage / "weights" / "best.pt")["epoch"]
+            == read_checkpoint(stage / "weights" / "last.pt")["epoch"]
+            == -1
+        )
     assert found[False][0] == [True, True] and found[True][0] == [True, True, False]
     for plots in (False, True):
         assert [epoch for epoch, _ in found[plots][1]] == [0, 1, 2, 3, 4]
@@ -216,7 +220,7 @@ def test_nan_is_left_by_the_newest_checkpoint(
     def look(trainer: StageTrainer, epoch: int) -> bool:
         done = recover(trainer, epoch)
         if done:
-            seen.append(checkpoint_epoch(trainer.last))
+            seen.append(read_checkpoint(trainer.last)["epoch"])
         return done
 
     monkeypatch.setattr(StageTrainer, "_handle_nan_recovery", look)

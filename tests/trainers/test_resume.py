@@ -13,7 +13,7 @@ import torch
 
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.errors import UserError
-from dfssd.trainers.checkpoints import checkpoint_epoch
+from dfssd.trainers.checkpoints import read_checkpoint
 from dfssd.trainers.resume import FILE, last_epoch, read_state
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.stage import StageTrainer
@@ -132,7 +132,7 @@ def test_kill_between_two_files_of_a_checkpoint_repeats_an_epoch(
         with pytest.raises(KeyboardInterrupt):
             StageTrainer(overrides=overrides(squares, stopped, epochs=3)).train()
     assert done[:3] == ["best.pt", "last.pt", FILE]
-    assert checkpoint_epoch(stopped / "weights" / "last.pt") == int(renamed == 2) and last_epoch(stopped) == 0
+    assert read_checkpoint(stopped / "weights" / "last.pt")["epoch"] == int(renamed == 2) and last_epoch(stopped) == 0
     train(StageTrainer, overrides(squares, stopped, epochs=3, resume=str(stopped / "weights" / "last.pt")))
     assert_same_training(whole, stopped)
 
@@ -186,4 +186,4 @@ def test_training_that_had_ended_early_is_not_gone_on_with(squares: Path, tmp_pa
     monkeypatch.setattr(StageTrainer, "final_eval", lambda trainer: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-    assert checkpoint_epoch(stage / "weights" / "last.pt") == 1 and last_epoch(stage) == -1
+    assert read_checkpoint(stage / "weights" / "last.pt")["epoch"] == 1 and last_epoch(stage) == -1

@@ -14,7 +14,7 @@ from ultralytics.utils.torch_utils import EarlyStopping
 
 from dfssd.detection.trainer import StudentTrainer
 from dfssd.errors import UserError
-from dfssd.trainers.checkpoints import checkpoint_epoch, finish_checkpoint
+from dfssd.trainers.checkpoints import finish_checkpoint, read_checkpoint
 from dfssd.trainers.results_csv import read_results_csv
 from dfssd.trainers.settings import StudentSettings
 from dfssd.trainers.stage import StageTrainer
@@ -83,13 +83,12 @@ def test_damaged_checkpoint_is_named_with_what_to_remove(tmp_path: Path, teacher
     )
     if content == "another file":
         torch.save([1, 2], last)
-    for read in (lambda: checkpoint_epoch(last), lambda: finish_checkpoint(stage, tmp_path / "student.pt")):
+    for read in (lambda: read_checkpoint(last), lambda: finish_checkpoint(stage, tmp_path / "student.pt")):
         with pytest.raises(
             UserError, match=rf"^{last} is damaged \(.+\); remove {stage}, and that training is repeated"
         ):
             read()
     assert not (tmp_path / "student.pt").exists()
-    assert checkpoint_epoch(stage / "weights" / "gone.pt") is None
 
 
 @pytest.mark.train
@@ -101,7 +100,7 @@ def test_labeled_stage_has_the_requested_budget_and_a_plain_checkpoint(squares: 
     summary = json.loads(stage.with_name("baseline.json").read_text(encoding="utf-8"))
     assert summary["epochs_done"] == 2 and summary["batches"] == trainer.batches_done == 10
     assert summary["optimizer_steps"] == 10
-    assert checkpoint_epoch(stage / "weights" / "last.pt") == -1
+    assert read_checkpoint(stage / "weights" / "last.pt")["epoch"] == -1
     assert not list(stage.glob("weights/writing_*"))
     finish_checkpoint(stage, tmp_path / "weights" / "baseline.pt")
     assert YOLO(tmp_path / "weights" / "baseline.pt").names == dict(enumerate(NAMES))
@@ -162,7 +161,7 @@ def test_checkpoint_that_fails_while_written_leaves_the_old_one(squares, tmp_pat
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         trainer.train()
-    assert checkpoint_epoch(stage / "weights" / "last.pt") == 0
+    assert read_checkpoint(stage / "weights" / "last.pt")["epoch"] == 0
 
 
 @pytest.mark.train
