@@ -117,6 +117,20 @@ def shown_on(out: TextIO, err: TextIO, *, mark: bool) -> Iterator[None]:
         handler.streams, handler.mark = before
 
 
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Drop what native libraries write to the error stream of the process in the block, as when they start."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def in_ci() -> bool:
     """Whether this is an automatic check, as its environment says (``CI=true``): nobody watches."""
     return os.environ.get("CI", "").lower() not in {"", "0", "false"}

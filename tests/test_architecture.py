@@ -42,7 +42,7 @@ LAYERS = {
     "tasks": ("detection", "segmentation"),
     "pipeline": ("pipeline", "tasks", "data_check", "comparison", "beside"),
     "protocols": ("incremental",),
-    "reviews": ("review",),
+    "reviews and labels of folders": ("review", "labeling"),
     "commands": ("commands", "cli", "api", "__main__"),
     "benchmarks": ("benchmark",),
     "package": ("",),

@@ -7,13 +7,12 @@ machine that is a shared file system.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import psutil
 
 from dfssd.benchmark.children import machine_name, run_child
 from dfssd.config import parse_arguments
+from dfssd.distributed.ray_cluster import ray_cluster
 from dfssd.errors import UserError
 from dfssd.files import read_json, write_json
 from dfssd.interrupts import NAMES
@@ -117,28 +117,11 @@ class Ray(Engine):
         """Start Ray, or connect to it.
 
         Raises:
-            UserError: Ray is not installed, cannot be reached, or has no machine with these resources.
+            UserError: As :func:`~dfssd.distributed.ray_cluster.ray_cluster`.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
-        try:
-            import ray
-        except ModuleNotFoundError as e:
-            raise UserError("engine=ray: Ray is not installed: pip install 'dfssd[ray]'") from e
+        self.cluster = ExitStack()
+        ray = self.cluster.enter_context(ray_cluster(resources.cpus, resources.gpus))
         self.ray, self.at_once, self.tasks = ray, at_once, set[Any]()
-        self.started = not ray.is_initialized()
-        try:
-            if self.started:
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        except (ConnectionError, OSError, RuntimeError, ValueError) as e:
-            raise UserError(f"engine=ray: Ray cannot be started or reached ({str(e).splitlines()[0]})") from e
-        wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
-        if not any(all(node.get(kind, 0) >= n for kind, n in wanted.items()) for node in nodes):
-            self.close()
-            raise UserError(
-                f"engine=ray: no machine of it has cpus={resources.cpus} gpus={resources.gpus:g}: ask for less, or set "
-                "RAY_ADDRESS to a cluster that has"
-            )
         self.task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(make_there)
         self.make, self.cpus = make, resources.cpus
 
@@ -164,8 +147,7 @@ class Ray(Engine):
 
     def close(self) -> None:
         """Stop Ray if it was started here."""
-        if self.started:
-            self.ray.shutdown()
+        self.cluster.close()
 
 
 class Jobs(Engine):

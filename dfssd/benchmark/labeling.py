@@ -103,7 +103,7 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
     from dfssd.distillation.compatibility import resolve_weights
     from dfssd.hardware import check_device
     from dfssd.pseudo_labels.detector import Detector
-    from dfssd.pseudo_labels.teacher_inference import View, forward_batch, predict_views
+    from dfssd.pseudo_labels.teacher_inference import Inference, View, forward_batch
 
     device, imgsz = check_device(given["device"]), given["imgsz"]
     images = found_images(given["images"], given["most"])
@@ -122,10 +122,8 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
 
         def labels() -> int:
             nonlocal boxes
-            views = predict_views(
-                [file], images, [View(imgsz)], batch=given["batch"], device=device, conf=CONF, iou=IOU
-            )
-            boxes = sum(len(found.scores) for (found,) in views)
+            inference = Inference([file], [View(imgsz)], batch=given["batch"], device=device, conf=CONF, iou=IOU)
+            boxes = sum(len(found.scores) for (found,) in inference.predict(images))
             return boxes
 
         detector = Detector(file, device)

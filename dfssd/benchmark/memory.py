@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dfssd.log import without_notes
 
 
 def held_bytes(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:
@@ -31,7 +30,7 @@ def step_bytes(step: Callable[[], Any], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device)) - before
     from torch.profiler import ProfilerActivity, profile
 
-    with _without_notes(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with without_notes(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()
     events = recorded.profiler.kineto_results.events()
     return peak(sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"))
@@ -44,20 +43,6 @@ def peak(allocations: Iterable[tuple[int, int]]) -> int:
         held += size
         highest = max(highest, held)
     return highest
-
-
-@contextlib.contextmanager
-def _without_notes() -> Iterator[None]:
-    """Drop what the profiler's library writes to the error stream when it starts and stops."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def graph_bytes() -> int:

@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Command] = {
     "completion": Command("print a script that completes this command line in a shell", "dfssd.commands.completion"),
     "export": Command("write the student of a run in other formats, compared and timed", "dfssd.commands.export"),
     "predict": Command("find defects in images, videos, and streams", "dfssd.commands.predict"),
+    "label": Command("pseudo-labels of a large folder, as Parquet files", "dfssd.commands.label", continues=True),
     "serve": Command("find defects in images that are sent over HTTP, with a page to try it", "dfssd.commands.serve"),
     "benchmark": Command("run a grid of trainings, and compare them", "dfssd.benchmark.command", continues=True),
 }

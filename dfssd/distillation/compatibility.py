@@ -99,7 +99,7 @@ def resolve_weights(value: str, role: str) -> str:
     alternative = (
         f"{path.stem}.yaml" if path.stem in GITHUB_ASSETS_STEMS else f"yolov8{'s' if role == 'teacher' else 'n'}.yaml"
     )
-    untrained = "" if role == LABELERS else f", or start from random weights with {role}={alternative}"
+    untrained = f", or start from random weights with {role}={alternative}" if role in {"teacher", "student"} else ""
     if len(path.parts) == 1 and path.stem in GITHUB_ASSETS_STEMS:
         try:
             fetched = Path(attempt_download_asset(value))
@@ -253,23 +253,25 @@ def teacher_needs_training(teacher: ModelFacts, names: Sequence[str], setting: s
     return True
 
 
-def check_labeler(source: str, names: Sequence[str] | None = None) -> None:
-    """Check a further detector that is to label images.
+def check_labeler(source: str, names: Sequence[str] | None = None, role: str = LABELERS) -> tuple[str, ...]:
+    """Check a detector that is to label images, of any family; return its class names in id order.
 
     Args:
         source: The file, as given.
-        names: Class names of the data, once they are known.
+        names: Class names that it has to know, once they are known.
+        role: The argument, for the message.
 
     Raises:
         UserError: It has no trained weights, is no detector whose boxes can be fused, or does not know a class.
     """
-    known = _labeler_classes(source, _state(source))
+    known = _labeler_classes(source, role, _state(source))
     if names is not None and map_classes(known, names) is None:
         missing = sorted(set(map(normalized, names)) - set(map(normalized, known)))
         raise UserError(
-            f"{LABELERS}={source} does not know {', '.join(missing)} (its classes: {', '.join(known[:12])}); "
+            f"{role}={source} does not know {', '.join(missing)} (its classes: {', '.join(known[:12])}); "
             f"train it on the labels first: {_training(source)}"
         )
+    return known
 
 
 def _training(source: str) -> str:
@@ -278,13 +280,13 @@ def _training(source: str) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _labeler_classes(source: str, _: tuple[int, int] | None) -> tuple[str, ...]:
+def _labeler_classes(source: str, role: str, _: tuple[int, int] | None) -> tuple[str, ...]:
     if not source.endswith(".pt"):
-        raise UserError(f"{LABELERS}={source} has no trained weights; train it first: {_training(source)}")
-    model, head = _read(source, LABELERS)
+        raise UserError(f"{role}={source} has no trained weights; train it first: {_training(source)}")
+    model, head = _read(source, role)
     if family_of(head) is None:
         raise UserError(
-            f"{LABELERS}={source} finds no boxes that can be fused (its head is {_kind(model, head)}); "
+            f"{role}={source} finds no boxes that can be used (its head is {_kind(model, head)}); "
             "give a YOLO or RT-DETR detector"
         )
     return _class_names(model)

@@ -22,7 +22,7 @@ from dfssd.pseudo_labels.files import write_pseudo_labels
 from dfssd.pseudo_labels.fusion import fuse
 from dfssd.pseudo_labels.quality import find_matches
 from dfssd.pseudo_labels.records import ImagePrediction
-from dfssd.pseudo_labels.teacher_inference import View, augmented_views, forward_batch, predict_views
+from dfssd.pseudo_labels.teacher_inference import Inference, View, augmented_views, forward_batch
 from dfssd.pseudo_labels.thresholds import ClassThresholds, precision_thresholds
 
 MATCH_IOU = 0.5
@@ -94,7 +94,7 @@ def label_images(
         return _detect(request) if place().world == 1 else _detect_and_send(request)
 
     if rule.precision is not None:
-        found = match_to_truth(detect(val, "val images"), _labels_of(val, n_label_classes))
+        found = match_to_truth(detect(val, "val images"), labels_of(val, n_label_classes))
         fixed = precision_thresholds(*found, len(names), precision=rule.precision, tau_low=rule.tau_low)
         thresholds = ClassThresholds.from_rule(len(names), rule, fixed)
     predictions = detect(images, "unlabeled images")
@@ -137,17 +137,8 @@ def _detect(request: _Request) -> list[ImagePrediction]:
     rule, device = request.rule, own_device(request.device)
     views = augmented_views(request.imgsz) if rule.tta else (View(request.imgsz),)
     mine = part_of(request.images, forward_batch(request.batch, max(view.imgsz for view in views), device))
-    predictions = predict_views(
-        request.teachers,
-        mine,
-        views,
-        batch=request.batch,
-        device=device,
-        conf=rule.tau_low,
-        iou=rule.iou,
-        what=request.what,
-    )
-    return [fuse(views_of_image, score_floor=rule.tau_low) for views_of_image in predictions]
+    inference = Inference(request.teachers, views, batch=request.batch, device=device, conf=rule.tau_low, iou=rule.iou)
+    return [fuse(looks, score_floor=rule.tau_low) for looks in inference.predict(mine, request.what)]
 
 
 def _detect_and_send(request: _Request) -> list[ImagePrediction]:
@@ -190,7 +181,7 @@ def match_to_truth(
     return np.concatenate(classes), np.concatenate(scores), np.concatenate(correct)
 
 
-def _labels_of(images: Sequence[Path], n_classes: int) -> list[np.ndarray]:
+def labels_of(images: Sequence[Path], n_classes: int) -> list[np.ndarray]:
     """True boxes of labeled images, (m, 5) each; unlike in :func:`true_boxes`, an invalid file is an error."""
     labels = [Path(label) for label in img2label_paths([str(i) for i in images])]
     return [read_label_file(p, n_classes) if p.is_file() else np.zeros((0, 5), dtype=np.float32) for p in labels]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,21 +120,26 @@ class _Image:
     """A decoded image.
 
     Attributes:
+        file: Where it was read from.
         shape: Height and width [px].
         views: Its views, (S, S, 3) uint8 each.
     """
 
+    file: Path
     shape: tuple[int, int]
     views: dict[View, np.ndarray]
 
 
-def _read(image: Path, views: Sequence[View]) -> _Image:
+def read_as_in_training(image: Path) -> np.ndarray:
+    """The pixels of an image, (h, w, 3) uint8 BGR, by Ultralytics' own reader.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     pixels: np.ndarray | None = imread(image)
     if pixels is None:
         raise UserError(f"cannot read {image}: restore the file, or prepare the data again with skip_bad=true")
-    sides = {False: pixels, True: np.ascontiguousarray(pixels[:, ::-1])}
-    seen = {view: Detector.prepare(sides[view.mirrored], view.imgsz, view.stretched) for view in views}
-    return _Image(pixels.shape[:2], seen)
+    return pixels
 
 
 def _start(detector: Detector, prepared: Sequence[np.ndarray]) -> list[Started]:
@@ -148,104 +154,137 @@ def _start(detector: Detector, prepared: Sequence[np.ndarray]) -> list[Started]:
     return _start(detector, prepared[:half]) + _start(detector, prepared[half:])
 
 
-def predict_views(
-    weights: Sequence[Path],
-    images: Sequence[Path],
-    views: Sequence[View],
-    *,
-    batch: int,
-    device: str,
-    conf: float,
-    iou: float,
-    max_det: int = 300,
-    what: str = "unlabeled images",
-) -> Iterator[list[ImagePrediction]]:
-    """Detections of several models in several views of many images, in the order given; a terminal shows how far it is.
+class Inference:
+    """Detections of several models in several views of many images; the models stay loaded.
 
-    Images are read once each, as in training (by Ultralytics' own reader), and batch by batch, so memory does not grow
-    with their number; all models stay loaded. All images get the same square: in a batch of mixed shapes the padding
-    would otherwise depend on the other images.
-
-    Args:
-        weights: Detection checkpoints whose class ids are those of the data set.
-        images: Image files, may be empty.
-        views: Views of each image that each model gets.
-        batch: Images per forward pass, at least; more on a GPU (:func:`forward_batch`).
-        device: Ultralytics device, such as ``"cpu"`` or ``"0"``.
-        conf: Lowest score that is returned.
-        iou: IoU of the non-maximum suppression within one view.
-        max_det: Maximum number of detections per image, model and view.
-        what: Word for the images in the progress bar.
-
-    Yields:
-        For each image its predictions, one per model and view, all views of the first model first; boxes refer to the
-        original image.
-
-    Raises:
-        UserError: An image cannot be read.
+    Images are read once each and batch by batch, so memory does not grow with their number. All images get the same
+    square: in a batch of mixed shapes the padding would otherwise depend on the other images.
     """
-    found = _predictions(weights, images, views, batch=batch, device=device, conf=conf, iou=iou, max_det=max_det)
-    return iter(progress(found, f"Looking at {what}", len(images), SHOWN))
 
-
-def _predictions(
-    weights: Sequence[Path],
-    images: Sequence[Path],
-    views: Sequence[View],
-    *,
-    batch: int,
-    device: str,
-    conf: float,
-    iou: float,
-    max_det: int,
-) -> Iterator[list[ImagePrediction]]:
-    """What :func:`predict_views` yields."""
-    if not images:
-        return
-    detectors = [Detector(path, device) for path in weights]
-    if device == "cpu":
-        use_all_cores()  # Ultralytics has left one free when it selected the CPU
-    size = forward_batch(batch, max(view.imgsz for view in views), device)
-    looks = [(own, replace(view, stretched=own.family.stretched)) for own, view in itertools.product(detectors, views)]
-    wanted = list(dict.fromkeys(view for _, view in looks))
-    with (
-        ThreadPoolExecutor(READERS) as readers,
-        ThreadPoolExecutor(READERS) as thinners,  # of their own: their work must not wait behind that of the readers
+    def __init__(
+        self,
+        weights: Sequence[Path],
+        views: Sequence[View],
+        *,
+        batch: int,
+        device: str,
+        conf: float,
+        iou: float,
+        max_det: int = 300,
+        read: Callable[[Path], np.ndarray] = read_as_in_training,
+        unreadable: Callable[[Path, UserError], object] | None = None,
     ):
+        """Note what is to be done; the models are loaded for the first image.
 
-        def finish(chunk: Sequence[Path], decoded: list[_Image], started: list[list[Started]]) -> Iterator[Any]:
-            shapes = [image.shape for image in decoded]
-            found = []
-            for (detector, view), parts in zip(looks, started, strict=True):
-                rows, at = [], 0
-                for part in parts:
-                    n = len(part.boxes)
-                    rows += detector.finish(
-                        part, shapes[at : at + n], conf=conf, iou=iou, max_det=max_det, each=thinners.map
-                    )
-                    at += n
-                found.append([_prediction(*p, mirrored=view.mirrored) for p in zip(chunk, shapes, rows, strict=True)])
-            return map(list, zip(*found, strict=True))
+        Args:
+            weights: Detection checkpoints whose class ids are those of the data set.
+            views: Views of each image that each model gets.
+            batch: Images per forward pass, at least; more on a GPU (:func:`forward_batch`).
+            device: Ultralytics device, such as ``"cpu"`` or ``"0"``.
+            conf: Lowest score that is returned.
+            iou: IoU of the non-maximum suppression within one view.
+            max_det: Maximum number of detections per image, model and view.
+            read: Image file -> pixels (h, w, 3) uint8 BGR; called by several threads. It raises :class:`UserError`.
+            unreadable: Is told of each image that ``read`` refuses, which then has no predictions; None: the error ends
+                the inference.
+        """
+        self.weights, self.views, self.batch, self.device = weights, views, batch, device
+        self.conf, self.iou, self.max_det = conf, iou, max_det
+        self.read, self.unreadable = read, unreadable
 
-        before = None
-        for chunk, decoded in _decoded(readers, images, size, wanted):
-            started = [_start(detector, [image.views[view] for image in decoded]) for detector, view in looks]
-            if before:  # while the device computes this batch
-                yield from finish(*before)
-            before = chunk, decoded, started
-        if before:
-            yield from finish(*before)
+    @cached_property
+    def detectors(self) -> list[Detector]:
+        """The models."""
+        detectors = [Detector(path, self.device) for path in self.weights]
+        if self.device == "cpu":
+            use_all_cores()  # Ultralytics has left one free when it selected the CPU
+        return detectors
 
+    def predict(self, images: Sequence[Path], what: str | None = None) -> Iterator[list[ImagePrediction]]:
+        """Detections in many images, in the order given.
 
-def _decoded(
-    readers: ThreadPoolExecutor, images: Sequence[Path], size: int, views: Sequence[View]
-) -> Iterator[tuple[list[Path], list[_Image]]]:
-    """The images in chunks of ``size``, decoded by ``readers`` :data:`AHEAD` chunks ahead."""
-    queue, waiting = iter(images), deque[tuple[list[Path], list[Future[_Image]]]]()
-    while True:
-        while len(waiting) <= AHEAD and (chunk := list(itertools.islice(queue, size))):
-            waiting.append((chunk, [readers.submit(_read, image, views) for image in chunk]))
-        if not waiting:
+        Args:
+            images: Image files, may be empty.
+            what: Word for the images; a terminal shows how far it is. None: it does not.
+
+        Yields:
+            For each image its predictions, one per model and view, all views of the first model first; boxes refer to
+            the pixels that ``read`` has returned. Nothing for an image that cannot be read.
+
+        Raises:
+            UserError: An image cannot be read, and nobody is told of it.
+        """
+        found = self._predictions(images)
+        return found if what is None else iter(progress(found, f"Looking at {what}", len(images), SHOWN))
+
+    def _predictions(self, images: Sequence[Path]) -> Iterator[list[ImagePrediction]]:
+        if not images:
             return
-        chunk, futures = waiting.popleft()
-        yield chunk, [future.result() for future in futures]
+        looks = [
+            (own, replace(view, stretched=own.family.stretched))
+            for own, view in itertools.product(self.detectors, self.views)
+        ]
+        wanted = list(dict.fromkeys(view for _, view in looks))
+        with (
+            ThreadPoolExecutor(READERS) as readers,
+            ThreadPoolExecutor(
+                READERS
+            ) as thinners,  # of their own: their work must not wait behind that of the readers
+        ):
+
+            def finish(decoded: list[_Image], started: list[list[Started]]) -> Iterator[Any]:
+                files, shapes = [image.file for image in decoded], [image.shape for image in decoded]
+                found = []
+                for (detector, view), parts in zip(looks, started, strict=True):
+                    rows, at = [], 0
+                    for part in parts:
+                        n = len(part.boxes)
+                        rows += detector.finish(
+                            part,
+                            shapes[at : at + n],
+                            conf=self.conf,
+                            iou=self.iou,
+                            max_det=self.max_det,
+                            each=thinners.map,
+                        )
+                        at += n
+                    found.append(
+                        [_prediction(*p, mirrored=view.mirrored) for p in zip(files, shapes, rows, strict=True)]
+                    )
+                return map(list, zip(*found, strict=True))
+
+            before = None
+            for decoded in self._decoded(readers, images, wanted):
+                started = [_start(detector, [image.views[view] for image in decoded]) for detector, view in looks]
+                if before:  # while the device computes this batch
+                    yield from finish(*before)
+                before = decoded, started
+            if before:
+                yield from finish(*before)
+
+    def _decoded(
+        self, readers: ThreadPoolExecutor, images: Sequence[Path], views: Sequence[View]
+    ) -> Iterator[list[_Image]]:
+        """The images that can be read in batches, decoded by ``readers`` :data:`AHEAD` batches ahead."""
+        size = forward_batch(self.batch, max(view.imgsz for view in self.views), self.device)
+        queue = iter(images)
+        waiting: deque[list[Future[_Image | None]]] = deque()
+        while True:
+            while len(waiting) <= AHEAD and (chunk := list(itertools.islice(queue, size))):
+                waiting.append([readers.submit(self._image, image, views) for image in chunk])
+            if not waiting:
+                return
+            if decoded := [image for future in waiting.popleft() if (image := future.result()) is not None]:
+                yield decoded
+
+    def _image(self, file: Path, views: Sequence[View]) -> _Image | None:
+        try:
+            pixels = self.read(file)
+        except UserError as e:
+            if self.unreadable is None:
+                raise
+            self.unreadable(file, e)
+            return None
+        sides = {False: pixels, True: np.ascontiguousarray(pixels[:, ::-1])}
+        seen = {view: Detector.prepare(sides[view.mirrored], view.imgsz, view.stretched) for view in views}
+        return _Image(file, pixels.shape[:2], seen)

@@ -138,19 +138,18 @@ class ReviewedRun:
         if (kept := self._student_folder()) is None:
             return None
         if not kept.is_dir():
-            from dfssd.pseudo_labels.teacher_inference import View, predict_views  # late: torch and Ultralytics
+            from dfssd.pseudo_labels.teacher_inference import Inference, View  # late: torch and Ultralytics
 
             rule = self.config.pseudo
-            found = predict_views(
+            student = Inference(
                 [self.folder / "weights" / "student.pt"],
-                images,
                 [View(self.config.imgsz)],
                 batch=self.config.batch,
                 device=check_device(self.config.train.get("device") if device is None else device),
                 conf=rule.tau_low,
                 iou=rule.iou,
-                what="unlabeled images with the student",
             )
+            found = student.predict(images, "unlabeled images with the student")
             whole = ClassThresholds.from_rule(len(self.names), rule, self.class_thresholds())
             write_pseudo_labels(kept, [of_image for (of_image,) in found], whole, self.names)
         return read_pseudo_labels(kept)

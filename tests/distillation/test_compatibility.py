@@ -115,7 +115,7 @@ def test_labelers_may_be_of_any_family_of_detectors_with_weights(tmp_path: Path)
     ):
         c.check_labeler("rtdetr-l.yaml")
     YOLO("yolov8n-seg.yaml").save(tmp_path / "seg.pt")
-    with pytest.raises(UserError, match=r"seg\.pt finds no boxes that can be fused \(its head is Segment\)"):
+    with pytest.raises(UserError, match=r"seg\.pt finds no boxes that can be used \(its head is Segment\)"):
         c.check_labeler(str(tmp_path / "seg.pt"))
     with pytest.raises(UserError, match=r"its head is RTDETRDecoder\); it can help to label images: pseudo\.teachers="):
         c.describe(mine, "teacher")

@@ -17,7 +17,7 @@ from dfssd.pseudo_labels.families import GRID, ONE_TO_ONE, QUERIES, family_of
 from dfssd.pseudo_labels.fusion import fuse
 from dfssd.pseudo_labels.labeling import label_images
 from dfssd.pseudo_labels.records import ImagePrediction
-from dfssd.pseudo_labels.teacher_inference import View, predict_views
+from dfssd.pseudo_labels.teacher_inference import Inference, View
 from tests.configured import DEFAULTS
 from tests.tiny_detection import NAMES, RTDETR_TINY, TINY
 
@@ -83,8 +83,8 @@ def labeler(request, tmp_path_factory) -> Path:
 
 
 def found_by(weights: Path, images: list[Path], **rule) -> list[ImagePrediction]:
-    looks = predict_views([weights], images, [View(64)], batch=2, device="cpu", **{**RULE, **rule})
-    return [look for (look,) in looks]
+    detector = Inference([weights], [View(64)], batch=2, device="cpu", **{**RULE, **rule})
+    return [look for (look,) in detector.predict(images)]
 
 
 def of_ultralytics(weights: Path, image: Path, **more) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -163,7 +163,7 @@ def test_a_network_that_kept_its_one_to_one_branch_alone(images: list[Path], tmp
 def test_two_families_look_at_each_image_and_are_fused(images: list[Path], tmp_path: Path) -> None:
     """Both together find what each finds alone, and label images with fused boxes."""
     files = [save(build(TINY), tmp_path / "yolo.pt"), save(build(RTDETR_TINY), tmp_path / "rtdetr.pt")]
-    together = list(predict_views(files, images, [View(64)], batch=3, device="cpu", **RULE))
+    together = list(Inference(files, [View(64)], batch=3, device="cpu", **RULE).predict(images))
     for look, *alone in zip(together, *(found_by(file, images) for file in files), strict=True):
         for ours, own in zip(look, alone, strict=True):
             assert ours.classes.tolist() == own.classes.tolist()
@@ -173,8 +173,8 @@ def test_two_families_look_at_each_image_and_are_fused(images: list[Path], tmp_p
     )
     assert section["settings"]["teachers"] == 2
     floor = DEFAULTS.pseudo.tau_low
-    looks = predict_views(files, images, [View(64)], batch=2, device="cpu", conf=floor, iou=DEFAULTS.pseudo.iou)
-    fused = [fuse(look, score_floor=floor) for look in looks]
+    both = Inference(files, [View(64)], batch=2, device="cpu", conf=floor, iou=DEFAULTS.pseudo.iou)
+    fused = [fuse(look, score_floor=floor) for look in both.predict(images)]
     assert sum(len(one.classes) for one in fused) > 0
     assert section["accepted"] + section["ignored"] == sum(len(one.classes) for one in fused)
 

@@ -19,7 +19,7 @@ from dfssd.pseudo_labels.families import GRID
 from dfssd.pseudo_labels.files import read_pseudo_labels, read_thresholds, write_pseudo_labels
 from dfssd.pseudo_labels.labeling import label_images, match_to_truth
 from dfssd.pseudo_labels.records import ImagePrediction
-from dfssd.pseudo_labels.teacher_inference import View, predict_views
+from dfssd.pseudo_labels.teacher_inference import Inference, View
 from tests.configured import DEFAULTS
 from tests.thresholds import class_thresholds
 
@@ -107,8 +107,8 @@ def zones(folder: Path) -> list[list[str]]:
 def test_one_teacher_and_one_view_are_as_ever(tmp_path, images):
     """The stage spelled out as it is without all options: detections, averages batch by batch, zones, files."""
     section = label_images(Path("one.pt"), images, tmp_path / "ours", **OPTIONS, rule=rule())
-    looks = predict_views([Path("one.pt")], images, [View(416)], batch=2, device="cpu", conf=0.1, iou=0.6)
-    seen = [look for (look,) in looks]
+    teacher = Inference([Path("one.pt")], [View(416)], batch=2, device="cpu", conf=0.1, iou=0.6)
+    seen = [look for (look,) in teacher.predict(images)]
     thresholds = class_thresholds(2)
     thresholds.update(np.array([0, 1, 0]), np.concatenate([p.scores for p in seen]))
     expected = write_pseudo_labels(tmp_path / "theirs", seen, thresholds, NAMES)

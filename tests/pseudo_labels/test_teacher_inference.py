@@ -15,14 +15,14 @@ from ultralytics.nn.tasks import DetectionModel
 from dfssd.errors import UserError
 from dfssd.pseudo_labels import teacher_inference
 from dfssd.pseudo_labels.detector import Detector
-from dfssd.pseudo_labels.teacher_inference import View, augmented_views, forward_batch, normalize_boxes, predict_views
+from dfssd.pseudo_labels.teacher_inference import Inference, View, augmented_views, forward_batch, normalize_boxes
 
 RULE = {"conf": 0.1, "iou": 0.6}
 
 
 def predict(weights, images, *, imgsz, **options):
     """One look of one model at each image."""
-    for (prediction,) in predict_views([weights], images, [View(imgsz)], **{**RULE, **options}):
+    for (prediction,) in Inference([weights], [View(imgsz)], **{**RULE, **options}).predict(images):
         yield prediction
 
 
@@ -135,19 +135,18 @@ def test_a_batch_that_does_not_fit_is_halved(weights, images, monkeypatch):
 def test_images_are_decoded_while_the_network_computes(weights, images, monkeypatch):
     """When a batch starts, the next two are being read already, and no more."""
     read, seen = [], []
-    real, start = teacher_inference._read, Detector.start
+    start = Detector.start
 
-    def reading(image, views):
+    def reading(image):
         read.append(image)
-        return real(image, views)
+        return teacher_inference.read_as_in_training(image)
 
     def starting(self, prepared):
         seen.append(len(read))
         return start(self, prepared)
 
-    monkeypatch.setattr(teacher_inference, "_read", reading)
     monkeypatch.setattr(Detector, "start", starting)
-    found = list(predict(weights, images, imgsz=64, batch=1, device="cpu", max_det=20))
+    found = list(predict(weights, images, imgsz=64, batch=1, device="cpu", max_det=20, read=reading))
     assert [p.image for p in found] == images
     assert all(done <= k + 1 + 1 + teacher_inference.AHEAD for k, done in enumerate(seen))
     assert set(read) == set(images) and len(read) == len(images)
@@ -164,6 +163,25 @@ def test_unreadable_image_is_reported(weights, images, tmp_path):
             list(predict(weights, [images[0], bad], imgsz=64, batch=2, device="cpu"))
 
 
+def test_an_unreadable_image_is_left_out_where_somebody_is_told(weights, images, tmp_path):
+    """The others are found as without it; a batch of such images alone is none."""
+    bad = [tmp_path / f"{number}.jpg" for number in range(4)]
+    told = []
+    found = predict(
+        weights,
+        [images[0], bad[0], *images[1:3], *bad[1:], images[3]],
+        imgsz=64,
+        batch=2,
+        device="cpu",
+        unreadable=lambda image, problem: told.append((image, str(problem))),
+    )
+    boxes = [(one.image, one.boxes_xywhn.tolist()) for one in found]
+    assert boxes == [
+        (one.image, one.boxes_xywhn.tolist()) for one in predict(weights, images[:4], imgsz=64, batch=1, device="cpu")
+    ]
+    assert sorted(image for image, _ in told) == bad and all("cannot read" in problem for _, problem in told)
+
+
 def test_augmented_views():
     assert augmented_views(416) == (View(416), View(416, mirrored=True), View(352), View(512))
     assert augmented_views(640) == (View(640), View(640, mirrored=True), View(544), View(800))
@@ -173,7 +191,7 @@ def test_augmented_views():
 def test_several_teachers_and_views_in_order(weights, images):
     """Models times views per image, each the same as a pass of its own; in a mirrored view, of a mirrored image."""
     views = [View(64), View(96)]
-    looks = list(predict_views([weights, weights], images, views, batch=3, device="cpu", max_det=20, **RULE))
+    looks = list(Inference([weights] * 2, views, batch=3, device="cpu", max_det=20, **RULE).predict(images))
     assert [len(seen) for seen in looks] == [4] * len(images)
     for k, view in enumerate(views):
         alone = list(predict(weights, images, imgsz=view.imgsz, batch=3, device="cpu", max_det=20))
@@ -186,9 +204,8 @@ def test_several_teachers_and_views_in_order(weights, images):
 def test_mirrored_view_is_that_of_the_mirrored_image(weights, images, tmp_path):
     """Exactly the boxes of a mirrored file, mirrored back."""
     cv2.imwrite(str(tmp_path / "mirrored.png"), cv2.imread(str(images[1]))[:, ::-1])
-    [[ours]] = predict_views(
-        [weights], [images[1]], [View(64, mirrored=True)], batch=1, device="cpu", max_det=20, **RULE
-    )
+    mirrored = Inference([weights], [View(64, mirrored=True)], batch=1, device="cpu", max_det=20, **RULE)
+    [[ours]] = mirrored.predict([images[1]])
     [theirs] = predict(weights, [tmp_path / "mirrored.png"], imgsz=64, batch=1, device="cpu", max_det=20)
     assert len(ours.classes) and ours.image == images[1]
     assert ours.scores.tolist() == theirs.scores.tolist() and ours.classes.tolist() == theirs.classes.tolist()

@@ -77,7 +77,7 @@ def test_the_student_is_asked_once(made: Path, tmp_path: Path, monkeypatch) -> N
     from dfssd.pseudo_labels import teacher_inference
 
     assert main(["review", "export", str(made), "to=coco", f"out={tmp_path / 'a'}", "n=2"]) == 0
-    monkeypatch.setattr(teacher_inference, "predict_views", None)
+    monkeypatch.setattr(teacher_inference, "Inference", None)
     assert main(["review", "export", str(made), "to=coco", f"out={tmp_path / 'b'}", "n=2"]) == 0
     assert (tmp_path / "a" / "review.csv").read_bytes() == (tmp_path / "b" / "review.csv").read_bytes()
 

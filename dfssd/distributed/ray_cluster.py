@@ -1,0 +1,52 @@
+"""Ray: started on this machine, or reached where ``RAY_ADDRESS`` says; silent, and without reports to its makers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dfssd.errors import UserError
+from dfssd.log import without_notes
+
+EXTRA = "engine=ray: Ray is not installed: pip install 'dfssd[ray]'"
+
+
+@contextmanager
+def ray_cluster(cpus: float, gpus: float) -> Iterator[Any]:
+    """The package ``ray``, connected to a cluster; one that was started here is stopped after the block.
+
+    Args:
+        cpus: Cores that one of its machines must have.
+        gpus: GPUs that it must have as well.
+
+    Raises:
+        UserError: Ray is not installed, cannot be reached, or has no machine with these resources.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it writes to the standard error otherwise
+    try:
+        import ray
+    except ModuleNotFoundError as e:
+        raise UserError(EXTRA) from e
+    started = not ray.is_initialized()
+    try:
+        try:
+            if started:
+                with without_notes():  # such as that it keeps silent
+                    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        except (ConnectionError, OSError, RuntimeError, ValueError) as e:
+            raise UserError(f"engine=ray: Ray cannot be started or reached ({str(e).splitlines()[0]})") from e
+        wanted = {"CPU": cpus, "GPU": gpus}
+        if not any(all(node.get(kind, 0) >= n for kind, n in wanted.items()) for node in nodes):
+            raise UserError(
+                f"engine=ray: no machine of it has cpus={cpus:g} gpus={gpus:g}: ask for less, or set RAY_ADDRESS to a "
+                "cluster that has"
+            )
+        yield ray
+    finally:
+        if started:
+            ray.shutdown()

@@ -1,0 +1,130 @@
+"""``plan.json``: all that the labels depend on, decided once; a later call goes on with the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dfssd.config.sections import PseudoSection
+from dfssd.datasets.preprocessing import Preprocess
+from dfssd.deployment.facts import KEY
+from dfssd.deployment.folder import FOLDER as DEPLOY
+from dfssd.deployment.folder import MANIFEST
+from dfssd.deployment.networks import FULL_BITS
+from dfssd.distillation.compatibility import align_teacher, check_labeler, resolve_weights
+from dfssd.errors import UserError
+from dfssd.files import file_digest, from_here, read_json
+from dfssd.pseudo_labels.teacher_inference import STRIDE
+from dfssd.trust.checkpoints import load
+
+PLAN = "plan.json"
+MODELS = "models"
+"""Folder of the models, which all workers read."""
+
+OF_A_RUN = ("deploy/pytorch/student.pt", "weights/student.pt")
+IMGSZ = 640
+"""Side of the input where a checkpoint does not tell [px]."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Networks that label together.
+
+    Attributes:
+        files: Their checkpoints, for this machine.
+        names: Class names in id order, those of the first one.
+        imgsz: Side of the images that the first one was trained on [px].
+        bits: That the camera of its training images used in files with more than 8 of them.
+        preprocess: What was done to the pixels of its training images; None: nothing.
+    """
+
+    files: tuple[Path, ...]
+    names: tuple[str, ...]
+    imgsz: int
+    bits: int
+    preprocess: Mapping[str, Any] | None
+
+    @property
+    def steps(self) -> Preprocess | None:
+        """As :attr:`preprocess`, to be applied."""
+        return Preprocess(**self.preprocess) if self.preprocess else None
+
+    def copies(self, folder: Path) -> tuple[Path, ...]:
+        """Where :meth:`copy_to` writes them."""
+        return tuple(folder / f"model-{number}.pt" for number in range(len(self.files)))
+
+    def copy_to(self, folder: Path) -> None:
+        """Write them where all workers read them, with one order of the classes."""
+        folder.mkdir(exist_ok=True)
+        for file, copy in zip(self.files, self.copies(folder), strict=True):
+            align_teacher(str(file), self.names, copy)
+
+
+def read_models(given: Sequence[str]) -> Models:
+    """The networks that a line names.
+
+    Args:
+        given: Each a ``.pt``, a ``.safetensors``, or the folder of a run, whose student is meant.
+
+    Raises:
+        UserError: One does not exist, finds no boxes, or does not know a class of the first one.
+    """
+    files = [_file_of(Path(one).expanduser()) for one in given]
+    names = check_labeler(str(files[0]), role="model")
+    for file in files[1:]:
+        check_labeler(str(file), names, "model")
+    content = load(files[0])
+    about = content.get(KEY) or read_json(files[0].parent.parent / DEPLOY / MANIFEST)
+    side = (content.get("train_args") or {}).get("imgsz", IMGSZ)
+    return Models(
+        files=tuple(files),
+        names=names,
+        imgsz=math.ceil((side if isinstance(side, int) else IMGSZ) / STRIDE) * STRIDE,
+        bits=about.get("bits", FULL_BITS),
+        preprocess=about.get("preprocess"),
+    )
+
+
+def _file_of(given: Path) -> Path:
+    if given.is_dir():
+        found = next((given / name for name in OF_A_RUN if (given / name).is_file()), None)
+        if found is None:
+            raise UserError(f"model={given}: is no run with a student of boxes: it has no weights/student.pt")
+        return found
+    if given.suffix not in {".pt", ".safetensors"}:
+        raise UserError(f"model={given}: images are labeled by a .pt, a .safetensors, or the student of a run folder")
+    return Path(resolve_weights(str(given), "model"))
+
+
+def settings_of(
+    models: Models, *, imgsz: int, batch: int, shard: int, sample: int, seed: int, val: Path | None, rule: PseudoSection
+) -> dict[str, Any]:
+    """What a plan holds of the line that it was made for; two lines with the same make the same labels."""
+    return {
+        "models": [file_digest(file) for file in models.files],
+        "imgsz": imgsz,
+        "batch": batch,
+        "shard": shard,
+        "sample": sample,
+        "seed": seed,
+        "val": None if val is None else val.name,
+        **{f"pseudo.{key}": value for key, value in asdict(rule).items() if key not in {"mode", "weigh", "teachers"}},
+    }
+
+
+def check_same(plan: Mapping[str, Any], settings: Mapping[str, Any], out: Path) -> None:
+    """Refuse to go on with other settings.
+
+    Raises:
+        UserError: Some differ.
+    """
+    then = plan["settings"]
+    changed = [key for key in settings if then.get(key) != settings[key]]
+    if changed:
+        told = ", ".join(
+            "model" if key == "models" else f"{key}={then.get(key)}, now {settings[key]}" for key in changed
+        )
+        raise UserError(f"{from_here(out)} was begun with other settings ({told}): give the same, or another out=")

@@ -1,0 +1,341 @@
+"""Labels of a folder: list, first pass, shards, manifest; each step is kept, and made again only if it is missing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import ultralytics
+
+from dfssd import __version__
+from dfssd.config.sections import PseudoSection
+from dfssd.errors import UserError
+from dfssd.files import file_digest, from_here, read_json, write_json
+from dfssd.hardware import check_device
+from dfssd.labeling.engines import Engine, opened
+from dfssd.labeling.first_pass import SAMPLE, VAL, find_thresholds
+from dfssd.labeling.listing import Part, parts_of, root_of, write_listing
+from dfssd.labeling.names import SERIAL
+from dfssd.labeling.plan import MODELS, PLAN, Models, check_same, read_models, settings_of
+from dfssd.labeling.shards import FOLDER, Shard, arrow, file_of, read_footer
+from dfssd.labeling.worker import LABEL, Job
+from dfssd.log import LOGGER, changing_line
+from dfssd.process import trusts_files
+from dfssd.reporting.tables import format_duration
+from dfssd.runs.ownership import LOCK, OWNER, Ownership
+from dfssd.trust.limits import limits
+from dfssd.wording import counted
+
+LISTING, MANIFEST = "images.jsonl", "manifest.json"
+SCHEMA = 1
+"""Of :data:`MANIFEST`."""
+
+_OWN = {PLAN, MODELS, LISTING, MANIFEST, SAMPLE, VAL, FOLDER, LOCK, OWNER}
+"""What is written into the folder."""
+
+_REPORT_EVERY = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be labeled, and how.
+
+    Attributes:
+        images: See :func:`~dfssd.labeling.listing.write_listing`.
+        models: See :func:`~dfssd.labeling.plan.read_models`; the boxes of several are fused.
+        out: Folder of the labels.
+        rule: How boxes are found, and which of them become labels.
+        imgsz: Side of the input [px]; None: that of the training of the first model.
+        batch: Images in a forward pass, at least, and of an update of the thresholds.
+        shard: Images in a shard.
+        sample: Images of the first pass.
+        seed: Of their draw.
+        val: Labeled images, with ``rule.precision``; else None.
+        engine: One of :data:`~dfssd.labeling.names.ENGINES`.
+        workers: Actors of Ray; None: as many as the cluster bears.
+        cpus: Cores of an actor.
+        gpus: GPUs of an actor.
+        device: Without Ray; None: the first GPU, else the CPU.
+    """
+
+    images: Path
+    models: Sequence[str]
+    out: Path
+    rule: PseudoSection
+    imgsz: int | None
+    batch: int
+    shard: int
+    sample: int
+    seed: int
+    val: Path | None
+    engine: str
+    workers: int | None
+    cpus: int
+    gpus: float
+    device: str | None
+
+    def check(self) -> None:
+        """Refuse what makes no sense together.
+
+        Raises:
+            UserError: Something does not.
+        """
+        alone = self.engine == SERIAL
+        problems = []
+        if (self.val is None) != (self.rule.precision is None):
+            problems.append("pseudo.precision and val belong together: labeled images tell how precise boxes are")
+        if alone and (self.workers is not None or self.cpus != 1 or self.gpus):
+            problems.append("workers, cpus, and gpus are those of Ray's actors: add engine=ray")
+        if not alone and self.device is not None:
+            problems.append(f"device={self.device}: an actor of Ray computes on what gpus= gives it; leave device out")
+        low, first, most = self.rule.tau_low, self.rule.tau0, self.rule.tau_max
+        if not low <= first <= most:
+            problems.append(f"pseudo.tau_low={low} <= pseudo.tau0={first} <= pseudo.tau_max={most} must hold")
+        if problems:
+            raise UserError(*problems)
+
+    def settings(self, models: Models) -> dict[str, Any]:
+        """What the labels depend on."""
+        return settings_of(
+            models,
+            imgsz=self.imgsz or models.imgsz,
+            batch=self.batch,
+            shard=self.shard,
+            sample=self.sample,
+            seed=self.seed,
+            val=self.val,
+            rule=self.rule,
+        )
+
+    def job(self, models: Models) -> Job:
+        """What the workers need to know for the first pass."""
+        actors = self.engine != SERIAL
+        device = ("0" if self.gpus else "cpu") if actors else check_device(self.device)
+        return Job(
+            models=models.copies((self.out / MODELS).absolute()),
+            names=models.names,
+            imgsz=self.imgsz or models.imgsz,
+            batch=self.batch,
+            device=device,
+            rule=self.rule,
+            root=root_of(self.images).absolute(),
+            out=self.out.absolute(),
+            bits=models.bits,
+            steps=models.steps,
+            limits=limits(),
+            trust=trusts_files(),
+            threads=self.cpus if actors else None,
+        )
+
+    def opened(self) -> AbstractContextManager[Engine]:
+        """The engine, for a block."""
+        return opened(self.engine, self.workers, self.cpus, self.gpus)
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """What there is after a call.
+
+    Attributes:
+        images: Number of all images.
+        unreadable: How many of them cannot be read.
+        accepted: Boxes that are labels, by class.
+        ignored: Boxes that are neither labels nor background, by class.
+        thresholds: By class.
+        made: Images that this call has labeled.
+        seconds: How long that took.
+    """
+
+    images: int
+    unreadable: int
+    accepted: Mapping[str, int]
+    ignored: Mapping[str, int]
+    thresholds: Mapping[str, float]
+    made: int
+    seconds: float
+
+
+def label(request: Request) -> Labeled:
+    """Label all images, or those that an earlier call has not come to.
+
+    Raises:
+        UserError: Bad input, another process in the folder, or a folder with labels of other settings.
+    """
+    arrow()
+    request.check()
+    models = read_models(request.models)
+    settings, job = request.settings(models), request.job(models)
+    with _owned(request.out), _when_needed(request.opened) as engine:
+        if plan := read_json(request.out / PLAN):
+            _check_plan(plan, settings, request)
+        else:
+            plan = _plan(request, models, settings, job, engine)
+        parts = parts_of(request.out / LISTING, request.shard)
+        made_with = {
+            "plan": file_digest(request.out / PLAN),
+            "dfssd": __version__,
+            "torch": torch.__version__,
+            "ultralytics": ultralytics.__version__,
+        }
+        job = replace(job, thresholds=plan["state"], made_with=made_with, shards=len(parts))
+        missing = [part for part in parts if not _is_made(request.out, part, len(parts), made_with["plan"])]
+        start = time.monotonic()
+        if missing:
+            models.copy_to(request.out / MODELS)
+            _make(engine(), job, missing, of_all=plan["images"])
+        return _finish(request, plan, len(parts), sum(part.count for part in missing), time.monotonic() - start)
+
+
+@contextmanager
+def _owned(out: Path) -> Iterator[None]:
+    """Have the folder for this process alone.
+
+    Raises:
+        UserError: It holds something else, or another process works in it.
+    """
+    if out.exists() and (not out.is_dir() or (others := {p.name for p in out.iterdir()} - _OWN)):
+        held = f"holds {sorted(others)[0]}" if out.is_dir() else "is a file"
+        raise UserError(f"out={from_here(out)}: {held}, and is no folder of labels: name a new one")
+    out.mkdir(parents=True, exist_ok=True)
+    owned = Ownership(out)
+    try:
+        yield
+    finally:
+        owned.release()
+
+
+@contextmanager
+def _when_needed(open_engine: Callable[[], AbstractContextManager[Engine]]) -> Iterator[Callable[[], Engine]]:
+    """The engine, opened at the first call of what is yielded."""
+    with ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(open_engine()))
+
+
+def _check_plan(plan: Mapping[str, Any], settings: Mapping[str, Any], request: Request) -> None:
+    """Compare an earlier call with this one, and say what it leaves out.
+
+    Raises:
+        UserError: Its settings differ, or its list is damaged.
+    """
+    check_same(plan, settings, request.out)
+    listing = request.out / LISTING
+    if not listing.is_file() or file_digest(listing) != plan["listing"]:
+        raise UserError(f"{from_here(listing)} is damaged: restore it, or remove {from_here(request.out)}")
+    again = request.out / f".again.{LISTING}"
+    try:
+        now = write_listing(request.images, again)
+    finally:
+        again.unlink(missing_ok=True)
+    if now > plan["images"]:
+        LOGGER.warning(
+            f"{counted(now - plan['images'], 'image')} more in {request.images} than when the labels were begun: "
+            "give another out= to label them, too"
+        )
+
+
+def _plan(
+    request: Request, models: Models, settings: Mapping[str, Any], job: Job, engine: Callable[[], Engine]
+) -> dict[str, Any]:
+    """List the images, find the thresholds, and write down all that is decided, as the last of these."""
+    listing = request.out / LISTING
+    total = write_listing(request.images, listing)
+    models.copy_to(request.out / MODELS)
+    LOGGER.info(f"{counted(total, 'image')}; thresholds from {min(request.sample, total):,} of them ...")
+    thresholds, sample = find_thresholds(
+        engine(), job, listing, total=total, size=request.sample, seed=request.seed, val=request.val
+    )
+    plan = {
+        "schema": SCHEMA,
+        "dfssd": __version__,
+        "source": request.images.name,
+        "images": total,
+        "names": list(models.names),
+        "thresholds": dict(zip(models.names, thresholds.thresholds().tolist(), strict=True)),
+        "sample": sample,
+        "settings": dict(settings),
+        "listing": file_digest(listing),
+        "state": thresholds.state_dict(),
+    }
+    write_json(request.out / PLAN, plan)
+    return plan
+
+
+def _is_made(out: Path, part: Part, total: int, plan: str) -> bool:
+    """Whether the shard of a part is there, made by this plan."""
+    shard = read_footer(file_of(out, part.number, total))
+    return shard is not None and shard.plan == plan and shard.images == part.count
+
+
+def _make(engine: Engine, job: Job, missing: Sequence[Part], of_all: int) -> None:
+    """Make the shards that are missing, and show how far it is."""
+    (job.out / FOLDER).mkdir(exist_ok=True)
+    wanted = sum(part.count for part in missing)
+    told = time.monotonic()
+    done, first = 0, (0, 0.0)  # images and time when the first shard was there: before, workers have started
+
+    def progress() -> str:
+        text = f"{of_all - wanted + done:,} of {of_all:,} images labeled"
+        if done > first[0]:
+            rate = (done - first[0]) / (time.monotonic() - first[1])
+            text += f", {rate:,.0f} images/s, {format_duration((wanted - done) / rate)} left"
+        return text
+
+    with changing_line(progress) as shown:
+        for _, answer in engine.work(job, LABEL, missing):
+            done += answer["images"]
+            first = first if first[0] else (done, time.monotonic())
+            if not shown and time.monotonic() - told > _REPORT_EVERY and done < wanted:
+                told = time.monotonic()
+                LOGGER.info(progress())
+
+
+def _finish(request: Request, plan: Mapping[str, Any], total: int, made: int, seconds: float) -> Labeled:
+    """Write the manifest, from the footers of all shards."""
+    accepted, ignored = (Counter[str](dict.fromkeys(plan["names"], 0)) for _ in range(2))
+    entries, versions, unreadable = [], set(), 0
+    for number in range(total):
+        file = file_of(request.out, number, total)
+        shard = read_footer(file)
+        if shard is None:
+            raise UserError(f"{from_here(file)} has vanished: start the same line again")
+        accepted.update(shard.accepted)
+        ignored.update(shard.ignored)
+        unreadable += shard.unreadable
+        versions.add((shard.dfssd, shard.torch, shard.ultralytics))
+        entries.append(_entry(file, shard))
+    write_json(
+        request.out / MANIFEST,
+        {
+            **{key: plan[key] for key in ("schema", "source", "images")},
+            "unreadable": unreadable,
+            "names": plan["names"],
+            "thresholds": plan["thresholds"],
+            "sample": plan["sample"],
+            "settings": plan["settings"],
+            "accepted": dict(accepted),
+            "ignored": dict(ignored),
+            "versions": [dict(zip(("dfssd", "torch", "ultralytics"), one, strict=True)) for one in sorted(versions)],
+            "shards": entries,
+        },
+    )
+    return Labeled(plan["images"], unreadable, accepted, ignored, plan["thresholds"], made, seconds)
+
+
+def _entry(file: Path, shard: Shard) -> dict[str, Any]:
+    return {
+        "file": f"{FOLDER}/{file.name}",
+        "images": shard.images,
+        "unreadable": shard.unreadable,
+        "accepted": sum(shard.accepted.values()),
+        "ignored": sum(shard.ignored.values()),
+        "bytes": file.stat().st_size,
+        "sha256": file_digest(file),
+    }
