@@ -96,10 +96,11 @@ def write_model(architecture: str, images: Sequence[Path], imgsz: int, target: P
     from ultralytics.nn.tasks import DetectionModel
 
     from dfssd.pseudo_labels.detector import Detector
+    from dfssd.pseudo_labels.teacher_inference import read_as_in_training
 
     torch.manual_seed(0)
     network = DetectionModel(architecture, nc=CLASSES, verbose=False)
-    seen = [Detector.prepare(cv2.imread(str(image)), imgsz, stretched=False) for image in images]
+    seen = [Detector.prepare(read_as_in_training(image), imgsz, stretched=False) for image in images]
     mark_boxes(network, torch.stack([torch.from_numpy(one).permute(2, 0, 1) for one in seen]).float() / 255, 0.1)
     torch.save({"model": network.half(), "train_args": {"imgsz": imgsz}}, target)
 

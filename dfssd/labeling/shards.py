@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -116,35 +115,43 @@ def write_shard(
         What is in it.
     """
     pa = arrow()
-    rows, accepted, ignored = [], Counter(dict.fromkeys(names, 0)), Counter(dict.fromkeys(names, 0))
-    for image in images:
-        found = predictions.get(image)
-        boxes = [] if found is None else list(_boxes(found, thresholds.zone(found.classes, found.scores) == ACCEPT))
-        for box in boxes:
-            (accepted if box["accepted"] else ignored)[names[box["class_id"]]] += 1
-        rows.append(
-            {
-                "image": image,
-                "width": None if found is None else found.width,
-                "height": None if found is None else found.height,
-                "problem": problems.get(image),
-                "boxes": boxes,
-            }
+    found = [predictions.get(image) for image in images]
+    own = [one for one in found if one is not None]
+    ids, scores, boxes = (
+        np.concatenate([np.zeros(shape, kind), *(getattr(one, name) for one in own)])
+        for name, shape, kind in (
+            ("classes", 0, np.int64),
+            ("scores", 0, np.float64),
+            ("boxes_xywhn", (0, 4), np.float64),
         )
-    unreadable = sum(row["problem"] is not None for row in rows)
-    about = Shard(images=len(rows), unreadable=unreadable, accepted=dict(accepted), ignored=dict(ignored), **made_with)
+    )
+    taken = thresholds.zone(ids, scores) == ACCEPT
+    ends = np.cumsum([0, *(0 if one is None else len(one.classes) for one in found)])
+    box = schema().field("boxes").type.value_type
+    values = dict(zip("xywh", boxes.T, strict=True), class_id=ids, score=scores, accepted=taken)
+    columns = [
+        pa.array(images),
+        *(pa.array([one and getattr(one, side) for one in found], pa.int32()) for side in ("width", "height")),
+        pa.array([problems.get(image) for image in images], pa.string()),
+        pa.ListArray.from_arrays(
+            pa.array(ends, pa.int32()),
+            pa.StructArray.from_arrays([pa.array(values[field.name], field.type) for field in box], fields=list(box)),
+        ),
+    ]
+    unreadable = len(columns[3]) - columns[3].null_count
+    accepted, ignored = (np.bincount(ids[which], minlength=len(names)).tolist() for which in (taken, ~taken))
+    about = Shard(
+        images=len(images),
+        unreadable=unreadable,
+        accepted=dict(zip(names, accepted, strict=True)),
+        ignored=dict(zip(names, ignored, strict=True)),
+        **made_with,
+    )
     told = {KEY: json.dumps(asdict(about), ensure_ascii=False, sort_keys=True).encode()}
-    table = pa.Table.from_pylist(rows, schema=schema().with_metadata(told))
+    table = pa.Table.from_arrays(columns, schema=schema().with_metadata(told))
     with atomic_write(file) as temporary:
-        pa.parquet.write_table(table, temporary, compression="zstd", row_group_size=max(len(rows), 1))
+        pa.parquet.write_table(table, temporary, compression="zstd", row_group_size=max(len(images), 1))
     return about
-
-
-def _boxes(found: ImagePrediction, accepted: np.ndarray) -> Iterator[dict[str, Any]]:
-    for number, score, (x, y, w, h), taken in zip(
-        found.classes.tolist(), found.scores.tolist(), found.boxes_xywhn.tolist(), accepted.tolist(), strict=True
-    ):
-        yield {"class_id": number, "score": score, "x": x, "y": y, "w": w, "h": h, "accepted": taken}
 
 
 def read_footer(file: Path) -> Shard | None:
