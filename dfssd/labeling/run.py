@@ -28,6 +28,7 @@ from dfssd.labeling.shards import FOLDER, Shard, arrow, file_of, read_footer
 from dfssd.labeling.worker import LABEL, Job
 from dfssd.log import LOGGER, changing_line
 from dfssd.process import trusts_files
+from dfssd.pseudo_labels.teacher_inference import STRIDE
 from dfssd.reporting.tables import format_duration
 from dfssd.runs.ownership import LOCK, OWNER, Ownership
 from dfssd.trust.limits import limits
@@ -96,6 +97,8 @@ class Request:
             problems.append("workers, cpus, and gpus are those of Ray's actors: add engine=ray")
         if not alone and self.device is not None:
             problems.append(f"device={self.device}: an actor of Ray computes on what gpus= gives it; leave device out")
+        if self.imgsz is not None and self.imgsz % STRIDE:
+            problems.append(f"imgsz={self.imgsz}: must be a multiple of {STRIDE}")
         low, first, most = self.rule.tau_low, self.rule.tau0, self.rule.tau_max
         if not low <= first <= most:
             problems.append(f"pseudo.tau_low={low} <= pseudo.tau0={first} <= pseudo.tau_max={most} must hold")
