@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfssd.commands.options import TRUSTING, Option, Usage
 from dfssd.config import KEYS, defaults
+from dfssd.config.resolution import help_lines
 from dfssd.config.values import TEXT, TEXTS, Number, OneOf, optional
 from dfssd.files import from_here
 from dfssd.labeling.names import ENGINES, SERIAL
@@ -16,16 +17,8 @@ from dfssd.wording import counted
 
 COUNT = Number(1, integer=True)
 
-RULE = {
-    "pseudo.tau_low": "lowest score of a box; from here to the class threshold it is ignored",
-    "pseudo.tau0": "lowest class threshold, from which on a box is a label",
-    "pseudo.tau_max": "highest class threshold; the sample sets it between the two",
-    "pseudo.precision": "set the threshold of each class for this precision on val; none: tau0 ... tau_max",
-    "pseudo.ema_decay": "decay per batch of the average score of each class in the sample",
-    "pseudo.iou": "IoU threshold of the non-maximum suppression",
-    "pseudo.tta": "also look at flipped and resized copies, and fuse the boxes; takes four times as long",
-}
-"""Keys of a run that act here, with the same defaults."""
+RULE = [line for line in help_lines() if line.key in KEYS and KEYS[line.key].labels_folders]
+"""The keys of a run that act here, with the same defaults."""
 
 USAGE = Usage(
     (
@@ -38,7 +31,10 @@ USAGE = Usage(
         Option("sample", COUNT, "images that fix the thresholds in a first pass", default=2000),
         Option("seed", Number(0, integer=True), "of the draw of the sample", default=0),
         Option("val", optional(TEXT), "labeled images for pseudo.precision, such as splits/val.txt of a run"),
-        *(Option(key, KEYS[key].check, meaning, default=defaults()[key]) for key, meaning in RULE.items()),
+        *(
+            Option(line.key, KEYS[line.key].check, line.meaning.partition(") ")[2], default=defaults()[line.key])
+            for line in RULE
+        ),
         Option("engine", OneOf(ENGINES), "in this process, or by actors of Ray", default=SERIAL),
         Option("workers", optional(COUNT), "actors of Ray; none: as many as there is room for"),
         Option("cpus", COUNT, "cores of an actor", default=1),
@@ -70,13 +66,25 @@ def run(words: Sequence[str], program: str) -> int:
     from dfssd.config.sections import PseudoSection
     from dfssd.labeling.run import Request, label
 
-    rule = {key.partition(".")[2]: given.pop(key) for key in RULE}
-    paths = {key: given[key] and Path(given[key]).expanduser() for key in ("images", "out", "val")}
-    models = given.pop("model")
+    models = given["model"]
     request = Request(
-        **{**given, **paths},
+        images=Path(given["images"]).expanduser(),
         models=[models] if isinstance(models, str) else models,
-        rule=PseudoSection(mode="offline", weigh=False, teachers=(), **rule),
+        out=Path(given["out"]).expanduser(),
+        rule=PseudoSection(
+            mode="offline", weigh=False, teachers=(), **{line.key.partition(".")[2]: given[line.key] for line in RULE}
+        ),
+        imgsz=given["imgsz"],
+        batch=given["batch"],
+        shard=given["shard"],
+        sample=given["sample"],
+        seed=given["seed"],
+        val=None if given["val"] is None else Path(given["val"]).expanduser(),
+        engine=given["engine"],
+        workers=given["workers"],
+        cpus=given["cpus"],
+        gpus=given["gpus"],
+        device=None if given["device"] is None else str(given["device"]),
     )
     done = label(request)
     if done.made:

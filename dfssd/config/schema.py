@@ -114,6 +114,7 @@ class Key:
         set_by_grid: A benchmark grid sets it in each of its runs.
         selects: It says which images there are, and what their labels are: a data set that was made of those of a run
             needs it no more.
+        labels_folders: ``dfssd label`` takes it as well.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Key:
     protocol: Protocol = Protocol.EACH_RUN
     set_by_grid: bool = False
     selects: bool = False
+    labels_folders: bool = False
 
 
 def _keys(*rows: Key) -> dict[str, Key]:
@@ -196,14 +198,21 @@ KEYS: Mapping[str, Key] = _keys(
     # pseudo-labels
     Key("pseudo.mode", OneOf(("offline", "online", "both")), task=DETECT, distills=True, unlabeled=True),
     Key("pseudo.weigh", BOOLEAN, task=DETECT, distills=True, needs=(_UNSUPERVISED,), unlabeled=True),
-    Key("pseudo.precision", optional(Number(0, 1, exclusive=True)), task=DETECT, distills=True, unlabeled=True),
-    Key("pseudo.tta", BOOLEAN, task=DETECT, distills=True, unlabeled=True),
+    Key(
+        "pseudo.precision",
+        optional(Number(0, 1, exclusive=True)),
+        task=DETECT,
+        distills=True,
+        unlabeled=True,
+        labels_folders=True,
+    ),
+    Key("pseudo.tta", BOOLEAN, task=DETECT, distills=True, unlabeled=True, labels_folders=True),
     Key("pseudo.teachers", optional(TEXTS), task=DETECT, distills=True, unlabeled=True),
-    Key("pseudo.tau_low", UNIT, task=DETECT, distills=True, unlabeled=True),
-    Key("pseudo.tau0", UNIT, task=DETECT, distills=True, unlabeled=True),
-    Key("pseudo.tau_max", UNIT, task=DETECT, distills=True, unlabeled=True),
-    Key("pseudo.ema_decay", Number(0, 0.999999), task=DETECT, distills=True, unlabeled=True),
-    Key("pseudo.iou", UNIT, task=DETECT, distills=True, unlabeled=True),
+    Key("pseudo.tau_low", UNIT, task=DETECT, distills=True, unlabeled=True, labels_folders=True),
+    Key("pseudo.tau0", UNIT, task=DETECT, distills=True, unlabeled=True, labels_folders=True),
+    Key("pseudo.tau_max", UNIT, task=DETECT, distills=True, unlabeled=True, labels_folders=True),
+    Key("pseudo.ema_decay", Number(0, 0.999999), task=DETECT, distills=True, unlabeled=True, labels_folders=True),
+    Key("pseudo.iou", UNIT, task=DETECT, distills=True, unlabeled=True, labels_folders=True),
     # baseline and student
     Key("student_training", OneOf((DISTILLED, LABELS_ONLY, OF_ULTRALYTICS, GROWN, "skip")), protocol=OF_RECIPE),
     Key("baseline", Or((True, False), TEXT), protocol=OF_RECIPE, set_by_grid=True),
