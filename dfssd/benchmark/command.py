@@ -27,6 +27,9 @@ USAGE = Usage(
         Option("seeds", optional(_LIST), "run these seeds: seeds=0,1,2; none: those of the grid"),
         Option("labeled", optional(_LIST), "run these shares or numbers of labeled images; none: those of the grid"),
         Option("table", optional(OneOf(("only",))), "only: write the tables of the finished runs, run nothing"),
+        Option(
+            "rows", optional(TEXT), "a .csv of this grid, as of another machine: its rows stand where no run is here"
+        ),
         Option("out", optional(TEXT), "folder of the tables; none: beside the YAML, or with the runs if it is dfssd's"),
         Option("project", TEXT, "runs and logs go to PROJECT/GRID", default="runs"),
         Option("engine", OneOf(ENGINES), "where runs are made: here in turn, as Ray tasks, as jobs", default=SERIAL),
@@ -95,6 +98,7 @@ def benchmark(
             seeds=values["seeds"],
             labeled=values["labeled"],
             only_tables=values["table"] is not None,
+            elsewhere=None if values["rows"] is None else Path(values["rows"]).expanduser(),
             out=Path(out).expanduser(),
             runs=runs,
             engine=engine,

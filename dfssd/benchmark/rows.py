@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 import shlex
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from dfssd.errors import UserError, reason
 from dfssd.reporting.run_files import read_csv
 from dfssd.results.record import FILE, BoxRecord
 from dfssd.results.sections import Training
@@ -19,6 +21,10 @@ COLUMNS = (
     "optimizer_steps", "val_map50_95", "chosen", "machine", "dfssd", "ultralytics", "torch", "git",
 )  # fmt: skip
 """Columns of the CSV; one per class follows, ``ap50_95 <class>``."""
+
+PER_CLASS = "ap50_95 "
+_NUMBERS = ("map50", "map50_95", "seconds", "val_map50_95")
+_COUNTS = ("seed", "steps", "optimizer_steps")
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,43 @@ def rows_of_run(
         detections = folder / "test" / role / "detections.npz"
         rows.append(Row(name, labeled, seed, values, per_class, detections, scores.images))
     return rows
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a table that was written before, perhaps on another machine; their detections are not known.
+
+    Raises:
+        UserError: It is no such table.
+    """
+    try:
+        with open(file, encoding="utf-8", newline="") as opened:
+            return [_row_of(line) for line in csv.DictReader(opened)]
+    except OSError as e:
+        raise UserError(f"rows={file}: cannot be read ({e.strerror})") from e
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f"rows={file}: is not the .csv of a grid ({reason(e)})") from e
+
+
+def _row_of(line: Mapping[str, str]) -> Row:
+    values = {name: _value_of(name, line[name]) for name in COLUMNS}
+    recipe, labeled, seed = (values.pop(name) for name in ("recipe", "labeled", "seed"))
+    classes = {name.removeprefix(PER_CLASS): text for name, text in line.items() if name.startswith(PER_CLASS)}
+    if values["map50_95"] is None or labeled is None:
+        raise ValueError("a row without a score")
+    return Row(
+        recipe, labeled, int(seed), values, {name: float(text) if text else None for name, text in classes.items()}
+    )
+
+
+def _value_of(column: str, text: str) -> Any:
+    """A value of a row as :func:`rows_of_run` has it."""
+    if not text:
+        return None
+    if column in _NUMBERS:
+        return float(text)
+    if column in _COUNTS:
+        return int(text)
+    return (float(text) if "." in text or "e" in text else int(text)) if column == "labeled" else text
 
 
 def _subject(record: BoxRecord) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 from dfssd.benchmark.children import lives
 from dfssd.benchmark.engines import Engine
 from dfssd.benchmark.grid import BASE, ORACLE, TEACHER, Grid, Run, text_of
-from dfssd.benchmark.rows import Row, rows_of_run, shown_command
+from dfssd.benchmark.rows import Row, read_rows, rows_of_run, shown_command
 from dfssd.benchmark.table import write_tables
 from dfssd.config import KEYS, RESUMABLE, defaults, differences, flat_settings, parse_arguments, without_idle
 from dfssd.errors import UserError
@@ -257,6 +257,7 @@ def run_benchmark(
     seeds: Any,
     labeled: Any,
     only_tables: bool,
+    elsewhere: Path | None,
     out: Path,
     runs: Path,
     engine: Engine,
@@ -272,6 +273,7 @@ def run_benchmark(
         seeds: Seeds instead of those of the YAML: a number, a list, or ``0,1,2``; None: those of the YAML.
         labeled: Label shares, likewise.
         only_tables: Write the tables of the finished runs, and run nothing.
+        elsewhere: A table whose rows stand where there is no run here; None: there is none.
         out: Folder of the tables.
         runs: Folder of the runs.
         engine: Makes the runs.
@@ -282,22 +284,30 @@ def run_benchmark(
         given = {**read_json(note).get("given", {}), **given}
     grid = Grid.read(path, given, seeds=seeds, labeled=labeled)
     selected = grid.select(only)
+    known = read_rows(elsewhere) if elsewhere else []
+    if strange := {row.recipe for row in known} - {*grid.cells, TEACHER, SCRATCH}:
+        raise UserError(f"rows={elsewhere}: has {sorted(strange)[0]}, which is no cell of {grid.name}")
+
+    def made_here() -> list[Row]:
+        return finished_rows(grid.present(runs), runs)
 
     def write() -> list[Path]:
         with locked(runs / "tables.lock"):  # the last to write has seen the runs of all processes
-            rows = finished_rows(grid.present(runs), runs)
+            rows = made_here()
+            here = {(row.recipe, row.labeled, row.seed) for row in rows}
+            rows += [row for row in known if (row.recipe, row.labeled, row.seed) not in here]
             lines = commands(grid, name, given, rows)
             return write_tables(rows, grid.name, out, cells=grid.cells, commands=lines)
 
     if only_tables:
-        if not finished_rows(grid.present(runs), runs):
+        if not made_here() and not known:
             raise UserError(
                 f"table=only: no finished run of {grid.name} in {runs}, and nothing was written: give the project= of "
                 "its runs, or leave table=only out"
             )
         print(f"written: {', '.join(map(str, write()))}")
         return 0
-    finished_rows(grid.present(runs), runs)  # refuses runs with other settings before anything is trained
+    made_here()  # refuses runs with other settings before anything is trained
     _check_runs(selected, runs, check)
     write_json(note, {"given": given})
     failures = run_grid(grid, selected, runs, engine=engine, after=write)

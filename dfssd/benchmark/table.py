@@ -8,7 +8,7 @@ from typing import Any
 
 from dfssd.benchmark.chart import draw
 from dfssd.benchmark.grid import BASE, ORACLE, TEACHER
-from dfssd.benchmark.rows import COLUMNS, Row
+from dfssd.benchmark.rows import COLUMNS, PER_CLASS, Row
 from dfssd.benchmark.summary import PEER, Summary, shares, summaries
 from dfssd.files import write_text
 from dfssd.reporting.tables import UNKNOWN, csv_text, format_number, markdown_table
@@ -58,11 +58,11 @@ def csv_rows(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[str]]:
             "labeled": row.labeled,
             "seed": row.seed,
             **row.values,
-            **{f"ap50_95 {name}": value for name, value in row.per_class.items()},
+            **{f"{PER_CLASS}{name}": value for name, value in row.per_class.items()},
         }
         for row in rows
     ]
-    return cells, [*COLUMNS, *dict.fromkeys(f"ap50_95 {name}" for row in rows for name in row.per_class)]
+    return cells, [*COLUMNS, *dict.fromkeys(f"{PER_CLASS}{name}" for row in rows for name in row.per_class)]
 
 
 def means_row(line: Summary) -> dict[str, Any]:

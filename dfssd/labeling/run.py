@@ -30,7 +30,7 @@ from dfssd.log import LOGGER, changing_line
 from dfssd.process import trusts_files
 from dfssd.pseudo_labels.teacher_inference import STRIDE
 from dfssd.reporting.tables import format_duration
-from dfssd.runs.ownership import LOCK, OWNER, Ownership
+from dfssd.runs.ownership import Ownership
 from dfssd.trust.limits import limits
 from dfssd.wording import counted
 
@@ -38,8 +38,10 @@ LISTING, MANIFEST = "images.jsonl", "manifest.json"
 SCHEMA = 1
 """Of :data:`MANIFEST`."""
 
-_OWN = {PLAN, MODELS, LISTING, MANIFEST, SAMPLE, VAL, FOLDER, LOCK, OWNER}
-"""What is written into the folder."""
+_OWN = {PLAN, MODELS, LISTING, MANIFEST, SAMPLE, VAL, FOLDER}
+"""What is written into the folder, beside files whose names begin with a dot."""
+
+_IN_PLAN = {"schema", "source", "images", "names", "thresholds", "sample", "settings", "listing", "state"}
 
 _REPORT_EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -204,9 +206,11 @@ def _owned(out: Path) -> Iterator[None]:
     Raises:
         UserError: It holds something else, or another process works in it.
     """
-    if out.exists() and (not out.is_dir() or (others := {p.name for p in out.iterdir()} - _OWN)):
-        held = f"holds {sorted(others)[0]}" if out.is_dir() else "is a file"
-        raise UserError(f"out={from_here(out)}: {held}, and is no folder of labels: name a new one")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={from_here(out)}: is a file: name a new folder")
+    others = sorted(path.name for path in out.glob("[!.]*") if path.name not in _OWN)
+    if others:
+        raise UserError(f"out={from_here(out)}: holds {others[0]}, and is no folder of labels: name a new one")
     out.mkdir(parents=True, exist_ok=True)
     owned = Ownership(out)
     try:
@@ -228,10 +232,13 @@ def _check_plan(plan: Mapping[str, Any], settings: Mapping[str, Any], request: R
     Raises:
         UserError: Its settings differ, or its list is damaged.
     """
-    check_same(plan, settings, request.out)
     listing = request.out / LISTING
-    if not listing.is_file() or file_digest(listing) != plan["listing"]:
-        raise UserError(f"{from_here(listing)} is damaged: restore it, or remove {from_here(request.out)}")
+    whole = listing.is_file() and file_digest(listing) == plan.get("listing")
+    for file, intact in ((PLAN, set(plan) >= _IN_PLAN), (LISTING, whole)):
+        if not intact:
+            where = from_here(request.out)
+            raise UserError(f"{where}/{file} is damaged: restore it, or remove {where}, which is made anew then")
+    check_same(plan, settings, request.out)
     again = request.out / f".again.{LISTING}"
     try:
         now = write_listing(request.images, again)

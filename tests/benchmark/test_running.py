@@ -118,6 +118,30 @@ def test_table_only_rebuilds_and_runs_nothing(bench, fake, tmp_path, capsys):
     assert [r["recipe"] for r in rows_of(tmp_path / "elsewhere" / "small.csv")] == ["teacher", "baseline", "dfssd"]
 
 
+def test_rows_of_another_machine_stand_beside_those_made_here(bench, fake, tmp_path, capsys):
+    """Two machines with a seed each make the table of one with both; a run that is here wins over a row."""
+    assert bench("seeds=0,1", "project=one", "out=one") == 0
+    assert bench("seeds=0", "project=there", "out=there") == 0
+    assert bench("seeds=1", "project=here", "rows=there/small.csv", "out=here") == 0
+    for end in (".csv", "-means.csv"):
+        one, here = (rows_of(tmp_path / folder / f"small{end}") for folder in ("one", "here"))
+        assert [{**row, "command": ""} for row in here] == [{**row, "command": ""} for row in one]
+    text = (tmp_path / "there" / "small.csv").read_text()
+    (tmp_path / "there" / "small.csv").write_text(text.replace("dfssd,0.1,0,", "dfssd,0.1,1,"))
+    assert bench("table=only", "project=here", "rows=there/small.csv", "out=again") == 0
+    scores = {(row["recipe"], row["seed"]): row["map50"] for row in rows_of(tmp_path / "here" / "small.csv")}
+    again = {(row["recipe"], row["seed"]): row["map50"] for row in rows_of(tmp_path / "again" / "small.csv")}
+    assert again == {key: score for key, score in scores.items() if key != ("dfssd", "0")}
+    capsys.readouterr()
+    (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "other.csv").write_text(text.replace("dfssd,0.1", "mine,0.1"))
+    for file, problem in {"odd": "is not the .csv of a grid", "other": "has mine, which is no cell of small",
+                          "none": "cannot be read"}.items():  # fmt: skip
+        assert bench("table=only", "project=here", f"rows={file}.csv") == 2
+        error = capsys.readouterr().err
+        assert f"rows={file}.csv: {problem}" in error and error.count("\n") == 1
+
+
 def test_table_only_without_a_finished_run_keeps_the_tables(bench, fake, tmp_path, capsys):
     bench("only=dfssd")
     before = (tmp_path / "grids" / "small.csv").read_bytes()

@@ -207,12 +207,12 @@ def test_other_folders_and_processes_are_refused(
     labeled(str(photos), model=model, out=whole, code=2)
     assert "is in use by process" in capsys.readouterr().err
     held.release()
-    listing = whole / "images.jsonl"
-    text = listing.read_text()
-    listing.write_text(text.replace("00.png", "01.png"))
-    labeled(str(photos), model=model, out=whole, code=2)
-    assert "images.jsonl is damaged: restore it, or remove" in capsys.readouterr().err
-    listing.write_text(text)
+    for name, old, new in (("images.jsonl", "00.png", "01.png"), ("plan.json", '"state"', '"stale"')):
+        text = (whole / name).read_text()
+        (whole / name).write_text(text.replace(old, new))
+        labeled(str(photos), model=model, out=whole, code=2)
+        assert f"{name} is damaged: restore it, or remove" in capsys.readouterr().err
+        (whole / name).write_text(text)
 
 
 def test_images_that_were_added_are_named(model: Path, photos: Path, tmp_path: Path, capsys) -> None:
