@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -27,6 +28,20 @@ class Stopped(KeyboardInterrupt):
 def exit_code(stopped: BaseException) -> int:
     """Exit code of a process that a signal has ended, as shells report it: 128 plus its number; 130 for Ctrl-C."""
     return 128 + int(getattr(stopped, "signal", signal.SIGINT))
+
+
+@contextmanager
+def own_handlers() -> Iterator[None]:
+    """Put back, after the block, the handlers of signals that a package replaces in it, as Ray's of crashes."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # others cannot set any
+        numbers = [getattr(signal, name) for name in (*NAMES, "SIGINT") if hasattr(signal, name)]
+        before = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not None}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

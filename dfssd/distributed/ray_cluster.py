@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dfssd.errors import UserError
+from dfssd.interrupts import own_handlers
 from dfssd.log import without_notes
 
 EXTRA = "engine=ray: Ray is not installed: pip install 'dfssd[ray]'"
@@ -27,6 +28,7 @@ def ray_cluster(cpus: float, gpus: float) -> Iterator[Any]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it writes to the standard error otherwise
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 otherwise: whatever else runs would stop the work
     try:
         import ray
     except ModuleNotFoundError as e:
@@ -35,7 +37,7 @@ def ray_cluster(cpus: float, gpus: float) -> Iterator[Any]:
     try:
         try:
             if started:
-                with without_notes():  # such as that it keeps silent
+                with own_handlers(), without_notes():  # such as that it keeps silent
                     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         except (ConnectionError, OSError, RuntimeError, ValueError) as e:

@@ -260,7 +260,7 @@ def kill_an_actor(out: Path, when: int, killed: list[int]) -> None:
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'dfssd[ray]'")
-def test_killed_drivers_and_actors_change_nothing(model: Path, tmp_path: Path, capsys) -> None:
+def test_killed_drivers_and_actors_change_nothing(model: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     """Two actors of Ray make what one pass makes, bit for bit, though the driver and then an actor are killed."""
     import ray
 
@@ -290,6 +290,7 @@ def test_killed_drivers_and_actors_change_nothing(model: Path, tmp_path: Path, c
     assert 2 <= len(made) < 150
     capsys.readouterr()
     killed: list[int] = []
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         killer = threading.Thread(target=kill_an_actor, args=(out, len(made) + 2, killed))
