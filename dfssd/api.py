@@ -31,7 +31,7 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """Folder of the networks: ``student.pt``, ``student.onnx``, ``teacher.pt``, ``baseline.pt``."""
+        """Folder of the networks: ``student`` as ``.pt``, ``.onnx``, and ``.safetensors``; ``teacher.pt``."""
         return self.folder / "weights"
 
     @property

@@ -24,7 +24,7 @@ from dfssd.config import Config
 from dfssd.deployment.folder import is_unchanged
 from dfssd.deployment.networks import open_network
 from dfssd.detection.run import DetectionRun
-from dfssd.files import locked
+from dfssd.files import file_digest, locked
 from dfssd.pipeline import open_finished
 from dfssd.results.sections import BoxExport
 from dfssd.runs.beside import Beside
@@ -113,6 +113,8 @@ def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
         "weights/baseline.pt",
         "weights/student.pt",
         "weights/student.onnx",
+        "weights/student.safetensors",
+        "weights/student.yaml",
         "deploy/student.onnx",
         "deploy/infer.py",
         "deploy/manifest.json",
@@ -136,6 +138,7 @@ def test_every_file_and_section_is_there(finished: tuple[Path, str]) -> None:
     assert results["export"]["passed"] and results["export"]["max_box_diff_px"] < 0.5
     for term in ("cwd", "response_cls", "response_dfl"):
         assert {"first", "last", "grad_share"} <= set(results["distill"]["terms"][term])
+    assert results["export"]["tensors"]["sha256"] == file_digest(run / "weights" / "student.safetensors")
     assert results["distill"]["selftest"]["teacher_unchanged"]
     assert results["pseudo_labels"]["images"] == 8
     recorded = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))

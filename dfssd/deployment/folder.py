@@ -15,9 +15,9 @@ FOLDER, MANIFEST, INFER, README, ONNX = "deploy", "manifest.json", "infer.py", "
 CHECKPOINT = "pytorch/student.pt"
 """In a folder of its own: ``yolo export`` writes beside the checkpoint that it is given, over what is there."""
 
-
 TENSORS = "pytorch/student.safetensors"
-"""The weights alone, with ``student.yaml`` beside them: the same detector without a pickle."""
+"""The weights alone, with ``student.yaml`` beside them: the same detector without a pickle. Both are in ``weights/``,
+too, where people look for what was trained."""
 
 
 def write_deploy(
@@ -44,7 +44,10 @@ def write_deploy(
         from dfssd.deployment.tensors import write_tensors  # late, since dfssd predict needs no torch
 
         copy_atomically(infer.__file__, folder / INFER)
-        write_tensors(folder / CHECKPOINT, folder / TENSORS)
+        tensors = run / "weights" / Path(TENSORS).name
+        write_tensors(folder / CHECKPOINT, tensors)  # of the checkpoint that names no path of this machine
+        for file in (tensors, tensors.with_suffix(".yaml")):
+            copy_atomically(file, (folder / TENSORS).with_name(file.name))
     if not (folder / ONNX).exists() and (run / "weights" / ONNX).exists():  # of a run before there was this folder
         copy_atomically(run / "weights" / ONNX, folder / ONNX)
     earlier = read_json(folder / MANIFEST).get("formats") or []

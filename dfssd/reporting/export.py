@@ -15,7 +15,7 @@ from dfssd.reporting.tables import (
     markdown_table,
 )
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import Export, LaterExport, MaskExport, OtherFormat, SizeRecall
+from dfssd.results.sections import BoxExport, Export, LaterExport, MaskExport, OtherFormat, SizeRecall
 from dfssd.wording import counted
 
 _DIFFERENCES = {
@@ -48,6 +48,7 @@ def export_section(record: RunRecord, student_mb: float | None) -> Lines:
     header += [*(["most lost of a size"] if known else []), "median [ms]", "95 % [ms]"]
     rows = [row for group in groups for row in _rows(group, known)]
     lines += ["", *markdown_table(header, rows), "", " ".join(_explained(export))]
+    lines += _without_pickle(export)
     failures = [f"- {failure}" for group in groups for one in group.formats for failure in _failures(one)]
     lines += ["", *failures] if failures else []
     return lines + _size_tables(groups)
@@ -63,6 +64,17 @@ def _outcome(export: Export) -> Lines:
     failures = export.failures or ["no reason was recorded"]
     alarm = "**The check failed; do not deploy the file before this is understood:**"
     return [alarm, "", *(f"- {failure}" for failure in failures)]
+
+
+def _without_pickle(export: Export) -> Lines:
+    """The file of the detector that can run no program, if there is one."""
+    if not isinstance(export, BoxExport) or not (file := export.tensors):
+        return []
+    return [
+        "",
+        f"`{file.file}` ({format_number(file.size_mb, 2)} MB, SHA-256 `{file.sha256}`) is the same detector without a "
+        "pickle, for those who load none; it needs `student.yaml` beside it.",
+    ]
 
 
 def _of_run(export: Export, student_mb: float | None) -> LaterExport:

@@ -10,16 +10,16 @@ from typing import Any
 from dfssd.config import DETECT
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.deployment.facts import Facts, facts, sign_folder, sign_onnx
-from dfssd.deployment.folder import FOLDER, write_deploy
+from dfssd.deployment.folder import FOLDER, TENSORS, write_deploy
 from dfssd.evaluation.export import Comparison, Entry, ExportRequest, export_formats
 from dfssd.evaluation.export_options import INT8
-from dfssd.evaluation.exported import machine
+from dfssd.evaluation.exported import machine, size_mb
 from dfssd.evaluation.operating import selected
-from dfssd.files import copy_atomically
+from dfssd.files import copy_atomically, file_digest
 from dfssd.results.record import RunRecord
-from dfssd.results.sections import Export, LaterExport, OtherFormat, SizeRecall, to_json
+from dfssd.results.sections import Export, LaterExport, OtherFormat, SizeRecall, TensorFile, to_json
 
-_NOT_LISTED = {"other", "later", "torch_ms", "torch_sizes", "machine"}
+_NOT_LISTED = {"other", "later", "torch_ms", "torch_sizes", "machine", "tensors"}
 """What the record of an export holds beyond what concerns the ONNX file."""
 
 
@@ -65,8 +65,7 @@ def hand_over(run: Path, about: Facts, record: RunRecord) -> None:
     others = [{**to_json(one), "file": Path(one.file).name} for one in record.export.other if one.file]
     for other in others:
         sign_folder(run / FOLDER / other["file"], about)
-    detects = record.TASK == DETECT
-    write_deploy(run, about, [listed, *others], machine=record.export.machine, detects=detects)
+    _complete(run, about, record, [listed, *others], record.export.machine)
 
 
 def with_sizes(section: Entry, record: RunRecord, comparison: Comparison, imgsz: int) -> Entry:
@@ -117,11 +116,19 @@ def export_more(
         formats=tuple(OtherFormat.model_validate(_with(one, found)) for one in entries),
     )
     written = [{**to_json(one), "file": Path(one.file).name} for one in done.formats if one.file]
-    run, detects = request.deploy.parent, record.TASK == DETECT
-    write_deploy(run, request.about, written, machine=done.machine, detects=detects)
+    _complete(request.deploy.parent, request.about, record, written, done.machine)
     if record.export:
         record.export = with_later(record.export, done)
     return done
+
+
+def _complete(run: Path, about: Facts, record: RunRecord, formats: Sequence[Entry], machine: str | None) -> None:
+    """Write all else that is handed over with the formats, and record the detector without a pickle."""
+    write_deploy(run, about, formats, machine=machine, detects=record.TASK == DETECT)
+    if record.TASK == DETECT and record.export:
+        file = run / "weights" / Path(TENSORS).name
+        found = TensorFile(file=f"weights/{file.name}", size_mb=size_mb(file), sha256=file_digest(file))
+        record.export = record.export.model_copy(update={"tensors": found})
 
 
 def with_later(export: Export, done: LaterExport) -> Export:

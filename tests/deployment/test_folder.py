@@ -45,6 +45,9 @@ def test_manifest_has_the_digest_of_every_file(run: Path) -> None:
     }
     for name, digest in listed.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    for kind in ("safetensors", "yaml"):  # where people look for them
+        beside = run / "weights" / f"student.{kind}"
+        assert beside.read_bytes() == (folder / "pytorch" / beside.name).read_bytes()
     assert manifest["formats"] == [{**ONNX, "machine": "a processor, 2 threads"}]
     assert manifest["names"] == list(NAMES) and manifest["license"] == "AGPL-3.0"
     assert len((folder / "README.md").read_text(encoding="utf-8").splitlines()) == 5

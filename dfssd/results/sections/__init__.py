@@ -30,7 +30,7 @@ from dfssd.results.sections.distillation import (
     ThresholdRule,
     ThresholdState,
 )
-from dfssd.results.sections.export import Export, LaterExport, OtherFormat, Times
+from dfssd.results.sections.export import Export, LaterExport, OtherFormat, TensorFile, Times
 from dfssd.results.sections.masks import (
     ClassIou,
     Latency,
@@ -128,6 +128,7 @@ __all__ = [
     "Stage",
     "Start",
     "Status",
+    "TensorFile",
     "Term",
     "ThresholdRule",
     "ThresholdState",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import StrictBool
 
-from dfssd.results.sections.export import Export
+from dfssd.results.sections.export import Export, TensorFile
 from dfssd.results.sections.shared import Count, Data, Number, Section
 
 
@@ -216,6 +216,9 @@ class BoxExport(Export):
     """The same by ONNX."""
     tolerance: BoxTolerance | None = None
     """`box_px`, `score`, `map50_95`: largest allowed differences (`parity.*`)."""
+    tensors: TensorFile | None = None
+    """The same detector without a pickle: `file` (`student.yaml` beside it belongs to it), `size_mb` (10^6 bytes), and
+    `sha256`; absent in records of earlier versions."""
 
     @property
     def score(self) -> float | None:

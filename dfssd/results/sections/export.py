@@ -52,6 +52,17 @@ class OtherFormat(Section):
     """As `onnx_sizes`."""
 
 
+class TensorFile(Section):
+    """The detector without a pickle."""
+
+    file: str
+    """The file; ``student.yaml`` beside it belongs to it."""
+    size_mb: Number
+    """Its size in 10^6 bytes."""
+    sha256: str
+    """Its SHA-256."""
+
+
 class LaterExport(Section):
     """Formats that were written after the run, all at once, and PyTorch beside them."""
 
