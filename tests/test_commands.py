@@ -70,11 +70,14 @@ def test_every_option_of_a_command_is_read(line: str, usage: Usage) -> None:
         if isinstance(node.func, ast.Name) and node.func.id == "Option"
     }  # fmt: skip
     read = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in described}
+    limited = {option.name for option in usage.options if option.name.startswith("limits.")}
+    if any(isinstance(node, ast.Call) and getattr(node.func, "id", "") == "limit_files" for node in ast.walk(tree)):
+        read |= limited
     if line == "predict":
         from dfssd.deployment.predict import predict
 
-        taken = {*inspect.signature(predict).parameters, "trust"}
-        assert taken == {option.name for option in usage.options} and "trust" in read
+        taken = {*inspect.signature(predict).parameters, "trust", *limited}
+        assert taken == {option.name for option in usage.options} and {"trust", *limited} <= read
     else:
         assert {option.name for option in usage.options} <= read
 

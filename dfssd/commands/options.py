@@ -8,9 +8,10 @@ from typing import Any
 
 from dfssd.commands.help_page import entry, paragraph
 from dfssd.commands.help_page import show as print_page
-from dfssd.config import nearest, parse_arguments
+from dfssd.config import KEYS, defaults, help_lines, nearest, parse_arguments
 from dfssd.config.values import BOOLEAN, Check, allowed
 from dfssd.errors import UserError
+from dfssd.trust.limits import Limits, set_limits
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,30 @@ class Option:
 
 TRUSTING = Option("trust", BOOLEAN, "load .pt files whatever they hold, which can run any program", default=False)
 """Of every command that loads networks, besides those that take the keys of a run."""
+
+_LIMITS = "limits."
+"""How the keys begin that say what a file may ask for."""
+
+
+def limiting(*names: str) -> list[Option]:
+    """The keys ``limits.*`` of a run as options of a command that reads the files of others.
+
+    Args:
+        names: Those that concern its files, without their section; none: all.
+    """
+    usual = defaults()
+    return [
+        Option(line.key, KEYS[line.key].check, line.meaning.partition(") ")[2], default=usual[line.key])
+        for line in help_lines()
+        if line.key.startswith(_LIMITS) and (not names or line.key.removeprefix(_LIMITS) in names)
+    ]
+
+
+def limit_files(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Hold the files that this process reads to the limits among the values of a command; the other values."""
+    given = {key: value for key, value in {**defaults(), **values}.items() if key.startswith(_LIMITS)}
+    set_limits(Limits(**{key.removeprefix(_LIMITS): value for key, value in given.items()}))
+    return {key: value for key, value in values.items() if key not in given}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfssd.commands.options import TRUSTING, Option, Usage
+from dfssd.commands.options import TRUSTING, Option, Usage, limit_files, limiting
 from dfssd.config.values import BOOLEAN, TEXT, UNIT, Number, Special, is_one_line, optional
 from dfssd.process import trust_files
 from dfssd.wording import counted
@@ -40,6 +40,7 @@ USAGE = Usage(
         Option("save", BOOLEAN, "save drawn images; of videos and streams the frames that are NG", default=True),
         Option("every", Number(1, integer=True), "of so many frames of videos and streams, look at one", default=1),
         Option("overwrite", BOOLEAN, "overwrite the predictions of an earlier call in out", default=False),
+        *limiting("megapixels"),
         TRUSTING,
     ),
     positional=("source",),
@@ -58,7 +59,7 @@ def run(words: Sequence[str], program: str) -> int:
         words: Arguments ``key=value``.
         program: What was typed before the name of the command.
     """
-    given = USAGE.read(words)
+    given = limit_files(USAGE.read(words))
     trust_files(given.pop("trust"))
     from dfssd.deployment.predict import predict
 

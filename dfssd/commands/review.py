@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfssd.commands.options import TRUSTING, Option, Usage, command_line
+from dfssd.commands.options import TRUSTING, Option, Usage, command_line, limit_files, limiting
 from dfssd.config.values import BOOLEAN, TEXT, TEXTS, UNIT, Number, OneOf, Special, optional
 from dfssd.errors import UserError
 from dfssd.log import LOGGER
@@ -62,6 +62,7 @@ IMPORT = Usage(
             "class names in id order, old ones first, if some are new; none: those of the data",
         ),
         Option("unlabeled", optional(TEXTS), "additional unlabeled images, if data= is no run"),
+        *limiting(),
     ),
     positional=("file",),
     examples=(("project-1.json data=runs/dfssd out=parts2", "labels from Label Studio, and those that the run had"),),
@@ -120,6 +121,7 @@ def _export(values: Mapping[str, Any], program: str) -> None:
 def _import(values: Mapping[str, Any], program: str) -> None:
     from dfssd.review.loop import import_review
 
+    values = limit_files(values)
     files = values["file"]
     options = {key: values[key] for key in ("first", "overwrite", "skip_bad", "names", "unlabeled")}
     out = Path(values["out"]).expanduser()

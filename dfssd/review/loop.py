@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dfssd.review.merging import Merged, check_outcomes, merge, write_data_set
 from dfssd.review.offered import Reviewed, compare_with_offered
 from dfssd.review.run import ReviewedRun, is_run
 from dfssd.runs.key_names import configure_data
+from dfssd.trust.limits import limits
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def _run_data(
 def _source_data(
     data: str, unlabeled: str | Sequence[str] | None, names: str | Sequence[str] | None
 ) -> tuple[DetectionSet, Path]:
-    given = {"data": data, "unlabeled": unlabeled, "names": names}
+    most = {f"limits.{name}": value for name, value in asdict(limits()).items()}  # those of this command
+    given = {"data": data, "unlabeled": unlabeled, "names": names, **most}
     config = configure_data({key: value for key, value in given.items() if value is not None})
     return read_data(config), Path(config["data_dir"]).resolve()
 

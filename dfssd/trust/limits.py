@@ -1,7 +1,7 @@
 """What a file may ask for: pixels, disk, and memory, beyond which it is refused before it gets them.
 
-The limits hold for the process: readers of files are deep inside, and work in threads. A run sets them
-(:func:`set_limits`); other commands, and whoever does not, have those of ``cfg/default.yaml``.
+The limits hold for the process: readers of files are deep inside, and work in threads. Runs, and commands that read the
+files of others, set them (:func:`set_limits`); whoever does not has those of ``cfg/default.yaml``.
 """
 
 from __future__ import annotations

@@ -72,6 +72,14 @@ def test_answers_are_written_in_three_forms(model: Path, photos: Path, tmp_path:
     assert shown.startswith("2 images: 0 OK, 2 NG, 0 unreadable; ") and f"written to {tmp_path / 'seen'}: " in shown
 
 
+def test_images_larger_than_the_line_allows_are_not_read(model: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    Image.new("L", (2_000, 1_000)).save(photos / "large.png")
+    words = ["predict", str(photos), f"model={model}", f"out={tmp_path / 'seen'}", "save=false"]
+    assert main([*words, "limits.megapixels=1"]) == 2
+    assert "unreadable: large.png (2 million px are too many, at most 1 are read)" in capsys.readouterr().out
+    assert main([*words, "overwrite=true"]) == 0
+
+
 def blind(model: Path, target: Path) -> Path:
     """The network with biases of the classes so low that it finds nothing."""
     network = onnx.load(str(model))

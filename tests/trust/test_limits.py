@@ -103,6 +103,32 @@ def test_archives(tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_comes_back_from_a_review_is_held_to_the_limits_of_its_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Those of the files of the tool, and of the data that they belong to."""
+    monkeypatch.chdir(tmp_path)
+    data = write_squares(tmp_path / "set", train=3, val=1, test=1, plain=1)
+    Image.new("L", (2_000, 1_000)).save(sorted((tmp_path / "set" / "train" / "images").iterdir())[0])
+    with zipfile.ZipFile("bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", bytes(120_000_000))
+    (tmp_path / "deep.json").write_text("[[[[]]]]", encoding="utf-8")
+    tree = {
+        "images": [{"id": 1, "file_name": "new.png", "width": 64, "height": 64}],
+        "annotations": [],
+        "categories": [],
+    }
+    (tmp_path / "job.json").write_text(json.dumps(tree), encoding="utf-8")
+    words = ["review", "import", f"data={data}", "out=new"]
+    for word, limit, why in (
+        ("bomb.zip", "archive_ratio=100", "times its size, more than limits.archive_ratio=100"),
+        ("bomb.zip", "archive_gb=0.1", "more than limits.archive_gb=0.1"),
+        ("deep.json", "json_depth=3", "more than limits.json_depth=3 deep"),
+        ("job.json", "megapixels=1", "2 million px are too many, at most 1"),
+    ):
+        assert main([*words, word, f"limits.{limit}"]) == 2
+        assert why in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_archive_cannot_hide_its_size(tmp_path: Path) -> None:
     """A file that is longer than its entry says ends the unpacking."""
     content = io.BytesIO()
