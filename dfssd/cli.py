@@ -9,14 +9,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from dfssd import __version__, log
 from dfssd.commands import COMMANDS, TRAIN, split_words
 from dfssd.commands.help_page import entry, heading, paragraph, show
 from dfssd.distributed.place import place, take_place
 from dfssd.errors import Interrupted, UserError, report_problems
-from dfssd.files import from_here, storage_problem
+from dfssd.files import explain_storage, from_here
 from dfssd.interrupts import exit_code, stopped_by_signals
 
 HELP = {"-h", "--help", "help"}
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
             if place().rank:
                 return 2
             raise UserError("only a run is shared by several processes: start this command without torchrun")
-        with stopped_by_signals():
+        with stopped_by_signals(), explain_storage():
             return command.run(own, program)
     except UserError as e:
         return report_problems(e)
@@ -69,10 +68,6 @@ def main(argv: Sequence[str] | None = None, program: str = "dfssd") -> int:
         if e.name is None or e.name.partition(".")[0] == "dfssd":  # a bug
             raise
         return report_problems(UserError(missing(e.name)))
-    except (OSError, RuntimeError) as e:
-        if (problem := storage_problem(e, Path.cwd())) is None:
-            raise
-        return report_problems(UserError(f"{problem}, and start the same line again"))
     except KeyboardInterrupt as e:
         print(f"\n{_how_to_go_on(program, words, e)}", file=sys.stderr)
         return exit_code(e)

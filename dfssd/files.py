@@ -105,12 +105,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def storage_problem(error: BaseException, folder: Path) -> str | None:
+def storage_problem(error: BaseException, folder: Path, *, elsewhere: bool = True) -> str | None:
     """What is wrong with the place of files, and what to do, if an error, or one that has led to it, comes from that.
 
     Args:
         error: Whatever was raised while files in ``folder`` were read and written.
         folder: Where.
+        elsewhere: Files in other places count, too; if not, only where a disk is full.
 
     Returns:
         The start of a message; None for an error of another kind.
@@ -118,7 +119,7 @@ def storage_problem(error: BaseException, folder: Path) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
-            if found := _of_system(cause, folder):
+            if found := _of_system(cause, folder, elsewhere=elsewhere):
                 return found
         elif isinstance(cause, RuntimeError) and any(word in str(cause).lower() for word in _OF_TORCH):
             return _as_it_is(folder)
@@ -126,15 +127,37 @@ def storage_problem(error: BaseException, folder: Path) -> str | None:
     return None
 
 
-def _of_system(error: OSError, folder: Path) -> str | None:
+@contextlib.contextmanager
+def explain_storage(folder: Path | None = None) -> Iterator[None]:
+    """Turn errors about the place of files into one line.
+
+    Args:
+        folder: Where files are read and written; None: the current folder.
+
+    Raises:
+        UserError: Of such an error; others pass.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as e:
+        if (problem := storage_problem(e, folder or Path.cwd())) is None:
+            raise
+        raise UserError(f"{problem}, and start the same line again") from e
+
+
+def _of_system(error: OSError, folder: Path, *, elsewhere: bool) -> str | None:
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else folder
+    inside = _inside(place, folder)
     if error.errno in _FULL:
-        return f"the disk of {folder} is full ({error.strerror}{_free(folder)}): make room"
+        disk = folder if inside else place.parent
+        return f"the disk of {disk} is full ({error.strerror}{_free(disk)}): make room"
+    if not inside and not elsewhere:
+        return None
     if error.errno in _DENIED:
         return f"{place} cannot be read or written ({error.strerror}): make it accessible"
     if error.errno in _LOST:
         return f"{place} cannot be reached ({error.strerror}): bring its disk back"
-    if error.errno in {errno.ENOENT, errno.ENOTDIR} and _inside(place, folder) and not place.parent.is_dir():
+    if error.errno in {errno.ENOENT, errno.ENOTDIR} and inside and not place.parent.is_dir():
         return f"{place.parent if folder.is_dir() else folder} has vanished: restore it"
     return None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from dfssd.log import console
 from dfssd.process import SAFE_LOAD, trust_files
 from dfssd.trust import limits
 from tests.costs import CostWatch
+from tests.disks import mounted
 from tests.tiny_detection import save_detector
 
 os.environ.pop("CI", None)  # commands are quiet there; tests of that set it themselves
@@ -94,6 +97,17 @@ def usual_files(monkeypatch: pytest.MonkeyPatch):
 def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of this test export nothing: that takes as long as a short training, and is the matter of other tests."""
     monkeypatch.setattr("dfssd.runs.stages.StagedRun.export", lambda run: "skipped")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own of 64 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mounted(folder, "-o", "size=64m"):
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +28,7 @@ from dfssd.runs.beside import Beside
 from dfssd.runs.handover import with_sizes
 from dfssd.trainers.results_csv import read_results_csv
 from tests.conftest import NAMES
+from tests.disks import fill, mounted
 from tests.key_reads import Reads, dead_keys, recorded_reads
 from tests.processes import kill_when
 from tests.tiny_detection import RTDETR_TINY, TINY
@@ -379,23 +377,6 @@ def test_image_that_breaks_before_the_test_stops_it_or_is_not_counted(finished, 
         image.write_bytes(before)
 
 
-def mounted(folder: Path, *options: str) -> bool:
-    """Whether a small file system could be mounted there, or mounted anew with other options."""
-    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
-    return sys.platform == "linux" and shutil.which("mount") is not None and not subprocess.run(command).returncode
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own of 64 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not mounted(folder, "-o", "size=64m"):
-        pytest.skip("only root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def started_again(run: Path, first: str) -> Path:
     """A copy of a finished run in which the stage ``first`` and those after it are to be done."""
     record = json.loads((run / "results.json").read_text(encoding="utf-8"))
@@ -415,16 +396,15 @@ def test_disk_that_fills_up_or_becomes_read_only_stops_the_run_in_one_line(
     finished: tuple[Path, str], small_disk: Path, first: str, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = started_again(shutil.copytree(finished[0], small_disk / "run"), first)
-    ballast = small_disk / "ballast"
     if fault == "full":
-        left = shutil.disk_usage(small_disk).free - (20 << 10)  # enough for the start
-        ballast.write_bytes(bytes(left))
+        ballast = fill(small_disk, 20 << 10)  # enough for the start
     else:
         assert mounted(small_disk, "-o", "remount,ro")
     capsys.readouterr()
     assert main([f"resume={run}"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and ("disk" in line or "space" in line or "read or written" in line), line
+    assert "cannot write format" not in line
     if fault == "full":
         ballast.unlink()
     else:

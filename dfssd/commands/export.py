@@ -11,7 +11,7 @@ from dfssd.commands.options import TRUSTING, Option, Usage
 from dfssd.config.values import BOOLEAN, TEXT, TEXTS, Number, optional
 from dfssd.deployment.folder import FOLDER
 from dfssd.errors import UserError
-from dfssd.files import from_here, locked
+from dfssd.files import explain_storage, from_here, locked
 from dfssd.process import trust_files
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def write_formats(given: Mapping[str, Any]) -> Written:
     precision = FP16 if given["half"] else INT8 if given["int8"] else FP32
     names = ("opset", "dynamic", "nms", "batch", "simplify", "workspace")
     folder = open_finished(Path(given["run"]).expanduser()).folder.path
-    with locked(folder / ".export.lock", wait=False) as alone:
+    with explain_storage(folder), locked(folder / ".export.lock", wait=False) as alone:
         if not alone:
             raise UserError(f"{folder}: another export of this run is going on; wait until it has finished")
         opened = open_finished(folder)  # with what another export may just have added

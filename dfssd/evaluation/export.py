@@ -19,7 +19,6 @@ import math
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +29,8 @@ from dfssd.errors import UserError, reason
 from dfssd.evaluation.export_formats import arguments_of, needs_gpu, other_formats
 from dfssd.evaluation.export_options import FP32, ExportOptions
 from dfssd.evaluation.exported import ExportedNetwork, evenly, machine, size_mb, timed_in_turn
-from dfssd.evaluation.settings import EvalSettings, quiet
+from dfssd.evaluation.exporter import check_storage, export
+from dfssd.evaluation.settings import EvalSettings
 from dfssd.files import atomic_write, read_yaml, write_text, write_yaml
 from dfssd.log import LOGGER
 from dfssd.results.sections import SizeRecall
@@ -314,7 +314,11 @@ class _Work:
         return self.folder / "calibration.yaml"
 
     def write_all(self, names: Sequence[str]) -> list[Entry]:
-        """Write formats and compare them; a failure is recorded and does not affect the others."""
+        """Write formats and compare them; a failure is recorded and does not affect the others.
+
+        Raises:
+            OSError, RuntimeError: The disk is full, or the like.
+        """
         return [self._write_and_compare(name) for name in names]
 
     def _write_and_compare(self, name: str) -> Entry:
@@ -328,6 +332,7 @@ class _Work:
             entry |= {"passed": not failures, "failures": failures}
         # A format is computed by its vendor's package, which may raise anything, even SystemExit.
         except (Exception, SystemExit) as e:
+            check_storage(e, self.folder)
             entry |= {"error": reason(e), "passed": False, "failures": []}
         for failure in [*([entry["error"]] if entry["error"] else []), *entry["failures"]]:
             LOGGER.error(f"export: format={name}: {failure}")
@@ -374,20 +379,6 @@ def split_images(data_yaml: Path, split: str) -> list[Path]:
     if not images:
         raise UserError(f"{data_yaml}: '{split}' has no images to compare the exported file on")
     return images
-
-
-def export(copy: Path, name: str, *, task: str, **options: Any) -> Path:
-    """Let Ultralytics write one format next to ``copy``; any failure becomes a :class:`UserError`."""
-    from dfssd.trust.checkpoints import open_yolo
-
-    device = options.pop("device", "cpu")
-    try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tracing and deprecations: nothing that the user could act on
-            return Path(open_yolo(copy, task=task).export(format=name, device=device, **options))
-    # A format is written by its vendor's package, which may raise anything, even SystemExit.
-    except (Exception, SystemExit) as e:
-        raise UserError(f"Ultralytics cannot write format={name}: {reason(e)}") from e
 
 
 def finite(value: float | None) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ultralytics
 
-from dfssd.evaluation.export import export
+from dfssd.evaluation.exporter import export
 from tests.tiny_detection import save_detector
 
 SIZE = 64

@@ -16,7 +16,7 @@ from PIL import Image
 from dfssd.cli import main
 from dfssd.deployment import infer
 from dfssd.deployment.facts import facts, sign_folder, sign_onnx
-from dfssd.evaluation.export import export
+from dfssd.evaluation.exporter import export
 from tests.deployment.material import PHOTOS, SIZE
 from tests.tiny_detection import NAMES
 

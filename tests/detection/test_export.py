@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from ultralytics import YOLO
 
 from dfssd.deployment.facts import facts
 from dfssd.detection.export import BoxComparison, BoxParity, box_parity
 from dfssd.errors import UserError
-from dfssd.evaluation import export, exported
+from dfssd.evaluation import export, exported, exporter
 from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.export_options import FP16, INT8, ExportOptions
 from dfssd.evaluation.exported import ExportedNetwork
 from dfssd.evaluation.settings import EvalSettings
+from dfssd.files import explain_storage
 from dfssd.results.sections import BoxExport, BoxTolerance
+from tests.disks import fill
 from tests.processes import run_without_dfssd
 from tests.tiny_detection import NAMES, TINY, save_detector, write_images
 
@@ -41,7 +44,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def onnx_file(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("onnx") / "student.pt"
     copy.write_bytes(weights.read_bytes())
-    return export.export(copy, "onnx", task="detect", imgsz=SIZE)
+    return exporter.export(copy, "onnx", task="detect", imgsz=SIZE)
 
 
 def images_of(data: Path) -> list[Path]:
@@ -142,7 +145,7 @@ def test_other_number_of_anchors_is_not_compared_elementwise(weights, data, tmp_
     from ultralytics import YOLO
 
     YOLO(TINY).save(tmp_path / "coco.pt")
-    found = parity(weights, export.export(tmp_path / "coco.pt", "onnx", task="detect", imgsz=SIZE), data)
+    found = parity(weights, exporter.export(tmp_path / "coco.pt", "onnx", task="detect", imgsz=SIZE), data)
     assert found.max_box_diff_px == found.max_score_diff == float("inf")
 
 
@@ -198,6 +201,35 @@ def test_a_format_that_cannot_be_written_costs_only_itself(weights, data, tmp_pa
     assert section["passed"] and section["failures"] == [] and not failed["passed"]
     assert not BoxExport.model_validate(section).complete
     assert (tmp_path / "weights" / "student.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_disk_that_fills_up_is_no_matter_of_the_format(weights, small_disk, monkeypatch, name: str) -> None:
+    """Whatever the package says that has met it: that of OpenVINO speaks of a stream."""
+    copy, honest = Path(shutil.copyfile(weights, small_disk / "student.pt")), YOLO.export
+
+    def meanwhile(model: YOLO, **options: object) -> str:
+        fill(small_disk, left=100_000)
+        return honest(model, **options)
+
+    monkeypatch.setattr(YOLO, "export", meanwhile)
+    with pytest.raises(UserError, match=f"^the disk of {small_disk} is full"), explain_storage(small_disk):
+        exporter.export(copy, name, task="detect", imgsz=SIZE)
+
+
+def test_a_full_disk_ends_the_export_before_a_further_format(weights, data, small_disk, monkeypatch) -> None:
+    """That of TorchScript would end the process."""
+    honest = exporter.export
+
+    def then_full(copy: Path, name: str, **options: object) -> Path:
+        if name != "onnx":
+            fill(small_disk, left=2 * copy.stat().st_size)
+        return honest(copy, name, **options)
+
+    monkeypatch.setattr(export, "export", then_full)
+    with pytest.raises(UserError, match=f"^the disk of {small_disk} is full"), explain_storage(small_disk):
+        run(weights, data, small_disk, formats=("onnx", "torchscript"))
+    assert [path.name for path in (small_disk / "weights").iterdir()] == ["student.onnx"]
 
 
 def test_a_format_that_cannot_compute_is_neither_timed_nor_kept(weights, data, tmp_path, monkeypatch):

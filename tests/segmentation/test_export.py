@@ -16,7 +16,7 @@ from PIL import Image
 
 from dfssd.deployment.facts import facts
 from dfssd.errors import UserError
-from dfssd.evaluation import export, exported
+from dfssd.evaluation import export, exported, exporter
 from dfssd.evaluation.export import ExportRequest, split_images
 from dfssd.evaluation.exported import ExportedNetwork
 from dfssd.evaluation.settings import EvalSettings
@@ -79,7 +79,7 @@ def yolo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def onnx_of(weights: Path, folder: Path, imgsz: int = SIZE) -> Path:
     copy = folder / weights.name
     copy.write_bytes(weights.read_bytes())
-    return export.export(copy, "onnx", task="semantic", imgsz=imgsz)
+    return exporter.export(copy, "onnx", task="semantic", imgsz=imgsz)
 
 
 @pytest.fixture(scope="module")
