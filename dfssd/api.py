@@ -188,29 +188,37 @@ def train(**keys: Any) -> Run:
         The run, also if the exported model is outside its tolerance: check ``results.export.passed``.
 
     Raises:
-        UserError: Bad input; finished stages stay in the run folder.
+        UserError: Bad input, or a place that cannot be read or written; finished stages stay in the run folder.
     """
     from dfssd.process import prepare_process
 
     prepare_process()
-    from dfssd.distributed.place import place, take_place
+    from dfssd.distributed.place import take_place
+    from dfssd.files import explain_storage
 
     given = _flat(keys)
     if given.get("steps") is not None:
         raise UserError("steps= is a protocol of many runs: start it from the command line, dfssd steps=...")
     take_place()
+    with explain_storage():
+        return open_run(_take_part(given))
+
+
+def _take_part(given: Mapping[str, Any]) -> Path:
+    """Run a line, alone or as one of several processes, and return the folder of the run."""
+    from dfssd.distributed.place import place
+
     if place().world == 1:
-        return open_run(_train(given))
+        return _train(given)
     from dfssd.distributed import crew
 
-    if crew.is_member():
-        code, folder = crew.serve()
-        if code or folder is None:
-            raise UserError("another process of this run has failed, and has said why")
-    else:
+    if not crew.is_member():
         with crew.led():
-            folder = _train(given)
-    return open_run(folder)
+            return _train(given)
+    code, folder = crew.serve()
+    if code or folder is None:
+        raise UserError("another process of this run has failed, and has said why")
+    return folder
 
 
 def _train(given: Mapping[str, Any]) -> Path:

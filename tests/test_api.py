@@ -14,6 +14,7 @@ from dfssd.commands.options import command_line
 from dfssd.config import parse_arguments
 from tests.conftest import write_images
 from tests.detection.recorded_run import results, write_run
+from tests.disks import mounted
 from tests.tiny_detection import TINY
 
 SMALL = {
@@ -50,6 +51,17 @@ def given(monkeypatch, tmp_path):
         return seen[-1]
 
     return call
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_the_user(squares, small_disk: Path) -> None:
+    """In which a run would overwrite another one, whose folder is locked before anything in it is read."""
+    (small_disk / "mine").mkdir()
+    (small_disk / "mine" / "run.yaml").write_text("", encoding="utf-8")
+    assert mounted(small_disk, "-o", "remount,ro")
+    with pytest.raises(
+        dfssd.UserError, match=r"^.*mine/\.lock cannot be read or written .Read-only file system.*again$"
+    ):
+        dfssd.train(data=squares, project=small_disk, name="mine", exist_ok=True, **SMALL)
 
 
 @pytest.mark.train
