@@ -53,7 +53,7 @@ USAGE = Usage(
 
 
 def run(words: Sequence[str], program: str) -> int:
-    """Find defects and write what was found; 2 if an image could not be read, 130 if Ctrl-C came before the end.
+    """Find defects and write what was found; 2 if an image could not be read, the code of a signal before the end.
 
     Args:
         words: Arguments ``key=value``.
@@ -65,7 +65,7 @@ def run(words: Sequence[str], program: str) -> int:
 
     folder, summary = predict(**given)
     counts = summary.as_json()
-    if summary.interrupted:
+    if summary.exit_code:
         print("interrupted; what was found until then is written")
     for name, problem in summary.unreadable:
         print(f"unreadable: {name} ({problem})")
@@ -77,8 +77,8 @@ def run(words: Sequence[str], program: str) -> int:
     if summary.milliseconds:
         print(f"{counts['ms_median']:.1f} ms per image (median; 95 % within {counts['ms_p95']:.1f} ms)")
     print(f"written to {folder}: predictions.json, predictions.csv{', images/' if given['save'] else ''}")
-    if summary.interrupted and not summary.live:
-        return 130
+    if summary.exit_code and not summary.live:
+        return summary.exit_code
     return 2 if summary.unreadable else 0
 
 

@@ -79,7 +79,7 @@ class Summary:
         boxes: Number of boxes by class.
         milliseconds: Time of each batch by its number of frames, from the pixels to the boxes [ms per frame].
         unreadable: Files that could not be read, with the reason.
-        interrupted: Whether it was ended by Ctrl-C.
+        exit_code: That of the signal that has ended it, such as Ctrl-C; 0: it has come to its end.
         live: Whether the source has no end of its own.
     """
 
@@ -87,7 +87,7 @@ class Summary:
     boxes: Counter[str] = field(default_factory=Counter)
     milliseconds: list[float] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    interrupted: bool = False
+    exit_code: int = 0
     live: bool = False
 
     @property
@@ -104,7 +104,7 @@ class Summary:
             "boxes": dict(self.boxes),
             "ms_median": round(float(np.median(times)), 2) if times else None,
             "ms_p95": round(float(np.percentile(times, 95)), 2) if times else None,
-            "interrupted": self.interrupted,
+            "interrupted": self.exit_code != 0,
         }
 
 

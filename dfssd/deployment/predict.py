@@ -14,6 +14,7 @@ import numpy as np
 from dfssd.deployment.answers import Answers, Summary, answers_in, drawings_among, free_folder
 from dfssd.deployment.networks import Network, open_network
 from dfssd.deployment.sources import Frame, Input, find_inputs, without_password
+from dfssd.interrupts import exit_code
 from dfssd.log import LOGGER
 
 _NOTHING = np.zeros((0, 6), np.float32)
@@ -34,8 +35,8 @@ def predict(
 ) -> tuple[Path, Summary]:
     """Find the defects in all images, videos, and streams of a source, and write what was found.
 
-    An image is NG if it has a box whose score is at least the threshold of its class, else OK. Ctrl-C ends it cleanly:
-    everything found until then is written.
+    An image is NG if it has a box whose score is at least the threshold of its class, else OK. Ctrl-C, or what ends
+    a command like it, ends it cleanly: everything found until then is written.
 
     Args:
         source: See :func:`~dfssd.deployment.sources.find_inputs`; drawings of earlier calls are left out.
@@ -69,8 +70,8 @@ def predict(
             for frames in _batches(inputs, 1 if live else network.batch or 1, network.bits, every):
                 for frame, verdict in _looked_at(network, frames, answers):
                     progress.advance(frame, verdict)
-        except KeyboardInterrupt:
-            answers.summary.interrupted = True
+        except KeyboardInterrupt as e:
+            answers.summary.exit_code = exit_code(e)
     return folder, answers.summary
 
 

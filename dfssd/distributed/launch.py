@@ -16,6 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from dfssd.distributed.crew import FAILED, REPORT
 from dfssd.errors import UserError
+from dfssd.interrupts import exit_code
 from dfssd.process import environment
 
 
@@ -50,8 +51,8 @@ def launch(words: Sequence[str], processes: int) -> int:
         return code if code > 0 else FAILED
     except SignalException as e:
         return 128 + int(e.sigval)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as e:
+        return exit_code(e)
     finally:
         os.environ.clear()
         os.environ.update(before)

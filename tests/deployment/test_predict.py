@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -186,14 +187,21 @@ def test_facts_of_a_format_that_is_a_folder_are_in_its_metadata(tmp_path: Path) 
     assert facts_of(tmp_path / "none.torchscript", None) == {} and facts_of(tmp_path / "a.pt", {KEY: about}) == about
 
 
-def test_interrupted_folder_says_so_by_its_exit_code(model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_interrupted_folder_says_so_by_its_exit_code(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch, name: str
+) -> None:
+    number = getattr(signal, name)
+
     def interrupted(self: object, bits: int, every: int):
         yield Frame("first.png", pixels=infer.read(PHOTOS[0], 16)[..., ::-1])
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
+        yield Frame("second.png", problem="comes too late")
 
     monkeypatch.setattr("dfssd.deployment.sources.ImageFile.frames", interrupted)
-    assert main(["predict", str(photos), f"model={model}", f"out={tmp_path / 'seen'}"]) == 130
-    assert len(answers(tmp_path / "seen")[0]["images"]) == 1
+    assert main(["predict", str(photos), f"model={model}", f"out={tmp_path / 'seen'}"]) == 128 + number
+    tree = answers(tmp_path / "seen")[0]
+    assert len(tree["images"]) == 1 and tree["summary"]["interrupted"]
 
 
 def test_earlier_answers_are_not_overwritten_unasked(model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
