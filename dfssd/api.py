@@ -51,13 +51,16 @@ class Run:
         """``report.html``, for any browser; written from what is recorded if it is missing.
 
         Raises:
-            UserError: The folder cannot be written to.
+            UserError: The folder cannot be written to, or another process works in it.
         """
         file = self.folder / "report.html"
         if not file.is_file():
+            from dfssd.files import explain_storage
+            from dfssd.runs.ownership import Ownership
             from dfssd.tasks import TASKS
 
-            TASKS[self.results.task].run.write_report(self.folder)
+            with explain_storage(self.folder), Ownership(self.folder):
+                TASKS[self.results.task].run.write_report(self.folder)
         return file
 
     def compare(self, *others: Run | str | Path, role: str = "student", out: str | Path | None = None) -> Comparison:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 from importlib.util import find_spec
@@ -21,11 +22,12 @@ from dfssd.config import Config
 from dfssd.deployment.folder import is_unchanged
 from dfssd.deployment.networks import open_network
 from dfssd.detection.run import DetectionRun
-from dfssd.files import file_digest, locked
+from dfssd.files import file_digest
 from dfssd.pipeline import open_finished
 from dfssd.results.sections import BoxExport
 from dfssd.runs.beside import Beside
 from dfssd.runs.handover import with_sizes
+from dfssd.runs.ownership import Ownership
 from dfssd.trainers.results_csv import read_results_csv
 from tests.conftest import NAMES
 from tests.disks import fill, mounted
@@ -183,9 +185,9 @@ def test_finished_run_is_exported_again(finished: tuple[Path, str], tmp_path: Pa
 @pytest.mark.train
 def test_only_a_finished_run_is_exported_and_by_one_process_at_a_time(finished, tmp_path: Path, capsys) -> None:
     run = shutil.copytree(finished[0], tmp_path / "run")
-    with locked(run / ".export.lock") as held:
-        assert held and main(["export", str(run), "format=torchscript"]) == 2
-    assert "another export of this run is going on" in capsys.readouterr().err
+    with Ownership(run):
+        assert main(["export", str(run), "format=torchscript"]) == 2
+    assert f"run is in use by process {os.getpid()}" in capsys.readouterr().err
     record = json.loads((run / "results.json").read_text(encoding="utf-8"))
     record["stages"] = [stage for stage in record["stages"] if stage["name"] != "report"]
     (run / "results.json").write_text(json.dumps(record), encoding="utf-8")

@@ -11,7 +11,7 @@ from dfssd.commands.options import TRUSTING, Option, Usage
 from dfssd.config.values import BOOLEAN, TEXT, TEXTS, Number, optional
 from dfssd.deployment.folder import FOLDER
 from dfssd.errors import UserError
-from dfssd.files import explain_storage, from_here, locked
+from dfssd.files import explain_storage, from_here
 from dfssd.process import trust_files
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def write_formats(given: Mapping[str, Any]) -> Written:
 
     Raises:
         UserError: Options that exclude each other or have no effect, formats that this machine cannot write, no
-            finished run with a student, or another export of it that is going on. A format that fails while it is
+            finished run with a student, or another process that works in its folder. A format that fails while it is
             written is recorded instead.
     """
     if given["half"] and given["int8"]:
@@ -94,6 +94,7 @@ def write_formats(given: Mapping[str, Any]) -> Written:
     from dfssd.hardware import check_device
     from dfssd.log_file import logged_to
     from dfssd.pipeline import open_finished
+    from dfssd.runs.ownership import Ownership
 
     trust_files(given["trust"])
     listed = [given["format"]] if isinstance(given["format"], str) else given["format"]
@@ -101,9 +102,7 @@ def write_formats(given: Mapping[str, Any]) -> Written:
     precision = FP16 if given["half"] else INT8 if given["int8"] else FP32
     names = ("opset", "dynamic", "nms", "batch", "simplify", "workspace")
     folder = open_finished(Path(given["run"]).expanduser()).folder.path
-    with explain_storage(folder), locked(folder / ".export.lock", wait=False) as alone:
-        if not alone:
-            raise UserError(f"{folder}: another export of this run is going on; wait until it has finished")
+    with explain_storage(folder), Ownership(folder):
         opened = open_finished(folder)  # with what another export may just have added
         other_size = given["imgsz"] if given["imgsz"] != opened.imgsz else None
         options = ExportOptions(precision=precision, imgsz=other_size, **{name: given[name] for name in names})

@@ -30,10 +30,13 @@ def run(words: Sequence[str], program: str) -> int:
     """
     folder = Path(USAGE.read(words)["run"]).expanduser()
     from dfssd.results.record import read_run
+    from dfssd.runs.ownership import Ownership
     from dfssd.tasks import TASKS
 
     task = TASKS[read_run(folder).task]
-    task.run.write_report(folder)
+    folder = folder.parent if folder.is_file() else folder  # results.json itself was given
+    with Ownership(folder):
+        task.run.write_report(folder)
     LOGGER.info(f"{'report':<8} {from_here(folder / 'report.html')}")
     return 0
 

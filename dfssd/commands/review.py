@@ -101,11 +101,13 @@ def _export(values: Mapping[str, Any], program: str) -> None:
     from dfssd.review.export import export_review
     from dfssd.review.formats import FORMATS
     from dfssd.review.run import ReviewedRun
+    from dfssd.runs.ownership import Ownership
 
-    out = Path(values["out"]).expanduser()
+    reviewed, out = ReviewedRun.open(Path(values["run"])), Path(values["out"]).expanduser()
     device = None if values["device"] is None else str(values["device"])
     options = {key: values[key] for key in ("to", "n", "order", "seed", "conf", "student")}
-    done = export_review(ReviewedRun.open(Path(values["run"])), out, device=device, **options)
+    with Ownership(reviewed.folder):  # which keeps what the student has found, and what was offered
+        done = export_review(reviewed, out, device=device, **options)
     by = Counter(by for offer in done.offers for by in offer.found.found_by)
     counts = {"both": "by both", "teacher": "by the teacher alone", "student": "by the student alone"}
     shown = ", ".join(f"{by[key]:,} {words}" for key, words in counts.items() if done.student or key == "teacher")

@@ -32,7 +32,7 @@ PATIENCE = 15.0
 
 
 class Ownership:
-    """The right of this process to work in a folder."""
+    """The right of this process to work in a folder; as a block it ends with it."""
 
     def __init__(self, folder: Path):
         """Take it, and remove what processes have left half written there.
@@ -70,6 +70,14 @@ class Ownership:
                 raise UserError(_in_use(self.folder, owner))
             self._stack.close()
             time.sleep(0.2)
+
+    def __enter__(self) -> Ownership:
+        """It has been taken already."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give it up."""
+        self.release()
 
     def release(self) -> None:
         """Give it up; done twice, it changes nothing more."""

@@ -10,6 +10,7 @@ import pytest
 from dfssd.cli import main
 from dfssd.files import read_yaml, write_yaml
 from dfssd.results.record import FILE, MaskRecord, read_run
+from dfssd.runs.ownership import Ownership
 from tests.review import people
 
 
@@ -64,6 +65,12 @@ def test_a_run_of_another_kind(copied: Path, tmp_path: Path, capsys) -> None:
     MaskRecord(run=record.run).write(copied / FILE)
     assert "is a run with masks; a review is about boxes" in error_of(capsys, "export", str(copied), "to=coco", out)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_in_which_another_process_works(copied: Path, tmp_path: Path, capsys) -> None:
+    with Ownership(copied):
+        shown = error_of(capsys, "export", str(copied), "to=coco", f"out={tmp_path / 'out'}")
+    assert "run is in use by process" in shown and not (tmp_path / "out").exists()
 
 
 def test_a_run_without_a_student_yet(copied: Path, tmp_path: Path, capsys) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import dfssd
 from dfssd.cli import main
 from dfssd.errors import UserError
 from dfssd.runs import ownership
@@ -20,6 +21,7 @@ from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.ownership import LOCK, OWNER, Ownership
 from tests import processes
+from tests.detection.recorded_run import results, write_run
 
 
 def hold(folder: Path) -> None:
@@ -53,6 +55,20 @@ def test_second_process_is_refused_in_one_line_and_changes_nothing(run: Path, ca
     owned.release()
     assert (run / OWNER).exists(), "released twice, it does not take it from the next one"
     other.release()
+
+
+def test_a_report_is_not_written_beside_another_process(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "mine", results())
+    with Ownership(run):
+        assert main(["report", "mine"]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: mine is in use by process {os.getpid()} on ")
+        with pytest.raises(UserError, match="mine is in use by process"):
+            dfssd.open_run(run).report  # noqa: B018
+        assert not (run / "report.html").exists()
+    assert main(["report", "mine/results.json"]) == 0 and (run / "report.html").exists() and not (run / OWNER).exists()
+    assert dfssd.open_run(run).report == run / "report.html"
 
 
 @pytest.mark.train
