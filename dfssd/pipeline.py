@@ -48,6 +48,7 @@ def open_run(config: Config, command: str) -> StagedRun:
         trackers = load_trackers(config.trackers)
     there = RunFolder.existing(config)
     owned = Ownership(there) if there else None  # before anything in it is read, or removed
+    made: RunFolder | None = None
     try:
         if resumed:
             folder, config = RunFolder.resume(config)
@@ -55,17 +56,25 @@ def open_run(config: Config, command: str) -> StagedRun:
             _check_processes(config)
             trackers = load_trackers(config.trackers)
         else:
-            folder = RunFolder.create(config, command)
+            folder = made = RunFolder.create(config, command)
         folder.owned = owned = owned or Ownership(folder.path)
         LOGGER.info(f"run folder {from_here(folder.path)}")
         run = TASKS[config["task"]].run(folder, config)
         run.tracking = RunTracking(folder.path, trackers)
         crew.gather_for(folder.path, run.device)
     except BaseException:
+        if made:
+            _leave_nothing_in(made)
         if owned:
             owned.release()
         raise
     return run
+
+
+def _leave_nothing_in(folder: RunFolder) -> None:
+    """Remove the folder of a run that has not come to anything."""
+    with suppress(OSError):  # of a folder that has vanished, or cannot be written
+        folder.discard_if_empty()
 
 
 def processes_to_start(config: Config) -> int:
@@ -128,8 +137,7 @@ def run_stages(run: StagedRun) -> bool:
         with explain_resource_errors(run.folder.path):
             return run.run()
     except UserError:
-        with suppress(OSError):  # of a folder that has vanished, or cannot be written
-            run.folder.discard_if_empty()
+        _leave_nothing_in(run.folder)
         raise
     except KeyboardInterrupt as e:
         raise Interrupted(run.folder.path, getattr(e, "signal", signal.SIGINT)) from e

@@ -25,6 +25,7 @@ from dfssd.distributed import group
 from dfssd.distributed.place import place
 from dfssd.errors import UserError
 from dfssd.files import from_here, write_text
+from dfssd.hardware import explain_resource_errors
 from dfssd.process import trust_files, trusts_files
 from dfssd.trust.limits import Limits, limits, set_limits
 
@@ -46,6 +47,9 @@ REPORT = "DFSSD_RUN_FOLDER_TO"
 
 _START, _END = "dfssd/start", "dfssd/end"
 """Keys of the store: the device with which the first process starts, and why the run has ended."""
+
+_NOTHING = "nothing"
+"""In the place of the device: all was done before, such as each run of a protocol."""
 
 _LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
 """Words of the errors of collectives whose other side has gone."""
@@ -94,6 +98,8 @@ def led() -> Iterator[None]:
         with contextlib.suppress(RuntimeError):  # one that has gone after all was done
             if _folder is not None:
                 group.hand_out(None)
+            else:
+                _connect().set(_START, _NOTHING)
         _leave("")
         _part(in_order=True)
 
@@ -111,8 +117,28 @@ def _explained(error: BaseException) -> BaseException | None:
     if isinstance(error, UserError) and not isinstance(error, TerminatedError):
         return error
     if isinstance(error, TerminatedError) or _is_lost(error):
-        return UserError(*(_left().splitlines() or [_goes_on("another process of this run has ended")]))
+        return UserError(*(_left().splitlines() or [_goes_on(_what_ended(error, "another process of this run"))]))
     return None
+
+
+def _what_ended(error: BaseException, other: str) -> str:
+    """How the run has ended where nobody has told more: this process was asked to end, or ``other`` has ended."""
+    if isinstance(error, TerminatedError):
+        return "SIGTERM has asked this process to end, as it does when another one has ended, or by a scheduler"
+    return f"{other} has ended"
+
+
+def _with_remedy(error: BaseException) -> BaseException:
+    """An error about what the machine of this process lacks as one for the user, which names it; others as they are."""
+    if _folder is None:
+        return error
+    try:
+        with explain_resource_errors(_folder):
+            raise error
+    except UserError as e:
+        return error if e is error else UserError(f"process {place().rank} on {socket.gethostname()}: {e}")
+    except BaseException:
+        return error
 
 
 def _goes_on(what: str) -> str:
@@ -268,15 +294,18 @@ def serve() -> tuple[int, Path | None]:
             with _until_terminated():
                 _serve()
             code = 0
-        except BaseException as e:
+        except BaseException as error:
+            e = _with_remedy(error)
             if isinstance(e, UserError) and not isinstance(e, TerminatedError):
                 logging.getLogger("dfssd").error(str(e))
                 _leave(str(e))
             elif _explained(e) is None:
-                _leave(_goes_on(f"process {place().rank} has failed, see the log"))
+                how = "was interrupted" if isinstance(e, KeyboardInterrupt) else "has failed, see the log"
+                _leave(_goes_on(f"process {place().rank} {how}"))
                 raise
             elif not _is_told():
-                print(f"error: process {place().rank}: {_goes_on('the first process has ended')}", file=terminal)
+                ended = _what_ended(e, "the first process")
+                print(f"error: process {place().rank}: {_goes_on(ended)}", file=terminal)
         finally:
             folder = _folder
             _part(in_order=not code)
@@ -293,6 +322,8 @@ def _is_told() -> bool:
 def _serve() -> None:
     if not (device := _connect().get(_START).decode()):
         raise TerminatedError("the line was not started")
+    if device == _NOTHING:
+        return
     _join(device)
     import ultralytics  # noqa: F401  # before its modules are told of the other processes
 

@@ -31,7 +31,6 @@ from dfssd.evaluation.export_options import ExportOptions
 from dfssd.evaluation.settings import EvalSettings
 from dfssd.files import from_here
 from dfssd.hardware import check_device, free_on_gpu, resolve_amp
-from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
 from dfssd.log_file import NAME as LOG
 from dfssd.log_file import join_run, logged_to, shared_log
@@ -54,8 +53,7 @@ from dfssd.trainers.acceleration import EAGER, INDUCTOR
 from dfssd.trainers.checkpoints import finish_checkpoint, trained_classes
 from dfssd.trainers.resume import last_epoch
 from dfssd.trainers.settings import AverageDecay, StageSettings
-from dfssd.trainers.stage import StageTrainer, take_part
-from dfssd.trainers.validation_data import forget
+from dfssd.trainers.stage import StageTrainer, make_room, take_part
 
 BESIDE = {"test": "export"}
 """Stage -> the later one that a process of its own computes meanwhile, where the first one needs a GPU."""
@@ -119,8 +117,7 @@ class StagedRun(ABC):
                 self.tracking.stop("interrupted" if isinstance(e, KeyboardInterrupt) else "failed", self.record)
                 raise
             finally:
-                release_stores()
-                forget()
+                make_room()
                 if self.beside:
                     self.beside.close()
             self.tracking.finish(self.record, self.verdict())
@@ -144,8 +141,8 @@ class StagedRun(ABC):
         stages = self.stages()
         for number, name in enumerate(stages):
             if name == AFTER_TRAINING:
-                release_stores()
-                forget()
+                crew.call_others(make_room)
+                make_room()
             work: Callable[[], Status] = getattr(self, name.replace("-", "_"))
             if not self.folder.stage(name):
                 self.progress.begin(name)

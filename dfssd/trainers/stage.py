@@ -33,6 +33,7 @@ from dfssd.distributed import group
 from dfssd.files import aside, write_json
 from dfssd.hardware import use_all_cores
 from dfssd.loading.complete import check_complete
+from dfssd.loading.store import release_stores
 from dfssd.log import LOGGER
 from dfssd.trainers.acceleration import AcceleratedSteps
 from dfssd.trainers.callbacks import FIRST, top_package, without_loggers
@@ -46,7 +47,7 @@ from dfssd.trainers.resume import FILE, ResumableSteps, WithoutState
 from dfssd.trainers.sampler import MixedSampler, batch_composition
 from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.shared import SharedTrainer
-from dfssd.trainers.validation_data import KeptLoader
+from dfssd.trainers.validation_data import KeptLoader, forget
 from dfssd.trainers.validator import StageValidator
 from dfssd.wording import counted
 
@@ -377,6 +378,12 @@ def take_part(trainer: type[StageTrainer], arguments: dict[str, Any]) -> None:
         arguments: Ultralytics' arguments.
     """
     trainer(overrides=arguments).train()
+
+
+def make_room() -> None:
+    """Free what this process keeps of the images of its trainings and validations."""
+    release_stores()
+    forget()
 
 
 def _score(text: str | None) -> float | None:

@@ -26,10 +26,14 @@ def worker(words: list[str], folder: Path) -> None:
             os.dup2(f.fileno(), stream.fileno())
     os.chdir(folder)
     from dfssd.cli import main
+    from dfssd.loading import store
     from dfssd.runs.stages import StagedRun
+    from dfssd.trainers import validation_data
 
     StagedRun.export = lambda run: "skipped"  # type: ignore[method-assign,assignment]
-    raise SystemExit(main(words))
+    code = main(words)
+    (folder / f"kept.{rank}").write_text(f"{len(store._kept)} {len(validation_data._kept)}")
+    raise SystemExit(code)
 
 
 class Agent(threading.Thread):

@@ -78,6 +78,7 @@ def test_resume_finishes_the_run_with_other_nodes(resumed: Any, folder: Path) ->
     codes, (first, second) = resumed
     assert codes == [0], first[-5:]
     assert second == [], "the first process alone shows something"
+    assert [(folder / f"kept.{rank}").read_text() for rank in (0, 1)] == ["0 0"] * 2, "both have freed the images"
     assert any(line.startswith("student: continuing after epoch") for line in first)
     record = read_run(folder / "run")
     assert record.finished and record.training["student"].epochs_done == record.training["baseline"].epochs_done == 4

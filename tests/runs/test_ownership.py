@@ -15,7 +15,9 @@ import pytest
 
 import dfssd
 from dfssd.cli import main
+from dfssd.distributed.crew import REPORT
 from dfssd.errors import UserError
+from dfssd.pipeline import open_run
 from dfssd.runs import ownership
 from dfssd.runs.configure import configure
 from dfssd.runs.folder import RunFolder
@@ -55,6 +57,21 @@ def test_second_process_is_refused_in_one_line_and_changes_nothing(run: Path, ca
     owned.release()
     assert (run / OWNER).exists(), "released twice, it does not take it from the next one"
     other.release()
+
+
+def test_a_run_that_cannot_be_opened_leaves_no_folder(tmp_path: Path, monkeypatch) -> None:
+    """Of which, for instance, the program that has started it cannot be told."""
+    monkeypatch.chdir(tmp_path)
+    keys = {"data": "demo", "teacher": "yolov8s.yaml", "student": "yolov8n.yaml", "device": "cpu", "name": "mine"}
+    monkeypatch.setenv(REPORT, str(tmp_path / "file" / "folder"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"exists|directory"):
+        open_run(configure(keys), "the line")
+    assert not (tmp_path / "runs" / "mine").exists()
+    monkeypatch.setenv(REPORT, str(tmp_path / "folder"))
+    opened = open_run(configure(keys), "the line")
+    assert opened.folder.path == tmp_path / "runs" / "mine" and opened.folder.owned
+    opened.folder.owned.release()
 
 
 def test_a_report_is_not_written_beside_another_process(tmp_path: Path, monkeypatch, capsys) -> None:
