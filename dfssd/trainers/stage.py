@@ -49,6 +49,7 @@ from dfssd.trainers.settings import StageSettings
 from dfssd.trainers.shared import SharedTrainer
 from dfssd.trainers.validation_data import KeptLoader, forget
 from dfssd.trainers.validator import StageValidator
+from dfssd.trust import image_caches
 from dfssd.wording import counted
 
 LEARNED = 0.02
@@ -76,6 +77,8 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, SharedTrain
         super().__init__(cfg, overrides, _callbacks)
         if overrides and "amp" in overrides:  # a resume keeps the checkpoint's value, which another device may refuse
             self.args.amp = overrides["amp"]
+        if self.args.cache == "disk":
+            image_caches.keep_in(self.save_dir.parents[1])
         self.settings = self.SETTINGS.read(self.save_dir)
         self.writer, self._saved_at = BackgroundWriter(), -math.inf
         self.add_callback("on_train_start", StageTrainer._use_cores)
@@ -381,9 +384,10 @@ def take_part(trainer: type[StageTrainer], arguments: dict[str, Any]) -> None:
 
 
 def make_room() -> None:
-    """Free what this process keeps of the images of its trainings and validations."""
+    """Free what this process keeps of the images of its trainings and validations, in memory and on disk."""
     release_stores()
     forget()
+    image_caches.drop()
 
 
 def _score(text: str | None) -> float | None:

@@ -23,7 +23,7 @@ from ultralytics.utils import patches, torch_utils
 
 from dfssd.errors import UserError, reason
 from dfssd.process import trust_files, trusts_files
-from dfssd.trust import label_caches, silence
+from dfssd.trust import image_caches, label_caches, silence
 from dfssd.trust.classes import Entry, Refused, entries, real_classes
 
 WAY_OUT = "if you know where it comes from, trust=true loads it"
@@ -157,6 +157,7 @@ def install() -> None:
     rewriting: Any = torch_utils
     rewriting.torch_load = _torch_load
     label_caches.install()
+    image_caches.install()
     silence.install()
 
 
