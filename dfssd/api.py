@@ -55,7 +55,7 @@ class Run:
         """
         file = self.folder / "report.html"
         if not file.is_file():
-            from dfssd.files import explain_storage
+            from dfssd.remedies import explain_storage
             from dfssd.runs.ownership import Ownership
             from dfssd.tasks import TASKS
 
@@ -197,7 +197,7 @@ def train(**keys: Any) -> Run:
 
     prepare_process()
     from dfssd.distributed.place import take_place
-    from dfssd.files import explain_storage
+    from dfssd.remedies import explain_storage
 
     given = _flat(keys)
     if given.get("steps") is not None:

@@ -15,8 +15,9 @@ from dfssd.commands import COMMANDS, TRAIN, split_words
 from dfssd.commands.help_page import entry, heading, paragraph, show
 from dfssd.distributed.place import place, take_place
 from dfssd.errors import Interrupted, UserError, report_problems
-from dfssd.files import explain_storage, from_here
+from dfssd.files import from_here
 from dfssd.interrupts import exit_code, stopped_by_signals
+from dfssd.remedies import explain_storage
 
 HELP = {"-h", "--help", "help"}
 

@@ -33,13 +33,9 @@ _OWN = re.compile(r"\..+\.(?P<pid>\d+)\.part(\.\w+)?$")
 _ASIDE = "writing_"
 """How the temporary name of a checkpoint begins."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
-_LOST = {errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EHOSTDOWN}
-"""Errors of a file system: no room, no right to write, no longer there."""
-
-_OF_TORCH = ("pytorchstreamwriter", "inline_container", "no space left", "parent directory", "cannot be opened")
-"""Words of the errors of ``torch.save``, which do not say more than that writing has failed."""
+FULL = {errno.ENOSPC, errno.EDQUOT}
+DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors of a file system: no room, and no right to write."""
 
 
 def temporary_name(path: Path) -> Path:
@@ -98,89 +94,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as e:
-        if e.errno in _FULL | _DENIED:
+        if e.errno in FULL | DENIED:
             raise UserError(
                 f"cannot write {path}: {e.strerror}; free some space or choose another place with project="
             ) from e
         raise
-
-
-def storage_problem(error: BaseException, folder: Path, *, elsewhere: bool = True) -> str | None:
-    """What is wrong with the place of files, and what to do, if an error, or one that has led to it, comes from that.
-
-    Args:
-        error: Whatever was raised while files in ``folder`` were read and written.
-        folder: Where.
-        elsewhere: Files in other places count, too; if not, only where a disk is full.
-
-    Returns:
-        The start of a message; None for an error of another kind.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError):
-            if found := _of_system(cause, folder, elsewhere=elsewhere):
-                return found
-        elif isinstance(cause, RuntimeError) and any(word in str(cause).lower() for word in _OF_TORCH):
-            return _as_it_is(folder)
-        cause = cause.__cause__ or cause.__context__
-    return None
-
-
-@contextlib.contextmanager
-def explain_storage(folder: Path | None = None) -> Iterator[None]:
-    """Turn errors about the place of files into one line.
-
-    Args:
-        folder: Where files are read and written; None: the current folder.
-
-    Raises:
-        UserError: Of such an error; others pass.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as e:
-        if (problem := storage_problem(e, folder or Path.cwd())) is None:
-            raise
-        raise UserError(f"{problem}, and start the same line again") from e
-
-
-def _of_system(error: OSError, folder: Path, *, elsewhere: bool) -> str | None:
-    place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else folder
-    inside = _inside(place, folder)
-    if error.errno in _FULL:
-        disk = folder if inside else place.parent
-        return f"the disk of {disk} is full ({error.strerror}{_free(disk)}): make room"
-    if not inside and not elsewhere:
-        return None
-    if error.errno in _DENIED:
-        return f"{place} cannot be read or written ({error.strerror}): make it accessible"
-    if error.errno in _LOST:
-        return f"{place} cannot be reached ({error.strerror}): bring its disk back"
-    if error.errno in {errno.ENOENT, errno.ENOTDIR} and inside and not place.parent.is_dir():
-        return f"{place.parent if folder.is_dir() else folder} has vanished: restore it"
-    return None
-
-
-def _as_it_is(folder: Path) -> str:
-    """What hinders writing in a folder, by what is seen there."""
-    if not folder.is_dir():
-        return f"{folder} has vanished: restore it"
-    if not os.access(folder, os.W_OK):
-        return f"{folder} cannot be written: make it accessible"
-    return f"a checkpoint in {folder} cannot be written, as on a full disk{_free(folder)}: make room"
-
-
-def _free(folder: Path) -> str:
-    """The free space of a disk; empty if it is not known."""
-    try:
-        return f", {shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
-    except OSError:
-        return ""
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
 @contextlib.contextmanager

@@ -1,11 +1,10 @@
-"""The machine: device, precision and cores, and messages for when it runs out of memory or disk space."""
+"""The machine: device, precision, memory, and cores."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 
 from dfssd.distributed.place import place
 from dfssd.errors import UserError
-from dfssd.files import from_here, storage_problem
 
 
 def processor() -> str:
@@ -174,31 +172,3 @@ def use_all_cores() -> None:
     two cores that halves the speed of a training.
     """
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"].partition(",")[0]))
-
-
-@contextlib.contextmanager
-def explain_resource_errors(folder: Path) -> Iterator[None]:
-    """Turn errors about exhausted memory, the disk, and divergence into one line with the remedy.
-
-    Args:
-        folder: The run, which the line says how to continue.
-
-    Raises:
-        UserError: Of any of these; other errors pass.
-    """
-    again = f"then go on with: dfssd resume={from_here(folder)}"
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as e:
-        text = str(e).lower() if isinstance(e, RuntimeError) else ""
-        if "nan persisted" in text:
-            raise UserError(f"the training does not converge ({e}): lower lr0 or the weights of the terms") from e
-        if "out of memory" in text:
-            raise UserError(
-                f"the GPU ran out of memory: lower batch or imgsz in a new run, or free the GPU, {again}"
-            ) from e
-        if problem := storage_problem(e, folder):
-            raise UserError(f"{problem}, {again}") from e
-        raise

@@ -15,8 +15,9 @@ from dfssd.distributed import crew
 from dfssd.distributed.place import place
 from dfssd.errors import Interrupted, UserError
 from dfssd.files import from_here, read_yaml
-from dfssd.hardware import check_device, explain_resource_errors
+from dfssd.hardware import check_device
 from dfssd.log import LOGGER
+from dfssd.remedies import explain_resource_errors
 from dfssd.runs.folder import RunFolder
 from dfssd.runs.ownership import Ownership
 from dfssd.runs.stages import StagedRun

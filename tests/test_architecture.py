@@ -24,7 +24,7 @@ from tests.source_tree import (
 LAYERS = {
     "base": (
         "errors", "checks", "files", "hardware", "resources", "process", "interrupts", "log", "log_file", "batches",
-        "wording", "distributed", "trust",
+        "wording", "remedies", "distributed", "trust",
     ),
     "records of runs": ("results",),
     "data sets": ("datasets",),

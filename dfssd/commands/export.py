@@ -11,8 +11,9 @@ from dfssd.commands.options import TRUSTING, Option, Usage
 from dfssd.config.values import BOOLEAN, TEXT, TEXTS, Number, optional
 from dfssd.deployment.folder import FOLDER
 from dfssd.errors import UserError
-from dfssd.files import explain_storage, from_here
+from dfssd.files import from_here
 from dfssd.process import trust_files
+from dfssd.remedies import explain_storage
 
 if TYPE_CHECKING:
     from dfssd.results.sections import LaterExport, OtherFormat

@@ -25,8 +25,8 @@ from dfssd.distributed import group
 from dfssd.distributed.place import place
 from dfssd.errors import UserError
 from dfssd.files import from_here, write_text
-from dfssd.hardware import explain_resource_errors
 from dfssd.process import trust_files, trusts_files
+from dfssd.remedies import explain_resource_errors
 from dfssd.trust.limits import Limits, limits, set_limits
 
 WAIT = timedelta(days=2)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dfssd.errors import UserError, reason
 from dfssd.evaluation.settings import quiet
-from dfssd.files import storage_problem
+from dfssd.remedies import storage_problem
 
 ROOM = 4
 """Free space that a format is not begun without, in sizes of the checkpoint: weights in 32 bits, twice. A disk that
@@ -49,7 +49,7 @@ def check_storage(error: BaseException, folder: Path) -> None:
     """Raise an error on if it comes from the place of the files in a folder, which hinders all formats alike.
 
     Raises:
-        RuntimeError: It does; :func:`~dfssd.files.storage_problem` finds it as the cause.
+        RuntimeError: It does; :func:`~dfssd.remedies.storage_problem` finds it as the cause.
     """
     if storage_problem(error, folder, elsewhere=False):
         raise RuntimeError("an exported file could not be stored") from error

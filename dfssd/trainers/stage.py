@@ -30,7 +30,7 @@ from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import torch_distributed_zero_first
 
 from dfssd.distributed import group
-from dfssd.files import aside, write_json
+from dfssd.files import aside, temporary_name, write_json
 from dfssd.hardware import use_all_cores
 from dfssd.loading.complete import check_complete
 from dfssd.loading.store import release_stores
@@ -78,7 +78,7 @@ class StageTrainer(ResumableSteps, AcceleratedSteps, RecordedLosses, SharedTrain
         if overrides and "amp" in overrides:  # a resume keeps the checkpoint's value, which another device may refuse
             self.args.amp = overrides["amp"]
         if self.args.cache == "disk":
-            image_caches.keep_in(self.save_dir.parents[1])
+            image_caches.keep_in(temporary_name(self.save_dir.parents[1] / "images"))
         self.settings = self.SETTINGS.read(self.save_dir)
         self.writer, self._saved_at = BackgroundWriter(), -math.inf
         self.add_callback("on_train_start", StageTrainer._use_cores)

@@ -17,8 +17,6 @@ from typing import Any
 
 from ultralytics.data.base import BaseDataset
 
-from dfssd.files import temporary_name
-
 _NAME = "npy_files"
 
 _NOWHERE = Path(tempfile.gettempdir()) / f"dfssd-{secrets.token_hex(8)}"
@@ -39,10 +37,9 @@ class _OwnFiles:
         vars(dataset)[_NAME] = [folder / f"{name}.npy" for name in names]
 
 
-def keep_in(run: Path) -> None:
-    """Let data sets that are opened from now on keep pixels in the folder of a run, until :func:`drop`."""
+def keep_in(folder: Path) -> None:
+    """Let data sets that are opened from now on keep pixels in a folder of this process, until :func:`drop`."""
     global _folder
-    folder = temporary_name(run / "images")  # what a killed process leaves of it, the next one in the run removes
     if folder != _folder:
         drop()
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from dfssd.evaluation.export import ExportRequest
 from dfssd.evaluation.export_options import FP16, INT8, ExportOptions
 from dfssd.evaluation.exported import ExportedNetwork
 from dfssd.evaluation.settings import EvalSettings
-from dfssd.files import explain_storage
+from dfssd.remedies import explain_storage
 from dfssd.results.sections import BoxExport, BoxTolerance
 from tests.disks import fill
 from tests.processes import run_without_dfssd

@@ -51,7 +51,7 @@ def test_what_lies_beside_an_image_is_not_looked_at(images: list[Path], monkeypa
 
 def test_what_is_kept_on_disk_is_of_this_process(images: list[Path], tmp_path: Path) -> None:
     before, pixels = beside(images), [cv2.imread(str(path)) for path in images]
-    image_caches.keep_in(tmp_path / "run")
+    image_caches.keep_in(tmp_path / "run" / "kept")
     dataset = opened(images, cache="disk")
     [folder] = (tmp_path / "run").iterdir()
     kept = sorted(folder.iterdir())
