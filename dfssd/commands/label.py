@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dfssd.commands.options import TRUSTING, Option, Usage
+from dfssd.commands.options import TRUSTING, Option, Usage, limit_files, limiting
 from dfssd.config import KEYS, defaults
 from dfssd.config.resolution import help_lines
 from dfssd.config.values import TEXT, TEXTS, Number, OneOf, optional
@@ -40,6 +40,7 @@ USAGE = Usage(
         Option("cpus", COUNT, "cores of an actor", default=1),
         Option("gpus", Number(0), "GPUs of an actor; 0.5: two share one", default=0),
         Option("device", optional(TEXT), "without Ray: cpu, 0, mps; none: a GPU if there is one"),
+        *limiting("megapixels"),
         TRUSTING,
     ),
     positional=("images",),
@@ -61,7 +62,7 @@ def run(words: Sequence[str], program: str) -> int:
         words: Arguments ``key=value``.
         program: What was typed before the name of the command.
     """
-    given = USAGE.read(words)
+    given = limit_files(USAGE.read(words))
     trust_files(given.pop("trust"))
     from dfssd.config.sections import PseudoSection
     from dfssd.labeling.run import Request, label

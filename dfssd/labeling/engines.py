@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from dfssd.distributed.ray_cluster import ray_cluster
 from dfssd.errors import UserError
-from dfssd.files import storage_problem
 from dfssd.labeling.listing import Part
 from dfssd.labeling.names import SERIAL
 from dfssd.labeling.worker import Answer, Job, Worker
+from dfssd.remedies import storage_problem
 
 
 class Engine(Protocol):

@@ -212,11 +212,8 @@ def _owned(out: Path) -> Iterator[None]:
     if others:
         raise UserError(f"out={from_here(out)}: holds {others[0]}, and is no folder of labels: name a new one")
     out.mkdir(parents=True, exist_ok=True)
-    owned = Ownership(out)
-    try:
+    with Ownership(out):
         yield
-    finally:
-        owned.release()
 
 
 @contextmanager
