@@ -14,6 +14,7 @@ import pytest
 from dfssd.cli import main
 from dfssd.commands import COMMANDS, split_words
 from dfssd.commands.options import Option, Usage, command_line
+from dfssd.config import KEYS
 from dfssd.config.values import TEXT, TEXTS, UNIT, Number, optional
 from dfssd.errors import UserError
 
@@ -73,6 +74,8 @@ def test_every_option_of_a_command_is_read(line: str, usage: Usage) -> None:
     limited = {option.name for option in usage.options if option.name.startswith("limits.")}
     if any(isinstance(node, ast.Call) and getattr(node.func, "id", "") == "limit_files" for node in ast.walk(tree)):
         read |= limited
+    if line == "label":  # takes those of its rule from the table of keys, and tests/labeling shows that they act
+        read |= {name for name, key in KEYS.items() if key.labels_folders}
     if line == "predict":
         from dfssd.deployment.predict import predict
 
