@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dfssd.commands.options import TRUSTING, Option, Usage, limit_files, limiting
-from dfssd.config import KEYS, defaults
+from dfssd.commands.options import TRUSTING, Option, Usage, as_options, limit_files, limiting
+from dfssd.config import KEYS
 from dfssd.config.resolution import help_lines
 from dfssd.config.values import TEXT, TEXTS, Number, OneOf, optional
 from dfssd.files import from_here
@@ -31,10 +31,7 @@ USAGE = Usage(
         Option("sample", COUNT, "images that fix the thresholds in a first pass", default=2000),
         Option("seed", Number(0, integer=True), "of the draw of the sample", default=0),
         Option("val", optional(TEXT), "labeled images for pseudo.precision, such as splits/val.txt of a run"),
-        *(
-            Option(line.key, KEYS[line.key].check, line.meaning.partition(") ")[2], default=defaults()[line.key])
-            for line in RULE
-        ),
+        *as_options(RULE),
         Option("engine", OneOf(ENGINES), "in this process, or by actors of Ray", default=SERIAL),
         Option("workers", optional(COUNT), "actors of Ray; none: as many as there is room for"),
         Option("cpus", COUNT, "cores of an actor", default=1),

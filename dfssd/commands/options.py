@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dfssd.commands.help_page import entry, paragraph
 from dfssd.commands.help_page import show as print_page
 from dfssd.config import KEYS, defaults, help_lines, nearest, parse_arguments
+from dfssd.config.resolution import HelpLine
 from dfssd.config.values import BOOLEAN, Check, allowed
 from dfssd.errors import UserError
 from dfssd.trust.limits import Limits, set_limits
@@ -40,18 +41,23 @@ _LIMITS = "limits."
 """How the keys begin that say what a file may ask for."""
 
 
+def as_options(lines: Iterable[HelpLine]) -> list[Option]:
+    """Keys of a run as options of another command, with their values, meanings, and defaults."""
+    usual = defaults()
+    return [
+        Option(line.key, KEYS[line.key].check, line.meaning.partition(") ")[2], default=usual[line.key])
+        for line in lines
+    ]
+
+
 def limiting(*names: str) -> list[Option]:
     """The keys ``limits.*`` of a run as options of a command that reads the files of others.
 
     Args:
         names: Those that concern its files, without their section; none: all.
     """
-    usual = defaults()
-    return [
-        Option(line.key, KEYS[line.key].check, line.meaning.partition(") ")[2], default=usual[line.key])
-        for line in help_lines()
-        if line.key.startswith(_LIMITS) and (not names or line.key.removeprefix(_LIMITS) in names)
-    ]
+    own = (line for line in help_lines() if line.key.startswith(_LIMITS))
+    return as_options(line for line in own if not names or line.key.removeprefix(_LIMITS) in names)
 
 
 def limit_files(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dfssd.errors import UserError
 from dfssd.labeling.listing import Part
 from dfssd.labeling.names import SERIAL
 from dfssd.labeling.worker import Answer, Job, Worker
-from dfssd.remedies import storage_problem
+from dfssd.remedies import explain_storage
 
 
 class Engine(Protocol):
@@ -108,13 +108,10 @@ class Actor:
 
     def _answer(self, part: Part) -> Answer:
         try:
-            return self.worker(self.task, part)
+            with explain_storage(self.folder):
+                return self.worker(self.task, part)
         except UserError as e:
             return {"problems": list(e.problems)}
-        except (OSError, RuntimeError) as e:
-            if (problem := storage_problem(e, self.folder)) is None:
-                raise
-            return {"problems": [f"{problem}, and start the same line again"]}
 
 
 @contextmanager

@@ -127,11 +127,13 @@ def test_images_that_cannot_be_read_are_rows_with_a_reason(model: Path, tmp_path
     cv2.imwrite(str(tmp_path / "in" / "good.png"), np.full((40, 40, 3), 90, np.uint8))
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8 cut")
     (tmp_path / "in" / "phone.heic").write_bytes(b"0")
-    labeled(str(tmp_path / "in"), model=model, out=tmp_path / "out", code=2)
-    assert "2 images of 3 cannot be read" in capsys.readouterr().out
+    cv2.imwrite(str(tmp_path / "in" / "large.png"), np.zeros((1000, 2000), np.uint8))
+    labeled(str(tmp_path / "in"), "limits.megapixels=1", model=model, out=tmp_path / "out", code=2)
+    assert "3 images of 4 cannot be read" in capsys.readouterr().out
     problems = {row["image"]: row["problem"] for row in rows(tmp_path / "out")}
     assert problems["good.png"] is None and "cannot be decoded" in problems["broken.jpg"]
     assert problems["phone.heic"] == "not read: convert it to .png or .jpg"
+    assert problems["large.png"] == "2 million px are too many, at most 1 are read"
 
 
 def test_images_are_changed_as_those_of_the_training_and_boxes_moved_back(model: Path, tmp_path: Path) -> None:
