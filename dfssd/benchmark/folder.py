@@ -1,9 +1,10 @@
 """Labels of a large folder: ``python scripts/benchmark_folder.py out=FOLDER [key=value ...]``.
 
-Generates images, labels them with ``dfssd label engine=ray``, and prints images per second and worker, their ratio to
-the forward pass alone, and the highest memory of the command and of a worker meanwhile. The forward pass is timed
-before and after, at batches up to that of the labels, with as many threads as a worker has. The time of the labels is
-that between the first shard and the last one: starting Ray and loading the network are left out.
+Generates images, labels them with ``dfssd label engine=ray``, and prints images per second and worker, and the highest
+memory of the command and of a worker meanwhile: of what they do not share, at the end and when half of the images had
+been labeled. The time is that between the first shards and the last one: the start of Ray and of the workers is left
+out. Then a worker makes a shard in this process, in turn with the forward pass alone on as many threads, of which the
+ratio is printed.
 
 Images and labels are kept in ``FOLDER``; the same line makes what is missing.
 """
@@ -11,10 +12,9 @@ Images and labels are kept in ``FOLDER``; the same line makes what is missing.
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,12 +25,18 @@ import cv2
 import numpy as np
 import psutil
 
+from dfssd.benchmark.labeling import batches_to_time, rates
 from dfssd.benchmark.script import HELP, run_script
 from dfssd.benchmark.synthetic import CLASSES, mark_boxes, photo
+from dfssd.commands.label import SAMPLE, rule_of
 from dfssd.commands.options import Option, Usage
+from dfssd.config import defaults
 from dfssd.config.values import TEXT, Number, optional
 from dfssd.errors import UserError
 from dfssd.files import from_here, write_json
+from dfssd.labeling.names import RAY
+from dfssd.labeling.run import Request, resumed
+from dfssd.labeling.worker import Worker
 from dfssd.process import COMMAND, environment
 
 COUNT = Number(1, integer=True)
@@ -65,8 +71,9 @@ IN_A_FOLDER = 10_000
 WORKER = "MapWorker"
 """In the name of the process of an actor."""
 
-SECONDS = 5.0
-"""Time of one measurement of the forward pass."""
+LABELS = "labels"
+ROUNDS = 5
+"""How often a worker and the forward pass are timed in turn, after a round that does not count."""
 
 
 def write_images(folder: Path, number: int, side: int) -> None:
@@ -105,26 +112,36 @@ def write_model(architecture: str, images: Sequence[Path], imgsz: int, target: P
     torch.save({"model": network.half(), "train_args": {"imgsz": imgsz}}, target)
 
 
-def forward_rate(model: Path, imgsz: int, batch: int, threads: int) -> float:
-    """Images per second of the network alone, at the fastest batch of 8, 16, ... up to ``batch``."""
+def rates_in_turn(request: Request) -> dict[str, float]:
+    """Images per second of a worker, and of the forward pass alone at batches of 8, 16, ...: in turn, in this process.
+
+    Args:
+        request: What has been labeled; its first shard is made again.
+    """
     import torch
 
-    from dfssd.benchmark.labeling import batches_to_time
     from dfssd.pseudo_labels.detector import Detector
 
-    detector, best = Detector(model, "cpu"), 0.0
-    torch.set_num_threads(threads)
-    for size in batches_to_time(batch):
-        pixels, rates = torch.rand(size, 3, imgsz, imgsz), []
-        for _ in range(3):
-            start, done = time.perf_counter(), 0
-            with torch.inference_mode():
-                while time.perf_counter() - start < SECONDS / 3:
-                    detector.network(pixels)
-                    done += size
-            rates.append(done / (time.perf_counter() - start))
-        best = max(best, statistics.median(rates))
-    return best
+    job, parts = resumed(request)
+    worker, detector = Worker(job), Detector(job.models[0], job.device)
+    torch.set_num_threads(request.cpus)
+
+    def forward(size: int) -> tuple[Callable[[], int], int]:
+        calls = max(1, parts[0].count // size)
+        pixels = torch.rand(size, 3, job.imgsz, job.imgsz)
+
+        @torch.inference_mode()
+        def passes() -> int:
+            for _ in range(calls):
+                detector.network(pixels)
+            return calls * size
+
+        return passes, calls * size
+
+    todo: dict[str, tuple[Callable[[], int], int]] = {
+        LABELS: (lambda: int(worker.label(parts[0])["images"]), parts[0].count)
+    }
+    return rates(todo | {f"forward {size}": forward(size) for size in batches_to_time(job.batch)}, ROUNDS)
 
 
 @dataclass
@@ -184,12 +201,14 @@ def finished(out: Path) -> Iterator[Path]:
     return (out / "shards").glob("[!.]*.parquet")
 
 
-def rate_of(out: Path, workers: int) -> float:
-    """Images per second and worker, from the first shard on."""
+def rate_of(out: Path, workers: int) -> float | None:
+    """Images per second and worker, from the first shard on; None with too few shards."""
     times = sorted(file.stat().st_mtime for file in finished(out))
+    if len(times) < 2 * workers:
+        return None
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     counted = manifest["images"] * (1 - workers / len(times))  # those of the first one of each worker are not timed
-    return float(counted / (times[-1] - times[workers - 1]) / workers)
+    return round(counted / (times[-1] - times[workers - 1]) / workers, 1)
 
 
 def run(words: list[str]) -> None:
@@ -198,28 +217,40 @@ def run(words: list[str]) -> None:
 
     given = USAGE.read(words)
     folder = Path(given["out"])
-    if -(-given["images"] // given["shard"]) < 2 * given["workers"]:
-        raise UserError(f"shard={given['shard']}: each worker needs two shards or more for a time")
+    folder.mkdir(parents=True, exist_ok=True)
     images, model, out = folder / "images", folder / "model.pt", folder / "labels"
     if given["photos"] is None:
         write_images(images, given["images"], given["side"])
     else:
         images = Path(given["photos"])
-    some = sorted(islice((p for p in images.rglob("*") if p.suffix in {".png", ".jpg"}), 8))
     if not model.exists():
+        some = sorted(islice((p for p in images.rglob("*") if p.suffix in {".png", ".jpg"}), 8))
         write_model(given["model"], some, given["imgsz"], model)
-    forward = [forward_rate(model, given["imgsz"], given["batch"], given["cpus"])]
     memory = labeled(images, model, out, given)
-    forward.append(forward_rate(model, given["imgsz"], given["batch"], given["cpus"]))
-    rate = rate_of(out, given["workers"])
-    mib = {name: round(getattr(memory, name) / 2**20) for name in ("driver", "worker")}
+    rate = rate_of(out, given["workers"])  # by the times of the shards, one of which is made again now
+    found = rates_in_turn(
+        Request(
+            images=images,
+            models=[str(model)],
+            out=out,
+            rule=rule_of(defaults()),
+            **{key: given[key] for key in ("imgsz", "batch", "shard", "workers", "cpus")},
+            sample=SAMPLE,
+            seed=0,
+            val=None,
+            engine=RAY,
+            gpus=0,
+            device=None,
+        )
+    )
+    labels = found.pop(LABELS)
     result = {
         "machine": machine_name("cpu"),
         "settings": given,
-        "images_per_second_and_worker": round(rate, 1),
-        "forward": [round(one, 1) for one in forward],
-        "share_of_forward": round(rate / max(forward), 3),
-        "memory_mib": mib,
+        "images_per_second_and_worker": rate,
+        "in_turn": {"labels": round(labels, 1), **{name: round(rate, 1) for name, rate in found.items()}},
+        "share_of_forward": round(labels / max(found.values()), 3),
+        "memory_mib": [round(one / 2**20) for one in (memory.driver, memory.worker)],
         "memory_mib_halfway": [round(one / 2**20) for one in memory.halfway],
     }
     write_json(folder / "measured.json", result)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dfssd.commands.options import TRUSTING, Option, Usage, as_options, limit_files, limiting
 from dfssd.config import KEYS
 from dfssd.config.resolution import help_lines
+from dfssd.config.sections import PseudoSection
 from dfssd.config.values import TEXT, TEXTS, Number, OneOf, optional
 from dfssd.files import from_here
 from dfssd.labeling.names import ENGINES, SERIAL
@@ -20,6 +22,16 @@ COUNT = Number(1, integer=True)
 RULE = [line for line in help_lines() if line.key in KEYS and KEYS[line.key].labels_folders]
 """The keys of a run that act here, with the same defaults."""
 
+SAMPLE = 2000
+"""Images of the first pass."""
+
+
+def rule_of(given: Mapping[str, Any]) -> PseudoSection:
+    """How boxes are found and become labels, by the keys of a run."""
+    own = {line.key.partition(".")[2]: given[line.key] for line in RULE}
+    return PseudoSection(mode="offline", weigh=False, teachers=(), **own)
+
+
 USAGE = Usage(
     (
         Option("images", TEXT, "folder, with those below it, or a .txt with a path in each line", required=True),
@@ -28,7 +40,7 @@ USAGE = Usage(
         Option("imgsz", optional(Number(32, integer=True)), "side of the input [px]; none: that of the training"),
         Option("batch", COUNT, "images at once; a GPU takes more", default=16),
         Option("shard", COUNT, "images in a Parquet file; a worker makes one at a time", default=2000),
-        Option("sample", COUNT, "images that fix the thresholds in a first pass", default=2000),
+        Option("sample", COUNT, "images that fix the thresholds in a first pass", default=SAMPLE),
         Option("seed", Number(0, integer=True), "of the draw of the sample", default=0),
         Option("val", optional(TEXT), "labeled images for pseudo.precision, such as splits/val.txt of a run"),
         *as_options(RULE),
@@ -61,7 +73,6 @@ def run(words: Sequence[str], program: str) -> int:
     """
     given = limit_files(USAGE.read(words))
     trust_files(given.pop("trust"))
-    from dfssd.config.sections import PseudoSection
     from dfssd.labeling.run import Request, label
 
     models = given["model"]
@@ -69,9 +80,7 @@ def run(words: Sequence[str], program: str) -> int:
         images=Path(given["images"]).expanduser(),
         models=[models] if isinstance(models, str) else models,
         out=Path(given["out"]).expanduser(),
-        rule=PseudoSection(
-            mode="offline", weigh=False, teachers=(), **{line.key.partition(".")[2]: given[line.key] for line in RULE}
-        ),
+        rule=rule_of(given),
         imgsz=given["imgsz"],
         batch=given["batch"],
         shard=given["shard"],

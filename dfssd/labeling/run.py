@@ -183,20 +183,30 @@ def label(request: Request) -> Labeled:
             _check_plan(plan, settings, request)
         else:
             plan = _plan(request, models, settings, job, engine)
-        parts = parts_of(request.out / LISTING, request.shard)
-        made_with = {
-            "plan": file_digest(request.out / PLAN),
-            "dfssd": __version__,
-            "torch": torch.__version__,
-            "ultralytics": ultralytics.__version__,
-        }
-        job = replace(job, thresholds=plan["state"], made_with=made_with, shards=len(parts))
-        missing = [part for part in parts if not _is_made(request.out, part, len(parts), made_with["plan"])]
+        job, parts = _planned(request, plan, job)
+        missing = [part for part in parts if not _is_made(job, part)]
         start = time.monotonic()
         if missing:
             models.copy_to(request.out / MODELS)
             _make(engine(), job, missing, of_all=plan["images"])
         return _finish(request, plan, len(parts), sum(part.count for part in missing), time.monotonic() - start)
+
+
+def resumed(request: Request) -> tuple[Job, list[Part]]:
+    """What the workers do with all parts of images whose labels have been begun."""
+    return _planned(request, read_json(request.out / PLAN), request.job(read_models(request.models)))
+
+
+def _planned(request: Request, plan: Mapping[str, Any], job: Job) -> tuple[Job, list[Part]]:
+    """The job with thresholds, and all parts."""
+    parts = parts_of(request.out / LISTING, request.shard)
+    made_with = {
+        "plan": file_digest(request.out / PLAN),
+        "dfssd": __version__,
+        "torch": torch.__version__,
+        "ultralytics": ultralytics.__version__,
+    }
+    return replace(job, thresholds=plan["state"], made_with=made_with, shards=len(parts)), parts
 
 
 @contextmanager
@@ -275,10 +285,10 @@ def _plan(
     return plan
 
 
-def _is_made(out: Path, part: Part, total: int, plan: str) -> bool:
-    """Whether the shard of a part is there, made by this plan."""
-    shard = read_footer(file_of(out, part.number, total))
-    return shard is not None and shard.plan == plan and shard.images == part.count
+def _is_made(job: Job, part: Part) -> bool:
+    """Whether the shard of a part is there, made by the plan of the job."""
+    shard = read_footer(file_of(job.out, part.number, job.shards))
+    return shard is not None and job.made_with is not None and shard.plan == job.made_with["plan"]
 
 
 def _make(engine: Engine, job: Job, missing: Sequence[Part], of_all: int) -> None:
