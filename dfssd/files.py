@@ -95,9 +95,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as e:
         if e.errno in FULL | DENIED:
-            raise UserError(
-                f"cannot write {path}: {e.strerror}; free some space or choose another place with project="
-            ) from e
+            raise UserError(f"cannot write {path}: {e.strerror}; free some space, or choose another place") from e
         raise
 
 

@@ -11,8 +11,9 @@ from dfssd.config import KEYS
 from dfssd.config.resolution import help_lines
 from dfssd.config.sections import PseudoSection
 from dfssd.config.values import TEXT, TEXTS, Number, OneOf, optional
+from dfssd.errors import one_line
 from dfssd.files import from_here
-from dfssd.labeling.names import ENGINES, SERIAL
+from dfssd.labeling.names import ENGINES, LARGEST, SERIAL
 from dfssd.process import trust_files
 from dfssd.reporting.tables import format_duration
 from dfssd.wording import counted
@@ -37,7 +38,9 @@ USAGE = Usage(
         Option("images", TEXT, "folder, with those below it, or a .txt with a path in each line", required=True),
         Option("model", TEXTS, "run (its student), .pt, or .safetensors; boxes of several are fused", required=True),
         Option("out", TEXT, "folder of the labels; the same line goes on in it", required=True),
-        Option("imgsz", optional(Number(32, integer=True)), "side of the input [px]; none: that of the training"),
+        Option(
+            "imgsz", optional(Number(32, LARGEST, integer=True)), "side of the input [px]; none: that of the training"
+        ),
         Option("batch", COUNT, "images at once; a GPU takes more", default=16),
         Option("shard", COUNT, "images in a Parquet file; a worker makes one at a time", default=2000),
         Option("sample", COUNT, "images that fix the thresholds in a first pass", default=SAMPLE),
@@ -101,7 +104,7 @@ def run(words: Sequence[str], program: str) -> int:
         print("all images have been labeled before")
     for name, threshold in done.thresholds.items():
         print(
-            f"{name}: {counted(done.accepted[name], 'label')} from a score of {threshold:.2f} on, "
+            f"{one_line(name)}: {counted(done.accepted[name], 'label')} from a score of {threshold:.2f} on, "
             f"{counted(done.ignored[name], 'box')} below it ignored"
         )
     if done.unreadable:

@@ -123,6 +123,7 @@ class Usage:
             others: Names that an unknown one may have been meant for, too.
         """
         known = {option.name: option for option in self.options}
+        given = {name: _as_text(known[name].check, value) if name in known else value for name, value in given.items()}
         problems = [f"unknown key '{key}'{nearest(key, {*known, *others})}" for key in given if key not in known]
         for name, option in known.items():
             if name not in given and option.required:
@@ -168,6 +169,12 @@ class Usage:
         for example, meaning in self.examples:
             page += ["", paragraph(f"{line} {example}", 2), paragraph(meaning, 6)]
         print_page(page)
+
+
+def _as_text(check: Check, value: Any) -> Any:
+    """A number as a text where only that is allowed: ``device=0``, ``out=17``."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if number and check.problem(value) and not check.problem(str(value)) else value
 
 
 def shown(value: Any) -> str:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dfssd import __version__
+from dfssd.config import KEYS
+from dfssd.datasets.images.pixels import DEPTHS
+from dfssd.datasets.preprocessing import Preprocess
 from dfssd.deployment.infer import GRAY
+from dfssd.errors import UserError
 from dfssd.files import atomic_write, read_yaml, write_yaml
 
 KEY = "dfssd"
@@ -156,6 +161,32 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(without_paths(one) for one in value)
     return value
+
+
+def checked_facts(about: Any, file: object) -> Facts:
+    """The facts that a file tells about itself, which may be anybody's.
+
+    Raises:
+        UserError: They are not as :func:`facts` writes them.
+    """
+    bits, steps, thresholds = (
+        (about.get(key) for key in ("bits", "preprocess", "thresholds"))
+        if isinstance(about, Mapping)
+        else (0, None, None)
+    )
+    sound = bits is None or (type(bits) is int and bits in DEPTHS)
+    if steps is not None:
+        own = {field.name for field in fields(Preprocess)}
+        sound &= isinstance(steps, Mapping) and set(steps) == own
+        sound = sound and not any(KEYS[f"preprocess.{name}"].check.problem(steps[name]) for name in own)
+    if thresholds is not None:
+        sound &= isinstance(thresholds, Mapping) and all(
+            isinstance(value, (int, float)) for value in thresholds.values()
+        )
+    if not sound:
+        raise UserError(f"model={file}: what it says of its training (dfssd) is damaged: export it again")
+    found: Facts = about
+    return found
 
 
 def thresholds_of(about: Facts, names: Mapping[int, str], otherwise: float) -> np.ndarray:

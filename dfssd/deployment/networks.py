@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dfssd.datasets.preprocessing import Preprocess
-from dfssd.deployment.facts import KEY, Facts, thresholds_of
+from dfssd.deployment.facts import KEY, Facts, checked_facts, thresholds_of
 from dfssd.deployment.folder import MANIFEST, is_unchanged
 from dfssd.deployment.infer import CONFIDENCE, MOST, OVERLAP, Detector
 from dfssd.errors import UserError, reason
@@ -49,7 +49,7 @@ class Network(ABC):
         Raises:
             UserError: They were changed, and what changes them is not installed.
         """
-        self.about = about
+        self.about = checked_facts(about, self.file)
         self.bits = about.get("bits", FULL_BITS)
         self.steps = Preprocess(**about["preprocess"]) if "preprocess" in about else None
         if self.steps and find_spec("albumentations") is None:

@@ -27,6 +27,7 @@ from dfssd.files import atomic_write, load_yaml
 from dfssd.pseudo_labels.families import family_of, keep_classes
 from dfssd.trust.architectures import check_description
 from dfssd.trust.checkpoints import load, load_checkpoint
+from dfssd.wording import counted
 
 LABELERS = "pseudo.teachers"
 """The argument with further detectors that label images, beside ``teacher`` and ``student``, which form a pair."""
@@ -289,7 +290,12 @@ def _labeler_classes(source: str, role: str, _: tuple[int, int] | None) -> tuple
             f"{role}={source} finds no boxes that can be used (its head is {_kind(model, head)}); "
             "give a YOLO or RT-DETR detector"
         )
-    return _class_names(model)
+    names = _class_names(model)
+    if len(set(names)) != head.nc or len(names) != head.nc:
+        raise UserError(
+            f"{role}={source} finds {counted(head.nc, 'class')}, but has {len(set(names)):,} names for them"
+        )
+    return names
 
 
 def check_bins(model: ModelFacts, needing: Sequence[str], role: str = "student") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,9 @@ from dfssd.interrupts import own_handlers
 from dfssd.log import without_notes
 
 EXTRA = "engine=ray: Ray is not installed: pip install 'dfssd[ray]'"
+
+PATIENCE = 10.0
+"""How long a cluster may take to answer [s]."""
 
 
 @contextmanager
@@ -34,6 +38,8 @@ def ray_cluster(cpus: float, gpus: float) -> Iterator[Any]:
     except ModuleNotFoundError as e:
         raise UserError(EXTRA) from e
     started = not ray.is_initialized()
+    if started:
+        _check_address(os.environ.get("RAY_ADDRESS", ""))
     try:
         try:
             if started:
@@ -52,3 +58,18 @@ def ray_cluster(cpus: float, gpus: float) -> Iterator[Any]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse the address of a cluster at which nobody answers, which Ray would ask for minutes.
+
+    Raises:
+        UserError: There is no connection within :data:`PATIENCE`.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():  # none, or a word such as "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    except OSError as e:
+        raise UserError(f"engine=ray: nobody answers at RAY_ADDRESS={address} ({e.strerror or e})") from e

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dfssd.distributed.ray_cluster import ray_cluster
-from dfssd.errors import UserError
+from dfssd.errors import UserError, reason
 from dfssd.labeling.listing import Part
 from dfssd.labeling.names import SERIAL
 from dfssd.labeling.worker import Answer, Job, Worker
 from dfssd.remedies import explain_storage
+
+RETRIES = 3
+"""How often a part is tried again whose worker was killed."""
 
 
 class Engine(Protocol):
@@ -80,12 +83,20 @@ class Actors:
             num_cpus=self.cpus,
             num_gpus=self.gpus,
             compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(parts))),
+            max_task_retries=RETRIES,
         )
-        for row in answers.iter_rows():
-            answer = json.loads(row["answer"])
-            if "problems" in answer:
-                raise UserError(*answer["problems"])
-            yield by_number[row["number"]], answer
+        lost = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+        try:
+            for row in answers.iter_rows():
+                answer = json.loads(row["answer"])
+                if "problems" in answer:
+                    raise UserError(*answer["problems"])
+                yield by_number[row["number"]], answer
+        except lost as e:
+            raise UserError(
+                f"engine=ray: a worker was killed {RETRIES + 1} times at the same images ({reason(e)}): see "
+                "whether memory suffices, and start the same line again; engine=serial shows at which image it ends"
+            ) from e
 
 
 class Actor:

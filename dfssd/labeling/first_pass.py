@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from dfssd.errors import UserError
 from dfssd.labeling.engines import Engine
 from dfssd.labeling.listing import parts_of, root_of, write_listing, write_sample
 from dfssd.labeling.worker import COUNT, JUDGE, Answer, Job
+from dfssd.log import LOGGER
 from dfssd.pseudo_labels.thresholds import ClassThresholds, precision_thresholds
+from dfssd.wording import counted
 
 SAMPLE, VAL = "sample.jsonl", "val.jsonl"
 """Lists of the images of the first pass."""
@@ -49,6 +52,13 @@ def find_thresholds(
     if val is not None and rule.precision is not None:
         write_listing(val, job.out / VAL, "val")
         judged = _in_order(engine, replace(job, root=root_of(val)), JUDGE, job.out / VAL)
+        labeled = sum(answer["labeled"] for answer in judged)
+        if not labeled:
+            raise UserError(
+                f"val={val}: none of its images has a label file, such as labels/1.txt beside images/1.png: give "
+                "images with labels, or leave val and pseudo.precision out"
+            )
+        LOGGER.info(f"{counted(labeled, 'image')} of val with labels; one without a label file is free of defects")
         classes, scores, correct = (
             np.concatenate([np.array(answer[key], kind) for answer in judged])
             for key, kind in (("classes", np.int64), ("scores", np.float64), ("correct", bool))
@@ -58,13 +68,13 @@ def find_thresholds(
         )
     drawn = write_sample(listing, total, size, seed, job.out / SAMPLE)
     thresholds, boxes = ClassThresholds.from_rule(len(job.names), rule, fixed), np.zeros(len(job.names), np.int64)
-    counted = _in_order(engine, job, COUNT, job.out / SAMPLE)
-    for count, score in (one for answer in counted for one in answer["batches"]):
+    of_sample = _in_order(engine, job, COUNT, job.out / SAMPLE)
+    for count, score in (one for answer in of_sample for one in answer["batches"]):
         boxes += np.array(count)
         thresholds.add(np.array(count), np.array(score))
     return thresholds, {
         "images": drawn,
-        "unreadable": sum(answer["unreadable"] for answer in counted),
+        "unreadable": sum(answer["unreadable"] for answer in of_sample),
         "boxes": dict(zip(job.names, boxes.tolist(), strict=True)),
     }
 

@@ -59,7 +59,7 @@ def write_listing(source: Path, target: Path, key: str = "images") -> int:
     """
     if not source.exists():
         raise UserError(f"{key}={source}: does not exist; give a folder, or a .txt file with a path in each line")
-    names = _of_folder(source, "") if source.is_dir() else _of_text(source, key)
+    names = _of_folder(source, key) if source.is_dir() else _of_text(source, key)
     count = unnamed = 0
     with atomic_write(target) as temporary, open(temporary, "w", encoding="ascii", newline="\n") as lines:
         for name in names:
@@ -77,13 +77,26 @@ def write_listing(source: Path, target: Path, key: str = "images") -> int:
     return count
 
 
-def _of_folder(folder: Path, above: str) -> Iterator[str]:
-    """The images below a folder, one folder after the other, so that only the names of one are held."""
-    with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if entry.name[0] != ".")
+def _of_folder(
+    folder: Path, key: str, above: str = "", inside: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[str]:
+    """The images below a folder, one folder after the other, so that only the names of one are held.
+
+    Linked folders are followed, but not into one that they lie in. Names that begin with a dot are left out.
+    """
+    try:
+        told = folder.stat()
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if entry.name[0] != ".")
+    except OSError as e:
+        raise UserError(f"{key}: {folder} cannot be read ({e.strerror})") from e
+    here = told.st_dev, told.st_ino
+    if here in inside:
+        LOGGER.warning(f"{folder} leads back to a folder that it lies in: left out")
+        return
     for name, is_folder in found:
         if is_folder:
-            yield from _of_folder(folder / name, f"{above}{name}/")
+            yield from _of_folder(folder / name, key, f"{above}{name}/", inside | {here})
         elif os.path.splitext(name)[1].lower() in _KNOWN:
             yield above + name
 
@@ -93,7 +106,13 @@ def _of_text(file: Path, key: str) -> Iterator[str]:
         raise UserError(f"{key}={file}: give a folder, or a .txt file with a path in each line")
     try:
         with open(file, encoding="utf-8-sig") as lines:
-            yield from (line.strip() for line in lines if line.strip())
+            for line in lines:
+                if "\0" in line:
+                    raise UserError(f"{key}={file}: is no text: it holds a NUL")
+                if line.strip():
+                    yield line.strip()
+    except OSError as e:
+        raise UserError(f"{key}={file}: cannot be read ({e.strerror})") from e
     except UnicodeDecodeError as e:
         raise UserError(f"{key}={file}: is no text in UTF-8 ({e.reason} at byte {e.start})") from e
 

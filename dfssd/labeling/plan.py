@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dfssd.config.sections import PseudoSection
 from dfssd.datasets.preprocessing import Preprocess
-from dfssd.deployment.facts import KEY
+from dfssd.deployment.facts import KEY, checked_facts
 from dfssd.deployment.folder import FOLDER as DEPLOY
 from dfssd.deployment.folder import MANIFEST
 from dfssd.deployment.networks import FULL_BITS
 from dfssd.distillation.compatibility import align_teacher, check_labeler, resolve_weights
 from dfssd.errors import UserError
 from dfssd.files import file_digest, from_here, read_json
+from dfssd.labeling.names import LARGEST
 from dfssd.pseudo_labels.teacher_inference import STRIDE
 from dfssd.trust.checkpoints import load
 
@@ -76,16 +80,32 @@ def read_models(given: Sequence[str]) -> Models:
     names = check_labeler(str(files[0]), role="model")
     for file in files[1:]:
         check_labeler(str(file), names, "model")
+    for one, file in zip(given, files, strict=True):
+        _check_weights(one, file)
     content = load(files[0])
-    about = content.get(KEY) or read_json(files[0].parent.parent / DEPLOY / MANIFEST)
-    side = (content.get("train_args") or {}).get("imgsz", IMGSZ)
+    about = checked_facts(content.get(KEY) or read_json(files[0].parent.parent / DEPLOY / MANIFEST), given[0])
+    arguments = content.get("train_args")
+    side = arguments.get("imgsz") if isinstance(arguments, dict) else None
+    known = side if type(side) is int and STRIDE <= side <= LARGEST else IMGSZ
     return Models(
         files=tuple(files),
         names=names,
-        imgsz=math.ceil((side if isinstance(side, int) else IMGSZ) / STRIDE) * STRIDE,
+        imgsz=math.ceil(known / STRIDE) * STRIDE,
         bits=about.get("bits", FULL_BITS),
         preprocess=about.get("preprocess"),
     )
+
+
+def _check_weights(given: str, file: Path) -> None:
+    """Refuse a network that computes nothing.
+
+    Raises:
+        UserError: Some of its weights are no finite numbers.
+    """
+    content = load(file)
+    network = content.get("ema") or content["model"]
+    if not all(bool(torch.isfinite(weights).all()) for weights in network.parameters()):
+        raise UserError(f"model={given}: holds weights that are no numbers (NaN or infinite): train it again")
 
 
 def _file_of(given: Path) -> Path:
@@ -94,25 +114,40 @@ def _file_of(given: Path) -> Path:
         if found is None:
             raise UserError(f"model={given}: is no run with a student of boxes: it has no weights/student.pt")
         return found
-    if given.suffix not in {".pt", ".safetensors"}:
+    if given.suffix.lower() not in {".pt", ".safetensors"}:
         raise UserError(f"model={given}: images are labeled by a .pt, a .safetensors, or the student of a run folder")
     return Path(resolve_weights(str(given), "model"))
 
 
 def settings_of(
-    models: Models, *, imgsz: int, batch: int, shard: int, sample: int, seed: int, val: Path | None, rule: PseudoSection
+    models: Models,
+    *,
+    images: Path,
+    imgsz: int,
+    batch: int,
+    shard: int,
+    sample: int,
+    seed: int,
+    val: Path | None,
+    rule: PseudoSection,
 ) -> dict[str, Any]:
     """What a plan holds of the line that it was made for; two lines with the same make the same labels."""
     return {
+        "images": _text_of(images),
         "models": [file_digest(file) for file in models.files],
         "imgsz": imgsz,
         "batch": batch,
         "shard": shard,
         "sample": sample,
         "seed": seed,
-        "val": None if val is None else val.name,
+        "val": None if val is None else [_text_of(val), file_digest(val) if val.is_file() else None],
         **{f"pseudo.{key}": value for key, value in asdict(rule).items() if key not in {"mode", "weigh", "teachers"}},
     }
+
+
+def _text_of(path: Path) -> str:
+    """A path as JSON holds it, whatever bytes it has."""
+    return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
 
 
 def check_same(plan: Mapping[str, Any], settings: Mapping[str, Any], out: Path) -> None:
@@ -122,9 +157,10 @@ def check_same(plan: Mapping[str, Any], settings: Mapping[str, Any], out: Path) 
         UserError: Some differ.
     """
     then = plan["settings"]
-    changed = [key for key in settings if then.get(key) != settings[key]]
+    changed = [key for key in settings if key not in then or then[key] != settings[key]]
     if changed:
         told = ", ".join(
-            "model" if key == "models" else f"{key}={then.get(key)}, now {settings[key]}" for key in changed
+            key.removesuffix("s") if key in {"models", "val"} else f"{key}={then.get(key)}, now {settings[key]}"
+            for key in changed
         )
         raise UserError(f"{from_here(out)} was begun with other settings ({told}): give the same, or another out=")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import ultralytics
 
 from dfssd import __version__
 from dfssd.config.sections import PseudoSection
+from dfssd.distributed.ray_cluster import EXTRA
 from dfssd.errors import UserError
 from dfssd.files import file_digest, from_here, read_json, write_json
 from dfssd.hardware import check_device
@@ -24,11 +26,13 @@ from dfssd.labeling.first_pass import SAMPLE, VAL, find_thresholds
 from dfssd.labeling.listing import Part, parts_of, root_of, write_listing
 from dfssd.labeling.names import SERIAL
 from dfssd.labeling.plan import MODELS, PLAN, Models, check_same, read_models, settings_of
-from dfssd.labeling.shards import FOLDER, Shard, arrow, file_of, read_footer
+from dfssd.labeling.shards import FOLDER, Shard, arrow, file_of, read_shard
 from dfssd.labeling.worker import LABEL, Job
 from dfssd.log import LOGGER, changing_line
 from dfssd.process import trusts_files
 from dfssd.pseudo_labels.teacher_inference import STRIDE
+from dfssd.pseudo_labels.thresholds import ClassThresholds
+from dfssd.remedies import explain_storage
 from dfssd.reporting.tables import format_duration
 from dfssd.runs.ownership import Ownership
 from dfssd.trust.limits import limits
@@ -93,6 +97,11 @@ class Request:
         """
         alone = self.engine == SERIAL
         problems = []
+        for key, path in (("images", self.images), ("val", self.val)):
+            if path is not None and not path.exists():
+                problems.append(f"{key}={path}: does not exist; give a folder, or a .txt file with a path in each line")
+        if not alone and find_spec("ray") is None:
+            problems.append(EXTRA)
         if (self.val is None) != (self.rule.precision is None):
             problems.append("pseudo.precision and val belong together: labeled images tell how precise boxes are")
         if alone and (self.workers is not None or self.cpus != 1 or self.gpus):
@@ -111,6 +120,7 @@ class Request:
         """What the labels depend on."""
         return settings_of(
             models,
+            images=self.images,
             imgsz=self.imgsz or models.imgsz,
             batch=self.batch,
             shard=self.shard,
@@ -178,8 +188,9 @@ def label(request: Request) -> Labeled:
     request.check()
     models = read_models(request.models)
     settings, job = request.settings(models), request.job(models)
-    with _owned(request.out), _when_needed(request.opened) as engine:
-        if plan := read_json(request.out / PLAN):
+    with explain_storage(request.out), _owned(request.out), _when_needed(request.opened) as engine:
+        if (request.out / PLAN).exists():
+            plan = read_json(request.out / PLAN)
             _check_plan(plan, settings, request)
         else:
             plan = _plan(request, models, settings, job, engine)
@@ -221,7 +232,10 @@ def _owned(out: Path) -> Iterator[None]:
     others = sorted(path.name for path in out.glob("[!.]*") if path.name not in _OWN)
     if others:
         raise UserError(f"out={from_here(out)}: holds {others[0]}, and is no folder of labels: name a new one")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"out={from_here(out)}: no folder can be made there ({e.strerror}): name another one") from e
     with Ownership(out):
         yield
 
@@ -241,7 +255,7 @@ def _check_plan(plan: Mapping[str, Any], settings: Mapping[str, Any], request: R
     """
     listing = request.out / LISTING
     whole = listing.is_file() and file_digest(listing) == plan.get("listing")
-    for file, intact in ((PLAN, set(plan) >= _IN_PLAN), (LISTING, whole)):
+    for file, intact in ((PLAN, _is_whole(plan)), (LISTING, whole)):
         if not intact:
             where = from_here(request.out)
             raise UserError(f"{where}/{file} is damaged: restore it, or remove {where}, which is made anew then")
@@ -249,13 +263,23 @@ def _check_plan(plan: Mapping[str, Any], settings: Mapping[str, Any], request: R
     again = request.out / f".again.{LISTING}"
     try:
         now = write_listing(request.images, again)
+        changed = file_digest(again) != plan["listing"]
     finally:
         again.unlink(missing_ok=True)
-    if now > plan["images"]:
+    if changed:
         LOGGER.warning(
-            f"{counted(now - plan['images'], 'image')} more in {request.images} than when the labels were begun: "
-            "give another out= to label them, too"
+            f"{request.images} has changed since the labels were begun ({counted(plan['images'], 'image')} then, "
+            f"{now:,} now): those of then are labeled; another out= labels what is there now"
         )
+
+
+def _is_whole(plan: Mapping[str, Any]) -> bool:
+    """Whether a plan has all its parts."""
+    try:
+        ClassThresholds.from_state(plan["state"])
+        return set(plan) >= _IN_PLAN and isinstance(plan["settings"], dict)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _plan(
@@ -272,7 +296,7 @@ def _plan(
     plan = {
         "schema": SCHEMA,
         "dfssd": __version__,
-        "source": request.images.name,
+        "source": settings["images"],
         "images": total,
         "names": list(models.names),
         "thresholds": dict(zip(models.names, thresholds.thresholds().tolist(), strict=True)),
@@ -287,13 +311,12 @@ def _plan(
 
 def _is_made(job: Job, part: Part) -> bool:
     """Whether the shard of a part is there, made by the plan of the job."""
-    shard = read_footer(file_of(job.out, part.number, job.shards))
+    shard = read_shard(file_of(job.out, part.number, job.shards), whole=True)
     return shard is not None and job.made_with is not None and shard.plan == job.made_with["plan"]
 
 
 def _make(engine: Engine, job: Job, missing: Sequence[Part], of_all: int) -> None:
     """Make the shards that are missing, and show how far it is."""
-    (job.out / FOLDER).mkdir(exist_ok=True)
     wanted = sum(part.count for part in missing)
     told = time.monotonic()
     done, first = 0, (0, 0.0)  # images and time when the first shard was there: before, workers have started
@@ -320,7 +343,7 @@ def _finish(request: Request, plan: Mapping[str, Any], total: int, made: int, se
     entries, versions, unreadable = [], set(), 0
     for number in range(total):
         file = file_of(request.out, number, total)
-        shard = read_footer(file)
+        shard = read_shard(file)
         if shard is None:
             raise UserError(f"{from_here(file)} has vanished: start the same line again")
         accepted.update(shard.accepted)

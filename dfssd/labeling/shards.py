@@ -149,18 +149,28 @@ def write_shard(
     )
     told = {KEY: json.dumps(asdict(about), ensure_ascii=False, sort_keys=True).encode()}
     table = pa.Table.from_arrays(columns, schema=schema().with_metadata(told))
-    with atomic_write(file) as temporary:
-        pa.parquet.write_table(table, temporary, compression="zstd", row_group_size=max(len(images), 1))
+    with atomic_write(file) as temporary, open(temporary, "wb") as opened:  # which may have any name
+        pa.parquet.write_table(
+            table, opened, compression="zstd", row_group_size=max(len(images), 1), write_page_checksum=True
+        )
     return about
 
 
-def read_footer(file: Path) -> Shard | None:
-    """What is in a shard; None if it is not there, or is no shard."""
+def read_shard(file: Path, *, whole: bool = False) -> Shard | None:
+    """What is in a shard, as its footer says; None if it is not there, or is no shard.
+
+    Args:
+        file: The file.
+        whole: Also read all of it, and compare its checksums; None if one differs.
+    """
     pa = arrow()
     if not file.is_file():
         return None
     try:
-        told = pa.parquet.read_schema(file).metadata or {}
+        with open(file, "rb") as opened:
+            told = pa.parquet.read_schema(opened).metadata or {}
+            if whole:
+                pa.parquet.read_table(opened, page_checksum_verification=True)
         return Shard(**json.loads(told[KEY]))
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError):  # cut, or of somebody else
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ultralytics.data.utils import img2label_paths
 
 from dfssd.config.sections import PseudoSection
 from dfssd.datasets.images.pixels import NOT_READ, UNREAD_SUFFIXES, read_pixels
@@ -124,26 +125,31 @@ class Worker:
     def judge(self, part: Part) -> Answer:
         """``classes``, ``scores``, ``correct`` of all boxes in labeled images (:func:`match_to_truth`).
 
+        ``labeled`` is the number of images with a label file; the others count as free of defects.
+
         Raises:
             UserError: An image or its label file cannot be read.
         """
         found = list(self._found(part))
         for image, problem in self.problems.items():
             raise UserError(f"val: {image}: {problem}")
-        columns = match_to_truth(found, labels_of([p.image for p in found], len(self.job.names)))
-        return dict(zip(("classes", "scores", "correct"), (column.tolist() for column in columns), strict=True))
+        images = [one.image for one in found]
+        columns = match_to_truth(found, labels_of(images, len(self.job.names)))
+        labeled = sum(Path(label).is_file() for label in img2label_paths([str(image) for image in images]))
+        found_out = dict(zip(("classes", "scores", "correct"), (column.tolist() for column in columns), strict=True))
+        return {**found_out, "labeled": labeled}
 
     def label(self, part: Part) -> Answer:
         """Write the shard; ``images``: their number."""
         job, names = self.job, part.names()
         assert job.thresholds is not None and job.made_with is not None
-        of_file = dict(zip(images_of(part, job.root), names, strict=True))
-        predictions = {of_file[one.image]: one for one in self._found(part)}
+        files = [job.root / name for name in names]  # a list may name one twice
+        found = {one.image: one for one in self._found(part)}
         write_shard(
             file_of(job.out, part.number, job.shards),
             names,
-            predictions,
-            {of_file[file]: problem for file, problem in self.problems.items()},
+            {name: found[file] for name, file in zip(names, files, strict=True) if file in found},
+            {name: self.problems[file] for name, file in zip(names, files, strict=True) if file in self.problems},
             ClassThresholds.from_state(dict(job.thresholds)),
             job.names,
             **job.made_with,
@@ -159,6 +165,8 @@ class Worker:
         """The pixels as those of the training images were; several threads call it."""
         if image.suffix.lower() in UNREAD_SUFFIXES:
             raise UserError(NOT_READ)
+        if not image.is_file():  # a pipe would be waited for
+            raise UserError("is no regular file" if image.exists() else "does not exist")
         pixels, steps = read_pixels(image, self.job.bits), self.job.steps
         if steps is None:
             return pixels

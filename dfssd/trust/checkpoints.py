@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from ultralytics.nn import tasks
-from ultralytics.utils import patches, torch_utils
+from ultralytics.utils import downloads, patches, torch_utils
 
 from dfssd.errors import UserError, reason
 from dfssd.process import trust_files, trusts_files
@@ -28,6 +28,8 @@ from dfssd.trust.classes import Entry, Refused, entries, real_classes
 
 WAY_OUT = "if you know where it comes from, trust=true loads it"
 """The end of every refusal."""
+
+_fetch = downloads.attempt_download_asset
 
 _reading = threading.Lock()
 """torch knows one set of allowed classes for all threads: one file at a time has its own."""
@@ -150,12 +152,25 @@ def _torch_load(file: Any, *args: Any, **kwargs: Any) -> Any:
     return load(Path(file), kwargs.get("map_location", "cpu"))
 
 
+def _found_or_fetched(file: str | Path, *args: Any, **kwargs: Any) -> str:
+    """In place of ``attempt_download_asset``, which takes apostrophes out of paths, and then asks GitHub for the file.
+
+    Only a bare name of a file that is not here is fetched, by Ultralytics' function.
+    """
+    path = Path(str(file))
+    if path.exists() or (len(path.parts) > 1 and "://" not in str(file)):
+        return str(file)
+    return _fetch(file, *args, **kwargs)
+
+
 def install() -> None:
     """Put the door into Ultralytics where it prepares safe loading, and where it has none, and what belongs to it."""
     hidden: Any = tasks._SafeLoad
     hidden.loading = staticmethod(_loading)
     rewriting: Any = torch_utils
     rewriting.torch_load = _torch_load
+    loading: Any = downloads
+    loading.attempt_download_asset = _found_or_fetched
     label_caches.install()
     image_caches.install()
     silence.install()

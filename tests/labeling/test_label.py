@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import threading
@@ -181,6 +182,8 @@ def test_several_models_and_safetensors(model: Path, photos: Path, tmp_path: Pat
         ({"shard": 5, "imgsz": 96}, r"other settings \(imgsz=64, now 96, shard=4, now 5\)"),
         ({"workers": 2}, "workers, cpus, and gpus are those of Ray's actors: add engine=ray"),
         ({"engine": "ray"}, "device=cpu: an actor of Ray computes on what gpus= gives it"),
+        ({"imgsz": 320_000}, "imgsz=320000: must be"),
+        ({"val": "nowhere.txt", "pseudo.precision": 0.9}, "val=nowhere.txt: does not exist; give a folder"),
         ({"imgsz": 100}, "imgsz=100: must be a multiple of 32"),
         ({"pseudo.tau_low": 0.2}, "pseudo.tau_low=0.2 <= pseudo.tau0=0.1 <= pseudo.tau_max=0.9 must hold"),
         ({"model": "nothing.pt"}, "model=nothing.pt: no such file; give the path of a .pt$"),
@@ -209,7 +212,9 @@ def test_other_folders_and_processes_are_refused(
     labeled(str(photos), model=model, out=whole, code=2)
     assert "is in use by process" in capsys.readouterr().err
     held.release()
-    for name, old, new in (("images.jsonl", "00.png", "01.png"), ("plan.json", '"state"', '"stale"')):
+    for name, old, new in (
+        ("images.jsonl", "00.png", "01.png"), ("plan.json", '"state"', '"stale"'), ("plan.json", '"settings": {', '"settings": [{'),
+    ):  # fmt: skip
         text = (whole / name).read_text()
         (whole / name).write_text(text.replace(old, new))
         labeled(str(photos), model=model, out=whole, code=2)
@@ -217,13 +222,136 @@ def test_other_folders_and_processes_are_refused(
         (whole / name).write_text(text)
 
 
-def test_images_that_were_added_are_named(model: Path, photos: Path, tmp_path: Path, capsys) -> None:
+def test_a_folder_that_has_changed_is_told(model: Path, photos: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(photos, tmp_path / "in")
     labeled(str(tmp_path / "in"), model=model, out=tmp_path / "out")
-    shutil.copy(tmp_path / "in" / "00.png", tmp_path / "in" / "99.png")
+    (tmp_path / "in" / "00.png").rename(tmp_path / "in" / "99.png")
     labeled(str(tmp_path / "in"), model=model, out=tmp_path / "out")
-    assert "warning: 1 image more in" in capsys.readouterr().out
+    assert "has changed since the labels were begun (11 images then, 11 now)" in capsys.readouterr().out
     assert len(rows(tmp_path / "out")) == 11
+
+
+def test_labels_of_other_images_are_not_mixed_in(
+    model: Path, photos: Path, whole: Path, tmp_path: Path, capsys
+) -> None:
+    """Another folder has other images, even under the same names."""
+    shutil.copytree(photos, tmp_path / "in")
+    labeled(str(tmp_path / "in"), model=model, out=whole, code=2)
+    assert "was begun with other settings (images=" in capsys.readouterr().err
+
+
+def test_an_image_that_is_listed_twice_has_two_rows(model: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{photos / '00.png'}\n{photos}/./00.png\n")
+    labeled(str(tmp_path / "list.txt"), model=model, out=tmp_path / "out")
+    first, second = rows(tmp_path / "out")
+    assert first["boxes"] == second["boxes"] != [] and first["width"] == second["width"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_pipes_and_devices_are_no_images(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    (tmp_path / "in" / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    labeled(str(tmp_path / "in"), model=model, out=tmp_path / "out", code=2)
+    problems = {row["image"]: row["problem"] for row in rows(tmp_path / "out")}
+    odd = "is no regular file"
+    assert problems == {"gone.png": "does not exist", "pipe.png": odd, "zero.png": odd}
+
+
+def test_val_without_labels_is_refused(model: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    labeled(str(photos), model=model, out=tmp_path / "out", val=photos, code=2, **{"pseudo.precision": 0.9})
+    assert "none of its images has a label file" in capsys.readouterr().err
+
+
+def odd_model(model: Path, target: Path, **changes: object) -> Path:
+    content = torch.load(model, weights_only=False)
+    for key, value in changes.items():
+        if key in {"names", "weights"}:
+            network = content.get("ema") or content["model"]
+            if key == "names":
+                network.names = value
+            else:
+                network.model[0].conv.weight.data[:] = value
+        else:
+            content[key] = value
+    torch.save(content, target)
+    return target
+
+
+CROP = {"resize": None, "normalize": False, "clahe": False, "crop": None, "pad": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"weights": float("nan")}, r"holds weights that are no numbers \(NaN or infinite\): train it again"),
+        ({"names": {0: "a", 1: "a", 2: "b"}}, "finds 3 classes, but has 2 names for them"),
+        ({"names": {0: "a", 1: "b"}}, "finds 3 classes, but has 2 names for them"),
+        ({"dfssd": "mine"}, r"what it says of its training \(dfssd\) is damaged"),
+        ({"dfssd": {"bits": 99}}, "is damaged"),
+        ({"dfssd": {"bits": "x"}}, "is damaged"),
+        ({"dfssd": {"preprocess": "crop"}}, "is damaged"),
+        ({"dfssd": {"preprocess": {**CROP, "turn": 90}}}, "is damaged"),
+        ({"dfssd": {"preprocess": {**CROP, "crop": [5, 5]}}}, "is damaged"),
+        ({"dfssd": {"thresholds": [1]}}, "is damaged"),
+    ],
+)
+def test_odd_models_are_refused(changes, problem, model: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    odd = odd_model(model, tmp_path / "odd.pt", **changes)
+    labeled(str(photos), model=odd, out=tmp_path / "out", code=2)
+    error = capsys.readouterr().err
+    assert re.search(problem, error) and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("side", [0, -5, 10_000_000, "wide", None, True])
+def test_an_odd_size_in_a_checkpoint_is_not_taken(side, model: Path, photos: Path, tmp_path: Path) -> None:
+    odd, shown = odd_model(model, tmp_path / "odd.pt", train_args={"imgsz": side}), tmp_path / "out" / "plan.json"
+    labeled(str(photos / "line 2"), model=odd, out=tmp_path / "out", imgsz="none")
+    assert json.loads(shown.read_text())["settings"]["imgsz"] == 640
+
+
+def test_names_of_folders_may_be_any(model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    """An apostrophe, which Ultralytics takes out of paths, then asking GitHub for the file; and a number."""
+
+    def asked(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"asks for {args}")
+
+    monkeypatch.setattr("ultralytics.utils.downloads.safe_download", asked)
+    monkeypatch.setattr("ultralytics.utils.downloads.get_github_assets", asked)
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "it's here" / "student.pt"
+    own.parent.mkdir()
+    shutil.copy(model, own)
+    labeled(str(photos), model=own, out="o's")
+    labeled(str(photos), model=own, out=17)
+    assert contents(tmp_path / "17").keys() == contents(tmp_path / "o's").keys()
+
+
+@pytest.mark.parametrize("out", ["/proc/labels", "/dev/null/labels"])
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="has no such places")
+def test_places_without_folders_are_refused(out: str, model: Path, photos: Path, capsys) -> None:
+    labeled(str(photos), model=model, out=out, code=2)
+    error = capsys.readouterr().err
+    assert f"error: out={out}: no folder can be made there" in error and error.count("\n") == 1
+
+
+def test_a_full_disk_is_named(model: Path, photos: Path, small_disk: Path, capsys) -> None:
+    (small_disk / "fill").write_bytes(b"0" * (64 * 2**20 - 300_000))
+    labeled(str(photos), model=model, out=small_disk / "out", code=2)
+    error = capsys.readouterr().err
+    assert str(small_disk) in error and ("full" in error or "No space left" in error) and error.count("\n") == 1
+    (small_disk / "fill").unlink()
+    labeled(str(photos), model=model, out=small_disk / "out")
+
+
+def test_a_cluster_that_does_not_answer_is_named(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'dfssd[ray]'")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    labeled(str(photos), model=model, out=tmp_path / "out", engine="ray", device="none", code=2)
+    assert "engine=ray: nobody answers at RAY_ADDRESS=127.0.0.1:1" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_what_is_finished(model: Path, photos: Path, whole: Path, tmp_path: Path, monkeypatch, capsys):

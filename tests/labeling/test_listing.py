@@ -31,6 +31,16 @@ def test_a_folder_is_listed_by_name_with_those_below_it(tmp_path: Path) -> None:
     assert root_of(source) == source
 
 
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path, caplog) -> None:
+    source = touched(tmp_path / "in", "a/1.png")
+    touched(tmp_path / "elsewhere", "2.png")
+    (source / "b").symlink_to(tmp_path / "elsewhere")
+    (source / "a" / "round").symlink_to(source)
+    assert write_listing(source, tmp_path / "list") == 2
+    assert listed(tmp_path / "list") == ["a/1.png", "b/2.png"]
+    assert "leads back to a folder that it lies in: left out" in caplog.text
+
+
 def test_a_text_is_listed_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "some.txt").write_text("in/b.png\n\n /somewhere/a.png \n", encoding="utf-8-sig")
     assert write_listing(tmp_path / "some.txt", tmp_path / "list") == 2
@@ -64,11 +74,12 @@ def test_a_sample_is_drawn_from_all_in_their_order(tmp_path: Path) -> None:
 def test_bad_sources_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"\xe4.png\n")
     (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "null.txt").write_text("a\0.png\n")
     touched(tmp_path / "none", "a.txt")
     touched(tmp_path, "one.png")
     for name, problem in {
         "missing": "does not exist", "none": "no image there", "empty.txt": "no image there",
-        "latin.txt": "is no text in UTF-8", "one.png": "give a folder, or a .txt file",
+        "latin.txt": "is no text in UTF-8", "null.txt": "is no text: it holds a NUL", "one.png": "give a folder, or a .txt file",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=f"images=.*{name}: {problem}"):
             write_listing(tmp_path / name, tmp_path / "list")
