@@ -22,7 +22,7 @@ from ultralytics.utils.checks import check_yaml
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS, attempt_download_asset
 
 from dfssd.deployment.tensors import SUFFIX, as_checkpoint
-from dfssd.errors import UserError
+from dfssd.errors import UserError, reason
 from dfssd.files import atomic_write, load_yaml
 from dfssd.pseudo_labels.families import family_of, keep_classes
 from dfssd.trust.architectures import check_description
@@ -85,8 +85,7 @@ def resolve_weights(value: str, role: str) -> str:
                 f"{role}={value}: no such architecture; use yolov8n.yaml, yolov8s.yaml or your own file"
             ) from e
         except Exception as e:  # a broken file: whatever the parser stumbles over
-            reason = " ".join(str(e).split())[:160]
-            raise UserError(f"{role}={value} is not a model description: {reason}") from e
+            raise UserError(f"{role}={value} is not a model description: {reason(e)}") from e
         return value
     if path.suffix == SUFFIX:
         try:
@@ -105,9 +104,8 @@ def resolve_weights(value: str, role: str) -> str:
         try:
             fetched = Path(attempt_download_asset(value))
         except Exception as e:
-            reason = " ".join(str(e).split())[:120]
             raise UserError(
-                f"{role}={value} is not here and could not be downloaded ({reason}): put the file into the current "
+                f"{role}={value} is not here and could not be downloaded ({reason(e)}): put the file into the current "
                 f"folder{untrained}"
             ) from e
         if fetched.is_file():
@@ -137,8 +135,9 @@ def _read(source: str, role: str) -> tuple[Any, Any]:
     except UserError as e:
         raise UserError(*(f"{role}={problem}" for problem in e.problems)) from e
     except Exception as e:
-        reason = " ".join(str(e).split())[:160]
-        raise UserError(f"{role}={source} cannot be read as an Ultralytics model: {reason}") from e
+        raise UserError(
+            f"{role}={source} cannot be read as an Ultralytics model: it is damaged, or something else ({reason(e)})"
+        ) from e
     check_description(getattr(model, "yaml", None) or {}, f"{role}={source}")
     return model, model.model[-1] if hasattr(model, "model") else None
 

@@ -213,8 +213,10 @@ def test_other_folders_and_processes_are_refused(
     assert "is in use by process" in capsys.readouterr().err
     held.release()
     for name, old, new in (
-        ("images.jsonl", "00.png", "01.png"), ("plan.json", '"state"', '"stale"'), ("plan.json", '"settings": {', '"settings": [{'),
-    ):  # fmt: skip
+        ("images.jsonl", "00.png", "01.png"),
+        ("plan.json", '"state"', '"stale"'),
+        ("plan.json", '"settings": {', '"settings": [{'),
+    ):
         text = (whole / name).read_text()
         (whole / name).write_text(text.replace(old, new))
         labeled(str(photos), model=model, out=whole, code=2)

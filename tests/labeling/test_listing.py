@@ -79,7 +79,8 @@ def test_bad_sources_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     touched(tmp_path, "one.png")
     for name, problem in {
         "missing": "does not exist", "none": "no image there", "empty.txt": "no image there",
-        "latin.txt": "is no text in UTF-8", "null.txt": "is no text: it holds a NUL", "one.png": "give a folder, or a .txt file",
+        "latin.txt": "is no text in UTF-8", "null.txt": "is no text: it holds a NUL",
+        "one.png": "give a folder, or a .txt file",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=f"images=.*{name}: {problem}"):
             write_listing(tmp_path / name, tmp_path / "list")
