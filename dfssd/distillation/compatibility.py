@@ -291,9 +291,8 @@ def _labeler_classes(source: str, role: str, _: tuple[int, int] | None) -> tuple
         )
     names = _class_names(model)
     if len(set(names)) != head.nc or len(names) != head.nc:
-        raise UserError(
-            f"{role}={source} finds {counted(head.nc, 'class')}, but has {len(set(names)):,} names for them"
-        )
+        known = counted(len(set(names)), "name")
+        raise UserError(f"{role}={source} finds {counted(head.nc, 'class')}, but has {known} for them")
     return names
 
 

@@ -322,7 +322,7 @@ def _make(engine: Engine, job: Job, missing: Sequence[Part], of_all: int) -> Non
     done, first = 0, (0, 0.0)  # images and time when the first shard was there: before, workers have started
 
     def progress() -> str:
-        text = f"{of_all - wanted + done:,} of {of_all:,} images labeled"
+        text = f"{of_all - wanted + done:,} of {counted(of_all, 'image')} labeled"
         if done > first[0]:
             rate = (done - first[0]) / (time.monotonic() - first[1])
             text += f", {rate:,.0f} images/s, {format_duration((wanted - done) / rate)} left"

@@ -59,11 +59,18 @@ def trained(trainer: StageTrainer, *, capture: bool) -> tuple[dict[str, torch.Te
 
 
 def assert_same(eager: Any, captured: Any, *, bits: bool = True) -> None:
-    assert captured[1] == eager[1]
+    for row, other_row in zip(captured[1], eager[1], strict=True):
+        assert row.keys() == other_row.keys()
+        if bits:
+            assert row == other_row
+        else:  # the rows have five digits
+            assert [float(v) for v in row.values()] == pytest.approx(
+                [float(other_row[k]) for k in row], rel=1e-3, abs=1e-5
+            )
     assert captured[0].keys() == eager[0].keys()
     for name, value in eager[0].items():
         other = captured[0][name]
-        assert torch.equal(value, other) if bits else torch.allclose(value, other, rtol=1e-4, atol=1e-6), name
+        assert torch.equal(value, other) if bits else torch.allclose(value, other, rtol=1e-3, atol=1e-4), name
     assert eager[2] == 0
 
 
@@ -81,7 +88,7 @@ def test_network_that_is_trained_alone(squares: Path, tmp_path: Path) -> None:
         results.append(trained(trainer, capture=capture))
         assert summary(stage)["passes"] == ("graph" if capture else "eager") + ": as configured"
         assert summary(stage)["optimizer_steps"] == optimizer_steps(4, 2, 2, 1.0) == 5, "as planned"
-    assert_same(*results, bits=False)  # a bias may be rounded otherwise
+    assert_same(*results, bits=False)  # sums may be rounded otherwise: which, differs between processors
     assert results[1][2] == 2 * 8, "all steps are replayed, forth and back"
 
 

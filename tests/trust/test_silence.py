@@ -75,13 +75,21 @@ socket.socketpair()
 
 @pytest.mark.train
 def test_a_run_connects_to_nobody(recorder: Path, squares: Path, tmp_path: Path) -> None:
-    """From import to export, with plots, on a machine on which none of the packages has ever run."""
-    words = arguments(squares, tmp_path, "epochs=1", "plots=true", "name=silent", "baseline=false", "guard=false")
-    seen, output = connections(["-m", "dfssd", *words], recorder, tmp_path)
+    """From import to export, with plots, on a machine on which none of the packages has ever run; then its labels.
+
+    Ultralytics takes an apostrophe out of a path, and then looks for the file at GitHub.
+    """
+    place = tmp_path / "line 3's"
+    place.mkdir()
+    words = arguments(squares, place, "epochs=1", "plots=true", "name=silent", "baseline=false", "guard=false")
+    seen, output = connections(["-m", "dfssd", *words], recorder, place)
     assert seen == [], output
-    run = tmp_path / "runs" / "silent"
+    run = place / "runs" / "silent"
     assert (run / "report.html").is_file() and (run / "deploy" / "student.onnx").is_file()
-    assert not [file for file in (tmp_path / "home").rglob("*") if "microsoft" in str(file).lower()]
+    assert not [file for file in (place / "home").rglob("*") if "microsoft" in str(file).lower()]
+    photos = str(squares.parent)
+    seen, output = connections(["-m", "dfssd", "label", photos, f"model={run}", "out=its labels'"], recorder, place)
+    assert seen == [] and (place / "its labels'" / "manifest.json").is_file(), output
 
 
 @pytest.mark.train
