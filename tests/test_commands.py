@@ -85,6 +85,22 @@ def test_every_option_of_a_command_is_read(line: str, usage: Usage) -> None:
         assert {option.name for option in usage.options} <= read
 
 
+@pytest.mark.parametrize(("line", "usage"), usages(), ids=lambda v: v if isinstance(v, str) else "")
+def test_values_that_an_option_does_not_take_are_refused_by_name(line: str, usage: Usage) -> None:
+    for option in usage.options:
+        for value in option.check.wrong():
+            if type(value) in {int, float} and option.check.problem(str(value)) is None:
+                continue  # a number that is a name
+            with pytest.raises(UserError) as refused:
+                usage.check({option.name: value})
+            assert any(problem.startswith(f"{option.name}=") for problem in refused.value.problems), value
+
+
+def test_numbers_are_names_where_names_are_taken() -> None:
+    values = dict(usages())["export"].check({"run": 17, "device": 0, "batch": 2})
+    assert (values["run"], values["device"], values["batch"]) == ("17", "0", 2)
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_help_lists_the_commands(capsys, monkeypatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
