@@ -179,7 +179,7 @@ def sentences() -> list[tuple[str, str]]:
     test = {name: CR7.get("map50_95", recipe=name).exact for name in CELLS}
     decided = ("dfssd-paper", "dfssd-paper-online", "baseline")
     screen = [
-        [SCREEN.get("map50_95", recipe=name, seed=seed).exact for name in ("select", "baseline")] for seed in "01"
+        [SCREEN.get("map50_95", recipe=name, seed=seed).exact for name in ("select", "baseline")] for seed in "012"
     ]
     alone = {name: SCREEN.get("map50_95", recipe=name, seed="0").exact for name in ("select", "start-only")}
     lost = {
@@ -226,7 +226,7 @@ def sentences() -> list[tuple[str, str]]:
         ),
         (
             "README.md",
-            "it is {:.3f} above the baseline ({:+.3f} and {:+.3f})".format(
+            "it is {:.3f} above the baseline ({:+.3f}, {:+.3f}, and {:+.3f})".format(
                 SCREEN_MEANS.get("gain", recipe="select").exact, *(ours - theirs for ours, theirs in screen)
             ),
         ),
