@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dfssd.commands.options import TRUSTING, Option, Usage, limit_files, limiting
 from dfssd.config.values import BOOLEAN, TEXT, UNIT, Number, Special, is_one_line, optional
+from dfssd.errors import one_line
 from dfssd.process import trust_files
 from dfssd.wording import counted
 
@@ -68,8 +69,8 @@ def run(words: Sequence[str], program: str) -> int:
     if summary.exit_code:
         print("interrupted; what was found until then is written")
     for name, problem in summary.unreadable:
-        print(f"unreadable: {name} ({problem})")
-    boxes = ", ".join(f"{name} {count}" for name, count in summary.boxes.most_common())
+        print(f"unreadable: {one_line(name)} ({problem})")
+    boxes = ", ".join(f"{one_line(name)} {count}" for name, count in summary.boxes.most_common())
     print(
         f"{counted(summary.frames, 'image')}: {counts['OK']} OK, {counts['NG']} NG, {counts['unreadable']} unreadable"
         f"; {counted(summary.boxes.total(), 'box')}{f' ({boxes})' if boxes else ''}"
