@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,15 +77,17 @@ class Actors:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what is wrong is raised, too
         by_number = {part.number: part for part in parts}
         rows = [{"number": part.number, "offset": part.offset, "count": part.count} for part in parts]
-        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            Actor,
-            fn_constructor_args=(job, task, parts[0].listing.absolute()),
-            batch_size=1,
-            num_cpus=self.cpus,
-            num_gpus=self.gpus,
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(parts))),
-            max_task_retries=RETRIES,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray 2.64 takes retries in another way
+            answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                Actor,
+                fn_constructor_args=(job, task, parts[0].listing.absolute()),
+                batch_size=1,
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
+                compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(parts))),
+                max_task_retries=RETRIES,
+            )
         lost = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
         try:
             for row in answers.iter_rows():

@@ -19,7 +19,7 @@ from dfssd import __version__
 from dfssd.config.sections import PseudoSection
 from dfssd.distributed.ray_cluster import EXTRA
 from dfssd.errors import UserError
-from dfssd.files import file_digest, from_here, read_json, write_json
+from dfssd.files import file_digest, from_here, read_json, remove_leftovers, write_json
 from dfssd.hardware import check_device
 from dfssd.labeling.engines import Engine, opened
 from dfssd.labeling.first_pass import SAMPLE, VAL, find_thresholds
@@ -339,6 +339,7 @@ def _make(engine: Engine, job: Job, missing: Sequence[Part], of_all: int) -> Non
 
 def _finish(request: Request, plan: Mapping[str, Any], total: int, made: int, seconds: float) -> Labeled:
     """Write the manifest, from the footers of all shards."""
+    remove_leftovers(request.out)  # of workers that were killed
     accepted, ignored = (Counter[str](dict.fromkeys(plan["names"], 0)) for _ in range(2))
     entries, versions, unreadable = [], set(), 0
     for number in range(total):
