@@ -35,7 +35,8 @@ from dfssd.config.values import TEXT, Number, optional
 from dfssd.errors import UserError
 from dfssd.files import from_here, write_json
 from dfssd.labeling.names import RAY
-from dfssd.labeling.run import Request, resumed
+from dfssd.labeling.request import Request
+from dfssd.labeling.run import resumed
 from dfssd.labeling.worker import Worker
 from dfssd.process import COMMAND, environment
 

@@ -76,7 +76,8 @@ def run(words: Sequence[str], program: str) -> int:
     """
     given = limit_files(USAGE.read(words))
     trust_files(given.pop("trust"))
-    from dfssd.labeling.run import Request, label
+    from dfssd.labeling.request import Request
+    from dfssd.labeling.run import label
 
     models = given["model"]
     request = Request(

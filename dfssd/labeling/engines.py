@@ -64,9 +64,9 @@ class Actors:
     A part whose actor is killed, with its process or its machine, goes to another one.
     """
 
-    def __init__(self, ray: Any, workers: int, cpus: float, gpus: float):
+    def __init__(self, workers: int, cpus: float, gpus: float):
         """Note how many there are to be, and what each of them needs."""
-        self.ray, self.workers, self.cpus, self.gpus = ray, workers, cpus, gpus
+        self.workers, self.cpus, self.gpus = workers, cpus, gpus
 
     def work(self, job: Job, task: str, parts: Sequence[Part]) -> Iterator[tuple[Part, Answer]]:
         """See :class:`Engine`."""
@@ -152,4 +152,4 @@ def opened(name: str, workers: int | None, cpus: int, gpus: float) -> Iterator[E
             raise UserError(
                 f"engine=ray workers={workers}: there is room for {most} of them: ask for fewer, or for less each"
             )
-        yield Actors(ray, workers or most, cpus, gpus)
+        yield Actors(workers or most, cpus, gpus)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,20 @@ import torch
 import ultralytics
 
 from dfssd import __version__
-from dfssd.config.sections import PseudoSection
-from dfssd.distributed.ray_cluster import EXTRA
 from dfssd.errors import UserError
 from dfssd.files import file_digest, from_here, read_json, remove_leftovers, write_json
-from dfssd.hardware import check_device
-from dfssd.labeling.engines import Engine, opened
+from dfssd.labeling.engines import Engine
 from dfssd.labeling.first_pass import SAMPLE, VAL, find_thresholds
-from dfssd.labeling.listing import Part, parts_of, root_of, write_listing
-from dfssd.labeling.names import SERIAL
-from dfssd.labeling.plan import MODELS, PLAN, Models, check_same, read_models, settings_of
+from dfssd.labeling.listing import Part, parts_of, write_listing
+from dfssd.labeling.models import MODELS, Models, read_models
+from dfssd.labeling.plan import PLAN, check_same, is_whole
+from dfssd.labeling.request import Request
 from dfssd.labeling.shards import FOLDER, Shard, arrow, file_of, read_shard
 from dfssd.labeling.worker import LABEL, Job
 from dfssd.log import LOGGER, changing_line
-from dfssd.process import trusts_files
-from dfssd.pseudo_labels.teacher_inference import STRIDE
-from dfssd.pseudo_labels.thresholds import ClassThresholds
 from dfssd.remedies import explain_storage
 from dfssd.reporting.tables import format_duration
 from dfssd.runs.ownership import Ownership
-from dfssd.trust.limits import limits
 from dfssd.wording import counted
 
 LISTING, MANIFEST = "images.jsonl", "manifest.json"
@@ -45,114 +38,8 @@ SCHEMA = 1
 _OWN = {PLAN, MODELS, LISTING, MANIFEST, SAMPLE, VAL, FOLDER}
 """What is written into the folder, beside files whose names begin with a dot."""
 
-_IN_PLAN = {"schema", "source", "images", "names", "thresholds", "sample", "settings", "listing", "state"}
-
 _REPORT_EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be labeled, and how.
-
-    Attributes:
-        images: See :func:`~dfssd.labeling.listing.write_listing`.
-        models: See :func:`~dfssd.labeling.plan.read_models`; the boxes of several are fused.
-        out: Folder of the labels.
-        rule: How boxes are found, and which of them become labels.
-        imgsz: Side of the input [px]; None: that of the training of the first model.
-        batch: Images in a forward pass, at least, and of an update of the thresholds.
-        shard: Images in a shard.
-        sample: Images of the first pass.
-        seed: Of their draw.
-        val: Labeled images, with ``rule.precision``; else None.
-        engine: One of :data:`~dfssd.labeling.names.ENGINES`.
-        workers: Actors of Ray; None: as many as the cluster bears.
-        cpus: Cores of an actor.
-        gpus: GPUs of an actor.
-        device: Without Ray; None: the first GPU, else the CPU.
-    """
-
-    images: Path
-    models: Sequence[str]
-    out: Path
-    rule: PseudoSection
-    imgsz: int | None
-    batch: int
-    shard: int
-    sample: int
-    seed: int
-    val: Path | None
-    engine: str
-    workers: int | None
-    cpus: int
-    gpus: float
-    device: str | None
-
-    def check(self) -> None:
-        """Refuse what makes no sense together.
-
-        Raises:
-            UserError: Something does not.
-        """
-        alone = self.engine == SERIAL
-        problems = []
-        for key, path in (("images", self.images), ("val", self.val)):
-            if path is not None and not path.exists():
-                problems.append(f"{key}={path}: does not exist; give a folder, or a .txt file with a path in each line")
-        if not alone and find_spec("ray") is None:
-            problems.append(EXTRA)
-        if (self.val is None) != (self.rule.precision is None):
-            problems.append("pseudo.precision and val belong together: labeled images tell how precise boxes are")
-        if alone and (self.workers is not None or self.cpus != 1 or self.gpus):
-            problems.append("workers, cpus, and gpus are those of Ray's actors: add engine=ray")
-        if not alone and self.device is not None:
-            problems.append(f"device={self.device}: an actor of Ray computes on what gpus= gives it; leave device out")
-        if self.imgsz is not None and self.imgsz % STRIDE:
-            problems.append(f"imgsz={self.imgsz}: must be a multiple of {STRIDE}")
-        low, first, most = self.rule.tau_low, self.rule.tau0, self.rule.tau_max
-        if not low <= first <= most:
-            problems.append(f"pseudo.tau_low={low} <= pseudo.tau0={first} <= pseudo.tau_max={most} must hold")
-        if problems:
-            raise UserError(*problems)
-
-    def settings(self, models: Models) -> dict[str, Any]:
-        """What the labels depend on."""
-        return settings_of(
-            models,
-            images=self.images,
-            imgsz=self.imgsz or models.imgsz,
-            batch=self.batch,
-            shard=self.shard,
-            sample=self.sample,
-            seed=self.seed,
-            val=self.val,
-            rule=self.rule,
-        )
-
-    def job(self, models: Models) -> Job:
-        """What the workers need to know for the first pass."""
-        actors = self.engine != SERIAL
-        device = ("0" if self.gpus else "cpu") if actors else check_device(self.device)
-        return Job(
-            models=models.copies((self.out / MODELS).absolute()),
-            names=models.names,
-            imgsz=self.imgsz or models.imgsz,
-            batch=self.batch,
-            device=device,
-            rule=self.rule,
-            root=root_of(self.images).absolute(),
-            out=self.out.absolute(),
-            bits=models.bits,
-            steps=models.steps,
-            limits=limits(),
-            trust=trusts_files(),
-            threads=self.cpus if actors else None,
-        )
-
-    def opened(self) -> AbstractContextManager[Engine]:
-        """The engine, for a block."""
-        return opened(self.engine, self.workers, self.cpus, self.gpus)
 
 
 @dataclass(frozen=True)
@@ -255,7 +142,7 @@ def _check_plan(plan: Mapping[str, Any], settings: Mapping[str, Any], request: R
     """
     listing = request.out / LISTING
     whole = listing.is_file() and file_digest(listing) == plan.get("listing")
-    for file, intact in ((PLAN, _is_whole(plan)), (LISTING, whole)):
+    for file, intact in ((PLAN, is_whole(plan)), (LISTING, whole)):
         if not intact:
             where = from_here(request.out)
             raise UserError(f"{where}/{file} is damaged: restore it, or remove {where}, which is made anew then")
@@ -273,15 +160,6 @@ def _check_plan(plan: Mapping[str, Any], settings: Mapping[str, Any], request: R
         )
 
 
-def _is_whole(plan: Mapping[str, Any]) -> bool:
-    """Whether a plan has all its parts."""
-    try:
-        ClassThresholds.from_state(plan["state"])
-        return set(plan) >= _IN_PLAN and isinstance(plan["settings"], dict)
-    except (KeyError, TypeError, ValueError):
-        return False
-
-
 def _plan(
     request: Request, models: Models, settings: Mapping[str, Any], job: Job, engine: Callable[[], Engine]
 ) -> dict[str, Any]:
@@ -296,7 +174,6 @@ def _plan(
     plan = {
         "schema": SCHEMA,
         "dfssd": __version__,
-        "source": settings["images"],
         "images": total,
         "names": list(models.names),
         "thresholds": dict(zip(models.names, thresholds.thresholds().tolist(), strict=True)),
@@ -355,7 +232,7 @@ def _finish(request: Request, plan: Mapping[str, Any], total: int, made: int, se
     write_json(
         request.out / MANIFEST,
         {
-            **{key: plan[key] for key in ("schema", "source", "images")},
+            **{key: plan[key] for key in ("schema", "images")},
             "unreadable": unreadable,
             "names": plan["names"],
             "thresholds": plan["thresholds"],
