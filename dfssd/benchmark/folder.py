@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 import psutil
 
-from dfssd.benchmark.labeling import batches_to_time, rates
+from dfssd.benchmark.labeling import batches_to_time, forward_passes, rates, write_model
 from dfssd.benchmark.script import HELP, run_script
-from dfssd.benchmark.synthetic import CLASSES, mark_boxes, photo
+from dfssd.benchmark.synthetic import photo
 from dfssd.commands.label import SAMPLE, rule_of
 from dfssd.commands.options import Option, Usage
 from dfssd.config import defaults
@@ -98,21 +98,6 @@ def write_images(folder: Path, number: int, side: int) -> None:
         list(pool.map(write, range(0, number, IN_A_FOLDER)))
 
 
-def write_model(architecture: str, images: Sequence[Path], imgsz: int, target: Path) -> None:
-    """Write a network with random weights that finds some boxes in these images."""
-    import torch
-    from ultralytics.nn.tasks import DetectionModel
-
-    from dfssd.pseudo_labels.detector import Detector
-    from dfssd.pseudo_labels.teacher_inference import read_as_in_training
-
-    torch.manual_seed(0)
-    network = DetectionModel(architecture, nc=CLASSES, verbose=False)
-    seen = [Detector.prepare(read_as_in_training(image), imgsz, stretched=False) for image in images]
-    mark_boxes(network, torch.stack([torch.from_numpy(one).permute(2, 0, 1) for one in seen]).float() / 255, 0.1)
-    torch.save({"model": network.half(), "train_args": {"imgsz": imgsz}}, target)
-
-
 def rates_in_turn(request: Request) -> dict[str, float]:
     """Images per second of a worker, and of the forward pass alone at batches of 8, 16, ...: in turn, in this process.
 
@@ -127,22 +112,11 @@ def rates_in_turn(request: Request) -> dict[str, float]:
     worker, detector = Worker(job), Detector(job.models[0], job.device)
     torch.set_num_threads(request.cpus)
 
-    def forward(size: int) -> tuple[Callable[[], int], int]:
-        calls = max(1, parts[0].count // size)
-        pixels = torch.rand(size, 3, job.imgsz, job.imgsz)
-
-        @torch.inference_mode()
-        def passes() -> int:
-            for _ in range(calls):
-                detector.network(pixels)
-            return calls * size
-
-        return passes, calls * size
-
     todo: dict[str, tuple[Callable[[], int], int]] = {
         LABELS: (lambda: int(worker.label(parts[0])["images"]), parts[0].count)
     }
-    return rates(todo | {f"forward {size}": forward(size) for size in batches_to_time(job.batch)}, ROUNDS)
+    forward = forward_passes(detector, batches_to_time(job.batch), parts[0].count, job.imgsz)
+    return rates(todo | forward, ROUNDS)
 
 
 @dataclass

@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,50 @@ def rates(todo: dict[str, tuple[Callable[[], int], int]], rounds: int) -> dict[s
     return {name: todo[name][1] / statistics.median(values) for name, values in seconds.items()}
 
 
+def forward_passes(
+    detector: Any, sizes: Sequence[int], images: int, imgsz: int
+) -> dict[str, tuple[Callable[[], int], int]]:
+    """The forward pass alone, for :func:`rates`.
+
+    Args:
+        detector: A :class:`~dfssd.pseudo_labels.detector.Detector`.
+        sizes: Images at once.
+        images: Images of a call, about.
+        imgsz: Side of the input [px].
+    """
+    import torch
+
+    def passes(calls: int, pixels: Any) -> int:
+        with torch.inference_mode():
+            for _ in range(calls):
+                detector.network(pixels)
+            if detector.device.type == "cuda":
+                torch.cuda.synchronize()
+        return calls * len(pixels)
+
+    found: dict[str, tuple[Callable[[], int], int]] = {}
+    for size in sizes:
+        calls, pixels = max(1, images // size), torch.rand(size, 3, imgsz, imgsz, device=detector.device)
+        found[f"forward {size}"] = (partial(passes, calls, pixels), calls * size)
+    return found
+
+
+def write_model(architecture: str, images: Sequence[Path], imgsz: int, target: Path) -> None:
+    """Write a network with random weights that finds some boxes in these images."""
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    from dfssd.benchmark.synthetic import mark_boxes
+    from dfssd.pseudo_labels.detector import Detector
+    from dfssd.pseudo_labels.teacher_inference import read_as_in_training
+
+    torch.manual_seed(0)
+    network = DetectionModel(architecture, nc=CLASSES, verbose=False)
+    seen = [Detector.prepare(read_as_in_training(image), imgsz, stretched=False) for image in images]
+    mark_boxes(network, torch.stack([torch.from_numpy(one).permute(2, 0, 1) for one in seen]).float() / 255, CONF)
+    torch.save({"model": network.half(), "train_args": {"imgsz": imgsz}}, target)
+
+
 def checked(given: dict[str, Any]) -> dict[str, Any]:
     """All arguments, those not given by default.
 
@@ -99,7 +144,6 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from dfssd.benchmark.children import machine_name
-    from dfssd.benchmark.synthetic import mark_boxes
     from dfssd.distillation.compatibility import resolve_weights
     from dfssd.hardware import check_device
     from dfssd.pseudo_labels.detector import Detector
@@ -111,13 +155,8 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(source)
         if file.suffix != ".pt":
-            from ultralytics.nn.tasks import DetectionModel
-
-            model = DetectionModel(source, nc=CLASSES, verbose=False)
-            prepared = [Detector.prepare(_pixels(image), imgsz, stretched=False) for image in images[:SMALLEST]]
-            mark_boxes(model, torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in prepared]).float() / 255, CONF)
             file = Path(folder) / "teacher.pt"
-            torch.save({"model": model.half(), "train_args": {}}, file)
+            write_model(source, images[:SMALLEST], imgsz, file)
         boxes = 0
 
         def labels() -> int:
@@ -129,22 +168,8 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
         detector = Detector(file, device)
         largest = forward_batch(given["batch"], imgsz, device)
 
-        def forward(size: int) -> tuple[Callable[[], int], int]:
-            calls = max(1, len(images) // size)
-            pixels = torch.rand(size, 3, imgsz, imgsz, device=detector.device)
-
-            @torch.inference_mode()
-            def passes() -> int:
-                for _ in range(calls):
-                    detector.network(pixels)
-                if detector.device.type == "cuda":
-                    torch.cuda.synchronize()
-                return calls * size
-
-            return passes, calls * size
-
         todo = {"pseudo-labels": (labels, len(images))}
-        found = rates(todo | {f"forward {size}": forward(size) for size in batches_to_time(largest)}, given["rounds"])
+        found = rates(todo | forward_passes(detector, batches_to_time(largest), len(images), imgsz), given["rounds"])
     ratio = found["pseudo-labels"] / max(rate for name, rate in found.items() if name != "pseudo-labels")
     facts = {"machine": machine_name(device), "device": device, "threads": torch.get_num_threads()}
     return {
@@ -153,12 +178,6 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
         "ratio": ratio,
         "met": ratio >= TARGET,
     }
-
-
-def _pixels(image: Path) -> Any:
-    from ultralytics.utils.patches import imread
-
-    return imread(image)
 
 
 def run(words: list[str]) -> None:

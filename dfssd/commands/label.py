@@ -95,7 +95,7 @@ def run(words: Sequence[str], program: str) -> int:
         workers=given["workers"],
         cpus=given["cpus"],
         gpus=given["gpus"],
-        device=None if given["device"] is None else str(given["device"]),
+        device=given["device"],
     )
     done = label(request)
     if done.made:

@@ -169,24 +169,27 @@ def checked_facts(about: Any, file: object) -> Facts:
     Raises:
         UserError: They are not as :func:`facts` writes them.
     """
-    bits, steps, thresholds = (
-        (about.get(key) for key in ("bits", "preprocess", "thresholds"))
-        if isinstance(about, Mapping)
-        else (0, None, None)
-    )
-    sound = bits is None or (type(bits) is int and bits in DEPTHS)
-    if steps is not None:
-        own = {field.name for field in fields(Preprocess)}
-        sound &= isinstance(steps, Mapping) and set(steps) == own
-        sound = sound and not any(KEYS[f"preprocess.{name}"].check.problem(steps[name]) for name in own)
-    if thresholds is not None:
-        sound &= isinstance(thresholds, Mapping) and all(
-            isinstance(value, (int, float)) for value in thresholds.values()
-        )
-    if not sound:
+    checks = {"bits": _is_depth, "preprocess": _are_steps, "thresholds": _are_scores}
+    told = isinstance(about, Mapping)
+    if not told or not all(check(about[key]) for key, check in checks.items() if about.get(key) is not None):
         raise UserError(f"model={file}: what it says of its training (dfssd) is damaged: export it again")
     found: Facts = about
     return found
+
+
+def _is_depth(bits: Any) -> bool:
+    return type(bits) is int and bits in DEPTHS
+
+
+def _are_steps(steps: Any) -> bool:
+    own = {field.name for field in fields(Preprocess)}
+    if not isinstance(steps, Mapping) or set(steps) != own:
+        return False
+    return not any(KEYS[f"preprocess.{name}"].check.problem(steps[name]) for name in own)
+
+
+def _are_scores(thresholds: Any) -> bool:
+    return isinstance(thresholds, Mapping) and all(isinstance(value, (int, float)) for value in thresholds.values())
 
 
 def thresholds_of(about: Facts, names: Mapping[int, str], otherwise: float) -> np.ndarray:
