@@ -20,7 +20,7 @@ from dfssd.runs.key_names import configure_data
 from tests.docs.test_links import PAGES, ROOT
 
 OF_SCRIPTS = {"only", "seeds", "table", "out", "pictures", "rounds", "repeats", "threads", "images", "role"}
-OF_SCRIPTS |= {"clients", "seconds"}
+OF_SCRIPTS |= {"clients", "seconds", "photos"}
 """Arguments of the benchmark scripts, load_test.py, run_plan.py, boundary.py, ``check`` and ``compare`` alone."""
 
 NO_KEYS = {"key", "strict", "distills", "at.weight", "foreach", "annotated"}
