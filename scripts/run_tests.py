@@ -1,6 +1,7 @@
-"""Set up everything and run the tests: ``python scripts/run_tests.py [--fast] [pytest arguments]``.
+"""Set up everything and run the tests: ``python scripts/run_tests.py [--fast | --all] [pytest arguments]``.
 
-``--fast`` leaves out the tests that train or export a network, or start processes. The files are distributed over as
+Tests marked ``long`` train another variant of what shorter tests train: ``--all`` runs them, too. ``--fast`` leaves out
+all tests that train or export a network, or start processes. The files are distributed over as
 many processes as there are cores, at most four; ``-n0`` keeps everything in one, for example for a debugger.
 """
 
@@ -13,8 +14,9 @@ PROCESSES = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-lo
 
 def command(words):
     """Arguments of Python for the arguments of the user, which win."""
-    fast = ["-m", "not train"] if "--fast" in words else []
-    return ["-m", "pytest", *PROCESSES, *fast, *(word for word in words if word != "--fast")]
+    left_out = "train" if "--fast" in words else "long"
+    chosen = [] if "--all" in words else ["-m", f"not {left_out}"]
+    return ["-m", "pytest", *PROCESSES, *chosen, *(word for word in words if word not in {"--fast", "--all"})]
 
 
 if __name__ == "__main__":

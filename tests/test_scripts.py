@@ -265,9 +265,10 @@ def test_quickstart_arguments_of_the_user_win(environment):
     assert not any(word.startswith("epochs=") for word in words)
 
 
-def test_fast_tests_are_those_without_training(environment):
+def test_long_tests_and_those_that_train_are_left_out_and_asked_for(environment):
     command = runpy.run_path(str(SCRIPTS / "run_tests.py"))["command"]
-    assert command(["-x"])[:2] == ["-m", "pytest"] and command(["-x"])[-1] == "-x" and "not train" not in command([])
+    assert command(["-x"])[:2] == ["-m", "pytest"] and command(["-x"])[-3:] == ["-m", "not long", "-x"]
+    assert command(["--all", "-x"])[-1] == "-x" and "-m" not in command(["--all", "-x"])[2:]
     words = command(["--fast", "-n0", "tests/test_files.py"])
     assert words[-4:] == ["-m", "not train", "-n0", "tests/test_files.py"], "the user's arguments come last and win"
 

@@ -80,7 +80,7 @@ def poisoned(base: Path) -> Path:
 
 @pytest.mark.train
 @pytest.mark.usefixtures("unexported")
-@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize("mode", ["online", pytest.param("offline", marks=pytest.mark.long)])
 def test_poisoned_teacher_cannot_drag_the_student_under_its_baseline(plates, base, poisoned, mode, capsys) -> None:
     folder = run(
         plates, f"poisoned-{mode}", f"teacher={poisoned}", f"baseline={base}", f"pseudo={mode}",
@@ -101,6 +101,7 @@ def test_poisoned_teacher_cannot_drag_the_student_under_its_baseline(plates, bas
 
 
 @pytest.mark.train
+@pytest.mark.long
 @pytest.mark.usefixtures("unexported")
 def test_without_guard_the_poison_works(plates, base, poisoned) -> None:
     """The counterpart: otherwise the test above could not fail."""
@@ -230,6 +231,7 @@ def test_contradictions_are_rejected_before_anything_is_computed(plates, tmp_pat
 
 
 @pytest.mark.train
+@pytest.mark.long
 @pytest.mark.usefixtures("unexported")
 def test_self_training_keeps_the_better_teacher(plates, base) -> None:
     folder = run(
@@ -248,7 +250,11 @@ def test_self_training_keeps_the_better_teacher(plates, base) -> None:
 @pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize(
     ("given", "begins", "at_teacher"),
-    [("trained", "own", True), ("architecture", "own", False), ("architecture", "auto", True)],
+    [
+        ("architecture", "auto", True),
+        pytest.param("architecture", "own", False, marks=pytest.mark.long),
+        pytest.param("trained", "own", True, marks=pytest.mark.long),
+    ],
 )
 def test_a_round_is_the_training_of_the_student_for_a_network_of_the_teachers_size(
     plates, base, given, begins, at_teacher
@@ -345,6 +351,7 @@ def die_in_the_second_epoch(words: Sequence[str]) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.long
 @pytest.mark.usefixtures("unexported")
 def test_meter_and_thresholds_continue_after_a_kill(plates, base, tmp_path, monkeypatch) -> None:
     words = [

@@ -46,7 +46,7 @@ def test_host_waits_no_more_often_than_for_the_student_alone(counted: dict[str, 
     assert counted[OURS].waits <= counted[STUDENT].waits
 
 
-@pytest.mark.parametrize("recipe", ["tskd", "tskd-paper"])
+@pytest.mark.parametrize("recipe", ["tskd", pytest.param("tskd-paper", marks=pytest.mark.long)])
 def test_step_through_the_head_of_the_teacher_stays_within_its_limit(tmp_path: Path, recipe: str) -> None:
     found = counts(tmp_path, recipe=recipe)
     student, peer, ours = (found[name].launched for name in (STUDENT, PEER, OURS))

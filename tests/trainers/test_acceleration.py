@@ -176,7 +176,7 @@ def test_predictions_of_a_stand_in_reach_the_loss_once_and_leave_no_hook() -> No
 
 
 @pytest.mark.train
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
 def test_compiled_pass_is_the_eager_one_up_to_rounding(backend: str) -> None:
     model, alone = network(), network()
     compiled = CompiledPass(Pass(model, model, learns=True), IMAGES, backend)

@@ -92,7 +92,14 @@ def test_network_that_is_trained_alone(squares: Path, tmp_path: Path) -> None:
     assert results[1][2] == 2 * 8, "all steps are replayed, forth and back"
 
 
-@pytest.mark.parametrize("kind", ["frozen teacher", "moving average, bf16", "weights that follow from gradients"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "frozen teacher",
+        pytest.param("moving average, bf16", marks=pytest.mark.long),
+        pytest.param("weights that follow from gradients", marks=pytest.mark.long),
+    ],
+)
 def test_student_with_a_teacher(kind: str, squares: Path, pseudo, teacher_file: Path, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"batches_per_epoch": 4}
     pseudo_options: dict[str, Any] = {}
