@@ -118,6 +118,7 @@ def pair(teacher: nn.Module, student: nn.Module, **changes: Any) -> Distillation
         "balance": False,
         "new_only": False,
         "old_boxes": False,
+        "selected": False,
     }
     return DistillationPair(teacher, student, **{**values, **changes})
 

@@ -286,6 +286,7 @@ def test_a_student_starts_at_a_part_of_its_teacher(plates, base, tmp_path) -> No
     assert "started at a part of its teacher" in (folder / "report.md").read_text(encoding="utf-8")
     start = folder / "weights" / "student_start.pt"
     assert Path(read_yaml(folder / "train" / "student" / "args.yaml")["model"]).samefile(start)
+    assert read_yaml(folder / "train" / "student.yaml")["selected"], "the adapters start where the student does"
     own, theirs = (load_checkpoint(str(file))[0].state_dict() for file in (start, folder / "weights" / "teacher.pt"))
     assert any(value.shape != theirs[name].shape for name, value in own.items())
     assert all(torch.equal(value, select(theirs[name], value.shape)) for name, value in own.items() if ".bn." in name)

@@ -42,7 +42,12 @@ def distilled(run: DetectionRun) -> Status:
     floor = baseline.val_score_by_epoch if baseline and config["guard"] else ()
     source, start = run.distilled_start()
     settings = run.student_settings(
-        source, pseudo=run.pseudo, teacher=run.weights / "teacher.pt", terms=config.terms, guard=floor
+        source,
+        pseudo=run.pseudo,
+        teacher=run.weights / "teacher.pt",
+        terms=config.terms,
+        guard=floor,
+        selected=start == "teacher",
     )
     run.train("student", StudentTrainer, settings, model=source)
     if run.record.distill:
@@ -53,8 +58,9 @@ def distilled(run: DetectionRun) -> Status:
 
 def labels(run: DetectionRun) -> Status:
     """Train it as the baseline, by the labels alone, from where a distilled one starts: what that start is worth."""
-    source, _ = run.distilled_start()
-    run.train("student", StageTrainer, run.labels_alone(source, run.batches_per_epoch(), run.epochs), model=source)
+    source, start = run.distilled_start()
+    settings = run.labels_alone(source, run.batches_per_epoch(), run.epochs, selected=start == "teacher")
+    run.train("student", StageTrainer, settings, model=source)
     return "done"
 
 

@@ -234,8 +234,13 @@ class DetectionRun(StartingWeights):
             self.train(name, StageTrainer, settings, model=source)
         return "done" if missing else "taken over"
 
-    def student_settings(self, start: str, *, pseudo: Path, teacher: Path, terms: Any, guard: Any) -> StudentSettings:
-        """Settings of a training on labeled and unlabeled images, of the network ``start``."""
+    def student_settings(
+        self, start: str, *, pseudo: Path, teacher: Path, terms: Any, guard: Any, selected: bool = False
+    ) -> StudentSettings:
+        """Settings of a training on labeled and unlabeled images, of the network ``start``.
+
+        ``selected``: that is a part of its teacher.
+        """
         c = self.config
         unlabeled = self.data.train_unlabeled > 0 and self.learns_from_unlabeled()
         frozen = has_teacher(c)
@@ -261,7 +266,7 @@ class DetectionRun(StartingWeights):
             freeze_bn=c["freeze_bn"],
             val_every=every,
             way=self.way,
-            average=self.average(start),
+            average=self.average(start, selected=selected),
             own_loggers=not self.config.trackers,
             unsup_weight=c["unsup_weight"],
             unsup_schedule=c["unsup_schedule"],
@@ -269,6 +274,7 @@ class DetectionRun(StartingWeights):
             selftest_steps=c["selftest_steps"],
             guard=tuple(guard),
             guard_patience=max(3 * every, math.ceil(self.epochs / 10)) if patience == "auto" else patience,
+            selected=selected,
         )
 
     def student(self) -> Status:

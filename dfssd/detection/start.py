@@ -82,8 +82,8 @@ class StartingWeights(StagedRun):
         LOGGER.info("the student starts at a part of its teacher's weights (weight selection)")
         return str(file), "teacher"
 
-    def labels_alone(self, start: str, batches_per_epoch: int, epochs: int) -> StageSettings:
-        """Settings of a training on the labeled images only, of the network ``start``."""
+    def labels_alone(self, start: str, batches_per_epoch: int, epochs: int, *, selected: bool = False) -> StageSettings:
+        """Settings of a training on the labeled images only, of ``start``; ``selected``: a part of its teacher."""
         every = self.val_every(batches_per_epoch, epochs)
         loader = self.config["loader"]
         return StageSettings.labels_alone(
@@ -92,6 +92,6 @@ class StartingWeights(StagedRun):
             loader=loader,
             val_every=every,
             way=self.way,
-            average=self.average(start),
+            average=self.average(start, selected=selected),
             own_loggers=not self.config.trackers,
         )

@@ -120,6 +120,7 @@ class StudentTrainer(StageTrainer):
             balance=s.balance,
             new_only=s.new_only,
             old_boxes=s.old_boxes,
+            selected=s.selected,
         )
         grown = self.model.known < self.data["nc"]
         if grown and weights is None and not same_old_rows(student, self.model.teacher_model):

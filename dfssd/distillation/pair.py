@@ -23,7 +23,6 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.torch_utils import copy_attr
 
 from dfssd.batches import Batch, HostBatch
-from dfssd.config import TERM_OPTIONS
 from dfssd.config.outside import label
 from dfssd.distillation.balance import DETECTION, GradientBalance, gradient_norms
 from dfssd.distillation.candidates import Candidates
@@ -33,7 +32,7 @@ from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.schedules import factor
 from dfssd.distillation.semi_loss import SemiDetectionLoss
 from dfssd.distillation.targets import count_labeled, padded_targets
-from dfssd.distillation.terms import PairShape, find_term
+from dfssd.distillation.terms import PairShape, Term, build_terms
 from dfssd.distillation.transfer import to_device
 from dfssd.pseudo_labels.meter import HealthMeter
 from dfssd.pseudo_labels.online import OnlineLabeler
@@ -110,6 +109,7 @@ class DistillationPair(DistillationModel):
         balance: bool,
         new_only: bool,
         old_boxes: bool,
+        selected: bool,
     ):
         """Wrap a pair that passes the checks of :mod:`dfssd.distillation.compatibility`.
 
@@ -126,6 +126,8 @@ class DistillationPair(DistillationModel):
             balance: Let the weights follow from the gradients and the shares of the terms.
             new_only: Labels cover the new classes only: those that the teacher does not know.
             old_boxes: On labeled images, too, the labeler's boxes are the labels of the classes that the teacher knows.
+            selected: The student starts at a part of the teacher's weights, and the adapters of the terms at the
+                channels that it holds.
         """
         nn.Module.__init__(self)
         device = next(student.parameters()).device
@@ -161,7 +163,7 @@ class DistillationPair(DistillationModel):
         self.values: dict[str, Tensor] = {}
         self.captured: Mapping[str, Callable[[Tensor], Maps]] = {}
         self.passes = self._forward_passes(())
-        self.projector = nn.ModuleDict(self._build_terms(terms)).to(device)
+        self.projector = nn.ModuleDict(self._build_terms(terms, selected=selected)).to(device)
         self.passes = self._forward_passes(self.taps)
 
     def _forward_passes(self, taps: Collection[Tap]) -> dict[str, ForwardPass]:
@@ -182,7 +184,7 @@ class DistillationPair(DistillationModel):
         replaced = None if self.probe else self.captured.get(name)
         return (replaced or self.passes[name])(images)
 
-    def _build_terms(self, terms: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
+    def _build_terms(self, terms: Mapping[str, Mapping[str, Any]], *, selected: bool) -> dict[str, Term]:
         """Construct the terms for the channels that a trial forward pass shows."""
         channels = self.student_model.yaml.get("channels", 3)
         image = torch.zeros(1, channels, 64, 64, device=next(self.student_model.parameters()).device)
@@ -199,12 +201,9 @@ class DistillationPair(DistillationModel):
             nc=self.known,
             student_taps=tap_channels(head),
             teacher_taps=tap_channels(self.teacher_model.model[-1]),
+            selected=selected,
         )
-        built: dict[str, nn.Module] = {}
-        for name, options in terms.items():
-            own = {k: v for k, v in options.items() if k not in TERM_OPTIONS}
-            built[label(name)] = find_term(name)(shape, **own)
-        return built
+        return build_terms(terms, shape)
 
     @property
     def taps(self) -> frozenset[Tap]:

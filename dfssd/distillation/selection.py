@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules.block import Attention
 from ultralytics.nn.tasks import DetectionModel
 
+from dfssd.distillation.channels import held_channels
 from dfssd.files import atomic_write
 from dfssd.trust.checkpoints import load, load_checkpoint
 
@@ -31,7 +32,7 @@ def select(weights: Tensor, shape: torch.Size) -> Tensor:
         raise ValueError(f"weights of shape {tuple(weights.shape)} have no part of shape {tuple(shape)}")
     for dimension, (a, b) in enumerate(zip(shape, weights.shape)):
         if a != b:
-            weights = weights.index_select(dimension, torch.arange(a, device=weights.device) * b // a)
+            weights = weights.index_select(dimension, held_channels(a, b).to(weights.device))
     return weights.clone()
 
 

@@ -270,10 +270,14 @@ class StagedRun(ABC):
         images = batches_per_epoch * self.batch
         return validation_interval(self.config, val=self.data.val, images=images, epochs=epochs)
 
-    def average(self, start: str | Path) -> AverageDecay | None:
-        """Decay of the moving average of a network that starts as ``start``; None: that of Ultralytics."""
-        most = self.config["ema_decay"]
-        return None if most is None else AverageDecay(most, set(self.data.classes) <= trained_classes(start))
+    def average(self, start: str | Path, *, selected: bool = False) -> AverageDecay | None:
+        """Decay of the moving average of a network that starts as ``start``; None: that of Ultralytics.
+
+        ``selected``: that is a part of its teacher, which knows the classes but finds hardly anything at first.
+        """
+        if (most := self.config["ema_decay"]) is None:
+            return None
+        return AverageDecay(most, trained=not selected and set(self.data.classes) <= trained_classes(start))
 
     def check_plan(self) -> None:
         """Check the planned trainings as soon as the data is split.

@@ -121,6 +121,7 @@ class StudentSettings(StageSettings):
         selftest_steps: Batches in which every term is checked for signal.
         guard: Validation mAP50-95 of the baseline by epoch, None without validation; empty without guard.
         guard_patience: Epochs below the baseline before the guard acts.
+        selected: The network starts at a part of its teacher's weights (weight selection).
     """
 
     pseudo: str
@@ -140,6 +141,7 @@ class StudentSettings(StageSettings):
     selftest_steps: int
     guard: tuple[float | None, ...]
     guard_patience: int
+    selected: bool = False
 
     def __post_init__(self) -> None:
         """Import the terms: the checkpoints of the training hold them, and cannot be read without their modules."""

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
+from dfssd.distillation.channels import held_channels
 from dfssd.distillation.selection import can_select, select, select_weights, write_selected
+from tests import configured
 
 NAMES = {0: "a", 1: "b"}
 
@@ -54,6 +56,26 @@ def repeated(small: Any, large: Any) -> None:
                 value = value / 2 if dimension == 1 else value
         state[name] = value
     large.load_state_dict(state)
+
+
+def test_terms_compare_the_channels_that_the_student_holds_with_those_that_they_were() -> None:
+    """In a teacher that has each channel of its student twice, both maps of a pair are the same."""
+    small, large = network("yolov8n.yaml", 1), network("yolov8s.yaml", 2)
+    repeated(small, large)
+    terms = {name: {"weight": 1.0, "schedule": "constant"} for name in ("cwd", "crd_cls")}
+    pair = configured.pair(large, small, terms=terms, selected=True).eval()
+    with torch.no_grad():
+        own, theirs = (pair.passes[name](torch.rand(2, 3, 64, 64)).feats for name in ("student", "teacher"))
+        for align, x, y in zip(pair.projector["cwd"].align, own, theirs, strict=True):
+            held = held_channels(x.shape[1], y.shape[1])
+            assert held.tolist() == list(range(0, y.shape[1], 2))
+            assert (align(x)[:, held] - y[:, held]).norm() < 1e-2 * y[:, held].norm()
+            rest = align.weight[held + 1]
+            assert 0 < rest.abs().max() <= 0.1 * align.in_channels**-0.5, "what is not known yet starts small"
+    for align in pair.projector["crd_cls"].align:
+        assert torch.equal(
+            align.weight[held_channels(*align.weight.shape[1::-1])].flatten(1), torch.eye(align.in_channels)
+        )
 
 
 @pytest.mark.parametrize("pair", [("yolov8n.yaml", "yolov8s.yaml")])

@@ -38,6 +38,7 @@ __all__ = [
     "PairShape",
     "Term",
     "TermOption",
+    "build_terms",
     "described_options",
     "find_term",
     "installed_terms",
@@ -121,6 +122,14 @@ def installed_terms() -> dict[str, type[Term]]:
         except UserError as e:
             LOGGER.error(str(e))
     return found
+
+
+def build_terms(terms: Mapping[str, Mapping[str, Any]], shape: PairShape) -> dict[str, Term]:
+    """The terms for a pair of networks: label -> term, from name -> options, those that every term has included."""
+    return {
+        outside.label(name): find_term(name)(shape, **{k: v for k, v in options.items() if k not in TERM_OPTIONS})
+        for name, options in terms.items()
+    }
 
 
 def options_of(term: type[Term]) -> dict[str, Any]:

@@ -15,8 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from dfssd.batches import Batch
+from dfssd.distillation.channels import held_channels
 from dfssd.distillation.heads import Tap
 from dfssd.distillation.outputs import Outputs
+
+UNKNOWN = 0.1
+"""Factor on the random weights of an adapter beside those that are known; not 0, since a standardized map of zeros has
+huge gradients."""
 
 EPSILON = 1e-5
 """What the variance of a channel is increased by where it is divided out."""
@@ -33,6 +38,7 @@ class PairShape:
         nc: Classes that both know: those of the teacher, which are the first ones of the student.
         student_taps: Channels of each tap inside the student's detection head, level by level.
         teacher_taps: The same for the teacher.
+        selected: The student began as a part of the teacher: it holds the channels :func:`held_channels` of each layer.
     """
 
     student_channels: tuple[int, ...]
@@ -41,6 +47,7 @@ class PairShape:
     nc: int
     student_taps: Mapping[Tap, tuple[int, ...]] = field(default_factory=dict)
     teacher_taps: Mapping[Tap, tuple[int, ...]] = field(default_factory=dict)
+    selected: bool = False
 
 
 class Term(nn.Module):
@@ -87,8 +94,8 @@ class Term(nn.Module):
 class FeatureTerm(Term):
     """A term that compares the maps of the chosen layers, level by level.
 
-    A 1x1 convolution per level brings the student's maps to the teacher's channels. Networks of equal width start
-    with the identity there. The value is the mean of :meth:`compare` over the levels.
+    A 1x1 convolution per level (:func:`adapter`) brings the student's maps to the teacher's channels. The value is the
+    mean of :meth:`compare` over the levels.
 
     Attributes:
         bias: The adapters have a bias; pointless where the comparison removes constants.
@@ -112,7 +119,8 @@ class FeatureTerm(Term):
                 f"{len(shape.student_channels)} and {len(shape.teacher_channels)}"
             )
         self.align = nn.ModuleList(
-            adapter(cs, ct, self.bias) for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True)
+            adapter(cs, ct, self.bias, selected=shape.selected)
+            for cs, ct in zip(shape.student_channels, shape.teacher_channels, strict=True)
         )
 
     def pairs(
@@ -153,11 +161,24 @@ class FeatureTerm(Term):
         return self.compare_all(students, teachers, batch)
 
 
-def adapter(student: int, teacher: int, bias: bool = False) -> nn.Conv2d:
-    """1x1 convolution from the student's to the teacher's channels; the identity at first if they are as many."""
+def adapter(student: int, teacher: int, bias: bool = False, *, selected: bool = False) -> nn.Conv2d:
+    """1x1 convolution from the student's to the teacher's channels.
+
+    It starts as the identity where both have the same channels; where the student began as a part of the teacher, its
+    channels are compared with those that they were. Rows of the teacher's other channels start small: what they ask of
+    the student means nothing before they have been learned. Otherwise all start at random.
+
+    Args:
+        student: Channels of the student, at most ``teacher`` if ``selected``.
+        teacher: Channels of the teacher.
+        bias: The convolution has a bias, 0 at first where weights are set.
+        selected: The student began as a part of the teacher.
+    """
     conv = nn.Conv2d(student, teacher, 1, bias=bias)
-    if student == teacher:
-        nn.init.dirac_(conv.weight)
+    if student == teacher or selected:
+        with torch.no_grad():
+            conv.weight *= UNKNOWN
+            conv.weight[held_channels(student, teacher)] = torch.eye(student)[:, :, None, None]
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
     return conv

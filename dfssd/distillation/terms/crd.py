@@ -89,7 +89,9 @@ class CrossResponse(Term):
         self.tap: Tap = (self.branch, stage)
         self.taps = frozenset({self.tap})
         widths = zip(shape.student_taps[self.tap], shape.teacher_taps[self.tap], strict=True)
-        self.align = nn.ModuleList(nn.Identity() if s == t else adapter(s, t) for s, t in widths)
+        self.align = nn.ModuleList(
+            nn.Identity() if s == t else adapter(s, t, selected=shape.selected) for s, t in widths
+        )
 
     def replay(self, student: Outputs, teacher: Outputs) -> Tensor:
         """The output r of the teacher's branch on the student's hidden maps, (N, 4 * reg_max or nc, A)."""
