@@ -19,7 +19,6 @@ ARGUMENTS = (
     "nbs=16",
     "optimizer=AdamW",
     "lr0=0.002",
-    "warmup_bias_lr=0",
     "mosaic=0.5",
     "unlabeled_mosaic=0",
     "close_mosaic=18",
@@ -31,7 +30,7 @@ ARGUMENTS = (
 )
 """What ``train.py`` gets: sized for two CPU cores and a few minutes, and such that labels are what is missing, as in a
 plant. 20 of 480 drawings keep theirs. Baseline and student train for 600 batches of small images from random weights,
-with a fast optimizer (its biases warm up from 0, as with ``optimizer=auto``: 0.1 suits SGD) and mosaics in half of the
+with a fast optimizer and mosaics in half of the
 images (none in unlabeled ones, where the teacher finds more); the teacher, which is larger, for 800. Five batches are
 an epoch, so one in ten is validated."""
 
