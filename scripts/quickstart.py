@@ -30,9 +30,8 @@ ARGUMENTS = (
 )
 """What ``train.py`` gets: sized for two CPU cores and a few minutes, and such that labels are what is missing, as in a
 plant. 20 of 480 drawings keep theirs. Baseline and student train for 600 batches of small images from random weights,
-with a fast optimizer and mosaics in half of the
-images (none in unlabeled ones, where the teacher finds more); the teacher, which is larger, for 800. Five batches are
-an epoch, so one in ten is validated."""
+with a fast optimizer and mosaics in half of the images (none in unlabeled ones, where the teacher finds more); the
+teacher, which is larger, for 800. Five batches are an epoch, so one in ten is validated."""
 
 ALIASES = {"teacher_model": "teacher", "student_model": "student", "dataset": "data"}
 
