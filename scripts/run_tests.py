@@ -1,8 +1,8 @@
 """Set up everything and run the tests: ``python scripts/run_tests.py [--fast | --all] [pytest arguments]``.
 
-Tests marked ``long`` train another variant of what shorter tests train: ``--all`` runs them, too. ``--fast`` leaves out
-all tests that train or export a network, or start processes. The files are distributed over as
-many processes as there are cores, at most four; ``-n0`` keeps everything in one, for example for a debugger.
+Tests marked ``long`` are slow cases of tests whose other cases always run: ``--all`` runs them, too. ``--fast`` leaves
+out all tests that train or export a network, or start processes. The files are distributed over as many processes as
+there are cores, at most four; ``-n0`` keeps everything in one, for example for a debugger.
 """
 
 import sys

@@ -241,7 +241,6 @@ def test_times_follow_the_callbacks_of_ultralytics() -> None:
 
 
 @pytest.mark.train
-@pytest.mark.long
 def test_a_real_comparison(
     squares: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

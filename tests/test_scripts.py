@@ -11,6 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from dfssd.config import parse_value
+from dfssd.files import read_yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 
@@ -263,6 +266,16 @@ def test_quickstart_arguments_of_the_user_win(environment):
     assert words[:3] == ["name=mine", "--epochs", "1"]
     assert not {"name=quickstart"} & set(words)
     assert not any(word.startswith("epochs=") for word in words)
+
+
+def test_the_grid_of_the_quickstart_has_its_arguments(environment):
+    words = runpy.run_path(str(SCRIPTS / "quickstart.py"))["command"]([])
+    grid = read_yaml(ROOT / "benchmarks" / "quickstart.yaml")
+    named = {
+        f"{key}={parse_value(str(value))}" for key, value in {**grid["common"], "labeled": grid["labeled"][0]}.items()
+    }
+    given = {f"{key}={parse_value(value)}" for key, _, value in (word.partition("=") for word in words)}
+    assert given - named == {"data=demo", "device=cpu", "project=runs", "name=quickstart"} and not named - given
 
 
 def test_long_tests_and_those_that_train_are_left_out_and_asked_for(environment):

@@ -101,7 +101,6 @@ def test_poisoned_teacher_cannot_drag_the_student_under_its_baseline(plates, bas
 
 
 @pytest.mark.train
-@pytest.mark.long
 @pytest.mark.usefixtures("unexported")
 def test_without_guard_the_poison_works(plates, base, poisoned) -> None:
     """The counterpart: otherwise the test above could not fail."""
@@ -231,7 +230,6 @@ def test_contradictions_are_rejected_before_anything_is_computed(plates, tmp_pat
 
 
 @pytest.mark.train
-@pytest.mark.long
 @pytest.mark.usefixtures("unexported")
 def test_self_training_keeps_the_better_teacher(plates, base) -> None:
     folder = run(
@@ -353,7 +351,6 @@ def die_in_the_second_epoch(words: Sequence[str]) -> None:
 
 
 @pytest.mark.train
-@pytest.mark.long
 @pytest.mark.usefixtures("unexported")
 def test_meter_and_thresholds_continue_after_a_kill(plates, base, tmp_path, monkeypatch) -> None:
     words = [

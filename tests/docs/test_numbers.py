@@ -22,6 +22,7 @@ from tests.docs.number_tables import (
     Expected,
     Source,
     Table,
+    Value,
     cells_of,
     disagreements,
     marked,
@@ -50,9 +51,13 @@ def by_seed(row: str, header: str) -> Expected:
     """The quickstart: scores of the networks with one seed, and what the student gains."""
     network, metric = header.rsplit(", ", 1)
     column = {"mAP50": "map50", "mAP50-95": "map50_95"}[metric]
-    recipe = {"t": "teacher", "b": "baseline", "s": "dfssd"}[network[0]]
-    value = QUICK.get(column, recipe=recipe, seed=row)
-    return [value - QUICK.get(column, recipe="baseline", seed=row) if " - " in network else value]
+
+    def score(recipe: str) -> Value:
+        return QUICK.get(column, recipe=recipe, seed=row)
+
+    if network == "student - baseline":
+        return [score("dfssd") - score("baseline")]
+    return [score({"student": "dfssd"}.get(network.partition(" ")[0], network.partition(" ")[0]))]
 
 
 def modes(row: str, header: str) -> Expected:

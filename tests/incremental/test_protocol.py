@@ -89,7 +89,6 @@ def steps(plates: Path, base: Path, *words: str) -> int:
 
 
 @pytest.mark.train
-@pytest.mark.long
 def test_finetune_forgets_and_sdidd_does_not(many, learned, capsys) -> None:
     words = ["modes=[sdidd,finetune]", "epochs=14", "lr0=0.002"]
     with recorded_reads() as reads:
@@ -129,7 +128,6 @@ def test_finetune_forgets_and_sdidd_does_not(many, learned, capsys) -> None:
 
 
 @pytest.mark.train
-@pytest.mark.long
 def test_protocol_goes_on_after_a_kill(plates, base, monkeypatch, capsys) -> None:
     """Base trained by itself, killed in the second mode, three runs in the end; unlabeled images take part."""
     folder = plates.parent

@@ -152,7 +152,6 @@ def test_grouped_split_leaks_nothing_and_unlabeled_images_teach(masks: Path, tmp
 
 
 @pytest.mark.train
-@pytest.mark.long
 @pytest.mark.usefixtures("unexported")
 def test_self_training_keeps_the_better_teacher(masks: Path, tmp_path: Path, capsys) -> None:
     """A round is a training on all images, from the start of the teacher; of a finished one, from its weights."""
@@ -188,7 +187,6 @@ def test_labels_alone_by_any_network(masks: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.train
-@pytest.mark.long
 @pytest.mark.usefixtures("unexported")
 def test_baseline_alone_is_taken_over_by_a_run_with_unlabeled_images(masks: Path, tmp_path: Path, capsys) -> None:
     common = ("split=grouped", "labeled=0.5", "epochs=1")
@@ -214,7 +212,6 @@ def test_network_that_onnx_cannot_hold_is_reported(masks: Path, tmp_path: Path, 
 
 
 @pytest.mark.train
-@pytest.mark.long
 def test_killed_run_finishes_with_the_same_budget(masks: Path, tmp_path: Path) -> None:
     words, run = arguments(masks, tmp_path, "name=killed", "epochs=3"), tmp_path / "runs" / "killed"
     kill_when(words, run, [run / "train" / role / "weights" / "last.pt" for role in ("baseline", "student")])
