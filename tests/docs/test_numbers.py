@@ -5,7 +5,8 @@ its rows and columns to those of the source (:mod:`tests.docs.number_tables`). A
 source needs a comment ``<!-- not checked: why -->``.
 Not checked, since no file holds them: precision and recall of pseudo-labels (``classes``), the speed of a step, shares
 of the gradient. Intervals of one seed cannot be derived from its CSV file: they are compared with the generated
-table. Those of several seeds are in ``<grid>-means.csv``, which is recomputed from the rows.
+table. Those of several seeds are in ``<grid>-means.csv``, which is recomputed from the rows. Numbers in sentences:
+:mod:`tests.docs.test_sentences`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 CR7, NEU, STEPS, SEG = map(Source, ("cr7-det-published", "neu-det", "neu-det-incremental", "neu-seg"))
-QUICK = Source("quickstart")
-DEFAULT, DEFAULT_MEANS = Source("cr7-det"), Source("cr7-det-means", digits=6)
-SCREEN, SCREEN_MEANS = Source("cr7-det-160"), Source("cr7-det-160-means", digits=6)
+DEFAULT, QUICK = map(Source, ("cr7-det", "quickstart"))
+DEFAULT_MEANS, SCREEN_MEANS = (Source(f"{name}-means", digits=6) for name in ("cr7-det", "cr7-det-160"))
 CELLS = ("teacher", "baseline", "ultralytics", "dfssd-paper", "dfssd-paper-online", "oracle")
 
 
@@ -154,7 +154,6 @@ TABLES: Mapping[tuple[str, str], Table] = {
     ),
 }
 PAGES = {"README.md": README, "docs/benchmarks.md": BENCHMARKS}
-MASKS = (ROOT / "docs" / "masks.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("page", "name"), TABLES)
@@ -200,128 +199,3 @@ def test_means_follow_from_the_rows() -> None:
     for file in (ROOT / "benchmarks").glob("*-means.csv"):
         rows = Source(file.stem.removesuffix("-means"))
         assert recomputed(rows, Source(file.stem)) == [], file.name
-
-
-def flat(text: str) -> str:
-    """``text`` in one line, without emphasis."""
-    return " ".join(text.replace("*", "").split())
-
-
-def sentences() -> list[tuple[str, str]]:
-    """(page, words) of sentences that quote the files."""
-    val = {name: CR7.get("val_map50_95", recipe=name).exact for name in CELLS}
-    test = {name: CR7.get("map50_95", recipe=name).exact for name in CELLS}
-    decided = ("dfssd-paper", "dfssd-paper-online", "baseline")
-
-    def ahead_of(recipe: str, other: str, seeds: str, column: str = "map50_95") -> list[float]:
-        """Differences of the default's grid, seed by seed."""
-        return [
-            DEFAULT.get(column, recipe=recipe, seed=s).exact - DEFAULT.get(column, recipe=other, seed=s).exact
-            for s in seeds
-        ]
-
-    gains, gaps = (ahead_of(name, "baseline", "01") for name in ("dfssd", "oracle"))
-    recovered = [100 * ours / whole for ours, whole in zip(gains, gaps, strict=True)]
-    start = ahead_of("start-only", "baseline", "0") + gains[:1]
-    in_all = [100 * value for value in gains + gaps]
-    beyond = [ahead_of("dfssd", "start-only", "0", column)[0] for column in ("val_map50_95", "map50_95")]
-    faded = [ahead_of("fade", "dfssd", "1", column)[0] for column in ("val_map50_95", "map50_95")]
-    above = [*ahead_of("dfssd", "teacher", "01"), *ahead_of("dfssd", "teacher", "01", "val_map50_95")]
-    quick = {
-        other: [
-            100 * (QUICK.get("map50", recipe="dfssd", seed=s).exact - QUICK.get("map50", recipe=other, seed=s).exact)
-            for s in "01234"
-        ]
-        for other in ("baseline", "teacher")
-    }
-    least, most, mean = min(quick["baseline"]), max(quick["baseline"]), sum(quick["baseline"]) / 5
-    own = [DEFAULT.get(column, recipe="baseline", seed="1").exact for column in ("val_map50_95", "map50_95")]
-    alone = {name: SCREEN.get("map50_95", recipe=name, seed="0").exact for name in ("select", "start-only")}
-    lost = {
-        mode: [STEPS.get("map50_95_forgetting", mode=mode, seed=s).exact for s in "01"] for mode in ("sdidd", "erd")
-    }
-    ahead = {
-        column: [
-            STEPS.get(column, mode="sdidd", seed=s).exact - STEPS.get(column, mode="erd", seed=s).exact for s in "01"
-        ]
-        for column in ("map_all", "map50_95_all")
-    }
-    few = {role: SEG.get("miou_fg", labeled="358", role=role).exact for role in ("teacher", "baseline", "student")}
-
-    def gain(column: str, split: str, student: str = "student") -> float:
-        labeled = {"official": "3228", "grouped": "3576"}[split]
-        roles = [SEG.get(column, split=split, labeled=labeled, role=role).exact for role in (student, "baseline")]
-        return roles[0] - roles[1]
-
-    def seg(column: str, split: str, labeled: str) -> int:
-        return round(SEG.get(column, split=split, labeled=labeled, role="baseline").exact)
-
-    lists = ROOT / "benchmarks" / "splits" / "neu-det"
-    n_train, n_val, n_test = (
-        len((lists / f"{part}.txt").read_text(encoding="utf-8").split("\n")) - 1
-        for part in ("train_labeled", "val", "test")
-    )
-    official, grouped = (seg("optimizer_steps", split, n) for split, n in (("official", "3228"), ("grouped", "3576")))
-    [few_row] = [row for row in SEG.rows if row["labeled"] == "358" and row["role"] == "student"]
-    steps = {mode: STEPS.get("optimizer_steps", mode=mode, seed="0").exact for mode in ("sdidd", "joint")}
-    page = "docs/benchmarks.md"
-    return [
-        (page, f"({n_train:,} training, {n_val} validation, and {n_test} test images,"),
-        (page, f"(3,228 / 402 / {seg('test_images', 'official', '3228')} images for training, validation, and test)"),
-        (page, f"test images {seg('leaking_test_images', 'official', '3228')} have a rotated, mirrored,"),
-        ("docs/masks.md", f"Of the {seg('test_images', 'official', '3228')} official test images of NEU-Seg, "),
-        ("docs/masks.md", f"NEU-Seg, {seg('leaking_test_images', 'official', '3228')} have such a twin"),
-        (page, f"(3,576 / 447 / {seg('test_images', 'grouped', '3576')}), where none has"),
-        (page, f"4 epochs ({official:,} / {grouped:,} optimizer steps) for every network"),
-        (page, f"{few_row['labeled']} labeled and {int(few_row['unlabeled']):,} unlabeled images"),
-        (page, f"teacher `mffmetal-60`, {few_row['optimizer_steps']} steps each"),
-        (
-            page,
-            f"{steps['sdidd']:,.0f} optimizer steps; `joint`, which also has the old images, {steps['joint']:,.0f}.",
-        ),
-        (
-            "README.md",
-            f"the student is {SCREEN_MEANS.get('gain', recipe='select').exact:.3f} above its baseline",
-        ),
-        ("README.md", "that start brings {:.3f} of the {:.3f} of seed 0".format(*start)),
-        (page, "run so far ({:.0f} and {:.0f} %)".format(*recovered)),
-        (page, f"the default: {100 * ahead_of('dfssd', 'ultralytics', '1')[0]:.1f} with the one seed run so far"),
-        (page, "missed: {:.1f} and {:.1f}; the oracle itself has {:.1f} and {:.1f} |".format(*in_all)),
-        (page, "(by {:.3f} and {:.3f} on test, {:.3f} and {:.3f} on validation)".format(*above)),
-        (page, "the default: by {:.3f} and {:.3f} with two seeds".format(*above[:2])),
-        (page, "bring {:.3f} (validation) and {:.3f} (test) beyond it with seed 0".format(*beyond)),
-        (page, "({:+.3f} and {:.3f}), so the default keeps".format(*faded)),
-        (page, f"met with all five ({least:.1f} to {most:.1f})"),
-        (page, f"the gains are {least:.1f} to {most:.1f}, in the mean {mean:.1f}."),
-        (page, f"with all five, by {sum(quick['teacher']) / 5:.1f} points in the mean"),
-        (page, "(whose baseline has {:.3f} and {:.3f})".format(*own)),
-        (page, f"all labels bring half a point, so {int(SCREEN.rows[0]['steps']):,} batches"),
-        (page, f"ends {alone['select'] - alone['start-only']:.3f} below `dfssd` (seed 0,"),
-        (page, "prefers it ({:.3f} vs. {:.3f}; baseline {:.3f})".format(*map(val.__getitem__, decided))),
-        (page, f"is {test['teacher'] - test['dfssd-paper']:.3f} below its teacher"),
-        (page, f"the oracle has {100 * (test['oracle'] - test['baseline']):.1f}."),
-        (page, f"and after minutes of training, has {max(float(row['map50']) for row in NEU.rows):.3f}."),
-        (page, "({:.3f} / {:.3f} vs. {:.3f} / {:.3f})".format(*lost["sdidd"], *lost["erd"])),
-        (
-            page,
-            "by {:.3f} and {:.3f}, and level in AP50 ({:+.3f} and {:+.3f},".format(
-                *ahead["map50_95_all"], *ahead["map_all"]
-            ),
-        ),
-        (
-            page,
-            f"{gain('miou_fg', 'grouped'):+.3f} on the grouped test (validation {gain('val_miou_fg', 'grouped'):+.3f})"
-            f", none on the official one (validation {gain('val_miou_fg', 'official', 'student_trained'):+.3f},",
-        ),
-        (page, "has {student:.3f}, the baseline {baseline:.3f}, and the teacher {teacher:.3f}:".format(**few)),
-        (
-            page,
-            f"{NEU.get('steps', recipe='tskd-paper').exact:,.0f} batches and optimizer steps for each student, "
-            f"{NEU.get('steps', recipe='teacher').exact:,.0f} for the teacher",
-        ),
-    ]
-
-
-@pytest.mark.parametrize(("page", "words"), sentences())
-def test_sentences_agree_with_their_source(page: str, words: str) -> None:
-    assert words in flat({**PAGES, "docs/masks.md": MASKS}[page])
