@@ -61,7 +61,7 @@ def test_no_command_takes_a_key_that_it_does_not_know(capsys, line: str) -> None
             assert f"unknown key '{name}x'; did you mean '{name}'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("line", "usage"), usages(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(("line", "usage"), list(usages()), ids=lambda v: v if isinstance(v, str) else "")
 def test_every_option_of_a_command_is_read(line: str, usage: Usage) -> None:
     """By its name in the module of the command, or as an argument there."""
     module = import_module(COMMANDS[line.split()[0]].module)
@@ -85,7 +85,7 @@ def test_every_option_of_a_command_is_read(line: str, usage: Usage) -> None:
         assert {option.name for option in usage.options} <= read
 
 
-@pytest.mark.parametrize(("line", "usage"), usages(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(("line", "usage"), list(usages()), ids=lambda v: v if isinstance(v, str) else "")
 def test_values_that_an_option_does_not_take_are_refused_by_name(line: str, usage: Usage) -> None:
     for option in usage.options:
         for value in option.check.wrong():
