@@ -31,17 +31,17 @@ def ahead(source: Source, recipe: str, other: str, seeds: str, column: str = "ma
 def default() -> Quoted:
     """The default on CR7-DET at 224 px."""
     grid = Source("cr7-det")
-    gains, gaps = (ahead(grid, name, "baseline", "01") for name in ("dfssd", "oracle"))
+    gains, gaps = (ahead(grid, name, "baseline", "012") for name in ("dfssd", "oracle"))
     recovered = [100 * ours / whole for ours, whole in zip(gains, gaps)]
-    yield PAGE, "run so far ({:.0f} and {:.0f} %)".format(*recovered)
-    in_all = [100 * value for value in gains + gaps]
-    yield PAGE, "missed: {:.1f} and {:.1f}; the oracle itself has {:.1f} and {:.1f} |".format(*in_all)
-    [peer] = ahead(grid, "dfssd", "ultralytics", "1")
-    yield PAGE, f"the default: {100 * peer:.1f} with the one seed run so far"
-    above = {column: ahead(grid, "dfssd", "teacher", "01", column) for column in SCORES}
-    yield PAGE, "the default: by {:.3f} and {:.3f} with two seeds".format(*above["map50_95"])
+    yield PAGE, "met with all three seeds ({:.0f}, {:.0f}, and {:.0f} %)".format(*recovered)
+    missed = "missed: {:.1f}, {:.1f}, and {:.1f}; the oracle itself has {:.1f}, {:.1f}, and {:.1f} |"
+    yield PAGE, missed.format(*(100 * value for value in gains + gaps))
+    peer = [100 * gain for gain in ahead(grid, "dfssd", "ultralytics", "12")]
+    yield PAGE, "the default: {:.1f} and {:.1f} with the two seeds run so far".format(*peer)
+    above = {column: ahead(grid, "dfssd", "teacher", "012", column) for column in SCORES}
+    yield PAGE, "the default: by {:.3f}, {:.3f}, and {:.3f} at 224 px".format(*above["map50_95"])
     both = [*above["map50_95"], *above["val_map50_95"]]
-    yield PAGE, "(by {:.3f} and {:.3f} on test, {:.3f} and {:.3f} on validation)".format(*both)
+    yield PAGE, "(by {:.3f}, {:.3f}, and {:.3f} on test, {:.3f}, {:.3f}, and {:.3f} on validation)".format(*both)
     start = [*ahead(grid, "start-only", "baseline", "0"), gains[0]]
     yield "README.md", "that start brings {:.3f} of the {:.3f} of seed 0".format(*start)
     beyond = [ahead(grid, "dfssd", "start-only", "0", column)[0] for column in SCORES]
@@ -50,6 +50,14 @@ def default() -> Quoted:
     yield PAGE, "({:+.3f} and {:.3f}), so the default keeps".format(*faded)
     own = [values(grid, column, "baseline", "1")[0] for column in SCORES]
     yield PAGE, "(whose baseline has {:.3f} and {:.3f})".format(*own)
+
+
+def other_steel() -> Quoted:
+    """The default on NEU-DET with a tenth of the labels."""
+    grid = Source("neu-det-tenth")
+    gains = [ahead(grid, "dfssd", other, "0")[0] for other in ("baseline", "teacher")]
+    yield "README.md", "it is {:.3f} above its baseline and {:.3f} above its teacher".format(*gains)
+    yield PAGE, "the student is {:.3f} above its baseline and {:.3f} above its teacher".format(*gains)
 
 
 def screen() -> Quoted:
@@ -139,7 +147,7 @@ def masks() -> Quoted:
     yield PAGE, "has {student:.3f}, the baseline {baseline:.3f}, and the teacher {teacher:.3f}:".format(**miou)
 
 
-SUBJECTS = (default, screen, quickstart, published, terms, new_classes, masks)
+SUBJECTS = (default, other_steel, screen, quickstart, published, terms, new_classes, masks)
 
 
 def flat(page: str) -> str:
