@@ -36,6 +36,13 @@ def default() -> Quoted:
     yield PAGE, "met with all three seeds ({:.0f}, {:.0f}, and {:.0f} %)".format(*recovered)
     missed = "missed: {:.1f}, {:.1f}, and {:.1f}; the oracle itself has {:.1f}, {:.1f}, and {:.1f} |"
     yield PAGE, missed.format(*(100 * value for value in gains + gaps))
+    decided = [
+        Source(f"{name}-means", digits=6).get(column, recipe=recipe).exact
+        for name, recipe in (("cr7-det-160", "select"), ("cr7-det", "dfssd"))
+        for column in ("val_gain", "val_gain_low", "val_gain_high")
+    ]
+    words = "{:.3f} [{:.3f}, {:.3f}] above the baseline here, and {:.3f} [{:.3f}, {:.3f}] at 224 px (validation)"
+    yield "EXPERIMENTS.md", words.format(*decided)
     peer = [100 * gain for gain in ahead(grid, "dfssd", "ultralytics", "12")]
     yield PAGE, "the default: {:.1f} and {:.1f} with the two seeds run so far".format(*peer)
     above = {column: ahead(grid, "dfssd", "teacher", "012", column) for column in SCORES}
