@@ -14,6 +14,7 @@ from dfssd.datasets.masks import loading
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet, MaskSet
 from dfssd.distillation.pair import DistillationPair
+from dfssd.distillation.semi_loss import Coverage
 from dfssd.segmentation.losses import SegmentationLoss
 from dfssd.segmentation.views import Views
 from dfssd.trainers.settings import SegmentationSettings, StageSettings, StudentSettings
@@ -61,8 +62,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         layers=(),
         terms={},
         balance=False,
-        new_only=False,
-        old_boxes=False,
+        coverage=Coverage(),
         unsup_weight=1.0,
         unsup_schedule="constant",
         labels_last=0.0,
@@ -116,8 +116,7 @@ def pair(teacher: nn.Module, student: nn.Module, **changes: Any) -> Distillation
         "labeler": None,
         "weigh_boxes": False,
         "balance": False,
-        "new_only": False,
-        "old_boxes": False,
+        "coverage": Coverage(),
         "selected": False,
     }
     return DistillationPair(teacher, student, **{**values, **changes})

@@ -187,6 +187,8 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
         yield from _needs(line, "old_boxes=true", (("new_only", True, "other labels cover the old classes already"),))
         if own["pseudo.mode"] == "offline":
             yield "old_boxes=true needs pseudo=online: the boxes come from the forward pass of the training"
+    if own["unlabeled_old"] and own["steps"] is not None:
+        yield "unlabeled_old=true does not hold with steps=: unlabeled images of a protocol show all classes"
     if "student" in line.given and own["teacher"] is not None:
         yield (
             f"student={own['student']} has no effect here: the student is the teacher with rows for the new "

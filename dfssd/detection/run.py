@@ -28,6 +28,7 @@ from dfssd.detection.trainer import StudentTrainer
 from dfssd.detection.verdict import SCORES, headline
 from dfssd.distillation.compatibility import LABELERS, align_teacher, resolve_weights
 from dfssd.distillation.growth import write_grown
+from dfssd.distillation.semi_loss import Coverage
 from dfssd.errors import UserError
 from dfssd.evaluation.bootstrap import Measured
 from dfssd.evaluation.detections import DETECTIONS, Detections
@@ -261,8 +262,7 @@ class DetectionRun(StartingWeights):
             layers=() if c["layers"] == "auto" else tuple(c["layers"]),
             terms={k: dict(v) for k, v in terms.items()},
             balance=c["balance"] == "auto",
-            new_only=c["new_only"],
-            old_boxes=c["old_boxes"],
+            coverage=Coverage(**{key: c[key] for key in ("new_only", "old_boxes", "unlabeled_old")}),
             freeze_bn=c["freeze_bn"],
             val_every=every,
             way=self.way,

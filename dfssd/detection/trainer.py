@@ -118,8 +118,7 @@ class StudentTrainer(StageTrainer):
             labeler=self._labeler(),
             weigh_boxes=s.labels.weigh,
             balance=s.balance,
-            new_only=s.new_only,
-            old_boxes=s.old_boxes,
+            coverage=s.coverage,
             selected=s.selected,
         )
         grown = self.model.known < self.data["nc"]
@@ -132,7 +131,7 @@ class StudentTrainer(StageTrainer):
     def _labeler(self) -> OnlineLabeler | None:
         """The source of pseudo boxes during the training; None if all of them were made before."""
         s = self.settings
-        if not (s.unlabeled or s.old_boxes) or s.labels.mode == "offline":
+        if not (s.unlabeled or s.coverage.old_boxes) or s.labels.mode == "offline":
             return None
         if s.pseudo and s.keep_thresholds:
             thresholds = read_thresholds(Path(s.pseudo))
@@ -340,7 +339,7 @@ class StudentTrainer(StageTrainer):
     def _end_epoch(trainer: StudentTrainer) -> None:
         trainer.selftest.end_epoch(trainer.epoch, trainer.tloss, trainer.batches_done)
         trainer.meter.share(group.total)
-        if trainer.settings.old_boxes:
+        if trainer.settings.coverage.old_boxes:
             added, labeled = group.total(np.array([trainer._added, trainer._labeled])).tolist()
             trainer.labels_added[trainer.epoch :] = [added / max(1, labeled)]
             if trainer.epoch + 1 >= trainer.epochs and not any(trainer.labels_added):

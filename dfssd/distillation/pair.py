@@ -30,7 +30,7 @@ from dfssd.distillation.forward import ForwardPass, Maps, level_sizes, teacher_v
 from dfssd.distillation.heads import Tap, tap_channels
 from dfssd.distillation.outputs import Confidence, Outputs
 from dfssd.distillation.schedules import factor
-from dfssd.distillation.semi_loss import SemiDetectionLoss
+from dfssd.distillation.semi_loss import Coverage, SemiDetectionLoss
 from dfssd.distillation.targets import count_labeled, padded_targets
 from dfssd.distillation.terms import PairShape, Term, build_terms
 from dfssd.distillation.transfer import to_device
@@ -107,8 +107,7 @@ class DistillationPair(DistillationModel):
         labeler: OnlineLabeler | None,
         weigh_boxes: bool,
         balance: bool,
-        new_only: bool,
-        old_boxes: bool,
+        coverage: Coverage,
         selected: bool,
     ):
         """Wrap a pair that passes the checks of :mod:`dfssd.distillation.compatibility`.
@@ -124,8 +123,7 @@ class DistillationPair(DistillationModel):
             labeler: Makes pseudo boxes from the teacher's forward pass; None: they are in the batch.
             weigh_boxes: Weight each pseudo box by its score in the YOLO loss; else all count as true boxes.
             balance: Let the weights follow from the gradients and the shares of the terms.
-            new_only: Labels cover the new classes only: those that the teacher does not know.
-            old_boxes: On labeled images, too, the labeler's boxes are the labels of the classes that the teacher knows.
+            coverage: Which classes labels and boxes of the teacher cover.
             selected: The student starts at a part of the teacher's weights, and the adapters of the terms at the
                 channels that it holds.
         """
@@ -146,7 +144,7 @@ class DistillationPair(DistillationModel):
         self.unsup_weight, self.unsup_schedule = unsup_weight, unsup_schedule
         self.labeler, self.weigh_boxes = labeler, weigh_boxes
         self.known = self.teacher_model.model[-1].nc
-        self.new_only, self.old_boxes = new_only, old_boxes
+        self.coverage = coverage
         self.trust = 1.0
         self.labels: BatchLabels | None = None
         self.added = 0
@@ -319,7 +317,7 @@ class DistillationPair(DistillationModel):
 
     def _first_to_label(self, labeled: int) -> int:
         """Number of the first image of a batch that gets boxes of the teacher."""
-        return 0 if self.old_boxes else labeled
+        return 0 if self.coverage.old_boxes else labeled
 
     def _on_device(
         self, batch: HostBatch | Batch, boxes: BatchLabels, labeled: int, factors: Mapping[str, float]
@@ -354,10 +352,7 @@ class DistillationPair(DistillationModel):
             if getattr(self.student_model, "criterion", None) is None:
                 self.student_model.criterion = self.student_model.init_criterion()
             self.semi_loss = SemiDetectionLoss(
-                self.student_model.criterion,
-                labels_from=self.known if self.new_only else 0,
-                pseudo_until=self.known,
-                beside_labels=self.old_boxes,
+                self.student_model.criterion, known=self.known, coverage=self.coverage
             )
         return self.semi_loss
 

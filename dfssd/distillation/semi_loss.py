@@ -8,6 +8,7 @@ Boxes are decoded with a gradient at the assigned anchors only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,25 @@ from ultralytics.utils.tal import bbox2dist, dist2bbox
 
 from dfssd.distillation.grid import Grid, grid
 from dfssd.distributed import group
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which classes boxes speak of, where new classes are added to a detector.
+
+    Attributes:
+        new_only: Labels cover the new classes only: those that the teacher does not know.
+        old_boxes: On labeled images, too, the boxes of the teacher are the labels of the classes that it knows.
+        unlabeled_old: Unlabeled images show no defect of a new class.
+    """
+
+    new_only: bool = False
+    old_boxes: bool = False
+    unlabeled_old: bool = False
+
+
+PLAIN = Coverage()
+"""Labels and boxes of the teacher cover all classes that it knows."""
 
 
 class SemiDetectionLoss:
@@ -35,27 +55,28 @@ class SemiDetectionLoss:
     ignored anchor counts only if it has a target. Where new classes are added to a detector, each kind covers its own
     classes only: the labels those of the new ones, where old defects in the same images are not labeled, and the
     teacher's boxes the old ones. With boxes of the teacher beside the labels, labeled images cover all classes; what is
-    ignored there is so for the old ones alone, since nothing is missing among the labels.
+    ignored there is so for the old ones alone, since nothing is missing among the labels. The same holds for unlabeled
+    images that are known to show no new class.
     """
 
-    def __init__(
-        self, criterion: Any, *, labels_from: int = 0, pseudo_until: int | None = None, beside_labels: bool = False
-    ):
+    def __init__(self, criterion: Any, *, known: int | None = None, coverage: Coverage = PLAIN):
         """Read the parts of ``criterion``, which is left as it is: the validation uses it.
 
         Args:
             criterion: What ``model.init_criterion()`` returned.
-            labels_from: The first class that labels cover.
-            pseudo_until: The number of classes that pseudo boxes cover, those of the teacher; None: all.
-            beside_labels: Labeled images have pseudo boxes of the classes that labels do not cover.
+            known: The number of classes that the teacher knows, the first ones; None: all.
+            coverage: Which of them, and of the others, labels and boxes of the teacher cover.
         """
         self.criterion = criterion
         heads = [getattr(criterion, name, None) for name in ("one2many", "one2one")]  # of an end-to-end model
         self.branches: list[Any] = [part for part in (criterion, *heads) if hasattr(part, "bce")]
         first = self.branches[0]
         self.classes, self.names = first.nc, list(first.loss_names)
-        self.covered = (range(0 if beside_labels else labels_from, self.classes), range(pseudo_until or self.classes))
-        self.complete = range(labels_from, self.classes) if beside_labels else range(0)
+        known = self.classes if known is None else known
+        every, old, new, none = (range(*ends) for ends in ((self.classes,), (known,), (known, self.classes), (0,)))
+        by_labels = new if coverage.new_only else every
+        self.covered = (every if coverage.old_boxes else by_labels, every if coverage.unlabeled_old else old)
+        self.complete = (by_labels if coverage.old_boxes else none, new if coverage.unlabeled_old else none)
         self.gains = np.array([first.hyp.box, first.hyp.cls, first.hyp.dfl], np.float32)
         self.strides = tuple(int(s) for s in first.stride.tolist())
 
@@ -75,15 +96,19 @@ class SemiDetectionLoss:
         is_labeled = np.arange(n) < labeled
         weights = np.array([[1.0], [unsup_weight]], np.float32)
         found = {"kinds": np.stack([is_labeled, ~is_labeled]).astype(np.float32), "gains": weights * self.gains}
+        kind = np.where(is_labeled, 0, 1)
         if any(len(classes) < self.classes for classes in self.covered):
-            cover = np.zeros((2, self.classes, 1), np.float32)
-            for kind, classes in enumerate(self.covered):
-                cover[kind, classes] = 1
-            found["cover"] = cover[np.where(is_labeled, 0, 1)]
-        if self.complete:
-            found["complete"] = np.zeros((n, self.classes, 1), np.float32)
-            found["complete"][:labeled, self.complete] = 1
+            found["cover"] = self._table(self.covered)[kind]
+        if any(self.complete):
+            found["complete"] = self._table(self.complete)[kind]
         return found
+
+    def _table(self, classes: tuple[range, range]) -> np.ndarray:
+        """1 for the classes of each kind of image, (2, nc, 1) float32."""
+        table = np.zeros((2, self.classes, 1), np.float32)
+        for kind, own in enumerate(classes):
+            table[kind, own] = 1
+        return table
 
     def __call__(
         self, heads: Sequence[Mapping[str, Tensor]], rows: Mapping[str, Tensor], levels: Sequence[tuple[int, int]]

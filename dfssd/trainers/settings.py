@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from dfssd.config.sections import PseudoSection, SegSection
+from dfssd.distillation.semi_loss import Coverage
 from dfssd.distillation.terms import find_term
 from dfssd.files import read_yaml, write_yaml
 
@@ -113,8 +114,7 @@ class StudentSettings(StageSettings):
         layers: Layers whose outputs the feature terms compare; empty: the inputs of the detection head.
         terms: Active terms with their options.
         balance: The weights of the terms follow from their gradients.
-        new_only: Labels cover the new classes only: those that the teacher does not know.
-        old_boxes: On labeled images, too, the boxes of the teacher are the labels of the old classes.
+        coverage: Which classes labels and boxes of the teacher cover.
         unsup_weight: Weight of the YOLO loss on pseudo-labeled images.
         unsup_schedule: Schedule of that weight.
         labels_last: Share of the training, at its end, on labeled images alone, [0, 1).
@@ -133,8 +133,7 @@ class StudentSettings(StageSettings):
     layers: tuple[int, ...]
     terms: dict[str, dict[str, Any]]
     balance: bool
-    new_only: bool
-    old_boxes: bool
+    coverage: Coverage
     unsup_weight: float
     unsup_schedule: str
     labels_last: float

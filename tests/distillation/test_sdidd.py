@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ultralytics import YOLO
 from dfssd.distillation.growth import check_prefix, grown, same_old_rows, write_grown
 from dfssd.distillation.outputs import Outputs
 from dfssd.distillation.pair import state_hash
+from dfssd.distillation.semi_loss import Coverage
 from dfssd.distillation.terms import sdidd
 from dfssd.distillation.terms.base import PairShape
 from dfssd.distillation.terms.ld import weighted_kl
@@ -38,6 +40,7 @@ from tests.distillation.test_pair import make_batch, model
 from tests.thresholds import class_thresholds
 from tests.tiny_detection import save_detector
 
+NEW_ONLY = Coverage(new_only=True)
 LEVELS = [(16, 16), (8, 8), (4, 4)]
 SHAPE = PairShape((8,) * 3, (8,) * 3, 4, 2, {}, {})
 TERMS = {name: {"weight": 1.0, "schedule": "constant"} for name in ("sdidd_cls", "sdidd_box", "sdidd_feature")}
@@ -293,12 +296,12 @@ def teacher_of(nc: int, name: str = "yolov8n.yaml") -> nn.Module:
     return made
 
 
-def grown_pair(old: int = 2, new: int = 3, *, name: str = "yolov8n.yaml", terms=TERMS, new_only=True, **options):
+def grown_pair(old: int = 2, new: int = 3, *, name: str = "yolov8n.yaml", terms=TERMS, coverage=NEW_ONLY, **options):
     teacher = teacher_of(old, name)
     names = [*teacher.names.values(), *(f"new {k}" for k in range(new))]
     student = grown(copy.deepcopy(teacher), names)
     student.args = teacher.args
-    pair = build_pair(teacher, student, terms=terms, new_only=new_only, **options).train()
+    pair = build_pair(teacher, student, terms=terms, coverage=coverage, **options).train()
     for module in pair.student_model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -345,7 +348,7 @@ def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
             p.add_(0.01 * torch.randn_like(p))
     rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
     for new_only, expected in ((True, [False, True]), (False, [True, True])):
-        pair.semi_loss, pair.new_only, pair.student_model.criterion = None, new_only, None
+        pair.semi_loss, pair.coverage, pair.student_model.criterion = None, Coverage(new_only=new_only), None
         vector, _ = pair(batch_of(2))
         found = torch.autograd.grad(vector[1], rows, retain_graph=True)  # labels: box, cls, dfl
         assert [bool(torch.cat([g[part] for g in found]).any()) for part in (slice(0, 2), slice(2, 5))] == expected
@@ -370,7 +373,7 @@ def sure_of(pair, cls: int, score: float, anchor: int = 0) -> None:
 def old_boxes_pair(**rule):
     thresholds = class_thresholds(5, **{"tau_low": 0.1, "tau0": 0.3, "tau_max": 0.3, **rule})
     labeler = OnlineLabeler(thresholds, iou=0.6)
-    pair = grown_pair(terms={}, old_boxes=True, labeler=labeler, weigh_boxes=True)
+    pair = grown_pair(terms={}, coverage=replace(NEW_ONLY, old_boxes=True), labeler=labeler, weigh_boxes=True)
     with torch.no_grad():
         for level in pair.student_model.model[-1].cv3:
             level[-1].bias.fill_(-6.0)  # sees nothing yet, so what is to be learned is pulled up
@@ -433,12 +436,21 @@ def test_box_of_the_teacher_that_meets_a_new_one_is_no_label() -> None:
 @pytest.mark.parametrize("new_only", [True, False])
 def test_pseudo_boxes_cover_the_old_classes_only(new_only: bool) -> None:
     """New defects in unlabeled images are no background, whichever classes the labels cover."""
-    pair = grown_pair(terms={}, new_only=new_only)
+    pair = grown_pair(terms={}, coverage=Coverage(new_only=new_only))
     vector, items = pair(batch_of(0, labeled=(False, False)))
     rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
     found = torch.autograd.grad(vector[4], rows)
     assert torch.cat([g[:2] for g in found]).any() and not torch.cat([g[2:] for g in found]).any()
     assert items["cls_loss"] == 0 and items["u_box_loss"] > 0
+
+
+def test_unlabeled_images_from_before_are_background_for_the_new_classes() -> None:
+    pair = grown_pair(terms={}, coverage=replace(NEW_ONLY, unlabeled_old=True))
+    vector, _ = pair(batch_of(0, labeled=(False, False)))
+    biases = [level[-1].bias for level in pair.student_model.model[-1].cv3]
+    found = torch.autograd.grad(vector[4], biases)
+    assert all((g[2:] > 0).all() for g in found), "new classes are pushed down on every level"
+    assert torch.cat([g[:2] for g in found]).any()
 
 
 def test_loss_on_new_classes_is_that_of_a_network_with_these_classes_alone() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 
-from dfssd.distillation.semi_loss import SemiDetectionLoss
+from dfssd.distillation.semi_loss import Coverage, SemiDetectionLoss
 from dfssd.distillation.targets import count_labeled, padded, padded_targets
 from dfssd.distillation.transfer import to_device
 from dfssd.pseudo_labels.records import BatchLabels
@@ -142,7 +142,7 @@ CASES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "ignored": st.integers(0, 3),
         "weigh": st.booleans(),
         "unsup_weight": st.sampled_from([0.0, 0.5, 1.0]),
-        "classes": st.sampled_from([(0, None), (2, 2), (0, 2), (3, None)]),
+        "classes": st.sampled_from([(0, None), (2, 2), (0, 2), (3, 3)]),
         "class_weights": st.booleans(),
         "seed": st.integers(0, 10**6),
     }
@@ -189,7 +189,7 @@ def test_one_pass_equals_two_runs_of_ultralytics_criterion(name: str, case: dict
     reference = TwoPasses(model.init_criterion(), labels_from=first, pseudo_until=until)
     vectors, items = reference(preds, rows, case["unsup_weight"])
     wanted = torch.stack([v.sum() for v in vectors]).sum() if vectors else torch.zeros(())
-    loss = SemiDetectionLoss(model.init_criterion(), labels_from=first, pseudo_until=until)
+    loss = SemiDetectionLoss(model.init_criterion(), known=until, coverage=Coverage(new_only=first > 0))
     value, logged, _ = fast(loss, preds, rows, case["unsup_weight"])
     torch.testing.assert_close(value.sum(), wanted, rtol=2e-5, atol=1e-6)
     torch.testing.assert_close(logged.flatten(), torch.stack(list(items.values())), rtol=2e-5, atol=1e-6)
@@ -221,7 +221,7 @@ def test_criterion_is_left_as_it_is_for_the_validation() -> None:
     model = made()
     criterion = model.init_criterion()
     parts = {name: (value, copy.deepcopy(value)) for name, value in vars(criterion).items()}
-    fast(SemiDetectionLoss(criterion, pseudo_until=1), predicted(model, 2), batch([0.3, 0.3], [True, False]), 1.0)
+    fast(SemiDetectionLoss(criterion, known=1), predicted(model, 2), batch([0.3, 0.3], [True, False]), 1.0)
     for name, (value, before) in parts.items():
         assert getattr(criterion, name) is value
         if isinstance(value, torch.Tensor):
@@ -287,11 +287,31 @@ def test_beside_labels_old_classes_alone_are_ignored() -> None:
         ignore_source=torch.full((2,), -1.0),
     )
     preds = predicted(model, 2)
-    loss = SemiDetectionLoss(model.init_criterion(), labels_from=1, pseudo_until=1, beside_labels=True)
+    loss = SemiDetectionLoss(model.init_criterion(), known=1, coverage=Coverage(new_only=True, old_boxes=True))
     value, _, ignored = fast(loss, preds, rows, 1.0)
     scores = gradients_of(preds, value.sum())[1]
     assert ignored.any(1).all() and not ignored.all(1).any()
     assert torch.equal(scores[0, 0] == 0, ignored[0]) and (scores[0, 1:] != 0).all()
     assert torch.equal(scores[1, 0] == 0, ignored[1]) and not scores[1, 1:].any(), "unlabeled: class 0 alone"
-    plain, _, _ = fast(SemiDetectionLoss(model.init_criterion(), labels_from=1, pseudo_until=1), preds, rows, 1.0)
+    plain, _, _ = fast(SemiDetectionLoss(model.init_criterion(), known=1, coverage=Coverage(new_only=True)), preds, rows, 1.0)
     assert not gradients_of(preds, plain.sum())[1][0, 0].any(), "without boxes of the teacher labels cover their own"
+
+
+def test_unlabeled_images_from_before_speak_of_all_classes() -> None:
+    """They show no new class, also where the teacher is not sure of an old one."""
+    model, rows = made(), batch([1.0, 1.0], [True, False])
+    rows.update(
+        cls=torch.tensor([[1.0], [0.0]]),
+        bboxes=torch.tensor([[0.2, 0.2, 0.2, 0.2]] * 2),
+        ignore_bboxes=torch.tensor([[0.75, 0.5, 0.5, 1.0]]),
+        ignore_batch_idx=torch.tensor([1.0]),
+        ignore_source=torch.full((1,), -1.0),
+    )
+    preds = predicted(model, 2)
+    coverage = Coverage(new_only=True, unlabeled_old=True)
+    loss = SemiDetectionLoss(model.init_criterion(), known=1, coverage=coverage)
+    value, _, ignored = fast(loss, preds, rows, 1.0)
+    gradient = gradients_of(preds, value.sum())[1]
+    assert ignored[1].any() and not ignored[1].all()
+    assert torch.equal(gradient[1, 0] == 0, ignored[1]) and (gradient[1, 1:] > 0).all()
+    assert not gradient[0, 0].any() and (gradient[0, 1:] != 0).all(), "labels: the new classes alone, as without it"

@@ -246,6 +246,8 @@ def test_single_step_of_a_user(plates, base) -> None:
         (["teacher=BASE", "old_boxes=true", "pseudo=offline"], "old_boxes=true needs pseudo=online"),
         (["teacher=BASE", "old_boxes=true", "new_only=false"], "old_boxes=true needs new_only=true, not false"),
         (["recipe=dfssd", "old_boxes=true"], "old_boxes acts only with student_training=grown"),
+        (["steps=1,1", "unlabeled_old=true"], "unlabeled_old=true does not hold with steps="),
+        (["recipe=dfssd", "unlabeled_old=true"], "unlabeled_old acts only with student_training=grown"),
         (["steps=1,1", "step_labels=all"], "step_labels=all keeps boxes of old classes, which new_only=true rejects"),
         (["steps=1,1", "teacher=BASE", "format=onxx"], "onxx"),
         (["steps=1,1", "teacher=BASE", "layers=[99]", "pkd.weight=1"], "these models have layers 0 to 21"),

@@ -23,6 +23,7 @@ ALONE = "warning: {}: no effect, since there are no unlabeled images\n"
         ({"strong_view": 0.5, "pseudo.tau0": 0.3}, False, 1, ""),
         ({"strong_view": 0, "teacher_rounds": 0}, False, 0, ""),
         ({"old_boxes": True, "pseudo.tau0": 0.3}, False, 0, ""),
+        ({"unlabeled_old": True}, False, 0, ALONE.format("unlabeled_old")),
     ],
 )
 def test_idle_keys_are_named(capsys, given: dict[str, Any], used_teacher: bool, unlabeled: int, told: str) -> None:
