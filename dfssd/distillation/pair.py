@@ -351,9 +351,7 @@ class DistillationPair(DistillationModel):
         if self.semi_loss is None:
             if getattr(self.student_model, "criterion", None) is None:
                 self.student_model.criterion = self.student_model.init_criterion()
-            self.semi_loss = SemiDetectionLoss(
-                self.student_model.criterion, known=self.known, coverage=self.coverage
-            )
+            self.semi_loss = SemiDetectionLoss(self.student_model.criterion, known=self.known, coverage=self.coverage)
         return self.semi_loss
 
     def _outputs(self, maps: Maps, model: Any, levels: list[tuple[int, int]]) -> Outputs:

@@ -293,7 +293,9 @@ def test_beside_labels_old_classes_alone_are_ignored() -> None:
     assert ignored.any(1).all() and not ignored.all(1).any()
     assert torch.equal(scores[0, 0] == 0, ignored[0]) and (scores[0, 1:] != 0).all()
     assert torch.equal(scores[1, 0] == 0, ignored[1]) and not scores[1, 1:].any(), "unlabeled: class 0 alone"
-    plain, _, _ = fast(SemiDetectionLoss(model.init_criterion(), known=1, coverage=Coverage(new_only=True)), preds, rows, 1.0)
+    plain, _, _ = fast(
+        SemiDetectionLoss(model.init_criterion(), known=1, coverage=Coverage(new_only=True)), preds, rows, 1.0
+    )
     assert not gradients_of(preds, plain.sum())[1][0, 0].any(), "without boxes of the teacher labels cover their own"
 
 
