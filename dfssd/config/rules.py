@@ -187,8 +187,6 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
         yield from _needs(line, "old_boxes=true", (("new_only", True, "other labels cover the old classes already"),))
         if own["pseudo.mode"] == "offline":
             yield "old_boxes=true needs pseudo=online: the boxes come from the forward pass of the training"
-    if own["unlabeled_old"] and own["steps"] is not None:
-        yield "unlabeled_old=true does not hold with steps=: unlabeled images of a protocol show all classes"
     if "student" in line.given and own["teacher"] is not None:
         yield (
             f"student={own['student']} has no effect here: the student is the teacher with rows for the new "
@@ -197,6 +195,18 @@ def _new_classes(line: CommandLine) -> Iterator[str]:
     if own["freeze_features"] and (idle := [name for name in line.terms if name in line.feature_terms]):
         off = " ".join(f"{name}.weight=0" for name in idle)
         yield f"freeze_features=true leaves {', '.join(idle)} without effect; switch off with {off}"
+
+
+def _unlabeled_images_are_from_before(line: CommandLine) -> Iterator[str]:
+    if not line.own["unlabeled_old"]:
+        return
+    if line.own["steps"] is not None:
+        yield "unlabeled_old=true does not hold with steps=: unlabeled images of a protocol show all classes"
+    if line.own["labeled"] != 1:
+        yield (
+            f"unlabeled_old=true does not hold with labeled={line.own['labeled']}: images whose labels are left out "
+            "show new classes; give photos from before as unlabeled=folder"
+        )
 
 
 def _mosaic_closes(line: CommandLine) -> Iterator[str]:
@@ -265,6 +275,7 @@ OF_TASK: Mapping[str, tuple[Rule, ...]] = {
         _target_precision,
         _thresholds_are_in_order,
         _new_classes,
+        _unlabeled_images_are_from_before,
         _detector_has_a_teacher,
         _mosaic_closes,
     ),

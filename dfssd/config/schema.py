@@ -252,7 +252,7 @@ KEYS: Mapping[str, Key] = _keys(
     Key("step_labels", OneOf(("new", "all")), task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE, needs=(_STEPS,)),
     Key("new_only", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
     Key("old_boxes", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
-    Key("unlabeled_old", BOOLEAN, task=DETECT, methods=ONLY_GROWN, unlabeled=True),
+    Key("unlabeled_old", BOOLEAN, task=DETECT, methods=ONLY_GROWN, needs=(_UNSUPERVISED,), unlabeled=True),
     Key("freeze_bn", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
     Key("freeze_features", BOOLEAN, task=DETECT, methods=ONLY_GROWN, protocol=OF_RECIPE),
     # a class for each pixel

@@ -262,7 +262,7 @@ class DetectionRun(StartingWeights):
             layers=() if c["layers"] == "auto" else tuple(c["layers"]),
             terms={k: dict(v) for k, v in terms.items()},
             balance=c["balance"] == "auto",
-            coverage=Coverage(**{key: c[key] for key in ("new_only", "old_boxes", "unlabeled_old")}),
+            coverage=Coverage(new_only=c["new_only"], old_boxes=c["old_boxes"], unlabeled_old=c["unlabeled_old"]),
             freeze_bn=c["freeze_bn"],
             val_every=every,
             way=self.way,

@@ -38,7 +38,7 @@ class Coverage:
 
 
 PLAIN = Coverage()
-"""Labels and boxes of the teacher cover all classes that it knows."""
+"""Labels cover all classes, boxes of the teacher all that it knows."""
 
 
 class SemiDetectionLoss:
@@ -73,9 +73,10 @@ class SemiDetectionLoss:
         first = self.branches[0]
         self.classes, self.names = first.nc, list(first.loss_names)
         known = self.classes if known is None else known
-        every, old, new, none = (range(*ends) for ends in ((self.classes,), (known,), (known, self.classes), (0,)))
+        every, new, none = range(self.classes), range(known, self.classes), range(0)
         by_labels = new if coverage.new_only else every
-        self.covered = (every if coverage.old_boxes else by_labels, every if coverage.unlabeled_old else old)
+        # each of labeled, and of unlabeled images
+        self.covered = (every if coverage.old_boxes else by_labels, every if coverage.unlabeled_old else range(known))
         self.complete = (by_labels if coverage.old_boxes else none, new if coverage.unlabeled_old else none)
         self.gains = np.array([first.hyp.box, first.hyp.cls, first.hyp.dfl], np.float32)
         self.strides = tuple(int(s) for s in first.stride.tolist())

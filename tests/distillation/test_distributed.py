@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from dfssd.distillation.pair import state_hash
 from dfssd.pseudo_labels.online import OnlineLabeler
 from dfssd.trainers.sampler import MixedSampler
+from tests.distillation.test_growth import grown_pair
 from tests.distillation.test_pair import make_batch, make_pair
-from tests.distillation.test_sdidd import grown_pair
 from tests.processes import METHOD
 from tests.thresholds import class_thresholds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,8 @@ from ultralytics import YOLO
 from dfssd.cli import main
 from dfssd.config import find_recipe
 from dfssd.datasets.splits import Split
+from dfssd.distillation import pair
+from dfssd.distillation.semi_loss import Coverage, SemiDetectionLoss
 from dfssd.incremental.steps import Step, write_step
 from dfssd.trainers.stage import StageTrainer
 from tests.configured import load_dataset
@@ -221,15 +224,25 @@ def test_any_split_of_the_classes_and_chains(plates, tmp_path, counts) -> None:
 
 @pytest.mark.train
 @pytest.mark.usefixtures("unexported")
-def test_single_step_of_a_user(plates, base) -> None:
+def test_single_step_of_a_user(plates, base, monkeypatch) -> None:
+    seen = set()
+
+    class Noted(SemiDetectionLoss):
+        def __init__(self, *args: Any, **given: Any):
+            seen.add(given["coverage"])
+            super().__init__(*args, **given)
+
+    monkeypatch.setattr(pair, "SemiDetectionLoss", Noted)
     folder = plates.parent
     whole = load_dataset(str(plates), folder / "d")
     parts = {name: tuple(i.image for i in whole.items if i.split == name) for name in ("train", "val", "test")}
     split = Split(parts["train"], (), parts["val"], parts["test"])
     data = write_step(whole, split, Step(2, 1, 2), folder / "second")["yaml"]
     words = [f"data={data}", f"teacher={base}", f"project={folder / 'runs'}", "name=single", f"data_dir={folder / 'd'}"]
+    words += [f"unlabeled={folder / 'plain' / 'images'}", "unlabeled_old=true"]
     assert main(["recipe=sdidd", "epochs=1", *words, *FAST]) == 0
     assert YOLO(folder / "runs" / "single" / "weights" / "student.pt").names == dict(enumerate(NAMES))
+    assert seen == {Coverage(new_only=True, old_boxes=True, unlabeled_old=True)}
 
 
 @pytest.mark.parametrize(
@@ -247,6 +260,8 @@ def test_single_step_of_a_user(plates, base) -> None:
         (["teacher=BASE", "old_boxes=true", "new_only=false"], "old_boxes=true needs new_only=true, not false"),
         (["recipe=dfssd", "old_boxes=true"], "old_boxes acts only with student_training=grown"),
         (["steps=1,1", "unlabeled_old=true"], "unlabeled_old=true does not hold with steps="),
+        (["teacher=BASE", "unlabeled_old=true", "labeled=0.5"], "images whose labels are left out show new classes"),
+        (["teacher=BASE", "unlabeled_old=true", "unsup_weight=0"], "unlabeled_old has no effect with unsup_weight=0"),
         (["recipe=dfssd", "unlabeled_old=true"], "unlabeled_old acts only with student_training=grown"),
         (["steps=1,1", "step_labels=all"], "step_labels=all keeps boxes of old classes, which new_only=true rejects"),
         (["steps=1,1", "teacher=BASE", "format=onxx"], "onxx"),
