@@ -14,7 +14,7 @@ from dfssd.datasets.masks import loading
 from dfssd.datasets.preprocessing import Preprocess
 from dfssd.datasets.records import DetectionSet, MaskSet
 from dfssd.distillation.pair import DistillationPair
-from dfssd.distillation.semi_loss import Coverage
+from dfssd.distillation.semi_loss import PLAIN
 from dfssd.segmentation.losses import SegmentationLoss
 from dfssd.segmentation.views import Views
 from dfssd.trainers.settings import SegmentationSettings, StageSettings, StudentSettings
@@ -62,7 +62,7 @@ def student_settings(**changes: Any) -> StudentSettings:
         layers=(),
         terms={},
         balance=False,
-        coverage=Coverage(),
+        coverage=PLAIN,
         unsup_weight=1.0,
         unsup_schedule="constant",
         labels_last=0.0,
@@ -116,7 +116,7 @@ def pair(teacher: nn.Module, student: nn.Module, **changes: Any) -> Distillation
         "labeler": None,
         "weigh_boxes": False,
         "balance": False,
-        "coverage": Coverage(),
+        "coverage": PLAIN,
         "selected": False,
     }
     return DistillationPair(teacher, student, **{**values, **changes})

@@ -48,6 +48,7 @@ BASELINE = {
 PAIR = {
     "dfssd.distillation.balance.GradientBalance",
     "dfssd.distillation.pair.DistillationPair",
+    "dfssd.distillation.semi_loss.Coverage",
     "dfssd.distillation.terms.base.PairShape",
     "dfssd.distillation.terms.crd.CrossResponseCls",
     "dfssd.distillation.terms.crd.CrossResponseDfl",

@@ -32,12 +32,12 @@ class Coverage:
         unlabeled_old: Unlabeled images show no defect of a new class.
     """
 
-    new_only: bool = False
-    old_boxes: bool = False
-    unlabeled_old: bool = False
+    new_only: bool
+    old_boxes: bool
+    unlabeled_old: bool
 
 
-PLAIN = Coverage()
+PLAIN = Coverage(new_only=False, old_boxes=False, unlabeled_old=False)
 """Labels cover all classes, boxes of the teacher all that it knows."""
 
 

@@ -13,7 +13,7 @@ from ultralytics import YOLO
 
 from dfssd.distillation.growth import check_prefix, grown, same_old_rows, write_grown
 from dfssd.distillation.pair import state_hash
-from dfssd.distillation.semi_loss import Coverage
+from dfssd.distillation.semi_loss import PLAIN
 from dfssd.errors import UserError
 from dfssd.pseudo_labels.online import OnlineLabeler
 from tests.configured import pair as build_pair
@@ -22,7 +22,7 @@ from tests.distillation.test_pair import make_batch, model
 from tests.thresholds import class_thresholds
 from tests.tiny_detection import save_detector
 
-NEW_ONLY = Coverage(new_only=True)
+NEW_ONLY = replace(PLAIN, new_only=True)
 TERMS = {name: {"weight": 1.0, "schedule": "constant"} for name in ("sdidd_cls", "sdidd_box", "sdidd_feature")}
 
 
@@ -84,7 +84,7 @@ def test_labels_teach_the_new_rows_and_the_terms_the_old_ones() -> None:
             p.add_(0.01 * torch.randn_like(p))
     rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
     for new_only, expected in ((True, [False, True]), (False, [True, True])):
-        pair.semi_loss, pair.coverage, pair.student_model.criterion = None, Coverage(new_only=new_only), None
+        pair.semi_loss, pair.coverage, pair.student_model.criterion = None, replace(PLAIN, new_only=new_only), None
         vector, _ = pair(batch_of(2))
         found = torch.autograd.grad(vector[1], rows, retain_graph=True)  # labels: box, cls, dfl
         assert [bool(torch.cat([g[part] for g in found]).any()) for part in (slice(0, 2), slice(2, 5))] == expected
@@ -172,7 +172,7 @@ def test_box_of_the_teacher_that_meets_a_new_one_is_no_label() -> None:
 @pytest.mark.parametrize("new_only", [True, False])
 def test_pseudo_boxes_cover_the_old_classes_only(new_only: bool) -> None:
     """New defects in unlabeled images are no background, whichever classes the labels cover."""
-    pair = grown_pair(terms={}, coverage=Coverage(new_only=new_only))
+    pair = grown_pair(terms={}, coverage=replace(PLAIN, new_only=new_only))
     vector, items = pair(batch_of(0, labeled=(False, False)))
     rows = [level[-1].weight for level in pair.student_model.model[-1].cv3]
     found = torch.autograd.grad(vector[4], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 
-from dfssd.distillation.semi_loss import Coverage, SemiDetectionLoss
+from dfssd.distillation.semi_loss import PLAIN, SemiDetectionLoss
 from dfssd.distillation.targets import count_labeled, padded, padded_targets
 from dfssd.distillation.transfer import to_device
 from dfssd.pseudo_labels.records import BatchLabels
@@ -189,7 +190,7 @@ def test_one_pass_equals_two_runs_of_ultralytics_criterion(name: str, case: dict
     reference = TwoPasses(model.init_criterion(), labels_from=first, pseudo_until=until)
     vectors, items = reference(preds, rows, case["unsup_weight"])
     wanted = torch.stack([v.sum() for v in vectors]).sum() if vectors else torch.zeros(())
-    loss = SemiDetectionLoss(model.init_criterion(), known=until, coverage=Coverage(new_only=first > 0))
+    loss = SemiDetectionLoss(model.init_criterion(), known=until, coverage=replace(PLAIN, new_only=first > 0))
     value, logged, _ = fast(loss, preds, rows, case["unsup_weight"])
     torch.testing.assert_close(value.sum(), wanted, rtol=2e-5, atol=1e-6)
     torch.testing.assert_close(logged.flatten(), torch.stack(list(items.values())), rtol=2e-5, atol=1e-6)
@@ -287,14 +288,14 @@ def test_beside_labels_old_classes_alone_are_ignored() -> None:
         ignore_source=torch.full((2,), -1.0),
     )
     preds = predicted(model, 2)
-    loss = SemiDetectionLoss(model.init_criterion(), known=1, coverage=Coverage(new_only=True, old_boxes=True))
+    loss = SemiDetectionLoss(model.init_criterion(), known=1, coverage=replace(PLAIN, new_only=True, old_boxes=True))
     value, _, ignored = fast(loss, preds, rows, 1.0)
     scores = gradients_of(preds, value.sum())[1]
     assert ignored.any(1).all() and not ignored.all(1).any()
     assert torch.equal(scores[0, 0] == 0, ignored[0]) and (scores[0, 1:] != 0).all()
     assert torch.equal(scores[1, 0] == 0, ignored[1]) and not scores[1, 1:].any(), "unlabeled: class 0 alone"
     plain, _, _ = fast(
-        SemiDetectionLoss(model.init_criterion(), known=1, coverage=Coverage(new_only=True)), preds, rows, 1.0
+        SemiDetectionLoss(model.init_criterion(), known=1, coverage=replace(PLAIN, new_only=True)), preds, rows, 1.0
     )
     assert not gradients_of(preds, plain.sum())[1][0, 0].any(), "without boxes of the teacher labels cover their own"
 
@@ -310,7 +311,7 @@ def test_unlabeled_images_from_before_speak_of_all_classes() -> None:
         ignore_source=torch.full((1,), -1.0),
     )
     preds = predicted(model, 2)
-    coverage = Coverage(new_only=True, unlabeled_old=True)
+    coverage = replace(PLAIN, new_only=True, unlabeled_old=True)
     loss = SemiDetectionLoss(model.init_criterion(), known=1, coverage=coverage)
     value, _, ignored = fast(loss, preds, rows, 1.0)
     gradient = gradients_of(preds, value.sum())[1]
