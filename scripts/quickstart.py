@@ -12,8 +12,8 @@ ARGUMENTS = (
     "labeled=20",
     "teacher=yolov8s.yaml",
     "student=yolov8n.yaml",
-    "epochs=90",
-    "teacher_min_batches=1200",
+    "epochs=50",
+    "teacher_min_batches=800",
     "imgsz=64",
     "batch=8",
     "nbs=8",
@@ -21,7 +21,7 @@ ARGUMENTS = (
     "lr0=0.002",
     "mosaic=0.5",
     "unlabeled_mosaic=0",
-    "close_mosaic=14",
+    "close_mosaic=8",
     "val_every=10",
     "plots=false",
     "device=cpu",
@@ -29,9 +29,9 @@ ARGUMENTS = (
     "name=quickstart",
 )
 """What ``train.py`` gets: sized for two CPU cores and a few minutes, and such that labels are what is missing, as in a
-plant. 20 of 480 drawings keep theirs. Baseline and student train for 900 batches of small images from random weights,
+plant. 20 of 480 drawings keep theirs. Baseline and student train for 500 batches of small images from random weights,
 with a fast optimizer and mosaics in half of the images (none in unlabeled ones, where the teacher finds more); the
-teacher, which is larger, for 1,200. At this size the weights cost more than the images, so small batches are the better
+teacher, which is larger, for 800. At this size the weights cost more than the images, so small batches are the better
 use of the time. Ten of them are an epoch, and one epoch in ten is validated."""
 
 ALIASES = {"teacher_model": "teacher", "student_model": "student", "dataset": "data"}
