@@ -111,7 +111,7 @@ def photograph(html: str) -> None:
             box = view.locator(start).bounding_box()
             top = box["y"] if box else 0
             shot = view.screenshot(full_page=True, clip={"x": 0, "y": top, "width": WIDTH, "height": height})
-            Image.open(BytesIO(shot)).convert("RGB").save(IMAGES / name, optimize=True)
+            Image.open(BytesIO(shot)).convert("RGB").quantize(256).save(IMAGES / name, optimize=True)
         browser.close()
 
 
