@@ -159,7 +159,7 @@ TABLES: Mapping[tuple[str, str], Table] = {
         cells_of(NEU, "neu-det"),
     ),
     ("docs/benchmarks.md", "modes"): Table(
-        "neu-det-incremental", ("base", "erd", "sdidd", "joint"), modes_of(STEPS, "012")
+        "neu-det-incremental", ("base", "erd", "sdidd", "sdidd-photos", "joint"), modes_of(STEPS, "012")
     ),
     ("docs/benchmarks.md", "modes-published"): Table(
         "neu-det-incremental-published",
