@@ -31,8 +31,8 @@ ARGUMENTS = (
 """What ``train.py`` gets: sized for two CPU cores and five minutes. 20 of 480 drawings keep their labels. Baseline and
 student train for 500 batches of small images, with a fast optimizer and mosaics in half of the images (none in
 unlabeled ones, where the teacher finds more); the teacher, which is larger, for 800. At this size the weights cost more
-than the images, so small batches are the better use of the time; more of them would make labels the only limit, as in
-a plant. Ten are an epoch, and one epoch in ten is validated."""
+than the images, so small batches are the better use of the time; with more of them, labels would be more of a limit,
+as in a plant. Ten batches are an epoch, and one epoch in ten is validated."""
 
 ALIASES = {"teacher_model": "teacher", "student_model": "student", "dataset": "data"}
 

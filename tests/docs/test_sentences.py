@@ -139,7 +139,7 @@ def new_classes() -> Quoted:
     yield "docs/new-classes.md", f"is missed: {shares[0]}."
     yield PAGE, f"covers {with_photos[0]} of the distance in mAP50-95, and {with_photos[1]} in AP50"
     yield PAGE, f"with unlabeled photos from before {with_photos[0]} |"
-    yield "docs/new-classes.md", f"it is {with_photos[0]} with unlabeled photos from before"
+    yield "docs/new-classes.md", f"{with_photos[0]} are covered with unlabeled photos from before"
     yield from new_classes_as_published()
 
 
